@@ -1,0 +1,1 @@
+"""What every service shares: configuration, errors, the gRPC server, credentials, telemetry."""

@@ -1,0 +1,155 @@
+"""Reads configuration once, checks all of it and says precisely what is wrong.
+
+A configuration is a frozen dataclass, ``pydantic.dataclasses.dataclass`` for its checks. It comes
+from the environment (``from_environment``) or from a YAML file (``load_document``). What is wrong
+with it raises `ConfigError`, which names file, line, key, rule and value and stops the start.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+STRICT = ConfigDict(extra="forbid")
+"""What every configuration dataclass uses, beside ``frozen=True``: unknown keys are mistakes."""
+
+
+class ConfigError(Exception):
+    """Configuration that cannot be used.
+
+    Attributes:
+        source: file, or "environment".
+        problems: one sentence for each wrong key: place, rule, value.
+    """
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        super().__init__(f"{source}: " + "; ".join(problems))
+
+
+def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> T:
+    """Builds a configuration from the variables ``<prefix><FIELD>``.
+
+    A variable with the prefix that no field bears is refused: it is a misspelt one.
+
+    Raises:
+        ConfigError: a value breaks its field's rule, or a variable belongs to no field.
+    """
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    found = {
+        name.removeprefix(prefix).lower(): value
+        for name, value in environ.items()
+        if name.startswith(prefix)
+    }
+    values = {name: value for name, value in found.items() if value != ""}
+    problems = [
+        f"{prefix}{name.upper()}: no such setting" for name in sorted(values.keys() - fields)
+    ]
+    adapter = TypeAdapter(kind)
+    try:
+        result = adapter.validate_python({k: v for k, v in values.items() if k in fields})
+    except ValidationError as error:
+        problems += [
+            f"{prefix}{'.'.join(str(part) for part in one['loc']).upper()}: "
+            f"{one['msg']}, got {_shown(one['input'])}"
+            for one in error.errors()
+        ]
+        raise ConfigError("environment", problems) from error
+    if problems:
+        raise ConfigError("environment", problems)
+    return result
+
+
+def load_document(path: Path, kind: type[T]) -> T:
+    """Reads a YAML file into a checked dataclass.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or a value breaks its rule.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
+    return parse_document(text, kind, source=str(path))
+
+
+def parse_document(text: str, kind: type[T], *, source: str) -> T:
+    """Parses YAML text into a checked dataclass; `source` names it in errors.
+
+    Raises:
+        ConfigError: it is not YAML, a key appears twice, or a value breaks its rule.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        twice = list(_repeated_keys(root))
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        what = getattr(error, "problem", None) or str(error)
+        raise ConfigError(source, [f"{where}not valid YAML: {what}"]) from error
+    if twice:
+        raise ConfigError(source, twice)
+    try:
+        return TypeAdapter(kind).validate_python(data if data is not None else {})
+    except ValidationError as error:
+        problems = [
+            f"line {_line_of(root, one['loc'])}: {'.'.join(str(part) for part in one['loc'])}: "
+            f"{one['msg']}, got {_shown(one['input'])}"
+            for one in error.errors()
+        ]
+        raise ConfigError(source, problems) from error
+
+
+def die(error: ConfigError) -> None:
+    """Prints what is wrong with the configuration and ends the process with status 2."""
+    lines = "\n".join(f"  {problem}" for problem in error.problems)
+    sys.stderr.write(f"pennyweight: bad configuration in {error.source}\n{lines}\n")
+    raise SystemExit(2)
+
+
+def _repeated_keys(node: yaml.Node | None) -> Iterator[str]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[Any] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield f"line {key.start_mark.line + 1}: {key.value}: appears twice"
+            seen.add(key.value)
+            yield from _repeated_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated_keys(value)
+
+
+def _line_of(root: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Line of the deepest part of the location that the text has."""
+    node, line = root, 1
+    if node is not None:
+        line = node.start_mark.line + 1
+    for part in location:
+        following: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, following = key.start_mark.line + 1, value
+        elif (
+            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
+        ):
+            following = node.value[part]
+            line = following.start_mark.line + 1
+        if following is None:
+            continue  # pydantic adds parts of its own, such as the arm of a union
+        node = following
+    return line
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004

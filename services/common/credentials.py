@@ -1,0 +1,130 @@
+"""Who calls: API keys, kept as hashes, and the tenant each stands for.
+
+A key is 32 random bytes in text, so one SHA-256 is hash enough: there is nothing to guess. The key
+file is YAML::
+
+    keys:
+      - {sha256: 9f86d0…, tenant: acme}
+      - {sha256: 60303a…, tenant: pennyweight, role: service}
+
+Without a key file a service serves loopback only, where the published key `DEVELOPMENT_KEY` is
+accepted. A caller with role ``service`` (one of our own services) may act for a tenant by sending
+the metadata ``pennyweight-tenant``.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from pydantic.dataclasses import dataclass
+
+from services.common.config import STRICT, load_document
+from services.common.errors import Forbidden, Unauthenticated
+
+DEVELOPMENT_KEY = "pennyweight-development"
+TENANT_METADATA = "pennyweight-tenant"
+
+TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class Role(StrEnum):
+    """What a key may do."""
+
+    CALLER = "caller"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, config=STRICT)
+class KeyEntry:
+    """One line of the key file: the hash of a key in hex, and who holds it."""
+
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    tenant: TenantName
+    role: Role = Role.CALLER
+
+
+@dataclass(frozen=True, config=STRICT)
+class KeyFile:
+    """The key file."""
+
+    keys: Annotated[tuple[KeyEntry, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a call is for, and whether the caller is one of our services."""
+
+    tenant: str
+    role: Role = Role.CALLER
+
+
+_current: ContextVar[Identity] = ContextVar("identity")
+
+
+def current_identity() -> Identity:
+    """Who the running call is for. Only valid inside a call that the server let in."""
+    return _current.get()
+
+
+def set_current_identity(identity: Identity) -> None:
+    """Binds the identity to the running call's context."""
+    _current.set(identity)
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """The accepted keys by the digest of each."""
+
+    by_digest: dict[bytes, Identity] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | None) -> "Keyring":
+        """Reads the key file; without one, accepts the development key alone.
+
+        Raises:
+            ConfigError: the file is wrong.
+        """
+        if path is None:
+            return cls({_digest(DEVELOPMENT_KEY): Identity("development", Role.SERVICE)})
+        entries = load_document(path, KeyFile).keys
+        return cls({bytes.fromhex(e.sha256): Identity(e.tenant, e.role) for e in entries})
+
+    def identify(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Identity:
+        """Finds out who calls from the call's metadata.
+
+        Raises:
+            Unauthenticated: no key, or an unknown one.
+            Forbidden: a caller's key together with somebody else's tenant.
+        """
+        authorization = tenant = None
+        for name, value in metadata or ():
+            if name == "authorization":
+                authorization = value
+            elif name == TENANT_METADATA:
+                tenant = value
+        if not isinstance(authorization, str) or not authorization.startswith("Bearer "):
+            raise Unauthenticated(
+                "no API key: send the metadata 'authorization: Bearer <key>'", reason="KEY_MISSING"
+            )
+        identity = self.by_digest.get(_digest(authorization.removeprefix("Bearer ")))
+        if identity is None:
+            raise Unauthenticated("unknown API key", reason="KEY_UNKNOWN")
+        if tenant is None or tenant == identity.tenant:
+            return identity
+        if identity.role is not Role.SERVICE:
+            raise Forbidden("this key may not act for another tenant", reason="TENANT_FORBIDDEN")
+        return Identity(str(tenant), Role.SERVICE)
+
+
+def read_key(path: Path | None) -> str:
+    """The key that this service shows to others: the file's content, or the development key."""
+    return DEVELOPMENT_KEY if path is None else path.read_text(encoding="utf-8").strip()
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,145 @@
+"""The errors that a caller may see, and how each becomes a gRPC status.
+
+    ServiceError
+    ├── BadRequest          INVALID_ARGUMENT    which field breaks which rule
+    ├── Unauthenticated     UNAUTHENTICATED     no key, or an unknown one
+    ├── Forbidden           PERMISSION_DENIED   a known key that may not do this
+    ├── NotFound            NOT_FOUND           a route, a lease: named, not there
+    ├── Overloaded          RESOURCE_EXHAUSTED  come back later; says when
+    ├── Unavailable         UNAVAILABLE         try again, perhaps elsewhere
+    ├── DeadlineExceeded    DEADLINE_EXCEEDED   the time was too short
+    └── InternalError       INTERNAL            our fault
+
+Adapters raise these; `services.common.server` turns them into a status with google.rpc details at
+one place. Messages never hold prompt or answer text.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status.rpc_status import to_status
+
+DOMAIN = "pennyweight"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule; `name` is the field's path in the request: ``prompt.messages[0]``."""
+
+    name: str
+    rule: str
+
+
+@dataclass
+class ServiceError(Exception):
+    """An error with a gRPC status.
+
+    Attributes:
+        message: one sentence for a person.
+        reason: stable UPPER_SNAKE word for programs, sent as google.rpc.ErrorInfo.reason.
+        handle: the request's handle, where there is one, sent as google.rpc.RequestInfo.
+        retry_after_seconds: when coming back makes sense, sent as google.rpc.RetryInfo.
+    """
+
+    message: str
+    reason: str = ""
+    handle: str = ""
+    retry_after_seconds: float | None = None
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+
+    def __str__(self) -> str:
+        return self.message
+
+    def status(self) -> grpc.Status:
+        """The status with its details, ready for ``context.abort_with_status``."""
+        details: list[any_pb2.Any] = []
+        if self.reason:
+            details.append(_packed(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN)))
+        if self.handle:
+            details.append(_packed(error_details_pb2.RequestInfo(request_id=self.handle)))
+        if self.retry_after_seconds is not None:
+            delay = duration_pb2.Duration(nanos=0)
+            delay.FromNanoseconds(int(self.retry_after_seconds * 1e9))
+            details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+        details.extend(self._own_details())
+        number: int = getattr(code_pb2, self.code.name)
+        result: grpc.Status = to_status(
+            status_pb2.Status(code=number, message=self.message, details=details)
+        )
+        return result
+
+    def _own_details(self) -> list[any_pb2.Any]:
+        return []
+
+
+@dataclass
+class BadRequest(ServiceError):
+    """The request breaks a rule; `violations` names each field."""
+
+    violations: tuple[Violation, ...] = field(default=())
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+    @classmethod
+    def of(cls, *violations: Violation) -> "BadRequest":
+        """A bad request that says all that is wrong with it."""
+        text = "; ".join(f"{one.name}: {one.rule}" for one in violations)
+        return cls(text, reason="BAD_REQUEST", violations=violations)
+
+    def _own_details(self) -> list[any_pb2.Any]:
+        fields = [
+            error_details_pb2.BadRequest.FieldViolation(field=one.name, description=one.rule)
+            for one in self.violations
+        ]
+        return [_packed(error_details_pb2.BadRequest(field_violations=fields))] if fields else []
+
+
+class Unauthenticated(ServiceError):
+    """No key, or an unknown one."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class Forbidden(ServiceError):
+    """A known key that may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class NotFound(ServiceError):
+    """Something named that is not there."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class Overloaded(ServiceError):
+    """No room now."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unavailable(ServiceError):
+    """A part is away; trying again may help."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlineExceeded(ServiceError):
+    """The time was too short."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class InternalError(ServiceError):
+    """Our fault."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+def _packed(message: "object") -> any_pb2.Any:
+    result = any_pb2.Any()
+    result.Pack(message)  # type: ignore[arg-type]
+    return result

@@ -1,0 +1,231 @@
+"""The gRPC server around a servicer: credentials, errors, health, reflection, TLS, drain.
+
+Leaves to the servicers: what a call means. They read `current_identity()` and raise
+`ServiceError`s; they hold no ``try`` ladders.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from services.common.config import STRICT, ConfigError
+from services.common.credentials import Keyring, set_current_identity
+from services.common.errors import InternalError, ServiceError
+from services.common.telemetry import Tracing
+
+log = structlog.get_logger()
+
+LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ServerSettings:
+    """What every service can be told; each adds its own fields.
+
+    Attributes:
+        listen: host:port of the gRPC server; port 0 takes a free one.
+        metrics_listen: host:port of ``/metrics``.
+        keys_file: hashed API keys; absent, the development key works and listen must be loopback.
+        tls_certificate: PEM chain; absent, the server speaks plain text.
+        tls_key: PEM key to the certificate.
+        tls_client_ca: PEM bundle; set, callers must show a certificate signed by it.
+        max_message_bytes: largest message taken.
+        max_connection_age_seconds: connections are asked to reconnect after this, so that
+            balancers can rebalance.
+        drain_seconds: how long running calls may finish after SIGTERM.
+        log_level: the least level logged.
+        otlp_endpoint: OTLP/gRPC collector for traces; empty, no traces.
+    """
+
+    listen: str = "127.0.0.1:0"
+    metrics_listen: str = "127.0.0.1:0"
+    keys_file: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    max_message_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    max_connection_age_seconds: Annotated[float, Field(ge=1)] = 1800.0
+    drain_seconds: Annotated[float, Field(ge=0)] = 30.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuses combinations that would be unsafe or cannot work."""
+        if self.keys_file is None and not self.listen.startswith(LOOPBACK):
+            raise ValueError(f"listen: {self.listen} is not loopback, so keys_file must be set")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+
+
+Handler = Any
+"""A grpc.RpcMethodHandler; the class takes type parameters only in the type stubs."""
+
+
+class Gate(grpc.aio.ServerInterceptor):
+    """Lets known callers in and turns errors into statuses, for every method alike."""
+
+    def __init__(self, keyring: Keyring, tracing: Tracing) -> None:
+        self._keyring = keyring
+        self._tracing = tracing
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Hands out the method's handler with the gate around it."""
+        method = str(handler_call_details.method)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            wrapped = await continuation(handler_call_details)
+            if wrapped is None or method.startswith("/grpc."):
+                return wrapped  # health and reflection need no key; unknown methods no gate
+            wrapped = self._wrap(wrapped, method)
+            self._wrapped[method] = wrapped
+        return wrapped
+
+    def _wrap(self, handler: Handler, method: str) -> Handler:
+        inner: Any = handler.stream_stream or handler.unary_stream
+        if inner is not None:
+
+            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                try:
+                    parent = self._enter(context)
+                    with self._tracing.span(method, parent):
+                        async for response in inner(request, context):
+                            yield response
+                except Exception as error:  # noqa: BLE001
+                    await self._abort(error, context, method)
+
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(stream, handler.request_deserializer, handler.response_serializer)
+        inner = handler.stream_unary or handler.unary_unary
+
+        async def unary(request: Any, context: Any) -> Any:
+            try:
+                parent = self._enter(context)
+                with self._tracing.span(method, parent):
+                    return await inner(request, context)
+            except Exception as error:  # noqa: BLE001
+                await self._abort(error, context, method)
+
+        make = (
+            grpc.stream_unary_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return make(unary, handler.request_deserializer, handler.response_serializer)
+
+    def _enter(self, context: Any) -> str:
+        metadata = context.invocation_metadata()
+        set_current_identity(self._keyring.identify(metadata))
+        if not self._tracing.enabled:
+            return ""
+        return next((str(v) for k, v in metadata or () if k == "traceparent"), "")
+
+    async def _abort(self, error: Exception, context: Any, method: str) -> None:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        if not isinstance(error, ServiceError):
+            log.error("unexpected error", method=method, exc_info=error)
+            error = InternalError("internal error; the log of this service has the details")
+        await context.abort_with_status(error.status())
+
+
+class Server:
+    """One listening gRPC server.
+
+    Use: add the servicers, ``await start()``, then ``await serve_until_stopped(stop)``.
+    """
+
+    def __init__(self, settings: ServerSettings, keyring: Keyring, tracing: Tracing) -> None:
+        self._settings = settings
+        self._names: list[str] = []
+        self._health = health.aio.HealthServicer()
+        self.grpc = grpc.aio.server(
+            interceptors=(Gate(keyring, tracing),),
+            options=(
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
+                ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
+                ("grpc.so_reuseport", 0),  # a taken port must be an error, not a silent share
+            ),
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+
+    def add(self, add_to_server: Callable[[Any, Any], None], servicer: object, name: str) -> None:
+        """Adds a servicer under its full service name, for health and reflection."""
+        add_to_server(servicer, self.grpc)
+        self._names.append(name)
+
+    async def start(self) -> int:
+        """Listens and says SERVING. Returns the port.
+
+        Raises:
+            ConfigError: the address cannot be listened on, or the TLS files are wrong.
+        """
+        names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self.grpc)
+        listen = self._settings.listen
+        try:
+            credentials = self._credentials()
+            port = (
+                self.grpc.add_insecure_port(listen)
+                if credentials is None
+                else self.grpc.add_secure_port(listen, credentials)
+            )
+        except (RuntimeError, OSError) as error:
+            raise ConfigError("environment", [f"listen address {listen}: {error}"]) from error
+        await self.grpc.start()
+        await self.set_serving(serving=True)
+        return port
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tells health checkers."""
+        status = health_pb2.HealthCheckResponse
+        for name in ("", *self._names):
+            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def serve_until_stopped(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set, then lets running calls finish.
+
+        New calls are refused with UNAVAILABLE from that moment; running ones have
+        ``drain_seconds``, then they are cancelled.
+        """
+        await stop.wait()
+        await self.set_serving(serving=False)
+        await self.grpc.stop(self._settings.drain_seconds)
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        settings = self._settings
+        if settings.tls_certificate is None or settings.tls_key is None:
+            return None
+        authority = settings.tls_client_ca
+        return grpc.ssl_server_credentials(
+            [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
+            root_certificates=authority.read_bytes() if authority else None,
+            require_client_auth=authority is not None,
+        )
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
