@@ -1,0 +1,1 @@
+"""Small tools of this repository: protos and stubs."""
