@@ -424,19 +424,25 @@ class AbandonRequest(_message.Message):
 
     ROUTE_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    UNLESS_AWAITED_FIELD_NUMBER: _builtins.int
     route: _builtins.str
     """Route of the partition. Required."""
     lease: _builtins.str
     """Required."""
+    unless_awaited: _builtins.bool
+    """Keep the lease if somebody waits for its answer: the holder's own caller has gone, but the run
+    is still of use.
+    """
     def __init__(
         self,
         *,
         route: _builtins.str = ...,
         lease: _builtins.str = ...,
+        unless_awaited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "route", b"route"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "route", b"route", "unless_awaited", b"unless_awaited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -444,16 +450,23 @@ Global___AbandonRequest: _TypeAlias = AbandonRequest  # noqa: Y015
 
 @_typing.final
 class AbandonResponse(_message.Message):
-    """The lease is gone, whether or not it was still held."""
+    """What became of the lease."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    AWAITED_FIELD_NUMBER: _builtins.int
+    awaited: _builtins.bool
+    """True: somebody waits and the lease was kept, as unless_awaited asked. False: the lease is gone,
+    whether or not it was still held.
+    """
     def __init__(
         self,
+        *,
+        awaited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
