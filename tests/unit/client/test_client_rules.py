@@ -1,0 +1,107 @@
+"""Keys, targets, requests and retries: what needs no network."""
+
+import grpc
+import pytest
+
+import pennyweight as pw
+from pennyweight.channel import DEVELOPMENT_KEY, is_loopback, metadata_for, open_channel
+from pennyweight.client import _Attempts
+from pennyweight.errors import error_of
+from pennyweight.router.v1 import router_pb2 as pb
+from pennyweight.wire import event_of, name_of, request_of
+from services.common import credentials
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PENNYWEIGHT_API_KEY", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("localhost:50051", True),
+        ("127.0.0.1:50051", True),
+        ("[::1]:50051", True),
+        ("unix:/run/router", True),
+        ("dns:///localhost:50051", True),
+        ("ipv4:127.0.0.1:50051", True),
+        ("router.example:50051", False),
+        ("10.0.0.1:50051", False),
+        ("dns:///router.example:443", False),
+        ("localhost.example:50051", False),
+    ],
+)
+def test_loopback(target: str, *, expected: bool) -> None:
+    assert is_loopback(target) is expected
+
+
+def test_the_development_key_is_the_services_own() -> None:
+    assert DEVELOPMENT_KEY == credentials.DEVELOPMENT_KEY
+    assert metadata_for("localhost:1") == (("authorization", f"Bearer {DEVELOPMENT_KEY}"),)
+
+
+def test_the_development_key_never_leaves_the_machine() -> None:
+    with pytest.raises(pw.Unauthenticated, match="PENNYWEIGHT_API_KEY") as refused:
+        metadata_for("router.example:443")
+    assert refused.value.reason == "KEY_MISSING"
+
+
+def test_the_argument_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENNYWEIGHT_API_KEY", "of-environment")
+    assert metadata_for("router.example:443") == (("authorization", "Bearer of-environment"),)
+    assert metadata_for("localhost:1", "given") == (("authorization", "Bearer given"),)
+
+
+def test_a_certificate_needs_its_key() -> None:
+    with pytest.raises(ValueError, match="go together"):
+        open_channel("localhost:1", tls_certificate="chain.pem")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"priority": "urgent"}, "'urgent' is no priority class"),
+        ({"cache_use": "never"}, "'never' is no cache use"),
+        ({"json_schema": "{}", "regex": "a"}, "exclude each other"),
+    ],
+)
+def test_words_outside_the_contract_are_refused(options: pw.Options, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        request_of(pb.GenerateRequest, "support-chat", "Hello", options)
+
+
+def test_a_role_outside_the_contract_is_refused() -> None:
+    with pytest.raises(ValueError, match="'robot' is no role"):
+        request_of(pb.GenerateRequest, "r", [pw.Message("robot", "x")], {})  # type: ignore[arg-type]
+
+
+def test_zero_is_not_absent() -> None:
+    request = request_of(pb.GenerateRequest, "r", "x", {"temperature": 0.0, "seed": 0})
+    assert request.sampling.HasField("temperature")
+    assert request.sampling.HasField("seed")
+    assert not request.sampling.HasField("top_p")
+
+
+def test_names_that_later_versions_add_do_not_break_this_one() -> None:
+    assert name_of(pb.Reason.DESCRIPTOR, "REASON", pb.REASON_CACHED) == "cached"
+    assert name_of(pb.Reason.DESCRIPTOR, "REASON", 99) == "99"
+    assert event_of(pb.GenerateResponse()) is None
+
+
+def test_delays_grow_and_are_spread() -> None:
+    unavailable = error_of(grpc.StatusCode.UNAVAILABLE, "away")
+    attempts = _Attempts(deadline=float("inf"), most=5)
+    delays = [attempts.next_delay(unavailable) for _ in range(4)]
+    for made, delay in enumerate(delays):
+        assert 0.05 * 2**made <= delay <= 0.1 * 2**made
+    with pytest.raises(pw.Unavailable):
+        attempts.next_delay(unavailable)
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAVAILABLE]
+)
+def test_only_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
+    with pytest.raises(pw.PennyweightError):
+        _Attempts(deadline=float("inf"), most=5).next_delay(error_of(code, "no"))
