@@ -1,0 +1,42 @@
+"""``key``: makes API keys. The services keep hashes only, so a key is shown once."""
+
+import hashlib
+import re
+import secrets
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pennyweight.command.outcome import USAGE, end
+from pennyweight.command.show import console
+
+KEY_BYTES = 32
+TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class Role(StrEnum):
+    """What a key may do: call for its tenant, or act for any tenant as one of our services."""
+
+    CALLER = "caller"
+    SERVICE = "service"
+
+
+def key(
+    tenant: Annotated[str, typer.Option(help="Who pays for calls with this key.")],
+    role: Annotated[Role, typer.Option(help="`service` is for Pennyweight's own services.")] = (
+        Role.CALLER
+    ),
+) -> None:
+    """Make an API key: the key once, on standard output, and its entry for the key file."""
+    if not TENANT.fullmatch(tenant):
+        rule = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
+        end(f"{tenant!r} is no tenant's name.", f"A name has {rule}.", code=USAGE)
+    made = secrets.token_urlsafe(KEY_BYTES)
+    digest = hashlib.sha256(made.encode()).hexdigest()
+    entry = f"  - {{sha256: {digest}, tenant: {tenant}"
+    entry += f", role: {role}}}" if role is not Role.CALLER else "}"
+    print(made)  # noqa: T201
+    aside = console(stderr=True)
+    aside.print("\nThe key above is shown this once. Its entry in the key file:\n", style="dim")
+    aside.out(f"keys:\n{entry}")
