@@ -1,0 +1,118 @@
+"""The engine process: a loop around the pipeline, started by the Python backend's stub.
+
+It also keeps watch: when Triton itself is killed, its stub may stay for ever and ignores
+SIGTERM, so this process kills the stub, removes the shared memory that both left, and exits.
+
+Run as `python -m engines.cpu.child <socket fd> <stub pid> <server pid> [shared memory name]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from engines.cpu.admission import Admission
+from engines.cpu.engine import Engine
+from engines.cpu.messages import Batch, Cancel, Load, LoadFailed, Quit, Ready, Submit
+from engines.cpu.pipeline import LoadError, OpenVinoPipeline
+from engines.cpu.prefix import PrefixShadow
+from engines.cpu.weights import WeightsError, resolve
+from engines.cpu.wire import ClosedError, Wire
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
+
+
+class Watch:
+    """The processes this one serves, and what to do when the server is gone."""
+
+    def __init__(self, stub_pid: int, server_pid: int, shared_memory: list[str]) -> None:
+        self._stub = os.pidfd_open(stub_pid)
+        self.server = os.pidfd_open(server_pid)
+        self._shared_memory = shared_memory
+
+    def clean_up(self) -> None:
+        """Kill the stub and unlink its shared memory."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._stub, signal.SIGKILL)
+        for name in self._shared_memory:
+            with contextlib.suppress(OSError):
+                (_SHARED_MEMORY / name).unlink()
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until told to quit or until nobody is left to serve. Return the exit status."""
+    # Ctrl-C in a terminal reaches the whole group; the stub decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    wire = Wire(socket.socket(fileno=int(arguments[0])))
+    watch = Watch(int(arguments[1]), int(arguments[2]), arguments[3:])
+    try:
+        _serve(wire, watch)
+    except ClosedError:
+        return 0  # the stub is gone
+    except Exception:  # noqa: BLE001 - said, and left to the stub, which starts another
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _serve(wire: Wire, watch: Watch) -> None:
+    poller = select.poll()
+    poller.register(watch.server, select.POLLIN)
+    poller.register(wire.fileno(), select.POLLIN)
+    engine: Engine | None = None
+    while True:
+        interest = select.POLLIN | (select.POLLOUT if wire.unsent else 0)
+        poller.modify(wire.fileno(), interest)
+        ready = dict(poller.poll(0 if engine and engine.busy else None))
+        if watch.server in ready:
+            watch.clean_up()
+            return
+        if wire.fileno() in ready:
+            wire.flush()
+            for message in wire.receive():
+                if isinstance(message, Submit) and engine:
+                    engine.submit(*message)
+                elif isinstance(message, Cancel) and engine:
+                    engine.cancel(message.key)
+                elif isinstance(message, Load):
+                    engine = _load(message, wire)
+                elif isinstance(message, Quit):
+                    return
+        if engine and engine.busy:
+            progress = engine.turn()
+            wire.send(Batch(progress, engine.census()))
+
+
+def _load(message: Load, wire: Wire) -> Engine:
+    settings = message.settings
+    try:
+        pipeline = OpenVinoPipeline(resolve(settings.model, message.folder), settings)
+    except (LoadError, WeightsError) as error:
+        wire.send(LoadFailed(str(error)))
+        raise
+    limits = pipeline.limits
+    engine = Engine(
+        pipeline,
+        Admission(limits.total_blocks, settings.max_batch, settings.max_queue_size),
+        PrefixShadow(
+            limits.total_blocks if settings.enable_kv_cache_reuse else 0, limits.block_size
+        ),
+        limits.block_size,
+        time.monotonic_ns,
+    )
+    wire.send(Ready(limits))
+    return engine
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stderr.flush()
+    # The kernel frees what the pipeline holds faster than the pipeline does.
+    os._exit(status)

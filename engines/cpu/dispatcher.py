@@ -1,0 +1,321 @@
+"""The stub's one thread that sends: news from the engine become responses.
+
+Rules learned from crashes of the server: one sending thread for each request; never ask a
+sender whether it is cancelled while or after it sends its last response. So this thread alone
+touches the senders it was given, and does everything in turns: read what the engine says, send
+what is due, look for callers who left, publish metrics.
+
+A dead engine process ends all its requests at once with an error and is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engines.cpu.answer import Answer, Payload
+from engines.cpu.link import Link
+from engines.cpu.messages import Batch, Cancel, Census, LoadFailed, Ready, Submit
+from engines.cpu.request import Generation, Limits
+from engines.cpu.settings import Settings
+from engines.cpu.wire import ClosedError
+
+_FIRST_RESTART_SECONDS = 0.0
+_LAST_RESTART_SECONDS = 10.0
+_IDLE_SECONDS = 3600.0
+
+
+class NotReadyError(Exception):
+    """There is no engine to run the request right now."""
+
+
+class Sender(Protocol):
+    """Where one request's responses go. Its calls may raise when the server is in trouble."""
+
+    def send(self, payload: Payload, *, final: bool) -> None:
+        """Send tensors."""
+
+    def fail(self, text: str) -> None:
+        """Send an error, the last response."""
+
+    def end(self) -> None:
+        """Send nothing but the end, the last response."""
+
+    def is_cancelled(self) -> bool:
+        """Whether the caller left."""
+
+
+class Publisher(Protocol):
+    """Where metrics go."""
+
+    def publish(self, census: Census, active: int) -> None:
+        """Take the latest accounting."""
+
+    def observe(self, input_tokens: int, output_tokens: int) -> None:
+        """Take a finished request's lengths."""
+
+
+@dataclass
+class _Stream:
+    request_id: str
+    sender: Sender
+    answer: Answer
+    cancelled: bool = False
+
+
+class Dispatcher:
+    """Runs requests on an engine process. `start` returns the model's limits once it is loaded.
+
+    `launch` starts an engine process, `log` says something to the server's log.
+    """
+
+    def __init__(
+        self, settings: Settings, launch: Callable[[], Link], log: Callable[[str], None]
+    ) -> None:
+        self._settings = settings
+        self._launch = launch
+        self._log = log
+        self._lock = threading.Lock()  # held while a stream comes or all go, and to write
+        self._keys = itertools.count(1)
+        self._streams: dict[int, _Stream] = {}
+        self._link: Link | None = None
+        self._ready = False
+        self._closing = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._publisher: Publisher | None = None
+        self._census = Census()
+        self._published = (Census(), 0)
+        self._restart_at = 0.0
+        self._restart_pause = _FIRST_RESTART_SECONDS
+        self._thread = threading.Thread(target=self._run, name="pennyweight-dispatcher")
+
+    def start(self) -> Limits:
+        """Start the engine process and wait until it is loaded. Raises `NotReadyError`."""
+        self._link = link = self._launch()
+        while True:
+            select.select([link.wire], [], [])
+            try:
+                messages = link.wire.receive()
+            except ClosedError:
+                raise NotReadyError(f"the engine process ended ({link.bury()})") from None
+            for message in messages:
+                if isinstance(message, LoadFailed):
+                    link.bury()
+                    raise NotReadyError(message.reason)
+                if isinstance(message, Ready):
+                    self._ready = True
+                    return message.limits
+
+    def serve(self, publisher: Publisher) -> None:
+        """Begin to dispatch."""
+        self._publisher = publisher
+        self._thread.start()
+
+    def close(self) -> None:
+        """Fail what still runs and end the engine process."""
+        self._closing = True
+        os.eventfd_write(self._wake, 1)
+        if self._thread.is_alive():
+            self._thread.join()
+        elif self._link:
+            self._link.quit()
+
+    def submit(
+        self, request_id: str, generation: Generation, sender: Sender, arrival_ns: int
+    ) -> None:
+        """Run a request; from here on `sender` belongs to the dispatcher.
+
+        Raises `NotReadyError`, and then it does not.
+        """
+        answer = Answer(generation, arrival_ns)
+        with self._lock:
+            if not self._ready or self._link is None:
+                raise NotReadyError("the engine is not at ready state: it is being restarted")
+            key = next(self._keys)
+            first = not self._streams
+            self._streams[key] = _Stream(request_id, sender, answer)
+            try:
+                self._link.wire.send(Submit(key, generation))
+            except ClosedError:
+                del self._streams[key]
+                raise NotReadyError("the engine is not at ready state: it just ended") from None
+        if first:
+            os.eventfd_write(self._wake, 1)  # the thread may be asleep for long
+
+    def stop(self, request_id: str) -> None:
+        """End the running requests of that id, if any, with what they have."""
+        for key, stream in list(self._streams.items()):
+            if stream.request_id == request_id:
+                self._cancel(key)
+
+    def _cancel(self, key: int) -> None:
+        with self._lock:
+            if self._link and self._ready:
+                try:
+                    self._link.wire.send(Cancel(key))
+                except ClosedError:
+                    return  # the thread learns of it by itself
+
+    def _run(self) -> None:
+        turns = _Turns(self._settings)
+        while not self._closing:
+            try:
+                self._turn(turns)
+            except Exception as error:  # noqa: BLE001 - a dead thread would hang every request
+                self._log(f"engine dispatcher: {error!r}")
+                self._lose_engine(f"internal error: {error!r}")
+        self._fail_all("the model is being unloaded")
+        if self._link:
+            self._link.quit()
+
+    def _turn(self, turns: _Turns) -> None:
+        now = time.monotonic()
+        if self._link is None and now >= self._restart_at:
+            self._link = self._launch()
+        self._wait(turns, now)
+        if self._link:
+            try:
+                self._read(self._link)
+            except ClosedError:
+                self._lose_engine("the engine process ended")
+        now = time.monotonic()
+        self._send_due(turns, now)
+        if self._streams and now >= turns.next_check:
+            turns.next_check = now + turns.check_period
+            self._look_for_leavers()
+        if now >= turns.next_publish or not self._streams:
+            self._publish(turns, now)
+
+    def _wait(self, turns: _Turns, now: float) -> None:
+        """Sleep until there may be something to do."""
+        reads: list[Any] = [self._wake]
+        writes: list[Any] = []
+        until = now + _IDLE_SECONDS
+        if self._link:
+            reads.append(self._link.wire)
+            if self._link.wire.unsent:
+                writes.append(self._link.wire)
+        else:
+            until = self._restart_at
+        if self._streams:
+            until = min(until, turns.next_check, turns.next_publish, turns.next_due)
+        readable, writable, _ = select.select(reads, writes, [], max(0.0, until - now))
+        if self._wake in readable:
+            os.eventfd_read(self._wake)
+        if writable:
+            with self._lock:
+                writable[0].flush()
+
+    def _read(self, link: Link) -> None:
+        for message in link.wire.receive():
+            if isinstance(message, Batch):
+                self._census = message.census
+                for progress in message.progress:
+                    stream = self._streams.get(progress.key)
+                    if stream:
+                        stream.answer.add(progress)
+            elif isinstance(message, Ready):
+                self._log("the engine is ready again")
+                self._restart_pause = _FIRST_RESTART_SECONDS
+                with self._lock:
+                    self._ready = True
+            elif isinstance(message, LoadFailed):
+                self._log(f"the engine cannot load: {message.reason}")
+
+    def _send_due(self, turns: _Turns, now: float) -> None:
+        streams = list(self._streams.items())
+        streaming = sum(stream.answer.generation.streaming for _, stream in streams)
+        interval = streaming / self._settings.max_responses_per_second
+        turns.next_due = now + _IDLE_SECONDS
+        for key, stream in streams:
+            due_at = stream.answer.due_at(interval)
+            if due_at is None:
+                continue
+            if due_at > now:
+                turns.next_due = min(turns.next_due, due_at)
+                continue
+            try:
+                self._send(key, stream, now)
+            except Exception as error:  # noqa: BLE001 - one caller's trouble is not the others'
+                self._log(f"a response could not be sent: {error!r}")
+                self._give_up(key)
+
+    def _send(self, key: int, stream: _Stream, now: float) -> None:
+        end = stream.answer.end
+        if end is None:
+            stream.sender.send(stream.answer.take(now), final=False)
+            return
+        del self._streams[key]
+        if end.error:
+            stream.sender.fail(end.error)
+            return
+        if stream.cancelled:
+            stream.sender.end()
+        else:
+            stream.sender.send(stream.answer.take(now), final=True)
+        if self._publisher:
+            generation = stream.answer.generation
+            self._publisher.observe(len(generation.prompt), stream.answer.output_tokens)
+
+    def _give_up(self, key: int) -> None:
+        """End a request whose responses do not get through."""
+        self._cancel(key)
+        stream = self._streams.pop(key, None)
+        if stream:  # its last response was not tried yet
+            with contextlib.suppress(Exception):
+                stream.sender.fail("a response could not be sent")
+
+    def _look_for_leavers(self) -> None:
+        for key, stream in list(self._streams.items()):
+            if not stream.cancelled and stream.sender.is_cancelled():
+                stream.cancelled = True
+                self._cancel(key)
+
+    def _publish(self, turns: _Turns, now: float) -> None:
+        turns.next_publish = now + turns.publish_period
+        current = (self._census, len(self._streams))
+        if self._publisher and current != self._published:
+            self._published = current
+            self._publisher.publish(*current)
+
+    def _lose_engine(self, reason: str) -> None:
+        """Fail everything, make sure the process is gone, and have another started."""
+        link = self._link
+        with self._lock:
+            self._ready = False
+            self._link = None
+        self._fail_all(reason)
+        self._census = Census()
+        if link:
+            self._log(f"{reason} ({link.bury()}); starting another")
+        self._restart_at = time.monotonic() + self._restart_pause
+        self._restart_pause = min(_LAST_RESTART_SECONDS, max(0.5, 2 * self._restart_pause))
+
+    def _fail_all(self, reason: str) -> None:
+        with self._lock:
+            self._ready = False
+            streams, self._streams = self._streams, {}
+        for key, stream in streams.items():
+            text = f"Executor failed process requestId {key} due to the following error: {reason}"
+            try:
+                stream.sender.fail(text)
+            except Exception as error:  # noqa: BLE001 - the others must still be told
+                self._log(f"an error could not be sent: {error!r}")
+
+
+class _Turns:
+    """When the dispatcher's recurring work is due next, monotonic seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.check_period = settings.cancellation_check_period_ms / 1e3
+        self.publish_period = settings.stats_check_period_ms / 1e3
+        self.next_check = 0.0
+        self.next_publish = 0.0
+        self.next_due = 0.0

@@ -1,0 +1,276 @@
+"""The engine's turn: admit, step the pipeline once for all, see what each request got.
+
+Knows nothing of OpenVINO, processes or sockets; `pipeline.py` is the one and `child.py` the
+other. Time comes from the `clock` it is given, nanoseconds that never go back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engines.cpu.admission import Admission, QueueFullError, blocks_needed
+from engines.cpu.messages import Census, End, Progress
+from engines.cpu.prefix import PrefixShadow
+from engines.cpu.request import Generation, InvalidRequestError
+from engines.cpu.stops import StopWatch
+
+_MAX_FAILED_STEPS = 3
+
+
+class BrokenError(Exception):
+    """Steps keep failing with nothing left to run: only a new process helps."""
+
+
+class Handle(Protocol):
+    """One request inside the pipeline."""
+
+    def read(self) -> tuple[list[int], list[float]]:
+        """Tokens since the last call and their log-probs (empty unless asked for)."""
+
+    def running(self) -> bool:
+        """Whether more tokens can come."""
+
+    def failed(self) -> bool:
+        """Whether the pipeline gave the request up for want of KV-cache."""
+
+    def cancel(self) -> None:
+        """End it; its blocks are free after the next step."""
+
+
+class Pipeline(Protocol):
+    """What generates: a batch of requests, one token each per step."""
+
+    def add(self, key: int, generation: Generation) -> Handle:
+        """Put a request into the batch. Raises if the pipeline does not take it.
+
+        `InvalidRequestError` if that is the request's own fault.
+        """
+
+    def step(self) -> None:
+        """Advance every request. Raises, and keeps raising, until all are cancelled."""
+
+
+@dataclass
+class _Run:
+    """A request in the batch."""
+
+    generation: Generation
+    handle: Handle
+    stop_ids: Collection[int]
+    watch: StopWatch | None
+    total_blocks: int
+    reused_blocks: int
+    first_scheduled_ns: int
+    first_token_ns: int = 0
+    last_token_ns: int = 0
+    generated: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # safe to send, not sent yet
+    log_probs: list[float] = field(default_factory=list)  # of those and of held tokens
+
+    def end(self, error: str | None = None) -> End:
+        return End(
+            error,
+            self.reused_blocks,
+            self.total_blocks,
+            self.first_scheduled_ns,
+            self.first_token_ns,
+            self.last_token_ns,
+        )
+
+
+class Engine:
+    """One pipeline, its line of waiting requests and its accounting."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        admission: Admission,
+        shadow: PrefixShadow,
+        block_size: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self._pipeline = pipeline
+        self._admission = admission
+        self._shadow = shadow
+        self._block_size = block_size
+        self._clock = clock
+        self._waiting: dict[int, Generation] = {}
+        self._running: dict[int, _Run] = {}
+        self._leaving: list[int] = []  # ended from outside: blocks are free after a step
+        self._news: list[Progress] = []
+        self._iterations = 0
+        self._reused = 0
+        self._failed_steps = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether `turn` has anything to do."""
+        return bool(self._running or self._waiting or self._leaving or self._news)
+
+    def census(self) -> Census:
+        """The accounting as of now."""
+        context = [run for run in self._running.values() if not run.first_token_ns]
+        return Census(
+            iterations=self._iterations,
+            running=len(self._running),
+            in_context=len(context),
+            context_tokens=sum(len(run.generation.prompt) for run in context),
+            waiting=self._admission.waiting,
+            used_blocks=self._admission.used_blocks,
+            reused_blocks=self._reused,
+        )
+
+    def submit(self, key: int, generation: Generation) -> None:
+        """Line a request up, and start it if it fits. A refusal is news of the next turn."""
+        blocks = blocks_needed(len(generation.prompt), generation.max_new_tokens, self._block_size)
+        try:
+            self._admission.offer(key, blocks)
+        except QueueFullError as error:
+            self._tell_end(key, End(str(error)))
+            return
+        except ValueError as error:
+            self._tell_end(key, End(_failure(key, error)))
+            return
+        self._waiting[key] = generation
+        self._admit()
+
+    def cancel(self, key: int) -> None:
+        """End a request with what it has. Nothing happens if it has ended already."""
+        if self._admission.withdraw(key):
+            del self._waiting[key]
+            self._tell_end(key, End())
+        elif key in self._running:
+            run = self._running[key]
+            if run.watch:
+                run.tokens += run.watch.flush()
+            self._end(key, run, cut=True)
+            # Room is made by the step that follows, not now: a request added on top of
+            # cancelled ones in a full cache makes the pipeline give all of them up.
+
+    def turn(self) -> list[Progress]:
+        """Advance every request by a step; return the news since the last turn."""
+        self._admit()
+        if self._running or self._leaving:
+            self._step()
+        news, self._news = self._news, []
+        return news
+
+    def _admit(self) -> None:
+        for key in self._admission.admit():
+            generation = self._waiting.pop(key)
+            reused = self._shadow.reused_blocks(generation.prompt)
+            try:
+                handle = self._pipeline.add(key, generation)
+            except InvalidRequestError as error:
+                self._admission.release(key)
+                self._tell_end(key, End(str(error)))
+                continue
+            except Exception as error:  # noqa: BLE001 - the pipeline raises what it likes
+                self._admission.release(key)
+                self._tell_end(key, End(_failure(key, error)))
+                continue
+            words = generation.stop_words
+            singles = {word[0] for word in words if len(word) == 1}
+            longer = [word for word in words if len(word) > 1]
+            if generation.end_id is not None:
+                singles.add(generation.end_id)
+            self._reused += reused
+            self._running[key] = _Run(
+                generation=generation,
+                handle=handle,
+                stop_ids=singles,
+                watch=StopWatch(longer) if longer else None,
+                total_blocks=blocks_needed(len(generation.prompt), 0, self._block_size),
+                reused_blocks=reused,
+                first_scheduled_ns=self._clock(),
+            )
+
+    def _step(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        try:
+            self._pipeline.step()
+        except Exception as error:  # noqa: BLE001 - the pipeline raises what it likes
+            self._leaving = leaving
+            self._fail_all(error)
+            return
+        self._failed_steps = 0
+        self._iterations += 1
+        for key in leaving:
+            self._admission.release(key)
+        now = self._clock()
+        for key, run in list(self._running.items()):
+            self._read(key, run, now)
+
+    def _read(self, key: int, run: _Run, now: int) -> None:
+        fresh, log_probs = run.handle.read()
+        running = run.handle.running()
+        if fresh:
+            if not run.first_token_ns:
+                run.first_token_ns = now
+                self._shadow.remember(run.generation.prompt)
+            run.last_token_ns = now
+            run.generated += fresh
+            if not running and fresh[-1] in run.stop_ids:
+                del fresh[-1], log_probs[-1:]
+            run.log_probs += log_probs
+            stopped = False
+            if run.watch:
+                fresh, stopped = run.watch.feed(fresh)
+            run.tokens += fresh
+            if stopped:
+                # Log-probs of the stop sequence itself are still there: they go with it.
+                del run.log_probs[len(run.tokens) :]
+                self._end(key, run, cut=True)
+                return
+        if not running:
+            self._end(key, run, cut=False)
+        elif run.generation.streaming and run.tokens:
+            self._news.append(self._progress(key, run))
+
+    def _end(self, key: int, run: _Run, *, cut: bool) -> None:
+        """End a request; `cut` if the pipeline does not know of it yet."""
+        del self._running[key]
+        error = None
+        if cut:
+            run.handle.cancel()
+            self._leaving.append(key)
+        else:
+            self._admission.release(key)
+            if run.handle.failed():
+                error = _failure(key, "the KV-cache ran full")
+            elif run.watch:
+                run.tokens += run.watch.flush()
+        # The last token's keys and values are never computed.
+        whole = [*run.generation.prompt, *run.generated[:-1]]
+        run.total_blocks = blocks_needed(len(whole), 0, self._block_size)
+        if run.generated:
+            self._shadow.remember(whole)
+        self._news.append(self._progress(key, run, run.end(error)))
+
+    def _progress(self, key: int, run: _Run, end: End | None = None) -> Progress:
+        tokens, run.tokens = run.tokens, []
+        log_probs, run.log_probs = run.log_probs[: len(tokens)], run.log_probs[len(tokens) :]
+        return Progress(key, tokens, log_probs, end)
+
+    def _fail_all(self, error: Exception) -> None:
+        """Cancel everything: the pipeline raises in every step until that is done."""
+        self._failed_steps += 1
+        if self._failed_steps > _MAX_FAILED_STEPS:
+            raise BrokenError(str(error)) from error
+        for key, run in self._running.items():
+            run.handle.cancel()
+            self._leaving.append(key)
+            self._news.append(Progress(key, [], [], run.end(_failure(key, error))))
+        self._running.clear()
+
+    def _tell_end(self, key: int, end: End) -> None:
+        self._news.append(Progress(key, [], [], end))
+
+
+def _failure(key: int, reason: object) -> str:
+    """TensorRT-LLM's words for a request that the executor could not run."""
+    # The pipeline's errors are several lines, where in its source first, the reason last.
+    last_line = str(reason).strip().rpartition("\n")[2] or "unknown"
+    return f"Executor failed process requestId {key} due to the following error: {last_line}"

@@ -1,0 +1,65 @@
+"""The stub's hold on its engine process: start it, reach it, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engines.cpu.messages import Load, Quit
+from engines.cpu.settings import Settings
+from engines.cpu.wire import ClosedError, Wire
+
+_ROOT = Path(__file__).resolve().parents[2]
+_GRACE_SECONDS = 2.0
+_LAST_BREATH_SECONDS = 0.005  # its wire closes a moment before it is gone; callers wait
+
+
+class Link:
+    """A running engine process. It is loading until it says `Ready` over the wire."""
+
+    def __init__(self, settings: Settings, folder: Path, shared_memory: Sequence[str]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            order = [sys.executable, "-m", "engines.cpu.child", str(theirs.fileno())]
+            order += [str(os.getpid()), str(os.getppid()), *shared_memory]
+            self._process = subprocess.Popen(  # noqa: S603
+                order,
+                cwd=_ROOT,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self.wire = Wire(ours)
+        # A process that is gone already shows as a closed wire when it is read.
+        with contextlib.suppress(ClosedError):
+            self.wire.send(Load(settings, folder))
+
+    @property
+    def pid(self) -> int:
+        """Of the engine process."""
+        return self._process.pid
+
+    def quit(self) -> None:
+        """End the process: ask, wait a little, then kill. Safe to call again."""
+        with contextlib.suppress(ClosedError, OSError):
+            self.wire.send(Quit())
+        try:
+            self._process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.wire.close()
+
+    def bury(self) -> str:
+        """Make sure that the process is gone; say how it ended."""
+        try:
+            status = self._process.wait(_LAST_BREATH_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self.wire.close()
+        return f"signal {-status}" if status < 0 else f"exit status {status}"

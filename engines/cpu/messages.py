@@ -1,0 +1,101 @@
+"""What the stub and its engine process say to each other, over a private socket pair.
+
+Both run the same source tree with the same interpreter, so messages travel pickled.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from engines.cpu.request import Generation, Limits
+from engines.cpu.settings import Settings
+
+
+class Load(NamedTuple):
+    """To the engine, first: what to load. `folder` is the model's folder."""
+
+    settings: Settings
+    folder: Path
+
+
+class Submit(NamedTuple):
+    """To the engine: generate. `key` is unique for the life of the stub."""
+
+    key: int
+    generation: Generation
+
+
+class Cancel(NamedTuple):
+    """To the engine: end this request soon, whatever it has. Unknown keys are ignored."""
+
+    key: int
+
+
+class Quit(NamedTuple):
+    """To the engine: exit."""
+
+
+class Ready(NamedTuple):
+    """From the engine: loaded."""
+
+    limits: Limits
+
+
+class LoadFailed(NamedTuple):
+    """From the engine: it cannot load and exits."""
+
+    reason: str
+
+
+class End(NamedTuple):
+    """How a request ended. Times are monotonic nanoseconds, 0 for what never happened.
+
+    `error` is None for an answer. Block counts are estimates (see `prefix.py`).
+    """
+
+    error: str | None = None
+    reused_blocks: int = 0
+    total_blocks: int = 0
+    first_scheduled_ns: int = 0
+    first_token_ns: int = 0
+    last_token_ns: int = 0
+
+
+class Progress(NamedTuple):
+    """What a request generated since the last message; `end` with the last one.
+
+    `log_probs` has an entry for each token where they were asked for, else it is empty.
+    """
+
+    key: int
+    tokens: list[int]
+    log_probs: list[float]
+    end: End | None = None
+
+
+class Census(NamedTuple):
+    """The engine's own accounting after a step.
+
+    `in_context` are the running requests whose prompt is still being read, `context_tokens` the
+    tokens of those prompts; `reused_blocks` counts since the start and is an estimate.
+    """
+
+    iterations: int = 0
+    running: int = 0
+    in_context: int = 0
+    context_tokens: int = 0
+    waiting: int = 0
+    used_blocks: int = 0
+    reused_blocks: int = 0
+
+
+class Batch(NamedTuple):
+    """From the engine, after each step: news of all requests."""
+
+    progress: list[Progress]
+    census: Census
+
+
+FromEngine = Ready | LoadFailed | Batch
+ToEngine = Load | Submit | Cancel | Quit
