@@ -1,0 +1,105 @@
+"""The cache as a process: ``python -m services.cache``."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from services.cache.config import PREFIX, CacheSettings
+from services.cache.memory_store import MemoryStore
+from services.cache.metrics import CacheCollector, Counts, operation_seconds
+from services.cache.operations import Operations
+from services.cache.ports import Store
+from services.cache.servicer import CacheService, add_to_server
+from services.common.config import ConfigError, die, from_environment
+from services.common.credentials import Keyring
+from services.common.server import Server, stop_on_signals
+from services.common.telemetry import Tracing, configure_logging, serve_metrics
+
+log = structlog.get_logger()
+
+SERVICE = "pennyweight.cache.v1.CacheService"
+
+
+async def serve(
+    settings: CacheSettings,
+    stop: asyncio.Event,
+    started: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Runs the cache until `stop` is set; `started` hears the port.
+
+    Raises:
+        ConfigError: a file or an address of the settings cannot be used.
+    """
+    tracing = Tracing("cache", settings.otlp_endpoint)
+    registry = CollectorRegistry()
+    store = MemoryStore(
+        asyncio.get_running_loop(),
+        max_bytes=settings.max_bytes,
+        max_entries=settings.max_entries,
+        lease_seconds=settings.lease_seconds,
+        max_waiters=settings.max_waiters,
+    )
+    service = build(settings, store, secrets.token_bytes(32), registry, tracing)
+    server = Server(settings, Keyring.load(settings.keys_file), tracing)
+    server.add(add_to_server, service, SERVICE)
+    metrics = serve_metrics(settings.metrics_listen, registry)
+    try:
+        port = await server.start()
+        log.info("serving", port=port, store=store.kind)
+        started(port)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_drain_on(stop, service))
+            tasks.create_task(server.serve_until_stopped(stop))
+    finally:
+        metrics.shutdown()
+        metrics.server_close()
+        tracing.close()
+
+
+def build(
+    settings: CacheSettings,
+    store: Store,
+    hash_key: bytes,
+    registry: CollectorRegistry,
+    tracing: Tracing,
+) -> CacheService:
+    """The servicer over a store, with its metrics in the registry."""
+    counts = Counts()
+    registry.register(CacheCollector(counts, store.counts))
+    operations = Operations(
+        store,
+        hash_key,
+        max_entry_bytes=settings.max_entry_bytes,
+        max_wait_seconds=settings.max_wait_seconds,
+        seconds=operation_seconds(registry),
+        counts=counts,
+    )
+    return CacheService(operations, tracing, settings.max_unanswered)
+
+
+async def _drain_on(stop: asyncio.Event, service: CacheService) -> None:
+    await stop.wait()
+    service.drain()
+
+
+async def _main() -> None:
+    settings = from_environment(CacheSettings, PREFIX, os.environ)
+    configure_logging("cache", settings.log_level)
+    await serve(settings, stop_on_signals())
+
+
+def main() -> None:
+    """Runs the cache until SIGTERM or SIGINT."""
+    try:
+        uvloop.run(_main())
+    except ConfigError as error:
+        die(error)
+
+
+if __name__ == "__main__":
+    main()
