@@ -26,7 +26,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-_SHARED_MEMORY = Path("/dev/shm")
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 _STUB_NAME = "triton_python_backend_stub"
 _REPLICA_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
@@ -88,10 +88,10 @@ class ReplicaLaunch:
 
 
 def find_runtime(cache_dir: Path, server: Path | None = None) -> TritonRuntime:
-    """The Triton to run: `server` if given (the binary of a real installation, such as
-    /opt/tritonserver/bin/tritonserver), else the one inside the nvidia-pytriton wheel.
+    """Find the Triton to run. Raises `RuntimeNotFoundError`.
 
-    The wheel's Python backend is spread over several folders; it is copied into one below
+    That is `server` if given (the binary of a real installation, such as
+    /opt/tritonserver/bin/tritonserver), else the one inside the nvidia-pytriton wheel. The wheel's Python backend is spread over several folders; it is copied into one below
     `cache_dir`, once per version, safely when several processes do so at the same time.
     """
     python_bin = Path(sys.executable).parent
@@ -133,7 +133,7 @@ def _installed_runtime(server: Path, python_bin: Path) -> TritonRuntime:
 
 
 def _assemble_backends(wheel_server: Path, cache_dir: Path) -> Path:
-    """Copies the Python backend and this interpreter's stub into one folder."""
+    """Copy the Python backend and this interpreter's stub into one folder."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     sources = [
         wheel_server / "backends" / "python",
@@ -169,10 +169,9 @@ def _assemble_backends(wheel_server: Path, cache_dir: Path) -> Path:
 
 
 def prepare_view(launch: ReplicaLaunch, directory: Path) -> Path:
-    """Writes below `directory` a model repository that holds just `launch.model`, with its
-    parameters overridden, and returns the repository's path. Calling it again overwrites.
+    """Write a model repository below `directory` that holds just `launch.model`; return its path.
 
-    The version folders are links into the real model folder, so weights are not copied and a
+    Its parameters are overridden by the launch's. Calling it again overwrites. The version folders are links into the real model folder, so weights are not copied and a
     Python model still finds its own source tree. Raises `ModelFolderError`.
     """
     source = (launch.repository / launch.model).resolve()
@@ -284,13 +283,15 @@ def _joined(first: object, rest: str) -> str:
 
 
 def shared_memory_prefix(replica_id: str) -> str:
-    """What the names of a replica's shared memory start with; `_` cannot occur in an id, so
-    no prefix is the beginning of another's."""
+    """What the names of a replica's shared memory start with.
+
+    `_` cannot occur in an id, so no prefix is the beginning of another's.
+    """
     return f"pennyweight_{replica_id}_"
 
 
 def remove_shared_memory(replica_id: str) -> list[str]:
-    """Unlinks the shared memory a dead replica left behind and returns the names, if any.
+    """Unlink the shared memory a dead replica left behind; return the names, if any.
 
     Call it only once the server and its stubs are gone.
     """
@@ -315,11 +316,11 @@ def stub_pids(server_pid: int) -> tuple[int, ...]:
             continue
         try:
             stat = (entry / "stat").read_text()
-            executable = os.readlink(entry / "exe")
+            executable = (entry / "exe").readlink()
         except OSError:
             continue  # gone between the listing and the reading
         # "pid (name) state ppid ...": the name may hold spaces and brackets.
         parent = int(stat.rpartition(")")[2].split()[1])
-        if parent == server_pid and Path(executable).name.startswith(_STUB_NAME):
+        if parent == server_pid and executable.name.startswith(_STUB_NAME):
             found.append(int(entry.name))
     return tuple(sorted(found))
