@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -59,6 +59,8 @@ def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> 
         problems += [
             f"{prefix}{'.'.join(str(part) for part in one['loc']).upper()}: "
             f"{one['msg']}, got {_shown(one['input'])}"
+            if one["loc"]
+            else f"{prefix}*: {one['msg']}"  # a rule over several settings
             for one in error.errors()
         ]
         raise ConfigError("environment", problems) from error
@@ -88,13 +90,15 @@ def parse_document(text: str, kind: type[T], *, source: str) -> T:
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        twice = list(_repeated_keys(root))
+        twice = list(_repeated_keys(root, set()))
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
         what = getattr(error, "problem", None) or str(error)
         raise ConfigError(source, [f"{where}not valid YAML: {what}"]) from error
+    except RecursionError as error:
+        raise ConfigError(source, ["not valid YAML: nested too deeply"]) from error
     if twice:
         raise ConfigError(source, twice)
     try:
@@ -115,17 +119,21 @@ def die(error: ConfigError) -> None:
     raise SystemExit(2)
 
 
-def _repeated_keys(node: yaml.Node | None) -> Iterator[str]:
+def _repeated_keys(node: yaml.Node | None, known: set[int]) -> Iterator[str]:
+    if node is None or id(node) in known:  # an alias leads back to a node
+        return
+    known.add(id(node))
     if isinstance(node, yaml.MappingNode):
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key, value in node.value:
-            if key.value in seen:
-                yield f"line {key.start_mark.line + 1}: {key.value}: appears twice"
-            seen.add(key.value)
-            yield from _repeated_keys(value)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    yield f"line {key.start_mark.line + 1}: {key.value}: appears twice"
+                seen.add(key.value)
+            yield from _repeated_keys(value, known)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _repeated_keys(value)
+            yield from _repeated_keys(value, known)
 
 
 def _line_of(root: yaml.Node | None, location: tuple[int | str, ...]) -> int:

@@ -1,0 +1,174 @@
+"""Configuration: what is wrong is said with place, key, rule and value."""
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from services.common.config import (
+    STRICT,
+    ConfigError,
+    die,
+    from_environment,
+    load_document,
+    parse_document,
+)
+from services.common.server import ServerSettings
+
+PREFIX = "PENNYWEIGHT_SHOP_"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Settings:
+    name: str = "corner"
+    shelves: Annotated[int, Field(ge=1)] = 3
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Shelf:
+    label: str
+    height_cm: Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Shop:
+    shelves: tuple[Shelf, ...] = ()
+    prices: dict[str, float] = field(default_factory=dict)
+
+
+def problems_of(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_document(text, Shop, source="shop.yaml")
+    assert caught.value.source == "shop.yaml"
+    return caught.value.problems
+
+
+def test_the_environment_is_read_and_converted() -> None:
+    environ = {f"{PREFIX}SHELVES": "7", f"{PREFIX}FOLDER": "/srv", "OTHER": "x"}
+    assert from_environment(Settings, PREFIX, environ) == Settings(shelves=7, folder=Path("/srv"))
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    assert from_environment(Settings, PREFIX, {f"{PREFIX}SHELVES": ""}) == Settings()
+
+
+def test_every_wrong_variable_is_named_with_rule_and_value() -> None:
+    environ = {f"{PREFIX}SHELVES": "0", f"{PREFIX}SHELFS": "3"}
+    with pytest.raises(ConfigError) as caught:
+        from_environment(Settings, PREFIX, environ)
+    assert caught.value.problems == [
+        "PENNYWEIGHT_SHOP_SHELFS: no such setting",
+        "PENNYWEIGHT_SHOP_SHELVES: Input should be greater than or equal to 1, got '0'",
+    ]
+
+
+def test_a_misspelt_variable_alone_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match="PENNYWEIGHT_SHOP_SHELFS: no such setting"):
+        from_environment(Settings, PREFIX, {f"{PREFIX}SHELFS": "3"})
+
+
+def test_a_rule_over_several_settings_is_said_plainly() -> None:
+    environ = {f"{PREFIX}LISTEN": "0.0.0.0:1"}
+    with pytest.raises(ConfigError) as caught:
+        from_environment(ServerSettings, PREFIX, environ)
+    (problem,) = caught.value.problems
+    assert problem.startswith("PENNYWEIGHT_SHOP_*: ")
+    assert problem.endswith("listen: 0.0.0.0:1 is not loopback, so keys_file must be set")
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.com:1", ":1"])
+def test_without_a_key_file_only_loopback_is_served(listen: str) -> None:
+    with pytest.raises(ValueError, match="keys_file must be set"):
+        ServerSettings(listen=listen)
+    assert ServerSettings(listen=listen, keys_file=Path("keys.yaml")).listen == listen
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:1", "[::1]:1", "unix:/tmp/socket"])
+def test_loopback_needs_no_key_file(listen: str) -> None:
+    assert ServerSettings(listen=listen).keys_file is None
+
+
+def test_a_certificate_needs_its_key() -> None:
+    with pytest.raises(ValueError, match="go together"):
+        ServerSettings(tls_certificate=Path("a.pem"))
+
+
+def test_a_document_is_read() -> None:
+    text = "shelves:\n  - {label: top, height_cm: 30}\nprices: {bread: 250}\n"
+    shop = parse_document(text, Shop, source="shop.yaml")
+    assert shop == Shop(shelves=(Shelf(label="top", height_cm=30.0),), prices={"bread": 250})
+
+
+def test_an_empty_document_has_the_defaults() -> None:
+    assert parse_document("# nothing\n", Shop, source="shop.yaml") == Shop()
+
+
+def test_a_broken_rule_is_named_with_line_key_rule_and_value() -> None:
+    text = "shelves:\n  - label: top\n    height_cm: 30\n  - label: low\n    height_cm: -1\n"
+    assert problems_of(text) == [
+        "line 5: shelves.1.height_cm: Input should be greater than 0, got -1"
+    ]
+
+
+def test_every_problem_is_told_at_once() -> None:
+    text = "prices:\n  bread: cheap\nshelfs: []\nshelves:\n  - label: top\n"
+    assert problems_of(text) == [
+        "line 5: shelves.0.height_cm: Field required, got {'label': 'top'}",
+        "line 2: prices.bread: Input should be a valid number, unable to parse string as a number, got 'cheap'",
+        "line 3: shelfs: Unexpected keyword argument, got []",
+    ]
+
+
+def test_a_repeated_key_is_refused_at_any_depth() -> None:
+    text = "prices: {bread: 1, milk: 2}\nshelves:\n  - label: a\n    height_cm: 1\n    label: b\n"
+    assert problems_of(text) == ["line 5: label: appears twice"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("shelves: [\n", "line 2: not valid YAML: expected the node content"),
+        ("a: b: c\n", "line 1: not valid YAML: mapping values are not allowed here"),
+        ("a: 1\n---\nb: 2\n", "line 2: not valid YAML: but found another document"),
+        ("prices: {bread: 2024-13-45}\n", "not valid YAML: month must be in 1..12"),
+        ("prices: {[a]: 1}\n", "not valid YAML: found unhashable key"),
+        ("prices: &loop {again: *loop}\n", "line 1: prices.again: "),
+        ("[" * 5000, "not valid YAML: nested too deeply"),
+        ("shelves: \x00\n", "not valid YAML: "),
+        ("!!python/object:os.system {}\n", "not valid YAML: could not determine a constructor"),
+        ("- 1\n", "line 1: "),
+        ("just text\n", "line 1: "),
+        ("1: 2\n", "line 1: "),
+    ],
+)
+def test_what_is_no_fitting_document_is_refused_with_its_line(text: str, problem: str) -> None:
+    assert problem in problems_of(text)[0]
+
+
+def test_a_long_value_is_shortened() -> None:
+    (problem,) = problems_of(f"prices: {{bread: {'x' * 500}}}\n")
+    assert len(problem) < 300
+    assert problem.endswith("...")
+
+
+def test_a_document_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_document(tmp_path / "none.yaml", Shop)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ConfigError, match=r"binary\.yaml: cannot be read"):
+        load_document(tmp_path / "binary.yaml", Shop)
+
+
+def test_bad_configuration_ends_the_process_with_status_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        die(ConfigError("shop.yaml", ["line 1: a: b", "line 2: c: d"]))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "pennyweight: bad configuration in shop.yaml\n  line 1: a: b\n  line 2: c: d\n"
+    )
