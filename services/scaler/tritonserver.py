@@ -91,7 +91,8 @@ def find_runtime(cache_dir: Path, server: Path | None = None) -> TritonRuntime:
     """Find the Triton to run. Raises `RuntimeNotFoundError`.
 
     That is `server` if given (the binary of a real installation, such as
-    /opt/tritonserver/bin/tritonserver), else the one inside the nvidia-pytriton wheel. The wheel's Python backend is spread over several folders; it is copied into one below
+    /opt/tritonserver/bin/tritonserver), else the one inside the nvidia-pytriton wheel. The
+    wheel's Python backend is spread over several folders; it is copied into one below
     `cache_dir`, once per version, safely when several processes do so at the same time.
     """
     python_bin = Path(sys.executable).parent
@@ -171,8 +172,9 @@ def _assemble_backends(wheel_server: Path, cache_dir: Path) -> Path:
 def prepare_view(launch: ReplicaLaunch, directory: Path) -> Path:
     """Write a model repository below `directory` that holds just `launch.model`; return its path.
 
-    Its parameters are overridden by the launch's. Calling it again overwrites. The version folders are links into the real model folder, so weights are not copied and a
-    Python model still finds its own source tree. Raises `ModelFolderError`.
+    Its parameters are overridden by the launch's. Calling it again overwrites. The version
+    folders are links into the real model folder, so weights are not copied and a Python model
+    still finds its own source tree. Raises `ModelFolderError`.
     """
     source = (launch.repository / launch.model).resolve()
     config = read_model_config(source)
