@@ -5,6 +5,7 @@ Leaves to the servicers: what a call means. They read `current_identity()` and r
 """
 
 import asyncio
+import inspect
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import Field
@@ -19,7 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, ConfigError
 from services.common.credentials import Keyring, set_current_identity
-from services.common.errors import InternalError, ServiceError
+from services.common.errors import BadRequest, InternalError, ServiceError
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
@@ -95,42 +97,45 @@ class Gate(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, handler: Handler, method: str) -> Handler:
-        inner: Any = handler.stream_stream or handler.unary_stream
-        if inner is not None:
+        inner: Any = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
 
-            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                try:
-                    parent = self._enter(context)
-                    with self._tracing.span(method, parent):
-                        async for response in inner(request, context):
-                            yield response
-                except Exception as error:  # noqa: BLE001
-                    await self._abort(error, context, method)
-
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            return make(stream, handler.request_deserializer, handler.response_serializer)
-        inner = handler.stream_unary or handler.unary_unary
-
-        async def unary(request: Any, context: Any) -> Any:
+        async def generator(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                parent = self._enter(context)
+                parent = self._enter(request, context)
+                with self._tracing.span(method, parent):
+                    async for response in inner(request, context):
+                        yield response
+            except Exception as error:  # noqa: BLE001
+                await self._abort(error, context, method)
+
+        async def coroutine(request: Any, context: Any) -> Any:
+            try:
+                parent = self._enter(request, context)
                 with self._tracing.span(method, parent):
                     return await inner(request, context)
             except Exception as error:  # noqa: BLE001
                 await self._abort(error, context, method)
 
-        make = (
-            grpc.stream_unary_rpc_method_handler
-            if handler.request_streaming
-            else grpc.unary_unary_rpc_method_handler
+        make: Any = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        return make(
+            generator if inspect.isasyncgenfunction(inner) else coroutine,
+            _tolerant(handler.request_deserializer),
+            handler.response_serializer,
         )
-        return make(unary, handler.request_deserializer, handler.response_serializer)
 
-    def _enter(self, context: Any) -> str:
+    def _enter(self, request: Any, context: Any) -> str:
+        if isinstance(request, _Malformed):
+            raise BadRequest(f"the message cannot be read: {request.why}", reason="MALFORMED")
         metadata = context.invocation_metadata()
         set_current_identity(self._keyring.identify(metadata))
         if not self._tracing.enabled:
@@ -146,6 +151,25 @@ class Gate(grpc.aio.ServerInterceptor):
         await context.abort_with_status(error.status())
 
 
+@dataclass(frozen=True)
+class _Malformed:
+    """Stands for a message that cannot be read, such as one with invalid UTF-8."""
+
+    why: str
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A deserialiser whose failure the caller sees as INVALID_ARGUMENT, not as INTERNAL."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            return _Malformed(str(error))
+
+    return read
+
+
 class Server:
     """One listening gRPC server.
 
@@ -155,6 +179,7 @@ class Server:
     def __init__(self, settings: ServerSettings, keyring: Keyring, tracing: Tracing) -> None:
         self._settings = settings
         self._names: list[str] = []
+        self._port = 0
         self._health = health.aio.HealthServicer()
         self.grpc = grpc.aio.server(
             interceptors=(Gate(keyring, tracing),),
@@ -172,24 +197,35 @@ class Server:
         add_to_server(servicer, self.grpc)
         self._names.append(name)
 
-    async def start(self) -> int:
-        """Listens and says SERVING. Returns the port.
+    def bind(self) -> int:
+        """Takes the address. Returns the port; calling it again returns the same.
 
         Raises:
             ConfigError: the address cannot be listened on, or the TLS files are wrong.
         """
+        if self._port:
+            return self._port
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self.grpc)
         listen = self._settings.listen
         try:
             credentials = self._credentials()
-            port = (
+            self._port = (
                 self.grpc.add_insecure_port(listen)
                 if credentials is None
                 else self.grpc.add_secure_port(listen, credentials)
             )
         except (RuntimeError, OSError) as error:
             raise ConfigError("environment", [f"listen address {listen}: {error}"]) from error
+        return self._port
+
+    async def start(self) -> int:
+        """Listens, says SERVING and returns the port.
+
+        Raises:
+            ConfigError: see `bind`.
+        """
+        port = self.bind()
         await self.grpc.start()
         await self.set_serving(serving=True)
         return port

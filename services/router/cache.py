@@ -1,0 +1,250 @@
+"""The cache service, spoken to over one long-lived stream.
+
+All operations of this router share a stream; those that pile up while a message is being written
+travel in the next one together. Nothing here raises: a cache that is away is a miss, and counted.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import structlog
+
+from pennyweight.cache.v1 import cache_pb2 as pb
+from pennyweight.cache.v1 import cache_pb2_grpc
+from services.common.channel import Peer
+from services.common.telemetry import Tracing
+from services.router.metrics import Metrics
+from services.router.policy.routes import Tier
+from services.router.ports import Asked, CacheHit, CacheMiss, Finish, Written
+
+log = structlog.get_logger()
+
+MOST_PENDING = 10_000
+"""Operations without an answer; beyond it the cache counts as away."""
+
+MOST_IN_MESSAGE = 64
+
+
+class CacheStream:
+    """The `AnswerCache` behind ``CacheService.Exchange``."""
+
+    def __init__(
+        self, peer: Peer, *, timeout_seconds: float, metrics: Metrics, tracing: Tracing
+    ) -> None:
+        self._peer = peer
+        self._timeout = timeout_seconds
+        self._metrics = metrics
+        self._tracing = tracing
+        self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
+        self._outbox: list[pb.Operation] = []
+        self._wake = asyncio.Event()
+        self._next_id = 0
+        self._connected = False
+
+    async def run(self) -> None:
+        """Keeps the stream up. Runs for ever; the caller owns it."""
+        channel = self._peer.open()
+        stub = cache_pb2_grpc.CacheServiceStub(channel)
+        backoff = 0.05
+        try:
+            while True:
+                try:
+                    call = stub.Exchange(metadata=self._peer.metadata(), wait_for_ready=True)
+                    await call.wait_for_connection()
+                    self._connected, backoff = True, 0.05
+                    await self._exchange(call)
+                except grpc.aio.AioRpcError as error:
+                    log.warning("cache stream broke", code=error.code().name)
+                finally:
+                    self._disconnect()
+                await asyncio.sleep(backoff)
+                backoff = min(1.0, backoff * 2)
+        finally:
+            await channel.close()
+
+    async def lookup(
+        self,
+        tenant: str,
+        route: str,
+        asked: Asked,
+        accepted: Sequence[Tier],
+        *,
+        lease: bool,
+        max_wait_seconds: float,
+    ) -> CacheHit | CacheMiss:
+        """See `AnswerCache.lookup`."""
+        operation = self._operation(tenant, max_wait_seconds + self._timeout)
+        request = operation.lookup
+        request.route = route
+        _canonical(request.request, asked)
+        for tier in accepted:
+            request.accepted_writers.add(tier=tier.name, model=tier.model, precision=tier.precision)
+        request.lease = lease
+        if max_wait_seconds > 0:
+            request.max_wait.FromNanoseconds(int(max_wait_seconds * 1e9))
+        result = await self._ask(operation, max_wait_seconds + self._timeout)
+        if result is None:
+            return CacheMiss(available=False)
+        if result.lookup.HasField("hit"):
+            hit = result.lookup.hit
+            return CacheHit(_written(hit.answer), hit.shared)
+        return CacheMiss(result.lookup.miss.lease)
+
+    def store(
+        self,
+        tenant: str,
+        route: str,
+        asked: Asked,
+        answer: Written,
+        *,
+        lease: str,
+        ttl_seconds: float,
+    ) -> None:
+        """See `AnswerCache.store`."""
+        operation = self._operation(tenant, self._timeout)
+        request = operation.store
+        request.route = route
+        request.lease = lease
+        if not lease:
+            _canonical(request.request, asked)
+        _answer(request.answer, answer)
+        request.ttl.FromNanoseconds(int(ttl_seconds * 1e9))
+        self._send(operation)
+
+    def abandon(self, tenant: str, route: str, lease: str) -> None:
+        """See `AnswerCache.abandon`."""
+        operation = self._operation(tenant, self._timeout)
+        operation.abandon.route = route
+        operation.abandon.lease = lease
+        self._send(operation)
+
+    async def abandon_unless_awaited(self, tenant: str, route: str, lease: str) -> bool:
+        """See `AnswerCache.abandon_unless_awaited`."""
+        operation = self._operation(tenant, self._timeout)
+        operation.abandon.route = route
+        operation.abandon.lease = lease
+        operation.abandon.unless_awaited = True
+        result = await self._ask(operation, self._timeout)
+        return result is not None and result.abandon.awaited
+
+    def _operation(self, tenant: str, timeout_seconds: float) -> pb.Operation:
+        self._next_id += 1
+        operation = pb.Operation(id=self._next_id, tenant=tenant)
+        operation.timeout.FromNanoseconds(int(timeout_seconds * 1e9))
+        if self._tracing.enabled:
+            operation.traceparent = self._tracing.traceparent()
+        return operation
+
+    def _send(self, operation: pb.Operation) -> bool:
+        if not self._connected or len(self._outbox) >= MOST_PENDING:
+            self._metrics.cache_unavailable.inc()
+            return False
+        self._outbox.append(operation)
+        self._wake.set()
+        return True
+
+    async def _ask(self, operation: pb.Operation, seconds: float) -> pb.OperationResult | None:
+        """The result, or None when the cache is away, failed or too slow."""
+        if len(self._pending) >= MOST_PENDING or not self._send(operation):
+            return None
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[pb.OperationResult] = loop.create_future()
+        self._pending[operation.id] = future
+        timer = loop.call_later(seconds, future.cancel)
+        try:
+            result = await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._metrics.cache_unavailable.inc()
+            return None
+        finally:
+            timer.cancel()
+            self._pending.pop(operation.id, None)
+        if result.code != 0:
+            self._metrics.cache_unavailable.inc()
+            log.warning("cache refused an operation", code=result.code, error=result.error)
+            return None
+        return result
+
+    async def _exchange(self, call: Any) -> None:
+        """Writes and reads until the stream ends."""
+        reader = asyncio.create_task(self._read(call))
+        writer = asyncio.create_task(self._write(call))
+        try:
+            done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+            call.cancel()
+
+    async def _read(self, call: Any) -> None:
+        while True:
+            message = await call.read()
+            if message is grpc.aio.EOF:
+                return
+            for result in message.results:
+                future = self._pending.get(result.id)
+                if future is not None and not future.done():
+                    future.set_result(result)
+
+    async def _write(self, call: Any) -> None:
+        while True:
+            await self._wake.wait()
+            batch = self._outbox[:MOST_IN_MESSAGE]
+            del self._outbox[:MOST_IN_MESSAGE]
+            if not self._outbox:
+                self._wake.clear()
+            if batch:
+                await call.write(pb.ExchangeRequest(operations=batch))
+
+    def _disconnect(self) -> None:
+        self._connected = False
+        self._outbox.clear()
+        for future in self._pending.values():
+            future.cancel()
+
+
+def _canonical(request: pb.CanonicalRequest, asked: Asked) -> None:
+    for turn in asked.turns:
+        request.turns.add(role=turn.role, content=turn.content)
+    if asked.shape is not None:
+        request.response_format = f"{asked.shape[0].value}:{asked.shape[1]}"
+    request.max_output_tokens = asked.max_output_tokens
+    request.temperature = asked.temperature
+    request.top_p = asked.top_p
+    request.top_k = asked.top_k
+    if asked.seed is not None:
+        request.seed = asked.seed
+    request.stop.extend(asked.stop)
+
+
+def _answer(answer: pb.Answer, written: Written) -> None:
+    for text, tokens in written.pieces:
+        answer.pieces.add(text=text, tokens=tokens)
+    answer.finish_reason = written.finish.value
+    answer.prompt_tokens = written.prompt_tokens
+    answer.output_tokens = written.output_tokens
+    writer = answer.writer
+    writer.tier, writer.model = written.tier, written.model
+    writer.precision, writer.policy_version = written.precision, written.policy_version
+
+
+def _written(answer: pb.Answer) -> Written:
+    writer = answer.writer
+    return Written(
+        pieces=tuple((piece.text, piece.tokens) for piece in answer.pieces),
+        finish=Finish(answer.finish_reason),
+        prompt_tokens=answer.prompt_tokens,
+        output_tokens=answer.output_tokens,
+        tier=writer.tier,
+        model=writer.model,
+        precision=writer.precision,
+        policy_version=writer.policy_version,
+    )

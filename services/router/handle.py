@@ -1,0 +1,42 @@
+"""Request handles: names of requests that only we can have given.
+
+``<request id>.<unix seconds>.<code>``, where the code authenticates the rest together with tenant
+and route, so that any router with the same secret can check who may speak about a request.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+
+CODE_BYTES = 16
+
+
+class HandleSigner:
+    """Signs and checks handles with one secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hashlib.sha256(secret).digest()
+
+    @classmethod
+    def load(cls, path: Path | None) -> "HandleSigner":
+        """Reads the secret from a file; without one, a random secret that ends with the process."""
+        return cls(secrets.token_bytes(32) if path is None else path.read_bytes().strip())
+
+    def sign(self, request_id: str, tenant: str, route: str, unix_seconds: int) -> str:
+        """The handle of a request."""
+        said = f"{request_id}.{unix_seconds}"
+        return f"{said}.{self._code(said, tenant, route)}"
+
+    def verify(self, handle: str, tenant: str, route: str) -> str | None:
+        """The request id, or None if the handle was not given for this tenant and route."""
+        said, _, code = handle.rpartition(".")
+        if not hmac.compare_digest(code.encode(), self._code(said, tenant, route).encode()):
+            return None
+        return said.partition(".")[0]
+
+    def _code(self, said: str, tenant: str, route: str) -> str:
+        message = f"{said}\0{tenant}\0{route}".encode()
+        digest = hashlib.blake2b(message, key=self._key, digest_size=CODE_BYTES).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

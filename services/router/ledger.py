@@ -1,0 +1,103 @@
+"""The ledger: one JSON line a finished request, in append-only files.
+
+Records are gathered in memory and written together, with an fsync at least once a second, in a
+thread: a slow or full disk never holds up an answer. What cannot be kept is counted. Each process
+writes files of its own, a new one each hour, so nothing follows a line torn by a crash.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services.common.config import ConfigError
+from services.router.metrics import Metrics
+
+log = structlog.get_logger()
+
+COMMIT_SECONDS = 0.5
+MOST_UNWRITTEN = 100_000
+"""Records kept in memory while the disk refuses them; beyond it the oldest are given up."""
+
+
+class FileLedger:
+    """The `Ledger` on a local disk."""
+
+    def __init__(self, folder: Path, router: str, metrics: Metrics) -> None:
+        """Makes the folder.
+
+        Raises:
+            ConfigError: it cannot be made or written to.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(f"no permission to write in {folder}")
+        except OSError as error:
+            raise ConfigError("environment", [f"ledger folder: {error}"]) from error
+        self._folder = folder
+        self._name = f"{router}-{os.getpid()}-{os.urandom(3).hex()}"
+        self._metrics = metrics
+        self._records: deque[dict[str, Any]] = deque()
+        self._closed = asyncio.Event()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """See `Ledger.add`."""
+        if len(self._records) >= MOST_UNWRITTEN:
+            self._records.popleft()
+            self._metrics.ledger_lost.inc()
+        self._records.append(record)
+
+    def close(self) -> None:
+        """Lets `run` write what is left and end."""
+        self._closed.set()
+
+    async def run(self) -> None:
+        """Writes what has gathered, twice a second, until closed. The caller owns it."""
+        while not self._closed.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), COMMIT_SECONDS)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Writes what has gathered; it stays gathered if the disk refuses it."""
+        batch = list(self._records)
+        if not batch:
+            return
+        try:
+            await asyncio.to_thread(self._write, batch)
+        except OSError as error:
+            log.warning("the ledger cannot be written", error=str(error), waiting=len(batch))
+            return
+        for record in batch:
+            if self._records and self._records[0] is record:
+                self._records.popleft()
+        self._metrics.ledger_records.inc(len(batch))
+
+    def _write(self, batch: list[dict[str, Any]]) -> None:
+        hour = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H")
+        path = self._folder / f"{hour}-{self._name}.jsonl"
+        data = b"".join(_line(record) for record in batch)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(descriptor, data[written:])
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size)  # all of the batch or none of it
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,64 @@
+"""What the last minute looked like, tier by tier: the figures that load reports carry."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+WINDOW_SECONDS = 60.0
+MOST_SAMPLES = 2000
+QUANTILES = (0.5, 0.95)
+
+
+@dataclass(frozen=True)
+class LoadSummary:
+    """One tier's figures; quantiles are pairs of quantile and seconds, empty without requests."""
+
+    tokens_per_second: float
+    first_text: tuple[tuple[float, float], ...]
+    between_tokens: tuple[tuple[float, float], ...]
+
+
+@dataclass
+class _TierWindow:
+    samples: deque[tuple[float, float, float]] = field(
+        default_factory=lambda: deque(maxlen=MOST_SAMPLES)
+    )
+    tokens: int = 0
+    since: float | None = None
+
+
+class LoadWindow:
+    """Finished requests of the last minute; state for each tier, bounded."""
+
+    def __init__(self) -> None:
+        self._tiers: dict[str, _TierWindow] = defaultdict(_TierWindow)
+
+    def add(
+        self, tier: str, now: float, *, first_text: float, decode_seconds: float, tokens: int
+    ) -> None:
+        """Takes a finished request: seconds to its first text, seconds and tokens after that."""
+        window = self._tiers[tier]
+        between = decode_seconds / (tokens - 1) if tokens > 1 else 0.0
+        window.samples.append((now, first_text, between))
+        window.tokens += tokens
+
+    def summary(self, tier: str, now: float) -> LoadSummary:
+        """The tier's figures; tokens a second count from the last summary."""
+        window = self._tiers[tier]
+        while window.samples and window.samples[0][0] < now - WINDOW_SECONDS:
+            window.samples.popleft()
+        passed = now - window.since if window.since is not None else 0.0
+        rate = window.tokens / passed if passed > 0 else 0.0
+        window.tokens, window.since = 0, now
+        return LoadSummary(
+            tokens_per_second=rate,
+            first_text=_quantiles(sample[1] for sample in window.samples),
+            between_tokens=_quantiles(sample[2] for sample in window.samples),
+        )
+
+
+def _quantiles(values: Iterable[float]) -> tuple[tuple[float, float], ...]:
+    ordered = sorted(values)
+    if not ordered:
+        return ()
+    return tuple((q, ordered[min(len(ordered) - 1, int(q * len(ordered)))]) for q in QUANTILES)

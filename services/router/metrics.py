@@ -1,0 +1,70 @@
+"""The router's Prometheus metrics. Labels stay bounded: routes and tiers of the policy, no more."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """Every metric of the router."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"pennyweight_router_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"pennyweight_router_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(
+                f"pennyweight_router_{name}", text, labels, buckets=SECONDS, registry=registry
+            )
+
+        self.requests = counter(
+            "requests_total",
+            "Requests ended, by route, tier and gRPC status. Failures here are what callers saw.",
+            "route", "tier", "status",
+        )  # fmt: skip
+        self.cache_outcomes = counter(
+            "cache_outcomes_total",
+            "What the cache had to say, by route. Many 'unavailable': look at the cache service.",
+            "route", "outcome",
+        )  # fmt: skip
+        self.cache_unavailable = counter(
+            "cache_unavailable_total", "Cache operations that got no answer and counted as misses."
+        )
+        self.prompt_tokens = counter("prompt_tokens_total", "Prompt tokens run.", "tier")
+        self.output_tokens = counter("output_tokens_total", "Output tokens made.", "tier")
+        self.micro_usd = counter("cost_micro_usd_total", "Money spent, in micro-USD.", "route")
+        self.baseline_micro_usd = counter(
+            "baseline_micro_usd_total",
+            "What the top tier without a cache would have cost, in micro-USD. Savings are the "
+            "difference to cost_micro_usd_total.",
+            "route",
+        )
+        self.first_text = histogram(
+            "first_text_seconds", "Arrival to first text, by route and tier.", "route", "tier"
+        )
+        self.total = histogram(
+            "total_seconds", "Arrival to end, by route and tier.", "route", "tier"
+        )
+        self.queued = histogram("queued_seconds", "Waiting for a place on a replica.", "tier")
+        self.waiting = gauge("waiting", "Requests waiting for a place on a replica now.", "tier")
+        self.running = gauge("running", "Requests running on replicas now.", "tier")
+        self.shed = counter(
+            "shed_total", "Requests turned away because the line was full, by tier.", "tier"
+        )
+        self.retries = counter(
+            "retries_total",
+            "Tries on another replica before the first token. Rising: replicas are in trouble.",
+            "tier",
+        )
+        self.replicas = gauge("replicas", "Replicas known, by tier and state.", "tier", "state")
+        self.fleet_stale = gauge(
+            "fleet_stale", "1 while the scaler is away and the last known fleet is used."
+        )
+        self.ledger_records = counter("ledger_records_total", "Records written to the ledger.")
+        self.ledger_lost = counter(
+            "ledger_lost_total", "Records the ledger could not keep. Not 0: look at the disk."
+        )
+        self.load_reports = counter("load_reports_total", "Load reports sent to the scaler.")

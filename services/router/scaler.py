@@ -1,0 +1,153 @@
+"""The scaler, as the router sees it: it tells the fleet, and is told the load.
+
+While the scaler is away the last known fleet stays in use, marked stale.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+import structlog
+
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from pennyweight.scaler.v1 import scaler_pb2_grpc
+from services.common.channel import Peer
+from services.router.fleet import Fleet, Replica, State
+from services.router.load import LoadWindow
+from services.router.metrics import Metrics
+
+log = structlog.get_logger()
+
+SILENCE_SECONDS = 12.0
+"""The scaler says something at least every 5 s; after this long it counts as away."""
+
+REPORT_SECONDS = 1.0
+
+STATES = {
+    pb.REPLICA_STATE_STARTING: State.STARTING,
+    pb.REPLICA_STATE_READY: State.READY,
+    pb.REPLICA_STATE_DRAINING: State.DRAINING,
+    pb.REPLICA_STATE_GONE: State.GONE,
+}
+
+
+class ScalerLink:
+    """Keeps the fleet current and reports the load."""
+
+    def __init__(
+        self, peer: Peer, fleet: Fleet, load: LoadWindow, metrics: Metrics, *, router: str
+    ) -> None:
+        self._peer = peer
+        self._fleet = fleet
+        self._load = load
+        self._metrics = metrics
+        self._router = router
+        self._channel = peer.open()
+        self._stub = scaler_pb2_grpc.ScalerServiceStub(self._channel)
+
+    async def watch(self) -> None:
+        """Follows the fleet. Runs for ever; the caller owns it."""
+        backoff = 0.05
+        while True:
+            try:
+                async for message in self._messages():
+                    backoff = 0.05
+                    replicas = [_replica(one) for one in message.replicas]
+                    if message.full:
+                        self._fleet.replace(replicas)
+                        self._fleet.set_stale(stale=False)
+                    elif replicas:
+                        self._fleet.update(replicas)
+            except (grpc.aio.AioRpcError, TimeoutError, _Gap) as error:
+                if not self._fleet.stale:
+                    log.warning("scaler is away; using the last known fleet", error=_named(error))
+                self._fleet.set_stale(stale=True)
+            await asyncio.sleep(backoff)
+            backoff = min(1.0, backoff * 2)
+
+    async def report(self) -> None:
+        """Streams this router's load. Runs for ever; the caller owns it."""
+        while True:
+            try:
+                await self._stub.ReportLoad(
+                    self._reports(), metadata=self._peer.metadata(), wait_for_ready=True
+                )
+            except grpc.aio.AioRpcError as error:
+                log.debug("load reports broke off", code=error.code().name)
+            await asyncio.sleep(REPORT_SECONDS)
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close()
+
+    async def _messages(self) -> AsyncIterator[pb.WatchReplicasResponse]:
+        """Messages of one watch, checked for silence and gaps."""
+        call = self._stub.WatchReplicas(
+            pb.WatchReplicasRequest(), metadata=self._peer.metadata(), wait_for_ready=True
+        )
+        revision: int | None = None
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    message = await call.read()
+                if not isinstance(message, pb.WatchReplicasResponse):
+                    raise _Gap("the scaler ended the watch")
+                expected = message.revision if revision is None or message.full else revision
+                if message.replicas and not message.full and revision is not None:
+                    expected = revision + 1
+                if message.revision != expected:
+                    raise _Gap(f"revision {message.revision} came instead of {expected}")
+                revision = message.revision
+                yield message
+        finally:
+            call.cancel()
+
+    async def _reports(self) -> AsyncIterator[pb.ReportLoadRequest]:
+        while True:
+            yield self._load_report()
+            self._metrics.load_reports.inc()
+            await asyncio.sleep(REPORT_SECONDS)
+
+    def _load_report(self) -> pb.ReportLoadRequest:
+        report = pb.ReportLoadRequest(router=self._router)
+        report.observed_at.GetCurrentTime()
+        for tier, waiting, running, replicas in self._fleet.snapshot():
+            self._metrics.waiting.labels(tier).set(waiting)
+            self._metrics.running.labels(tier).set(running)
+            seen = self._load.summary(tier, time.monotonic())
+            told = report.tiers.add(
+                tier=tier,
+                waiting=waiting,
+                running=running,
+                output_tokens_per_second=seen.tokens_per_second,
+            )
+            for place, values in (
+                (told.first_text, seen.first_text),
+                (told.between_tokens, seen.between_tokens),
+            ):
+                for quantile, seconds in values:
+                    place.add(quantile=quantile).value.FromNanoseconds(int(seconds * 1e9))
+            for replica, in_flight in replicas:
+                report.replicas.add(replica=replica, in_flight=in_flight)
+        return report
+
+
+class _Gap(Exception):
+    """The watch lost a message or ended."""
+
+
+def _replica(told: pb.Replica) -> Replica:
+    return Replica(
+        id=told.id,
+        tier=told.tier,
+        model=told.model,
+        precision=told.precision,
+        address=told.address,
+        state=STATES.get(told.state, State.GONE),
+        max_in_flight=max(1, told.max_in_flight),
+    )
+
+
+def _named(error: Exception) -> str:
+    return error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error) or "silent"

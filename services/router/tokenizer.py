@@ -1,0 +1,160 @@
+"""Chat templates and tokens of the tiers, from the model folders' Hugging Face files.
+
+The only importer of `tokenizers` and `jinja2`. A model folder holds ``tokenizer.json`` and
+``tokenizer_config.json``, and the template either there or in ``chat_template.jinja``.
+"""
+
+import asyncio
+import datetime as dt
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from services.common.config import ConfigError
+from services.common.errors import BadRequest, Violation
+from services.router.ports import Turn
+
+LONG_TEXT = 8_000
+"""Characters above which tokenising moves to a thread: it would hold up the event loop for ms."""
+
+FIRST_PRIVATE = 0xF0000
+"""Start of a private-use plane; stands for a message while the template renders around it."""
+
+
+class ModelText:
+    """Renders, tokenises and detokenises for one model."""
+
+    def __init__(self, folder: Path) -> None:
+        """Loads the folder.
+
+        Raises:
+            ConfigError: a file is missing or broken, or there is no chat template.
+        """
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ConfigError(str(folder), [f"cannot load the tokenizer: {error}"]) from error
+        self._plain.encode_special_tokens = True
+        self.end_id = self._special(config, "eos_token", folder)
+        pad = config.get("pad_token")
+        self.pad_id = self._special(config, "pad_token", folder) if pad else self.end_id
+        self._template = self._compile(folder, config)
+        self._names = {
+            key: _token_text(config[key]) for key in ("bos_token", "eos_token") if config.get(key)
+        }
+        special = [t.content for t in self._tokenizer.get_added_tokens_decoder().values()]
+        self._special_text = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+
+    async def encode(self, turns: Sequence[Turn]) -> list[int]:
+        """See `TierText.encode`."""
+        if sum(len(turn.content) for turn in turns) > LONG_TEXT:
+            return await asyncio.to_thread(self._encode, turns)
+        return self._encode(turns)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """See `TierText.encode_plain`."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def detokenizer(self) -> "StreamDetokenizer":
+        """See `TierText.detokenizer`."""
+        return StreamDetokenizer(self._tokenizer)
+
+    def _encode(self, turns: Sequence[Turn]) -> list[int]:
+        if any(self._special_text.search(turn.content) for turn in turns):
+            return self._encode_guarded(turns)
+        text = self._render([{"role": t.role, "content": t.content} for t in turns])
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _encode_guarded(self, turns: Sequence[Turn]) -> list[int]:
+        """Encodes messages that spell out special tokens, as plain text.
+
+        Otherwise a caller could write ``<|assistant|>`` and speak with the model's voice. The
+        template renders around one private character a message; only its own parts may hold
+        special tokens.
+        """
+        marks = [chr(FIRST_PRIVATE + number) for number in range(len(turns))]
+        text = self._render(
+            [{"role": t.role, "content": mark} for t, mark in zip(turns, marks, strict=True)]
+        )
+        ids: list[int] = []
+        contents = dict(zip(marks, turns, strict=True))
+        for part in re.split(f"([{marks[0]}-{marks[-1]}])", text):
+            if part in contents:
+                ids += self.encode_plain(contents[part].content)
+            elif part:
+                ids += self._tokenizer.encode(part, add_special_tokens=False).ids
+        return ids
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        try:
+            text: str = self._template.render(
+                messages=messages, add_generation_prompt=True, **self._names
+            )
+        except TemplateError as error:
+            violation = Violation("prompt.messages", f"the chat template refuses them: {error}")
+            raise BadRequest.of(violation) from error
+        return text
+
+    def _special(self, config: dict[str, Any], key: str, folder: Path) -> int:
+        text = _token_text(config.get(key))
+        number: int | None = self._tokenizer.token_to_id(text)
+        if number is None:
+            raise ConfigError(str(folder), [f"{key}: not in the vocabulary, got {text!r}"])
+        return number
+
+    @staticmethod
+    def _compile(folder: Path, config: dict[str, Any]) -> Any:
+        beside = folder / "chat_template.jinja"
+        source = (
+            beside.read_text(encoding="utf-8") if beside.exists() else config.get("chat_template")
+        )
+        if not isinstance(source, str):
+            raise ConfigError(str(folder), ["has no chat template"])
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            return environment.from_string(source)
+        except TemplateError as error:
+            raise ConfigError(str(folder), [f"chat template: {error}"]) from error
+
+
+class StreamDetokenizer:
+    """Incremental detokenisation that never splits a character.
+
+    Tokens go in one by one: of several at once, one unfinished character would hold back all.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def feed(self, tokens: Sequence[int]) -> str:
+        """See `Detokenizer.feed`."""
+        step, tokenizer = self._stream.step, self._tokenizer
+        return "".join([step(tokenizer, token) or "" for token in tokens])
+
+
+def _token_text(token: Any) -> str:
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token)
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return dt.datetime.now(dt.UTC).strftime(form)
