@@ -13,6 +13,7 @@ the metadata ``pennyweight-tenant``.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import field
@@ -23,13 +24,14 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, load_document
-from services.common.errors import Forbidden, Unauthenticated
+from services.common.config import STRICT, ConfigError, load_document
+from services.common.errors import BadRequest, Forbidden, Unauthenticated, Violation
 
 DEVELOPMENT_KEY = "pennyweight-development"
 TENANT_METADATA = "pennyweight-tenant"
 
-TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+TENANT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+TenantName = Annotated[str, StringConstraints(pattern=TENANT_PATTERN)]
 
 
 class Role(StrEnum):
@@ -54,6 +56,14 @@ class KeyFile:
 
     keys: Annotated[tuple[KeyEntry, ...], Field(min_length=1)]
 
+    def __post_init__(self) -> None:
+        """Refuses a key that would stand for two tenants."""
+        seen: set[str] = set()
+        for one in self.keys:
+            if one.sha256 in seen:
+                raise ValueError(f"the key {one.sha256[:8]}… appears twice")
+            seen.add(one.sha256)
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -63,6 +73,7 @@ class Identity:
     role: Role = Role.CALLER
 
 
+_TENANT = re.compile(TENANT_PATTERN)
 _current: ContextVar[Identity] = ContextVar("identity")
 
 
@@ -100,6 +111,7 @@ class Keyring:
         Raises:
             Unauthenticated: no key, or an unknown one.
             Forbidden: a caller's key together with somebody else's tenant.
+            BadRequest: a service's key together with what cannot be a tenant.
         """
         authorization = tenant = None
         for name, value in metadata or ():
@@ -118,12 +130,28 @@ class Keyring:
             return identity
         if identity.role is not Role.SERVICE:
             raise Forbidden("this key may not act for another tenant", reason="TENANT_FORBIDDEN")
+        if not _TENANT.fullmatch(str(tenant)):
+            raise BadRequest.of(
+                Violation(f"metadata {TENANT_METADATA}", f"matches {TENANT_PATTERN}")
+            )
         return Identity(str(tenant), Role.SERVICE)
 
 
 def read_key(path: Path | None) -> str:
-    """The key that this service shows to others: the file's content, or the development key."""
-    return DEVELOPMENT_KEY if path is None else path.read_text(encoding="utf-8").strip()
+    """The key that this service shows to others: the file's content, or the development key.
+
+    Raises:
+        ConfigError: the file cannot be read or is empty.
+    """
+    if path is None:
+        return DEVELOPMENT_KEY
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"the key cannot be read: {error}"]) from error
+    if not key:
+        raise ConfigError(str(path), ["the file holds no key"])
+    return key
 
 
 def _digest(key: str) -> bytes:

@@ -24,6 +24,12 @@ from grpc_status.rpc_status import to_status
 
 DOMAIN = "pennyweight"
 
+# A status travels in trailers, of which gRPC takes 8 KB by default: longer ones reach nobody.
+_MESSAGE_CHARACTERS = 600
+_VIOLATIONS = 16
+_NAME_CHARACTERS = 80
+_RULE_CHARACTERS = 120
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -33,7 +39,7 @@ class Violation:
     rule: str
 
 
-@dataclass
+@dataclass(eq=False)
 class ServiceError(Exception):
     """An error with a gRPC status.
 
@@ -67,8 +73,9 @@ class ServiceError(Exception):
             details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
         details.extend(self._own_details())
         number: int = getattr(code_pb2, self.code.name)
+        message = _cut(self.message, _MESSAGE_CHARACTERS)
         result: grpc.Status = to_status(
-            status_pb2.Status(code=number, message=self.message, details=details)
+            status_pb2.Status(code=number, message=message, details=details)
         )
         return result
 
@@ -76,7 +83,7 @@ class ServiceError(Exception):
         return []
 
 
-@dataclass
+@dataclass(eq=False)
 class BadRequest(ServiceError):
     """The request breaks a rule; `violations` names each field."""
 
@@ -91,8 +98,11 @@ class BadRequest(ServiceError):
 
     def _own_details(self) -> list[any_pb2.Any]:
         fields = [
-            error_details_pb2.BadRequest.FieldViolation(field=one.name, description=one.rule)
-            for one in self.violations
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_cut(one.name, _NAME_CHARACTERS),
+                description=_cut(one.rule, _RULE_CHARACTERS),
+            )
+            for one in self.violations[:_VIOLATIONS]
         ]
         return [_packed(error_details_pb2.BadRequest(field_violations=fields))] if fields else []
 
@@ -137,6 +147,10 @@ class InternalError(ServiceError):
     """Our fault."""
 
     code = grpc.StatusCode.INTERNAL
+
+
+def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def _packed(message: "object") -> any_pb2.Any:

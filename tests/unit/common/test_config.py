@@ -116,11 +116,11 @@ def test_a_broken_rule_is_named_with_line_key_rule_and_value() -> None:
 
 def test_every_problem_is_told_at_once() -> None:
     text = "prices:\n  bread: cheap\nshelfs: []\nshelves:\n  - label: top\n"
-    assert problems_of(text) == [
-        "line 5: shelves.0.height_cm: Field required, got {'label': 'top'}",
-        "line 2: prices.bread: Input should be a valid number, unable to parse string as a number, got 'cheap'",
-        "line 3: shelfs: Unexpected keyword argument, got []",
-    ]
+    first, second, third = problems_of(text)
+    assert first == "line 5: shelves.0.height_cm: Field required, got {'label': 'top'}"
+    assert second.startswith("line 2: prices.bread: Input should be a valid number")
+    assert second.endswith("got 'cheap'")
+    assert third == "line 3: shelfs: Unexpected keyword argument, got []"
 
 
 def test_a_repeated_key_is_refused_at_any_depth() -> None:

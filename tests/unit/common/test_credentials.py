@@ -1,0 +1,145 @@
+"""Keys, the tenants they stand for, and who may act for whom."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from services.common.config import ConfigError
+from services.common.credentials import (
+    DEVELOPMENT_KEY,
+    Identity,
+    Keyring,
+    Role,
+    current_identity,
+    read_key,
+    set_current_identity,
+)
+from services.common.errors import BadRequest, Forbidden, Unauthenticated
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    path = tmp_path / "keys.yaml"
+    path.write_text(
+        "keys:\n"
+        f"  - {{sha256: {digest('for-acme')}, tenant: acme}}\n"
+        f"  - {{sha256: {digest('for-us')}, tenant: pennyweight, role: service}}\n"
+    )
+    return Keyring.load(path)
+
+
+def shown(key: str, tenant: str | None = None) -> list[tuple[str, str]]:
+    metadata = [("user-agent", "test"), ("authorization", f"Bearer {key}")]
+    return metadata if tenant is None else [*metadata, ("pennyweight-tenant", tenant)]
+
+
+def test_a_key_tells_the_tenant(keyring: Keyring) -> None:
+    assert keyring.identify(shown("for-acme")) == Identity("acme", Role.CALLER)
+    assert keyring.identify(shown("for-us")) == Identity("pennyweight", Role.SERVICE)
+
+
+def test_a_service_acts_for_a_tenant(keyring: Keyring) -> None:
+    assert keyring.identify(shown("for-us", "acme")) == Identity("acme", Role.SERVICE)
+
+
+def test_a_caller_names_no_tenant_but_itself(keyring: Keyring) -> None:
+    assert keyring.identify(shown("for-acme", "acme")) == Identity("acme", Role.CALLER)
+    with pytest.raises(Forbidden) as caught:
+        keyring.identify(shown("for-acme", "other"))
+    assert caught.value.reason == "TENANT_FORBIDDEN"
+
+
+@pytest.mark.parametrize("tenant", ["", "Acme", "a/b", "a b", "x" * 64])
+def test_a_tenant_that_cannot_be_a_name_is_refused(keyring: Keyring, tenant: str) -> None:
+    with pytest.raises(BadRequest, match="pennyweight-tenant"):
+        keyring.identify(shown("for-us", tenant))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        [],
+        [("authorization", "for-acme")],
+        [("authorization", "Basic for-acme")],
+        [("authorization", b"Bearer for-acme")],
+        [("Authorization-Bin", b"Bearer for-acme")],
+    ],
+)
+def test_no_key_is_refused(keyring: Keyring, metadata: list[tuple[str, str | bytes]]) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        keyring.identify(metadata)
+    assert caught.value.reason == "KEY_MISSING"
+
+
+@pytest.mark.parametrize("key", ["", "for-acme ", "FOR-ACME", digest("for-acme"), DEVELOPMENT_KEY])
+def test_an_unknown_key_is_refused_and_never_repeated(keyring: Keyring, key: str) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        keyring.identify(shown(key))
+    assert caught.value.reason == "KEY_UNKNOWN"
+    assert not key or key not in str(caught.value)
+
+
+def test_without_a_key_file_the_development_key_alone_works() -> None:
+    keyring = Keyring.load(None)
+    assert keyring.identify(shown(DEVELOPMENT_KEY)) == Identity("development", Role.SERVICE)
+    with pytest.raises(Unauthenticated):
+        keyring.identify(shown("for-acme"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("keys: []\n", "line 1: keys: "),
+        ("keys:\n  - {sha256: abc, tenant: acme}\n", "line 2: keys.0.sha256: String should match"),
+        (f"keys:\n  - {{sha256: {'0' * 64}}}\n", "line 2: keys.0.tenant: Field required"),
+        (f"keys:\n  - {{sha256: {'a' * 64}, tenant: A}}\n", "line 2: keys.0.tenant: String should"),
+        (
+            f"keys:\n  - {{sha256: {'a' * 64}, tenant: a, role: king}}\n",
+            "line 2: keys.0.role: Input should be 'caller' or 'service', got 'king'",
+        ),
+        (
+            "keys:\n" + f"  - {{sha256: {'a' * 64}, tenant: a}}\n" * 2,
+            "the key aaaaaaaa… appears twice",
+        ),
+    ],
+)
+def test_a_wrong_key_file_stops_the_start(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Keyring.load(path)
+    assert problem in str(caught.value)
+
+
+def test_a_missing_key_file_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Keyring.load(tmp_path / "none.yaml")
+
+
+def test_the_key_shown_to_others_is_the_files_content(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("secret\n")
+    assert read_key(path) == "secret"
+    assert read_key(None) == DEVELOPMENT_KEY
+
+
+@pytest.mark.parametrize("content", [None, "", " \n"])
+def test_a_missing_or_empty_key_to_show_is_told(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match="key"):
+        read_key(path)
+
+
+async def test_the_identity_is_bound_to_the_running_call() -> None:
+    with pytest.raises(LookupError):
+        current_identity()
+    set_current_identity(Identity("acme"))
+    assert current_identity().tenant == "acme"
