@@ -1,0 +1,208 @@
+"""What the scaler is told: its settings from the environment, the pools from `scaling.yaml`.
+
+Both are checked whole at the start. What only shows later, such as a model folder that is removed
+or a port that somebody else takes, is a pool's trouble and not an error of this module.
+"""
+
+from collections.abc import Iterator
+from dataclasses import field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
+
+from services.common.config import STRICT, ConfigError, load_document
+from services.common.server import ServerSettings
+
+ENVIRONMENT_PREFIX = "PENNYWEIGHT_SCALER_"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _as_text(value: object) -> object:
+    """Parameters are text in config.pbtxt; YAML's numbers and truth values are welcome too."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScalerSettings(ServerSettings):
+    """Environment variables `PENNYWEIGHT_SCALER_<FIELD>`.
+
+    Attributes:
+        scaling_file: the pools.
+        state_folder: records, views and logs of the replicas; the next scaler adopts from it.
+        stop_replicas_on_exit: true, SIGTERM drains and ends every replica; false, they stay and
+            the next scaler adopts them. They stay in any case when the scaler crashes.
+        replica_host: address that replicas listen on.
+        advertise_host: host under which routers reach them; empty: replica_host.
+        tritonserver: server binary of a real installation; absent, the one in the Python
+            environment.
+    """
+
+    listen: str = "127.0.0.1:50053"
+    metrics_listen: str = "127.0.0.1:9103"
+    scaling_file: Path = Path("policies/scaling.yaml")
+    state_folder: Path = Path("state/scaler")
+    stop_replicas_on_exit: bool = True
+    replica_host: str = "127.0.0.1"
+    advertise_host: str = ""
+    tritonserver: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses an address that no router could use."""
+        super().__post_init__()
+        if self.replica_host == "0.0.0.0" and not self.advertise_host:
+            raise ValueError("advertise_host must be set when replica_host is 0.0.0.0")
+
+
+class Capacity(StrEnum):
+    """What the ground under a replica is."""
+
+    ON_DEMAND = "on_demand"
+    SPOT = "spot"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Slot:
+    """A place for one replica. Ports: 0 takes a free one. `cpus`: cores it may use; none: all."""
+
+    grpc_port: Port = 0
+    metrics_port: Port = 0
+    cpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Pool:
+    """Identical replicas of one tier's model on one kind of capacity.
+
+    Attributes:
+        tier: tier it serves.
+        model: folder in `repository`, and the name Triton serves it under.
+        precision: precision of its weights.
+        repository: folder of model folders; relative paths start at the folder above the one the
+            file is in.
+        capacity: ground its replicas stand on.
+        slots: the places there are.
+        size: replicas wanted.
+        max_in_flight: most requests a router should have running on a replica.
+        parameters: override those of the model's config.pbtxt.
+        start_seconds: a replica that is not ready by then is replaced.
+        drain_seconds: the longest wait for running requests before a replica is ended.
+    """
+
+    tier: Name
+    model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+    precision: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,30}$")]
+    repository: Path
+    capacity: Capacity = Capacity.ON_DEMAND
+    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=1024)]
+    size: Annotated[int, Field(ge=0)]
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 64
+    parameters: dict[str, Annotated[str, BeforeValidator(_as_text)]] = field(default_factory=dict)
+    start_seconds: Seconds = 60.0
+    drain_seconds: Seconds = 30.0
+
+    @field_validator("size")
+    @classmethod
+    def _fits(cls, size: int, info: ValidationInfo) -> int:
+        slots = info.data.get("slots")
+        if slots is not None and size > len(slots):
+            raise ValueError(f"must not exceed the number of slots, {len(slots)}")
+        return size
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Restart:
+    """When a slot that failed is tried again.
+
+    Attributes:
+        first_seconds: wait after the first failure; it doubles with each further one.
+        cap_seconds: the longest wait.
+        quarantine_after: failures in a row after which other slots are preferred.
+    """
+
+    first_seconds: Seconds = 0.5
+    cap_seconds: Seconds = 60.0
+    quarantine_after: Annotated[int, Field(ge=1)] = 5
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Scaling:
+    """The whole of `scaling.yaml`."""
+
+    pools: Annotated[dict[Name, Pool], Field(min_length=1)]
+    restart: Restart = field(default_factory=Restart)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads and checks the file; repositories come back absolute.
+
+        Raises:
+            ConfigError: the file or a value in it is wrong, two slots share a port, or a model
+                folder is missing.
+        """
+        scaling = load_document(path, cls)
+        home = path.resolve().parent.parent
+        for pool in scaling.pools.values():
+            object.__setattr__(pool, "repository", (home / pool.repository).resolve())
+        problems = [*_shared_ports(scaling), *_missing_models(scaling)]
+        if problems:
+            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            raise ConfigError(
+                str(path),
+                [
+                    f"line {_line(root, *place)}: {'.'.join(map(str, place))}: {rule}"
+                    for place, rule in problems
+                ],
+            )
+        return scaling
+
+
+Problem = tuple[tuple[str | int, ...], str]
+
+
+def _shared_ports(scaling: Scaling) -> Iterator[Problem]:
+    taken: dict[int, str] = {}
+    for name, pool in scaling.pools.items():
+        for index, slot in enumerate(pool.slots):
+            for key in ("grpc_port", "metrics_port"):
+                port = getattr(slot, key)
+                place = ("pools", name, "slots", index, key)
+                if port and port in taken:
+                    yield place, f"must be a port of its own, got {port}, as in {taken[port]}"
+                taken.setdefault(port, ".".join(map(str, place)))
+
+
+def _missing_models(scaling: Scaling) -> Iterator[Problem]:
+    for name, pool in scaling.pools.items():
+        if not pool.repository.is_dir():
+            yield ("pools", name, "repository"), f"must be a folder, got {pool.repository}"
+        elif not (pool.repository / pool.model / "config.pbtxt").is_file():
+            folder = pool.repository / pool.model
+            yield (
+                ("pools", name, "model"),
+                f"must be a model folder with config.pbtxt, got {folder}",
+            )
+
+
+def _line(node: yaml.Node | None, *place: str | int) -> int:
+    """Line of the deepest part of `place` that the text has."""
+    line = 1
+    for part in place:
+        following: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == part:
+                    line, following = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            following = node.value[part]
+            line = following.start_mark.line + 1
+        node = following
+    return line
