@@ -1,0 +1,97 @@
+"""What the fleet needs from whatever runs replicas: processes here, perhaps pods elsewhere."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.scaler.config import Capacity, Pool, Slot
+
+
+class StartFailed(Exception):
+    """A replica could not be started; the message says why, in words an SRE can act on."""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One Triton server that serves a model.
+
+    Attributes:
+        id: unique for ever.
+        pool: pool it belongs to.
+        slot: index of its slot in the pool.
+        tier: tier the pool serves.
+        model: model name to ask it for.
+        precision: precision of its weights.
+        capacity: ground it stands on.
+        max_in_flight: most requests a router should have running on it.
+        address: host:port where routers reach it.
+        started_at: when its process started, seconds since the epoch.
+        fingerprint: of the settings it was started with.
+    """
+
+    id: str
+    pool: str
+    slot: int
+    tier: str
+    model: str
+    precision: str
+    capacity: Capacity
+    max_in_flight: int
+    address: str
+    started_at: float
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A replica that outlived an earlier scaler; `ready`: it was ready when last looked at."""
+
+    replica: Replica
+    ready: bool
+
+
+OnDeath = Callable[[str, str], None]
+"""Called in the event loop with a replica's id and what died, the moment it does."""
+
+
+class Target(Protocol):
+    """Where replicas run."""
+
+    async def adopt(self, on_death: OnDeath) -> list[Adopted]:
+        """Takes over what an earlier scaler left and clears away what is half there.
+
+        Called once, before anything else; deaths are told to `on_death` from here on.
+        """
+
+    async def start(self, replica_id: str, name: str, pool: Pool, slot: int) -> Replica:
+        """Starts a replica of the pool `name` on a slot.
+
+        Raises:
+            StartFailed: it cannot be started. Nothing of it is left.
+        """
+
+    async def is_ready(self, replica_id: str) -> bool:
+        """Whether it says that it takes requests. False also when it does not answer in time."""
+
+    async def running_requests(self, replica_id: str) -> int | None:
+        """Requests it runs by its own count. None: it does not say."""
+
+    async def end(self, replica_id: str, *, gently: bool) -> None:
+        """Ends it and removes all it left. `gently`: it is whole and may close down itself."""
+
+    async def close(self) -> None:
+        """Lets go of all replicas without ending any."""
+
+
+def fingerprint(pool: Pool, slot: Slot) -> str:
+    """Stands for the settings that a running replica cannot change."""
+    settings = [
+        str(pool.repository),
+        pool.model,
+        pool.precision,
+        sorted(pool.parameters.items()),
+        [slot.grpc_port, slot.metrics_port, slot.cpus],
+    ]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

@@ -1,0 +1,135 @@
+"""What is written down about each replica, so that the next scaler finds it again.
+
+One folder for each replica below `<state folder>/replicas/`: `record.json`, `view/` (the model
+repository it serves) and `server.log`. A record is replaced by renaming, so it is whole or absent.
+When a replica ends, its log moves to `<state folder>/logs/`, where the newest are kept.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter
+
+from services.common.config import ConfigError
+from services.scaler.ports import Replica
+
+log = structlog.get_logger()
+
+KEPT_LOGS = 20
+
+
+@dataclass(frozen=True)
+class Known:
+    """A process: its id, and the tick it started at, which tells it from a later namesake."""
+
+    pid: int
+    ticks: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A replica's record. `server` is absent until it runs, `stubs` until it is ready.
+
+    `python`: its model runs in Triton's Python backend, so there must be a stub.
+    """
+
+    replica: Replica
+    grpc_port: int
+    metrics_port: int
+    python: bool
+    server: Known | None = None
+    stubs: tuple[Known, ...] | None = None
+
+
+class Records:
+    """The records below one state folder, which belongs to one scaler at a time."""
+
+    def __init__(self, state_folder: Path) -> None:
+        self._replicas = state_folder.resolve() / "replicas"
+        self._logs = state_folder.resolve() / "logs"
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Takes the state folder for this process; a scaler that dies lets go of it.
+
+        Raises:
+            ConfigError: another scaler has it, or it cannot be written to.
+        """
+        folder = self._replicas.parent
+        try:
+            self._replicas.mkdir(parents=True, exist_ok=True)
+            self._logs.mkdir(exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                "environment", [f"state folder {folder}: another scaler uses it"]
+            ) from error
+        except OSError as error:
+            raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
+
+    def unlock(self) -> None:
+        """Lets go of the state folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def view(self, replica_id: str) -> Path:
+        """The model repository that the replica serves."""
+        return self._replicas / replica_id / "view"
+
+    def log_file(self, replica_id: str) -> Path:
+        """What the replica's processes print."""
+        return self._replicas / replica_id / "server.log"
+
+    def write(self, record: Record) -> None:
+        """Writes the record in one piece."""
+        folder = self._replicas / record.replica.id
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = folder / ".record.json"
+        scratch.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+        scratch.rename(folder / "record.json")
+
+    def read_all(self) -> Iterator[tuple[str, Record | None]]:
+        """Every replica id that has a folder, with its record; None where that is not usable."""
+        for folder in sorted(self._replicas.iterdir()):
+            try:
+                data: Any = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+                record = _ADAPTER.validate_python(data)
+            except (OSError, ValueError) as error:
+                log.warning("unusable record", replica=folder.name, error=str(error))
+                yield folder.name, None
+            else:
+                yield folder.name, record
+
+    def remove(self, replica_id: str) -> None:
+        """Forgets the replica and keeps its log with the newest others."""
+        with contextlib.suppress(FileNotFoundError):
+            self.log_file(replica_id).rename(self._logs / f"{replica_id}.log")
+        shutil.rmtree(self._replicas / replica_id, ignore_errors=True)
+        logs = sorted(self._logs.iterdir(), key=lambda path: path.stat().st_mtime)
+        for old in logs[:-KEPT_LOGS]:
+            old.unlink(missing_ok=True)
+
+    def last_error(self, replica_id: str) -> str:
+        """The line of its log that says best why it did not start; empty if none does."""
+        try:
+            lines = self.log_file(replica_id).read_text("utf-8", errors="replace").splitlines()
+        except OSError:
+            return ""
+        for sign in ("failed to load", "taskset: ", "error: "):
+            for line in reversed(lines):
+                if sign in line:
+                    return line[line.index(sign) :].strip('" ')[:300]
+        return ""
+
+
+_ADAPTER = TypeAdapter(Record)

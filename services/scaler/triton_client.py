@@ -1,0 +1,74 @@
+"""Asks a replica's Triton server how it is: readiness over gRPC, running requests from `/metrics`.
+
+Every call has a deadline, and no answer is an answer: False, or None for "not known".
+"""
+
+import asyncio
+import http.client
+from typing import Any
+
+import grpc
+from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+CALL_SECONDS = 1.0
+_REQUESTS = "nv_trt_llm_request_metrics"
+
+
+class TritonClient:
+    """One server. `host` is where this machine reaches it."""
+
+    def __init__(self, host: str, grpc_port: int, metrics_port: int, model: str) -> None:
+        self._metrics = (host, metrics_port)
+        self._model = model
+        self._channel = grpc.aio.insecure_channel(
+            f"{host}:{grpc_port}",
+            options=(
+                ("grpc.initial_reconnect_backoff_ms", 50),
+                ("grpc.min_reconnect_backoff_ms", 50),
+                ("grpc.max_reconnect_backoff_ms", 250),
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.enable_http_proxy", 0),
+            ),
+        )
+        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def is_ready(self) -> bool:
+        """Whether the server and its model say that they are ready."""
+        try:
+            server, model = await asyncio.gather(
+                self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=CALL_SECONDS),
+                self._stub.ModelReady(
+                    service_pb2.ModelReadyRequest(name=self._model), timeout=CALL_SECONDS
+                ),
+            )
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(server.ready and model.ready)
+
+    async def running_requests(self) -> int | None:
+        """The engine's own count of requests it has. None: it publishes none or is silent."""
+        try:
+            text = await asyncio.to_thread(self._read_metrics)
+        except (OSError, http.client.HTTPException):
+            return None
+        counts = [
+            int(sample.value)
+            for metric in text_string_to_metric_families(text)
+            if metric.name == _REQUESTS
+            for sample in metric.samples
+            if sample.labels.get("request_type") == "active"
+        ]
+        return sum(counts) if counts else None
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close()
+
+    def _read_metrics(self) -> str:
+        connection = http.client.HTTPConnection(*self._metrics, timeout=CALL_SECONDS)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
