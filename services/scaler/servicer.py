@@ -1,0 +1,181 @@
+"""The scaler's calls: checks requests, and translates between protobuf and the fleet."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from pennyweight.scaler.v1 import scaler_pb2_grpc
+from services.common.credentials import Role, current_identity
+from services.common.errors import Forbidden, Overloaded
+from services.scaler import reports
+from services.scaler.config import Capacity
+from services.scaler.fleet import Fleet, PoolView
+from services.scaler.loads import Loads
+from services.scaler.metrics import Metrics
+from services.scaler.policy import State
+from services.scaler.watchers import Seen, Update
+
+HEARTBEAT_SECONDS = 2.5
+
+_STATES = {
+    State.STARTING: pb.REPLICA_STATE_STARTING,
+    State.READY: pb.REPLICA_STATE_READY,
+    State.DRAINING: pb.REPLICA_STATE_DRAINING,
+    State.BROKEN: pb.REPLICA_STATE_GONE,
+    State.ENDING: pb.REPLICA_STATE_GONE,
+}
+_CAPACITIES = {
+    Capacity.ON_DEMAND: pb.CAPACITY_KIND_ON_DEMAND,
+    Capacity.SPOT: pb.CAPACITY_KIND_SPOT,
+}
+
+
+class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
+    """pennyweight.scaler.v1.ScalerService. `clock` is the fleet's."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        loads: Loads,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fleet = fleet
+        self._loads = loads
+        self._metrics = metrics
+        self._clock = clock
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Ends the load streams, which routers would keep open for ever."""
+        self._closing.set()
+
+    async def WatchReplicas(
+        self,
+        request: pb.WatchReplicasRequest,
+        _context: grpc.aio.ServicerContext[pb.WatchReplicasRequest, pb.WatchReplicasResponse],
+    ) -> AsyncIterator[pb.WatchReplicasResponse]:
+        """Streams the fleet, its changes and a sign of life."""
+        _only_services()
+        with self._fleet.watch() as watcher:
+            revision = 0
+            while True:
+                update = await watcher.next(HEARTBEAT_SECONDS)
+                if update is None:
+                    yield pb.WatchReplicasResponse(revision=revision)
+                    continue
+                revision = update.revision
+                yield _watch_response(update, request.tier)
+
+    async def ReportLoad(
+        self,
+        request_iterator: AsyncIterator[pb.ReportLoadRequest],
+        _context: grpc.aio.ServicerContext[pb.ReportLoadRequest, pb.ReportLoadResponse],
+    ) -> pb.ReportLoadResponse:
+        """Takes a router's reports until it ends its stream, or we go away."""
+        _only_services()
+        accepted = 0
+        router = ""
+        async for request in _until(self._closing, request_iterator):
+            report = reports.checked(request, router)
+            router = request.router
+            if not self._loads.take(router, report, self._clock()):
+                raise Overloaded(
+                    "too many routers report", reason="TOO_MANY_ROUTERS", retry_after_seconds=60.0
+                )
+            self._metrics.reports.inc()
+            accepted += 1
+        return pb.ReportLoadResponse(accepted=accepted)
+
+    async def ListPools(
+        self,
+        _request: pb.ListPoolsRequest,
+        _context: grpc.aio.ServicerContext[pb.ListPoolsRequest, pb.ListPoolsResponse],
+    ) -> pb.ListPoolsResponse:
+        """Lists the pools; any caller may ask."""
+        return pb.ListPoolsResponse(pools=[self._pool(view) for view in self._fleet.pools()])
+
+    def _pool(self, view: PoolView) -> pb.Pool:
+        load = self._loads.tier(view.pool.tier, self._clock())
+        result = pb.Pool(
+            name=view.name,
+            tier=view.pool.tier,
+            model=view.pool.model,
+            precision=view.pool.precision,
+            capacity=_CAPACITIES[view.pool.capacity],
+            desired_replicas=view.desired,
+            slots=len(view.pool.slots),
+            replicas=[_replica(seen) for seen in view.replicas],
+            trouble=view.trouble,
+            waiting=load.waiting,
+            running=load.running,
+        )
+        if view.typical_start_seconds is not None:
+            result.typical_start.CopyFrom(_duration(view.typical_start_seconds))
+        return result
+
+
+def _only_services() -> None:
+    if current_identity().role is not Role.SERVICE:
+        raise Forbidden("only services may do this", reason="SERVICE_KEY_NEEDED")
+
+
+async def _until(
+    closing: asyncio.Event, requests: AsyncIterator[pb.ReportLoadRequest]
+) -> AsyncIterator[pb.ReportLoadRequest]:
+    """The requests, until they end or `closing` is set."""
+    closed = asyncio.ensure_future(closing.wait())
+    try:
+        while not closing.is_set():
+            following = asyncio.ensure_future(anext(requests, None))
+            try:
+                await asyncio.wait((following, closed), return_when=asyncio.FIRST_COMPLETED)
+                request = following.result() if following.done() else None
+            finally:
+                following.cancel()
+            if request is None:
+                return
+            yield request
+    finally:
+        closed.cancel()
+
+
+def _watch_response(update: Update, tier: str) -> pb.WatchReplicasResponse:
+    """The update; a change of another tier still comes, empty, so that no revision is missing."""
+    return pb.WatchReplicasResponse(
+        full=update.full,
+        replicas=[
+            _replica(seen) for seen in update.replicas if not tier or seen.replica.tier == tier
+        ],
+        revision=update.revision,
+    )
+
+
+def _replica(seen: Seen) -> pb.Replica:
+    replica = seen.replica
+    started_at = Timestamp()
+    started_at.FromNanoseconds(int(replica.started_at * 1e9))
+    return pb.Replica(
+        id=replica.id,
+        pool=replica.pool,
+        tier=replica.tier,
+        model=replica.model,
+        precision=replica.precision,
+        address=replica.address,
+        state=_STATES[seen.state],
+        max_in_flight=replica.max_in_flight,
+        started_at=started_at,
+        capacity=_CAPACITIES[replica.capacity],
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    result = Duration()
+    result.FromNanoseconds(int(seconds * 1e9))
+    return result
