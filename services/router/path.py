@@ -24,6 +24,7 @@ from services.router.ports import (
     AnswerCache,
     CacheHit,
     CacheMiss,
+    Detokenizer,
     Engine,
     EngineFigures,
     EngineRun,
@@ -98,7 +99,7 @@ class _Run:
     engine: EngineRun
     replica: Replica
     tier: Tier
-    text: Any
+    text: Detokenizer
     stops: StopTexts
     limit: int
 
@@ -353,7 +354,10 @@ class RequestPath:
             journey.figures = chunk.figures
         tokens = len(chunk.tokens)
         journey.output_tokens += tokens
-        text, stopped = run.stops.feed(run.text.feed(chunk.tokens) if tokens else "")
+        text = run.text.feed(chunk.tokens) if tokens else ""
+        if chunk.final:
+            text += run.text.rest()
+        text, stopped = run.stops.feed(text)
         ended = chunk.final or stopped
         if ended and not stopped:
             text += run.stops.rest()

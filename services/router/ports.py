@@ -201,6 +201,9 @@ class Detokenizer(Protocol):
     def feed(self, tokens: Sequence[int]) -> str:
         """Text that these tokens complete; whole characters only."""
 
+    def rest(self) -> str:
+        """Text still held back when no more tokens come, without an unfinished character."""
+
 
 class TierText(Protocol):
     """Text and tokens of one tier's model."""

@@ -133,19 +133,29 @@ class ModelText:
 
 
 class StreamDetokenizer:
-    """Incremental detokenisation that never splits a character.
-
-    Tokens go in one by one: of several at once, one unfinished character would hold back all.
-    """
+    """Incremental detokenisation that never splits a character; state of one answer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
+        self._held: list[int] = []
 
     def feed(self, tokens: Sequence[int]) -> str:
         """See `Detokenizer.feed`."""
-        step, tokenizer = self._stream.step, self._tokenizer
-        return "".join([step(tokenizer, token) or "" for token in tokens])
+        self._held += tokens
+        text: str | None = self._stream.step(self._tokenizer, list(tokens))
+        if text is None:  # the last character is not complete yet
+            return ""
+        self._held.clear()
+        return text
+
+    def rest(self) -> str:
+        """See `Detokenizer.rest`."""
+        if not self._held:
+            return ""
+        text: str = self._tokenizer.decode(self._held, skip_special_tokens=True)
+        self._held.clear()
+        return text.rstrip("\N{REPLACEMENT CHARACTER}")
 
 
 def _token_text(token: Any) -> str:
