@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -104,12 +105,15 @@ class Gate(grpc.aio.ServerInterceptor):
             or handler.stream_stream
         )
 
+        readable = _readable if handler.request_streaming else _as_is
+
         async def generator(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
                 parent = self._enter(request, context)
                 with self._tracing.span(method, parent):
-                    async for response in inner(request, context):
-                        yield response
+                    async with aclosing(inner(readable(request), context)) as responses:
+                        async for response in responses:
+                            yield response
             except Exception as error:  # noqa: BLE001
                 await self._abort(error, context, method)
 
@@ -117,7 +121,7 @@ class Gate(grpc.aio.ServerInterceptor):
             try:
                 parent = self._enter(request, context)
                 with self._tracing.span(method, parent):
-                    return await inner(request, context)
+                    return await inner(readable(request), context)
             except Exception as error:  # noqa: BLE001
                 await self._abort(error, context, method)
 
@@ -135,7 +139,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _enter(self, request: Any, context: Any) -> str:
         if isinstance(request, _Malformed):
-            raise BadRequest(f"the message cannot be read: {request.why}", reason="MALFORMED")
+            raise request.error()
         metadata = context.invocation_metadata()
         set_current_identity(self._keyring.identify(metadata))
         if not self._tracing.enabled:
@@ -157,6 +161,10 @@ class _Malformed:
 
     why: str
 
+    def error(self) -> BadRequest:
+        """What the caller is told."""
+        return BadRequest(f"the message cannot be read: {self.why}", reason="MALFORMED")
+
 
 def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     """A deserialiser whose failure the caller sees as INVALID_ARGUMENT, not as INTERNAL."""
@@ -168,6 +176,18 @@ def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return _Malformed(str(error))
 
     return read
+
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """A stream of requests that ends with the caller's error at one that cannot be read."""
+    async for request in requests:
+        if isinstance(request, _Malformed):
+            raise request.error()
+        yield request
+
+
+def _as_is(request: Any) -> Any:
+    return request
 
 
 class Server:
@@ -187,6 +207,9 @@ class Server:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
+                # Idle streams are kept alive by pings; the default allows one in five minutes.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a silent share
             ),
         )
