@@ -7,6 +7,7 @@ Leaves to the servicers: what a call means. They read `current_identity()` and r
 import asyncio
 import inspect
 import signal
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -23,6 +24,7 @@ from pydantic.dataclasses import dataclass
 from services.common.config import STRICT, ConfigError
 from services.common.credentials import Keyring, set_current_identity
 from services.common.errors import BadRequest, InternalError, ServiceError
+from services.common.health import Health
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
@@ -200,7 +202,7 @@ class Server:
         self._settings = settings
         self._names: list[str] = []
         self._port = 0
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self.grpc = grpc.aio.server(
             interceptors=(Gate(keyring, tracing),),
             options=(
@@ -238,7 +240,7 @@ class Server:
                 if credentials is None
                 else self.grpc.add_secure_port(listen, credentials)
             )
-        except (RuntimeError, OSError) as error:
+        except RuntimeError as error:
             raise ConfigError("environment", [f"listen address {listen}: {error}"]) from error
         return self._port
 
@@ -255,9 +257,7 @@ class Server:
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tells health checkers."""
-        status = health_pb2.HealthCheckResponse
-        for name in ("", *self._names):
-            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        self._health.tell(("", *self._names), serving=serving)
 
     async def serve_until_stopped(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then lets running calls finish.
@@ -266,16 +266,25 @@ class Server:
         ``drain_seconds``, then they are cancelled.
         """
         await stop.wait()
-        await self.set_serving(serving=False)
+        self._health.ends()
         await self.grpc.stop(self._settings.drain_seconds)
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         settings = self._settings
-        if settings.tls_certificate is None or settings.tls_key is None:
+        chain, key, authority = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        if chain is None or key is None:
             return None
-        authority = settings.tls_client_ca
+        check = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # gRPC itself says nothing of wrong files
+        path = chain
+        try:
+            check.load_cert_chain(chain, key)
+            if authority is not None:
+                path = authority
+                check.load_verify_locations(authority)
+        except OSError as error:
+            raise ConfigError(str(path), [f"TLS cannot use it: {error}"]) from error
         return grpc.ssl_server_credentials(
-            [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
+            [(key.read_bytes(), chain.read_bytes())],
             root_certificates=authority.read_bytes() if authority else None,
             require_client_auth=authority is not None,
         )

@@ -1,0 +1,63 @@
+"""The standard health service (grpc.health.v1).
+
+Beside grpc's own: whoever watches is told that the server ends and is then let go, so that watchers
+never hold up a drain.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_Response = health_pb2.HealthCheckResponse
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """Which services of this server serve; the empty name stands for all."""
+
+    def __init__(self) -> None:
+        self._status: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._ended = False
+
+    def tell(self, names: Iterable[str], *, serving: bool) -> None:
+        """These serve from now on, or do not."""
+        status = _Response.SERVING if serving else _Response.NOT_SERVING
+        self._status.update(dict.fromkeys(names, status))
+        self._wake()
+
+    def ends(self) -> None:
+        """None serves any more, and none will."""
+        self._ended = True
+        self.tell(self._status, serving=False)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        """How it stands with a service now."""
+        status = self._status.get(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
+        return _Response(status=status)
+
+    async def Watch(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """How it stands with a service, now and at each change."""
+        del context
+        told: int | None = None
+        while True:
+            changed, ended = self._changed, self._ended
+            status = self._status.get(request.service, _Response.SERVICE_UNKNOWN)
+            if status != told:
+                yield _Response(status=status)
+                told = status
+            if ended:
+                return
+            await changed.wait()

@@ -1,0 +1,185 @@
+"""Start, health, reflection, TLS and drain of the server, over real gRPC."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from pennyweight.router.v1 import router_pb2
+from services.common.channel import Peer
+from services.common.config import ConfigError
+from services.common.credentials import Keyring
+from services.common.server import Server, ServerSettings
+from services.common.telemetry import Tracing
+from tests.integration.common.serving import KEY, ROUTER, serving
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_health_is_told_without_a_key() -> None:
+    async with serving() as running:
+        health = health_pb2_grpc.HealthStub(running.channel)
+        for name in ("", ROUTER):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Check(health_pb2.HealthCheckRequest(service="nothing"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_reflection_lists_the_services_without_a_key() -> None:
+    async with serving() as running:
+        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        ask = reflection_pb2.ServerReflectionRequest(list_services="")
+        async for answer in stub.ServerReflectionInfo(iter([ask])):
+            names = {one.name for one in answer.list_services_response.service}
+    assert {ROUTER, "grpc.health.v1.Health"} <= names
+
+
+async def test_a_running_call_finishes_and_new_ones_are_refused_while_draining() -> None:
+    async with serving(drain_seconds=10) as running:
+        goes_on = asyncio.Event()
+        running.shop.do = goes_on.wait
+        call = asyncio.create_task(running.complete("old"))
+        await running.shop.entered.wait()
+        watch = health_pb2_grpc.HealthStub(running.channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        running.stop.set()
+        assert (await watch.read()).status == NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.complete("new")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert not running.stopped.done()
+        goes_on.set()
+        assert await call == "old"
+        await asyncio.wait_for(running.stopped, 5)
+
+
+async def test_a_call_that_outlasts_the_drain_is_cancelled() -> None:
+    async with serving(drain_seconds=0.1) as running:
+        running.shop.do = asyncio.Event().wait
+        call = running.router.Generate(router_pb2.GenerateRequest(route="r"), metadata=KEY)
+        await call.read()
+        await running.shop.entered.wait()
+        running.stop.set()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call.read()
+        await asyncio.wait_for(running.shop.left.wait(), 5)
+
+
+async def test_health_watchers_hear_of_the_drain_and_do_not_hold_it_up() -> None:
+    async with serving(drain_seconds=30) as running:
+        health = health_pb2_grpc.HealthStub(running.channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=ROUTER))
+        assert (await watch.read()).status == SERVING
+        running.stop.set()
+        assert (await watch.read()).status == NOT_SERVING
+        await asyncio.wait_for(running.stopped, 5)
+
+
+async def test_watchers_of_a_service_that_is_not_there_do_not_hold_up_the_drain() -> None:
+    async with serving(drain_seconds=30) as running:
+        health = health_pb2_grpc.HealthStub(running.channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="nothing"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        running.stop.set()
+        await asyncio.wait_for(running.stopped, 5)
+
+
+async def test_a_taken_port_stops_the_start() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"listen address {listen}"):
+            async with serving(listen=listen):
+                pass
+
+
+class Certificates:
+    """A throwaway authority, and a certificate of localhost that it signed, made by openssl."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._openssl(
+            "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=authority "
+            "-keyout ca.key -out ca.pem"
+        )
+        for name in ("server", "client"):
+            self._openssl(
+                f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key "
+                f"-out {name}.csr -addext subjectAltName=DNS:localhost"
+            )
+            self._openssl(
+                f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial "
+                f"-days 1 -copy_extensions copy -out {name}.pem"
+            )
+
+    def __getitem__(self, name: str) -> Path:
+        return self.folder / name
+
+    def _openssl(self, arguments: str) -> None:
+        subprocess.run(
+            ["openssl", *arguments.split()], cwd=self.folder, check=True, capture_output=True
+        )
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    assert shutil.which("openssl"), "the TLS tests need openssl on PATH"
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+async def test_tls_callers_who_know_the_authority_are_served(certificates: Certificates) -> None:
+    told = {"tls_certificate": certificates["server.pem"], "tls_key": certificates["server.key"]}
+    async with serving(ca=certificates["ca.pem"].read_bytes(), **told) as running:
+        assert await running.complete("r") == "r"
+        peer = Peer(f"localhost:{running.port}", tls_ca=certificates["ca.pem"])
+        async with peer.open() as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        async with grpc.aio.insecure_channel(f"localhost:{running.port}") as plain:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health_pb2_grpc.HealthStub(plain).Check(health_pb2.HealthCheckRequest())
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_with_a_client_authority_callers_show_a_certificate(
+    certificates: Certificates,
+) -> None:
+    told = {
+        "tls_certificate": certificates["server.pem"],
+        "tls_key": certificates["server.key"],
+        "tls_client_ca": certificates["ca.pem"],
+    }
+    authority = certificates["ca.pem"].read_bytes()
+    async with serving(ca=authority, **told) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.complete("r")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        credentials = grpc.ssl_channel_credentials(
+            authority,
+            certificates["client.key"].read_bytes(),
+            certificates["client.pem"].read_bytes(),
+        )
+        address = f"localhost:{running.port}"
+        async with grpc.aio.secure_channel(address, credentials) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a certificate"])
+async def test_wrong_tls_files_stop_the_start(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "wrong.pem"
+    if content is not None:
+        path.write_bytes(content)
+    settings = ServerSettings(tls_certificate=path, tls_key=path)
+    with pytest.raises(ConfigError, match=r"wrong\.pem: TLS cannot use it"):
+        await Server(settings, Keyring.load(None), Tracing("shop")).start()
