@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 import uvloop
@@ -14,6 +14,8 @@ from services.cache.memory_store import MemoryStore
 from services.cache.metrics import CacheCollector, Counts, operation_seconds
 from services.cache.operations import Operations
 from services.cache.ports import Store
+from services.cache.redis_link import RedisLink
+from services.cache.redis_store import open_redis
 from services.cache.servicer import CacheService, add_to_server
 from services.common.config import ConfigError, die, from_environment
 from services.common.credentials import Keyring
@@ -37,28 +39,54 @@ async def serve(
     """
     tracing = Tracing("cache", settings.otlp_endpoint)
     registry = CollectorRegistry()
-    store = MemoryStore(
-        asyncio.get_running_loop(),
-        max_bytes=settings.max_bytes,
-        max_entries=settings.max_entries,
-        lease_seconds=settings.lease_seconds,
-        max_waiters=settings.max_waiters,
-    )
-    service = build(settings, store, secrets.token_bytes(32), registry, tracing)
-    server = Server(settings, Keyring.load(settings.keys_file), tracing)
-    server.add(add_to_server, service, SERVICE)
-    metrics = serve_metrics(settings.metrics_listen, registry)
-    try:
+    keyring, hash_key = Keyring.load(settings.keys_file), settings.hash_key()
+    async with AsyncExitStack() as opened:
+        opened.callback(tracing.close)
+        store = await opened.enter_async_context(open_store(settings, hash_key))
+        service = build(settings, store, hash_key, registry, tracing)
+        server = Server(settings, keyring, tracing)
+        server.add(add_to_server, service, SERVICE)
+        metrics = serve_metrics(settings.metrics_listen, registry)
+        opened.callback(metrics.server_close)
+        opened.callback(metrics.shutdown)
         port = await server.start()
         log.info("serving", port=port, store=store.kind)
         started(port)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_drain_on(stop, service))
             tasks.create_task(server.serve_until_stopped(stop))
-    finally:
-        metrics.shutdown()
-        metrics.server_close()
-        tracing.close()
+
+
+@asynccontextmanager
+async def open_store(settings: CacheSettings, hash_key: bytes) -> AsyncIterator[Store]:
+    """The store that the settings ask for."""
+    clock = asyncio.get_running_loop()
+    if settings.store_url is None:
+        yield MemoryStore(
+            clock,
+            max_bytes=settings.max_bytes,
+            max_entries=settings.max_entries,
+            lease_seconds=settings.lease_seconds,
+            max_waiters=settings.max_waiters,
+        )
+        return
+    if settings.hash_key_file is None:
+        log.warning("no hash_key_file: the keys in Redis are hashed with a published key")
+    link = RedisLink(
+        settings.store_url,
+        password=settings.redis_password(),
+        ca_file=settings.redis_ca_file,
+        timeout_seconds=settings.redis_timeout_seconds,
+        connections=settings.redis_connections,
+    )
+    async with open_redis(
+        link,
+        hash_key,
+        clock,
+        lease_seconds=settings.lease_seconds,
+        max_waiters=settings.max_waiters,
+    ) as store:
+        yield store
 
 
 def build(

@@ -1,5 +1,6 @@
 """What the cache can be told: the variables ``PENNYWEIGHT_CACHE_<FIELD>``."""
 
+import secrets
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -7,11 +8,14 @@ from urllib.parse import urlsplit
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT
+from services.common.config import STRICT, ConfigError
 from services.common.server import ServerSettings
 
 PREFIX = "PENNYWEIGHT_CACHE_"
 MIB = 1024 * 1024
+MIN_HASH_KEY = 16
+MAX_HASH_KEY = 64  # BLAKE2b takes no more
+DEVELOPMENT_HASH_KEY = b"pennyweight-development"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -25,7 +29,7 @@ class CacheSettings(ServerSettings):
         redis_ca_file: PEM bundle that signed the certificate of Redis; absent, the system's.
         redis_timeout_seconds: longest that an operation may take; past it, it is a miss.
         redis_connections: most connections to Redis, not counting the one that listens.
-        hash_key_file: file with at least 16 bytes that key the hashes; all caches of one Redis
+        hash_key_file: file with 16 to 64 bytes that key the hashes; all caches of one Redis
             must have the same. Absent: a published key with Redis, a random one in memory.
         max_bytes: most that entries in memory may take.
         max_entries: most entries in memory.
@@ -52,6 +56,35 @@ class CacheSettings(ServerSettings):
     max_waiters: Annotated[int, Field(ge=0)] = 10_000
     max_unanswered: Annotated[int, Field(ge=2)] = 1024
 
+    @property
+    def store_url(self) -> str | None:
+        """Address of Redis; None if entries live in memory."""
+        return None if self.store == "memory" else self.store
+
+    def hash_key(self) -> bytes:
+        """What keys the hashes.
+
+        Raises:
+            ConfigError: the file cannot be read, or holds too little or too much.
+        """
+        if self.hash_key_file is None:
+            return DEVELOPMENT_HASH_KEY if self.store_url else secrets.token_bytes(MAX_HASH_KEY)
+        key = _content(self.hash_key_file, "hash_key_file")
+        if not MIN_HASH_KEY <= len(key) <= MAX_HASH_KEY:
+            rule = f"must hold {MIN_HASH_KEY} to {MAX_HASH_KEY} bytes, holds {len(key)}"
+            raise ConfigError(str(self.hash_key_file), [f"hash_key_file: {rule}"])
+        return key
+
+    def redis_password(self) -> str | None:
+        """The password of Redis; None if it has none.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        if self.redis_password_file is None:
+            return None
+        return _content(self.redis_password_file, "redis_password_file").decode()
+
     def __post_init__(self) -> None:
         """Refuses stores that do not exist and passwords in plain sight."""
         super().__post_init__()
@@ -64,3 +97,10 @@ class CacheSettings(ServerSettings):
             raise ValueError("store: holds a password; put it into redis_password_file")
         if self.redis_ca_file is not None and url.scheme != "rediss":
             raise ValueError("redis_ca_file: needs a rediss:// store")
+
+
+def _content(path: Path, setting: str) -> bytes:
+    try:
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(str(path), [f"{setting}: cannot be read: {error}"]) from error

@@ -140,6 +140,7 @@ class MemoryStore:
             waiters=len(self._waiting),
             leases_expired=self._leases_expired,
             evicted=self._evicted,
+            damaged=0,
             up=True,
         )
 

@@ -78,6 +78,7 @@ class StoreCounts:
         waiters: lookups of this process that wait for another's answer.
         leases_expired: leases seen to have ended by themselves since the start.
         evicted: entries dropped for room since the start.
+        damaged: entries that could not be read and were dropped since the start.
         up: whether the store can be used.
     """
 
@@ -86,6 +87,7 @@ class StoreCounts:
     waiters: int
     leases_expired: int
     evicted: int
+    damaged: int
     up: bool
 
 

@@ -1,7 +1,5 @@
 """CacheService on the wire: who may call, and how calls and streams reach the operations."""
 
-# ruff: noqa: N802, ARG002 - names and arguments are those of the generated base class
-
 import asyncio
 from asyncio import Future
 from collections.abc import AsyncIterator

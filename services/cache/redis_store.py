@@ -1,0 +1,273 @@
+"""Entries and leases in Redis, shared by all caches that use it.
+
+Four keys a request, in one hash slot, spread over the slots by the request's digest:
+
+    pw:<partition>:{<digest>}:entry    the sealed record; ends with its time to live
+    pw:<partition>:{<digest>}:lease    the holder's token; ends with the lease
+    pw:<partition>:{<digest>}:holder   the same, for longer: still there, the lease ended by itself
+    pw:<partition>:{<digest>}:awaited  somebody waits; renewed while that is so
+
+Each operation is one script, so nothing comes between a look and what follows from it. Who waits is
+woken through one channel for all; whoever misses the message asks again within a second. In one
+process one follower asks for all who wait for the same key.
+"""
+
+import asyncio
+from asyncio import Future
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import structlog
+
+from services.cache.policy import (
+    DIGEST_BYTES,
+    PARTITION_BYTES,
+    Key,
+    Lease,
+    Record,
+    new_lease,
+    sealed,
+    serves,
+    unsealed,
+)
+from services.cache.ports import (
+    Abandon,
+    Clock,
+    Found,
+    Granted,
+    NoEntry,
+    Outcome,
+    Put,
+    Soon,
+    StoreCounts,
+)
+from services.cache.redis_link import RedisFailed, RedisLink
+from services.cache.redis_scripts import ABANDON, CLAIM, DROP, PUT
+from services.cache.waiting import WaitingRoom
+
+log = structlog.get_logger()
+
+CHANNEL = "pw:wake"
+POLL_SECONDS = 1.0
+AWAITED_MS = 2500
+"""How long a sign of somebody waiting lasts; those who wait renew it every `POLL_SECONDS`."""
+
+T = TypeVar("T")
+
+
+class RedisStore:
+    """The store for several caches; see `open_redis`."""
+
+    kind = "redis"
+
+    def __init__(
+        self,
+        link: RedisLink,
+        hash_key: bytes,
+        clock: Clock,
+        tasks: asyncio.TaskGroup,
+        *,
+        lease_seconds: float,
+        max_waiters: int,
+    ) -> None:
+        """`hash_key` seals the records; followers run in `tasks`."""
+        self._link = link
+        self._hash_key = hash_key
+        self._tasks = tasks
+        self._lease_seconds = lease_seconds
+        self._lease_ms = max(1, round(lease_seconds * 1000))
+        self._waiting = WaitingRoom(clock, max_waiters)
+        self._followed: dict[Key, asyncio.Event] = {}
+        self._leases_expired = 0
+        self._damaged = 0
+        self._running: set[Future[Any]] = set()
+        self._claim_script = link.script(CLAIM)
+        self._put_script = link.script(PUT)
+        self._abandon_script = link.script(ABANDON)
+        self._drop_script = link.script(DROP)
+
+    def look(self, key: Key, wanted: frozenset[bytes]) -> Soon[Outcome]:
+        """See `ports.Store.look`."""
+        return self._soon(NoEntry.FAILED, self._look, key, wanted)
+
+    def claim(self, key: Key, wanted: frozenset[bytes], wait_seconds: float) -> Soon[Outcome]:
+        """See `ports.Store.claim`."""
+        return self._soon(NoEntry.FAILED, self._claim, key, wanted, wait_seconds)
+
+    def put(self, key: Key, record: Record, ttl_seconds: float) -> Soon[Put]:
+        """See `ports.Store.put`."""
+        return self._soon(Put.FAILED, self._put, Lease(key, b""), record, ttl_seconds)
+
+    def put_under(self, lease: Lease, record: Record, ttl_seconds: float) -> Soon[Put]:
+        """See `ports.Store.put_under`."""
+        return self._soon(Put.FAILED, self._put, lease, record, ttl_seconds)
+
+    def abandon(self, lease: Lease, *, unless_awaited: bool = False) -> Soon[Abandon]:
+        """See `ports.Store.abandon`."""
+        return self._soon(Abandon.FAILED, self._abandon, lease, unless_awaited)
+
+    def dismiss_waiters(self) -> None:
+        """See `ports.Store.dismiss_waiters`."""
+        self._waiting.dismiss_all()
+        self.resumed()  # so that followers notice
+
+    def counts(self) -> StoreCounts:
+        """See `ports.Store.counts`."""
+        return StoreCounts(
+            entries=None,
+            bytes=None,
+            waiters=len(self._waiting),
+            leases_expired=self._leases_expired,
+            evicted=0,
+            damaged=self._damaged,
+            up=self._link.up,
+        )
+
+    def heard(self, message: bytes) -> None:
+        """Something has happened to a key that was waited for."""
+        if len(message) == PARTITION_BYTES + DIGEST_BYTES:
+            key = Key(message[:PARTITION_BYTES], message[PARTITION_BYTES:])
+            if (wake := self._followed.get(key)) is not None:
+                wake.set()
+
+    def resumed(self) -> None:
+        """Something may have happened to any key."""
+        for wake in self._followed.values():
+            wake.set()
+
+    def _soon(self, failed: T, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Soon[T]:
+        if not self._link.up:
+            return failed
+        # Not in the task group: whoever asked owns it, sees its errors and may cancel it.
+        task = asyncio.ensure_future(self._unless_failed(failed, work(*args)))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _unless_failed(self, failed: T, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await work
+        except RedisFailed:
+            return failed
+
+    async def _look(self, key: Key, wanted: frozenset[bytes]) -> Outcome:
+        data = await self._link.get(_keys(key)[0])
+        record = None if data is None else await self._opened(key, data)
+        return Found(record) if record and serves(record, wanted) else NoEntry.ABSENT
+
+    async def _claim(self, key: Key, wanted: frozenset[bytes], wait_seconds: float) -> Outcome:
+        waits = wait_seconds > 0 and not self._waiting.full
+        answer = await self._ask(key, wanted, waits=waits)
+        if not isinstance(answer, float):
+            return answer
+        if not waits:
+            return NoEntry.ABSENT
+        pending = self._waiting.join(key, wanted, wait_seconds)
+        self._follow(key)
+        try:
+            return await pending
+        except asyncio.CancelledError:
+            if not pending.cancelled() and isinstance(granted := pending.result(), Granted):
+                self.abandon(granted.lease)  # it came in the moment the caller left
+            raise
+
+    async def _put(self, lease: Lease, record: Record, ttl_seconds: float) -> Put:
+        data = sealed(self._hash_key, lease.key, record)
+        ttl_ms = round(ttl_seconds * 1000)
+        args = (lease.token, data, ttl_ms, CHANNEL, b"".join(lease.key))
+        done = await self._link.run(self._put_script, _keys(lease.key), args)
+        if done < 0:
+            self._leases_expired += 1
+        return Put.STORED if done == 1 else Put.NOT_HELD
+
+    async def _abandon(self, lease: Lease, unless_awaited: bool) -> Abandon:  # noqa: FBT001
+        args = (lease.token, int(unless_awaited), CHANNEL, b"".join(lease.key))
+        kept = await self._link.run(self._abandon_script, _keys(lease.key), args)
+        return Abandon.AWAITED if kept else Abandon.ENDED
+
+    async def _ask(
+        self, key: Key, wanted: frozenset[bytes], *, waits: bool
+    ) -> Found | Granted | float:
+        """Looks, else takes the lease, else says for how many seconds another holds it."""
+        lease = new_lease(key)
+        args = (lease.token, self._lease_ms, AWAITED_MS if waits else 0, *wanted)
+        try:
+            while True:
+                answer = await self._link.run(self._claim_script, _keys(key), args)
+                if not isinstance(answer, bytes):
+                    break
+                if (record := await self._opened(key, answer)) is not None:
+                    return Found(record)
+        except (RedisFailed, asyncio.CancelledError):
+            self.abandon(lease)  # Redis may have granted it without our hearing of it
+            raise
+        if answer > 0:
+            return float(answer) / 1000
+        self._leases_expired -= answer
+        return Granted(lease, self._lease_seconds)
+
+    async def _opened(self, key: Key, data: bytes) -> Record | None:
+        """The record in the data; None if it is damaged, and then it is dropped."""
+        record = unsealed(self._hash_key, key, data)
+        if record is None:
+            self._damaged += 1
+            log.warning("dropped an entry that is damaged or sealed with another hash key")
+            await self._link.run(self._drop_script, _keys(key), (data,))
+        return record
+
+    def _follow(self, key: Key) -> None:
+        """Sees to it that somebody asks for those who wait for the key, beginning now."""
+        wake = self._followed.get(key)
+        if wake is None:
+            wake = self._followed[key] = asyncio.Event()
+            self._tasks.create_task(self._ask_for_waiters(key, wake))
+        wake.set()
+
+    async def _ask_for_waiters(self, key: Key, wake: asyncio.Event) -> None:
+        pause = POLL_SECONDS
+        try:
+            while self._waiting.first(key) is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await wake.wait()
+                wake.clear()
+                if (first := self._waiting.first(key)) is None:
+                    break
+                answer = await self._ask(key, first.wanted, waits=True)
+                if isinstance(answer, float):
+                    pause = min(answer, POLL_SECONDS)
+                    continue
+                if isinstance(answer, Found):
+                    self._waiting.serve(key, answer.record)
+                elif not self._waiting.grant(answer):
+                    self.abandon(answer.lease)
+                wake.set()  # the others: served by no such writer, or waiting for the new holder
+        except RedisFailed:
+            self._waiting.dismiss(key, NoEntry.FAILED)
+        finally:
+            del self._followed[key]
+
+
+@asynccontextmanager
+async def open_redis(
+    link: RedisLink, hash_key: bytes, clock: Clock, *, lease_seconds: float, max_waiters: int
+) -> AsyncIterator[RedisStore]:
+    """The store over a link, which it tends and closes. Redis need not be there yet."""
+    async with asyncio.TaskGroup() as tasks:
+        store = RedisStore(
+            link, hash_key, clock, tasks, lease_seconds=lease_seconds, max_waiters=max_waiters
+        )
+        tending = tasks.create_task(link.tend(CHANNEL, store.heard, store.resumed))
+        await link.tried.wait()
+        try:
+            yield store
+        finally:
+            store.dismiss_waiters()
+            tending.cancel()
+    await link.close()
+
+
+def _keys(key: Key) -> tuple[str, str, str, str]:
+    stem = f"pw:{key.partition.hex()}:{{{key.digest.hex()}}}:"
+    return (f"{stem}entry", f"{stem}lease", f"{stem}holder", f"{stem}awaited")
