@@ -66,6 +66,7 @@ async def serve(settings: ScalerSettings, environment: Mapping[str, str]) -> Non
     await server.serve_until_stopped(stop)
     await target.close()
     metrics_server.shutdown()
+    metrics_server.server_close()
     tracing.close()
 
 

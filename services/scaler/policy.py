@@ -146,6 +146,9 @@ class Hold:
 
 Action = Start | Drain | Stop | Wait | Hold
 
+NEXT_TRY = "; next try in "
+"""What stands in a trouble between its reason and the seconds left, which change all the time."""
+
 
 def decide(
     goal: Goal,
@@ -186,7 +189,7 @@ def trouble(
     for action in actions:
         match action:
             case Wait():
-                return f"{action.reason}; next try in {max(action.until - now, 0):.0f} s"
+                return f"{action.reason}{NEXT_TRY}{max(action.until - now, 0):.0f} s"
             case Hold():
                 return action.reason
     ready = sum(one.state is State.READY for one in replicas or ())

@@ -117,7 +117,10 @@ class ProcessTarget:
             ticks = [(pid, processes.started_ticks(pid)) for pid in found]
             stubs = tuple(Known(pid, tick) for pid, tick in ticks if tick is not None)
             running.record = replace(running.record, stubs=stubs)
-            self._records.write(running.record)
+            try:
+                self._records.write(running.record)
+            except OSError as error:  # the next scaler will look for the stubs again
+                log.warning("record not written", replica=replica_id, error=str(error))
             return self._watch_stubs(running)
         return True
 

@@ -46,17 +46,17 @@ async def kill_family(variable: str, value: str, *, within_seconds: float = 5.0)
     """Kills a family until nobody is left; False if somebody still is after `within_seconds`."""
     loop = asyncio.get_running_loop()
     until = loop.time() + within_seconds
-    while True:
-        left = list(await asyncio.to_thread(lambda: list(family(variable, value))))
-        if not left:
-            return True
+    killed: set[int] = set()
+    while left := await asyncio.to_thread(lambda: list(family(variable, value))):
+        if loop.time() >= until:
+            break
         for pid in left:
             _kill(pid, variable, value)
-        if loop.time() >= until:
-            return False
+        killed.update(left)
         await asyncio.sleep(0.02)
-        for pid in left:
-            reap(pid)
+    for pid in killed:
+        reap(pid)
+    return not left
 
 
 def reap(pid: int) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -15,7 +16,7 @@ from services.common.errors import Forbidden, Overloaded
 from services.scaler import reports
 from services.scaler.config import Capacity
 from services.scaler.fleet import Fleet, PoolView
-from services.scaler.loads import Loads
+from services.scaler.loads import Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy import State
 from services.scaler.watchers import Seen, Update
@@ -82,15 +83,11 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _only_services()
         accepted = 0
         router = ""
-        async for request in _until(self._closing, request_iterator):
-            report = reports.checked(request, router)
-            router = request.router
-            if not self._loads.take(router, report, self._clock()):
-                raise Overloaded(
-                    "too many routers report", reason="TOO_MANY_ROUTERS", retry_after_seconds=60.0
-                )
-            self._metrics.reports.inc()
-            accepted += 1
+        async with aclosing(_until(self._closing, request_iterator)) as requests:
+            async for request in requests:
+                self._take(reports.checked(request, router), request.router)
+                router = request.router
+                accepted += 1
         return pb.ReportLoadResponse(accepted=accepted)
 
     async def ListPools(
@@ -100,6 +97,13 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
     ) -> pb.ListPoolsResponse:
         """Lists the pools; any caller may ask."""
         return pb.ListPoolsResponse(pools=[self._pool(view) for view in self._fleet.pools()])
+
+    def _take(self, report: Report, router: str) -> None:
+        if not self._loads.take(router, report, self._clock()):
+            raise Overloaded(
+                "too many routers report", reason="TOO_MANY_ROUTERS", retry_after_seconds=60.0
+            )
+        self._metrics.reports.inc()
 
     def _pool(self, view: PoolView) -> pb.Pool:
         load = self._loads.tier(view.pool.tier, self._clock())
@@ -128,7 +132,7 @@ def _only_services() -> None:
 
 async def _until(
     closing: asyncio.Event, requests: AsyncIterator[pb.ReportLoadRequest]
-) -> AsyncIterator[pb.ReportLoadRequest]:
+) -> AsyncGenerator[pb.ReportLoadRequest, None]:
     """The requests, until they end or `closing` is set."""
     closed = asyncio.ensure_future(closing.wait())
     try:

@@ -1,0 +1,85 @@
+"""What the fleet knows about one replica, and how that becomes what the policy judges."""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+
+from services.scaler import policy
+from services.scaler.config import Pool
+from services.scaler.loads import Loads
+from services.scaler.policy import Observed, State
+from services.scaler.ports import Replica, fingerprint
+
+
+@dataclass
+class Member:
+    """A replica. Times are those of the fleet's clock.
+
+    Attributes:
+        id: its id.
+        pool: name of its pool, which may no longer be configured.
+        slot: its slot there.
+        state: where it is in its life.
+        since: when that state began.
+        started: when we started it; None: adopted.
+        replica: what the target says of it; None: its process is just being started.
+        ready_at: when it became ready; None: not yet.
+        answered_at: when it last said that it is ready.
+        engine_requests: its engine's count since the drain began; None: not known.
+        fault: why it is broken.
+        care: the task that looks after it.
+    """
+
+    id: str
+    pool: str
+    slot: int
+    state: State
+    since: float
+    started: float | None = None
+    replica: Replica | None = None
+    ready_at: float | None = None
+    answered_at: float = 0.0
+    engine_requests: int | None = None
+    fault: str = ""
+    care: asyncio.Task[None] | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether it is there for watchers: a broken or ending one is gone for them."""
+        return self.state not in (State.BROKEN, State.ENDING)
+
+    def outdated(self, pool: Pool | None) -> bool:
+        """Whether it was started with other settings than its pool has now."""
+        if pool is None or self.slot >= len(pool.slots):
+            return True
+        wanted = fingerprint(pool, pool.slots[self.slot])
+        return self.replica is not None and self.replica.fingerprint != wanted
+
+    def observe(self, pool: Pool | None, loads: Loads, now: float) -> Observed:
+        """For the policy. While draining, only reports from after its beginning count."""
+        draining = self.state is State.DRAINING
+        reports = loads.in_flight(self.id, self.since if draining else 0.0, now)
+        return Observed(
+            id=self.id,
+            slot=self.slot,
+            state=self.state,
+            since=self.since,
+            answered_at=self.answered_at,
+            in_flight=policy.in_flight(self.engine_requests, reports),
+            outdated=self.outdated(pool),
+            fault=self.fault,
+        )
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(pool: str, slot: int) -> str:
+    """Unique for ever: pool, slot, then the millisecond and ten random bits in base 32."""
+    number = (time.time_ns() // 1_000_000) << 10 | secrets.randbits(10)
+    digits = []
+    while number:
+        number, digit = divmod(number, 32)
+        digits.append(_ALPHABET[digit])
+    return f"{pool}-{slot}-{''.join(reversed(digits))}"
