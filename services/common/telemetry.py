@@ -49,12 +49,12 @@ def serve_metrics(listen: str, registry: CollectorRegistry) -> ThreadingWSGIServ
     """Serves ``/metrics`` on host:port in a thread of its own; port 0 takes a free one.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the address is none, or the port is taken.
     """
     host, _, port = listen.rpartition(":")
     try:
         server, _ = start_http_server(int(port), host, registry)
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise ConfigError("environment", [f"metrics listen address {listen}: {error}"]) from error
     return server  # type: ignore[return-value]
 

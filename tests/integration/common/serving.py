@@ -73,6 +73,7 @@ class Running:
     """A running server and what it takes to talk to it."""
 
     shop: Shop
+    server: Server
     port: int
     stop: asyncio.Event
     stopped: asyncio.Task[None]
@@ -123,7 +124,7 @@ async def serving(
     )
     try:
         async with channel:
-            yield Running(shop, port, stop, stopped, channel)
+            yield Running(shop, server, port, stop, stopped, channel)
     finally:
         stop.set()
         await asyncio.wait_for(stopped, 10)

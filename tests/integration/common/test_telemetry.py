@@ -1,0 +1,92 @@
+"""Metrics over HTTP and traces over OTLP, with real servers at the other end."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.request import urlopen
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from prometheus_client import CollectorRegistry, Counter
+
+from services.common.config import ConfigError
+from services.common.telemetry import Tracing, serve_metrics
+from tests.integration.common.serving import KEY, serving
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_metrics_are_served() -> None:
+    registry = CollectorRegistry()
+    Counter("sold", "Things sold.", registry=registry).inc(3)
+    server = serve_metrics("127.0.0.1:0", registry)
+    try:
+        with urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=5) as answer:
+            assert "sold_total 3.0" in answer.read().decode()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:http", "127.0.0.1", "127.0.0.1:99999", "9:9:9"])
+def test_a_metrics_address_that_is_none_stops_the_start(listen: str) -> None:
+    with pytest.raises(ConfigError, match=f"metrics listen address {listen}"):
+        serve_metrics(listen, CollectorRegistry())
+
+
+def test_a_taken_metrics_port_stops_the_start() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match="metrics listen address"):
+            serve_metrics(f"127.0.0.1:{taken.getsockname()[1]}", CollectorRegistry())
+
+
+@dataclass
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP collector that keeps what it gets."""
+
+    port: int = 0
+    spans: list[Any] = field(default_factory=list)
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@asynccontextmanager
+async def collecting() -> AsyncIterator[Collector]:
+    collector = Collector()
+    server = grpc.aio.server()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    collector.port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield collector
+    finally:
+        await server.stop(None)
+
+
+async def test_a_call_is_traced_under_the_callers_span() -> None:
+    async with collecting() as collector:
+        tracing = Tracing("shop", f"http://127.0.0.1:{collector.port}")
+        told: list[str] = []
+
+        async def remember() -> None:
+            told.append(tracing.traceparent())
+
+        async with serving(tracing=tracing) as running:
+            running.shop.do = remember
+            await running.complete(metadata=(*KEY, ("traceparent", PARENT)))
+        await asyncio.to_thread(tracing.close)  # sends what is left, to a server of this loop
+        (span,) = collector.spans
+    assert span.name == "/pennyweight.router.v1.RouterService/Complete"
+    assert span.trace_id.hex() == PARENT.split("-")[1]
+    assert span.parent_span_id.hex() == PARENT.split("-")[2]
+    assert told == [f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"]
