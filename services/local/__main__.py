@@ -1,0 +1,115 @@
+"""``python -m services.local up|demo``: the whole stack on this machine.
+
+Exit codes: 0 all went well, 1 something failed, 2 wrong usage.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pennyweight.command.show import console
+from services.local.demo import run_demo
+from services.local.plan import ROOT, Plan, StackError, plan
+from services.local.screen import Screen
+from services.local.stack import Stack, Stop
+from services.local.status import Observer, Status
+
+REFRESH_SECONDS = 1.0
+
+app = typer.Typer(
+    help="Run cache, scaler, router and replicas on this machine.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+State = Annotated[Path, typer.Option(help="Folder for logs, ledger and replicas.")]
+
+
+@app.command()
+def up(
+    state: State = ROOT / "state",
+    *,
+    any_port: Annotated[
+        bool, typer.Option("--any-port", help="Take free ports instead of the usual ones.")
+    ] = False,
+) -> None:
+    """Start everything and keep it running until Ctrl-C."""
+    screen = Screen(console())
+
+    async def body(stack: Stack) -> bool:
+        await screen.show_start(stack.starting())
+        screen.show_up(stack.plan)
+        await screen.show_status(_statuses(stack))
+        return True
+
+    state = state.resolve()
+    raise typer.Exit(_run(lambda: plan(os.environ, state, any_port=any_port), screen, body))
+
+
+@app.command()
+def demo(state: State = ROOT / "state") -> None:
+    """Start everything on free ports, ask questions, show what was saved, and stop."""
+    screen = Screen(console())
+
+    async def body(stack: Stack) -> bool:
+        await screen.show_start(stack.starting())
+        return await run_demo(stack.plan["router"].address, screen.console)
+
+    state = state.resolve()
+    state.mkdir(parents=True, exist_ok=True)
+    # A place of its own, so that a demo runs beside a stack that is up; the ledger is shared.
+    own = Path(tempfile.mkdtemp(prefix="demo-", dir=state))
+    environ = {"PENNYWEIGHT_ROUTER_LEDGER_FOLDER": str(state / "ledger"), **os.environ}
+    code = _run(lambda: plan(environ, own, any_port=True), screen, body)
+    if code == 0:
+        shutil.rmtree(own)
+    raise typer.Exit(code)
+
+
+def _run(
+    planned: Callable[[], Plan], screen: Screen, body: Callable[[Stack], Coroutine[Any, Any, bool]]
+) -> int:
+    """Runs the stack until the body is done, a part dies or the user stops it."""
+    try:
+        return asyncio.run(_supervise(planned(), screen, body))
+    except StackError as error:
+        screen.fail(error)
+        return 1
+
+
+async def _supervise(
+    found: Plan, screen: Screen, body: Callable[[Stack], Coroutine[Any, Any, bool]]
+) -> int:
+    stop = Stop()
+    async with Stack(found, stop, screen.say) as stack:
+        work = asyncio.create_task(body(stack))
+        died = asyncio.create_task(stack.died())
+        asked = asyncio.create_task(stop.asked.wait())
+        try:
+            await asyncio.wait({work, died, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if died.done():
+                raise died.result()
+            return int(work.done() and not work.result())
+        finally:
+            for task in (work, died, asked):
+                task.cancel()
+            await asyncio.gather(work, died, asked, return_exceptions=True)
+
+
+async def _statuses(stack: Stack) -> AsyncIterator[Status]:
+    observer = Observer(stack)
+    while True:
+        yield await observer.look()
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+if __name__ == "__main__":
+    if sys.platform != "linux":
+        sys.exit("The stack runs on Linux; elsewhere, use `docker compose up`.")
+    app()

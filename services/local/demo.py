@@ -1,0 +1,129 @@
+"""The demo: asks real questions of a running stack and shows what each answer took."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pennyweight import Client, Delta, Finished, PennyweightError
+from pennyweight.command.show import milliseconds, money, plain, share, words
+from services.local.questions import WAVES
+
+FIXED = {"tier": 5, "why": 10, "cache": 6, "tokens": 6, "engine": 7, "paid": 6}
+"""Columns of known width; question and answer share what is left."""
+
+NUMBERS = 5
+"""Columns before the first with numbers."""
+
+SAVED = {"saved": 5}
+"""One more where there is room."""
+
+ROOMY_WIDTH, MOST_WIDTH = 120, 160
+QUESTION_SHARE = 0.42
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question and what came of it: an answer with its summary, or an error."""
+
+    question: str
+    answer: str = ""
+    summary: Finished | None = None
+    error: str = ""
+
+
+async def run_demo(address: str, console: Console) -> bool:
+    """Asks all questions, printing each row as it is finished. Returns whether all succeeded."""
+    width = min(console.width, MOST_WIDTH)
+    fixed = FIXED | SAVED if width >= ROOMY_WIDTH else FIXED
+    free = width - sum(fixed.values()) - len(fixed) - 2
+    question = round(free * QUESTION_SHARE)
+    widths = [question, free - question, *fixed.values()]
+    titles = ("question", "answer", *fixed)
+    console.print(_line(widths, [Text(title, style="bold") for title in titles]))
+    console.print(Text("─" * width, style="dim"))
+    rows = []
+    async with Client(address) as client:
+        async for row in _ask_all(client):
+            rows.append(row)
+            console.print(_line(widths, _cells(row)))
+    console.print(_foot(rows))
+    return all(row.summary is not None for row in rows)
+
+
+async def _ask_all(client: Client) -> AsyncIterator[Row]:
+    for wave in WAVES:
+        for finished in asyncio.as_completed([_ask(client, *question) for question in wave]):
+            yield await finished
+
+
+async def _ask(client: Client, route: str, question: str) -> Row:
+    text, summary = "", None
+    try:
+        async for event in client.generate(route, question, attributes={"feature": "demo"}):
+            if isinstance(event, Delta):
+                text += event.text
+            elif isinstance(event, Finished):
+                summary = event
+    except PennyweightError as error:
+        return Row(question, text, error=str(error))
+    return Row(question, text, summary)
+
+
+def _cells(row: Row) -> list[Text]:
+    question = Text(row.question)
+    if row.summary is None:
+        return [question, Text(row.error, style="red")]
+    decision, usage, cost = row.summary.decision, row.summary.usage, row.summary.cost
+    cached = not row.summary.decision.replica
+    return [
+        question,
+        Text(plain(row.answer)),
+        Text(decision.tier, style="bold"),
+        Text(words(decision.reason)),
+        Text(words(decision.cache), style="green" if cached else "dim"),
+        Text(f"{usage.prompt_tokens}+{usage.output_tokens}"),
+        Text("-" if cached else milliseconds(row.summary.timings.engine_seconds)),
+        Text(money(cost.micro_usd)),
+        Text(share(cost.saved_micro_usd, cost.baseline_micro_usd), style="green"),
+    ]
+
+
+def _line(widths: list[int], cells: Iterable[Text]) -> Table:
+    """One row in columns of fixed width, so that rows can be printed as they come."""
+    line = Table.grid(padding=(0, 1))
+    for number, width in enumerate(widths):
+        right = number >= NUMBERS
+        line.add_column(width=width, justify="right" if right else "left", overflow="fold")
+    line.add_row(*list(cells)[: len(widths)])
+    return line
+
+
+def _foot(rows: list[Row]) -> Text:
+    done = [row.summary for row in rows if row.summary is not None]
+    failed = len(rows) - len(done)
+    paid = sum(one.cost.micro_usd for one in done)
+    baseline = sum(one.cost.baseline_micro_usd for one in done)
+    cached = sum(not one.decision.replica for one in done)
+    foot = Text("\n")
+    if failed:
+        foot.append(f"{failed} of {len(rows)} questions failed.\n", style="bold red")
+    if not done:
+        return foot
+    million = MILLION / len(done)
+    at_scale = (
+        f"A million such requests: {money(round(paid * million))} instead of "
+        f"{money(round(baseline * million))}, at the prices in policies/prices.yaml."
+    )
+    return foot.append_text(
+        Text.assemble(
+            f"{len(done)} answers, {cached} of them without a model.\n",
+            f"Paid {money(paid)}; always the top tier, without a cache: {money(baseline)}. ",
+            (f"Saved {share(baseline - paid, baseline)}.\n", "bold green"),
+            (f"{at_scale}\n", "dim"),
+        )
+    )

@@ -1,0 +1,191 @@
+"""What is started, where it listens and what it is told.
+
+The environment of the command goes before what is planned here, so every setting of every service
+can be changed as usual: ``PENNYWEIGHT_ROUTER_LISTEN=127.0.0.1:6000``.
+"""
+
+import errno
+import socket
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The tree the services run from."""
+
+ADDRESSES = {
+    "cache": ("127.0.0.1:50052", "127.0.0.1:9102"),
+    "scaler": ("127.0.0.1:50053", "127.0.0.1:9103"),
+    "router": ("127.0.0.1:50051", "127.0.0.1:9101"),
+}
+"""Of gRPC and of the metrics, in the order in which services start; they stop in reverse."""
+
+
+SCALING_FILE = "PENNYWEIGHT_SCALER_SCALING_FILE"
+
+
+class StackError(Exception):
+    """The stack cannot run. `hint` is what to do about it or what the part said; may be empty."""
+
+    def __init__(self, sentence: str, hint: str = "") -> None:
+        super().__init__(sentence)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of our services: its name, where it listens, its whole environment."""
+
+    name: str
+    listen: str
+    metrics_listen: str
+    environment: Mapping[str, str]
+
+    @property
+    def module(self) -> str:
+        """What ``python -m`` runs."""
+        return f"services.{self.name}"
+
+    @property
+    def full_name(self) -> str:
+        """Its gRPC service, which the health check is asked about."""
+        return f"pennyweight.{self.name}.v1.{self.name.capitalize()}Service"
+
+    @property
+    def address(self) -> str:
+        """Where it is reached from this machine."""
+        return _reached(self.listen)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The services in the order in which they start, and the folders they write to."""
+
+    services: tuple[Service, ...]
+    logs: Path
+    ledger: Path
+    scaler_state: Path
+
+    def __getitem__(self, name: str) -> Service:
+        return next(service for service in self.services if service.name == name)
+
+
+def plan(environ: Mapping[str, str], state: Path, *, any_port: bool = False) -> Plan:
+    """Plans the stack; port 0 in a setting, or `any_port`, takes a free port.
+
+    Args:
+        environ: environment of the command.
+        state: folder for logs, ledger and replicas.
+        any_port: take free ports wherever no setting says otherwise, for replicas always.
+
+    Raises:
+        StackError: `any_port`, and the scaling file cannot be read.
+    """
+    listens = {}
+    for name, (listen, metrics) in ADDRESSES.items():
+        default = ("127.0.0.1:0", "127.0.0.1:0") if any_port else (listen, metrics)
+        prefix = f"PENNYWEIGHT_{name.upper()}"
+        listens[name] = (
+            _with_port(environ.get(f"{prefix}_LISTEN") or default[0]),
+            _with_port(environ.get(f"{prefix}_METRICS_LISTEN") or default[1]),
+        )
+    defaults = {
+        "PENNYWEIGHT_ROUTER_CACHE_ADDRESS": _reached(listens["cache"][0]),
+        "PENNYWEIGHT_ROUTER_SCALER_ADDRESS": _reached(listens["scaler"][0]),
+        "PENNYWEIGHT_ROUTER_ROUTES_FILE": str(ROOT / "policies" / "routes.yaml"),
+        "PENNYWEIGHT_ROUTER_PRICES_FILE": str(ROOT / "policies" / "prices.yaml"),
+        "PENNYWEIGHT_ROUTER_LEDGER_FOLDER": str(state / "ledger"),
+        "PENNYWEIGHT_ROUTER_DRAIN_SECONDS": "5",
+        "PENNYWEIGHT_CACHE_DRAIN_SECONDS": "5",
+        "PENNYWEIGHT_SCALER_DRAIN_SECONDS": "1",  # it ends after the router: nothing runs any more
+        SCALING_FILE: str(ROOT / "policies" / "scaling.yaml"),
+        "PENNYWEIGHT_SCALER_STATE_FOLDER": str(state / "scaler"),
+        "PENNYWEIGHT_SCALER_STOP_REPLICAS_ON_EXIT": "true",
+    }
+    given = {name: value for name, value in environ.items() if value or name not in defaults}
+    environment = {**defaults, **given}
+    if any_port:
+        target = state / "scaling.yaml"
+        _scaling_with_free_ports(Path(environment[SCALING_FILE]), target)
+        environment[SCALING_FILE] = str(target)
+    for name, (listen, metrics) in listens.items():
+        environment[f"PENNYWEIGHT_{name.upper()}_LISTEN"] = listen
+        environment[f"PENNYWEIGHT_{name.upper()}_METRICS_LISTEN"] = metrics
+    return Plan(
+        services=tuple(Service(name, *listens[name], environment) for name in ADDRESSES),
+        logs=state / "logs",
+        ledger=Path(environment["PENNYWEIGHT_ROUTER_LEDGER_FOLDER"]),
+        scaler_state=Path(environment["PENNYWEIGHT_SCALER_STATE_FOLDER"]),
+    )
+
+
+def check_ports(services: tuple[Service, ...]) -> None:
+    """Makes sure that all addresses can be listened on.
+
+    Raises:
+        StackError: something else has one, or it is not this machine's.
+    """
+    for service in services:
+        for what, listen in (("gRPC", service.listen), ("METRICS", service.metrics_listen)):
+            try:
+                _bind(listen).close()
+            except OSError as error:
+                middle = "" if what == "gRPC" else "_METRICS"
+                setting = f"PENNYWEIGHT_{service.name.upper()}{middle}_LISTEN"
+                if error.errno == errno.EADDRINUSE:
+                    raise StackError(
+                        f"The {service.name} cannot listen on {listen}: the port is in use.",
+                        f"Is the stack already running? Otherwise choose another with {setting}.",
+                    ) from None
+                raise StackError(
+                    f"The {service.name} cannot listen on {listen}: {error.strerror}.",
+                    f"The address comes from {setting}.",
+                ) from None
+
+
+def _with_port(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    if port != "0":
+        return listen
+    with closing(_bind(listen)) as found:
+        return f"{host}:{found.getsockname()[1]}"
+
+
+def _bind(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, int(port)))
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
+def _reached(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else listen
+
+
+def _scaling_with_free_ports(source: Path, target: Path) -> None:
+    """Writes the scaling file anew with port 0 in every slot: replicas then take free ports.
+
+    Raises:
+        StackError: the file cannot be read as what it should be; the scaler says what is wrong.
+    """
+    try:
+        scaling = yaml.safe_load(source.read_text(encoding="utf-8"))
+        for pool in scaling["pools"].values():
+            pool["repository"] = str(
+                (source.resolve().parent.parent / pool["repository"]).resolve()
+            )
+            pool["slots"] = [{**slot, "grpc_port": 0, "metrics_port": 0} for slot in pool["slots"]]
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise StackError(f"The scaling file {source} cannot be used.", repr(error)) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(yaml.safe_dump(scaling), encoding="utf-8")

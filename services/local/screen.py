@@ -1,0 +1,131 @@
+"""What the user sees while the stack starts, runs and stops."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from pennyweight.command.show import money, share
+from services.local.ledger_tail import Totals
+from services.local.plan import Plan, StackError
+from services.local.stack import Step
+from services.local.status import PoolStatus, Status
+
+STYLES = {"ready": "green", "starting": "yellow", "draining": "magenta", "gone": "dim"}
+
+
+class Screen:
+    """Writes to a console: live on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, sentence: str) -> None:
+        """One line."""
+        self.console.print(Text(sentence, style="dim"), soft_wrap=True)
+
+    def fail(self, error: StackError) -> None:
+        """What went wrong, and the hint."""
+        self.console.print(Text(str(error), style="bold red"), soft_wrap=True)
+        if error.hint:
+            self.console.print(Text(error.hint), soft_wrap=True)
+
+    async def show_start(self, starting: AsyncIterator[tuple[Step, ...]]) -> None:
+        """Shows what is waited for until nothing is; without a terminal, what is done as it is."""
+        began, done = time.monotonic(), dict[str, str]()
+        spinner = Spinner("dots")
+        with Live(console=self.console, refresh_per_second=10) as live:
+            async for steps in starting:
+                for step in steps:
+                    if step.done and step.name not in done:
+                        done[step.name] = f"{time.monotonic() - began:.1f} s"
+                        if not self.console.is_terminal:
+                            self.say(f"{step.name}: {step.state} ({done[step.name]})")
+                if self.console.is_terminal:
+                    live.update(_steps(steps, done, spinner))
+
+    def show_up(self, plan: Plan) -> None:
+        """Says that the stack is up and how to use it."""
+        router = plan["router"]
+        self.console.print(
+            Text.assemble(
+                ("Pennyweight is up", "bold green"),
+                f" at {router.address}; metrics at http://{router.metrics_listen}/metrics\n",
+                '  pennyweight ask "My card has not arrived"\n',
+                (f"  logs are in {plan.logs}, the ledger in {plan.ledger}\n", "dim"),
+                ("  Ctrl-C stops everything; once more kills it", "dim"),
+            ),
+            soft_wrap=True,
+        )
+
+    async def show_status(self, statuses: AsyncIterator[Status]) -> None:
+        """Shows each status as it comes: in place on a terminal, else a line when it changed."""
+        if self.console.is_terminal:
+            with Live(console=self.console, auto_refresh=False, transient=True) as live:
+                async for status in statuses:
+                    live.update(status_panel(status), refresh=True)
+            return
+        said = ""
+        async for status in statuses:
+            line = status_line(status)
+            if line != said:
+                self.console.print(line, soft_wrap=True, markup=False)
+                said = line
+
+
+def _steps(steps: tuple[Step, ...], done: Mapping[str, str], spinner: Spinner) -> Table:
+    """One row for each thing that is waited for, with the seconds it took."""
+    table = Table.grid(padding=(0, 2))
+    for step in steps:
+        sign = Text("✓", style="green") if step.done else spinner
+        seconds = Text(done.get(step.name, "") if step.done else "", style="dim")
+        table.add_row(sign, step.name, Text(step.state), seconds)
+    return table
+
+
+def status_panel(status: Status) -> RenderableType:
+    """The status as a small table."""
+    pools = Table.grid(padding=(0, 2))
+    for pool in status.pools:
+        load = f"{pool.running} running, {pool.waiting} waiting"
+        pools.add_row(pool.name, _replicas(pool), load, Text(pool.trouble, style="red"))
+    totals = status.totals
+    numbers = Table.grid(padding=(0, 2))
+    for _ in range(5):
+        numbers.add_column(justify="right")
+    failed = f"{totals.failed} failed" if totals.failed else ""
+    entries = "" if status.cached_answers is None else f"{status.cached_answers:,} answers kept"
+    numbers.add_row(
+        "requests", f"{totals.requests:,}", f"{status.requests_per_second:.1f}/s", failed
+    )
+    numbers.add_row("tokens", f"{totals.output_tokens:,}", f"{status.tokens_per_second:.0f}/s")
+    numbers.add_row("from the cache", f"{totals.from_cache:,}", _part(totals), entries)
+    saved = share(totals.saved_micro_usd, totals.baseline_micro_usd)
+    numbers.add_row(
+        "saved", money(totals.saved_micro_usd), saved, f"paid {money(totals.micro_usd)}"
+    )
+    return Group(Text(), pools, Text(), numbers)
+
+
+def status_line(status: Status) -> str:
+    """The status in one line; without rates, so that it changes only when something happened."""
+    totals = status.totals
+    pools = ", ".join(f"{pool.name} {_replicas(pool).plain}" for pool in status.pools)
+    return (
+        f"{pools} · {totals.requests:,} requests · {totals.output_tokens:,} tokens · "
+        f"{totals.from_cache:,} from the cache · saved {money(totals.saved_micro_usd)}"
+    )
+
+
+def _replicas(pool: PoolStatus) -> Text:
+    found = [(f"{count} {state}", STYLES.get(state, "")) for state, count in pool.states]
+    text = Text(", ").join(Text(words, style=style) for words, style in found)
+    return text if found else Text("no replicas", style="" if pool.desired == 0 else "red")
+
+
+def _part(totals: Totals) -> str:
+    return f"{totals.from_cache / totals.requests:.0%}" if totals.requests else ""

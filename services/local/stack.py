@@ -1,0 +1,214 @@
+"""The running stack: starts the services together, sees them become ready, ends them in order."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pennyweight.channel import metadata_for, open_channel
+from pennyweight.router.v1 import router_pb2, router_pb2_grpc
+from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
+from services.local.children import Child, end_replicas
+from services.local.plan import Plan, StackError, check_ports
+
+START_SECONDS = 120.0
+STOP_SECONDS = {"router": 15.0, "scaler": 45.0, "cache": 15.0}
+"""How long each may take to end; the scaler waits for its replicas."""
+
+POLL_SECONDS = 0.1
+CALL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something the start waits for: what, how it is, whether that will do."""
+
+    name: str
+    state: str
+    done: bool
+
+
+class Stop:
+    """What the user wants: `asked` after the first Ctrl-C or SIGTERM, `forced` after the second."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.forced = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        (self.forced if self.asked.is_set() else self.asked).set()
+
+
+class Stack:
+    """A context manager: inside it the services run, after it nothing of them is left.
+
+    Args:
+        plan: what to start.
+        stop: what the user wants; `forced` cuts the orderly end short.
+        say: hears one sentence for each thing that is waited for at the end.
+    """
+
+    def __init__(self, plan: Plan, stop: Stop, say: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.channels = {one.name: open_channel(one.address) for one in plan.services}
+        self.metadata = metadata_for(plan["router"].address)
+        self._stop = stop
+        self._say = say
+        self._children: dict[str, Child] = {}
+
+    async def __aenter__(self) -> Self:
+        """Starts the services.
+
+        Raises:
+            StackError: a port is in use.
+        """
+        check_ports(self.plan.services)
+        try:
+            for service in self.plan.services:
+                self._children[service.name] = await Child.start(service, self.plan.logs)
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def died(self) -> StackError:
+        """Waits for the first service that ends by itself. Returns what to say about it."""
+        waits = {asyncio.create_task(one.ended()): one for one in self._children.values()}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        child = waits[done.pop()]
+        code = child.code or 0
+        how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+        return StackError(
+            f"The {child.service.name} ended by itself, {how}.",
+            f"The end of {child.log}:\n{child.last_lines()}",
+        )
+
+    async def starting(self) -> AsyncIterator[tuple[Step, ...]]:
+        """Yields how far the start is until every service is healthy and every tier has a replica.
+
+        Raises:
+            StackError: it took too long; says what is missing.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            steps = await self._steps()
+            yield steps
+            missing = [step for step in steps if not step.done]
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"The stack is not ready after {START_SECONDS:.0f} s.",
+                    "\n".join(f"{step.name}: {step.state}" for step in missing)
+                    + f"\nLogs are in {self.plan.logs} and {self.plan.scaler_state}.",
+                )
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def pools(self) -> list[scaler_pb2.Pool]:
+        """The pools as the scaler lists them; none while it cannot be asked."""
+        stub = scaler_pb2_grpc.ScalerServiceStub(self.channels["scaler"])
+        request = scaler_pb2.ListPoolsRequest()
+        try:
+            found = await stub.ListPools(request, timeout=CALL_SECONDS, metadata=self.metadata)
+        except grpc.aio.AioRpcError:
+            return []
+        return list(found.pools)
+
+    async def _steps(self) -> tuple[Step, ...]:
+        names = [service.name for service in self.plan.services]
+        healthy, pools, tiers = await asyncio.gather(
+            asyncio.gather(*(self._is_healthy(name) for name in names)), self.pools(), self._tiers()
+        )
+        steps = [
+            Step(name, "ready" if is_healthy else "starting", is_healthy)
+            for name, is_healthy in zip(names, healthy, strict=True)
+        ]
+        steps += [_pool_step(pool) for pool in pools]
+        if not pools:
+            steps.append(Step("replicas", "waiting for the scaler", done=False))
+        without = sorted(name for name, ready in tiers.items() if not ready)
+        state = (
+            f"no replica yet for {', '.join(without)}" if without else "every tier has a replica"
+        )
+        if not tiers:
+            state = "waiting for the router"
+        steps.append(Step("routes", state, bool(tiers) and not without))
+        return tuple(steps)
+
+    async def _is_healthy(self, name: str) -> bool:
+        stub: Any = health_pb2_grpc.HealthStub(self.channels[name])
+        request = health_pb2.HealthCheckRequest(service=self.plan[name].full_name)
+        try:
+            answer = await stub.Check(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def _tiers(self) -> dict[str, int]:
+        """Ready replicas by tier as the router sees them; empty while it cannot be asked."""
+        stub = router_pb2_grpc.RouterServiceStub(self.channels["router"])
+        request = router_pb2.ListRoutesRequest()
+        try:
+            found = await stub.ListRoutes(request, timeout=CALL_SECONDS, metadata=self.metadata)
+        except grpc.aio.AioRpcError:
+            return {}
+        return {tier.name: tier.ready_replicas for route in found.routes for tier in route.ladder}
+
+    async def _end(self) -> None:
+        for channel in self.channels.values():
+            await channel.close()
+        for child in reversed(self._children.values()):
+            if child.code is None:
+                what = " and its replicas" if child.service.name == "scaler" else ""
+                self._say(f"stopping the {child.service.name}{what}")
+            child.send(signal.SIGTERM)
+            if not await self._ended(child):
+                self._say(f"the {child.service.name} does not end by itself and is killed")
+                child.send(signal.SIGKILL)
+                await child.ended()
+        scaler = self._children.get("scaler")
+        if scaler is not None and scaler.code != 0:
+            for replica in await asyncio.to_thread(end_replicas, self.plan.scaler_state):
+                self._say(f"killed replica {replica}, which the scaler left")
+
+    async def _ended(self, child: Child) -> bool:
+        """Whether it ends in time, and before the user forces it."""
+        ended = asyncio.create_task(child.ended())
+        forced = asyncio.create_task(self._stop.forced.wait())
+        seconds = STOP_SECONDS[child.service.name]
+        await asyncio.wait({ended, forced}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ended, forced):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        return child.code is not None
+
+
+def _pool_step(pool: scaler_pb2.Pool) -> Step:
+    ready = sum(one.state == scaler_pb2.REPLICA_STATE_READY for one in pool.replicas)
+    state = f"{ready} of {pool.desired_replicas} ready"
+    if pool.trouble:
+        state += f" ({pool.trouble})"
+    return Step(f"pool {pool.name}", state, ready >= pool.desired_replicas)

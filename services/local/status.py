@@ -1,0 +1,87 @@
+"""What runs and what it does at this moment, read from the services and the ledger."""
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import grpc
+
+from pennyweight.cache.v1 import cache_pb2, cache_pb2_grpc
+from pennyweight.scaler.v1 import scaler_pb2
+from pennyweight.wire import name_of
+from services.local.ledger_tail import LedgerTail, Totals
+from services.local.stack import CALL_SECONDS, Stack
+
+RATE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class PoolStatus:
+    """A pool: how many replicas are in which state, and its load."""
+
+    name: str
+    desired: int
+    states: tuple[tuple[str, int], ...]
+    waiting: int
+    running: int
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The stack at one moment; rates are over the last seconds."""
+
+    pools: tuple[PoolStatus, ...]
+    totals: Totals
+    requests_per_second: float
+    tokens_per_second: float
+    cached_answers: int | None
+
+
+class Observer:
+    """Looks at a stack. State: the ledger read so far and the sums of the last seconds."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._ledger = LedgerTail(stack.plan.ledger)
+        self._past: deque[tuple[float, Totals]] = deque([(time.monotonic(), Totals())])
+
+    async def look(self) -> Status:
+        """The status now. What cannot be asked is left out."""
+        totals, now = self._ledger.read(), time.monotonic()
+        self._past.append((now, totals))
+        while len(self._past) > 2 and now - self._past[1][0] > RATE_SECONDS:  # noqa: PLR2004
+            self._past.popleft()
+        then, before = self._past[0]
+        seconds = max(now - then, 1e-3)
+        return Status(
+            pools=tuple(_pool(pool) for pool in await self._stack.pools()),
+            totals=totals,
+            requests_per_second=(totals.requests - before.requests) / seconds,
+            tokens_per_second=(totals.output_tokens - before.output_tokens) / seconds,
+            cached_answers=await self._cached_answers(),
+        )
+
+    async def _cached_answers(self) -> int | None:
+        stub = cache_pb2_grpc.CacheServiceStub(self._stack.channels["cache"])
+        request = cache_pb2.GetStatsRequest()
+        try:
+            stats = await stub.GetStats(
+                request, timeout=CALL_SECONDS, metadata=self._stack.metadata
+            )
+        except grpc.aio.AioRpcError:
+            return None
+        return stats.entries if stats.HasField("entries") else None
+
+
+def _pool(pool: scaler_pb2.Pool) -> PoolStatus:
+    kind = scaler_pb2.ReplicaState.DESCRIPTOR
+    states = Counter(name_of(kind, "REPLICA_STATE", one.state) for one in pool.replicas)
+    return PoolStatus(
+        name=pool.name,
+        desired=pool.desired_replicas,
+        states=tuple(sorted(states.items())),
+        waiting=pool.waiting,
+        running=pool.running,
+        trouble=pool.trouble,
+    )
