@@ -79,10 +79,11 @@ RECIPES: dict[str, Recipe] = {
     "small": Recipe(
         shape=Shape(layers=1, width=64, feed_forward=128),
         precisions=("int8",),
-        epochs=8,
+        epochs=3,
         batch=32,
         learning_rate=3e-3,
         dropout=0.0,
+        whole_answers=0.5,
     ),
     "large": Recipe(
         shape=Shape(layers=6, width=256, feed_forward=640),
