@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 import yaml
-from services.local.plan import ROOT, Service, plan
 
 from pennyweight import Client
+from services.local.plan import ROOT, Service, plan
 
 
 class RunningStack:

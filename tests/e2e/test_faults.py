@@ -13,10 +13,10 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.e2e.running_stack import RunningStack, until
-from tests.redis_server import RedisServer
 
 from pennyweight import Client, Delta, Finished, PennyweightError, Started, Unavailable
+from tests.e2e.running_stack import RunningStack, until
+from tests.redis_server import RedisServer
 
 QUESTION = "My card has not arrived yet, what can I do?"
 LONG = {"max_output_tokens": 256, "temperature": 2.0, "cache_use": "bypass"}
