@@ -1,0 +1,109 @@
+"""What the scaler refuses at the start, and how precisely it says why."""
+
+from pathlib import Path
+
+import pytest
+
+from services.common.config import ConfigError, from_environment
+from services.scaler.config import ENVIRONMENT_PREFIX, Capacity, ScalerSettings, Scaling
+
+GOOD = """\
+pools:
+  a:
+    tier: small
+    model: m
+    precision: int8
+    repository: models
+    slots:
+      - {grpc_port: 1, metrics_port: 2}
+      - {grpc_port: 3, metrics_port: 4, cpus: [0, 1]}
+    size: 1
+    parameters: {model: weights, num_threads: 2, reuse: true}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        (tmp_path / "models/m").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models/m/config.pbtxt").touch()
+        (tmp_path / "policies").mkdir(exist_ok=True)
+        path = tmp_path / "policies/scaling.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_good_file(write, tmp_path):
+    pool = Scaling.load(write(GOOD)).pools["a"]
+    assert pool.repository == tmp_path / "models"
+    assert pool.capacity is Capacity.ON_DEMAND
+    assert pool.slots[1].cpus == (0, 1)
+    assert pool.parameters == {"model": "weights", "num_threads": "2", "reuse": "true"}
+
+
+def test_the_file_we_ship():
+    scaling = Scaling.load(Path(__file__).parents[3] / "policies/scaling.yaml")
+    assert sorted(scaling.pools) == ["large-cpu", "small-cpu"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("size: 1", "size: 3", "line 10: pools.a.size: Value error, must not exceed the number of"),
+        ("size: 1", "size: -1", "line 10: pools.a.size: Input should be greater than or equal"),
+        ("size: 1", "sice: 1", "line 10: pools.a.sice: Unexpected keyword argument"),
+        ("    size: 1\n", "", "pools.a.size: Field required"),
+        (
+            "grpc_port: 3",
+            "grpc_port: 2",
+            (
+                "line 9: pools.a.slots.1.grpc_port: must be a port of its own, got 2, as in "
+                "pools.a.slots.0.metrics_port"
+            ),
+        ),
+        ("grpc_port: 3", "grpc_port: 70000", "line 9: pools.a.slots.1.grpc_port: Input should be"),
+        ("model: m", "model: n", "line 4: pools.a.model: must be a model folder with config.pbtxt"),
+        ("model: m", "model: ../m", "line 4: pools.a.model: String should match"),
+        ("repository: models", "repository: none", "line 6: pools.a.repository: must be a folder"),
+        ("  a:", "  A_1:", "pools"),
+        ("pools:", "pool:", "line 1: pool: Unexpected keyword argument"),
+        ("tier: small", "tier: small\n    tier: large", "line 4: tier: appears twice"),
+        ("precision: int8", "precision: int8\n    capacity: rented", "line 6: pools.a.capacity"),
+    ],
+)
+def test_what_is_refused(write, old, new, message):
+    assert old in GOOD
+    path = write(GOOD.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        Scaling.load(path)
+    assert caught.value.source == str(path)
+    assert any(message in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_free_ports_may_repeat(write):
+    text = GOOD.replace("{grpc_port: 1, metrics_port: 2}", "{}").replace("grpc_port: 3", "cpus: []")
+    with pytest.raises(ConfigError, match="appears twice"):
+        Scaling.load(write(text))
+    text = GOOD.replace("{grpc_port: 1, metrics_port: 2}", "{}").replace(
+        "{grpc_port: 3, metrics_port: 4, cpus: [0, 1]}", "{}"
+    )
+    assert Scaling.load(write(text)).pools["a"].slots[0].grpc_port == 0
+
+
+def test_settings_come_from_the_environment():
+    settings = from_environment(
+        ScalerSettings,
+        ENVIRONMENT_PREFIX,
+        {"PENNYWEIGHT_SCALER_STOP_REPLICAS_ON_EXIT": "false", "PENNYWEIGHT_ROUTER_LISTEN": "x:1"},
+    )
+    assert settings.listen == "127.0.0.1:50053"
+    assert settings.stop_replicas_on_exit is False
+
+
+def test_an_address_no_router_can_use_is_refused():
+    with pytest.raises(ConfigError, match="advertise_host must be set"):
+        from_environment(
+            ScalerSettings, ENVIRONMENT_PREFIX, {"PENNYWEIGHT_SCALER_REPLICA_HOST": "0.0.0.0"}
+        )
