@@ -1,0 +1,253 @@
+"""The engine's turn around a scripted pipeline."""
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from engines.cpu.admission import Admission
+from engines.cpu.engine import BrokenError, Engine
+from engines.cpu.messages import Progress
+from engines.cpu.prefix import PrefixShadow
+from engines.cpu.request import Generation, InvalidRequestError
+
+BLOCK = 4
+
+
+@dataclass
+class FakeHandle:
+    script: list[int]
+    unread: list[int] = field(default_factory=list)
+    cancelled: bool = False
+    ignored: bool = False
+
+    def read(self):
+        tokens, self.unread = self.unread, []
+        return tokens, [-float(token) for token in tokens]
+
+    def running(self):
+        return bool(self.script) and not self.ignored
+
+    def failed(self):
+        return self.ignored
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class FakePipeline:
+    """Generates each request's script, a token a step; raises what `trouble` holds."""
+
+    def __init__(self, scripts):
+        self.scripts = scripts
+        self.handles: dict[int, FakeHandle] = {}
+        self.trouble: list[Exception] = []
+        self.steps = 0
+
+    def add(self, key, generation):
+        script = self.scripts[key]
+        if isinstance(script, Exception):
+            raise script
+        self.handles[key] = FakeHandle(list(script))
+        return self.handles[key]
+
+    def step(self):
+        if self.trouble:
+            raise self.trouble.pop(0)
+        self.steps += 1
+        for handle in self.handles.values():
+            if handle.script and not handle.cancelled:
+                handle.unread.append(handle.script.pop(0))
+
+
+def engine(pipeline, total_blocks=100, max_batch=8, max_queue_size=0):
+    admission = Admission(total_blocks, max_batch, max_queue_size)
+    clock = itertools.count(100)
+    return Engine(
+        pipeline, admission, PrefixShadow(total_blocks, BLOCK), BLOCK, lambda: next(clock)
+    )
+
+
+def ask(**options: Any) -> Generation:
+    return Generation(**{"prompt": (1, 2, 3), "max_new_tokens": 5, "streaming": True, **options})
+
+
+def run(subject: Engine) -> dict[int, list[Progress]]:
+    news: dict[int, list[Progress]] = {}
+    while subject.busy:
+        for progress in subject.turn():
+            news.setdefault(progress.key, []).append(progress)
+    return news
+
+
+def tokens(news):
+    return [token for progress in news for token in progress.tokens]
+
+
+def test_a_request_that_arrives_later_joins_the_running_batch():
+    pipeline = FakePipeline({1: [5, 5, 5, 5], 2: [6, 6]})
+    subject = engine(pipeline)
+    subject.submit(1, ask())
+    subject.turn()
+    subject.submit(2, ask())
+    news = run(subject)
+    assert tokens(news[2]) == [6, 6]
+    assert pipeline.steps == 4
+
+
+def test_the_end_token_is_not_part_of_the_answer():
+    subject = engine(FakePipeline({1: [5, 6, 9]}))
+    subject.submit(1, ask(end_id=9, log_probs=True))
+    news = run(subject)[1]
+    assert tokens(news) == [5, 6]
+    assert [value for progress in news for value in progress.log_probs] == [-5.0, -6.0]
+    assert news[-1].end is not None
+    assert news[-1].end.error is None
+
+
+def test_a_token_that_means_nothing_here_stays():
+    subject = engine(FakePipeline({1: [5, 6, 9]}))
+    subject.submit(1, ask(end_id=7))
+    assert tokens(run(subject)[1]) == [5, 6, 9]
+
+
+def test_a_long_stop_sequence_ends_the_request_and_frees_it_after_the_next_step():
+    pipeline = FakePipeline({1: [5, 7, 8, 5, 5], 2: [6]})
+    subject = engine(pipeline, total_blocks=2)
+    subject.submit(1, ask(stop_words=((7, 8),), log_probs=True))
+    subject.submit(2, ask())
+    for _ in range(3):
+        last = subject.turn()
+    assert last[-1].end is not None
+    assert pipeline.handles[1].cancelled
+    assert 2 not in pipeline.handles  # its room is still taken
+    assert subject.census().used_blocks == 2
+    news = run(subject)
+    assert tokens(news[2]) == [6]
+    assert subject.census().used_blocks == 0
+
+
+def test_a_whole_answer_comes_once():
+    subject = engine(FakePipeline({1: [5, 6, 7]}))
+    subject.submit(1, ask(streaming=False))
+    (only,) = run(subject)[1]
+    assert only.tokens == [5, 6, 7]
+
+
+def test_cancelling_a_waiting_request_never_starts_it():
+    pipeline = FakePipeline({1: [5, 5], 2: [6]})
+    subject = engine(pipeline, max_batch=1)
+    subject.submit(1, ask())
+    subject.submit(2, ask())
+    subject.cancel(2)
+    news = run(subject)
+    assert 2 not in pipeline.handles
+    assert news[2] == [Progress(2, [], [], news[2][0].end)]
+    assert tokens(news[1]) == [5, 5]
+
+
+def test_cancelling_a_running_request_keeps_what_it_has():
+    subject = engine(FakePipeline({1: [5, 6, 7, 8]}))
+    subject.submit(1, ask(streaming=False))
+    subject.turn()
+    subject.turn()
+    subject.cancel(1)
+    (only,) = run(subject)[1]
+    assert only.tokens == [5, 6]
+    assert subject.census().used_blocks == 0
+
+
+def test_a_full_queue_refuses_in_tensorrt_llms_words():
+    subject = engine(FakePipeline({1: [5], 2: [5], 3: [5]}), max_batch=1, max_queue_size=1)
+    for key in (1, 2, 3):
+        subject.submit(key, ask())
+    news = run(subject)
+    assert news[3][0].end is not None
+    assert news[3][0].end.error == (
+        "Maximum queue size of 1 has been reached, please try again later"
+    )
+    assert tokens(news[2]) == [5]
+
+
+def test_a_request_the_pipeline_refuses_fails_alone():
+    pipeline = FakePipeline({1: ValueError("somewhere:\nno such thing"), 2: [5]})
+    subject = engine(pipeline)
+    subject.submit(1, ask())
+    subject.submit(2, ask())
+    news = run(subject)
+    assert news[1][0].end is not None
+    assert news[1][0].end.error == (
+        "Executor failed process requestId 1 due to the following error: no such thing"
+    )
+    assert tokens(news[2]) == [5]
+    assert subject.census().used_blocks == 0
+
+
+def test_what_is_the_requests_own_fault_is_said_as_such():
+    subject = engine(FakePipeline({1: InvalidRequestError("bad grammar")}))
+    subject.submit(1, ask())
+    end = run(subject)[1][0].end
+    assert end is not None
+    assert end.error == "Invalid request: bad grammar"
+
+
+def test_a_failing_step_fails_what_ran_and_the_engine_goes_on():
+    pipeline = FakePipeline({1: [5, 5], 2: [6]})
+    subject = engine(pipeline)
+    pipeline.trouble = [RuntimeError("boom")]
+    subject.submit(1, ask())
+    news = run(subject)
+    assert news[1][0].end is not None
+    assert "due to the following error: boom" in str(news[1][0].end.error)
+    assert pipeline.handles[1].cancelled
+    subject.submit(2, ask())
+    assert tokens(run(subject)[2]) == [6]
+    assert subject.census().used_blocks == 0
+
+
+def test_steps_that_never_stop_failing_end_the_engine():
+    pipeline = FakePipeline({1: [5]})
+    subject = engine(pipeline)
+    pipeline.trouble = [RuntimeError("boom")] * 10
+    subject.submit(1, ask())
+    with pytest.raises(BrokenError, match="boom"):
+        run(subject)
+
+
+def test_a_request_given_up_for_want_of_cache_says_so():
+    pipeline = FakePipeline({1: [5, 5, 5]})
+    subject = engine(pipeline)
+    subject.submit(1, ask())
+    subject.turn()
+    pipeline.handles[1].ignored = True
+    end = run(subject)[1][-1].end
+    assert end is not None
+    assert "the KV-cache ran full" in str(end.error)
+
+
+def test_the_census_counts_what_reads_its_prompt_and_what_answers():
+    pipeline = FakePipeline({1: [5, 5, 5], 2: [6]})
+    subject = engine(pipeline, max_batch=1)
+    subject.submit(1, ask())
+    subject.submit(2, ask())
+    before = subject.census()
+    assert (before.running, before.in_context, before.context_tokens) == (1, 1, 3)
+    assert (before.waiting, before.used_blocks) == (1, 2)
+    subject.turn()
+    assert subject.census().in_context == 0
+    run(subject)
+    assert subject.census()._replace(iterations=0, reused_blocks=0) == type(before)()
+
+
+def test_times_and_blocks_of_an_answer():
+    subject = engine(FakePipeline({1: [5, 6], 2: [5, 6]}))
+    subject.submit(1, ask(prompt=(1, 2, 3, 4, 5)))
+    first = run(subject)[1][-1].end
+    subject.submit(2, ask(prompt=(1, 2, 3, 4, 5)))
+    second = run(subject)[2][-1].end
+    assert first is not None
+    assert second is not None
+    assert first.first_scheduled_ns < first.first_token_ns < first.last_token_ns
+    assert (first.reused_blocks, first.total_blocks) == (0, 2)
+    assert second.reused_blocks == 2

@@ -1,0 +1,101 @@
+"""Where the weights are looked for."""
+
+import os
+import stat
+import sys
+
+import pytest
+from huggingface_hub import constants
+
+from engines.cpu.weights import IR, WeightsError, resolve
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub cache as a download leaves it, and no network: `hub(files)` fills org/model."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    cache = tmp_path / "hub"
+
+    def fill(*files):
+        model = cache / "models--org--model"
+        snapshot = model / "snapshots" / REVISION
+        snapshot.mkdir(parents=True)
+        (model / "refs").mkdir()
+        (model / "refs" / "main").write_text(REVISION)
+        for name in files:
+            (snapshot / name).write_text("")
+        return snapshot
+
+    fill.cache = cache
+    return fill
+
+
+def test_a_folder_beside_the_model(tmp_path):
+    folder = tmp_path / "weights" / "int8"
+    folder.mkdir(parents=True)
+    for name in IR:
+        (folder / name).write_text("")
+    assert resolve("weights/int8", tmp_path) == folder
+    assert resolve(str(folder), tmp_path / "elsewhere") == folder
+
+
+def test_missing_weights_are_not_looked_for_on_the_hub(tmp_path):
+    with pytest.raises(WeightsError, match=r"weights/int8: there is no such folder"):
+        resolve("weights/int8", tmp_path)
+
+
+def test_a_folder_without_a_graph_says_which_file_is_missing(tmp_path):
+    (tmp_path / "weights" / "int8").mkdir(parents=True)
+    with pytest.raises(WeightsError, match=r"weights/int8/openvino_model.xml: is missing"):
+        resolve("weights/int8", tmp_path)
+
+
+def test_a_hub_model_in_openvinos_form(hub, tmp_path):
+    snapshot = hub(*IR, "config.json")
+    assert resolve("org/model", tmp_path, hub.cache) == snapshot
+
+
+def test_a_hub_model_that_is_not_there(hub, tmp_path):
+    with pytest.raises(WeightsError, match="org/model: cannot be had from the Hugging Face hub"):
+        resolve("org/model", tmp_path, hub.cache)
+
+
+def test_another_form_needs_the_exporter(hub, tmp_path, monkeypatch):
+    hub("config.json", "model.safetensors")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(WeightsError, match="optimum-cli is not installed"):
+        resolve("org/model", tmp_path, hub.cache)
+
+
+def exporter(folder, body):
+    program = folder / "optimum-cli"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+def test_another_form_is_exported_once(hub, tmp_path, monkeypatch):
+    hub("config.json", "model.safetensors")
+    # The last argument is the folder to write; the arguments are kept to be looked at.
+    files = " ".join(f'"$out/{name}"' for name in IR)
+    exporter(tmp_path, f'echo "$@" >> {tmp_path}/calls; for out; do :; done; touch {files}')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    first = resolve("org/model", tmp_path, hub.cache)
+    assert all((first / name).is_file() for name in IR)
+    assert resolve("org/model", tmp_path, hub.cache) == first
+    (call,) = (tmp_path / "calls").read_text().splitlines()
+    assert call.startswith("export openvino --model")
+    assert "--weight-format int8" in call
+
+
+def test_a_failed_export_leaves_nothing_behind(hub, tmp_path, monkeypatch):
+    snapshot = hub("config.json")
+    exporter(tmp_path, "echo 'unknown architecture' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(WeightsError, match="could not export it: unknown architecture"):
+        resolve("org/model", tmp_path, hub.cache)
+    assert list((snapshot.parent.parent / "openvino-int8").iterdir()) == []
