@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class StopTexts:
-    """Cuts a stream of text at the first stop text.
+    """Cuts a stream of text before the stop text that is complete first.
 
     Text that may be the beginning of a stop text is held back until it is sure. State of one
     request.
@@ -19,10 +19,10 @@ class StopTexts:
         if not self._stops:
             return text, False
         text = self._held + text
-        cut = min((at for at in (text.find(stop) for stop in self._stops) if at >= 0), default=-1)
-        if cut >= 0:
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
             self._held = ""
-            return text[:cut], True
+            return text[: min(found)[1]], True
         held = max(self._overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False
