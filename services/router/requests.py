@@ -121,7 +121,7 @@ def _shape(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[Shape, str] | Non
     if kind == "regex":
         try:
             re.compile(form.regex)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             wrong.append(Violation("prompt.response_format.regex", f"is not one: {error}"))
         return Shape.REGEX, form.regex
     try:
@@ -154,7 +154,9 @@ def _asked(
     if len(sampling.stop) > MOST_STOPS:
         wrong.append(Violation("sampling.stop", f"at most {MOST_STOPS}, got {len(sampling.stop)}"))
     for number, stop in enumerate(sampling.stop):
-        _within(f"sampling.stop[{number}] length", len(stop), 1, LONGEST_STOP, wrong)
+        if not 1 <= len(stop) <= LONGEST_STOP:
+            rule = f"must have 1 to {LONGEST_STOP} characters, got {len(stop)}"
+            wrong.append(Violation(f"sampling.stop[{number}]", rule))
     return Asked(
         turns=turns,
         shape=shape,

@@ -1,0 +1,281 @@
+"""Each rule of a request, the field it is reported under, and the defaults that are filled in."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pennyweight.router.v1 import router_pb2 as pb
+from services.common.errors import BadRequest, Forbidden, NotFound
+from services.router.policy.admission import Priority
+from services.router.policy.routes import CachePolicy
+from services.router.ports import Asked, Shape, Turn
+from services.router.requests import Checked, check
+from tests.unit.router.making import policies, route
+
+POLICIES = policies(
+    route("chat"),
+    route("uncached", cache=CachePolicy(use=False, ttl_seconds=1, wait_seconds=0)),
+    route("theirs", tenants=frozenset({"umbrella"})),
+)
+USER, SYSTEM, ASSISTANT = pb.ROLE_USER, pb.ROLE_SYSTEM, pb.ROLE_ASSISTANT
+
+
+def asking(route: str = "chat", *messages: tuple[int, str], **rest: object) -> pb.GenerateRequest:
+    request = pb.GenerateRequest(route=route, **rest)
+    for role, content in messages or ((USER, "How?"),):
+        request.prompt.messages.add(role=role, content=content)
+    return request
+
+
+def checked(request: pb.GenerateRequest, longest: int = 100) -> Checked:
+    return check(request, "acme", POLICIES, longest=longest)
+
+
+def broken(request: pb.GenerateRequest) -> dict[str, str]:
+    """Field and rule of each violation."""
+    with pytest.raises(BadRequest) as caught:
+        checked(request)
+    return {one.name: one.rule for one in caught.value.violations}
+
+
+def test_defaults_are_filled_in() -> None:
+    got = checked(asking("chat", (SYSTEM, "Be kind."), (USER, "How?")))
+    assert got.asked == Asked(
+        turns=(Turn("system", "Be kind."), Turn("user", "How?")),
+        shape=None,
+        max_output_tokens=64,
+        temperature=0.0,
+        top_p=1.0,
+        top_k=0,
+        seed=None,
+        stop=(),
+    )
+    assert got.priority is Priority.INTERACTIVE
+    assert (got.read_cache, got.write_cache) == (True, True)
+    assert (got.idempotency_key, got.attributes) == ("", {})
+
+
+def test_what_is_said_is_kept() -> None:
+    sampling = pb.Sampling(
+        max_output_tokens=256, temperature=2, top_p=0.5, top_k=1024, seed=2**64 - 1, stop=["END"]
+    )
+    terms = pb.Terms(
+        priority=pb.PRIORITY_CLASS_BATCH, idempotency_key="a b~", attributes={"team": "x"}
+    )
+    got = checked(asking(sampling=sampling, terms=terms))
+    assert got.asked.max_output_tokens == 256
+    assert (got.asked.temperature, got.asked.top_p, got.asked.top_k) == (2.0, 0.5, 1024)
+    assert (got.asked.seed, got.asked.stop) == (2**64 - 1, ("END",))
+    assert got.priority is Priority.BATCH
+    assert (got.idempotency_key, got.attributes) == ("a b~", {"team": "x"})
+
+
+def test_an_unknown_route_is_not_found() -> None:
+    with pytest.raises(NotFound, match="'nowhere'") as caught:
+        checked(asking("nowhere"))
+    assert caught.value.reason == "ROUTE_UNKNOWN"
+
+
+def test_a_missing_route_is_a_violation() -> None:
+    assert broken(asking("")) == {"route": "is required"}
+
+
+def test_a_route_of_others_is_forbidden() -> None:
+    with pytest.raises(Forbidden) as caught:
+        checked(asking("theirs"))
+    assert caught.value.reason == "ROUTE_FORBIDDEN"
+
+
+def sampled(**told: object) -> Callable[[], pb.GenerateRequest]:
+    return lambda: asking(sampling=pb.Sampling(**told))
+
+
+def termed(**told: object) -> Callable[[], pb.GenerateRequest]:
+    return lambda: asking(terms=pb.Terms(**told))
+
+
+def shaped(**told: str) -> Callable[[], pb.GenerateRequest]:
+    def make() -> pb.GenerateRequest:
+        request = asking()
+        request.prompt.response_format.CopyFrom(pb.ResponseFormat(**told))
+        return request
+
+    return make
+
+
+def silent() -> pb.GenerateRequest:
+    return pb.GenerateRequest(route="chat")
+
+
+def said(*messages: tuple[int, str]) -> Callable[[], pb.GenerateRequest]:
+    return lambda: asking("chat", *messages)
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (silent, "prompt.messages"),
+        (said((USER, "")), "prompt.messages[0].content"),
+        (said((USER, " \n\t")), "prompt.messages[0].content"),
+        (said((0, "How?")), "prompt.messages[0].role"),
+        (said((17, "How?")), "prompt.messages[0].role"),
+        (said((USER, "How?"), (SYSTEM, "Be kind."), (USER, "So?")), "prompt.messages[1].role"),
+        (said((USER, "How?"), (ASSISTANT, "So.")), "prompt.messages"),
+        (said((SYSTEM, "Be kind.")), "prompt.messages"),
+        (said((USER, "x" * 101)), "prompt.messages"),
+        (said((USER, "x" * 50), (ASSISTANT, "y" * 50), (USER, "z")), "prompt.messages"),
+        (shaped(regex="(unclosed"), "prompt.response_format.regex"),
+        (shaped(regex="("), "prompt.response_format.regex"),
+        (shaped(regex="a{99999999999999999999}"), "prompt.response_format.regex"),
+        (shaped(regex="(" * 5000 + ")" * 5000), "prompt.response_format.regex"),
+        (shaped(json_schema="{"), "prompt.response_format.json_schema"),
+        (shaped(json_schema="[]"), "prompt.response_format.json_schema"),
+        (shaped(json_schema=""), "prompt.response_format.json_schema"),
+        (shaped(json_schema='{"a":' * 100_000), "prompt.response_format.json_schema"),
+        (sampled(max_output_tokens=0), "sampling.max_output_tokens"),
+        (sampled(max_output_tokens=-1), "sampling.max_output_tokens"),
+        (sampled(max_output_tokens=257), "sampling.max_output_tokens"),
+        (sampled(max_output_tokens=2**31 - 1), "sampling.max_output_tokens"),
+        (sampled(max_output_tokens=-(2**31)), "sampling.max_output_tokens"),
+        (sampled(temperature=-0.1), "sampling.temperature"),
+        (sampled(temperature=2.1), "sampling.temperature"),
+        (sampled(temperature=math.nan), "sampling.temperature"),
+        (sampled(temperature=math.inf), "sampling.temperature"),
+        (sampled(top_p=0), "sampling.top_p"),
+        (sampled(top_p=1.01), "sampling.top_p"),
+        (sampled(top_p=-math.inf), "sampling.top_p"),
+        (sampled(top_p=math.nan), "sampling.top_p"),
+        (sampled(top_k=0), "sampling.top_k"),
+        (sampled(top_k=-5), "sampling.top_k"),
+        (sampled(top_k=1025), "sampling.top_k"),
+        (sampled(stop=["x"] * 9), "sampling.stop"),
+        (sampled(stop=["x", ""]), "sampling.stop[1]"),
+        (sampled(stop=["x" * 65]), "sampling.stop[0]"),
+        (termed(priority=5), "terms.priority"),
+        (termed(priority=-1), "terms.priority"),
+        (termed(cache_use=3), "terms.cache_use"),
+        (termed(idempotency_key="x" * 129), "terms.idempotency_key"),
+        (termed(idempotency_key="é"), "terms.idempotency_key"),
+        (termed(idempotency_key="line\n"), "terms.idempotency_key"),
+        (termed(attributes={str(n): "" for n in range(17)}), "terms.attributes"),
+        (termed(attributes={"": "x"}), "terms.attributes"),
+        (termed(attributes={"x" * 65: "x"}), "terms.attributes"),
+        (termed(attributes={"x": "x" * 65}), "terms.attributes"),
+    ],
+)
+def test_a_broken_rule_is_reported_under_its_field(
+    make: Callable[[], pb.GenerateRequest], field: str
+) -> None:
+    assert list(broken(make())) == [field]
+
+
+def test_all_broken_rules_are_reported_at_once() -> None:
+    request = asking(
+        "chat",
+        (0, "x"),
+        (USER, ""),
+        sampling=pb.Sampling(
+            max_output_tokens=-1, temperature=math.nan, top_p=2, top_k=0, stop=[""]
+        ),
+        terms=pb.Terms(priority=9, cache_use=9, idempotency_key="\0", attributes={"": ""}),
+    )
+    request.prompt.response_format.regex = "("
+    assert set(broken(request)) == {
+        "prompt.messages[0].role",
+        "prompt.messages[1].content",
+        "prompt.response_format.regex",
+        "sampling.max_output_tokens",
+        "sampling.temperature",
+        "sampling.top_p",
+        "sampling.top_k",
+        "sampling.stop[0]",
+        "terms.priority",
+        "terms.cache_use",
+        "terms.idempotency_key",
+        "terms.attributes",
+    }
+
+
+def test_no_violation_repeats_what_was_asked() -> None:
+    marker = "MARKER"
+    request = asking("chat", (ASSISTANT, marker * 50), sampling=pb.Sampling(stop=[marker * 20]))
+    request.prompt.response_format.json_schema = marker
+    request.terms.idempotency_key = marker + "\n"
+    request.terms.attributes[marker * 20] = marker
+    with pytest.raises(BadRequest) as caught:
+        checked(request)
+    assert marker not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("route", "sampling", "use", "read", "write"),
+    [
+        ("chat", pb.Sampling(), 0, True, True),
+        ("chat", pb.Sampling(temperature=1), 0, False, False),
+        ("chat", pb.Sampling(temperature=1, seed=0), 0, True, True),
+        ("chat", pb.Sampling(), pb.CACHE_USE_BYPASS, False, False),
+        ("chat", pb.Sampling(), pb.CACHE_USE_REFRESH, False, True),
+        ("uncached", pb.Sampling(), 0, False, False),
+        ("uncached", pb.Sampling(), pb.CACHE_USE_REFRESH, False, False),
+    ],
+)
+def test_the_cache_is_used_where_route_and_request_and_sampling_agree(
+    route: str, sampling: pb.Sampling, use: int, *, read: bool, write: bool
+) -> None:
+    got = checked(asking(route, sampling=sampling, terms=pb.Terms(cache_use=use)))
+    assert (got.read_cache, got.write_cache) == (read, write)
+
+
+@pytest.mark.parametrize(
+    ("told", "shape"),
+    [
+        ({"json_schema": '{"type": "object"}'}, (Shape.JSON_SCHEMA, '{"type": "object"}')),
+        ({"regex": "yes|no"}, (Shape.REGEX, "yes|no")),
+    ],
+)
+def test_the_shape_is_kept(told: dict[str, str], shape: tuple[Shape, str]) -> None:
+    assert checked(shaped(**told)()).asked.shape == shape
+
+
+number = st.integers(-(2**31), 2**31 - 1)
+real = st.floats(width=32)
+
+
+@given(
+    st.builds(
+        pb.Sampling,
+        max_output_tokens=st.none() | number,
+        temperature=st.none() | real,
+        top_p=st.none() | real,
+        top_k=st.none() | number,
+        seed=st.none() | st.integers(0, 2**64 - 1),
+        stop=st.lists(st.text(max_size=70), max_size=10),
+    ),
+    st.builds(
+        pb.Terms,
+        priority=number,
+        cache_use=number,
+        idempotency_key=st.text(max_size=130),
+        attributes=st.dictionaries(st.text(max_size=66), st.text(max_size=66), max_size=3),
+    ),
+    st.lists(st.tuples(number, st.text(max_size=20)), max_size=4),
+)
+def test_any_request_is_taken_or_refused_with_its_violations(
+    sampling: pb.Sampling, terms: pb.Terms, messages: list[tuple[int, str]]
+) -> None:
+    request = pb.GenerateRequest(route="chat", sampling=sampling, terms=terms)
+    for role, content in messages:
+        request.prompt.messages.add(role=role, content=content)
+    try:
+        asked = checked(request).asked
+    except BadRequest:
+        assert broken(request)
+        return
+    assert 1 <= asked.max_output_tokens <= 256
+    assert 0 <= asked.temperature <= 2
+    assert 0 < asked.top_p <= 1
+    assert 0 <= asked.top_k <= 1024
+    assert asked.turns[-1].role == "user"
