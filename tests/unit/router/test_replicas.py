@@ -1,0 +1,110 @@
+"""The choice of a replica; every scorer keeps the same rules."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.router.policy.replicas import (
+    POLICIES,
+    Candidate,
+    Scorer,
+    backoff_seconds,
+    choose_replica,
+    least_loaded,
+)
+
+NOW = 100.0
+
+each_policy = pytest.mark.parametrize("score", POLICIES.values(), ids=POLICIES.keys())
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[Candidate]:
+    names = draw(st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8))
+    return [
+        Candidate(
+            name,
+            in_flight=draw(st.integers(0, 6)),
+            max_in_flight=draw(st.integers(1, 5)),
+            failing_until=draw(st.sampled_from([0.0, NOW - 1, NOW, NOW + 1])),
+        )
+        for name in names
+    ]
+
+
+avoided = st.sets(st.sampled_from("abcdefgh"))
+
+
+def roomy(told: list[Candidate]) -> list[Candidate]:
+    return [one for one in told if one.in_flight < one.max_in_flight]
+
+
+def healthy(one: Candidate) -> bool:
+    return one.failing_until <= NOW
+
+
+@each_policy
+@given(told=candidates())
+def test_a_score_is_from_0_to_1(score: Scorer, told: list[Candidate]) -> None:
+    assert all(0.0 <= score(one) <= 1.0 for one in told)
+
+
+@each_policy
+@given(told=candidates(), avoid=avoided)
+def test_only_a_replica_with_room_is_chosen_and_always_where_there_is_one(
+    score: Scorer, told: list[Candidate], avoid: set[str]
+) -> None:
+    chosen = choose_replica(told, now=NOW, score=score, avoid=avoid)
+    assert (chosen in roomy(told)) if roomy(told) else (chosen is None)
+
+
+@each_policy
+@given(told=candidates(), avoid=avoided)
+def test_an_avoided_or_failing_replica_is_the_last_resort(
+    score: Scorer, told: list[Candidate], avoid: set[str]
+) -> None:
+    chosen = choose_replica(told, now=NOW, score=score, avoid=avoid)
+    if chosen is None:
+        return
+    if chosen.id in avoid:
+        assert all(one.id in avoid for one in roomy(told))
+    if not healthy(chosen):
+        equals = [one for one in roomy(told) if (one.id in avoid) == (chosen.id in avoid)]
+        assert not any(healthy(one) for one in equals)
+
+
+@each_policy
+@given(told=candidates(), avoid=avoided, data=st.data())
+def test_the_order_of_the_replicas_does_not_matter(
+    score: Scorer, told: list[Candidate], avoid: set[str], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(told))
+    first = choose_replica(told, now=NOW, score=score, avoid=avoid)
+    assert choose_replica(shuffled, now=NOW, score=score, avoid=avoid) == first
+
+
+@each_policy
+@given(told=candidates())
+def test_among_equals_the_best_score_wins(score: Scorer, told: list[Candidate]) -> None:
+    chosen = choose_replica(told, now=NOW, score=score)
+    if chosen is not None:
+        equals = [one for one in roomy(told) if healthy(one) == healthy(chosen)]
+        assert score(chosen) == max(score(one) for one in equals)
+        assert chosen.id == min(one.id for one in equals if score(one) == score(chosen))
+
+
+def test_the_least_loaded_is_the_one_with_the_largest_share_free() -> None:
+    half, quarter = Candidate("a", 2, 4), Candidate("b", 2, 8)
+    assert (least_loaded(half), least_loaded(quarter)) == (0.5, 0.75)
+    assert choose_replica([half, quarter], now=NOW) == quarter
+
+
+def test_a_failing_replica_is_back_when_its_time_is_over() -> None:
+    busy, failing = Candidate("a", 3, 4), Candidate("b", 0, 4, failing_until=NOW)
+    assert choose_replica([busy, failing], now=NOW - 0.01) == busy
+    assert choose_replica([busy, failing], now=NOW) == failing
+
+
+def test_the_backoff_doubles_up_to_its_cap() -> None:
+    assert [backoff_seconds(n) for n in range(8)] == [0, 0.5, 1, 2, 4, 8, 8, 8]
+    assert backoff_seconds(1000) == 8
