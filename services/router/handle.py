@@ -10,7 +10,10 @@ import hmac
 import secrets
 from pathlib import Path
 
+from services.common.config import ConfigError
+
 CODE_BYTES = 16
+LEAST_SECRET_BYTES = 16
 
 
 class HandleSigner:
@@ -21,8 +24,21 @@ class HandleSigner:
 
     @classmethod
     def load(cls, path: Path | None) -> "HandleSigner":
-        """Reads the secret from a file; without one, a random secret that ends with the process."""
-        return cls(secrets.token_bytes(32) if path is None else path.read_bytes().strip())
+        """Reads the secret from a file; without one, a random secret that ends with the process.
+
+        Raises:
+            ConfigError: the file cannot be read, or its secret could be guessed.
+        """
+        if path is None:
+            return cls(secrets.token_bytes(32))
+        try:
+            secret = path.read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(str(path), [f"the handle key cannot be read: {error}"]) from error
+        if len(secret) < LEAST_SECRET_BYTES:
+            rule = f"the handle key must have at least {LEAST_SECRET_BYTES} bytes"
+            raise ConfigError(str(path), [f"{rule}, got {len(secret)}"])
+        return cls(secret)
 
     def sign(self, request_id: str, tenant: str, route: str, unix_seconds: int) -> str:
         """The handle of a request."""

@@ -1,0 +1,67 @@
+"""Handles name requests, and nobody else can make one."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.common.config import ConfigError
+from services.router.handle import HandleSigner
+
+SIGNER = HandleSigner(b"a secret of this test")
+HANDLE = SIGNER.sign("0123abcd", "acme", "chat", 1_700_000_000)
+
+
+def test_a_handle_gives_its_request_back() -> None:
+    assert SIGNER.verify(HANDLE, "acme", "chat") == "0123abcd"
+    assert HANDLE.isascii()
+    assert HANDLE.isprintable()
+
+
+@pytest.mark.parametrize(("tenant", "route"), [("umbrella", "chat"), ("acme", "other"), ("", "")])
+def test_a_handle_is_bound_to_tenant_and_route(tenant: str, route: str) -> None:
+    assert SIGNER.verify(HANDLE, tenant, route) is None
+
+
+def test_tenant_and_route_cannot_be_shifted_into_one_another() -> None:
+    handle = SIGNER.sign("1", "ab", "c", 1)
+    assert SIGNER.verify(handle, "a", "bc") is None
+
+
+def test_another_secret_does_not_verify() -> None:
+    assert HandleSigner(b"another secret").verify(HANDLE, "acme", "chat") is None
+
+
+@given(st.integers(0, len(HANDLE) - 1), st.characters())
+def test_a_changed_handle_does_not_verify(at: int, character: str) -> None:
+    changed = HANDLE[:at] + character + HANDLE[at + 1 :]
+    assert (SIGNER.verify(changed, "acme", "chat") is None) == (changed != HANDLE)
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_any_text_is_taken_and_none_verifies(text: str) -> None:
+    assert SIGNER.verify(text, "acme", "chat") is None
+
+
+def test_routers_with_the_same_file_trust_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("0123456789abcdef\n")
+    handle = HandleSigner.load(file).sign("1", "acme", "chat", 1)
+    assert HandleSigner.load(file).verify(handle, "acme", "chat") == "1"
+
+
+def test_without_a_file_the_secret_is_random() -> None:
+    handle = HandleSigner.load(None).sign("1", "acme", "chat", 1)
+    assert HandleSigner.load(None).verify(handle, "acme", "chat") is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"short"])
+def test_a_missing_or_guessable_secret_stops_the_start(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match="secret"):
+        HandleSigner.load(file)
