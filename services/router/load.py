@@ -20,7 +20,7 @@ class LoadSummary:
 
 @dataclass
 class _TierWindow:
-    samples: deque[tuple[float, float, float]] = field(
+    samples: deque[tuple[float, float, float | None]] = field(
         default_factory=lambda: deque(maxlen=MOST_SAMPLES)
     )
     tokens: int = 0
@@ -36,9 +36,12 @@ class LoadWindow:
     def add(
         self, tier: str, now: float, *, first_text: float, decode_seconds: float, tokens: int
     ) -> None:
-        """Takes a finished request: seconds to its first text, seconds and tokens after that."""
+        """Takes a finished request: seconds to its first text, seconds and tokens after that.
+
+        An answer that came at once says nothing about the time between tokens.
+        """
         window = self._tiers[tier]
-        between = decode_seconds / (tokens - 1) if tokens > 1 else 0.0
+        between = decode_seconds / (tokens - 1) if tokens > 1 and decode_seconds > 0 else None
         window.samples.append((now, first_text, between))
         window.tokens += tokens
 
@@ -53,7 +56,9 @@ class LoadWindow:
         return LoadSummary(
             tokens_per_second=rate,
             first_text=_quantiles(sample[1] for sample in window.samples),
-            between_tokens=_quantiles(sample[2] for sample in window.samples),
+            between_tokens=_quantiles(
+                sample[2] for sample in window.samples if sample[2] is not None
+            ),
         )
 
 
