@@ -1,0 +1,535 @@
+"""The CPU engine behind a real Triton keeps TensorRT-LLM's contract."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import psutil
+import pytest
+from tritonclient.grpc import service_pb2
+
+from engines.cpu.guided import token_bytes
+from tests.e2e.triton_fixtures import (
+    END_ID,
+    REPOSITORY,
+    Answer,
+    Triton,
+    collect,
+    read,
+    until,
+)
+
+PROMPT = [1, 4, 100, 200, 300, 5]
+FIGURES = (
+    "arrival_time_ns",
+    "first_scheduled_time_ns",
+    "first_token_time_ns",
+    "last_token_time_ns",
+    "kv_cache_alloc_new_blocks",
+    "kv_cache_reused_blocks",
+    "kv_cache_alloc_total_blocks",
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("triton")
+
+
+@pytest.fixture(scope="module")
+def triton(directory):
+    with Triton(directory) as server:
+        server.wait_ready()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow(directory):
+    """The large model with room for two at a time and one who waits: easy to fill."""
+    parameters = {
+        "max_batch": "2",
+        "max_queue_size": "1",
+        "kv_cache_blocks": "64",
+        "max_responses_per_second": "100000",
+    }
+    with Triton(directory, "large", parameters=parameters) as server:
+        server.wait_ready()
+        yield server
+
+
+def start(server, prompt, tokens, **options):
+    """A running request: its call, its answer so far, and a wait for its first token."""
+    call = server.stub.ModelStreamInfer(iter([server.request(prompt, tokens, **options)]))
+    answer = Answer()
+    read(next(call), answer)
+    return call, answer
+
+
+def alive(process):
+    """Also false for what is dead and waits for its parent to notice."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def finish(call, answer):
+    for message in call:
+        if read(message, answer):
+            break
+    return answer
+
+
+# Streams and whole answers
+
+
+def test_a_stream_is_deltas_and_the_last_one_carries_the_flag(triton):
+    answer = triton.generate(PROMPT, 30)
+    assert not answer.error
+    assert answer.final
+    assert len(answer.tokens) == 30
+    assert len(answer.responses) > 1
+    for response in answer.responses:
+        assert response["output_ids"].shape == (1, 1, response["sequence_length"][0, 0])
+
+
+def test_a_whole_answer_is_one_response_with_the_same_tokens(triton):
+    whole = triton.generate(PROMPT, 30, streaming=False)
+    assert len(whole.responses) == 1
+    assert whole.final
+    assert whole.tokens == triton.generate(PROMPT, 30).tokens
+
+
+def test_a_whole_answer_repeats_the_prompt_unless_told_not_to(triton):
+    plain = triton.generate(PROMPT, 5, streaming=False, exclude_input_in_output=None)
+    assert plain.tokens[: len(PROMPT)] == PROMPT
+    assert len(plain.tokens) == len(PROMPT) + 5
+
+
+def test_log_probs_are_the_whole_list_so_far_and_their_sum(triton):
+    answer = triton.generate(PROMPT, 20, return_log_probs=True)
+    seen: list[float] = []
+    tokens = 0
+    for response in answer.responses:
+        tokens += int(response["sequence_length"][0, 0])
+        values = response["output_log_probs"][0, 0].tolist()
+        assert len(values) == tokens
+        assert values[: len(seen)] == seen
+        assert response["cum_log_probs"][0, 0] == pytest.approx(sum(values), rel=1e-5, abs=1e-6)
+        seen = values
+    assert tokens == 20
+    assert all(value <= 0 for value in seen)
+
+
+def test_log_probs_do_not_change_with_temperature(triton):
+    forced = {"runtime_top_k": 1, "return_log_probs": True, "streaming": False}
+    plain = triton.generate(PROMPT, 10, **forced)
+    hot = triton.generate(PROMPT, 10, temperature=2.0, **forced)
+    assert hot.last["output_log_probs"].tolist() == plain.last["output_log_probs"].tolist()
+
+
+def test_token_counts_are_those_of_each_response(triton):
+    answer = triton.generate(
+        PROMPT,
+        20,
+        return_num_input_tokens=True,
+        return_num_output_tokens=True,
+        outputs=["num_input_tokens", "num_output_tokens"],
+    )
+    assert {int(r["num_input_tokens"][0, 0]) for r in answer.responses} == {len(PROMPT)}
+    assert sum(int(r["num_output_tokens"][0, 0]) for r in answer.responses) == 20
+
+
+def test_figures_come_last_and_times_are_in_order(triton):
+    prompt = [1, 4, *range(600, 700), 5]
+    first = triton.generate(prompt, 10, return_perf_metrics=True, outputs=FIGURES)
+    again = triton.generate(prompt, 10, return_perf_metrics=True, outputs=FIGURES)
+    assert all("arrival_time_ns" not in response for response in first.responses[:-1])
+    times = [int(first.last[name][0, 0]) for name in FIGURES[:4]]
+    assert times == sorted(times)
+    assert times[-1] - times[0] < 5e9
+    new, reused, total = (int(again.last[name][0, 0]) for name in FIGURES[4:])
+    assert total == 4
+    assert reused >= 3
+    assert new == total - reused
+    assert int(first.last["kv_cache_reused_blocks"][0, 0]) == 0
+
+
+def test_outputs_that_cannot_be_had_are_left_out(triton):
+    answer = triton.generate(
+        PROMPT, 5, return_perf_metrics=True, outputs=["acceptance_rate", "arrival_time_ns"]
+    )
+    assert not answer.error
+    assert "arrival_time_ns" in answer.last
+    assert "acceptance_rate" not in answer.last
+
+
+# Sampling
+
+
+def sampled(server, seed):
+    return server.generate(
+        PROMPT, 24, streaming=False, runtime_top_k=50, temperature=1.5, seed=seed
+    ).tokens
+
+
+def test_a_seed_gives_the_same_answer_alone_and_in_any_batch(triton):
+    alone = sampled(triton, 7)
+    assert sampled(triton, 7) == alone
+    assert sampled(triton, 8) != alone
+    with ThreadPoolExecutor(12) as pool:
+        others = [pool.submit(sampled, triton, seed) for seed in range(100, 108)]
+        same = [pool.submit(sampled, triton, 7) for _ in range(4)]
+        assert [future.result() for future in same] == [alone] * 4
+        assert len({tuple(future.result()) for future in others}) > 1
+
+
+def test_without_a_seed_answers_differ(triton):
+    assert sampled(triton, None) != sampled(triton, None)
+
+
+def test_penalties_change_the_answer(triton):
+    plain = triton.generate(PROMPT, 60, streaming=False).tokens
+    penalised = triton.generate(
+        PROMPT, 60, streaming=False, repetition_penalty=1.5, frequency_penalty=1.0
+    ).tokens
+    assert len(set(penalised)) > len(set(plain))
+
+
+# Ends
+
+
+def reference(server, length=40):
+    return server.generate(PROMPT, length, streaming=False).tokens
+
+
+def cut(tokens, word):
+    """What comes before the first occurrence of a stop sequence."""
+    for end in range(len(word), len(tokens) + 1):
+        if tokens[end - len(word) : end] == word:
+            return tokens[: end - len(word)]
+    raise AssertionError("the word does not occur")
+
+
+def test_the_end_token_ends_the_answer_and_is_not_in_it(triton):
+    tokens = reference(triton)
+    end = tokens[12]
+    answer = triton.generate(PROMPT, 40, end_id=end, return_log_probs=True)
+    assert answer.tokens == cut(tokens, [end])
+    assert answer.last["output_log_probs"].shape[2] == len(answer.tokens)
+
+
+def test_without_an_end_token_the_answer_runs_to_its_length(triton):
+    # The models end almost every answer with this token: -1 must switch it off.
+    assert len(triton.generate(PROMPT, 200, end_id=-1, streaming=False).tokens) == 200
+
+
+def test_min_tokens_puts_the_end_off(triton):
+    end = reference(triton)[0]
+    assert triton.generate(PROMPT, 40, end_id=end).tokens == []
+    assert len(triton.generate(PROMPT, 40, end_id=end, min_tokens=6).tokens) >= 6
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("size", [1, 3])
+def test_stop_words_end_the_answer_and_are_not_in_it(triton, size, streaming):
+    tokens = reference(triton)
+    word = tokens[10 : 10 + size]
+    never = [2047, 2046]
+    ids = [*never, *word]
+    ends = [len(never), len(ids), *[-1] * (len(ids) - 2)]
+    answer = triton.generate(PROMPT, 40, stop_words_list=[[ids, ends]], streaming=streaming)
+    assert answer.tokens == cut(tokens, word)
+    assert answer.final
+
+
+# Refusals
+
+REFUSALS = [
+    ({"prompt": []}, "Invalid request: input_ids must hold at least one token"),
+    ({"tokens": 1020}, "exceeds max_seq_len (1024)"),
+    ({"tokens": -1}, "Invalid request: request_output_len must be at least 1, not -1"),
+    ({"prompt": [5000]}, "Invalid request: input_ids must be from 0 to 2047, not 5000"),
+    ({"beam_width": 4}, "Invalid request: beam_width must be 1 on the CPU engine"),
+    ({"bad_words_list": [[[5], [1]]]}, "bad_words_list has no equivalent on the CPU engine"),
+    ({"embedding_bias": [[0.5] * 2048]}, "embedding_bias has no equivalent on the CPU engine"),
+    ({"return_generation_logits": True}, "logits cannot be had from the CPU engine"),
+    ({"temperature": float("inf")}, "Invalid request: temperature must be from 0.0"),
+]
+
+
+@pytest.mark.parametrize(("changes", "text"), REFUSALS)
+def test_what_cannot_be_run_is_refused_in_words(triton, changes, text):
+    answer = triton.generate(**{"prompt": PROMPT, "tokens": 10, **changes})
+    assert text in answer.error
+    assert not triton.generate(PROMPT, 3).error
+
+
+def test_triton_itself_refuses_tensors_that_are_not_declared(triton):
+    request = triton.request(PROMPT, 10)
+    request.inputs[0].shape[:] = [1, 1, len(PROMPT)]
+    assert "unexpected shape" in collect(triton.stub.ModelStreamInfer(iter([request]))).error
+
+
+def test_a_full_queue_speaks_as_tensorrt_llm_does(slow):
+    calls = [start(slow, [1, 2, 3], 900) for _ in range(2)]
+    waiting = slow.stub.ModelStreamInfer(iter([slow.request([1, 2, 3], 5)]))
+    until(lambda: slow.metrics()['nv_trt_llm_request_metrics{request_type="waiting"}'] == 1)
+    refused = slow.generate([1, 2, 3], 5)
+    assert "Maximum queue size of 1 has been reached, please try again later" in refused.error
+    for call, _ in calls:
+        call.cancel()
+    assert len(collect(waiting).tokens) == 5
+    until(lambda: slow.active() == 0)
+
+
+# Guided decoding
+
+
+def guided(server, kind, guide, tokens=60):
+    return server.generate(
+        PROMPT,
+        tokens,
+        streaming=False,
+        end_id=END_ID,
+        guided_decoding_guide_type=kind,
+        guided_decoding_guide=guide,
+    )
+
+
+def spell(tokens):
+    path = REPOSITORY / "small" / "weights" / "int8" / "tokenizer.json"
+    spelled = token_bytes(json.loads(path.read_text()))
+    return b"".join(spelled[token] for token in tokens).decode()
+
+
+def test_an_answer_follows_a_regular_expression(triton):
+    assert spell(guided(triton, "regex", "[a-c]{3}-(yes|no)").tokens) in {
+        f"{a}{b}{c}-{word}" for a in "abc" for b in "abc" for c in "abc" for word in ("yes", "no")
+    }
+
+
+def test_an_answer_follows_a_grammar(triton):
+    assert spell(guided(triton, "ebnf_grammar", 'root ::= "left" | "right"').tokens) in {
+        "left",
+        "right",
+    }
+
+
+def test_an_answer_follows_a_json_schema(triton):
+    assert spell(guided(triton, "json_schema", '{"enum": ["x", "y", "zebra"]}').tokens) in {
+        '"x"',
+        '"y"',
+        '"zebra"',
+    }
+
+
+def test_a_grammar_that_does_not_compile_hurts_nobody_else(triton):
+    call, answer = start(triton, PROMPT, 300)
+    for kind, guide in (("regex", "[a-"), ("json_schema", "{no"), ("ebnf_grammar", "root ::= x")):
+        refused = guided(triton, kind, guide)
+        assert refused.error.find("Invalid request: guided_decoding_guide does not compile") >= 0
+    assert len(finish(call, answer).tokens) == 300
+
+
+# Cancellation
+
+
+def test_hanging_up_reaches_the_engine(slow):
+    call, _ = start(slow, [1, 2, 3], 900)
+    until(lambda: slow.active() == 1)
+    call.cancel()
+    assert until(lambda: slow.active() == 0) < 0.3  # 0.1 of it is how often metrics come
+    used = 'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used"}'
+    until(lambda: slow.metrics()[used] == 0)
+
+
+def test_stop_ends_a_stream_by_its_request_id(slow):
+    call, answer = start(slow, [1, 2, 3], 900, request_id="to-be-stopped")
+    began = time.monotonic()
+    reply = slow.generate([1], 1, request_id="to-be-stopped", stop=True)
+    assert not reply.error
+    assert reply.final
+    assert reply.tokens == []
+    finish(call, answer)
+    assert time.monotonic() - began < 0.2
+    assert not answer.error
+    assert answer.final
+    assert 0 < len(answer.tokens) < 900
+
+
+def test_stop_of_an_unknown_id_answers_all_the_same(slow):
+    reply = slow.generate([1], 1, request_id="nobody", stop=True)
+    assert reply.final
+    assert not reply.error
+
+
+# In-flight batching and metrics
+
+
+def test_a_request_joins_the_running_batch(slow):
+    call, answer = start(slow, [1, 2, 3], 600)
+    joined = slow.generate([1, 2, 3], 20)
+    ended = time.monotonic()
+    assert len(joined.tokens) == 20
+    finish(call, answer)
+    assert len(answer.tokens) == 600
+    after = sum(at > ended for at in answer.at)
+    assert after > 10, "the first one was made to wait, or the second"
+
+
+def test_the_metric_families_and_their_labels(triton):
+    triton.generate(PROMPT, 5)
+    samples = triton.metrics()
+    expected = {
+        'nv_trt_llm_request_metrics{request_type="%s"}': (
+            "active",
+            "max",
+            "scheduled",
+            "context",
+            "waiting",
+        ),
+        'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="%s"}': (
+            "max",
+            "free",
+            "used",
+            "tokens_per",
+            "reused",
+            "fraction",
+        ),
+        'nv_trt_llm_general_metrics{general_type="%s"}': ("timestamp", "iteration_counter"),
+        'nv_trt_llm_inflight_batcher_metrics{inflight_batcher_specific_metric="%s"}': (
+            "generation_requests",
+            "total_context_tokens",
+            "micro_batch_id",
+            "paused_requests",
+        ),
+        'nv_llm_input_token_len_count{response_metric_type="%s"}': ("total_input_tokens",),
+        'nv_llm_output_token_len_count{response_metric_type="%s"}': ("total_output_tokens",),
+    }
+    for pattern, kinds in expected.items():
+        assert {pattern % kind for kind in kinds} <= samples.keys()
+    assert samples['nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per"}'] == 32
+    assert samples['nv_trt_llm_request_metrics{request_type="max"}'] == 64
+
+
+def test_metrics_follow_the_load_and_end_at_zero(slow):
+    before = slow.metrics()['nv_trt_llm_general_metrics{general_type="iteration_counter"}']
+    calls = [start(slow, [1, 2, 3], 400) for _ in range(2)]
+    until(lambda: slow.metrics()['nv_trt_llm_request_metrics{request_type="scheduled"}'] == 2)
+    during = slow.metrics()
+    assert during['nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used"}'] == 26
+    assert during['nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction"}'] == (
+        pytest.approx(26 / 64)
+    )
+    for call, answer in calls:
+        finish(call, answer)
+    until(lambda: slow.active() == 0)
+    after = slow.metrics()
+    assert after['nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="free"}'] == 64
+    counted = after['nv_trt_llm_general_metrics{general_type="iteration_counter"}'] - before
+    assert 400 <= counted < 900, "two answers of 400 tokens share their steps"
+
+
+# Death
+
+
+def test_a_killed_engine_fails_its_streams_fast_and_comes_back(directory):
+    with Triton(directory, "large") as server:
+        server.wait_ready()
+        calls = [start(server, [1, 2, 3], 900) for _ in range(4)]
+        (engine,) = server.engines()
+        answers: list[Answer] = []
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(finish, *pair) for pair in calls]
+            killed = time.monotonic()
+            engine.kill()
+            answers = [future.result(timeout=5) for future in futures]
+        assert all("the engine process ended" in answer.error for answer in answers)
+        assert max(answer.at[-1] for answer in answers) - killed < 0.1
+        refused = server.generate([1, 2], 3)
+        assert "not at ready state" in refused.error
+        until(lambda: not server.generate([1, 2], 3).error, seconds=10)
+        assert server.engines() != [engine]
+
+
+def test_a_killed_server_takes_stub_engine_and_shared_memory_along(directory):
+    with Triton(directory) as server:
+        server.wait_ready()
+        call, answer = start(server, PROMPT, 1000)
+        family = [psutil.Process(pid) for pid in server.stubs()] + server.engines()
+        assert len(family) == 2
+        assert server.shared_memory()
+        server.process.kill()
+        with pytest.raises(grpc.RpcError) as caught:
+            finish(call, answer)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert until(lambda: not any(alive(process) for process in family)) < 0.5
+        assert server.shared_memory() == []
+
+
+def test_sigterm_ends_an_idle_server_in_order(directory):
+    with Triton(directory) as server:
+        server.wait_ready()
+        family = [psutil.Process(pid) for pid in server.stubs()] + server.engines()
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(10) == 0
+        assert not any(alive(process) for process in family)
+        assert server.shared_memory() == []
+
+
+# Loading
+
+
+def broken(directory, damage):
+    """A copy of the small model's folder, damaged; what the server said before it ended."""
+    copy = directory / f"broken-{len(list(directory.iterdir()))}"
+    shutil.copytree(REPOSITORY / "small", copy / "small")
+    # The model's source is found from its real place.
+    model = copy / "small" / "1" / "model.py"
+    model.unlink()
+    model.symlink_to(REPOSITORY / "small" / "1" / "model.py")
+    damage(copy / "small")
+    parameters = {"model": str(copy / "small" / "weights" / "int8")}
+    with Triton(directory, repository=copy, parameters=parameters) as server:
+        assert server.process.wait(20) != 0
+        return server.log.read_text()
+
+
+def test_a_corrupt_model_folder_fails_the_load_with_its_reason(directory):
+    graph = "openvino_model.xml"
+
+    def truncate(folder):
+        path = folder / "weights" / "int8" / graph
+        path.write_text(path.read_text()[:2000])
+
+    said = broken(directory, truncate)
+    assert "weights/int8: OpenVINO cannot load it" in said
+    assert "failed to load all models" in said
+
+
+def test_missing_weights_fail_the_load_with_their_path(directory):
+    said = broken(directory, lambda folder: (folder / "weights/int8/openvino_model.bin").unlink())
+    assert "openvino_model.bin: is missing" in said
+
+
+# Closed doors
+
+
+def test_the_repository_protocol_is_closed(triton):
+    with pytest.raises(grpc.RpcError) as caught:
+        triton.stub.RepositoryIndex(service_pb2.RepositoryIndexRequest())
+    assert "restricted" in str(caught.value.details())
+    ready = triton.stub.ModelReady(service_pb2.ModelReadyRequest(name="small"))
+    assert ready.ready
+
+
+def test_the_model_declares_itself_as_the_contract_has_it(triton):
+    config = triton.stub.ModelConfig(service_pb2.ModelConfigRequest(name="small")).config
+    assert config.model_transaction_policy.decoupled
+    assert config.max_batch_size > 0
+    assert {"input_ids", "streaming", "draft_input_ids"} <= {t.name for t in config.input}
