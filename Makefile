@@ -4,9 +4,10 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check check-stubs protos lock bench models clean
+.PHONY: help setup demo up test check check-stubs protos lock docs bench models clean
 
 VENV := .venv
+TRAIN := .venv-train
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUF := 1.75.0
@@ -50,10 +51,26 @@ protos: $(READY) ## generate the stubs from protos/
 lock: $(READY) ## pin every package anew in constraints.txt
 	@tools/lock $(BIN)/python
 
+docs: $(READY) ## write the tables of settings in docs/operating.md
+	$(BIN)/python -m tools.settings
+
 bench: $(READY) ## run the benchmarks; ONLY=name runs one
 	@$(BIN)/python -m bench $(ONLY)
 
+models: $(READY) $(TRAIN)/.ready ## train, export and measure the local models; DATA=folder TIER=small
+	$(TRAIN)/bin/python -m engines.train $(OF_MODELS)
+	$(TRAIN)/bin/python -m engines.export $(if $(TIER),--tier $(TIER))
+	$(BIN)/python -m engines.evaluate $(OF_MODELS)
+
+OF_MODELS = $(if $(DATA),--data $(DATA)) $(if $(TIER),--tier $(TIER))
+
+$(TRAIN)/.ready: engines/requirements-train.txt
+	@python="$$(PYTHON='$(PYTHON)' tools/find-python)" && \
+	  { $(TRAIN)/bin/python -c '' 2>/dev/null || "$$python" -m venv --clear $(TRAIN); }
+	$(TRAIN)/bin/python -m pip install --disable-pip-version-check -r engines/requirements-train.txt
+	@touch $@
+
 clean: ## remove what was made here, .venv included
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) $(TRAIN) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 	  .import_linter_cache .grimp_cache node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +

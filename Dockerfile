@@ -1,0 +1,52 @@
+# The images of router, cache and scaler: docker build --target router|cache|scaler .
+# The scaler's holds Triton and the CPU engine too, as its replicas run beside it.
+ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+
+# Packages: pinned, in an environment of their own; a change of our source installs nothing anew.
+FROM ${PYTHON_IMAGE} AS packages
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+    PATH=/opt/pennyweight/bin:$PATH
+RUN python3 -m venv /opt/pennyweight
+WORKDIR /build
+COPY pyproject.toml constraints.txt ./
+RUN mkdir pennyweight && touch README.md LICENSE pennyweight/__init__.py
+
+FROM packages AS router-packages
+RUN pip install -c constraints.txt '.[router]' && pip uninstall -y pennyweight
+FROM packages AS cache-packages
+RUN pip install -c constraints.txt '.[cache]' && pip uninstall -y pennyweight
+FROM packages AS scaler-packages
+RUN pip install -c constraints.txt '.[scaler,engine]' && pip uninstall -y pennyweight
+
+# What all three share: an unprivileged user, a place for state, our source.
+FROM ${PYTHON_IMAGE} AS service
+RUN groupadd --gid 10001 pennyweight \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/pennyweight pennyweight \
+    && install -d -o pennyweight -g pennyweight /var/lib/pennyweight
+ENV PATH=/opt/pennyweight/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+VOLUME /var/lib/pennyweight
+USER pennyweight
+
+FROM service AS router
+COPY --from=router-packages /opt/pennyweight /opt/pennyweight
+COPY model_repository/cpu /app/model_repository/cpu
+COPY pennyweight /app/pennyweight
+COPY services /app/services
+COPY policies /app/policies
+CMD ["python", "-m", "services.router"]
+
+FROM service AS cache
+COPY --from=cache-packages /opt/pennyweight /opt/pennyweight
+COPY pennyweight /app/pennyweight
+COPY services /app/services
+CMD ["python", "-m", "services.cache"]
+
+FROM service AS scaler
+COPY --from=scaler-packages /opt/pennyweight /opt/pennyweight
+COPY model_repository/cpu /app/model_repository/cpu
+COPY engines /app/engines
+COPY pennyweight /app/pennyweight
+COPY services /app/services
+COPY policies /app/policies
+CMD ["python", "-m", "services.scaler"]

@@ -1,0 +1,79 @@
+"""compose.yaml and what it mounts agree with the services' settings and policies."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from services.common.config import from_environment
+from services.common.credentials import DEVELOPMENT_KEY, Identity, Keyring, Role
+from services.scaler.config import Scaling
+from tools.settings import SERVICES
+
+ROOT = Path(__file__).parents[3]
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+OURS = ["router", "cache", "scaler"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_environment_of_each_service_is_right(name: str) -> None:
+    environment = COMPOSE["services"][name]["environment"]
+    prefix = f"PENNYWEIGHT_{name.upper()}_"
+    assert all(key.startswith(prefix) for key in environment)
+    settings: Any = from_environment(SERVICES[name.upper()], prefix, environment)
+    assert settings.listen.startswith("0.0.0.0:")
+    probe = COMPOSE["services"][name]["healthcheck"]["test"][-1]
+    assert probe.rpartition(":")[2] == settings.listen.rpartition(":")[2]
+    grace = COMPOSE["services"][name]["stop_grace_period"]
+    assert float(grace.removesuffix("s")) > settings.drain_seconds
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_service_is_unprivileged_and_read_only(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["user"] != "0"
+    assert service["build"]["target"] == name
+    assert f" AS {name}\n" in (ROOT / "Dockerfile").read_text()
+
+
+def test_ports_are_published_on_loopback_alone() -> None:
+    published = [port for one in COMPOSE["services"].values() for port in one.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_the_published_keys_open_what_they_should() -> None:
+    files = {name: ROOT / one["file"] for name, one in COMPOSE["secrets"].items()}
+    keyring = Keyring.load(files["keys"])
+
+    def identity(key: str) -> Identity:
+        return keyring.identify([("authorization", f"Bearer {key}")])
+
+    assert identity(DEVELOPMENT_KEY) == Identity("development", Role.CALLER)
+    service_key = files["service-key"].read_text().strip()
+    assert identity(service_key) == Identity("pennyweight", Role.SERVICE)
+    assert len(keyring.by_digest) == 2
+
+
+def test_prometheus_scrapes_every_service_and_every_slot() -> None:
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    scraped = {
+        (job["job_name"], target)
+        for job in config["scrape_configs"]
+        for group in job["static_configs"]
+        for target in group["targets"]
+    }
+    wanted = {
+        ("triton", f"scaler:{slot.metrics_port}")
+        for pool in Scaling.load(ROOT / "policies/scaling.yaml").pools.values()
+        for slot in pool.slots
+    }
+    for name in OURS:
+        listen = COMPOSE["services"][name]["environment"][
+            f"PENNYWEIGHT_{name.upper()}_METRICS_LISTEN"
+        ]
+        wanted.add((name, f"{name}:{listen.rpartition(':')[2]}"))
+    assert scraped == wanted
