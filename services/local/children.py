@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import psutil
 
-from services.local.plan import ROOT, Service
+from services.local.plan import ROOT, Service, StackError
 
 LEASH = Path(__file__).with_name("leash.py")
 SHOWN_LINES = 15
@@ -63,6 +63,26 @@ class Child:
         """The end of its log."""
         text = self.log.read_text("utf-8", errors="replace")
         return "\n".join(text.splitlines()[-SHOWN_LINES:])
+
+
+def lock_state(state: Path) -> BinaryIO:
+    """Takes the state folder for this stack, until the result is closed or the process ends.
+
+    Raises:
+        StackError: another stack has it, or it cannot be written to.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        held = (state / "lock").open("wb")
+    except OSError as error:
+        raise StackError(f"The state folder {state} cannot be used: {error.strerror}.") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        hint = "Stop that one, or choose another folder with --state."
+        raise StackError(f"Another stack uses the folder {state}.", hint) from None
+    return held
 
 
 def _fresh(log: Path) -> BinaryIO:

@@ -65,6 +65,7 @@ class Plan:
     """The services in the order in which they start, and the folders they write to."""
 
     services: tuple[Service, ...]
+    state: Path
     logs: Path
     ledger: Path
     scaler_state: Path
@@ -116,6 +117,7 @@ def plan(environ: Mapping[str, str], state: Path, *, any_port: bool = False) -> 
         environment[f"PENNYWEIGHT_{name.upper()}_METRICS_LISTEN"] = metrics
     return Plan(
         services=tuple(Service(name, *listens[name], environment) for name in ADDRESSES),
+        state=state,
         logs=state / "logs",
         ledger=Path(environment["PENNYWEIGHT_ROUTER_LEDGER_FOLDER"]),
         scaler_state=Path(environment["PENNYWEIGHT_SCALER_STATE_FOLDER"]),

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
-from services.local.children import Child, end_replicas
+from services.local.children import Child, end_replicas, lock_state
 from services.local.plan import Plan, StackError, check_ports
 
 START_SECONDS = 120.0
@@ -65,15 +65,17 @@ class Stack:
         self._stop = stop
         self._say = say
         self._children: dict[str, Child] = {}
+        self._lock: BinaryIO | None = None
 
     async def __aenter__(self) -> Self:
         """Starts the services.
 
         Raises:
-            StackError: a port is in use.
+            StackError: a port or the state folder is in use.
         """
-        check_ports(self.plan.services)
+        self._lock = lock_state(self.plan.state)
         try:
+            check_ports(self.plan.services)
             for service in self.plan.services:
                 self._children[service.name] = await Child.start(service, self.plan.logs)
         except BaseException:
@@ -192,6 +194,8 @@ class Stack:
         if scaler is not None and scaler.code != 0:
             for replica in await asyncio.to_thread(end_replicas, self.plan.scaler_state):
                 self._say(f"killed replica {replica}, which the scaler left")
+        if self._lock is not None:
+            self._lock.close()
 
     async def _ended(self, child: Child) -> bool:
         """Whether it ends in time, and before the user forces it."""
