@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 
 import structlog
 import uvloop
 
-from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
+from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.config import ConfigError, die, from_environment
 from services.common.credentials import Keyring
 from services.common.server import Server, stop_on_signals
@@ -21,17 +22,23 @@ from services.scaler.servicer import ScalerServicer
 
 log = structlog.get_logger()
 
+SERVICE = "pennyweight.scaler.v1.ScalerService"
 
-async def serve(settings: ScalerSettings, environment: Mapping[str, str]) -> None:
-    """Runs the scaler until SIGTERM or SIGINT.
+
+async def serve(
+    settings: ScalerSettings,
+    environment: Mapping[str, str],
+    stop: asyncio.Event,
+    started: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Runs the scaler until `stop` is set; `started` hears the port.
+
+    Replicas inherit `environment`, without our own settings in it.
 
     Raises:
         ConfigError: something it was told cannot be used.
     """
-    stop = stop_on_signals()
     scaling = Scaling.load(settings.scaling_file)
-    keyring = Keyring.load(settings.keys_file)
-    tracing = Tracing("scaler", settings.otlp_endpoint)
     loads, metrics = Loads(), Metrics()
     target = ProcessTarget(
         settings.state_folder,
@@ -42,40 +49,44 @@ async def serve(settings: ScalerSettings, environment: Mapping[str, str]) -> Non
     )
     fleet = Fleet(scaling, target, loads, metrics)
     servicer = ScalerServicer(fleet, loads, metrics)
-    server = Server(settings, keyring, tracing)
-    server.add(
-        scaler_pb2_grpc.add_ScalerServiceServicer_to_server,
-        servicer,
-        scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"].full_name,
-    )
-    # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
-    await fleet.adopt()
-    metrics_server = serve_metrics(settings.metrics_listen, metrics.registry)
-    port = await server.start()
-    log.info("serving", port=port, metrics_port=metrics_server.server_port)
-    async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(fleet.run())
-        await stop.wait()
-        log.info("stopping", replicas="end" if settings.stop_replicas_on_exit else "stay")
-        await server.set_serving(serving=False)
-        if settings.stop_replicas_on_exit:
-            await fleet.end_all(settings.drain_seconds)
-        keeping.cancel()
-    fleet.close()
-    servicer.close()
-    await server.serve_until_stopped(stop)
-    await target.close()
-    metrics_server.shutdown()
-    metrics_server.server_close()
-    tracing.close()
+    tracing = Tracing("scaler", settings.otlp_endpoint)
+    server = Server(settings, Keyring.load(settings.keys_file), tracing)
+    server.add(add_ScalerServiceServicer_to_server, servicer, SERVICE)
+    async with AsyncExitStack() as opened:
+        opened.callback(tracing.close)
+        opened.push_async_callback(target.close)
+        port = server.bind()
+        # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
+        await fleet.adopt()
+        exporter = serve_metrics(settings.metrics_listen, metrics.registry)
+        opened.callback(exporter.server_close)
+        opened.callback(exporter.shutdown)
+        await server.start()
+        log.info("serving", port=port, metrics_port=exporter.server_port)
+        started(port)
+        async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(fleet.run())
+            await stop.wait()
+            log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)
+            await server.set_serving(serving=False)
+            if settings.stop_replicas_on_exit:
+                await fleet.end_all(settings.drain_seconds)
+            keeping.cancel()
+        fleet.close()
+        servicer.close()
+        await server.serve_until_stopped(stop)
+
+
+async def _main() -> None:
+    settings = from_environment(ScalerSettings, ENVIRONMENT_PREFIX, os.environ)
+    configure_logging("scaler", settings.log_level)
+    await serve(settings, os.environ, stop_on_signals())
 
 
 def main() -> None:
-    """Reads the environment and serves."""
+    """Runs the scaler until SIGTERM or SIGINT."""
     try:
-        settings = from_environment(ScalerSettings, ENVIRONMENT_PREFIX, os.environ)
-        configure_logging("scaler", settings.log_level)
-        uvloop.run(serve(settings, os.environ))
+        uvloop.run(_main())
     except ConfigError as error:
         die(error)
 

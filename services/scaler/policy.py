@@ -187,16 +187,13 @@ def trouble(
 ) -> str:
     """What keeps the pool from its size, in one sentence; empty: nothing."""
     for action in actions:
-        match action:
-            case Wait():
-                return f"{action.reason}{NEXT_TRY}{max(action.until - now, 0):.0f} s"
-            case Hold():
-                return action.reason
-    ready = sum(one.state is State.READY for one in replicas or ())
-    if ready >= goal.size:
-        return ""
-    again = [failures[one.slot] for one in replicas or () if one.slot in failures]
-    return "; ".join(f"{_failed(one)}; starting again" for one in again[:1])
+        if isinstance(action, Wait):
+            return f"{action.reason}{NEXT_TRY}{max(action.until - now, 0):.0f} s"
+    if sum(one.state is State.READY for one in replicas or ()) < goal.size:
+        for one in replicas or ():
+            if one.slot in failures:
+                return f"slot {one.slot}: {_failed(failures[one.slot])}; trying again"
+    return next((action.reason for action in actions if isinstance(action, Hold)), "")
 
 
 def after_failure(

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 CALL_SECONDS = 1.0
-_REQUESTS = "nv_trt_llm_request_metrics"
+_ENGINE = "nv_trt_llm_request_metrics"
+_QUEUE = "nv_inference_pending_request_count"
 
 
 class TritonClient:
@@ -47,19 +48,23 @@ class TritonClient:
         return bool(server.ready and model.ready)
 
     async def running_requests(self) -> int | None:
-        """The engine's own count of requests it has. None: it publishes none or is silent."""
+        """Requests in the engine and in the queue before it, by Triton's own count.
+
+        None: the engine publishes no count, or nobody answers.
+        """
         try:
             text = await asyncio.to_thread(self._read_metrics)
-        except (OSError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):
             return None
-        counts = [
-            int(sample.value)
-            for metric in text_string_to_metric_families(text)
-            if metric.name == _REQUESTS
-            for sample in metric.samples
-            if sample.labels.get("request_type") == "active"
-        ]
-        return sum(counts) if counts else None
+        engine: int | None = None
+        queued = 0
+        for metric in text_string_to_metric_families(text):
+            for sample in metric.samples:
+                if metric.name == _QUEUE:
+                    queued += int(sample.value)
+                elif metric.name == _ENGINE and sample.labels.get("request_type") == "active":
+                    engine = (engine or 0) + int(sample.value)
+        return None if engine is None else engine + queued
 
     async def close(self) -> None:
         """Closes the channel."""

@@ -228,7 +228,7 @@ def test_trouble_says_what_fails_and_when_it_is_tried_again():
     )
     assert trouble(goal, [], failures, actions, NOW).endswith("; quarantined; next try in 15 s")
     again = [replica(0, State.STARTING)]
-    assert trouble(goal, again, failures, (), NOW).endswith("is taken; starting again")
+    assert trouble(goal, again, failures, (), NOW).endswith("is taken; trying again")
     assert trouble(goal, [replica(0)], failures, (), NOW) == ""
 
 
