@@ -9,8 +9,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 IR = ("openvino_model.xml", "openvino_model.bin")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Files of other frameworks, each as large as the model.
@@ -42,6 +40,9 @@ def resolve(model: str, folder: Path, hub_cache: Path | None = None) -> Path:
 
 
 def _from_hub(name: str, cache: Path | None) -> Path:
+    # Here, because it takes longer to import than a small model to load.
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
     try:
         snapshot = Path(snapshot_download(name, cache_dir=cache, ignore_patterns=_NOT_NEEDED))
     except Exception as error:
