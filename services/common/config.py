@@ -112,6 +112,12 @@ def parse_document(text: str, kind: type[T], *, source: str) -> T:
         raise ConfigError(source, problems) from error
 
 
+def line_in(path: Path, place: tuple[int | str, ...]) -> int:
+    """Line of a key in a file that `load_document` took, for rules over several keys."""
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return _line_of(root, place)
+
+
 def die(error: ConfigError) -> None:
     """Prints what is wrong with the configuration and ends the process with status 2."""
     lines = "\n".join(f"  {problem}" for problem in error.problems)

@@ -1,13 +1,14 @@
 """The router's settings, and the policy files turned into the policies in force."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, ConfigError, load_document
+from services.common.config import STRICT, ConfigError, line_in, load_document
 from services.common.credentials import TenantName
 from services.common.server import ServerSettings
 from services.router.policy.routes import CachePolicy, Cancel, Policies, Price, Route, Tier
@@ -142,26 +143,9 @@ def load_policies(routes_file: Path, prices_file: Path) -> Policies:
     declared = load_document(routes_file, RoutesFile)
     prices = load_document(prices_file, PricesFile).tiers
     problems = [
-        f"tiers.{name}: has no price in {prices_file}"
-        for name in declared.tiers
-        if name not in prices
+        f"line {line_in(routes_file, place)}: {'.'.join(place)}: {rule}"
+        for place, rule in _dangling(declared, prices, prices_file)
     ]
-    for name, entry in declared.routes.items():
-        where = f"routes.{name}"
-        problems += [
-            f"{where}.ladder: no such tier, got {tier!r}"
-            for tier in entry.ladder
-            if tier not in declared.tiers
-        ]
-        if len(set(entry.ladder)) != len(entry.ladder):
-            problems.append(f"{where}.ladder: names a tier twice, got {list(entry.ladder)}")
-        if entry.fixed_tier not in entry.ladder:
-            problems.append(f"{where}.fixed_tier: not in the ladder, got {entry.fixed_tier!r}")
-        if entry.output_tokens.default > entry.output_tokens.most:
-            problems.append(
-                f"{where}.output_tokens.default: more than most "
-                f"({entry.output_tokens.most}), got {entry.output_tokens.default}"
-            )
     if problems:
         raise ConfigError(str(routes_file), problems)
     tiers = {
@@ -174,6 +158,30 @@ def load_policies(routes_file: Path, prices_file: Path) -> Policies:
         tiers=tiers,
         routes={name: _route(name, entry, tiers) for name, entry in declared.routes.items()},
     )
+
+
+def _dangling(
+    declared: RoutesFile, prices: dict[str, PriceEntry], prices_file: Path
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Place and rule of each value that does not fit another one."""
+    for name in declared.tiers:
+        if name not in prices:
+            yield ("tiers", name), f"has no price in {prices_file}"
+    for name, entry in declared.routes.items():
+        ladder = ("routes", name, "ladder")
+        for tier in entry.ladder:
+            if tier not in declared.tiers:
+                yield ladder, f"no such tier, got {tier!r}"
+        if len(set(entry.ladder)) != len(entry.ladder):
+            yield ladder, f"names a tier twice, got {list(entry.ladder)}"
+        if entry.fixed_tier not in entry.ladder:
+            yield ("routes", name, "fixed_tier"), f"not in the ladder, got {entry.fixed_tier!r}"
+        tokens = entry.output_tokens
+        if tokens.default > tokens.most:
+            yield (
+                ("routes", name, "output_tokens", "default"),
+                f"more than most ({tokens.most}), got {tokens.default}",
+            )
 
 
 def _tier(name: str, entry: TierEntry, price: PriceEntry, routes_file: Path) -> Tier:

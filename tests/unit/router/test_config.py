@@ -1,0 +1,180 @@
+"""Policy files are refused with file, line, key, rule and value, or taken whole."""
+
+from pathlib import Path
+
+import pytest
+
+from services.common.config import ConfigError
+from services.router.config import load_policies
+from services.router.policy.routes import CachePolicy, Cancel, Price
+
+ROUTES = """\
+tiers:
+  small:
+    model: small
+    precision: int8
+    tokenizer: models/small
+    max_sequence_tokens: 512
+  large:
+    model: large
+    precision: fp8
+    tokenizer: /models/large
+    max_sequence_tokens: 4096
+    cancel: drain
+    queue_size: 7
+routes:
+  chat:
+    ladder: [small, large]
+    fixed_tier: small
+    output_tokens: {default: 64, most: 256}
+    cache: {use: true, ttl_seconds: 60, wait_seconds: 1}
+  theirs:
+    ladder: [large]
+    fixed_tier: large
+    tenants: [acme]
+"""
+PRICES = """\
+tiers:
+  small: {prompt: 100000, output: 400000}
+  large: {prompt: 800000, output: 3200000}
+"""
+
+
+class Files:
+    def __init__(self, folder: Path) -> None:
+        (folder / "policies").mkdir()
+        self.routes, self.prices = folder / "policies/routes.yaml", folder / "policies/prices.yaml"
+
+    def load(self, routes: str = ROUTES, prices: str = PRICES):
+        self.routes.write_text(routes)
+        self.prices.write_text(prices)
+        return load_policies(self.routes, self.prices)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_files_become_policies(files: Files, tmp_path: Path) -> None:
+    loaded = files.load()
+    small, large = loaded.tiers["small"], loaded.tiers["large"]
+    assert small.tokenizer == str(tmp_path / "models/small")  # beside policies/, wherever we run
+    assert large.tokenizer == "/models/large"
+    assert (small.cancel, large.cancel) == (Cancel.ABORT, Cancel.DRAIN)
+    assert (small.price, large.queue_size) == (Price(100_000, 400_000), 7)
+    chat, theirs = loaded.routes["chat"], loaded.routes["theirs"]
+    assert chat.ladder == (small, large)
+    assert chat.fixed_tier is small
+    assert chat.cache == CachePolicy(use=True, ttl_seconds=60, wait_seconds=1)
+    assert not theirs.cache.use
+    assert theirs.tenants == {"acme"}
+
+
+def test_equal_files_are_equal_versions_and_others_are_not(files: Files) -> None:
+    version = files.load().version
+    assert files.load().version == version
+    assert files.load(prices=PRICES.replace("100000", "100001")).version != version
+    assert files.load(routes=ROUTES + "# a remark\n").version != version
+
+
+def test_the_policies_of_the_tree_are_good() -> None:
+    folder = Path(__file__).parents[3] / "policies"
+    loaded = load_policies(folder / "routes.yaml", folder / "prices.yaml")
+    assert loaded.routes
+    for tier in loaded.tiers.values():
+        assert Path(tier.tokenizer).is_relative_to(folder.parent)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "fixed_tier: small",
+            "fixed_tier: tiny",
+            ["line 17: ", "routes.chat.fixed_tier: ", "not in the ladder", "'tiny'"],
+        ),
+        (
+            "ladder: [small, large]",
+            "ladder: [small, huge]",
+            ["line 16: ", "routes.chat.ladder: ", "no such tier", "'huge'"],
+        ),
+        (
+            "ladder: [small, large]",
+            "ladder: [small, small]",
+            ["line 16: ", "routes.chat.ladder: ", "a tier twice", "['small', 'small']"],
+        ),
+        (
+            "default: 64",
+            "default: 257",
+            ["line 18: ", "routes.chat.output_tokens.default: ", "more than most (256)", "257"],
+        ),
+        ("ladder: [large]", "ladder: []", ["line 21: ", "routes.theirs.ladder: ", "got []"]),
+        ("queue_size: 7", "queue: 7", ["line 13: ", "tiers.large.queue: ", "nexpected", "got 7"]),
+        (
+            "    tenants: [acme]",
+            "    tenants: acme",
+            ["line 23: ", "routes.theirs.tenants", "valid tuple", "'acme'"],
+        ),
+        ("tenants: [acme]", "tenants: [ACME]", ["line 23: ", "theirs.tenants.0", "'ACME'"]),
+        (
+            "max_sequence_tokens: 512",
+            "max_sequence_tokens: many",
+            ["line 6: ", "tiers.small.max_sequence_tokens: ", "integer", "'many'"],
+        ),
+        (
+            "max_sequence_tokens: 512",
+            "max_sequence_tokens: 0",
+            ["line 6: ", "tiers.small.max_sequence_tokens: ", "greater than or equal to 1"],
+        ),
+        ("cancel: drain", "cancel: crash", ["line 12: ", "tiers.large.cancel: ", "'crash'"]),
+        ("ttl_seconds: 60", "ttl_seconds: -1", ["line 19: ", "routes.chat.cache.ttl_seconds: "]),
+        ("ttl_seconds: 60", "ttl_seconds: .nan", ["line 19: ", "routes.chat.cache.ttl_seconds: "]),
+        ("use: true", "use: perhaps", ["line 19: ", "routes.chat.cache.use: ", "'perhaps'"]),
+        ("    precision: fp8\n", "", ["line 7: ", "tiers.large.precision: ", "equired"]),
+        ("  small:\n", "  Small Tier:\n", ["line 2: ", "Small Tier"]),
+        ("  theirs:", "  chat:", ["line 20: ", "chat: appears twice"]),
+    ],
+)
+def test_a_wrong_route_file_is_refused(files: Files, old: str, new: str, said: list[str]) -> None:
+    assert old in ROUTES
+    with pytest.raises(ConfigError) as caught:
+        files.load(routes=ROUTES.replace(old, new, 1))
+    assert caught.value.source == str(files.routes)
+    (problem,) = caught.value.problems
+    for part in said:
+        assert part in problem
+
+
+def test_a_tier_without_a_price_is_refused(files: Files) -> None:
+    with pytest.raises(ConfigError) as caught:
+        files.load(prices="tiers:\n  small: {prompt: 1, output: 1}\n")
+    assert caught.value.problems == [f"line 7: tiers.large: has no price in {files.prices}"]
+
+
+@pytest.mark.parametrize(
+    ("prices", "said"),
+    [
+        ("tiers:\n  small: {prompt: -1, output: 1}\n", "line 2: tiers.small.prompt: "),
+        ("tiers:\n  small: {prompt: 1.5, output: 1}\n", "line 2: tiers.small.prompt: "),
+        ("tiers:\n  small: {prompt: 1}\n", "line 2: tiers.small.output: "),
+        ("tiers: {}\ncurrency: euro\n", "line 2: currency: "),
+    ],
+)
+def test_a_wrong_price_file_is_refused(files: Files, prices: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        files.load(prices=prices)
+    assert caught.value.source == str(files.prices)
+    assert any(problem.startswith(said) for problem in caught.value.problems)
+
+
+def test_all_that_is_wrong_is_said_at_once(files: Files) -> None:
+    wrong = ROUTES.replace("fixed_tier: small", "fixed_tier: tiny").replace("[large]", "[huge]")
+    with pytest.raises(ConfigError) as caught:
+        files.load(routes=wrong)
+    assert len(caught.value.problems) == 3
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml.*cannot be read"):
+        load_policies(tmp_path / "absent.yaml", tmp_path / "prices.yaml")
