@@ -1,11 +1,13 @@
 """A real redis-server on a free port, for tests: nothing persisted, killed at the end."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -46,7 +48,21 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
-    def __enter__(self) -> "RedisServer":
+    def pause(self) -> None:
+        """Stops it without ending it: connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        self._signal(signal.SIGCONT)
+
+    def flush(self) -> None:
+        """Forgets everything."""
+        with self._connection() as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            connection.recv(16)
+
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -54,9 +70,16 @@ class RedisServer:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def _connection(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=1)
+
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            with self._connection() as connection:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(16).startswith(b"+PONG")
         except OSError:

@@ -161,4 +161,7 @@ class RedisLink:
         now = time.monotonic()
         if now >= self._quiet_until:
             self._quiet_until = now + LOG_EVERY_SECONDS
-            log.warning("redis failed; answering as if nothing were stored", error=f"{type(error).__name__}: {error}")
+            log.warning(
+                "redis failed; answering as if nothing were stored",
+                error=f"{type(error).__name__}: {error}",
+            )

@@ -66,15 +66,13 @@ class RedisStore:
         link: RedisLink,
         hash_key: bytes,
         clock: Clock,
-        tasks: asyncio.TaskGroup,
         *,
         lease_seconds: float,
         max_waiters: int,
     ) -> None:
-        """`hash_key` seals the records; followers run in `tasks`."""
+        """`hash_key` seals the records."""
         self._link = link
         self._hash_key = hash_key
-        self._tasks = tasks
         self._lease_seconds = lease_seconds
         self._lease_ms = max(1, round(lease_seconds * 1000))
         self._waiting = WaitingRoom(clock, max_waiters)
@@ -124,26 +122,46 @@ class RedisStore:
             up=self._link.up,
         )
 
-    def heard(self, message: bytes) -> None:
-        """Something has happened to a key that was waited for."""
-        if len(message) == PARTITION_BYTES + DIGEST_BYTES:
-            key = Key(message[:PARTITION_BYTES], message[PARTITION_BYTES:])
-            if (wake := self._followed.get(key)) is not None:
-                wake.set()
+    def begin(self) -> None:
+        """Begins to listen."""
+        self._run(self._link.tend(CHANNEL, self._heard, self.resumed))
+
+    async def close(self) -> None:
+        """Ends everything that runs; whoever waits goes without an answer."""
+        self.dismiss_waiters()
+        self._link.up = False
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     def resumed(self) -> None:
         """Something may have happened to any key."""
         for wake in self._followed.values():
             wake.set()
 
+    def _heard(self, message: bytes) -> None:
+        """Something has happened to a key that was waited for."""
+        if len(message) == PARTITION_BYTES + DIGEST_BYTES:
+            key = Key(message[:PARTITION_BYTES], message[PARTITION_BYTES:])
+            if (wake := self._followed.get(key)) is not None:
+                wake.set()
+
     def _soon(self, failed: T, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Soon[T]:
         if not self._link.up:
             return failed
-        # Not in the task group: whoever asked owns it, sees its errors and may cancel it.
-        task = asyncio.ensure_future(self._unless_failed(failed, work(*args)))
+        return self._run(self._unless_failed(failed, work(*args)))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        task = asyncio.create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: Future[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("unexpected error", method="redis", exc_info=error)
 
     async def _unless_failed(self, failed: T, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -221,7 +239,7 @@ class RedisStore:
         wake = self._followed.get(key)
         if wake is None:
             wake = self._followed[key] = asyncio.Event()
-            self._tasks.create_task(self._ask_for_waiters(key, wake))
+            self._run(self._ask_for_waiters(key, wake))
         wake.set()
 
     async def _ask_for_waiters(self, key: Key, wake: asyncio.Event) -> None:
@@ -254,18 +272,14 @@ async def open_redis(
     link: RedisLink, hash_key: bytes, clock: Clock, *, lease_seconds: float, max_waiters: int
 ) -> AsyncIterator[RedisStore]:
     """The store over a link, which it tends and closes. Redis need not be there yet."""
-    async with asyncio.TaskGroup() as tasks:
-        store = RedisStore(
-            link, hash_key, clock, tasks, lease_seconds=lease_seconds, max_waiters=max_waiters
-        )
-        tending = tasks.create_task(link.tend(CHANNEL, store.heard, store.resumed))
-        await link.tried.wait()
-        try:
-            yield store
-        finally:
-            store.dismiss_waiters()
-            tending.cancel()
-    await link.close()
+    store = RedisStore(link, hash_key, clock, lease_seconds=lease_seconds, max_waiters=max_waiters)
+    store.begin()
+    await link.tried.wait()
+    try:
+        yield store
+    finally:
+        await store.close()
+        await link.close()
 
 
 def _keys(key: Key) -> tuple[str, str, str, str]:

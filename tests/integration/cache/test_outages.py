@@ -1,0 +1,234 @@
+"""Redis slow, gone, back, wrong, or shared: callers never see an error."""
+
+import asyncio
+import time
+
+import pytest
+from redis.asyncio import Redis
+from redis.crc import key_slot
+
+from services.cache import policy
+from services.cache.__main__ import open_store
+from services.cache.config import CacheSettings
+from tests.integration.cache.harness import (
+    HASH_KEY,
+    Cache,
+    Exchange,
+    cache_over,
+    until,
+)
+from tests.integration.cache.messages import abandon, lookup, store
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def own_redis():
+    with RedisServer() as server:
+        yield server
+
+
+def settings(server, **changes):
+    return CacheSettings(store=server.url, **({"redis_timeout_seconds": 0.5} | changes))
+
+
+def over(server, **changes):
+    return open_store(settings(server, **changes), HASH_KEY)
+
+
+async def redis_up(cache: Cache) -> None:
+    await until(lambda: cache.metric("store_up") == 1)
+
+
+async def test_a_crash_is_a_miss_and_coming_back_is_noticed(own_redis):
+    async with over(own_redis) as kept, cache_over(kept) as cache:
+        exchange = Exchange(cache)
+        await cache.store(store())
+        assert (await exchange.run(lookup=lookup())).lookup.HasField("hit")
+        lease = (await exchange.run(lookup=lookup("other"))).lookup.miss.lease
+        own_redis.kill()
+        for _ in range(20):
+            miss = (await exchange.run(lookup=lookup())).lookup.miss
+            assert not miss.lease
+            assert not (await cache.lookup(lookup())).miss.lease
+        assert not (await exchange.run(store=store(lease))).store.stored
+        assert not (await exchange.run(abandon=abandon(lease))).abandon.awaited
+        assert (await cache.stats()).store_errors == 42
+        assert cache.metric("store_up") == 0
+        own_redis.start()
+        await redis_up(cache)
+        lease = (await exchange.run(lookup=lookup())).lookup.miss.lease
+        assert (await exchange.run(store=store(lease))).store.stored
+        assert (await cache.lookup(lookup())).HasField("hit")
+        await exchange.close()
+
+
+async def test_who_waits_when_redis_goes_is_not_kept_waiting(own_redis):
+    async with over(own_redis) as kept, cache_over(kept) as cache:
+        await cache.lookup(lookup())
+        waiting = asyncio.create_task(cache.lookup(lookup(wait=30)))
+        await until(lambda: cache.waiters == 1)
+        own_redis.kill()
+        found = await asyncio.wait_for(waiting, 5)
+        assert not found.miss.lease
+        assert cache.metric("lookups_total", result="failed") == 1
+
+
+async def test_a_redis_that_hangs_costs_its_timeout_and_then_nothing(own_redis):
+    async with over(own_redis, redis_timeout_seconds=0.05) as kept, cache_over(kept) as cache:
+        await cache.store(store())
+        own_redis.pause()
+        try:
+            began = time.monotonic()
+            misses = await asyncio.gather(*[cache.lookup(lookup()) for _ in range(50)])
+            assert not any(found.miss.lease or found.HasField("hit") for found in misses)
+            assert time.monotonic() - began < 1  # not fifty timeouts
+            await until(lambda: cache.metric("store_up") == 0)
+            began = time.monotonic()
+            await cache.lookup(lookup())
+            assert time.monotonic() - began < 0.04
+        finally:
+            own_redis.resume()
+        await redis_up(cache)
+        await until_served(cache)
+
+
+async def until_served(cache: Cache) -> None:
+    async with asyncio.timeout(5):
+        while not (await cache.lookup(lookup())).HasField("hit"):
+            await asyncio.sleep(0.01)
+
+
+async def test_it_starts_without_redis(own_redis):
+    own_redis.kill()
+    async with over(own_redis) as kept, cache_over(kept) as cache:
+        assert not (await cache.lookup(lookup())).miss.lease
+        own_redis.start()
+        await redis_up(cache)
+        assert (await cache.lookup(lookup())).miss.lease
+
+
+async def test_a_redis_without_room_is_a_miss(own_redis):
+    async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
+        await cache.store(store())
+        await redis.config_set("maxmemory", 1)
+        assert (await cache.lookup(lookup())).HasField("hit")
+        assert not (await cache.lookup(lookup("other"))).miss.lease
+        assert not await cache.store(store(text="other"))
+        assert cache.metric("store_up") == 1
+        await redis.config_set("maxmemory", 0)
+        assert (await cache.lookup(lookup("other"))).miss.lease
+
+
+def client(server: RedisServer) -> Redis:
+    return Redis.from_url(server.url)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda value: b"",
+        lambda value: b"rubbish",
+        lambda value: value[:-1],
+        lambda value: value[:30] + bytes([value[30] ^ 1]) + value[31:],
+    ],
+    ids=["empty", "rubbish", "cut", "flipped"],
+)
+async def test_a_damaged_entry_is_a_miss(own_redis, damage):
+    async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
+        await cache.store(store())
+        (name,) = [name async for name in redis.scan_iter("pw:*:entry")]
+        await redis.set(name, damage(await redis.get(name)))
+        assert (await cache.lookup(lookup(lease=False))).HasField("miss")
+        lease = (await cache.lookup(lookup())).miss.lease
+        assert await cache.store(store(lease))
+        assert (await cache.lookup(lookup())).HasField("hit")
+
+
+async def test_a_value_of_another_type_is_a_miss(own_redis):
+    async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
+        await cache.store(store())
+        (name,) = [name async for name in redis.scan_iter("pw:*:entry")]
+        await redis.delete(name)
+        await redis.rpush(name, "a list")
+        assert (await cache.lookup(lookup())).HasField("miss")
+
+
+async def test_an_entry_copied_to_another_tenant_does_not_serve(own_redis):
+    async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
+        await cache.store(store(), tenant="rival")
+        (stolen,) = [name async for name in redis.scan_iter("pw:*:entry")]
+        await cache.store(store())
+        (own,) = [name async for name in redis.scan_iter("pw:*:entry") if name != stolen]
+        await redis.copy(stolen, own, replace=True)
+        assert (await cache.lookup(lookup())).HasField("miss")
+        assert cache.metric("damaged_total") == 1
+
+
+async def test_what_redis_holds_tells_no_prompt_and_lies_in_one_slot(own_redis):
+    async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
+        await cache.store(store((await cache.lookup(lookup("a secret question"))).miss.lease))
+        await cache.lookup(lookup("another secret question"))
+        names = [name async for name in redis.scan_iter("*")]
+        assert len(names) == 3
+        assert not any(b"secret" in name or b"acme" in name for name in names)
+        tags = {name.split(b"{")[1].split(b"}")[0] for name in names}
+        assert len({key_slot(name) for name in names}) == len(tags) == 2
+        assert all([await redis.pttl(name) > 0 for name in names])
+
+
+async def test_two_caches_share_a_lease(own_redis):
+    async with (
+        over(own_redis) as first_store,
+        over(own_redis) as second_store,
+        cache_over(first_store) as first,
+        cache_over(second_store) as second,
+    ):
+        lease = (await first.lookup(lookup())).miss.lease
+        assert not (await second.lookup(lookup())).miss.lease
+        waiting = [asyncio.create_task(one.lookup(lookup(wait=10))) for one in (first, second)]
+        await until(lambda: first.waiters == second.waiters == 1)
+        await asyncio.sleep(0.05)
+        assert await second.abandon(abandon(lease, unless_awaited=True))
+        await second.abandon(abandon(lease))
+        finished, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        (found,) = finished
+        (other,) = others
+        assert not other.done()
+        assert await first.store(store(found.result().miss.lease))
+        assert (await other).hit.shared
+
+
+async def test_a_lease_ends_by_itself_for_a_cache_that_never_saw_it(own_redis):
+    short = {"lease_seconds": 0.2}
+    async with (
+        over(own_redis, **short) as first_store,
+        over(own_redis, **short) as second_store,
+        cache_over(first_store) as first,
+        cache_over(second_store) as second,
+    ):
+        lease = (await first.lookup(lookup())).miss.lease
+        miss = (await second.lookup(lookup(wait=10))).miss
+        assert miss.lease
+        assert (await second.stats()).leases_expired == 1
+        assert not await first.store(store(lease))
+
+
+async def test_a_wake_that_was_not_heard_is_made_up_for(own_redis):
+    async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
+        await cache.lookup(lookup())
+        waiting = asyncio.create_task(cache.lookup(lookup(wait=10)))
+        await until(lambda: cache.waiters == 1)
+        await asyncio.sleep(0.05)
+        (name,) = [name async for name in redis.scan_iter("pw:*:lease")]
+        await redis.delete(name)
+        assert (await waiting).miss.lease
+
+
+async def test_caches_with_different_hash_keys_do_not_meet(own_redis):
+    async with over(own_redis) as kept, cache_over(kept) as cache:
+        await cache.store(store())
+    key = policy.key_of(HASH_KEY, "t", "r", policy.Request([]))
+    other = policy.key_of(b"another key of 16", "t", "r", policy.Request([]))
+    assert key != other

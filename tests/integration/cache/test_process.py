@@ -1,0 +1,73 @@
+"""The cache as processes of its own, over one Redis."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from pennyweight.cache.v1.cache_pb2_grpc import CacheServiceStub
+from tests.integration.cache.harness import METADATA
+from tests.integration.cache.messages import lookup, store
+
+
+@asynccontextmanager
+async def process(**settings):
+    chosen = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0"} | settings
+    environ = {f"PENNYWEIGHT_CACHE_{name.upper()}": value for name, value in chosen.items()}
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cache"),
+        env=os.environ | environ,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.communicate()
+
+
+async def port_of(running) -> int:
+    async with asyncio.timeout(20):
+        async for line in running.stderr:
+            if b'"event": "serving"' in line:
+                return int(line.split(b'"port": ')[1].split(b",")[0])
+    raise AssertionError("the cache does not start")
+
+
+@pytest.mark.redis
+async def test_two_processes_share_a_lease_and_stop_when_told(redis_server):
+    redis_server.flush()
+    slow = {"store": redis_server.url, "redis_timeout_seconds": "2"}
+    async with process(**slow) as first, process(**slow) as second:
+        ports = [await port_of(first), await port_of(second)]
+        async with (
+            grpc.aio.insecure_channel(f"127.0.0.1:{ports[0]}") as one,
+            grpc.aio.insecure_channel(f"127.0.0.1:{ports[1]}") as other,
+        ):
+            lookups = [CacheServiceStub(channel).Lookup for channel in (one, other)]
+            lease = (await lookups[0](lookup(), metadata=METADATA)).miss.lease
+            waiting = asyncio.create_task(lookups[1](lookup(wait=10), metadata=METADATA).code())
+            found = lookups[1](lookup(wait=10), metadata=METADATA)
+            await asyncio.sleep(0.1)
+            await CacheServiceStub(one).Store(store(lease), metadata=METADATA)
+            assert (await found).hit.shared
+            assert await waiting is grpc.StatusCode.OK
+            stream = CacheServiceStub(other).Exchange(metadata=METADATA)
+            await stream.wait_for_connection()
+            for running in (first, second):
+                running.send_signal(signal.SIGTERM)
+            assert await stream.read() is grpc.aio.EOF  # not held for the whole drain
+            assert [await running.wait() for running in (first, second)] == [0, 0]
+
+
+async def test_bad_settings_stop_the_start():
+    async with process(store="postgres://x", lease_secs="3") as running:
+        _, errors = await running.communicate()
+        assert running.returncode == 2
+        assert b"LEASE_SECS: no such setting" in errors
+        assert b"must be memory, redis://host:port" in errors
