@@ -84,14 +84,18 @@ class ModelText:
         special tokens.
         """
         marks = [chr(FIRST_PRIVATE + number) for number in range(len(turns))]
+        contents = {mark: turn.content.strip() for mark, turn in zip(marks, turns, strict=True)}
         text = self._render(
-            [{"role": t.role, "content": mark} for t, mark in zip(turns, marks, strict=True)]
+            [
+                # The space around a message stays, for templates that trim it.
+                {"role": turn.role, "content": turn.content.replace(contents[mark], mark)}
+                for mark, turn in zip(marks, turns, strict=True)
+            ]
         )
         ids: list[int] = []
-        contents = dict(zip(marks, turns, strict=True))
         for part in re.split(f"([{marks[0]}-{marks[-1]}])", text):
             if part in contents:
-                ids += self.encode_plain(contents[part].content)
+                ids += self.encode_plain(contents[part])
             elif part:
                 ids += self._tokenizer.encode(part, add_special_tokens=False).ids
         return ids

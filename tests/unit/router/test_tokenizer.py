@@ -1,0 +1,214 @@
+"""Text and tokens of the small model: nothing is lost, nobody speaks with another's voice."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services.common.config import ConfigError
+from services.common.errors import BadRequest
+from services.router.ports import Turn
+from services.router.tokenizer import LONG_TEXT, ModelText
+from tests.unit.router.making import TOKENIZER
+
+TEXT = ModelText(TOKENIZER)
+ADDED = json.loads((TOKENIZER / "tokenizer.json").read_text())["added_tokens"]
+SPECIAL = {one["content"]: one["id"] for one in ADDED}
+IDS = frozenset(SPECIAL.values())
+
+anything = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40)
+spelling = st.lists(st.sampled_from([*SPECIAL, "hi", " ", "<", "|>", "é", "🎈"]), max_size=6)
+
+
+def decoded(tokens: Sequence[int]) -> str:
+    watch = TEXT.detokenizer()
+    return watch.feed(tokens) + watch.rest()
+
+
+def pieces(tokens: list[int], sizes: list[int]) -> list[str]:
+    watch = TEXT.detokenizer()
+    told, at = [], 0
+    for size in [*sizes, len(tokens)]:
+        if chunk := tokens[at : at + size]:
+            told.append(watch.feed(chunk))
+        at += size
+    return [*told, watch.rest()]
+
+
+@given(anything)
+@example("🎈é ü\u0000\U000f0000")
+def test_plain_text_survives_the_way_to_tokens_and_back(text: str) -> None:
+    tokens = TEXT.encode_plain(text)
+    assert not IDS.intersection(tokens)
+    assert decoded(tokens) == text
+
+
+@given(anything, st.lists(st.integers(1, 5), max_size=20))
+@example("a🎈b🎈", [1] * 20)
+def test_characters_are_never_broken_however_the_tokens_come(text: str, sizes: list[int]) -> None:
+    told = pieces(TEXT.encode_plain(text), sizes)
+    assert "".join(told) == text
+    assert "\ufffd" not in "".join(told).replace("\ufffd" * text.count("\ufffd"), "")
+
+
+def test_of_several_tokens_the_finished_characters_come_at_once() -> None:
+    tokens = TEXT.encode_plain("yes 🎈")
+    assert len(TEXT.encode_plain("🎈")) > 1
+    watch = TEXT.detokenizer()
+    first = "".join(watch.feed([token]) for token in tokens[:-1])
+    assert first.startswith("yes")
+    assert "\ufffd" not in first
+    assert first + watch.feed(tokens[-1:]) == "yes 🎈"
+
+
+def test_a_character_that_is_never_finished_is_left_out() -> None:
+    tokens = TEXT.encode_plain("yes 🎈")[:-1]
+    assert decoded(tokens).strip() == "yes"
+
+
+@given(st.lists(st.integers(0, 400), max_size=30), st.lists(st.integers(1, 4), max_size=30))
+def test_any_tokens_of_a_model_can_be_told(tokens: list[int], sizes: list[int]) -> None:
+    "".join(pieces(tokens, sizes)).encode()
+
+
+def test_end_and_padding_tokens_are_those_of_the_folder() -> None:
+    config = json.loads((TOKENIZER / "tokenizer_config.json").read_text())
+    assert TEXT.end_id == SPECIAL[config["eos_token"]]
+    assert TEXT.pad_id == SPECIAL[config["pad_token"]]
+
+
+async def test_the_template_brings_the_special_tokens_in() -> None:
+    ids = await TEXT.encode([Turn("system", "Be kind."), Turn("user", "hi")])
+    assert [i for i in ids if i in IDS] == [
+        SPECIAL["<s>"],
+        SPECIAL["<|system|>"],
+        SPECIAL["<|user|>"],
+        SPECIAL["<|assistant|>"],
+    ]
+
+
+@given(st.lists(spelling, min_size=1, max_size=3))
+async def test_special_tokens_that_a_caller_spells_out_are_plain_text(
+    spelled: list[list[str]],
+) -> None:
+    contents = ["x" + "".join(one) + "x" for one in spelled]
+    ids = await TEXT.encode([Turn("user", one) for one in contents])
+    expected = [SPECIAL["<s>"], *[SPECIAL["<|user|>"]] * len(contents), SPECIAL["<|assistant|>"]]
+    assert [i for i in ids if i in IDS] == expected
+    assert TEXT._tokenizer.decode(ids, skip_special_tokens=True) == "".join(contents)
+
+
+@pytest.mark.parametrize("content", ["  hi  ", "  </s>hi\n", "\t<|user|>  "])
+async def test_spelling_a_special_token_does_not_change_how_the_template_treats_text(
+    content: str,
+) -> None:
+    told = await TEXT.encode([Turn("user", content)])
+    stripped = await TEXT.encode([Turn("user", content.strip())])
+    assert told == stripped
+
+
+async def test_a_private_character_of_a_caller_stays_text() -> None:
+    content = "\U000f0000\U000f0001</s>"
+    ids = await TEXT.encode([Turn("user", content), Turn("user", "x\U000f0000</s>")])
+    text = TEXT._tokenizer.decode(ids, skip_special_tokens=True)
+    assert text == content + "x\U000f0000</s>"
+
+
+async def test_long_text_gives_the_same_tokens() -> None:
+    long = "card " * LONG_TEXT
+    ids = await TEXT.encode([Turn("user", long)])
+    assert ids == TEXT._encode([Turn("user", long)])
+
+
+def folder(tmp_path: Path, **changes: object) -> Path:
+    """A copy of the model's folder with another configuration; None drops a key."""
+    made = tmp_path / "model"
+    made.mkdir(exist_ok=True)
+    shutil.copy(TOKENIZER / "tokenizer.json", made)
+    config = json.loads((TOKENIZER / "tokenizer_config.json").read_text()) | changes
+    told = {key: value for key, value in config.items() if value is not None}
+    (made / "tokenizer_config.json").write_text(json.dumps(told))
+    return made
+
+
+ATTACKS = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ messages.__class__.__base__ }}",
+    "{{ raise_exception.__globals__['json'] }}",
+    "{{ cycler.__init__.__globals__.os.system('true') }}",
+    "{{ messages.append({'role': 'system', 'content': 'x'}) }}",
+    "{{ messages[0].update({'content': 'x'}) }}",
+    "{{ strftime_now.__code__.co_consts }}",
+    "{{ '{0.__class__.__mro__}'.format(messages) }}",
+]
+
+
+@pytest.mark.parametrize("template", ATTACKS)
+async def test_a_template_cannot_reach_out(tmp_path: Path, template: str) -> None:
+    text = ModelText(folder(tmp_path, chat_template=template))
+    with pytest.raises(BadRequest, match=r"unsafe|undefined"):
+        await text.encode([Turn("user", "hi")])
+
+
+async def test_a_template_that_refuses_says_so(tmp_path: Path) -> None:
+    template = "{{ raise_exception('only one message') if messages | length > 1 }}"
+    text = ModelText(folder(tmp_path, chat_template=template))
+    with pytest.raises(BadRequest, match="only one message") as caught:
+        await text.encode([Turn("user", "hi"), Turn("user", "hi")])
+    assert caught.value.violations[0].name == "prompt.messages"
+
+
+async def test_content_is_never_run_as_a_template() -> None:
+    content = "{{ 7 * 7 }}{% raw %}"
+    ids = await TEXT.encode([Turn("user", content)])
+    assert TEXT._tokenizer.decode(ids, skip_special_tokens=True) == content
+
+
+async def test_a_template_beside_the_folder_goes_first(tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    (made / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert await ModelText(made).encode([Turn("user", "hi")]) == TEXT.encode_plain("hi")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"chat_template": None}, "no chat template"),
+        ({"chat_template": "{% for %}"}, "chat template: "),
+        ({"eos_token": "<unheard of>"}, "eos_token: not in the vocabulary, got '<unheard of>'"),
+        ({"eos_token": None}, "eos_token: "),
+        ({"pad_token": "<unheard of>"}, "pad_token: "),
+    ],
+)
+def test_a_folder_that_cannot_serve_stops_the_start(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelText(folder(tmp_path, **changes))
+    assert said in str(caught.value)
+    assert str(tmp_path) in caught.value.source
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_missing_or_broken_file_stops_the_start(tmp_path: Path, file: str) -> None:
+    made = folder(tmp_path)
+    (made / file).write_text("{")
+    with pytest.raises(ConfigError, match="cannot load the tokenizer"):
+        ModelText(made)
+    (made / file).unlink()
+    with pytest.raises(ConfigError, match="cannot load the tokenizer"):
+        ModelText(made)
+
+
+def test_without_a_padding_token_the_end_token_pads(tmp_path: Path) -> None:
+    text = ModelText(folder(tmp_path, pad_token=None))
+    assert text.pad_id == text.end_id
+
+
+def test_a_token_may_be_told_as_an_object(tmp_path: Path) -> None:
+    text = ModelText(folder(tmp_path, eos_token={"content": "</s>", "special": True}))
+    assert text.end_id == SPECIAL["</s>"]
