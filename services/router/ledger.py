@@ -64,6 +64,10 @@ class FileLedger:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closed.wait(), COMMIT_SECONDS)
             await self._flush()
+        await self._flush()  # what came while the last one was being written
+        if self._records:
+            self._metrics.ledger_lost.inc(len(self._records))
+            log.error("the ledger ends with records unwritten", lost=len(self._records))
 
     async def _flush(self) -> None:
         """Writes what has gathered; it stays gathered if the disk refuses it."""

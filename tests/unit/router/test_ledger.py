@@ -1,0 +1,226 @@
+"""Records reach the disk whole and together; a disk that refuses loses nothing it need not."""
+
+import asyncio
+import json
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.common.config import ConfigError
+from services.router import ledger as module
+from services.router.ledger import FileLedger
+from services.router.metrics import Metrics
+
+
+class Book:
+    """A ledger in a folder, with its metrics."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.registry = CollectorRegistry()
+        self.ledger = FileLedger(folder, "router-1", Metrics(self.registry))
+
+    def count(self, name: str) -> float:
+        value = self.registry.get_sample_value(f"pennyweight_router_ledger_{name}_total")
+        assert value is not None
+        return value
+
+    def lines(self) -> list[dict]:
+        return [
+            json.loads(line)
+            for file in sorted(self.folder.glob("*.jsonl"))
+            for line in file.read_text().splitlines()
+        ]
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(tmp_path / "state/ledger")
+
+
+@asynccontextmanager
+async def running(book: Book) -> AsyncIterator[None]:
+    task = asyncio.create_task(book.ledger.run())
+    try:
+        yield
+    finally:
+        book.ledger.close()
+        await asyncio.wait_for(task, 10)
+
+
+async def test_records_are_on_the_disk_when_the_ledger_has_closed(book: Book) -> None:
+    records = [{"request_id": str(n), "micro_usd": n, "label": 'é\n"'} for n in range(100)]
+    async with running(book):
+        for record in records:
+            book.ledger.add(record)
+    assert book.lines() == records
+    assert (book.count("records"), book.count("lost")) == (100, 0)
+
+
+async def test_records_are_written_without_waiting_for_the_end(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.01)
+    async with running(book), asyncio.timeout(10):
+        book.ledger.add({"n": 1})
+        while not book.lines():
+            await asyncio.sleep(0.005)
+        book.ledger.add({"n": 2})
+    assert book.lines() == [{"n": 1}, {"n": 2}]
+
+
+async def test_a_batch_is_one_write_and_one_fsync(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(module.os, "fsync", synced.append)
+    for number in range(50):
+        book.ledger.add({"n": number})
+    await book.ledger._flush()
+    await book.ledger._flush()
+    assert len(synced) == 1
+    assert len(book.lines()) == 50
+
+
+def test_duckdb_reads_what_is_written(book: Book) -> None:
+    async def write() -> None:
+        for number in range(3):
+            book.ledger.add(
+                {
+                    "route": "chat",
+                    "micro_usd": number,
+                    "first_text_ms": None if number else 1.5,
+                    "attributes": {"team": "x"} if number else {},
+                }
+            )
+        await book.ledger._flush()
+
+    asyncio.run(write())
+    with duckdb.connect() as database:
+        rows = database.execute(
+            "SELECT route, sum(micro_usd), max(first_text_ms)"
+            " FROM read_json_auto(?) GROUP BY route",
+            [str(book.folder / "*.jsonl")],
+        ).fetchall()
+    assert rows == [("chat", 3, 1.5)]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writes beyond `size` fail, as on a full disk, and may be cut short before."""
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_full_disk_tears_no_line_and_loses_nothing(book: Book) -> None:
+    book.ledger.add({"n": 0})
+    await book.ledger._flush()
+    for number in range(1, 100):
+        book.ledger.add({"n": number, "text": "x" * 100})
+    with largest_file(2000):
+        await book.ledger._flush()
+        assert book.lines() == [{"n": 0}]
+        assert book.count("records") == 1
+        book.ledger.add({"n": 100})
+        await book.ledger._flush()
+    await book.ledger._flush()
+    assert [line["n"] for line in book.lines()] == list(range(101))
+    assert (book.count("records"), book.count("lost")) == (101, 0)
+
+
+async def test_a_folder_that_is_gone_keeps_records_until_it_is_back(book: Book) -> None:
+    book.folder.rmdir()
+    book.folder.write_text("a file in its place")
+    book.ledger.add({"n": 1})
+    await book.ledger._flush()
+    assert book.count("records") == 0
+    book.folder.unlink()
+    book.folder.mkdir()
+    await book.ledger._flush()
+    assert book.lines() == [{"n": 1}]
+
+
+async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_UNWRITTEN", 10)
+    for number in range(25):
+        book.ledger.add({"n": number})
+    assert book.count("lost") == 15
+    await book.ledger._flush()
+    assert [line["n"] for line in book.lines()] == list(range(15, 25))
+
+
+async def test_records_that_come_during_a_write_are_in_the_next_one(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = FileLedger._write
+
+    def slow(ledger: FileLedger, batch: list[dict]) -> None:
+        loop.call_soon_threadsafe(book.ledger.add, {"n": len(batch) + 1})
+        write(ledger, batch)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(FileLedger, "_write", slow)
+    book.ledger.add({"n": 1})
+    await book.ledger._flush()
+    monkeypatch.setattr(FileLedger, "_write", write)
+    await book.ledger._flush()
+    assert book.lines() == [{"n": 1}, {"n": 2}]
+
+
+async def test_records_that_come_during_the_last_write_are_written_too(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = FileLedger._write
+
+    def slow(ledger: FileLedger, batch: list[dict]) -> None:
+        if batch == [{"n": 1}]:
+            asyncio.run_coroutine_threadsafe(last_words(), loop).result(10)
+        write(ledger, batch)
+
+    async def last_words() -> None:
+        book.ledger.add({"n": 2})
+        book.ledger.close()
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.01)
+    monkeypatch.setattr(FileLedger, "_write", slow)
+    book.ledger.add({"n": 1})
+    await asyncio.wait_for(book.ledger.run(), 10)
+    assert book.lines() == [{"n": 1}, {"n": 2}]
+
+
+async def test_what_the_disk_refuses_to_the_end_is_counted(book: Book) -> None:
+    book.folder.rmdir()
+    book.ledger.add({"n": 1})
+    book.ledger.close()
+    await asyncio.wait_for(book.ledger.run(), 10)
+    assert (book.count("records"), book.count("lost")) == (0, 1)
+
+
+def test_each_process_writes_files_of_its_own(tmp_path: Path) -> None:
+    one, other = Book(tmp_path), Book(tmp_path)
+
+    async def write() -> None:
+        for book in (one, other):
+            book.ledger.add({"n": 1})
+            await book.ledger._flush()
+
+    asyncio.run(write())
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+
+
+def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="ledger folder"):
+        Book(tmp_path / "file/ledger")
