@@ -1,0 +1,99 @@
+"""What docs/calling.md shows works as it stands there."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pennyweight.router.v1 import router_pb2 as pb
+from tests.integration.client.scripted_router import Stage, events, summary
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "calling.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+async def run(*command: str, cwd: Path, **environment: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+    out, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode()
+
+
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+async def test_python(number: int, stage: Stage, tmp_path: Path) -> None:
+    stage.router.script = lambda request: (
+        events("Your card ", "usually reaches you.")
+        if isinstance(request, pb.GenerateRequest)
+        else [pb.CompleteResponse(text="Your card usually reaches you.", summary=summary())]
+    )
+    script = tmp_path / "script.py"
+    script.write_text(PYTHON[number].replace("localhost:50051", stage.address))
+    code, out = await run(sys.executable, "-W", "error", str(script), cwd=tmp_path)
+    assert code == 0, out
+    assert out.startswith("Your card usually reaches you.")
+
+
+@pytest.fixture(scope="module")
+def node_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example and its packages in a tree of their own."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node is not installed")
+    tree = tmp_path_factory.mktemp("node")
+    shutil.copytree(ROOT / "protos", tree / "protos")
+    folder = tree / "examples" / "node"
+    folder.mkdir(parents=True)
+    for name in ("package.json", "ask.js"):
+        shutil.copy(ROOT / "examples" / "node" / name, folder)
+    subprocess.run(
+        ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+async def test_node(node_example: Path, stage: Stage) -> None:
+    question = "Where is my card?"
+    command = ("node", "ask.js", question)
+    code, out = await run(*command, cwd=node_example, PENNYWEIGHT_ADDRESS=stage.address)
+    assert (code, out.splitlines()) == (
+        0,
+        [
+            "Your card usually reaches you.",
+            "small: The route's policy names this tier.",
+            "7 tokens, 3 micro-USD",
+        ],
+    )
+    assert stage.router.requests[0].prompt.messages[0].content == question
+
+    refused = {"PENNYWEIGHT_ADDRESS": stage.address, "PENNYWEIGHT_API_KEY": "wrong"}
+    code, out = await run(*command, cwd=node_example, **refused)
+    assert (code, out) == (1, "UNAUTHENTICATED: unknown API key\n")
+
+
+def test_the_page_shows_the_example() -> None:
+    shown = re.findall(r"^```js\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert shown == [(ROOT / "examples" / "node" / "ask.js").read_text(encoding="utf-8")]
+
+
+def test_the_page_names_every_option_and_error() -> None:
+    from pennyweight import PennyweightError
+    from pennyweight.answers import Options
+
+    for name in Options.__annotations__:
+        assert f"`{name}`" in PAGE
+    for kind in PennyweightError.__subclasses__():
+        assert f"`{kind.__name__}`" in PAGE
