@@ -1,0 +1,124 @@
+"""The bounds of the embedded store; what it shares with Redis is tested over both."""
+
+import pytest
+
+from services.cache.memory_store import ENTRY_OVERHEAD_BYTES, MemoryStore
+from services.cache.policy import Key, Record
+from services.cache.ports import Found, NoEntry
+from tests.unit.cache.clock import FakeClock
+
+MARK = b"smallone"
+WANTED = frozenset({MARK})
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+def store_on(clock, **changes):
+    limits = {"max_bytes": 2**20, "max_entries": 3, "lease_seconds": 30, "max_waiters": 9}
+    return MemoryStore(clock, **(limits | changes))
+
+
+def key(text):
+    return Key(b"acme", text.encode())
+
+
+def put(store, *names, size=10, ttl=60):
+    for name in names:
+        store.put(key(name), Record(MARK, b"x" * size), ttl)
+
+
+def held(store, names):
+    return [name for name in names if isinstance(store.look(key(name), WANTED), Found)]
+
+
+def test_the_least_recently_used_go_first(clock):
+    store = store_on(clock)
+    put(store, "a", "b", "c")
+    store.look(key("a"), WANTED)
+    put(store, "d")
+    assert held(store, "abcd") == ["a", "c", "d"]
+    assert store.counts().evicted == 1
+
+
+def test_expired_entries_go_before_live_ones(clock):
+    store = store_on(clock)
+    put(store, "a", "b", ttl=60)
+    put(store, "c", ttl=10)
+    clock.advance(20)
+    put(store, "d")
+    assert held(store, "abcd") == ["a", "b", "d"]
+    assert store.counts().evicted == 0
+
+
+def test_bytes_are_bounded_and_given_back(clock):
+    room = 2 * (1000 + ENTRY_OVERHEAD_BYTES)
+    store = store_on(clock, max_bytes=room)
+    put(store, "a", "b", size=1000)
+    assert store.counts().bytes == room
+    put(store, "c", size=1000)
+    assert held(store, "abc") == ["b", "c"]
+    assert store.counts().bytes == room
+    put(store, "c", size=10)
+    assert store.counts().bytes == room - 990
+    clock.advance(60)
+    assert store.counts().bytes == 0
+    assert store.counts().entries == 0
+
+
+def test_an_answer_larger_than_the_store_is_not_kept(clock):
+    store = store_on(clock, max_bytes=1000)
+    put(store, "a", size=2000)
+    assert held(store, "a") == []
+    assert store.counts().bytes == 0
+
+
+def test_refreshing_one_entry_over_and_over_takes_no_room(clock):
+    store = store_on(clock)
+    for _ in range(10_000):
+        put(store, "a")
+    assert len(store._expiries) < 200
+    clock.advance(60)
+    assert store.look(key("a"), WANTED) is NoEntry.ABSENT
+
+
+def test_a_refreshed_entry_lives_on(clock):
+    store = store_on(clock)
+    put(store, "a")
+    clock.advance(50)
+    put(store, "a")
+    clock.advance(50)
+    assert store.counts().entries == 1
+    assert held(store, "a") == ["a"]
+
+
+def test_leases_nobody_ended_take_no_room(clock):
+    store = store_on(clock)
+    for n in range(100):
+        store.claim(key(str(n)), WANTED, 0)
+        clock.advance(1)
+    assert len(store._leases) <= 31
+    assert store.counts().leases_expired == 71
+
+
+async def test_what_is_over_leaves_no_timers(clock):
+    store = store_on(clock)
+    lease = store.claim(key("a"), WANTED, 0).lease
+    waiting = [store.claim(key("a"), WANTED, 10) for _ in range(3)]
+    assert clock.armed == 4
+    store.put_under(lease, Record(MARK, b"x"), 60)
+    assert [outcome.result().shared for outcome in waiting] == [True] * 3
+    assert clock.armed == 0
+
+
+async def test_an_alarm_that_comes_early_is_set_again(clock):
+    store = store_on(clock)
+    store.claim(key("a"), WANTED, 0)
+    waiting = store.claim(key("a"), WANTED, 60)
+    held = store._leases[key("a")]
+    store._alarmed(held)
+    assert not waiting.done()
+    clock.advance(30)
+    assert waiting.done()
