@@ -47,7 +47,7 @@ async def serve(settings: RouterSettings) -> None:
     policies = load_policies(settings.routes_file, settings.prices_file)
     texts = {name: ModelText(Path(tier.tokenizer)) for name, tier in policies.tiers.items()}
     load = LoadWindow()
-    engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors)
+    engine = TritonEngine(policies.tiers, texts, grpc_errors=settings.triton_grpc_errors)
     fleet = Fleet(policies, metrics, forget=engine.forget)
 
     def peer(address: str) -> Peer:

@@ -88,7 +88,7 @@ class Fleet:
             name: _TierState(tier, WaitingLine(tier.queue_size))
             for name, tier in policies.tiers.items()
         }
-        self.stale = True
+        self.set_stale(stale=True)
 
     def set_stale(self, *, stale: bool) -> None:
         """Marks the fleet as last known (the scaler is away) or current."""
@@ -208,18 +208,18 @@ class Fleet:
         loop = asyncio.get_running_loop()
         wait = _Wait(loop.create_future(), avoid)
         ticket, evicted = state.line.join(wait, priority)
-        if evicted is not None:
+        if evicted is not None and not evicted.holder.place.done():  # else it has just hung up
             evicted.holder.place.set_exception(self._overloaded(tier))
         if ticket is None:
             raise self._overloaded(tier)
-        seconds = min(until - time.monotonic(), tier.queue_seconds)
+        left = until - time.monotonic()
         self._serve(state)
         replica: Replica | None = None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(left, tier.queue_seconds)):
                 replica = await wait.place
         except TimeoutError:
-            if time.monotonic() >= until:
+            if left <= tier.queue_seconds:
                 raise DeadlineExceeded(
                     f"the deadline passed while waiting for a replica of {tier.name}",
                     reason="QUEUED_TOO_LONG",

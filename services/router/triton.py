@@ -1,105 +1,60 @@
-"""Replicas that speak TensorRT-LLM's `tensorrt_llm` tensors through Triton's gRPC.
+"""Replicas behind Triton's gRPC: connections, streams, cancellation.
 
-The only importer of `tritonclient`. One call a request, so that cancelling it cancels just that
-request. The contract, quirks included: token ids in, delta token ids out, ended by the parameter
-``triton_final_response``; errors come either as a gRPC status or as ``error_message`` in a message,
-and both end the request.
+With `trtllm` the only importer of `tritonclient`. A streamed answer has a call of its own, so that
+cancelling the call cancels just that request. Whole answers, a message each way, share a few
+long-lived streams to each replica: that halves what a request costs here. On a shared stream a
+request is ended by TensorRT-LLM's ``stop`` tensor under the same id.
 """
 
 import asyncio
+import itertools
 import math
-import random
-import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2
 
-from services.common.errors import (
-    BadRequest,
-    DeadlineExceeded,
-    InternalError,
-    ServiceError,
-    Violation,
-)
+from services.common.errors import DeadlineExceeded, InternalError, ServiceError
 from services.router.policy.routes import Tier
-from services.router.ports import (
-    Asked,
-    EngineChunk,
-    EngineFigures,
-    ReplicaFailed,
-    TierText,
-)
+from services.router.ports import Asked, EngineChunk, ReplicaFailed, TierText
+from services.router.trtllm import Encoder, classify, decode
 
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
-TRY_ELSEWHERE = (
-    "Exceeds maximum queue size",
-    "Maximum queue size of",
-    "shutting down",
-    "Server is stopping",
-    "not at ready state",
-    "no available versions",
-    "is not healthy",
-    "Stub process",
-    "engine process",
-)
-"""Messages that say: this replica cannot now, another one may."""
-
-BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
-"""Messages that say: no replica can serve this request."""
-
-INPUTS = (
-    ("input_ids", "INT32"),
-    ("input_lengths", "INT32"),
-    ("request_output_len", "INT32"),
-    ("end_id", "INT32"),
-    ("pad_id", "INT32"),
-    ("streaming", "BOOL"),
-    ("exclude_input_in_output", "BOOL"),
-    ("return_perf_metrics", "BOOL"),
-    ("temperature", "FP32"),
-    ("runtime_top_k", "INT32"),
-    ("runtime_top_p", "FP32"),
-    ("seed", "UINT64"),
-)
-"""Tensors that every request sends, in the order of their raw contents."""
-
-OUTPUTS = (
-    "output_ids",
-    "sequence_length",
-    "kv_cache_reused_blocks",
-    "first_scheduled_time_ns",
-    "last_token_time_ns",
-)
+SHARED_STREAMS = 8
+"""Streams to a replica that whole answers share; several, so that reads of them overlap."""
 
 WATCH_SECONDS = 0.25
 
-TOKENS_PER_BLOCK = 32
-"""KV block size that engines are built with unless told otherwise."""
-
-
-def classify(message: str) -> Exception:
-    """Our error for a message of Triton's or the engine's."""
-    if any(known in message for known in TRY_ELSEWHERE):
-        return ReplicaFailed(message, lost="Maximum queue size" not in message)
-    if any(known in message for known in BAD_INPUT):
-        return BadRequest.of(Violation("prompt", f"the engine refuses it: {message[:200]}"))
-    return InternalError(f"the replica failed: {message[:200]}", reason="ENGINE_FAILED")
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", -1),
+)
 
 
 class TritonEngine:
-    """Channels to the replicas, opened when first used."""
+    """The `Engine` over Triton; connections open when first used."""
 
-    def __init__(self, texts: Mapping[str, TierText], *, grpc_errors: bool = False) -> None:
-        """Takes the texts of the tiers by tier name, for end and padding tokens."""
-        self._skeleton = _skeleton()
-        self._texts = texts
+    def __init__(
+        self,
+        tiers: Mapping[str, Tier],
+        texts: Mapping[str, TierText],
+        *,
+        grpc_errors: bool = False,
+    ) -> None:
+        """Takes tiers and their texts by tier name."""
+        self._encoders = {name: Encoder(tier, texts[name]) for name, tier in tiers.items()}
         self._metadata = (("triton_grpc_error", "true"),) if grpc_errors else ()
-        self._channels: dict[str, tuple[grpc.aio.Channel, Callable[..., Any]]] = {}
-        self._running: set[TritonRun] = set()
+        self._replicas: dict[str, _Connection] = {}
+        self._running: set[Run] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count()
 
     def start(
         self,
@@ -111,39 +66,20 @@ class TritonEngine:
         request_id: str,
         streaming: bool,
         deadline_seconds: float,
-    ) -> "TritonRun":
+    ) -> "Run":
         """See `Engine.start`."""
-        request = service_pb2.ModelInferRequest()
-        request.CopyFrom(self._skeleton)
-        request.model_name = tier.model
-        request.id = request_id
-        text = self._texts[tier.name]
-        request.inputs[0].shape[1] = len(prompt)
-        request.raw_input_contents.extend(
-            (
-                struct.pack(f"<{len(prompt)}i", *prompt),
-                struct.pack("<i", len(prompt)),
-                struct.pack("<i", asked.max_output_tokens),
-                struct.pack("<i", text.end_id),
-                struct.pack("<i", text.pad_id),
-                b"\1" if streaming else b"\0",
-                b"\1",
-                b"\1",
-                struct.pack("<f", asked.temperature or 1.0),
-                # Greedy is the most likely token alone: TensorRT-LLM has no temperature of 0.
-                struct.pack("<i", 1 if asked.temperature == 0 else asked.top_k),
-                struct.pack("<f", asked.top_p),
-                struct.pack("<Q", random.getrandbits(63) if asked.seed is None else asked.seed),
-            )
-        )
-        if asked.stop:
-            _add_words(request, "stop_words_list", [text.encode_plain(s) for s in asked.stop])
-        if asked.shape is not None:
-            kind, guide = asked.shape
-            _add_text(request, "guided_decoding_guide_type", kind.value)
-            _add_text(request, "guided_decoding_guide", guide)
-        call = self._stream(address)(request, timeout=deadline_seconds, metadata=self._metadata)
-        run = TritonRun(call, self._running)
+        connection = self._replicas.get(address)
+        if connection is None:
+            connection = self._replicas[address] = _Connection(address, self._metadata)
+        encoder = self._encoders[tier.name]
+        # A number makes the id unique: what an earlier try left behind must not answer this one.
+        name = f"{request_id}.{next(self._numbers)}"
+        request = encoder.request(prompt, asked, request_id=name, streaming=streaming)
+        run: Run
+        if streaming:
+            run = _OwnCall(self._running, connection.call(request, deadline_seconds))
+        else:
+            run = _SharedCall(self._running, connection.stream(), request, encoder)
         self._running.add(run)
         return run
 
@@ -159,56 +95,86 @@ class TritonEngine:
                 run.give_up("the replica fell silent")
 
     def forget(self, address: str) -> None:
-        """Closes the channel to a replica that is gone."""
-        channel = self._channels.pop(address, None)
-        if channel is not None:
-            asyncio.get_running_loop().create_task(channel[0].close())
+        """Drops the connection to a replica that is gone."""
+        connection = self._replicas.pop(address, None)
+        if connection is not None:
+            task = asyncio.get_running_loop().create_task(connection.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """Closes all channels."""
-        for channel, _ in self._channels.values():
-            await channel.close()
-        self._channels.clear()
-
-    def _stream(self, address: str) -> Callable[..., Any]:
-        found = self._channels.get(address)
-        if found is None:
-            channel = grpc.aio.insecure_channel(
-                address,
-                options=(
-                    ("grpc.initial_reconnect_backoff_ms", 100),
-                    ("grpc.min_reconnect_backoff_ms", 100),
-                    ("grpc.max_reconnect_backoff_ms", 1000),
-                    ("grpc.use_local_subchannel_pool", 1),
-                    ("grpc.max_receive_message_length", -1),
-                ),
-            )
-            # The method takes a stream; with one request in it, a call that sends one message and
-            # half-closes at once is the same on the wire and a quarter cheaper here.
-            method = channel.unary_stream(
-                STREAM_METHOD,
-                request_serializer=service_pb2.ModelInferRequest.SerializeToString,
-                response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
-            )
-            found = self._channels[address] = (channel, method)
-        return found[1]
+        """Closes all connections."""
+        for connection in self._replicas.values():
+            await connection.close()
+        self._replicas.clear()
 
 
-class TritonRun:
+class _Connection:
+    """The channel to one replica, and the streams that whole answers share."""
+
+    def __init__(self, address: str, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        serializers: dict[str, Any] = {
+            "request_serializer": service_pb2.ModelInferRequest.SerializeToString,
+            "response_deserializer": service_pb2.ModelStreamInferResponse.FromString,
+        }
+        # The method takes a stream; with one request in it, a call that sends one message and
+        # half-closes at once is the same on the wire, and cheaper.
+        self._one = self._channel.unary_stream(STREAM_METHOD, **serializers)
+        self._many = self._channel.stream_stream(STREAM_METHOD, **serializers)
+        self._streams: list[_SharedStream | None] = [None] * SHARED_STREAMS
+        self._turn = 0
+
+    def call(self, request: service_pb2.ModelInferRequest, deadline_seconds: float) -> Any:
+        """A call for one streamed answer."""
+        return self._one(request, timeout=deadline_seconds, metadata=self._metadata)
+
+    def stream(self) -> "_SharedStream":
+        """The shared stream whose turn it is; a broken one is replaced."""
+        self._turn = (self._turn + 1) % SHARED_STREAMS
+        stream = self._streams[self._turn]
+        if stream is None or stream.broken:
+            stream = _SharedStream(self._many(metadata=self._metadata))
+            self._streams[self._turn] = stream
+        return stream
+
+    async def close(self) -> None:
+        """Ends the streams and closes the channel."""
+        for stream in self._streams:
+            if stream is not None:
+                await stream.close()
+        await self._channel.close()
+
+
+class _Run:
     """One request on one replica.
 
     Attributes:
         limit: monotonic seconds at which the replica counts as silent.
     """
 
-    def __init__(self, call: Any, running: "set[TritonRun]") -> None:
-        self._call = call
+    def __init__(self, running: "set[Run]") -> None:
         self._running = running
-        self._gave_up: ReplicaFailed | None = None
         self.limit = math.inf
 
+    def _end(self) -> bool:
+        """Notes the end; False if it was noted before."""
+        if self not in self._running:
+            return False
+        self._running.discard(self)
+        return True
+
+
+class _OwnCall(_Run):
+    """A streamed answer, on a call of its own."""
+
+    def __init__(self, running: "set[Run]", call: Any) -> None:
+        super().__init__(running)
+        self._call = call
+        self._gave_up: ReplicaFailed | None = None
+
     async def read(self, timeout_seconds: float) -> EngineChunk:
-        """See `EngineRun.read`."""
         self.limit = time.monotonic() + timeout_seconds
         try:
             message = await self._call.read()
@@ -224,22 +190,14 @@ class TritonRun:
         if message is grpc.aio.EOF:
             self._end()
             raise ReplicaFailed("the replica ended the stream early", lost=True)
-        if message.error_message:
+        try:
+            return decode(message)
+        except (ReplicaFailed, ServiceError):
             await self.finish()
-            raise classify(message.error_message)
-        response = message.infer_response
-        final = response.parameters["triton_final_response"].bool_param
-        outputs = {
-            output.name: raw
-            for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)
-        }
-        ids = outputs.get("output_ids", b"")
-        length = _integer(outputs.get("sequence_length")) if ids else 0
-        tokens = struct.unpack_from(f"<{length}i", ids) if length else ()
-        return EngineChunk(tokens, final, _figures(outputs) if final else None)
+            raise
 
     async def finish(self) -> None:
-        """See `EngineRun.finish`. Cancelling after the end would upset Triton 2.51."""
+        # To its end, not cancelled: cancelling after the last response upsets Triton 2.51.
         if not self._end():
             return
         try:
@@ -250,75 +208,131 @@ class TritonRun:
             self._call.cancel()
 
     def cancel(self) -> None:
-        """See `EngineRun.cancel`."""
         if self._end():
             self._call.cancel()
 
     def give_up(self, why: str) -> None:
-        """Ends the run because its replica is lost; whoever reads it gets `ReplicaFailed`."""
         self._gave_up = ReplicaFailed(why, lost=True)
         self.cancel()
 
-    def _end(self) -> bool:
-        """Notes the end; False if it was noted before."""
-        if self not in self._running:
-            return False
-        self._running.discard(self)
-        return True
+
+class _SharedCall(_Run):
+    """A whole answer, on a shared stream."""
+
+    def __init__(
+        self,
+        running: "set[Run]",
+        stream: "_SharedStream",
+        request: service_pb2.ModelInferRequest,
+        encoder: Encoder,
+    ) -> None:
+        super().__init__(running)
+        self._stream = stream
+        self._encoder = encoder
+        self._id = request.id
+        self._arrived: deque[EngineChunk | Exception] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        stream.send(request, self)
+
+    def arrived(self, what: EngineChunk | Exception) -> None:
+        """Takes what came for this request; it stays until it is read."""
+        self._arrived.append(what)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def read(self, timeout_seconds: float) -> EngineChunk:
+        self.limit = time.monotonic() + timeout_seconds
+        while not self._arrived:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        what = self._arrived.popleft()
+        if isinstance(what, Exception):
+            await self.finish()
+            raise what
+        return what
+
+    async def finish(self) -> None:
+        if self._end():
+            self._stream.end(self._id, None)
+
+    def cancel(self) -> None:
+        if self._end():
+            self._stream.end(self._id, self._encoder.stop(self._id))
+
+    def give_up(self, why: str) -> None:
+        self.arrived(ReplicaFailed(why, lost=True))
+        self.cancel()
 
 
-def _skeleton() -> service_pb2.ModelInferRequest:
-    """What all requests have in common, built once."""
-    request = service_pb2.ModelInferRequest()
-    request.parameters["triton_enable_empty_final_response"].bool_param = True
-    for name, datatype in INPUTS:
-        _declare(request, name, datatype, (1, 1))
-    for name in OUTPUTS:
-        request.outputs.add().name = name
-    return request
+Run = _OwnCall | _SharedCall
 
 
-def _declare(request: Any, name: str, datatype: str, shape: tuple[int, ...]) -> None:
-    declared = request.inputs.add()
-    declared.name = name
-    declared.datatype = datatype
-    declared.shape.extend(shape)
+class _SharedStream:
+    """A long-lived stream that carries many requests, told apart by their ids."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._runs: dict[str, _SharedCall] = {}
+        self._outbox: list[service_pb2.ModelInferRequest] = []
+        self._wake = asyncio.Event()
+        self.broken = False
+        self._tasks = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
+
+    def send(self, request: service_pb2.ModelInferRequest, run: _SharedCall) -> None:
+        """Sends a request; `run` is told what comes back."""
+        self._runs[request.id] = run
+        self._post(request)
+
+    def end(self, request_id: str, stop: service_pb2.ModelInferRequest | None) -> None:
+        """Nobody waits for the request any more; `stop` tells the replica."""
+        if self._runs.pop(request_id, None) is not None and stop is not None:
+            self._post(stop)
+
+    async def close(self) -> None:
+        """Ends the stream; what still waits on it fails."""
+        self._fail(ReplicaFailed("the connection was closed", lost=True))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._call.cancel()
+
+    def _post(self, request: service_pb2.ModelInferRequest) -> None:
+        if not self.broken:
+            self._outbox.append(request)
+            self._wake.set()
+
+    async def _read(self) -> None:
+        try:
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                run = self._runs.get(message.infer_response.id)
+                if run is not None:  # else it was stopped meanwhile
+                    run.arrived(_decoded(message))
+            self._fail(ReplicaFailed("the replica ended the stream", lost=True))
+        except grpc.aio.AioRpcError as error:
+            self._fail(_from_status(error))
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                requests, self._outbox = self._outbox, []
+                self._wake.clear()
+                for request in requests:
+                    await self._call.write(request)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            self.broken = True  # the reader learns why
+
+    def _fail(self, error: Exception) -> None:
+        self.broken = True
+        for run in self._runs.values():
+            run.arrived(error)
 
 
-def _add_text(request: Any, name: str, text: str) -> None:
-    _declare(request, name, "BYTES", (1, 1))
-    data = text.encode()
-    request.raw_input_contents.append(struct.pack("<I", len(data)) + data)
-
-
-def _add_words(request: Any, name: str, words: Sequence[Sequence[int]]) -> None:
-    """TensorRT-LLM's word list: all ids in one row, the end offset of each word in the other."""
-    ids = [token for word in words for token in word]
-    ends, end = [], 0
-    for word in words:
-        end += len(word)
-        ends.append(end)
-    ends += [-1] * (len(ids) - len(ends))
-    _declare(request, name, "INT32", (1, 2, len(ids)))
-    request.raw_input_contents.append(struct.pack(f"<{2 * len(ids)}i", *ids, *ends))
-
-
-def _figures(outputs: Mapping[str, bytes]) -> EngineFigures:
-    started = _long(outputs.get("first_scheduled_time_ns"))
-    ended = _long(outputs.get("last_token_time_ns"))
-    reused = outputs.get("kv_cache_reused_blocks")
-    return EngineFigures(
-        engine_seconds=(ended - started) / 1e9 if started and ended else None,
-        reused_prompt_tokens=_integer(reused) * TOKENS_PER_BLOCK if reused else None,
-    )
-
-
-def _integer(raw: bytes | None) -> int:
-    return cast("int", struct.unpack_from("<i", raw)[0]) if raw else 0
-
-
-def _long(raw: bytes | None) -> int:
-    return cast("int", struct.unpack_from("<q", raw)[0]) if raw else 0
+def _decoded(message: service_pb2.ModelStreamInferResponse) -> EngineChunk | Exception:
+    try:
+        return decode(message)
+    except (ReplicaFailed, ServiceError) as error:
+        return error
 
 
 def _from_status(error: grpc.aio.AioRpcError) -> Exception:

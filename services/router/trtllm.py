@@ -1,0 +1,197 @@
+"""TensorRT-LLM's `tensorrt_llm` model as tensors: what a request sends and what comes back.
+
+Token ids in, delta token ids out, ended by the parameter ``triton_final_response``. The contract,
+quirks included, is that of TensorRT-LLM 1.2; this file knows no connection (see `triton`).
+"""
+
+import random
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from tritonclient.grpc import service_pb2
+
+from services.common.errors import BadRequest, InternalError, Violation
+from services.router.policy.routes import Tier
+from services.router.ports import Asked, EngineChunk, EngineFigures, ReplicaFailed, TierText
+
+TRY_ELSEWHERE = (
+    "Exceeds maximum queue size",
+    "Maximum queue size of",
+    "shutting down",
+    "Server is stopping",
+    "not at ready state",
+    "no available versions",
+    "is not healthy",
+    "Stub process",
+    "engine process",
+)
+"""Messages that say: this replica cannot now, another one may."""
+
+BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
+"""Messages that say: no replica can serve this request."""
+
+INPUTS = (
+    ("input_ids", "INT32"),
+    ("input_lengths", "INT32"),
+    ("request_output_len", "INT32"),
+    ("end_id", "INT32"),
+    ("pad_id", "INT32"),
+    ("streaming", "BOOL"),
+    ("exclude_input_in_output", "BOOL"),
+    ("return_perf_metrics", "BOOL"),
+    ("temperature", "FP32"),
+    ("runtime_top_k", "INT32"),
+    ("runtime_top_p", "FP32"),
+    ("seed", "UINT64"),
+)
+"""Tensors that every request sends, in the order of their raw contents."""
+
+OUTPUTS = (
+    "output_ids",
+    "sequence_length",
+    "kv_cache_reused_blocks",
+    "first_scheduled_time_ns",
+    "last_token_time_ns",
+)
+
+TOKENS_PER_BLOCK = 32
+"""KV block size that engines are built with unless told otherwise."""
+
+
+def classify(message: str) -> Exception:
+    """Our error for a message of Triton's or the engine's."""
+    if any(known in message for known in TRY_ELSEWHERE):
+        return ReplicaFailed(message, lost="Maximum queue size" not in message)
+    if any(known in message for known in BAD_INPUT):
+        return BadRequest.of(Violation("prompt", f"the engine refuses it: {message[:200]}"))
+    return InternalError(f"the replica failed: {message[:200]}", reason="ENGINE_FAILED")
+
+
+class Encoder:
+    """Makes requests for a tier's replicas."""
+
+    def __init__(self, tier: Tier, text: TierText) -> None:
+        self._text = text
+        self._skeleton = _skeleton(tier.model)
+        self._ends = struct.pack("<i", text.end_id), struct.pack("<i", text.pad_id)
+
+    def request(
+        self, prompt: Sequence[int], asked: Asked, *, request_id: str, streaming: bool
+    ) -> service_pb2.ModelInferRequest:
+        """The tensors of a request."""
+        request = service_pb2.ModelInferRequest()
+        request.CopyFrom(self._skeleton)
+        request.id = request_id
+        request.inputs[0].shape[1] = len(prompt)
+        request.raw_input_contents.extend(
+            (
+                struct.pack(f"<{len(prompt)}i", *prompt),
+                struct.pack("<i", len(prompt)),
+                struct.pack("<i", asked.max_output_tokens),
+                *self._ends,
+                b"\1" if streaming else b"\0",
+                b"\1",
+                b"\1",
+                struct.pack("<f", asked.temperature or 1.0),
+                # Greedy is the most likely token alone: TensorRT-LLM has no temperature of 0.
+                struct.pack("<i", 1 if asked.temperature == 0 else asked.top_k),
+                struct.pack("<f", asked.top_p),
+                struct.pack("<Q", random.getrandbits(63) if asked.seed is None else asked.seed),
+            )
+        )
+        if asked.stop:
+            words = [self._text.encode_plain(stop) for stop in asked.stop]
+            _add_words(request, "stop_words_list", words)
+        if asked.shape is not None:
+            kind, guide = asked.shape
+            _add_text(request, "guided_decoding_guide_type", kind.value)
+            _add_text(request, "guided_decoding_guide", guide)
+        return request
+
+    def stop(self, request_id: str) -> service_pb2.ModelInferRequest:
+        """The request that ends a running one of that id on the same replica."""
+        request = service_pb2.ModelInferRequest(model_name=self._skeleton.model_name, id=request_id)
+        for name in ("input_ids", "input_lengths", "request_output_len"):
+            _declare(request, name, "INT32", (1, 1))
+            request.raw_input_contents.append(struct.pack("<i", 1))
+        _declare(request, "stop", "BOOL", (1, 1))
+        request.raw_input_contents.append(b"\1")
+        for name in OUTPUTS[:2]:
+            request.outputs.add().name = name
+        return request
+
+
+def decode(message: service_pb2.ModelStreamInferResponse) -> EngineChunk:
+    """What a message brings.
+
+    Raises:
+        ReplicaFailed: an error after which another replica may be tried.
+        ServiceError: any other error. Both end the request.
+    """
+    if message.error_message:
+        raise classify(message.error_message)
+    response = message.infer_response
+    final = response.parameters["triton_final_response"].bool_param
+    outputs = {
+        output.name: raw
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)
+    }
+    ids = outputs.get("output_ids", b"")
+    length = _integer(outputs.get("sequence_length")) if ids else 0
+    tokens = struct.unpack_from(f"<{length}i", ids) if length else ()
+    return EngineChunk(tokens, final, _figures(outputs) if final else None)
+
+
+def _skeleton(model: str) -> service_pb2.ModelInferRequest:
+    """What all requests to a model have in common, built once."""
+    request = service_pb2.ModelInferRequest(model_name=model)
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    for name, datatype in INPUTS:
+        _declare(request, name, datatype, (1, 1))
+    for name in OUTPUTS:
+        request.outputs.add().name = name
+    return request
+
+
+def _declare(request: Any, name: str, datatype: str, shape: tuple[int, ...]) -> None:
+    declared = request.inputs.add()
+    declared.name = name
+    declared.datatype = datatype
+    declared.shape.extend(shape)
+
+
+def _add_text(request: Any, name: str, text: str) -> None:
+    _declare(request, name, "BYTES", (1, 1))
+    data = text.encode()
+    request.raw_input_contents.append(struct.pack("<I", len(data)) + data)
+
+
+def _add_words(request: Any, name: str, words: Sequence[Sequence[int]]) -> None:
+    """TensorRT-LLM's word list: all ids in one row, the end offset of each word in the other."""
+    ids = [token for word in words for token in word]
+    ends, end = [], 0
+    for word in words:
+        end += len(word)
+        ends.append(end)
+    ends += [-1] * (len(ids) - len(ends))
+    _declare(request, name, "INT32", (1, 2, len(ids)))
+    request.raw_input_contents.append(struct.pack(f"<{2 * len(ids)}i", *ids, *ends))
+
+
+def _figures(outputs: Mapping[str, bytes]) -> EngineFigures:
+    started = _long(outputs.get("first_scheduled_time_ns"))
+    ended = _long(outputs.get("last_token_time_ns"))
+    reused = outputs.get("kv_cache_reused_blocks")
+    return EngineFigures(
+        engine_seconds=(ended - started) / 1e9 if started and ended else None,
+        reused_prompt_tokens=_integer(reused) * TOKENS_PER_BLOCK if reused else None,
+    )
+
+
+def _integer(raw: bytes | None) -> int:
+    return cast("int", struct.unpack_from("<i", raw)[0]) if raw else 0
+
+
+def _long(raw: bytes | None) -> int:
+    return cast("int", struct.unpack_from("<q", raw)[0]) if raw else 0
