@@ -61,6 +61,7 @@ async def serve(
         exporter = serve_metrics(settings.metrics_listen, metrics.registry)
         opened.callback(exporter.server_close)
         opened.callback(exporter.shutdown)
+        opened.push_async_callback(server.grpc.stop, 0)
         await server.start()
         log.info("serving", port=port, metrics_port=exporter.server_port)
         started(port)

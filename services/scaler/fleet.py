@@ -21,7 +21,7 @@ from services.scaler.config import Pool, Scaling
 from services.scaler.loads import Loads
 from services.scaler.members import Member, new_id
 from services.scaler.metrics import Metrics
-from services.scaler.policy import Action, Drain, Failures, Goal, Start, State, Stop
+from services.scaler.policy import Action, Drain, Failures, Goal, Observed, Start, State, Stop
 from services.scaler.ports import StartFailed, Target
 from services.scaler.watchers import Seen, Update, Watcher, Watchers
 
@@ -168,12 +168,11 @@ class Fleet:
         now = self._clock()
         for name in sorted({*self._pools, *(one.pool for one in self._members.values())}):
             goal, failures = self._goal(name), self._failures.setdefault(name, {})
-            pool = self._pools.get(name)
-            observed = [one.observe(pool, self._loads, now) for one in self._of(name)]
-            actions = policy.decide(goal, observed, failures, self._patience, now)
-            self._say(name, policy.trouble(goal, observed, failures, actions, now))
+            actions = policy.decide(goal, self._observe(name, now), failures, self._patience, now)
             for action in actions:
                 self._act(name, action, now)
+            left = policy.trouble(goal, self._observe(name, now), failures, actions, now)
+            self._say(name, left)
         self._count(now)
         if self._exit_drain_seconds is not None and not self._members:
             self._empty.set()
@@ -190,6 +189,10 @@ class Fleet:
 
     def _of(self, pool: str) -> list[Member]:
         return [member for member in self._members.values() if member.pool == pool]
+
+    def _observe(self, pool: str, now: float) -> list[Observed]:
+        settings = self._pools.get(pool)
+        return [member.observe(settings, self._loads, now) for member in self._of(pool)]
 
     def _say(self, pool: str, trouble: str) -> None:
         """Keeps the pool's trouble; logs it when it is another one, not as its time passes."""

@@ -185,7 +185,10 @@ def trouble(
     actions: Sequence[Action],
     now: float,
 ) -> str:
-    """What keeps the pool from its size, in one sentence; empty: nothing."""
+    """What keeps the pool from its size, in one sentence; empty: nothing.
+
+    `replicas` and `failures` as they are after the `actions`.
+    """
     for action in actions:
         if isinstance(action, Wait):
             return f"{action.reason}{NEXT_TRY}{max(action.until - now, 0):.0f} s"

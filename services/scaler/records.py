@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +25,13 @@ from services.scaler.ports import Replica
 log = structlog.get_logger()
 
 KEPT_LOGS = 20
+
+_REASONS = (
+    re.compile(r"failed to load '[^']*' version \d+: (.*)"),
+    re.compile(r"(taskset: .*)"),
+    re.compile(r"^error: (.*)"),
+)
+"""Where a server's log says why it did not start, best first."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +133,10 @@ class Records:
             lines = self.log_file(replica_id).read_text("utf-8", errors="replace").splitlines()
         except OSError:
             return ""
-        for sign in ("failed to load", "taskset: ", "error: "):
+        for sign in _REASONS:
             for line in reversed(lines):
-                if sign in line:
-                    return line[line.index(sign) :].strip('" ')[:300]
+                if found := sign.search(line):
+                    return found[1].partition("\\n")[0].strip('" ')[:300]
         return ""
 
 

@@ -66,7 +66,7 @@ def situations(draw):
     return goal, replicas, failures, 2000.0 + draw(times)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(situations())
 def test_never_two_on_a_slot_and_never_more_than_slots(situation):
     goal, replicas, failures, now = situation
@@ -77,7 +77,7 @@ def test_never_two_on_a_slot_and_never_more_than_slots(situation):
     assert all(0 <= slot < goal.slots for slot in starts)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(situations())
 def test_each_replica_gets_at_most_one_action_and_each_action_a_reason(situation):
     goal, replicas, failures, now = situation
@@ -90,7 +90,7 @@ def test_each_replica_gets_at_most_one_action_and_each_action_a_reason(situation
     assert all(states[a.replica] is not State.ENDING for a in actions if type(a) is Stop)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(situations())
 def test_never_starts_before_a_slot_is_due(situation):
     goal, replicas, failures, now = situation
@@ -101,7 +101,7 @@ def test_never_starts_before_a_slot_is_due(situation):
             assert action.until > now
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(situations())
 def test_holds_still_when_nothing_can_be_seen(situation):
     goal, _, failures, now = situation
@@ -110,14 +110,14 @@ def test_holds_still_when_nothing_can_be_seen(situation):
     assert trouble(goal, None, failures, actions, now)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(situations())
 def test_converges_to_its_size_and_then_rests(situation):
     goal, replicas, failures, now = situation
     failures = dict(failures)
     fleet = {one.id: one for one in replicas}
     quiet = 0
-    for step in range(400):
+    for step in range(300):
         now += 1.0
         actions = decide(goal, list(fleet.values()), failures, PATIENCE, now)
         quiet = quiet + 1 if not actions else 0

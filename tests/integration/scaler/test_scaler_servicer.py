@@ -1,0 +1,107 @@
+"""The scaler's calls over gRPC: who may call what, what is refused, how streams live and end."""
+
+import asyncio
+import hashlib
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.scaler import servicer
+from tests.integration.scaler.harness import KEY
+
+CALLER = (("authorization", "Bearer caller"),)
+SERVICE = (("authorization", "Bearer service"),)
+
+
+@pytest.fixture
+async def scaler(home):
+    return await home(size=0, slots=[{}, {}]).start()
+
+
+@pytest.fixture
+async def guarded(home, tmp_path):
+    keys = tmp_path / "keys.yaml"
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in ("caller", "service")]
+    keys.write_text(
+        "keys:\n"
+        f"  - {{sha256: {hashes[0]}, tenant: acme}}\n"
+        f"  - {{sha256: {hashes[1]}, tenant: pennyweight, role: service}}\n"
+    )
+    return await home(size=0).start(keys_file=keys)
+
+
+async def test_any_key_may_list_pools(guarded):
+    response = await guarded.stub.ListPools(pb.ListPoolsRequest(), metadata=CALLER, timeout=5)
+    (pool,) = response.pools
+    assert (pool.name, pool.tier, pool.model, pool.precision) == ("p", "small", "waiter", "int8")
+    assert (pool.desired_replicas, pool.slots, pool.trouble) == (0, 1, "")
+    assert pool.capacity == pb.CAPACITY_KIND_ON_DEMAND
+    assert not pool.HasField("typical_start")
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [(CALLER, grpc.StatusCode.PERMISSION_DENIED), ((), grpc.StatusCode.UNAUTHENTICATED)],
+)
+async def test_only_services_watch_and_report(guarded, key, code):
+    watch = guarded.stub.WatchReplicas(pb.WatchReplicasRequest(), metadata=key, timeout=5)
+    report = guarded.stub.ReportLoad(
+        iter([pb.ReportLoadRequest(router="r")]), metadata=key, timeout=5
+    )
+    for call in (watch.read(), report):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refused.value.code() is code
+    watch = guarded.stub.WatchReplicas(pb.WatchReplicasRequest(), metadata=SERVICE, timeout=5)
+    assert (await watch.read()).full
+    watch.cancel()
+
+
+async def test_a_quiet_stream_shows_that_it_lives(scaler, monkeypatch):
+    assert servicer.HEARTBEAT_SECONDS < 5
+    monkeypatch.setattr(servicer, "HEARTBEAT_SECONDS", 0.05)
+    async with scaler.watch() as watch:
+        first, second, third = [await watch.next() for _ in range(3)]
+    assert first.full
+    assert [(one.full, len(one.replicas)) for one in (second, third)] == [(False, 0)] * 2
+    assert first.revision == second.revision == third.revision > 0
+
+
+async def test_load_is_summed_over_routers(scaler):
+    calls = []
+    for name, waiting in (("r1", 3), ("r2", 4)):
+        call = scaler.stub.ReportLoad(metadata=KEY, timeout=10)
+        tier = pb.TierLoad(tier="small", waiting=waiting, running=1)
+        await call.write(pb.ReportLoadRequest(router=name, tiers=[tier]))
+        await call.write(pb.ReportLoadRequest(router=name, tiers=[tier]))
+        await call.done_writing()
+        calls.append(call)
+    assert [(await call).accepted for call in calls] == [2, 2]
+    pool = await scaler.pool()
+    assert (pool.waiting, pool.running) == (7, 2)
+
+
+async def test_a_bad_report_names_its_fields(scaler):
+    call = scaler.stub.ReportLoad(metadata=KEY, timeout=10)
+    await call.write(pb.ReportLoadRequest(router="r1"))
+    tier = pb.TierLoad(tier="small", waiting=-1)
+    await call.write(pb.ReportLoadRequest(router="r2", tiers=[tier]))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    status = rpc_status.from_call(refused.value)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    details = error_details_pb2.BadRequest()
+    assert any(one.Unpack(details) for one in status.details)
+    assert [one.field for one in details.field_violations] == ["router", "tiers[0].waiting"]
+
+
+async def test_a_stopping_scaler_answers_those_who_report(scaler):
+    call = scaler.stub.ReportLoad(metadata=KEY, timeout=10)
+    await call.write(pb.ReportLoadRequest(router="r1"))
+    await asyncio.sleep(0.1)
+    scaler.ask_to_stop()
+    assert (await call).accepted == 1
+    await scaler.stop()
