@@ -1,0 +1,408 @@
+"""Places on replicas: whatever happens to those who want one, no place is lost or given twice."""
+
+import asyncio
+import time
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from services.common.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
+from services.router.fleet import Fleet, Replica, State
+from services.router.metrics import Metrics
+from services.router.policy.admission import Priority
+from services.router.policy.routes import Tier
+from tests.unit.router.making import policies, route, tier
+
+SMALL = tier("small", queue_size=3, queue_seconds=30.0)
+INTERACTIVE = Priority.INTERACTIVE
+
+
+class Scene:
+    """A fleet of one tier."""
+
+    def __init__(self, small: Tier = SMALL) -> None:
+        self.registry = CollectorRegistry()
+        self.forgotten: list[str] = []
+        self.tier = small
+        self.fleet = Fleet(
+            policies(route("chat", small)),
+            Metrics(self.registry),
+            forget=self.forgotten.append,
+        )
+
+    def tell(self, *names: str, **changes: Any) -> None:
+        self.fleet.update([told(name, **changes) for name in names])
+
+    async def acquire(
+        self,
+        priority: Priority = INTERACTIVE,
+        *,
+        avoid: Collection[str] = (),
+        seconds: float = 60.0,
+    ) -> Replica:
+        until = time.monotonic() + seconds
+        return await self.fleet.acquire(self.tier, priority, avoid=avoid, until=until)
+
+    def waiting(self) -> int:
+        ((_, waiting, _, _),) = self.fleet.snapshot()
+        return waiting
+
+    def in_flight(self) -> dict[str, int]:
+        ((_, _, running, replicas),) = self.fleet.snapshot()
+        assert running == sum(count for _, count in replicas)
+        return dict(replicas)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"pennyweight_router_{name}", labels)
+
+
+class Run:
+    """What runs on a replica."""
+
+    def __init__(self) -> None:
+        self.gave_up = ""
+
+    def give_up(self, why: str) -> None:
+        self.gave_up = why
+
+
+def told(name: str, **changes: Any) -> Replica:
+    replica = Replica(
+        id=name,
+        tier="small",
+        model="small",
+        precision="int8",
+        address=f"{name}:1",
+        state=State.READY,
+        max_in_flight=1,
+    )
+    return replace(replica, **changes)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_free_place_is_taken_at_once_and_given_back() -> None:
+    scene = Scene()
+    scene.tell("a", "b")
+    first, second = await scene.acquire(), await scene.acquire()
+    assert {first.id, second.id} == {"a", "b"}
+    assert scene.in_flight() == {"a": 1, "b": 1}
+    scene.fleet.release(first)
+    scene.fleet.release(second)
+    assert scene.in_flight() == {"a": 0, "b": 0}
+
+
+async def test_who_waits_gets_the_place_that_is_given_back() -> None:
+    scene = Scene()
+    scene.tell("a")
+    held = await scene.acquire()
+    batch = asyncio.create_task(scene.acquire(Priority.BATCH))
+    person = asyncio.create_task(scene.acquire(Priority.INTERACTIVE))
+    await settle()
+    assert scene.waiting() == 2
+    scene.fleet.release(held)
+    await settle()
+    assert person.done()
+    assert not batch.done()
+    scene.fleet.release(await person)
+    assert (await batch).id == "a"
+
+
+async def test_a_newcomer_does_not_overtake_the_line() -> None:
+    scene = Scene()
+    scene.tell("a")
+    held = await scene.acquire()
+    waiting = asyncio.create_task(scene.acquire())
+    await settle()
+    scene.fleet.release(held)  # the place is promised before the waiting one has run again
+    newcomer = asyncio.create_task(scene.acquire())
+    await settle()
+    assert waiting.done()
+    assert not newcomer.done()
+    newcomer.cancel()
+
+
+async def test_a_replica_that_becomes_ready_serves_the_line() -> None:
+    scene = Scene()
+    waiting = [asyncio.create_task(scene.acquire()) for _ in range(3)]
+    await settle()
+    scene.tell("a", state=State.STARTING)
+    await settle()
+    assert not any(one.done() for one in waiting)
+    scene.tell("a", max_in_flight=2)
+    await settle()
+    assert [one.done() for one in waiting] == [True, True, False]
+    scene.tell("a", max_in_flight=3)
+    assert (await waiting[2]).id == "a"
+
+
+async def test_a_draining_replica_gets_nothing_new() -> None:
+    scene = Scene()
+    scene.tell("a", "b", max_in_flight=8)
+    scene.tell("a", state=State.DRAINING, max_in_flight=8)
+    assert {(await scene.acquire()).id for _ in range(8)} == {"b"}
+    assert scene.fleet.ready("small") == 1
+
+
+async def test_a_full_line_turns_away_and_says_when_to_come_back() -> None:
+    scene = Scene()
+    waiting = [asyncio.create_task(scene.acquire()) for _ in range(3)]
+    await settle()
+    with pytest.raises(Overloaded) as caught:
+        await scene.acquire()
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("QUEUE_FULL", 1.0)
+    assert scene.metric("shed_total", tier="small") == 1
+    for one in waiting:
+        one.cancel()
+
+
+async def test_a_more_important_request_takes_the_place_of_the_youngest_least_important() -> None:
+    scene = Scene()
+    kinds = (Priority.BATCH, Priority.BACKGROUND, Priority.BACKGROUND)
+    waiting = [asyncio.create_task(scene.acquire(kind)) for kind in kinds]
+    await settle()
+    important = asyncio.create_task(scene.acquire(Priority.CRITICAL))
+    await settle()
+    assert [one.done() for one in waiting] == [False, False, True]
+    with pytest.raises(Overloaded):
+        await waiting[2]
+    scene.tell("a")
+    assert (await important).id == "a"
+    for one in waiting:
+        one.cancel()
+
+
+async def test_who_hangs_up_in_the_line_leaves_it() -> None:
+    scene = Scene()
+    waiting = asyncio.create_task(scene.acquire())
+    await settle()
+    waiting.cancel()
+    await settle()
+    assert scene.waiting() == 0
+
+
+async def test_a_place_that_comes_when_its_taker_has_just_gone_goes_to_the_next() -> None:
+    scene = Scene()
+    scene.tell("a")
+    held = await scene.acquire()
+    gone = asyncio.create_task(scene.acquire())
+    following = asyncio.create_task(scene.acquire())
+    await settle()
+    scene.fleet.release(held)  # promised to the first in the line
+    gone.cancel()
+    await settle()
+    assert gone.cancelled()
+    assert (await following).id == "a"
+    assert scene.in_flight() == {"a": 1}
+
+
+async def test_an_eviction_of_somebody_who_has_just_hung_up_hurts_nobody() -> None:
+    scene = Scene(replace(SMALL, queue_size=1))
+    gone = asyncio.create_task(scene.acquire(Priority.BATCH))
+    await settle()
+    important = asyncio.create_task(scene.acquire(Priority.CRITICAL))
+    gone.cancel()  # the newcomer runs first and finds a ticket whose holder is gone
+    await settle()
+    assert gone.cancelled()
+    assert not important.done()
+    scene.tell("a")
+    assert (await important).id == "a"
+    assert scene.in_flight() == {"a": 1}
+
+
+async def test_a_deadline_that_passes_in_the_line_is_told_as_such() -> None:
+    scene = Scene()
+    with pytest.raises(DeadlineExceeded) as caught:
+        await scene.acquire(seconds=0.005)
+    assert caught.value.reason == "QUEUED_TOO_LONG"
+    assert scene.waiting() == 0
+
+
+async def test_a_wait_beyond_what_the_tier_allows_is_unavailable() -> None:
+    scene = Scene(replace(SMALL, queue_seconds=0.005))
+    with pytest.raises(Unavailable) as caught:
+        await scene.acquire()
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("NO_REPLICA", 1.0)
+
+
+async def test_a_request_goes_elsewhere_after_a_failure_and_back_only_at_need() -> None:
+    scene = Scene()
+    scene.tell("a", "b")
+    assert (await scene.acquire(avoid={"a"})).id == "b"
+    assert (await scene.acquire(avoid={"a"})).id == "a"
+
+
+async def test_a_failing_replica_is_avoided_until_it_answers() -> None:
+    scene = Scene()
+    scene.tell("a", "b", max_in_flight=3)
+    failing = await scene.acquire()
+    assert failing.id == "a"
+    scene.fleet.failed(failing)
+    scene.fleet.release(failing)
+    taken = [await scene.acquire() for _ in range(3)]
+    assert {one.id for one in taken} == {"b"}
+    assert scene.fleet.preview("small") == "a"  # nothing else has room
+    scene.fleet.release(taken[0])
+    assert scene.fleet.preview("small") == "b"
+    scene.fleet.succeeded(failing)
+    assert scene.fleet.preview("small") == "a"
+
+
+async def test_a_replica_that_is_gone_gives_up_its_runs() -> None:
+    scene = Scene()
+    scene.tell("a")
+    replica, run = await scene.acquire(), Run()
+    replica.runs.add(run)
+    scene.tell("a", state=State.GONE)
+    assert run.gave_up == "the replica is gone"
+    assert scene.forgotten == ["a:1"]
+    assert scene.in_flight() == {}
+    scene.fleet.release(replica)  # the run's end gives the place back all the same
+    assert replica.in_flight == 0
+
+
+async def test_replace_takes_the_whole_fleet_and_keeps_what_runs() -> None:
+    scene = Scene()
+    scene.tell("a", "b")
+    held = [await scene.acquire(), await scene.acquire()]
+    scene.fleet.replace([told("b", max_in_flight=5), told("c")])
+    assert scene.in_flight() == {"b": 1, "c": 0}
+    assert scene.forgotten == ["a:1"]
+    for one in held:
+        scene.fleet.release(one)
+    assert scene.in_flight() == {"b": 0, "c": 0}
+
+
+async def test_strangers_are_left_out() -> None:
+    scene = Scene()
+    scene.fleet.update(
+        [told("x", tier="unknown"), told("y", model="other"), told("z", precision="fp8")]
+    )
+    scene.tell("never there", state=State.GONE)
+    assert scene.in_flight() == {}
+
+
+async def test_the_fleet_is_stale_until_told_otherwise() -> None:
+    scene = Scene()
+    assert scene.fleet.stale
+    assert scene.metric("fleet_stale") == 1
+    scene.fleet.set_stale(stale=False)
+    assert not scene.fleet.stale
+    assert scene.metric("fleet_stale") == 0
+
+
+async def test_replicas_are_counted_by_state() -> None:
+    scene = Scene()
+    scene.tell("a", "b")
+    scene.tell("c", state=State.STARTING)
+    scene.tell("b", state=State.GONE)
+    assert scene.metric("replicas", tier="small", state="ready") == 1
+    assert scene.metric("replicas", tier="small", state="starting") == 1
+    assert scene.metric("replicas", tier="small", state="draining") == 0
+
+
+# --- a random walk -------------------------------------------------------------------------
+
+names = st.sampled_from("abc")
+index = st.integers(0, 20)
+steps = st.one_of(
+    st.tuples(st.just("acquire"), st.sampled_from(Priority), st.booleans(), st.sets(names)),
+    st.tuples(st.just("cancel"), index),
+    st.tuples(st.just("release"), index),
+    st.tuples(st.just("fail"), index),
+    st.tuples(st.just("tell"), names, st.sampled_from(State), st.integers(1, 3)),
+    st.tuples(st.just("replace"), st.sets(names), st.integers(1, 3)),
+    st.tuples(st.just("run")),
+    st.tuples(st.just("wait")),
+)
+
+
+class Walk:
+    """Plays steps, keeps who holds what, and compares."""
+
+    def __init__(self) -> None:
+        self.scene = Scene()
+        self.seen: set[Replica] = set()
+        self.asking: list[asyncio.Task[Replica]] = []
+        self.held: list[Replica] = []
+
+    def step(self, kind: str, *rest: Any) -> None:
+        fleet = self.scene.fleet
+        match kind, rest:
+            case "acquire", (priority, patient, avoid):
+                seconds = 60.0 if patient else 0.001
+                work = self.scene.acquire(priority, avoid=avoid, seconds=seconds)
+                self.asking.append(asyncio.create_task(work))
+            case "cancel", (number,) if self.asking:
+                self.asking[number % len(self.asking)].cancel()
+            case "release", (number,) if self.held:
+                fleet.release(self.held.pop(number % len(self.held)))
+            case "fail", (number,) if self.held:
+                fleet.failed(self.held[number % len(self.held)])
+            case "tell", (name, state, most):
+                fleet.update([told(name, state=state, max_in_flight=most)])
+            case "replace", (chosen, most):
+                fleet.replace([told(name, max_in_flight=most) for name in sorted(chosen)])
+        self.seen.update(fleet._tiers["small"].replicas.values())
+
+    def collect(self) -> None:
+        """Takes note of who got a place and who got an error."""
+        for task in [one for one in self.asking if one.done()]:
+            self.asking.remove(task)
+            if task.cancelled():
+                continue
+            error = task.exception()
+            if error is None:
+                self.held.append(task.result())
+            else:
+                assert isinstance(error, ServiceError), error
+
+    def check(self) -> None:
+        for replica in self.seen:
+            assert replica.in_flight == sum(1 for one in self.held if one is replica)
+        assert self.scene.waiting() == len(self.asking) <= self.scene.tier.queue_size
+        if self.asking:
+            assert self.scene.fleet.preview("small") == ""  # nobody waits beside a free place
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, max_size=40))
+@example(
+    [
+        *[("acquire", Priority.BATCH, True, set())] * 3,
+        ("run",),
+        ("acquire", Priority.CRITICAL, True, set()),
+        ("cancel", 2),
+        ("run",),
+        ("tell", "a", State.READY, 3),
+    ]
+)
+def test_no_place_is_ever_lost_or_given_twice(walked: list[tuple[Any, ...]]) -> None:
+    async def play() -> None:
+        walk = Walk()
+        for kind, *rest in walked:
+            walk.step(kind, *rest)
+            if kind in {"run", "wait"}:
+                await (asyncio.sleep(0.002) if kind == "wait" else settle())
+                await settle()
+                walk.collect()
+                walk.check()
+        for task in walk.asking:
+            task.cancel()
+        await asyncio.gather(*walk.asking, return_exceptions=True)
+        walk.collect()
+        walk.check()
+        while walk.held:
+            walk.scene.fleet.release(walk.held.pop())
+        walk.check()
+        assert all(replica.in_flight == 0 for replica in walk.seen)
+
+    asyncio.run(play())
