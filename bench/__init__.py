@@ -1,0 +1,1 @@
+"""Benchmarks: each prints one table and its figures; `python -m bench` runs them in turn."""
