@@ -23,7 +23,7 @@ from tests.integration.cache.stores import (
     record,
 )
 
-TTL = 45.0
+TTL = 4500.0
 KEYS = [key("a"), key("a", partition="rival")]
 
 keys = st.integers(0, 1)
@@ -32,7 +32,7 @@ marks = st.sampled_from([SMALL, LARGE])
 which = st.integers(0, 3)
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("claim"), keys, wanted, st.sampled_from([0.0, 7.5, 40.5])),
+        st.tuples(st.just("claim"), keys, wanted, st.sampled_from([0.0, 750.0, 4050.0])),
         st.tuples(st.just("put"), keys, marks),
         st.tuples(st.just("put_under"), which, marks),
         st.tuples(st.just("abandon"), which, st.booleans()),
@@ -152,10 +152,10 @@ class Life:
             one.pending.cancel()
             await asyncio.wait([one.pending])
 
-    async def advance(self, seconds):
-        # Half seconds, so that patience (x.5) and leases and entries (x.0) never end together.
-        for _ in range(2 * seconds):
-            await self.stage.advance(0.5)
+    async def advance(self, hundreds):
+        # Steps of 50 s, so that patience (x50) and leases and entries (x00) never end together.
+        for _ in range(2 * hundreds):
+            await self.stage.advance(50.0)
             for place in self.places:
                 for one in [one for one in place.waiting if one.until <= self.now]:
                     place.waiting.remove(one)

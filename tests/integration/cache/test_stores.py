@@ -48,13 +48,13 @@ async def test_only_the_first_gets_the_lease(stage, store):
 async def test_a_look_takes_no_lease(stage, store):
     assert await done(store.look(key(), BY_SMALL)) is NoEntry.ABSENT
     lease = await granted(stage)
-    await done(store.put_under(lease, record(), 60))
+    await done(store.put_under(lease, record(), 600))
     assert await done(store.look(key(), BY_SMALL)) == Found(record())
 
 
 async def test_what_is_stored_is_found(stage, store):
     lease = await granted(stage)
-    assert await done(store.put_under(lease, record(), 60)) is Put.STORED
+    assert await done(store.put_under(lease, record(), 600)) is Put.STORED
     assert await stage.claim(key(), BY_SMALL) == Found(record())
     assert await stage.claim(key(), BY_SMALL) == Found(record())
 
@@ -62,7 +62,7 @@ async def test_what_is_stored_is_found(stage, store):
 async def test_who_waits_is_served_what_comes(stage, store):
     lease = await granted(stage)
     waiting = [await stage.wait(key(), BY_SMALL, after=n) for n in range(5)]
-    await done(store.put_under(lease, record(), 60))
+    await done(store.put_under(lease, record(), 600))
     assert [await done(one) for one in waiting] == [Found(record(), shared=True)] * 5
     assert store.counts().waiters == 0
 
@@ -76,30 +76,30 @@ async def test_a_lease_given_back_goes_to_one_waiter_at_a_time_in_order(stage, s
         assert isinstance(outcome, Granted)
         assert store.counts().waiters == 2 - n
         lease = outcome.lease
-    assert await done(store.put_under(lease, record(), 60)) is Put.STORED
+    assert await done(store.put_under(lease, record(), 600)) is Put.STORED
     assert store.counts().leases_expired == 0
 
 
 async def test_a_lease_that_ends_by_itself_goes_to_one_waiter(stage, store):
     lease = await granted(stage)
-    first = await stage.wait(key(), BY_SMALL, wait=50)
-    second = await stage.wait(key(), BY_SMALL, wait=50, after=1)
-    await stage.advance(LEASE_SECONDS - 1)
+    first = await stage.wait(key(), BY_SMALL, wait=5000)
+    second = await stage.wait(key(), BY_SMALL, wait=5000, after=1)
+    await stage.advance(LEASE_SECONDS - 100)
     assert not first.done()
-    await stage.advance(1)
+    await stage.advance(100)
     outcome = await done(first)
     assert isinstance(outcome, Granted)
     assert not second.done()
     assert store.counts().leases_expired == 1
-    assert await done(store.put_under(lease, record("late"), 60)) is Put.NOT_HELD
-    assert await done(store.put_under(outcome.lease, record(), 60)) is Put.STORED
+    assert await done(store.put_under(lease, record("late"), 600)) is Put.NOT_HELD
+    assert await done(store.put_under(outcome.lease, record(), 600)) is Put.STORED
     assert await done(second) == Found(record(), shared=True)
 
 
 async def test_a_lease_that_ended_cannot_store_and_changes_nothing(stage, store):
     lease = await granted(stage)
     await stage.advance(LEASE_SECONDS)
-    assert await done(store.put_under(lease, record("late"), 60)) is Put.NOT_HELD
+    assert await done(store.put_under(lease, record("late"), 600)) is Put.NOT_HELD
     assert await done(store.look(key(), BY_SMALL)) is NoEntry.ABSENT
     assert store.counts().leases_expired == 1
     assert isinstance(await stage.claim(key(), BY_SMALL), Granted)
@@ -108,8 +108,8 @@ async def test_a_lease_that_ended_cannot_store_and_changes_nothing(stage, store)
 
 async def test_a_lease_ends_once(stage, store):
     lease = await granted(stage)
-    assert await done(store.put_under(lease, record(), 60)) is Put.STORED
-    assert await done(store.put_under(lease, record("again"), 60)) is Put.NOT_HELD
+    assert await done(store.put_under(lease, record(), 600)) is Put.STORED
+    assert await done(store.put_under(lease, record("again"), 600)) is Put.NOT_HELD
     assert await done(store.abandon(lease)) is Abandon.ENDED
     assert await stage.claim(key(), BY_SMALL) == Found(record())
 
@@ -125,14 +125,14 @@ async def test_an_old_lease_does_not_end_the_new_one(stage, store):
 async def test_a_lease_is_worth_nothing_elsewhere(stage, store):
     lease = await granted(stage)
     elsewhere = lease._replace(key=key(partition="rival"))
-    assert await done(store.put_under(elsewhere, record(), 60)) is Put.NOT_HELD
+    assert await done(store.put_under(elsewhere, record(), 600)) is Put.NOT_HELD
     await done(store.abandon(elsewhere))
     assert await done(store.look(key(partition="rival"), BY_SMALL)) is NoEntry.ABSENT
-    assert await done(store.put_under(lease, record(), 60)) is Put.STORED
+    assert await done(store.put_under(lease, record(), 600)) is Put.STORED
 
 
 async def test_partitions_see_nothing_of_each_other(stage, store):
-    await done(store.put(key(), record(), 60))
+    await done(store.put(key(), record(), 600))
     assert await done(store.look(key(partition="rival"), BY_SMALL)) is NoEntry.ABSENT
     assert isinstance(await stage.claim(key(partition="rival"), BY_SMALL), Granted)
 
@@ -158,20 +158,20 @@ async def test_who_leaves_is_passed_over(stage, store):
 
 
 async def test_an_entry_ends_with_its_time_to_live(stage, store):
-    await done(store.put(key(), record(), 60))
-    await stage.advance(59.9)
+    await done(store.put(key(), record(), 600))
+    await stage.advance(500)
     assert await done(store.look(key(), BY_SMALL)) == Found(record())
-    await stage.advance(0.2)
+    await stage.advance(100)
     assert await done(store.look(key(), BY_SMALL)) is NoEntry.ABSENT
     assert isinstance(await stage.claim(key(), BY_SMALL), Granted)
 
 
 async def test_an_entry_by_another_writer_is_a_miss_and_may_be_replaced(stage, store):
-    await done(store.put(key(), record(), 60))
+    await done(store.put(key(), record(), 600))
     assert await done(store.look(key(), BY_LARGE)) is NoEntry.ABSENT
     lease = await granted(stage, wanted=BY_LARGE)
     assert await stage.claim(key(), BY_ANY) == Found(record())
-    await done(store.put_under(lease, record("better", LARGE), 60))
+    await done(store.put_under(lease, record("better", LARGE), 600))
     assert await stage.claim(key(), BY_ANY) == Found(record("better", LARGE))
 
 
@@ -179,7 +179,7 @@ async def test_whom_an_answer_does_not_serve_gets_the_lease(stage, store):
     lease = await granted(stage)
     picky = await stage.wait(key(), BY_LARGE)
     easy = await stage.wait(key(), BY_ANY, after=1)
-    await done(store.put_under(lease, record(), 60))
+    await done(store.put_under(lease, record(), 600))
     assert await done(easy) == Found(record(), shared=True)
     assert isinstance(await done(picky), Granted)
 
@@ -187,9 +187,9 @@ async def test_whom_an_answer_does_not_serve_gets_the_lease(stage, store):
 async def test_a_refresh_serves_who_waits_and_leaves_the_lease(stage, store):
     lease = await granted(stage)
     waiting = await stage.wait(key(), BY_SMALL)
-    assert await done(store.put(key(), record("fresh"), 60)) is Put.STORED
+    assert await done(store.put(key(), record("fresh"), 600)) is Put.STORED
     assert await done(waiting) == Found(record("fresh"), shared=True)
-    assert await done(store.put_under(lease, record("mine"), 60)) is Put.STORED
+    assert await done(store.put_under(lease, record("mine"), 600)) is Put.STORED
     assert await stage.claim(key(), BY_SMALL) == Found(record("mine"))
 
 
@@ -198,7 +198,7 @@ async def test_a_lease_is_kept_for_who_waits(stage, store):
     waiting = await stage.wait(key(), BY_SMALL)
     assert await done(store.abandon(lease, unless_awaited=True)) is Abandon.AWAITED
     assert not waiting.done()
-    assert await done(store.put_under(lease, record(), 60)) is Put.STORED
+    assert await done(store.put_under(lease, record(), 600)) is Put.STORED
     assert await done(waiting) == Found(record(), shared=True)
 
 
@@ -230,7 +230,7 @@ async def test_a_burst_computes_once(stage, store):
         finished, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         outcomes = [one.result() for one in finished]
     (lease,) = [outcome.lease for outcome in outcomes]
-    await done(store.put_under(lease, record(), 60))
+    await done(store.put_under(lease, record(), 600))
     ended = [await done(one) for one in claims]
     assert sum(isinstance(one, Granted) for one in ended) == 1
     assert sum(isinstance(one, Found) for one in ended) == 49
