@@ -15,9 +15,10 @@ from services.common.errors import BadRequest, InternalError, Violation
 from services.router.policy.routes import Tier
 from services.router.ports import Asked, EngineChunk, EngineFigures, ReplicaFailed, TierText
 
-TRY_ELSEWHERE = (
-    "Exceeds maximum queue size",
-    "Maximum queue size of",
+FULL = ("Exceeds maximum queue size", "Maximum queue size of")
+"""Messages that say: no room now, though nothing is wrong; another replica may have some."""
+
+LOST = (
     "shutting down",
     "Server is stopping",
     "not at ready state",
@@ -26,7 +27,7 @@ TRY_ELSEWHERE = (
     "Stub process",
     "engine process",
 )
-"""Messages that say: this replica cannot now, another one may."""
+"""Messages that say: this replica is in trouble; another one may do."""
 
 BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
 """Messages that say: no replica can serve this request."""
@@ -61,8 +62,10 @@ TOKENS_PER_BLOCK = 32
 
 def classify(message: str) -> Exception:
     """Our error for a message of Triton's or the engine's."""
-    if any(known in message for known in TRY_ELSEWHERE):
-        return ReplicaFailed(message, lost="Maximum queue size" not in message)
+    if any(known in message for known in FULL):
+        return ReplicaFailed(message, lost=False)
+    if any(known in message for known in LOST):
+        return ReplicaFailed(message, lost=True)
     if any(known in message for known in BAD_INPUT):
         return BadRequest.of(Violation("prompt", f"the engine refuses it: {message[:200]}"))
     return InternalError(f"the replica failed: {message[:200]}", reason="ENGINE_FAILED")

@@ -1,0 +1,250 @@
+"""Tensors of requests and answers, and what the replica's messages mean."""
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2 as pb
+
+from services.common.errors import BadRequest, InternalError
+from services.router.policy.routes import Tier
+from services.router.ports import Asked, ReplicaFailed, Shape, Turn
+from services.router.trtllm import TOKENS_PER_BLOCK, Encoder, classify, decode
+from tests.unit.router.making import tier
+
+LOST, FULL, BAD, BROKEN = "another replica, lost", "another replica, full", "bad input", "broken"
+
+
+class Text:
+    """Stands for a tokenizer: one token a character."""
+
+    end_id, pad_id = 2, 0
+
+    def encode_plain(self, text: str) -> list[int]:
+        return [ord(one) for one in text]
+
+
+def asked(**changes: Any) -> Asked:
+    told: dict[str, Any] = {
+        "turns": (Turn("user", "hi"),),
+        "shape": None,
+        "max_output_tokens": 7,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "seed": None,
+        "stop": (),
+    }
+    return Asked(**(told | changes))
+
+
+def encoder(small: Tier | None = None) -> Encoder:
+    return Encoder(small or tier("small"), Text())  # type: ignore[arg-type]
+
+
+def sent(request: pb.ModelInferRequest) -> dict[str, tuple[str, list[int], bytes]]:
+    """Datatype, shape and bytes of each tensor."""
+    return {
+        one.name: (one.datatype, list(one.shape), raw)
+        for one, raw in zip(request.inputs, request.raw_input_contents, strict=True)
+    }
+
+
+def encoded(prompt: list[int] | None = None, *, streaming: bool = True, **changes: Any) -> dict:
+    request = encoder().request(
+        prompt or [5, 6], asked(**changes), request_id="id", streaming=streaming
+    )
+    return sent(request)
+
+
+def test_a_request_sends_what_the_engine_wants() -> None:
+    request = encoder().request([5, 6, 7], asked(), request_id="id", streaming=True)
+    assert (request.model_name, request.id) == ("small", "id")
+    assert request.parameters["triton_enable_empty_final_response"].bool_param
+    tensors = sent(request)
+    assert tensors["input_ids"] == ("INT32", [1, 3], struct.pack("<3i", 5, 6, 7))
+    assert tensors["input_lengths"] == ("INT32", [1, 1], struct.pack("<i", 3))
+    assert tensors["request_output_len"] == ("INT32", [1, 1], struct.pack("<i", 7))
+    assert tensors["end_id"] == ("INT32", [1, 1], struct.pack("<i", 2))
+    assert tensors["pad_id"] == ("INT32", [1, 1], struct.pack("<i", 0))
+    assert tensors["streaming"] == ("BOOL", [1, 1], b"\1")
+    assert tensors["exclude_input_in_output"] == ("BOOL", [1, 1], b"\1")
+    assert "stop_words_list" not in tensors
+    assert "guided_decoding_guide" not in tensors
+    assert {"output_ids", "sequence_length"} <= {one.name for one in request.outputs}
+
+
+def test_a_whole_answer_is_not_streamed() -> None:
+    assert encoded(streaming=False)["streaming"] == ("BOOL", [1, 1], b"\0")
+
+
+def test_greedy_is_the_most_likely_token_at_temperature_1() -> None:
+    tensors = encoded(temperature=0.0, top_k=50)
+    assert tensors["runtime_top_k"] == ("INT32", [1, 1], struct.pack("<i", 1))
+    assert tensors["temperature"] == ("FP32", [1, 1], struct.pack("<f", 1.0))
+
+
+def test_sampling_is_passed_on() -> None:
+    tensors = encoded(temperature=0.5, top_k=50, top_p=0.9, seed=2**64 - 1)
+    assert tensors["temperature"][2] == struct.pack("<f", 0.5)
+    assert tensors["runtime_top_k"][2] == struct.pack("<i", 50)
+    assert tensors["runtime_top_p"][2] == struct.pack("<f", 0.9)
+    assert tensors["seed"] == ("UINT64", [1, 1], struct.pack("<Q", 2**64 - 1))
+
+
+def test_a_seed_of_0_is_kept_and_without_one_each_request_draws_its_own() -> None:
+    assert encoded(seed=0)["seed"][2] == struct.pack("<Q", 0)
+    assert len({encoded()["seed"][2] for _ in range(10)}) == 10
+
+
+def word_list(raw: bytes) -> list[list[int]]:
+    """The words as TensorRT-LLM reads them: ids in one row, ends in the other."""
+    values = struct.unpack(f"<{len(raw) // 4}i", raw)
+    ids, ends = values[: len(values) // 2], values[len(values) // 2 :]
+    words, start = [], 0
+    for end in ends:
+        if end < 0:
+            break
+        words.append(list(ids[start:end]))
+        start = end
+    return words
+
+
+@given(st.lists(st.text(alphabet="abc", min_size=1, max_size=5), min_size=1, max_size=8))
+def test_stop_texts_become_a_word_list(stops: list[str]) -> None:
+    datatype, shape, raw = encoded(stop=tuple(stops))["stop_words_list"]
+    count = sum(map(len, stops))
+    assert (datatype, shape, len(raw)) == ("INT32", [1, 2, count], 8 * count)
+    assert word_list(raw) == [[ord(one) for one in stop] for stop in stops]
+
+
+def test_a_word_list_is_padded_with_minus_1() -> None:
+    _, _, raw = encoded(stop=("ab", "c"))["stop_words_list"]
+    assert struct.unpack("<6i", raw) == (97, 98, 99, 2, 3, -1)
+
+
+@pytest.mark.parametrize("kind", list(Shape))
+def test_a_shape_becomes_a_guide(kind: Shape) -> None:
+    tensors = encoded(shape=(kind, "é+"))
+    for name, text in (
+        ("guided_decoding_guide_type", kind.value),
+        ("guided_decoding_guide", "é+"),
+    ):
+        datatype, shape, raw = tensors[name]
+        assert (datatype, shape) == ("BYTES", [1, 1])
+        assert raw == struct.pack("<I", len(text.encode())) + text.encode()
+
+
+def test_requests_do_not_share_anything() -> None:
+    one = encoder()
+    first = one.request([1], asked(stop=("x",)), request_id="1", streaming=True)
+    second = one.request([1, 2], asked(), request_id="2", streaming=True)
+    assert "stop_words_list" not in sent(second)
+    assert sent(first)["input_ids"][1] == [1, 1]
+    assert sent(second)["input_ids"][1] == [1, 2]
+
+
+def test_a_stop_names_the_request_and_has_the_tensors_that_must_be_there() -> None:
+    stop = encoder().stop("id")
+    tensors = sent(stop)
+    assert (stop.id, stop.model_name) == ("id", "small")
+    assert tensors["stop"] == ("BOOL", [1, 1], b"\1")
+    assert {"input_ids", "input_lengths", "request_output_len"} <= tensors.keys()
+
+
+def message(*, final: bool | None = None, **tensors: bytes) -> pb.ModelStreamInferResponse:
+    told = pb.ModelStreamInferResponse()
+    for name, raw in tensors.items():
+        told.infer_response.outputs.add(name=name)
+        told.infer_response.raw_output_contents.append(raw)
+    if final is not None:
+        told.infer_response.parameters["triton_final_response"].bool_param = final
+    return told
+
+
+def ints(*values: int) -> bytes:
+    return struct.pack(f"<{len(values)}i", *values)
+
+
+def test_tokens_are_as_many_as_the_length_says() -> None:
+    chunk = decode(message(output_ids=ints(7, 8, 9), sequence_length=ints(2), final=False))
+    assert (list(chunk.tokens), chunk.final, chunk.figures) == ([7, 8], False, None)
+
+
+def test_a_final_response_brings_figures() -> None:
+    chunk = decode(
+        message(
+            final=True,
+            output_ids=ints(7),
+            sequence_length=ints(1),
+            kv_cache_reused_blocks=ints(3),
+            first_scheduled_time_ns=struct.pack("<q", 1_000_000_000),
+            last_token_time_ns=struct.pack("<q", 1_500_000_000),
+        )
+    )
+    assert (list(chunk.tokens), chunk.final) == ([7], True)
+    assert chunk.figures is not None
+    assert chunk.figures.engine_seconds == 0.5
+    assert chunk.figures.reused_prompt_tokens == 3 * TOKENS_PER_BLOCK
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        message(final=True),
+        message(final=True, output_ids=b"", sequence_length=ints(0)),
+        message(final=True, sequence_length=ints(4)),
+    ],
+)
+def test_an_empty_final_response_ends_the_answer(told: pb.ModelStreamInferResponse) -> None:
+    chunk = decode(told)
+    assert (list(chunk.tokens), chunk.final) == ([], True)
+    assert chunk.figures is not None
+    assert chunk.figures.engine_seconds is None
+    assert chunk.figures.reused_prompt_tokens is None
+
+
+def test_a_response_without_the_parameter_is_not_the_last() -> None:
+    assert not decode(message(output_ids=ints(7), sequence_length=ints(1))).final
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Exceeds maximum queue size", FULL),
+        ("in ensemble 'x', Exceeds maximum queue size", FULL),
+        ("Maximum queue size of 64 has been reached, please try again later", FULL),
+        ("GRPC server is shutting down and has stopped accepting new requests.", LOST),
+        ("Server is stopping, scheduler for model has stopped accepting new requests", LOST),
+        ("Request for unknown model: 'small' version 1 is not at ready state", LOST),
+        ("Request for unknown model: 'small' has no available versions", LOST),
+        ("Stub process 'small_0_0' is not healthy.", LOST),
+        ("[request id: x] unexpected shape for input 'input_ids'", BAD),
+        ("inference input data-type is 'FP32', unexpected datatype", BAD),
+        ("Request for unknown model: 'small' is not found", BROKEN),
+        ("something nobody has thought of", BROKEN),
+        ("", BROKEN),
+    ],
+)
+def test_a_message_is_classified(text: str, kind: str) -> None:
+    error = classify(text)
+    if kind in {LOST, FULL}:
+        assert isinstance(error, ReplicaFailed)
+        assert error.lost == (kind == LOST)
+    else:
+        assert isinstance(error, BadRequest if kind == BAD else InternalError)
+
+
+@pytest.mark.parametrize("final", [None, False, True])
+def test_an_error_message_ends_the_request_with_or_without_the_flag(*, final: bool | None) -> None:
+    told = message(final=final)
+    told.error_message = "Server is stopping"
+    with pytest.raises(ReplicaFailed):
+        decode(told)
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(str(classify("x" * 10_000))) < 300
+    assert len(str(classify("Invalid request" + "x" * 10_000))) < 300
