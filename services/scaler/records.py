@@ -123,8 +123,7 @@ class Records:
         with contextlib.suppress(FileNotFoundError):
             self.log_file(replica_id).rename(self._logs / f"{replica_id}.log")
         shutil.rmtree(self._replicas / replica_id, ignore_errors=True)
-        logs = sorted(self._logs.iterdir(), key=lambda path: path.stat().st_mtime)
-        for old in logs[:-KEPT_LOGS]:
+        for old in sorted(self._logs.iterdir(), key=_changed_at)[:-KEPT_LOGS]:
             old.unlink(missing_ok=True)
 
     def last_error(self, replica_id: str) -> str:
@@ -138,6 +137,14 @@ class Records:
                 if found := sign.search(line):
                     return found[1].partition("\\n")[0].strip('" ')[:300]
         return ""
+
+
+def _changed_at(path: Path) -> float:
+    """When the file changed; long ago if it has just been removed, as by another thread."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 _ADAPTER = TypeAdapter(Record)

@@ -1,6 +1,7 @@
 """Replicas as real Triton processes: they die, hang on, are adopted, drained and ended."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -32,10 +33,11 @@ async def test_a_killed_replica_is_gone_at_once_and_replaced(home, victim):
     (before,) = await scaler.ready()
     record = home.replicas()[before.id]
     pid = record["server"]["pid"] if victim == "server" else record["stubs"][0]["pid"]
-    async with scaler.watch() as watch:
+    async with scaler.watch() as watch, scaler.watch(tier="other") as other:
         first = await watch.next()
         assert first.full
         assert [one.id for one in first.replicas] == [before.id]
+        assert list((await other.next()).replicas) == []
         killed_at = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         gone, at = await watch.until(GONE)
@@ -45,6 +47,9 @@ async def test_a_killed_replica_is_gone_at_once_and_replaced(home, victim):
         after, _ = await watch.until(READY)
         assert starting.id == after.id != before.id
         assert watch.revisions == list(range(first.revision, first.revision + 4))
+        # Who watches another tier sees no replica, and misses no revision either.
+        assert [len((await other.next()).replicas) for _ in range(3)] == [0, 0, 0]
+        assert other.revisions == watch.revisions
     assert await infer(after.address, 1) == 1
     assert left_of(before.id) == []
     assert (await scaler.pool()).typical_start.ToMilliseconds() > 100
@@ -101,6 +106,40 @@ async def test_a_scaler_that_leaves_its_replicas_hands_them_over(home):
         draining, _ = await watch.until(DRAINING)
         gone, _ = await watch.until(GONE)
         assert draining.id == gone.id == before.id != new.id
+
+
+@pytest.mark.parametrize("damage", ["unfinished", "unreadable"])
+async def test_damaged_records(home, damage):
+    home = home()
+    first = await home.start()
+    (before,) = await first.ready()
+    await first.stop()
+    path = home.state / "replicas" / before.id / "record.json"
+    if damage == "unfinished":  # as if the scaler had died while it started the process
+        record = json.loads(path.read_text()) | {"server": None, "stubs": None}
+        path.write_text(json.dumps(record))
+    else:
+        path.write_text("{")
+    second = await home.start()
+    (after,) = await second.ready()
+    assert (after.id == before.id) is (damage == "unfinished")
+    assert list(home.replicas()) == [after.id]
+    assert bool(left_of(before.id)) is (damage == "unfinished")
+
+
+async def test_a_reused_process_id_is_not_taken_for_a_replica(home):
+    home = home()
+    first = await home.start()
+    (before,) = await first.ready()
+    await first.stop()
+    path = home.state / "replicas" / before.id / "record.json"
+    record = json.loads(path.read_text())
+    record["server"]["pid"] = os.getpid()
+    path.write_text(json.dumps(record))
+    second = await home.start()
+    (after,) = await second.ready()
+    assert after.id != before.id
+    assert left_of(before.id) == []
 
 
 async def test_a_second_scaler_on_the_same_state_is_refused(home):
