@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,12 @@ LAST_WORDS_SECONDS = 0.3
 """Time for the last answers to reach the cache once no call runs any more."""
 
 
-async def serve(settings: RouterSettings) -> None:
-    """Serves until SIGTERM or SIGINT; running answers finish first.
+async def serve(
+    settings: RouterSettings,
+    stop: asyncio.Event,
+    started: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Serves until `stop` is set; running answers finish first. `started` hears the port.
 
     Raises:
         ConfigError: a file, address or folder that the settings name cannot be used.
@@ -65,7 +69,6 @@ async def serve(settings: RouterSettings) -> None:
         log.warning("no handle_key_file: request handles end with this process")
     server = Server(settings, Keyring.load(settings.keys_file), tracing)
     exposition = serve_metrics(settings.metrics_listen, registry)
-    stop = stop_on_signals()
     tasks = asyncio.TaskGroup()
     runs: set[asyncio.Task[None]] = set()
 
@@ -106,6 +109,7 @@ async def serve(settings: RouterSettings) -> None:
         tasks.create_task(ledger.run())
         await server.start()
         log.info("serving", port=port, policy_version=policies.version, routes=len(policies.routes))
+        started(port)
         await server.serve_until_stopped(stop)
         await asyncio.sleep(LAST_WORDS_SECONDS)
         for task in (*links, *runs):
@@ -126,12 +130,16 @@ async def _contained(work: Coroutine[Any, Any, None]) -> None:
         log.exception("a task of a request failed")
 
 
+async def _main() -> None:
+    settings = from_environment(RouterSettings, "PENNYWEIGHT_ROUTER_", os.environ)
+    configure_logging("router", settings.log_level)
+    await serve(settings, stop_on_signals())
+
+
 def main() -> None:
-    """Reads the settings and serves."""
+    """Runs the router until SIGTERM or SIGINT."""
     try:
-        settings = from_environment(RouterSettings, "PENNYWEIGHT_ROUTER_", os.environ)
-        configure_logging("router", settings.log_level)
-        uvloop.run(serve(settings))
+        uvloop.run(_main())
     except ConfigError as error:
         die(error)
 
