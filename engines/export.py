@@ -8,6 +8,7 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import openvino as ov
@@ -26,10 +27,14 @@ def export(checkpoint: Path, tier: str, precision: str, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     model = build(RECIPES[tier].shape, weights, precision)
     model.set_rt_info(precision, ["pennyweight", "precision"])
-    # scales and norms keep the type the graph gives them
-    ov.save_model(model, folder / "openvino_model.xml", compress_to_fp16=False)
-    for name in SHARED_FILES:
-        shutil.copy(checkpoint / name, folder / name)
+    # A running engine has the old weights mapped into memory: replace files, never rewrite them.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
+        # scales and norms keep the type the graph gives them
+        ov.save_model(model, Path(fresh, "openvino_model.xml"), compress_to_fp16=False)
+        for name in SHARED_FILES:
+            shutil.copy(checkpoint / name, fresh)
+        for path in Path(fresh).iterdir():
+            path.replace(folder / path.name)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
