@@ -25,7 +25,6 @@ RUN groupadd --gid 10001 pennyweight \
     && install -d -o pennyweight -g pennyweight /var/lib/pennyweight
 ENV PATH=/opt/pennyweight/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
-VOLUME /var/lib/pennyweight
 USER pennyweight
 
 FROM service AS router
