@@ -164,7 +164,6 @@ class Stream:
     def _refuse(self, number: int, error: BaseException) -> None:
         into = self._gathering(0).response.results.add(id=number)
         if isinstance(error, ServiceError):
-            self._operations.counts.refused += 1
             into.code = getattr(code_pb2, error.code.name)
             into.error = error.message
         else:

@@ -17,6 +17,7 @@ from services.cache import wire
 from services.cache.metrics import Counts
 from services.cache.policy import Lease
 from services.cache.ports import Abandon, Found, Granted, NoEntry, Outcome, Put, Soon, Store
+from services.common.errors import BadRequest
 
 
 class Operations:
@@ -64,7 +65,11 @@ class Operations:
         Raises:
             BadRequest: a field of the request breaks its rule.
         """
-        return self._start[name](tenant, request, patience)
+        try:
+            return self._start[name](tenant, request, patience)
+        except BadRequest:
+            self.counts.refused += 1
+            raise
 
     def finish(self, name: str, result: Any, response: Any, seconds: float) -> None:
         """Counts the result, which took so many seconds, and writes it into the response."""

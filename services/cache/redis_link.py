@@ -10,18 +10,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 Script: TypeAlias = AsyncScript
 
@@ -39,7 +37,7 @@ class RedisFailed(Exception):
 
 
 class RedisLink:
-    """A bounded pool of connections and one that listens."""
+    """A bounded number of connections, and one that listens."""
 
     def __init__(
         self,
@@ -52,18 +50,16 @@ class RedisLink:
     ) -> None:
         options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
         self._timeout_seconds = timeout_seconds
-        self._pool = BlockingConnectionPool.from_url(
+        self._turns = asyncio.Semaphore(connections)
+        self._client = Redis.from_url(
             url,
             password=password,
-            max_connections=connections + 1,
-            timeout=timeout_seconds,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # every use is under a timeout of its own
             socket_keepalive=True,
             **options,
         )
-        self._client: Redis = Redis.from_pool(self._pool)
         self._failures = 0
         self._quiet_until = 0.0
         self.up = False
@@ -79,7 +75,7 @@ class RedisLink:
         Raises:
             RedisFailed: within the timeout there was no result.
         """
-        return await self._timely(script(keys=keys, args=args))
+        return await self._timely(lambda: script(keys=keys, args=args))
 
     async def get(self, key: str) -> bytes | None:
         """Reads a value.
@@ -87,7 +83,7 @@ class RedisLink:
         Raises:
             RedisFailed: within the timeout there was no result.
         """
-        value: bytes | None = await self._timely(self._client.get(key))  # type: ignore[arg-type]
+        value: bytes | None = await self._timely(lambda: self._client.get(key))
         return value
 
     async def tend(
@@ -117,7 +113,6 @@ class RedisLink:
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._client.aclose()
-                await self._pool.disconnect()
 
     async def _listen(
         self, channel: str, heard: Callable[[bytes], None], resumed: Callable[[], None]
@@ -141,10 +136,16 @@ class RedisLink:
             with suppress(RedisError, OSError):
                 await listener.aclose()  # type: ignore[no-untyped-call]
 
-    async def _timely(self, operation: Awaitable[T]) -> T:
+    async def _timely(self, operation: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._turns:  # a queue of our own making says nothing about Redis
+            if not self.up:
+                raise RedisFailed
+            return await self._timed(operation)
+
+    async def _timed(self, operation: Callable[[], Awaitable[Any]]) -> Any:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                result = await operation
+                result = await operation()
         except ResponseError as error:  # it is there, but refuses: no memory left, read-only
             self._warn(error)
             raise RedisFailed from error

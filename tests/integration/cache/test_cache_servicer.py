@@ -134,6 +134,7 @@ async def test_all_that_is_wrong_is_named(method, request_, fields):
     async with cache_over(memory_store()) as cache:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await getattr(cache, method)(request_)
+        assert cache.metric("refused_total") == 1
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     (packed,) = [
         detail
