@@ -140,12 +140,12 @@ class Dispatcher:
                 raise NotReadyError("the engine is not at ready state: it is being restarted")
             key = next(self._keys)
             first = not self._streams
-            self._streams[key] = _Stream(request_id, sender, answer)
             try:
                 self._link.wire.send(Submit(key, generation))
             except ClosedError:
-                del self._streams[key]
                 raise NotReadyError("the engine is not at ready state: it just ended") from None
+            # Only now: until here the caller may have to answer, on its own thread.
+            self._streams[key] = _Stream(request_id, sender, answer)
         if first:
             os.eventfd_write(self._wake, 1)  # the thread may be asleep for long
 
@@ -217,10 +217,11 @@ class Dispatcher:
         for message in link.wire.receive():
             if isinstance(message, Batch):
                 self._census = message.census
-                for progress in message.progress:
-                    stream = self._streams.get(progress.key)
-                    if stream:
-                        stream.answer.add(progress)
+                with self._lock:  # a request is known only once `submit` is through with it
+                    for progress in message.progress:
+                        stream = self._streams.get(progress.key)
+                        if stream:
+                            stream.answer.add(progress)
             elif isinstance(message, Ready):
                 self._log("the engine is ready again")
                 self._restart_pause = _FIRST_RESTART_SECONDS

@@ -472,6 +472,16 @@ def test_a_killed_server_takes_stub_engine_and_shared_memory_along(directory):
         assert server.shared_memory() == []
 
 
+def test_an_engine_whose_stub_was_killed_does_not_stay(directory):
+    with Triton(directory) as server:
+        server.wait_ready()
+        start(server, PROMPT, 1000)
+        (engine,) = server.engines()
+        (stub,) = server.stubs()
+        os.kill(stub, signal.SIGKILL)
+        until(lambda: not alive(engine))
+
+
 def test_sigterm_ends_an_idle_server_in_order(directory):
     with Triton(directory) as server:
         server.wait_ready()
