@@ -19,7 +19,7 @@ import structlog
 from services.scaler import policy
 from services.scaler.config import Pool, Scaling
 from services.scaler.loads import Loads
-from services.scaler.members import Member, new_id
+from services.scaler.members import Member, adopted, new_id
 from services.scaler.metrics import Metrics
 from services.scaler.policy import Action, Drain, Failures, Goal, Observed, Start, State, Stop
 from services.scaler.ports import StartFailed, Target
@@ -91,27 +91,12 @@ class Fleet:
             ConfigError: another scaler keeps them.
         """
         for found in await self._target.adopt(self._on_death):
-            now, replica = self._clock(), found.replica
-            pool = self._pools.get(replica.pool)
-            if pool is not None:
-                replica = replace(
-                    replica,
-                    tier=pool.tier,
-                    capacity=pool.capacity,
-                    max_in_flight=pool.max_in_flight,
-                )
-            self._members[replica.id] = Member(
-                id=replica.id,
-                pool=replica.pool,
-                slot=replica.slot,
-                state=State.READY if found.ready else State.STARTING,
-                since=now,
-                replica=replica,
-                ready_at=now if found.ready else None,
-                answered_at=now,
-            )
-            self._metrics.adoptions.labels(*self._labels(replica.pool)).inc()
-            log.info("replica adopted", replica=replica.id, address=replica.address)
+            name = found.replica.pool
+            member = adopted(found, self._pools.get(name), self._clock())
+            self._members[member.id] = member
+            if member.present:
+                self._metrics.adoptions.labels(*self._labels(name)).inc()
+                log.info("adopted", replica=member.id, address=found.replica.address)
 
     async def run(self) -> None:
         """Keeps the fleet until cancelled. Leaves the replicas running."""

@@ -3,13 +3,13 @@
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.scaler import policy
 from services.scaler.config import Pool
 from services.scaler.loads import Loads
 from services.scaler.policy import Observed, State
-from services.scaler.ports import Replica, fingerprint
+from services.scaler.ports import Adopted, Replica, fingerprint
 
 
 @dataclass
@@ -70,6 +70,27 @@ class Member:
             outdated=self.outdated(pool),
             fault=self.fault,
         )
+
+
+def adopted(found: Adopted, pool: Pool | None, now: float) -> Member:
+    """A replica that an earlier scaler left, with what its pool says of it today."""
+    replica = found.replica
+    if pool is not None:
+        replica = replace(
+            replica, tier=pool.tier, capacity=pool.capacity, max_in_flight=pool.max_in_flight
+        )
+    state = State.READY if found.ready else State.STARTING
+    return Member(
+        id=replica.id,
+        pool=replica.pool,
+        slot=replica.slot,
+        state=State.BROKEN if found.fault else state,
+        since=now,
+        replica=replica,
+        ready_at=now if found.ready else None,
+        answered_at=now,
+        fault=found.fault,
+    )
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -46,10 +46,15 @@ class Replica:
 
 @dataclass(frozen=True)
 class Adopted:
-    """A replica that outlived an earlier scaler; `ready`: it was ready when last looked at."""
+    """A replica that an earlier scaler left.
+
+    `ready`: it was ready when last looked at. `fault`: why it cannot serve any more, if so; it is
+    still to be ended.
+    """
 
     replica: Replica
     ready: bool
+    fault: str = ""
 
 
 OnDeath = Callable[[str, str], None]
@@ -60,9 +65,9 @@ class Target(Protocol):
     """Where replicas run."""
 
     async def adopt(self, on_death: OnDeath) -> list[Adopted]:
-        """Takes over what an earlier scaler left and clears away what is half there.
+        """Takes over what an earlier scaler left.
 
-        Called once, before anything else; deaths are told to `on_death` from here on.
+        Called once, before anything else; deaths after it returns are told to `on_death`.
         """
 
     async def start(self, replica_id: str, name: str, pool: Pool, slot: int) -> Replica:

@@ -71,22 +71,19 @@ class ProcessTarget:
         self._on_death: OnDeath = lambda _id, _what: None
 
     async def adopt(self, on_death: OnDeath) -> list[Adopted]:
-        """Takes over what an earlier scaler left and clears away what is half there.
+        """Takes over what an earlier scaler left; ends what it has no usable record of.
 
         Raises:
             ConfigError: another scaler has the state folder.
         """
         self._on_death = on_death
         self._records.lock()
-        adopted = []
-        for replica_id, record in list(self._records.read_all()):
-            one = self._adopt(record) if record is not None else None
-            if one is None:
-                log.warning("clearing away a dead replica", replica=replica_id)
-                await self.end(replica_id, gently=False)
-            else:
-                adopted.append(one)
-        return adopted
+        found = list(self._records.read_all())
+        for replica_id, record in found:
+            if record is None:
+                await self._clear(replica_id)
+        # Without a pause from the first to the return: no death goes unheard.
+        return [self._adopt(record) for _, record in found if record is not None]
 
     async def start(self, replica_id: str, name: str, pool: Pool, slot: int) -> Replica:
         """Starts a replica.
@@ -210,13 +207,14 @@ class ProcessTarget:
         process.returncode = 0
         ticks = processes.started_ticks(process.pid)
         if ticks is None:
+            processes.reap(process.pid)
             raise StartFailed(self._records.last_error(replica_id) or "it ended at once")
         record = replace(record, server=Known(process.pid, ticks))
         self._records.write(record)
         return record
 
-    def _adopt(self, record: Record) -> Adopted | None:
-        """Watches what the record tells of. None: it is not all there any more."""
+    def _adopt(self, record: Record) -> Adopted:
+        """Watches what the record tells of, if it is still there."""
         replica_id = record.replica.id
         flag = f"--model-repository={self._records.view(replica_id)}"
         if record.server is None:
@@ -225,14 +223,15 @@ class ProcessTarget:
                 if ticks is not None and flag in processes.command_line(pid):
                     record = replace(record, server=Known(pid, ticks))
                     self._records.write(record)
-        server = record.server
-        if server is None or flag not in processes.command_line(server.pid):
-            return None
         address = f"{self._advertise_host}:{record.grpc_port}"
         record = replace(record, replica=replace(record.replica, address=address))
-        if not self._watch(record, tell=False):
-            return None
-        return Adopted(record.replica, ready=record.stubs is not None)
+        server = record.server
+        whole = server is not None and flag in processes.command_line(server.pid)
+        return Adopted(
+            record.replica,
+            ready=record.stubs is not None,
+            fault="" if whole and self._watch(record, tell=False) else "it died unobserved",
+        )
 
     def _watch(self, record: Record, *, tell: bool = True) -> bool:
         """Watches server and known stubs; False, or a death told, if one is gone already."""
