@@ -116,6 +116,7 @@ async def serve(
             task.cancel()
         ledger.close()
     exposition.shutdown()
+    exposition.server_close()
     await engine.close()
     await scaler.close()
     tracing.close()
