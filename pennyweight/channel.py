@@ -53,8 +53,9 @@ def open_channel(
         ("grpc.primary_user_agent", f"pennyweight/{_version()}"),
         # A restarted service is found again within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        # In spite of its name, the time that a connection may take to come up.
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         # A dead peer is noticed during a call; servers tolerate a ping a minute.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 10_000),

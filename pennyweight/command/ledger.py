@@ -45,7 +45,7 @@ def ledger(
     totals = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
     total = _cells("all", *totals)
     for title, foot in zip(
-        (by, "requests", "from cache", "prompt tokens", "output tokens", "paid", "saved", "of"),
+        (by, "requests", "from cache", "prompt tokens", "output tokens", "paid", "saved", "share"),
         total,
         strict=True,
     ):

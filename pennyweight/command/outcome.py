@@ -54,8 +54,9 @@ def explain_failure(error: PennyweightError, address: str) -> NoReturn:
 
 
 def _hint(error: PennyweightError) -> str:
-    if isinstance(error, BadRequest) and error.violations:
-        return "\n".join(f"  {one.name}: {one.rule}" for one in error.violations)
+    if isinstance(error, BadRequest):
+        rules = [f"{one.name}: {one.rule}" for one in error.violations]
+        return "\n".join(rule for rule in rules if rule not in error.message)
     if isinstance(error, Unauthenticated):
         return f"Put your key into {KEY_VARIABLE}; `pennyweight key` makes one."
     if error.retry_after_seconds is not None:

@@ -93,21 +93,26 @@ def _fresh(log: Path) -> BinaryIO:
     return log.open("wb")
 
 
+def recorded_replicas(scaler_state: Path) -> list[str]:
+    """Ids of the replicas that a scaler keeps, or that its crash left."""
+    folder = scaler_state / "replicas"
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
 def end_replicas(scaler_state: Path) -> list[str]:
     """Kills what a scaler that could not do so itself left running, with its shared memory.
 
     Replicas outlive a scaler by design; only those recorded below its state folder are ended, and
     none while another scaler has that folder. Returns the ids of those that were there.
     """
-    replicas, lock = scaler_state / "replicas", scaler_state / "lock"
-    if not replicas.is_dir() or not lock.exists():
+    ids, lock = recorded_replicas(scaler_state), scaler_state / "lock"
+    if not ids or not lock.exists():
         return []
     with lock.open("rb") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return []
-        ids = {entry.name for entry in replicas.iterdir()}
         found = [(process, name) for process, name in _processes_of_replicas() if name in ids]
         for process, _ in found:
             with contextlib.suppress(psutil.NoSuchProcess):

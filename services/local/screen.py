@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pennyweight.command.show import money, share
 from services.local.ledger_tail import Totals
-from services.local.plan import Plan, StackError
+from services.local.plan import ADDRESSES, Plan, StackError
 from services.local.stack import Step
 from services.local.status import PoolStatus, Status
 
@@ -51,11 +51,13 @@ class Screen:
     def show_up(self, plan: Plan) -> None:
         """Says that the stack is up and how to use it."""
         router = plan["router"]
+        usual = router.listen == ADDRESSES["router"][0]
+        address = "" if usual else f" --address {router.address}"
         self.console.print(
             Text.assemble(
                 ("Pennyweight is up", "bold green"),
                 f" at {router.address}; metrics at http://{router.metrics_listen}/metrics\n",
-                '  pennyweight ask "My card has not arrived"\n',
+                f'  pennyweight ask "My card has not arrived"{address}\n',
                 (f"  logs are in {plan.logs}, the ledger in {plan.ledger}\n", "dim"),
                 ("  Ctrl-C stops everything; once more kills it", "dim"),
             ),

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
-from services.local.children import Child, end_replicas, lock_state
+from services.local.children import Child, end_replicas, lock_state, recorded_replicas
 from services.local.plan import Plan, StackError, check_ports
 
 START_SECONDS = 120.0
@@ -76,6 +76,8 @@ class Stack:
         self._lock = lock_state(self.plan.state)
         try:
             check_ports(self.plan.services)
+            if left := recorded_replicas(self.plan.scaler_state):
+                self._say(f"an earlier run left replicas, which are taken over: {', '.join(left)}")
             for service in self.plan.services:
                 self._children[service.name] = await Child.start(service, self.plan.logs)
         except BaseException:

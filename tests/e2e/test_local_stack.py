@@ -63,7 +63,7 @@ class Local:
                 self._seen.add(process)
 
     def of(self, module: str) -> psutil.Process:
-        return next(one for one in self._seen if one.is_running() and module in one.cmdline())
+        return next(one for one in self._seen if _lives(one) and module in one.cmdline())
 
     def wait(self, seconds: float = 90) -> int:
         return self.process.wait(seconds)
@@ -78,11 +78,19 @@ class Local:
 
     def left(self) -> list[str]:
         """What is still there of it: processes, and shared memory of its replicas."""
-        alive = [one for one in self._seen if one.is_running()]
+        alive = [one for one in self._seen if _lives(one)]
         known = [path.stem for path in self.folder.glob("**/scaler/logs/*")]
         known += [path.name for path in self.folder.glob("**/scaler/replicas/*")]
         memory = [str(path) for one in known for path in Path("/dev/shm").glob(f"*{one}*")]
         return [str(one) for one in alive] + memory
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs; an orphan that ended may wait for init to notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture
@@ -178,6 +186,25 @@ def test_children_end_when_it_is_killed(start: Start) -> None:
     local.process.kill()
     local.wait()
     local.until(lambda: local.left() == [], "gone", seconds=60)
+
+
+def test_replicas_that_a_crash_of_everything_left_are_taken_over(start: Start) -> None:
+    first = start("up", "--any-port")
+    first.up()
+    (small,) = (path.name for path in first.folder.glob("scaler/replicas/small-*"))
+    scaler = first.of("services.scaler")
+    scaler.suspend()  # so that it cannot end its replicas when its starter is gone
+    first.process.kill()
+    scaler.kill()
+    first.until(lambda: not _lives(scaler), "gone")
+    second = start("up", "--any-port")
+    second.up()
+    assert "an earlier run left replicas, which are taken over" in second.output
+    assert [path.name for path in second.folder.glob("scaler/replicas/small-*")] == [small]
+    second.process.send_signal(signal.SIGINT)
+    assert second.wait() == 0
+    assert first.left() == []
+    assert second.left() == []
 
 
 def test_a_crashed_service_ends_the_stack_with_its_last_words(start: Start) -> None:

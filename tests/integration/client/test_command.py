@@ -67,6 +67,7 @@ async def test_ask_as_json(stage: Stage) -> None:
 async def test_an_answer_cannot_steer_the_terminal(stage: Stage) -> None:
     stage.router.script = lambda _: events("\x1b[2JRed \x9b31m[bold]\n\tdone")
     ended = await pennyweight("ask", QUESTION, "--address", stage.address)
+    assert ended.code == 0, ended.err
     assert ended.out == "[2JRed 31m[bold]\n\tdone\n"
 
 
@@ -92,7 +93,7 @@ async def test_explain_and_routes(stage: Stage) -> None:
     [
         (
             BadRequest.of(Violation("sampling.max_output_tokens", "must be at most 256")),
-            "  sampling.max_output_tokens: must be at most 256\n",
+            "sampling.max_output_tokens: must be at most 256\n",
         ),
         (
             Overloaded("no room", reason="QUEUE_FULL", handle="h-9", retry_after_seconds=2),
@@ -104,7 +105,7 @@ async def test_refusals_read_as_sentences(stage: Stage, error: Exception, said: 
     stage.router.script = lambda _: [error]
     ended = await pennyweight("ask", QUESTION, "--address", stage.address)
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.endswith(said)
+    assert ended.err == said
 
 
 async def test_a_wrong_key_is_said(stage: Stage) -> None:
