@@ -4,10 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
@@ -64,33 +62,35 @@ class RunningStack:
     def replica_processes(self, replica: str) -> dict[str, psutil.Process]:
         """A replica's processes by role: "server", "stub" and "engine"."""
         found: dict[str, psutil.Process] = {}
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("PENNYWEIGHT_REPLICA_ID") != replica:
-                    continue
-                name = process.name()
-                line = " ".join(process.cmdline())
-            except psutil.Error:
+        for one, process in _replica_processes():
+            if one != replica:
                 continue
-            if name == "tritonserver":
+            if process.name() == "tritonserver":
                 found["server"] = process
-            elif "triton_python_backend_stub" in line:
+            elif "triton_python_backend_stub" in " ".join(process.cmdline()):
                 found["stub"] = process
             else:
                 found["engine"] = process
         return found
 
-    def replicas_left(self) -> list[str]:
-        """Command lines of replica processes that still live, and their shared memory."""
-        records = self.plan.scaler_state
-        left = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("PENNYWEIGHT_SCALER_STATE_FOLDER") == str(records):
-                    left.append(" ".join(process.cmdline()))
-            except psutil.Error:
-                continue
-        return left
+    def replica_ids(self) -> set[str]:
+        """Replicas of this stack that live: those whose processes name its state folder."""
+        return {
+            replica
+            for replica, process in _replica_processes()
+            if str(self.plan.scaler_state) in " ".join(process.cmdline())
+        }
+
+    @staticmethod
+    def left_of(replicas: set[str]) -> list[str]:
+        """Processes and shared memory that these replicas have left."""
+        processes = [str(process) for one, process in _replica_processes() if one in replicas]
+        regions = [
+            region.name
+            for region in Path("/dev/shm").iterdir()
+            if any(replica in region.name for replica in replicas)
+        ]
+        return processes + regions
 
     def close(self) -> None:
         for name in ("router", "scaler", "cache"):
@@ -105,11 +105,11 @@ class RunningStack:
                 process.wait()
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    """Waits for a condition to hold and returns its value."""
-    give_up = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > give_up:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.02)
-    return value
+def _replica_processes() -> Iterator[tuple[str, psutil.Process]]:
+    for process in psutil.process_iter():
+        try:
+            replica = process.environ().get("PENNYWEIGHT_REPLICA_ID")
+        except psutil.Error:
+            continue  # gone, or somebody else's
+        if replica:
+            yield replica, process

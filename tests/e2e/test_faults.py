@@ -11,11 +11,12 @@ import signal
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from typing import Self
 
 import pytest
 
 from pennyweight import Client, Delta, Finished, PennyweightError, Started, Unavailable
-from tests.e2e.running_stack import RunningStack, until
+from tests.e2e.running_stack import RunningStack
 from tests.redis_server import RedisServer
 
 QUESTION = "My card has not arrived yet, what can I do?"
@@ -41,8 +42,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Itera
             running.start(name)
         yield running
     finally:
+        replicas = running.replica_ids()
         running.close()
-    assert until(lambda: not running.replicas_left(), "all replicas gone", 10)
+    assert len(replicas) == 3
+    assert running.left_of(replicas) == []
 
 
 @pytest.fixture
@@ -144,7 +147,7 @@ class Load:
         self._stop = False
         self.answers: list[tuple[bool, str]] = []
 
-    async def __aenter__(self) -> "Load":
+    async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._ask(number)) for number in range(4)]
         return self
 
