@@ -57,12 +57,15 @@ class Stream:
         self._results = asyncio.Event()
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
+        self._ending = False
         self._closed = False
 
     async def responses(self, requests: AsyncIterator[pb.ExchangeRequest]) -> AsyncIterator[Any]:
         """Answers the operations of the requests until they end."""
         self._reader = asyncio.create_task(self._read(requests))
         self._reader.add_done_callback(lambda _: self._results.set())
+        if self._ending:
+            self._reader.cancel()
         while True:
             await self._results.wait()
             self._results.clear()
@@ -78,6 +81,7 @@ class Stream:
 
     def end(self) -> None:
         """Reads no more; what was read is answered, then the stream ends."""
+        self._ending = True
         if self._reader is not None:
             self._reader.cancel()
 

@@ -56,6 +56,8 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         _tenant()
         stream = Stream(self._operations, self._tracing, self._max_unanswered)
         self._streams.add(stream)
+        if self._operations.draining:
+            stream.end()
         self._operations.counts.streams += 1
         context.add_done_callback(lambda _: self._close(stream))
         async for response in stream.responses(request_iterator):

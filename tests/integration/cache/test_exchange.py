@@ -124,6 +124,11 @@ async def test_draining_lets_everybody_go_and_ends_the_streams(cache):
     assert not (await cache.lookup(lookup(wait=60))).miss.lease
 
 
+async def test_a_stream_that_comes_while_draining_ends(cache):
+    cache.service.drain()
+    await Exchange(cache).ended()
+
+
 async def test_a_full_stream_is_not_read_on(monkeypatch):
     async with cache_over(memory_store(), max_unanswered=4) as cache:
         exchange = Exchange(cache)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from redis.asyncio import Redis
 
 from pennyweight.cache.v1.cache_pb2_grpc import CacheServiceStub
 from tests.integration.cache.harness import METADATA
@@ -32,11 +33,18 @@ async def process(**settings):
 
 
 async def port_of(running) -> int:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for line in running.stderr:
             if b'"event": "serving"' in line:
                 return int(line.split(b'"port": ')[1].split(b",")[0])
     raise AssertionError("the cache does not start")
+
+
+async def awaited(url: str) -> None:
+    """Returns when somebody waits for an answer."""
+    async with Redis.from_url(url) as redis, asyncio.timeout(20):
+        while not [name async for name in redis.scan_iter("pw:*:awaited")]:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.redis
@@ -51,12 +59,10 @@ async def test_two_processes_share_a_lease_and_stop_when_told(redis_server):
         ):
             lookups = [CacheServiceStub(channel).Lookup for channel in (one, other)]
             lease = (await lookups[0](lookup(), metadata=METADATA)).miss.lease
-            waiting = asyncio.create_task(lookups[1](lookup(wait=10), metadata=METADATA).code())
-            found = lookups[1](lookup(wait=10), metadata=METADATA)
-            await asyncio.sleep(0.1)
+            found = lookups[1](lookup(wait=30), metadata=METADATA)
+            await awaited(redis_server.url)
             await CacheServiceStub(one).Store(store(lease), metadata=METADATA)
             assert (await found).hit.shared
-            assert await waiting is grpc.StatusCode.OK
             stream = CacheServiceStub(other).Exchange(metadata=METADATA)
             await stream.wait_for_connection()
             for running in (first, second):
