@@ -10,11 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, ConfigError, load_document
+from services.common.config import STRICT, ConfigError, line_in, load_document
 from services.common.server import ServerSettings
 
 ENVIRONMENT_PREFIX = "PENNYWEIGHT_SCALER_"
@@ -154,11 +153,10 @@ class Scaling:
             object.__setattr__(pool, "repository", (home / pool.repository).resolve())
         problems = [*_shared_ports(scaling), *_missing_models(scaling)]
         if problems:
-            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
             raise ConfigError(
                 str(path),
                 [
-                    f"line {_line(root, *place)}: {'.'.join(map(str, place))}: {rule}"
+                    f"line {line_in(path, place)}: {'.'.join(map(str, place))}: {rule}"
                     for place, rule in problems
                 ],
             )
@@ -190,19 +188,3 @@ def _missing_models(scaling: Scaling) -> Iterator[Problem]:
                 ("pools", name, "model"),
                 f"must be a model folder with config.pbtxt, got {folder}",
             )
-
-
-def _line(node: yaml.Node | None, *place: str | int) -> int:
-    """Line of the deepest part of `place` that the text has."""
-    line = 1
-    for part in place:
-        following: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    line, following = key.start_mark.line + 1, value
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            following = node.value[part]
-            line = following.start_mark.line + 1
-        node = following
-    return line
