@@ -1,0 +1,1 @@
+"""Generated stubs of version 1."""
