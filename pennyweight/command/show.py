@@ -11,7 +11,7 @@ from pennyweight.answers import Decision, Finished
 PIPED_WIDTH = 140
 """Columns of tables that no terminal shows."""
 
-_MICRO_USD_OF_A_CENT = 10_000
+_MICRO_USD, _MICRO_USD_OF_A_CENT = 1_000_000, 10_000
 
 # Answers come from a model: nothing in them may steer the terminal.
 _STEERING = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -28,7 +28,8 @@ def money(micro_usd: int) -> str:
     """Micro-dollars below a cent, dollars above."""
     if abs(micro_usd) < _MICRO_USD_OF_A_CENT:
         return f"{micro_usd:,} µ$"
-    return f"${micro_usd / 1_000_000:,.4f}"
+    digits = 4 if abs(micro_usd) < _MICRO_USD else 2
+    return f"${micro_usd / _MICRO_USD:,.{digits}f}"
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -296,18 +296,24 @@ async def test_a_slow_network_is_waited_for(stage: Stage) -> None:
     stage.router.script = lambda _: [pb.ListRoutesResponse(policy_version="v1")]
     host, _, port = stage.address.rpartition(":")
 
+    relayed = asyncio.Event()
+
     async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65536):
                 await asyncio.sleep(0.3)
                 target.write(data)
         target.close()
+        with contextlib.suppress(ConnectionError):
+            await target.wait_closed()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
         await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+        relayed.set()
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as far:
         port_of_far = far.sockets[0].getsockname()[1]
         async with Client(f"127.0.0.1:{port_of_far}", max_attempts=1) as client:
             assert (await client.list_routes()).policy_version == "v1"
+        await relayed.wait()

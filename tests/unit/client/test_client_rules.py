@@ -6,6 +6,7 @@ import pytest
 import pennyweight as pw
 from pennyweight.channel import DEVELOPMENT_KEY, is_loopback, metadata_for, open_channel
 from pennyweight.client import _Attempts
+from pennyweight.command.show import money
 from pennyweight.errors import error_of
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.wire import event_of, name_of, request_of
@@ -105,3 +106,11 @@ def test_delays_grow_and_are_spread() -> None:
 def test_only_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
     with pytest.raises(pw.PennyweightError):
         _Attempts(deadline=float("inf"), most=5).next_delay(error_of(code, "no"))
+
+
+@pytest.mark.parametrize(
+    ("micro_usd", "shown"),
+    [(0, "0 µ$"), (9_999, "9,999 µ$"), (40_000, "$0.0400"), (1_234_567_890, "$1,234.57")],
+)
+def test_money(micro_usd: int, shown: str) -> None:
+    assert money(micro_usd) == shown
