@@ -30,8 +30,9 @@ BANK_LIKE = frozenset(
 
 # Shares of the training conversations that vary in each way.
 WITH_SYSTEM_PROMPT = 0.25
-WITH_EARLIER_TURN = 0.08
+WITH_EARLIER_TURN = 0.15
 LOWER_CASE = 0.2
+ANY_WORDS = 0.5  # of the system prompts
 NO_CLOSING_MARK = 0.2
 TIDY = 0.1  # of the rest: a capital first and a question mark last
 
@@ -123,7 +124,7 @@ def conversation(
     """
     turns: list[Turn] = []
     if random.random() < WITH_SYSTEM_PROMPT:
-        turns.append(("system", system_prompt(random)))
+        turns.append(("system", system_prompt(corpus, random)))
     while random.random() < WITH_EARLIER_TURN:
         earlier = random.choice(corpus.train)
         turns += [("user", earlier.text), ("assistant", answers[earlier.intent])]
@@ -137,6 +138,9 @@ def conversation(
     return [*turns, ("user", text)]
 
 
-def system_prompt(random: Random) -> str:
-    """One to three sentences in any order."""
-    return " ".join(random.sample(SYSTEM_SENTENCES, random.randint(1, 3)))
+def system_prompt(corpus: Corpus, random: Random) -> str:
+    """One to three sentences; half the time about anything, so that their words never sway."""
+    count = random.randint(1, 3)
+    if random.random() < ANY_WORDS:
+        return ". ".join(other.text for other in random.sample(corpus.other, count)) + "."
+    return " ".join(random.sample(SYSTEM_SENTENCES, count))

@@ -31,13 +31,14 @@ class Attention(nn.Module):
 
         def rotate(y: Tensor) -> Tensor:
             first, second = y.chunk(2, dim=-1)
-            turned = torch.cat((-second, first), dim=-1)
-            return (y * cosine + turned * sine).to(y.dtype)
+            return y * cosine + torch.cat((-second, first), dim=-1) * sine
 
-        query, key = rotate(split(self.q_proj(x))), rotate(split(self.k_proj(x)))
-        attended = functional.scaled_dot_product_attention(
-            query, key, split(self.v_proj(x)), is_causal=True
-        )
+        query, key, value = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
+        cosine, sine = cosine.to(query.dtype), sine.to(query.dtype)
+        # Written out: torch's fused attention is slower on a CPU for sequences this short.
+        ahead = torch.full((length, length), -torch.inf).triu(1)
+        scores = (rotate(query) @ rotate(key).transpose(-1, -2)).float() / self.head_size**0.5
+        attended = (scores + ahead).softmax(dim=-1).to(value.dtype) @ value
         merged: Tensor = self.o_proj(attended.transpose(1, 2).reshape(batch, length, width))
         return merged
 

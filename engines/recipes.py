@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
     "small": Recipe(
         shape=Shape(layers=1, width=64, feed_forward=128),
         precisions=("int8",),
-        epochs=3,
+        epochs=4,
         batch=32,
         learning_rate=3e-3,
         dropout=0.0,
@@ -89,7 +89,7 @@ RECIPES: dict[str, Recipe] = {
         shape=Shape(layers=6, width=256, feed_forward=640),
         precisions=("int8", "int4"),
         epochs=7,
-        batch=16,
+        batch=32,
         learning_rate=7e-4,
         dropout=0.1,
     ),

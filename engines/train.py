@@ -19,7 +19,7 @@ from random import Random
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
@@ -124,11 +124,16 @@ def validate(model: Llama, samples: Sequence[Sample], *, bf16: bool) -> float:
     return right / len(samples)
 
 
-def learn(recipe: Recipe, writer: Writer, keep: Keep, *, bf16: bool) -> None:
-    """Train; hands `keep` every epoch that is the best so far on the validation slice."""
+def learn(recipe: Recipe, writer: Writer, start: Path | None, keep: Keep, *, bf16: bool) -> None:
+    """Train from `start` or random weights.
+
+    Hands `keep` every epoch that is the best so far on the validation slice.
+    """
     torch.manual_seed(SEED)
     random = Random(SEED)
     model = Llama(recipe.shape, recipe.dropout)
+    if start is not None:
+        model.load_state_dict(load_file(start))
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() == 1]
     groups = [
@@ -194,10 +199,10 @@ def save(model: Llama, tokenizer: Tokenizer, recipe: Recipe, record: object, fol
     save_tokenizer(tokenizer, folder, recipe.shape.positions)
 
 
-def make(tier: str, data: Path, out: Path, epochs: int | None, *, bf16: bool) -> None:
-    """Train one tier and save it under `out`."""
-    recipe = RECIPES[tier]
-    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+def make(tier: str, recipe: Recipe, data: Path, out: Path, *, resume: bool, bf16: bool) -> None:
+    """Train one tier and save it under `out`; `resume` starts from what lies there."""
+    start = out / tier / "model.safetensors" if resume else None
+    before = json.loads((out / tier / "training.json").read_text()) if resume else None
     started = time.monotonic()
     corpus = load_corpus(data, SEED)
     answers = load_answers()
@@ -212,10 +217,11 @@ def make(tier: str, data: Path, out: Path, epochs: int | None, *, bf16: bool) ->
             "seed": SEED,
             "parameters": recipe.shape.parameters,
             "minutes": round((time.monotonic() - started) / 60, 1),
+            "before": before,
         }
         save(model, tokenizer, recipe, record | about, out / tier)
 
-    learn(recipe, Writer(tokenizer, answers, corpus), keep, bf16=bf16)
+    learn(recipe, Writer(tokenizer, answers, corpus), start, keep, bf16=bf16)
     minutes = (time.monotonic() - started) / 60
     Console().print(f"{tier}: {out / tier}, {minutes:.1f} minutes")
 
@@ -227,13 +233,20 @@ def main() -> None:
     parser.add_argument("--tier", choices=[*RECIPES], action="append", help="default: all")
     parser.add_argument("--out", type=Path, default=Path("engines/checkpoints"))
     parser.add_argument("--epochs", type=int, help="instead of the recipe's; 0: random weights")
+    parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
+    parser.add_argument("--resume", action="store_true", help="from the checkpoint under --out")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="pays off on CPUs with AMX")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     try:
         for tier in options.tier or RECIPES:
-            make(tier, options.data, options.out, options.epochs, bf16=options.bf16)
+            recipe = RECIPES[tier]
+            if options.epochs is not None:
+                recipe = replace(recipe, epochs=options.epochs)
+            if options.learning_rate is not None:
+                recipe = replace(recipe, learning_rate=options.learning_rate)
+            make(tier, recipe, options.data, options.out, resume=options.resume, bf16=options.bf16)
     except FileNotFoundError as error:
         sys.exit(str(error))
 

@@ -57,7 +57,7 @@ def test_an_epoch_has_every_banking_question_once(data: Path) -> None:
 
 def test_conversations_vary_but_end_with_the_question() -> None:
     earlier = Question("How old must I be?", "age_limit")
-    corpus = Corpus([earlier], [], [], {})
+    corpus = Corpus([earlier], [Question("will it rain", "out_of_scope")] * 3, [], {})
     question = Question("Where is my card?", "card_arrival")
     random = Random(9)
     seen = [conversation(question, corpus, load_answers(), random) for _ in range(200)]
