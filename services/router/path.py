@@ -26,6 +26,7 @@ from services.router.ports import (
     CacheMiss,
     Detokenizer,
     Engine,
+    EngineChunk,
     EngineFigures,
     EngineRun,
     Finish,
@@ -94,7 +95,12 @@ class Journey:
 
 @dataclass(slots=True)
 class _Run:
-    """A request that a replica works on, with all that is needed to carry it to its end."""
+    """A request that a replica works on, with all that is needed to carry it to its end.
+
+    Attributes:
+        ended: the answer is complete, though perhaps not yet told.
+        final: the replica has said all it will say.
+    """
 
     engine: EngineRun
     replica: Replica
@@ -102,6 +108,8 @@ class _Run:
     text: Detokenizer
     stops: StopTexts
     limit: int
+    ended: bool = False
+    final: bool = False
 
 
 class RequestPath:
@@ -197,7 +205,8 @@ class RequestPath:
         journey.finish = answer.finish
         await listener.started(journey.decision)
         for text, tokens in answer.pieces:
-            await self._say(journey, text, tokens, listener)
+            self._note_text(journey, text, tokens)
+            await listener.piece(text, tokens)
         self._price(journey, None)
 
     def _decide_cached(self, journey: Journey, hit: CacheHit) -> Decision:
@@ -300,39 +309,43 @@ class RequestPath:
         limit = min(asked.max_output_tokens, tier.max_sequence_tokens - len(prompt))
         outlives = bool(journey.lease) or tier.cancel is Cancel.DRAIN
         left = journey.until - time.monotonic()
-        run = _Run(
-            engine=self._engine.start(
-                replica.address,
-                tier,
-                prompt,
-                asked
-                if limit == asked.max_output_tokens
-                else replace(asked, max_output_tokens=limit),
-                request_id=journey.request_id,
-                streaming=journey.streaming,
-                deadline_seconds=left + BEYOND_DEADLINE_SECONDS if outlives else left,
-            ),
-            replica=replica,
-            tier=tier,
-            text=self._texts[tier.name].detokenizer(),
-            stops=StopTexts(asked.stop),
-            limit=limit,
-        )
+        try:
+            run = _Run(
+                engine=self._engine.start(
+                    replica.address,
+                    tier,
+                    prompt,
+                    asked
+                    if limit == asked.max_output_tokens
+                    else replace(asked, max_output_tokens=limit),
+                    request_id=journey.request_id,
+                    streaming=journey.streaming,
+                    deadline_seconds=left + BEYOND_DEADLINE_SECONDS if outlives else left,
+                ),
+                replica=replica,
+                tier=tier,
+                text=self._texts[tier.name].detokenizer(),
+                stops=StopTexts(asked.stop),
+                limit=limit,
+            )
+        except BaseException:
+            self._fleet.release(replica)
+            raise
         replica.runs.add(run.engine)
         try:
             while not await self._advance(journey, run, choice, listener):
                 pass
-        except asyncio.CancelledError:
-            if outlives:
+        except (ReplicaFailed, ServiceError):
+            run.engine.cancel()
+            self._leave(run)
+            raise
+        except BaseException:  # the caller has gone
+            if outlives or run.ended:
                 self._spawn(self._outlive(journey, run, journey.lease))
                 journey.lease = ""  # now in the hands of that task, like the place
             else:
                 run.engine.cancel()
                 self._leave(run)
-            raise
-        except BaseException:
-            run.engine.cancel()
-            self._leave(run)
             raise
         self._leave(run)
         self._price(journey, tier)
@@ -346,10 +359,34 @@ class RequestPath:
         choice: TierChoice | None,
         listener: Listener | None,
     ) -> bool:
-        """Takes the next tokens of a run; True at the end of the answer."""
+        """Takes the next tokens of a run; True at the end of the answer.
+
+        What has come is noted before anybody is told: a caller who hangs up just then leaves a run
+        that can go on, or has ended.
+        """
         tier = run.tier
-        seconds = tier.idle_seconds if journey.output_tokens else tier.first_token_seconds
-        chunk = await run.engine.read(seconds)
+        if not run.ended:
+            seconds = tier.idle_seconds if journey.output_tokens else tier.first_token_seconds
+            chunk = await run.engine.read(seconds)
+            text, tokens = self._take(journey, run, chunk), len(chunk.tokens)
+            if choice is not None and listener is not None:
+                if journey.decision is None:
+                    journey.decision = self._decide(journey, choice, run.replica.id)
+                    await listener.started(journey.decision)
+                if text:
+                    await listener.piece(text, tokens)
+            if not run.ended:
+                return False
+        if run.final:
+            await run.engine.finish()
+        elif tier.cancel is Cancel.ABORT:
+            run.engine.cancel()
+        else:
+            self._spawn(_drain(run.engine, tier.idle_seconds))
+        return True
+
+    def _take(self, journey: Journey, run: _Run, chunk: EngineChunk) -> str:
+        """Notes what a chunk brings; returns the text that may be sent."""
         if chunk.figures is not None:
             journey.figures = chunk.figures
         tokens = len(chunk.tokens)
@@ -358,45 +395,38 @@ class RequestPath:
         if chunk.final:
             text += run.text.rest()
         text, stopped = run.stops.feed(text)
-        ended = chunk.final or stopped
-        if ended and not stopped:
+        run.final, run.ended = chunk.final, chunk.final or stopped
+        if run.ended and not stopped:
             text += run.stops.rest()
-        if journey.decision is None and choice is not None and listener is not None:
-            journey.decision = self._decide(journey, choice, run.replica.id)
-            await listener.started(journey.decision)
         if text:
-            await self._say(journey, text, tokens, listener)
-        if not ended:
-            return False
-        if stopped or journey.output_tokens < run.limit:
-            journey.finish = Finish.STOP
-        else:
-            journey.finish = Finish.LENGTH
-        if chunk.final:
-            await run.engine.finish()
-        elif tier.cancel is Cancel.ABORT:
-            run.engine.cancel()
-        else:
-            self._spawn(_drain(run.engine, tier.idle_seconds))
-        return True
+            self._note_text(journey, text, tokens)
+        if run.ended:
+            short = stopped or journey.output_tokens < run.limit
+            journey.finish = Finish.STOP if short else Finish.LENGTH
+        return text
 
     async def _outlive(self, journey: Journey, run: _Run, lease: str) -> None:
         """Goes on with a run whose caller has gone: it must drain, or others wait for it."""
         route = journey.checked.route.name
         journey.lease = lease
         try:
-            if run.tier.cancel is Cancel.ABORT and not await self._cache.abandon_unless_awaited(
+            stoppable = run.tier.cancel is Cancel.ABORT and not run.ended
+            if stoppable and not await self._cache.abandon_unless_awaited(
                 journey.tenant, route, lease
             ):
                 journey.lease = ""
+                run.engine.cancel()
                 return
             while not await self._advance(journey, run, None, None):
                 pass
             self._store(journey, run.tier)
         except (ReplicaFailed, ServiceError) as error:
-            log.warning("a run without a caller failed", why=str(error))
-        finally:
             run.engine.cancel()
+            log.warning("a run without a caller failed", why=str(error))
+        except BaseException:
+            run.engine.cancel()
+            raise
+        finally:
             self._leave(run)
             if journey.lease:
                 self._cache.abandon(journey.tenant, route, journey.lease)
@@ -405,16 +435,13 @@ class RequestPath:
         run.replica.runs.discard(run.engine)
         self._fleet.release(run.replica)
 
-    async def _say(
-        self, journey: Journey, text: str, tokens: int, listener: Listener | None
-    ) -> None:
+    @staticmethod
+    def _note_text(journey: Journey, text: str, tokens: int) -> None:
         now = time.monotonic()
         if journey.first_text_at is None:
             journey.first_text_at = now
         journey.last_text_at = now
         journey.pieces.append((text, tokens))
-        if listener is not None:
-            await listener.piece(text, tokens)
 
     # --- what it leaves --------------------------------------------------------------------
 
