@@ -9,6 +9,7 @@ request is ended by TensorRT-LLM's ``stop`` tensor under the same id.
 import asyncio
 import itertools
 import math
+import struct
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,9 @@ SHARED_STREAMS = 8
 """Streams to a replica that whole answers share; several, so that reads of them overlap."""
 
 WATCH_SECONDS = 0.25
+
+LAST_SECONDS = 1.0
+"""How long a stream may take to end after its last response."""
 
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -150,13 +154,39 @@ class _Connection:
 class _Run:
     """One request on one replica.
 
+    What comes is read by tasks of our own, never by the task of the request: gRPC cancels a call
+    when whoever reads it is cancelled, but a run may go on without its caller.
+
     Attributes:
         limit: monotonic seconds at which the replica counts as silent.
     """
 
     def __init__(self, running: "set[Run]") -> None:
         self._running = running
+        self._arrived: deque[EngineChunk | Exception] = deque()
+        self._reader: asyncio.Future[None] | None = None
         self.limit = math.inf
+
+    def arrived(self, what: EngineChunk | Exception) -> None:
+        """Takes what came for this request; it stays until it is read."""
+        self._arrived.append(what)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def read(self, timeout_seconds: float) -> EngineChunk:
+        self.limit = time.monotonic() + timeout_seconds
+        while not self._arrived:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        self.limit = math.inf  # a caller who takes text slowly is no silence of the replica
+        what = self._arrived.popleft()
+        if isinstance(what, Exception):
+            await self.finish()
+            raise what
+        return what
+
+    async def finish(self) -> None:
+        raise NotImplementedError
 
     def _end(self) -> bool:
         """Notes the end; False if it was noted before."""
@@ -172,39 +202,12 @@ class _OwnCall(_Run):
     def __init__(self, running: "set[Run]", call: Any) -> None:
         super().__init__(running)
         self._call = call
-        self._gave_up: ReplicaFailed | None = None
-
-    async def read(self, timeout_seconds: float) -> EngineChunk:
-        self.limit = time.monotonic() + timeout_seconds
-        try:
-            message = await self._call.read()
-        except asyncio.CancelledError:
-            # A call that we cancel surfaces like the cancellation of the task that reads it.
-            task = asyncio.current_task()
-            if self._gave_up is None or (task is not None and task.cancelling()):
-                raise
-            raise self._gave_up from None
-        except grpc.aio.AioRpcError as error:
-            self._end()
-            raise _from_status(error) from error
-        if message is grpc.aio.EOF:
-            self._end()
-            raise ReplicaFailed("the replica ended the stream early", lost=True)
-        try:
-            return decode(message)
-        except (ReplicaFailed, ServiceError):
-            await self.finish()
-            raise
+        self._reading = asyncio.create_task(self._read())
 
     async def finish(self) -> None:
         # To its end, not cancelled: cancelling after the last response upsets Triton 2.51.
-        if not self._end():
-            return
-        try:
-            async with asyncio.timeout(1.0):
-                while await self._call.read() is not grpc.aio.EOF:
-                    pass
-        except (TimeoutError, grpc.aio.AioRpcError):
+        if self._end() and not self._reading.done():
+            await asyncio.wait((self._reading,), timeout=LAST_SECONDS)
             self._call.cancel()
 
     def cancel(self) -> None:
@@ -212,8 +215,16 @@ class _OwnCall(_Run):
             self._call.cancel()
 
     def give_up(self, why: str) -> None:
-        self._gave_up = ReplicaFailed(why, lost=True)
+        self.arrived(ReplicaFailed(why, lost=True))
         self.cancel()
+
+    async def _read(self) -> None:
+        try:
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                self.arrived(_decoded(message))
+            self.arrived(ReplicaFailed("the replica ended the stream early", lost=True))
+        except grpc.aio.AioRpcError as error:
+            self.arrived(_from_status(error))
 
 
 class _SharedCall(_Run):
@@ -230,26 +241,7 @@ class _SharedCall(_Run):
         self._stream = stream
         self._encoder = encoder
         self._id = request.id
-        self._arrived: deque[EngineChunk | Exception] = deque()
-        self._reader: asyncio.Future[None] | None = None
         stream.send(request, self)
-
-    def arrived(self, what: EngineChunk | Exception) -> None:
-        """Takes what came for this request; it stays until it is read."""
-        self._arrived.append(what)
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    async def read(self, timeout_seconds: float) -> EngineChunk:
-        self.limit = time.monotonic() + timeout_seconds
-        while not self._arrived:
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        what = self._arrived.popleft()
-        if isinstance(what, Exception):
-            await self.finish()
-            raise what
-        return what
 
     async def finish(self) -> None:
         if self._end():
@@ -324,6 +316,8 @@ class _SharedStream:
 
     def _fail(self, error: Exception) -> None:
         self.broken = True
+        _, writer = self._tasks
+        writer.cancel()
         for run in self._runs.values():
             run.arrived(error)
 
@@ -333,6 +327,8 @@ def _decoded(message: service_pb2.ModelStreamInferResponse) -> EngineChunk | Exc
         return decode(message)
     except (ReplicaFailed, ServiceError) as error:
         return error
+    except struct.error as error:
+        return InternalError(f"the replica sent what cannot be read: {error}")
 
 
 def _from_status(error: grpc.aio.AioRpcError) -> Exception:
