@@ -38,6 +38,7 @@ class CacheStream:
         self._metrics = metrics
         self._tracing = tracing
         self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
+        self._forsaken: dict[int, tuple[str, str]] = {}
         self._outbox: list[pb.Operation] = []
         self._wake = asyncio.Event()
         self._next_id = 0
@@ -156,6 +157,7 @@ class CacheStream:
         try:
             result = await future
         except asyncio.CancelledError:
+            self._forsake(operation, future)
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
@@ -169,6 +171,20 @@ class CacheStream:
             log.warning("cache refused an operation", code=result.code, error=result.error)
             return None
         return result
+
+    def _forsake(self, operation: pb.Operation, future: "asyncio.Future[Any]") -> None:
+        """Nobody waits for the result any more; a lease in it must not go with who has gone."""
+        if not operation.lookup.lease:
+            return
+        whose = operation.tenant, operation.lookup.route
+        if future.done() and not future.cancelled():
+            self._give_back(whose, future.result())
+        elif self._connected and len(self._forsaken) < MOST_PENDING:
+            self._forsaken[operation.id] = whose
+
+    def _give_back(self, whose: tuple[str, str], result: pb.OperationResult) -> None:
+        if result.lookup.miss.lease:
+            self.abandon(*whose, result.lookup.miss.lease)
 
     async def _exchange(self, call: Any) -> None:
         """Writes and reads until the stream ends."""
@@ -193,6 +209,8 @@ class CacheStream:
                 future = self._pending.get(result.id)
                 if future is not None and not future.done():
                     future.set_result(result)
+                elif (whose := self._forsaken.pop(result.id, None)) is not None:
+                    self._give_back(whose, result)
 
     async def _write(self, call: Any) -> None:
         while True:
@@ -202,11 +220,15 @@ class CacheStream:
             if not self._outbox:
                 self._wake.clear()
             if batch:
-                await call.write(pb.ExchangeRequest(operations=batch))
+                try:
+                    await call.write(pb.ExchangeRequest(operations=batch))
+                except asyncio.InvalidStateError:
+                    return  # the stream has just ended; the reader knows why
 
     def _disconnect(self) -> None:
         self._connected = False
         self._outbox.clear()
+        self._forsaken.clear()
         for future in self._pending.values():
             future.cancel()
 
