@@ -6,7 +6,7 @@ import json
 import socket
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ routes:
   cached: {ladder: [small], fixed_tier: small, cache: {use: true}}
   tight: {ladder: [tight], fixed_tier: tight}
   careful: {ladder: [careful], fixed_tier: careful}
+  careful-cached: {ladder: [careful], fixed_tier: careful, cache: {use: true}}
   quick: {ladder: [quick], fixed_tier: quick}
   theirs: {ladder: [small], fixed_tier: small, tenants: [umbrella]}
   many: {ladder: [small], fixed_tier: small, output_tokens: {default: 16, most: 100000}}
@@ -225,6 +226,10 @@ class ScriptedScaler(scaler_pb2_grpc.ScalerServiceServicer):
                 scaler_pb2.WatchReplicasResponse(replicas=replicas, revision=self._revision)
             )
 
+    def ready(self, tier: str) -> int:
+        """Replicas of the tier in the fleet; all are ready."""
+        return sum(1 for one in self.fleet.values() if one.tier == tier)
+
     def skip_a_message(self) -> None:
         """Loses one."""
         self._revision += 1
@@ -257,13 +262,16 @@ class CacheService:
 
     def __init__(self) -> None:
         self.port = 0
+        self.metrics_port = free_port()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listens, from the second time on at the same port; it comes up empty."""
         self._stop = asyncio.Event()
-        settings = CacheSettings(listen=f"127.0.0.1:{self.port}", metrics_listen="127.0.0.1:0")
+        settings = CacheSettings(
+            listen=f"127.0.0.1:{self.port}", metrics_listen=f"127.0.0.1:{self.metrics_port}"
+        )
         started = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(cache_main.serve(settings, self._stop, started.set_result))
         await _first(started, self._task)
@@ -275,6 +283,11 @@ class CacheService:
             self._stop.set()
             await asyncio.wait_for(self._task, PATIENCE)
             self._task = None
+
+    async def count(self, name: str, **labels: str) -> float:
+        """One of its metrics; 0 where it was never touched."""
+        page = await asyncio.to_thread(scrape, self.metrics_port)
+        return find_metric(page, f"pennyweight_cache_{name}", labels)
 
 
 class World:
@@ -323,10 +336,12 @@ class World:
         if self._router is not None:
             await asyncio.wait_for(self._router, PATIENCE)
 
-    async def caller(self, tenant: str = "acme") -> Caller:
+    async def caller(self, tenant: str = "acme", **options: int) -> Caller:
         """Somebody with the tenant's key and a connection of their own."""
+        told = {"use_local_subchannel_pool": 1} | options
         channel = grpc.aio.insecure_channel(
-            f"127.0.0.1:{self.port}", options=(("grpc.use_local_subchannel_pool", 1),)
+            f"127.0.0.1:{self.port}",
+            options=[(f"grpc.{name}", value) for name, value in told.items()],
         )
         await self._stack.enter_async_context(channel)
         return Caller(channel, tenant)
@@ -344,7 +359,6 @@ class World:
 
     async def tell(self, name: str, address: str, tier: str = "small", **rest: Any) -> None:
         """Tells of a replica that is ready and waits until the router knows it."""
-        before = await self.ready(tier)
         told = scaler_pb2.Replica(
             id=name,
             tier=tier,
@@ -355,7 +369,7 @@ class World:
             max_in_flight=rest.get("max_in_flight", 64),
         )
         self.scaler.tell(told)
-        await self.eventually(lambda: self.ready(tier), before + 1)
+        await self.eventually(lambda: self.ready(tier), self.scaler.ready(tier))
 
     def gone(self, name: str) -> None:
         """Tells that a replica is gone."""
@@ -396,14 +410,15 @@ class World:
 
     async def metric(self, name: str, **labels: str) -> float:
         """One metric's value; 0 where it was never touched."""
-        told = await self.metrics()
-        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        wanted = (
-            f"pennyweight_router_{name}{{{inside}}} " if labels else f"pennyweight_router_{name} "
-        )
-        return next(
-            (float(line.split()[-1]) for line in told.splitlines() if line.startswith(wanted)), 0.0
-        )
+        return find_metric(await self.metrics(), f"pennyweight_router_{name}", labels)
+
+
+def find_metric(page: str, name: str, labels: Mapping[str, str]) -> float:
+    """One metric's value on a page; 0 where it was never touched."""
+    inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    start = f"{name}{{{inside}}} " if labels else f"{name} "
+    lines = (line for line in page.splitlines() if line.startswith(start))
+    return next((float(line.split()[-1]) for line in lines), 0.0)
 
 
 def read_ledger(folder: Path) -> list[dict[str, Any]]:
