@@ -1,0 +1,152 @@
+"""Thresholds of a route's ladder, and the certificate that they keep its quality.
+
+A request walks up the ladder, cheapest tier first. A lower tier is skipped when the predicted gain
+of the top tier is above `skip_above_gain`; one that runs answers when it is certain enough and its
+answer has the wanted form, else the next tier gets its turn; the top tier always answers.
+
+Loss is paired: quality of the top tier minus quality of the answer given, in [-1, 1] and not
+monotone in any threshold. So the proof is Learn-then-Test (Angelopoulos et al., 2021): candidates
+are chosen and ordered, safe to aggressive, on one part of the evidence; on another, untouched part
+each is tested in turn, at the full level delta, against "its mean loss is at least epsilon", until
+the first that cannot be refuted (fixed-sequence testing). With probability at least 1 - delta no
+candidate with a mean loss of epsilon or more is certified. `tests` has the tests.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.router.policy.certainty import Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """When one lower tier is used.
+
+    Attributes:
+        skip_above_gain: the tier is skipped when the predicted gain of the top tier is above it;
+            in [0, 1], where 1 never skips and needs no prediction, or -1, which always skips.
+        accept_at_certainty: its answer stands at this certainty or above, a log-prob, at most 0;
+            None asks for none, so that also an answer of unknown certainty stands.
+    """
+
+    skip_above_gain: float
+    accept_at_certainty: float | None
+
+    def __post_init__(self) -> None:
+        skip, accept = self.skip_above_gain, self.accept_at_certainty
+        if skip != -1.0 and not 0.0 <= skip <= 1.0:
+            raise ValueError(f"skip_above_gain must be -1 or in [0, 1], got {skip}")
+        if accept is not None and not (math.isfinite(accept) and accept <= 0.0):
+            raise ValueError(f"accept_at_certainty must be a finite log-prob <= 0, got {accept}")
+
+    def enters(self, gain: float | None) -> bool:
+        """Whether the tier gets its turn; with the gain unknown only where it is not asked for."""
+        if gain is None or not gain <= 1.0:
+            return self.skip_above_gain == 1.0
+        return gain <= self.skip_above_gain
+
+    def accepts(self, certainty: float | None, *, valid: bool = True) -> bool:
+        """Whether its answer stands; unknown certainty is never certain."""
+        if not valid:
+            return False
+        if self.accept_at_certainty is None:
+            return True
+        return certainty is not None and certainty >= self.accept_at_certainty
+
+
+SKIPPED = Rung(skip_above_gain=-1.0, accept_at_certainty=None)
+"""The tier is never used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """One rung for each lower tier, cheapest first, and the number their certainty is read by."""
+
+    rungs: tuple[Rung, ...]
+    measure: Measure = Measure.MEAN
+
+    @staticmethod
+    def safe(tiers: int, measure: Measure = Measure.MEAN) -> "Thresholds":
+        """Every request goes to the top tier: what holds until something better is certified."""
+        return Thresholds((SKIPPED,) * (tiers - 1), measure)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One request that every tier of the ladder answered, cheapest first.
+
+    Attributes:
+        gains: predicted gain of the top tier over each lower one; None where unknown.
+        certainties: certainty of each lower tier's answer; None where unknown.
+        qualities: of each tier's answer, in [0, 1].
+        costs: of each tier's answer, in one unit throughout; at least 0.
+        valid: whether each lower tier's answer had the wanted form.
+        propensity: probability with which this request was drawn as evidence, in (0, 1].
+    """
+
+    gains: tuple[float | None, ...]
+    certainties: tuple[float | None, ...]
+    qualities: tuple[float, ...]
+    costs: tuple[float, ...]
+    valid: tuple[bool, ...] = ()
+    propensity: float = 1.0
+
+    def __post_init__(self) -> None:
+        lower = len(self.qualities) - 1
+        if lower < 1:
+            raise ValueError("a pair needs at least two tiers")
+        sizes = {len(self.gains), len(self.certainties), len(self.valid or self.gains)}
+        if sizes != {lower} or len(self.costs) != lower + 1:
+            raise ValueError(f"a pair of {lower + 1} tiers needs {lower} gains and certainties")
+        if not all(0.0 <= quality <= 1.0 for quality in self.qualities):
+            raise ValueError(f"qualities must be in [0, 1], got {self.qualities}")
+        if not all(math.isfinite(cost) and cost >= 0.0 for cost in self.costs):
+            raise ValueError(f"costs must be finite and at least 0, got {self.costs}")
+        if not 0.0 < self.propensity <= 1.0:
+            raise ValueError(f"propensity must be in (0, 1], got {self.propensity}")
+        if any(gain is not None and not 0.0 <= gain <= 1.0 for gain in self.gains):
+            raise ValueError(f"gains must be in [0, 1], got {self.gains}")
+        if any(one is not None and not -math.inf < one <= 0.0 for one in self.certainties):
+            raise ValueError(f"certainties must be finite log-probs, got {self.certainties}")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was certified, on what, and under which assumptions.
+
+    Attributes:
+        thresholds: those in force.
+        certified: False means that nothing cheaper could be certified: the safe default.
+        epsilon: most quality that may be lost on average, in [0, 1].
+        delta: probability that a certificate like this is wrong, at most.
+        bound: upper confidence limit, at 1 - delta, of the mean loss of these thresholds taken
+            alone; at most epsilon when certified.
+        loss: mean loss measured on the certify part.
+        n_fit: pairs that candidates were chosen on.
+        n_certify: pairs that they were tested on.
+        escalation_rate: expected share of requests that the top tier answers.
+        tier_shares: expected share of requests that each tier answers, cheapest first.
+        saving: expected share of the top tier's cost that is saved, shadow cost included.
+        shadow_share: sampling share whose cost is included.
+        method: name of the test.
+        assumptions: what must be true for the bound, in words.
+        pairs_missing: 0 when certified, else an estimate of how many pairs are missing, or None
+            when no number of pairs would do, as no cheaper thresholds keep to epsilon.
+    """
+
+    thresholds: Thresholds
+    certified: bool
+    epsilon: float
+    delta: float
+    bound: float
+    loss: float
+    n_fit: int
+    n_certify: int
+    escalation_rate: float
+    tier_shares: tuple[float, ...]
+    saving: float
+    shadow_share: float
+    method: str
+    assumptions: str
+    pairs_missing: int | None = 0
