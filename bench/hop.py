@@ -15,22 +15,21 @@ from dataclasses import dataclass
 import uvloop
 from tritonclient.grpc import service_pb2
 
-from bench import report
+from bench import first_token, report
 from bench.http2 import Call, Client, request_headers
 from bench.load import Load, Result
 from bench.stack import (
-    METADATA,
     BenchError,
     Process,
     Stack,
     Usage,
     route,
+    router_headers,
     tier,
 )
 from bench.triton import STREAM_INFER, infer_request
 from pennyweight.router.v1 import router_pb2 as pb
 
-ROUTER = "/pennyweight.router.v1.RouterService/"
 LOAD_CORES, ROUTER_CORES = (0,), (1,)
 CONNECTIONS = 4
 CONCURRENCY = 32
@@ -120,7 +119,7 @@ async def _rates(size: Size, router: Process, address: str, replica: str) -> dic
             if result.failed:
                 raise BenchError(f"{result.failed} of {result.calls} calls failed ({kind.name})")
     for client in (*through, *direct):
-        client.close()
+        await client.close()
     return rounds
 
 
@@ -138,11 +137,7 @@ def _own_usage() -> Usage:
 
 
 def _kinds(address: str) -> list[Kind]:
-    def headers(method: str) -> bytes:
-        metadata = dict(METADATA)
-        return request_headers(ROUTER + method, address, grpc_timeout="30S", **metadata)
-
-    complete, generate = headers("Complete"), headers("Generate")
+    complete, generate = router_headers("Complete", address), router_headers("Generate", address)
     whole = pb.CompleteRequest
     tokens = [300 + number for number in range(24)]
     ask = infer_request("scripted", tokens, output_tokens=64, streaming=True)
@@ -252,6 +247,8 @@ def _share(values: list[float]) -> str:
 
 
 def run(*, quick: bool) -> None:
-    """Runs both parts."""
+    """Runs both parts; the quick run leaves the real Triton out."""
     size = QUICK if quick else FULL
+    if size.pairs:
+        first_token.measure(size.pairs)
     rates(size, cores=(os.cpu_count() or 1) > 1)

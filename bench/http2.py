@@ -58,7 +58,13 @@ RESPONSE_TRAILERS = _literal("grpc-status", "0")
 
 
 class Connection(asyncio.Protocol):
-    """Either end of a connection: frames in and out, the connection's flow control."""
+    """Either end of a connection: frames in and out, flow control.
+
+    Attributes:
+        window: bytes that the peer may send ahead, on a stream and in all.
+    """
+
+    window = WIDE_WINDOW
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
@@ -68,16 +74,21 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._held: deque[tuple[int, int, bytes]] = deque()
         self._paused = False
+        self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Opens every window wide, for the peer to send at will."""
+        """Opens the windows, for the peer to send at will."""
         self._transport = cast("asyncio.Transport", transport)
-        wide = struct.pack(">HIHI", 4, WIDE_WINDOW, 3, 10_000)  # window, most streams
-        self._transport.write(
-            self._greeting()
-            + frame(SETTINGS, 0, 0, wide)
-            + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WIDE_WINDOW - DEFAULT_WINDOW))
-        )
+        settings = struct.pack(">HIHI", 4, self.window, 3, 10_000)  # window, most streams
+        opening = self._greeting() + frame(SETTINGS, 0, 0, settings)
+        if self.window > DEFAULT_WINDOW:
+            more = struct.pack(">I", self.window - DEFAULT_WINDOW)
+            opening += frame(WINDOW_UPDATE, 0, 0, more)
+        self._transport.write(opening)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The connection is gone."""
+        self._lost.set()
 
     def data_received(self, data: bytes) -> None:
         """Cuts what came into frames."""
@@ -120,9 +131,14 @@ class Connection(asyncio.Protocol):
         """A stream has ended."""
         self._windows.pop(stream, None)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes the connection."""
         self._transport.close()
+        await self._lost.wait()
+
+    def abort(self) -> None:
+        """Drops the connection at once."""
+        self._transport.abort()
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == DATA:
@@ -145,7 +161,7 @@ class Connection(asyncio.Protocol):
     def _grant(self, size: int) -> None:
         """Lets the peer send as much as has come, now and then."""
         self._received += size
-        if self._received > WIDE_WINDOW // 4:
+        if self._received > self.window // 4:
             update = struct.pack(">I", self._received)
             self._transport.write(frame(WINDOW_UPDATE, 0, 0, update))
             self._received = 0
@@ -276,8 +292,9 @@ class Client(Connection):
         self.call(headers, request, done.set_result, on_message)
         return await done
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         """Ends the calls in flight; they have not got their last message."""
+        super().connection_lost(exc)
         for stream in list(self._calls):
             self._reset(stream)
 
@@ -326,12 +343,13 @@ class ServerConnection(Connection):
             self._greeted = True
         super().data_received(data)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         """Drops what was under way."""
+        super().connection_lost(exc)
         self.open.clear()
 
     def respond(self, stream: int, data: bytes, *, last: bool) -> None:
-        """Sends a response message of an answer, if the stream is still there."""
+        """Sends a message (see `message`) of an answer, if the stream is still there."""
         if stream not in self.open:
             return
         self.send(stream, len(data), frame(DATA, 0, stream, data))

@@ -30,7 +30,7 @@ def table(
 
 
 def figure(name: str, value: float, unit: str) -> None:
-    """Prints one figure. Units: ms, s, us, /s, x, % (0 to 100)."""
+    """Prints one figure. Units: ms, s, us, /s, x, MiB, % (0 to 100)."""
     digits = max(0, 3 - len(str(int(abs(value)))))
     print(f"figure {name} {value:.{digits}f} {unit}", flush=True)
 

@@ -25,6 +25,7 @@ import psutil
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench.http2 import request_headers
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from services.common.credentials import DEVELOPMENT_KEY
 
@@ -34,6 +35,13 @@ METADATA = (("authorization", f"Bearer {DEVELOPMENT_KEY}"),)
 
 READY_SECONDS = 90.0
 END_SECONDS = 30.0
+
+EAGER = (
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 20),
+)
+"""Channel options that find a server soon after it begins to listen."""
 
 Cores = tuple[int, ...]
 
@@ -108,6 +116,7 @@ class Stack:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pennyweight-bench-"))
         self.processes: dict[str, Process] = {}
+        self._starting: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -173,24 +182,30 @@ class Stack:
     def service(
         self, name: str, settings: Mapping[str, object], *, cores: Cores = ()
     ) -> tuple[Process, str]:
-        """Starts a service of ours and waits until it is healthy. Returns it and its address."""
+        """Starts a service of ours; `ready` waits for it. Returns it and its address."""
         address = f"127.0.0.1:{free_port()}"
         told = {"LISTEN": address, "METRICS_LISTEN": f"127.0.0.1:{free_port()}", **settings}
         environment = {f"PENNYWEIGHT_{name.upper()}_{key}": str(told[key]) for key in told}
         process = self.start(
             name, [sys.executable, "-m", f"services.{name}"], environment, cores=cores
         )
-        service = f"pennyweight.{name}.v1.{name.capitalize()}Service"
-        with grpc.insecure_channel(address) as channel:
-            health: Any = health_pb2_grpc.HealthStub(channel)
-            request = health_pb2.HealthCheckRequest(service=service)
-
-            def is_healthy() -> bool:
-                answer = health.Check(request, timeout=2)
-                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-            self._until(is_healthy, process)
+        self._starting[name] = address
         return process, address
+
+    def ready(self) -> None:
+        """Waits until every service started so far is healthy."""
+        for name, address in self._starting.items():
+            service = f"pennyweight.{name}.v1.{name.capitalize()}Service"
+            with grpc.insecure_channel(address, options=EAGER) as channel:
+                health: Any = health_pb2_grpc.HealthStub(channel)
+                request = health_pb2.HealthCheckRequest(service=service)
+
+                def is_healthy(health: Any = health, request: Any = request) -> bool:
+                    answer = health.Check(request, timeout=2)
+                    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+                self._until(is_healthy, self.processes[name])
+        self._starting.clear()
 
     def cache(self, settings: Mapping[str, object] | None = None, *, cores: Cores = ()) -> str:
         """Starts a cache. Returns its address."""
@@ -214,7 +229,7 @@ class Stack:
         settings: Mapping[str, object] | None = None,
         cores: Cores = (),
     ) -> tuple[Process, str]:
-        """Starts a router and waits until each of its tiers has a replica.
+        """Starts a router and waits until all is healthy and each of its tiers has a replica.
 
         Args:
             routes: what routes.yaml says.
@@ -238,7 +253,8 @@ class Stack:
             **(settings or {}),
         }
         process, address = self.service("router", told, cores=cores)
-        with grpc.insecure_channel(address) as channel:
+        self.ready()
+        with grpc.insecure_channel(address, options=EAGER) as channel:
             stub = router_pb2_grpc.RouterServiceStub(channel)
 
             def has_replicas() -> bool:
@@ -317,3 +333,9 @@ def pool(model: str, *, cores: Cores = (), **parameters: object) -> dict[str, ob
         "max_in_flight": 64,
         "parameters": {key: str(value).lower() for key, value in parameters.items()},
     }
+
+
+def router_headers(method: str, address: str) -> bytes:
+    """What opens a call of the router's `method`, with the development key and a deadline."""
+    path = f"/pennyweight.router.v1.RouterService/{method}"
+    return request_headers(path, address, grpc_timeout="30S", **dict(METADATA))
