@@ -1,10 +1,12 @@
 """What in-flight batching is worth: many requests at a time against the same ones in turn.
 
 One replica of the large model on the real Triton, no router. Every answer has the same number of
-tokens, so both sides make the same ones. The rounds alternate between the two.
+tokens, and prompts differ in a number alone, so both sides do the same work; nobody's prompt was
+asked before. The rounds alternate between the two.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +33,7 @@ class Size:
     rounds: int
 
 
-FULL = Size(requests=32, output_tokens=64, levels=(1, 8, 32), rounds=3)
+FULL = Size(requests=64, output_tokens=64, levels=(1, 8, 32), rounds=3)
 QUICK = Size(requests=4, output_tokens=8, levels=(1, 4), rounds=1)
 
 
@@ -63,26 +65,30 @@ async def _measure(size: Size, address: str) -> dict[tuple[bool, int], Level]:
     headers = request_headers(STREAM_INFER, address)
     client = await Client.connect(address)
     seen = {(streaming, at): Level() for streaming in (False, True) for at in size.levels}
-    for number in range(size.rounds + 1):
+    cases = itertools.count(100_000)
+
+    async def batch(count: int, at: int, *, streaming: bool) -> tuple[float, float]:
+        prompts = [await text.encode([_question(next(cases))]) for _ in range(count)]
+        requests = [
+            infer_request(MODEL, prompt, output_tokens=size.output_tokens, streaming=streaming)
+            for prompt in prompts
+        ]
+        return await _batch(client, headers, requests, at, size.output_tokens)
+
+    await batch(size.levels[-1], size.levels[-1], streaming=True)  # warms up
+    for number in range(size.rounds):
         for (streaming, at), level in seen.items():
-            prompts = [await text.encode(_question(number, one)) for one in range(size.requests)]
-            requests = [
-                infer_request(MODEL, prompt, output_tokens=size.output_tokens, streaming=streaming)
-                for prompt in prompts
-            ]
-            rate, first = await _batch(client, headers, requests, at, size.output_tokens)
-            if number == 0:
-                continue  # warms up
+            rate, first = await batch(size.requests, at, streaming=streaming)
             level.tokens_per_second.append(rate)
             level.first_token.append(first)
             how = "streamed" if streaming else "whole"
-            report.say(f"round {number} of {size.rounds}: {how}, {at} at a time: {rate:,.0f}/s")
+            report.say(f"round {number + 1} of {size.rounds}: {how}, {at} at a time: {rate:,.0f}/s")
     await client.close()
     return seen
 
 
-def _question(number: int, one: int) -> list[Turn]:
-    return [Turn("user", f"Why was card {number * 1000 + one} declined at the shop on the corner?")]
+def _question(case: int) -> Turn:
+    return Turn("user", f"Why was my card declined at the shop on the corner, case {case}?")
 
 
 async def _batch(
