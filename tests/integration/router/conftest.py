@@ -9,6 +9,7 @@ import uvloop
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from services.router import __main__ as router_main
+from services.router import ledger, scaler
 from tests.integration.router.world import Caller, World
 
 
@@ -26,7 +27,9 @@ def changes() -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _brief_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaler, "REPORT_SECONDS", 0.03)
+    monkeypatch.setattr(ledger, "COMMIT_SECONDS", 0.03)
     monkeypatch.setattr(router_main, "LAST_WORDS_SECONDS", 0.05)
 
     def serve_forever(server: ThreadingWSGIServer) -> None:

@@ -1,19 +1,14 @@
 """Replicas that die, hang, refuse or come and go, and a scaler that is away."""
 
 import asyncio
-import os
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import pytest
 
 from services.router.handle import HandleSigner
+from tests.integration.router.processes import Process
 from tests.integration.router.world import (
     HELLO,
     PATIENCE,
@@ -30,45 +25,27 @@ from tests.integration.scripted_triton import Break, Fail, Hold, Refuse, Say, Sc
 CODES = grpc.StatusCode
 
 
-@dataclass
-class Process:
-    """A replica in a process of its own, that can be killed."""
+class Doomed(Process):
+    """A replica in a process of its own."""
 
-    address: str
-    pid: int
-    stdout: asyncio.StreamReader
+    def __init__(self, *arguments: str) -> None:
+        super().__init__("tests.integration.scripted_triton", *arguments)
+
+    async def listening(self) -> str:
+        """Waits until it listens; returns its address."""
+        return f"127.0.0.1:{int((await self.line()).removeprefix('listening '))}"
 
     async def received(self) -> None:
         """Waits for the next request to arrive there."""
-        line = await asyncio.wait_for(self.stdout.readline(), PATIENCE)
-        assert line.startswith(b"received "), line
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-
-@asynccontextmanager
-async def replica_process(*arguments: str) -> AsyncIterator[Process]:
-    module = "tests.integration.scripted_triton"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
-        yield Process(f"127.0.0.1:{int(line.split()[1])}", process.pid, process.stdout)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        assert (await self.line()).startswith("received ")
 
 
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_a_replica_killed_before_the_first_token_is_not_noticed(
     world: World, caller: Caller, *, streaming: bool
 ) -> None:
-    async with replica_process("--first-delay", "60") as doomed:
-        await world.tell("a", doomed.address)
+    with Doomed("--first-delay", "60") as doomed:
+        await world.tell("a", await doomed.listening())
         ask = caller.ask if streaming else caller.whole
         answered = asyncio.create_task(ask())  # type: ignore[operator]
         await doomed.received()
@@ -93,8 +70,8 @@ async def rest(call: Any) -> str:
 async def test_a_replica_killed_after_the_first_token_ends_the_answer(
     world: World, caller: Caller
 ) -> None:
-    async with replica_process("--tokens", "100", "--delay", "0.05") as doomed:
-        await world.tell("a", doomed.address)
+    with Doomed("--tokens", "100", "--delay", "0.05") as doomed:
+        await world.tell("a", await doomed.listening())
         other = await world.add("b")
         call = caller.generate(asking())
         started = (await call.read()).started

@@ -1,8 +1,10 @@
 """A router as it runs, between a cache, a scaler that the test plays, and replicas on script."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import random
 import socket
 import time
 import urllib.request
@@ -78,10 +80,12 @@ async def until(condition: Callable[[], Any], what: str = "") -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port that nobody listens on, and that the system does not give to others meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

@@ -1,0 +1,106 @@
+"""Too many requests for the replicas there are: who waits, who is refused, and how."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from pennyweight.router.v1 import router_pb2 as pb
+from tests.integration.router.world import HELLO, Caller, World, asking, hello, until
+from tests.integration.scripted_triton import Hold, ScriptedTriton
+
+BACKGROUND, BATCH = pb.PRIORITY_CLASS_BACKGROUND, pb.PRIORITY_CLASS_BATCH
+INTERACTIVE, CRITICAL = pb.PRIORITY_CLASS_INTERACTIVE, pb.PRIORITY_CLASS_CRITICAL
+
+
+def urgent(priority: int, content: str = "hi") -> pb.GenerateRequest:
+    return asking("tight", content, terms=pb.Terms(priority=priority))
+
+
+class Crowd:
+    """One busy replica of the tier with two places in its line."""
+
+    def __init__(self, world: World, caller: Caller, triton: ScriptedTriton, hold: Hold) -> None:
+        self.world, self.caller, self.triton, self.hold = world, caller, triton, hold
+
+    async def wait_in_line(self, *priorities: int) -> list[asyncio.Task[str]]:
+        """Lets requests join the line one after another."""
+        tasks = []
+        for priority in priorities:
+            before = await self.waiting()
+            tasks.append(asyncio.create_task(self._text(urgent(priority))))
+            await self.world.eventually(self.waiting, before + 1)
+        return tasks
+
+    async def waiting(self) -> int:
+        """Requests in the line, as the last report says."""
+        seen = len(self.world.scaler.reports)
+        await until(lambda: len(self.world.scaler.reports) > seen)
+        return next(
+            one.waiting for one in self.world.scaler.reports[-1].tiers if one.tier == "tight"
+        )
+
+    async def _text(self, request: pb.GenerateRequest) -> str:
+        return (await self.caller.ask(request)).text
+
+
+@pytest.fixture
+async def crowd(world: World, caller: Caller) -> AsyncIterator[Crowd]:
+    hold = Hold()
+    triton = await world.add("a", "tight", script=hello(), max_in_flight=1)
+    triton.scripts.append([hold, *hello()])
+    first = asyncio.create_task(caller.ask(urgent(INTERACTIVE)))
+    await until(lambda: triton.received)
+    yield Crowd(world, caller, triton, hold)
+    hold.until.set()
+    await first
+
+
+async def test_the_lowest_class_is_refused_first_and_told_when_to_come_back(crowd: Crowd) -> None:
+    batch, background = await crowd.wait_in_line(BATCH, BACKGROUND)
+    important = asyncio.create_task(crowd.caller.ask(urgent(CRITICAL)))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await background
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    told = await crowd.caller.refused(urgent(BACKGROUND))
+    assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert told.details["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 1
+    assert told.details["RequestInfo"].request_id
+    assert await crowd.world.metric("shed_total", tier="tight") == 2
+    crowd.hold.until.set()
+    assert (await important).text == await batch == HELLO
+
+
+async def test_the_most_important_goes_first(crowd: Crowd) -> None:
+    order: list[str] = []
+
+    async def asked(priority: int, name: str) -> None:
+        await crowd.caller.ask(urgent(priority, name))
+        order.append(name)
+
+    tasks = []
+    for number, (priority, name) in enumerate(((BATCH, "job"), (CRITICAL, "boss")), start=1):
+        tasks.append(asyncio.create_task(asked(priority, name)))
+        await crowd.world.eventually(crowd.waiting, number)
+    crowd.hold.until.set()
+    await asyncio.gather(*tasks)
+    assert order == ["boss", "job"]
+
+
+async def test_a_deadline_that_passes_in_the_line_is_told(crowd: Crowd) -> None:
+    told = await crowd.caller.refused(urgent(INTERACTIVE), seconds=0.3)
+    assert told.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    records = await crowd.world.ledger(1)
+    assert [one["status"] for one in records] == ["DEADLINE_EXCEEDED"]
+
+
+async def test_a_burst_is_served_in_the_end(world: World, caller: Caller) -> None:
+    await world.add("a", script=hello(), max_in_flight=2)
+    await world.add("b", script=hello(), max_in_flight=2)
+    asked = [caller.ask() if n % 2 else caller.whole() for n in range(60)]
+    told = await asyncio.gather(*asked)
+    assert {one.text for one in told} == {HELLO}
+    most = {name: len(one.received) for name, one in world.replicas.items()}
+    assert sum(most.values()) == 60
+    assert min(most.values()) > 10
