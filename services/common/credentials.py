@@ -92,6 +92,7 @@ class Keyring:
     """The accepted keys by the digest of each."""
 
     by_digest: dict[bytes, Identity] = field(default_factory=dict)
+    _shown: dict[str, Identity] = field(default_factory=dict)  # headers that were accepted before
 
     @classmethod
     def load(cls, path: Path | None) -> "Keyring":
@@ -123,9 +124,12 @@ class Keyring:
             raise Unauthenticated(
                 "no API key: send the metadata 'authorization: Bearer <key>'", reason="KEY_MISSING"
             )
-        identity = self.by_digest.get(_digest(authorization.removeprefix("Bearer ")))
+        identity = self._shown.get(authorization)
         if identity is None:
-            raise Unauthenticated("unknown API key", reason="KEY_UNKNOWN")
+            identity = self.by_digest.get(_digest(authorization.removeprefix("Bearer ")))
+            if identity is None:
+                raise Unauthenticated("unknown API key", reason="KEY_UNKNOWN")
+            self._shown[authorization] = identity
         if tenant is None or tenant == identity.tenant:
             return identity
         if identity.role is not Role.SERVICE:

@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,29 +75,26 @@ Handler = Any
 """A grpc.RpcMethodHandler; the class takes type parameters only in the type stubs."""
 
 
-class Gate(grpc.aio.ServerInterceptor):
-    """Lets known callers in and turns errors into statuses, for every method alike."""
+class Gate:
+    """Lets known callers in and turns errors into statuses, for every method alike.
 
-    def __init__(self, keyring: Keyring, tracing: Tracing) -> None:
+    Stands before a server while servicers are added and wraps their handlers once: an interceptor
+    would cost every call anew.
+    """
+
+    def __init__(self, server: grpc.aio.Server, keyring: Keyring, tracing: Tracing) -> None:
+        self._server = server
         self._keyring = keyring
         self._tracing = tracing
-        self._wrapped: dict[str, Handler] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """Hands out the method's handler with the gate around it."""
-        method = str(handler_call_details.method)
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
-            wrapped = await continuation(handler_call_details)
-            if wrapped is None or method.startswith("/grpc."):
-                return wrapped  # health and reflection need no key; unknown methods no gate
-            wrapped = self._wrap(wrapped, method)
-            self._wrapped[method] = wrapped
-        return wrapped
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
+        """Adds a service's methods, called by the generated code with the methods by name."""
+        gated = {name: self._wrap(one, f"/{service}/{name}") for name, one in handlers.items()}
+        generic = grpc.method_handlers_generic_handler(service, gated)
+        self._server.add_generic_rpc_handlers((generic,))
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """The generated code's other way to add the same methods, which therefore adds nothing."""
 
     def _wrap(self, handler: Handler, method: str) -> Handler:
         inner: Any = (
@@ -204,7 +201,6 @@ class Server:
         self._port = 0
         self._health = Health()
         self.grpc = grpc.aio.server(
-            interceptors=(Gate(keyring, tracing),),
             options=(
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
@@ -215,11 +211,12 @@ class Server:
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a silent share
             ),
         )
+        self._gate = Gate(self.grpc, keyring, tracing)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
     def add(self, add_to_server: Callable[[Any, Any], None], servicer: object, name: str) -> None:
         """Adds a servicer under its full service name, for health and reflection."""
-        add_to_server(servicer, self.grpc)
+        add_to_server(servicer, self._gate)
         self._names.append(name)
 
     def bind(self) -> int:

@@ -6,9 +6,9 @@ coloured text. Prompt and answer text never reaches a log, a metric or a trace.
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
+import orjson
 import structlog
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.resources import Resource
@@ -22,11 +22,13 @@ from services.common.config import ConfigError
 
 def configure_logging(service: str, level: str) -> None:
     """Sends structlog's and the libraries' records to standard error as one kind of line."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
+    renderer: structlog.typing.Processor
+    lines: structlog.WriteLoggerFactory | structlog.BytesLoggerFactory
+    if sys.stderr.isatty():
+        renderer, lines = structlog.dev.ConsoleRenderer(), structlog.WriteLoggerFactory(sys.stderr)
+    else:
+        renderer = structlog.processors.JSONRenderer(serializer=orjson.dumps)
+        lines = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -38,7 +40,7 @@ def configure_logging(service: str, level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lines,
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
@@ -57,6 +59,9 @@ def serve_metrics(listen: str, registry: CollectorRegistry) -> ThreadingWSGIServ
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError("environment", [f"metrics listen address {listen}: {error}"]) from error
     return server  # type: ignore[return-value]
+
+
+NOTHING: AbstractContextManager[object] = nullcontext()
 
 
 class Tracing:
@@ -82,15 +87,14 @@ class Tracing:
         """Whether spans go anywhere; callers skip the work of naming attributes when not."""
         return self._tracer is not None
 
-    @contextmanager
-    def span(self, name: str, traceparent: str = "", **attributes: str | int) -> Iterator[None]:
+    def span(
+        self, name: str, traceparent: str = "", **attributes: str | int
+    ) -> AbstractContextManager[object]:
         """A span around the block; `traceparent` (W3C) makes it a child of a remote one."""
         if self._tracer is None:
-            yield
-            return
+            return NOTHING
         parent = propagate.extract({"traceparent": traceparent}) if traceparent else None
-        with self._tracer.start_as_current_span(name, context=parent, attributes=attributes):
-            yield
+        return self._tracer.start_as_current_span(name, context=parent, attributes=attributes)
 
     def traceparent(self) -> str:
         """W3C context of the current span, to be sent along; empty when not tracing."""

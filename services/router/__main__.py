@@ -24,6 +24,7 @@ from services.router.ledger import FileLedger
 from services.router.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.path import RequestPath
+from services.router.records import Records
 from services.router.scaler import ScalerLink
 from services.router.servicer import RouterServicer
 from services.router.tokenizer import ModelText
@@ -94,8 +95,7 @@ async def serve(
             policies=policies,
             fleet=fleet,
             signer=HandleSigner.load(settings.handle_key_file),
-            ledger=ledger,
-            metrics=metrics,
+            records=Records(metrics, ledger, policies.version),
             max_prompt_characters=settings.max_prompt_characters,
         ),
         router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,

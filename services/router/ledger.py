@@ -8,12 +8,12 @@ writes files of its own, a new one each hour, so nothing follows a line torn by 
 import asyncio
 import contextlib
 import datetime as dt
-import json
 import os
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+import orjson
 import structlog
 
 from services.common.config import ConfigError
@@ -104,4 +104,4 @@ class FileLedger:
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

@@ -63,6 +63,7 @@ class Journey:
 
     Attributes:
         until: when the caller's deadline passes.
+        until_is_ours: the caller set none; the route's default holds.
         pieces: the answer so far.
     """
 
@@ -73,6 +74,7 @@ class Journey:
     arrived: float
     until: float
     streaming: bool
+    until_is_ours: bool = False
     decision: Decision | None = None
     cache: CacheOutcome = CacheOutcome.NOT_ASKED
     lease: str = ""

@@ -17,6 +17,8 @@ from services.router.policy.routes import Policies, Route
 from services.router.ports import Asked, Shape, Turn
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
+PRIORITIES = frozenset(pb.PriorityClass.values())
+CACHE_USES = frozenset(pb.CacheUse.values())
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
 MOST_ATTRIBUTES = 16
 LONGEST_ATTRIBUTE = 64
@@ -170,9 +172,9 @@ def _asked(
 
 
 def _check_terms(terms: pb.Terms, wrong: list[Violation]) -> None:
-    if terms.priority not in pb.PriorityClass.values():
+    if terms.priority not in PRIORITIES:
         wrong.append(Violation("terms.priority", f"must be a known class, got {terms.priority}"))
-    if terms.cache_use not in pb.CacheUse.values():
+    if terms.cache_use not in CACHE_USES:
         wrong.append(Violation("terms.cache_use", f"must be a known use, got {terms.cache_use}"))
     if terms.idempotency_key and not PRINTABLE.fullmatch(terms.idempotency_key):
         wrong.append(Violation("terms.idempotency_key", "1 to 128 printable ASCII characters"))

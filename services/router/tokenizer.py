@@ -131,9 +131,12 @@ class ModelText:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _strftime_now
         try:
-            return environment.from_string(source)
+            template = environment.from_string(source)
         except TemplateError as error:
             raise ConfigError(str(folder), [f"chat template: {error}"]) from error
+        # Each render copies the globals, and a plain dict copies far quicker than jinja's ChainMap.
+        template.globals = dict(template.globals)
+        return template
 
 
 class StreamDetokenizer:

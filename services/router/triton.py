@@ -6,6 +6,7 @@ long-lived streams to each replica: that halves what a request costs here. On a 
 request is ended by TensorRT-LLM's ``stop`` tensor under the same id.
 """
 
+import abc
 import asyncio
 import itertools
 import math
@@ -151,7 +152,7 @@ class _Connection:
         await self._channel.close()
 
 
-class _Run:
+class _Run(abc.ABC):
     """One request on one replica.
 
     What comes is read by tasks of our own, never by the task of the request: gRPC cancels a call
@@ -183,10 +184,22 @@ class _Run:
         if isinstance(what, Exception):
             await self.finish()
             raise what
-        return what
+        if not self._arrived:
+            return what
+        return self._merged(what)
 
+    @abc.abstractmethod
     async def finish(self) -> None:
-        raise NotImplementedError
+        """See `EngineRun.finish`."""
+
+    def _merged(self, chunk: EngineChunk) -> EngineChunk:
+        """All that has piled up while the caller was written to, as one chunk."""
+        tokens = [*chunk.tokens]
+        while self._arrived and isinstance(following := self._arrived[0], EngineChunk):
+            chunk = following
+            tokens += chunk.tokens
+            self._arrived.popleft()
+        return EngineChunk(tokens, chunk.final, chunk.figures)
 
     def _end(self) -> bool:
         """Notes the end; False if it was noted before."""

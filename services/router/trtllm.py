@@ -136,13 +136,11 @@ def decode(message: service_pb2.ModelStreamInferResponse) -> EngineChunk:
         raise classify(message.error_message)
     response = message.infer_response
     final = response.parameters["triton_final_response"].bool_param
-    outputs = {
-        output.name: raw
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)
-    }
-    ids = outputs.get("output_ids", b"")
+    names = [output.name for output in response.outputs]
+    outputs = dict(zip(names, response.raw_output_contents, strict=False))
+    ids = outputs.get("output_ids")
     length = _integer(outputs.get("sequence_length")) if ids else 0
-    tokens = struct.unpack_from(f"<{length}i", ids) if length else ()
+    tokens = struct.unpack_from(f"<{length}i", ids) if ids and length else ()
     return EngineChunk(tokens, final, _figures(outputs) if final else None)
 
 

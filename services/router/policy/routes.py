@@ -1,6 +1,5 @@
 """Routes, tiers and prices as the policy files declare them, and the choice of a tier."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,7 +26,7 @@ class Price:
     def of(self, prompt_tokens: int, output_tokens: int) -> int:
         """Micro-USD for these tokens, rounded up so that no answer looks free."""
         exact = prompt_tokens * self.prompt + output_tokens * self.output
-        return math.ceil(exact / 1_000_000)
+        return -(-exact // 1_000_000)
 
 
 @dataclass(frozen=True)
