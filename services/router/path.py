@@ -322,6 +322,7 @@ class RequestPath:
                     else replace(asked, max_output_tokens=limit),
                     request_id=journey.request_id,
                     streaming=journey.streaming,
+                    outlives=outlives,
                     deadline_seconds=left + BEYOND_DEADLINE_SECONDS if outlives else left,
                 ),
                 replica=replica,

@@ -126,9 +126,14 @@ class Engine(Protocol):
         *,
         request_id: str,
         streaming: bool,
+        outlives: bool,
         deadline_seconds: float,
     ) -> EngineRun:
-        """Starts a request; the returned run is read by the caller. Never blocks."""
+        """Starts a request; the returned run is read by the caller. Never blocks.
+
+        `streaming` brings tokens as they come, otherwise all at the end. `outlives` says that the
+        run must survive the cancellation of the task that reads it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

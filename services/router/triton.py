@@ -70,6 +70,7 @@ class TritonEngine:
         *,
         request_id: str,
         streaming: bool,
+        outlives: bool,
         deadline_seconds: float,
     ) -> "Run":
         """See `Engine.start`."""
@@ -82,7 +83,8 @@ class TritonEngine:
         request = encoder.request(prompt, asked, request_id=name, streaming=streaming)
         run: Run
         if streaming:
-            run = _OwnCall(self._running, connection.call(request, deadline_seconds))
+            call = connection.call(request, deadline_seconds)
+            run = _OwnCall(self._running, call, outlives=outlives)
         else:
             run = _SharedCall(self._running, connection.stream(), request, encoder)
         self._running.add(run)
@@ -155,9 +157,6 @@ class _Connection:
 class _Run(abc.ABC):
     """One request on one replica.
 
-    What comes is read by tasks of our own, never by the task of the request: gRPC cancels a call
-    when whoever reads it is cancelled, but a run may go on without its caller.
-
     Attributes:
         limit: monotonic seconds at which the replica counts as silent.
     """
@@ -210,16 +209,36 @@ class _Run(abc.ABC):
 
 
 class _OwnCall(_Run):
-    """A streamed answer, on a call of its own."""
+    """A streamed answer, on a call of its own.
 
-    def __init__(self, running: "set[Run]", call: Any) -> None:
+    gRPC cancels a call when the task that reads it is cancelled. A run that may go on without its
+    caller is therefore read by a task of ours; the others by the caller's own, which is quicker.
+    """
+
+    def __init__(self, running: "set[Run]", call: Any, *, outlives: bool) -> None:
         super().__init__(running)
         self._call = call
-        self._reading = asyncio.create_task(self._read())
+        self._reading = asyncio.create_task(self._read_all()) if outlives else None
+
+    async def read(self, timeout_seconds: float) -> EngineChunk:
+        if self._reading is None and not self._arrived:
+            self.limit = time.monotonic() + timeout_seconds
+            try:
+                self.arrived(await self._next())
+            except asyncio.CancelledError:
+                # A call that we cancel surfaces like the cancellation of the task that reads it.
+                task = asyncio.current_task()
+                if not self._arrived or (task is not None and task.cancelling()):
+                    raise
+        return await super().read(timeout_seconds)
 
     async def finish(self) -> None:
         # To its end, not cancelled: cancelling after the last response upsets Triton 2.51.
-        if self._end() and not self._reading.done():
+        if not self._end():
+            return
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_all())
+        if not self._reading.done():
             await asyncio.wait((self._reading,), timeout=LAST_SECONDS)
             self._call.cancel()
 
@@ -231,13 +250,19 @@ class _OwnCall(_Run):
         self.arrived(ReplicaFailed(why, lost=True))
         self.cancel()
 
-    async def _read(self) -> None:
+    async def _read_all(self) -> None:
+        while isinstance(what := await self._next(), EngineChunk):
+            self.arrived(what)
+        self.arrived(what)
+
+    async def _next(self) -> EngineChunk | Exception:
         try:
-            while (message := await self._call.read()) is not grpc.aio.EOF:
-                self.arrived(_decoded(message))
-            self.arrived(ReplicaFailed("the replica ended the stream early", lost=True))
+            message = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            self.arrived(_from_status(error))
+            return _from_status(error)
+        if message is grpc.aio.EOF:
+            return ReplicaFailed("the replica ended the stream early", lost=True)
+        return _decoded(message)
 
 
 class _SharedCall(_Run):
