@@ -298,6 +298,7 @@ async def test_a_lost_message_makes_the_router_ask_for_the_whole_fleet(
         return (await caller.ask()).decision.replica
 
     await world.eventually(replica, "b")
+    assert await world.ready("small") == 1
 
 
 async def test_the_router_shows_the_scaler_its_key(world: World) -> None:
