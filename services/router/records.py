@@ -8,8 +8,8 @@ from typing import Any
 import structlog
 
 from services.common.errors import ServiceError
+from services.router.journey import Journey
 from services.router.metrics import Metrics
-from services.router.path import Journey
 from services.router.policy.admission import Priority
 from services.router.ports import Ledger
 

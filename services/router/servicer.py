@@ -11,7 +11,8 @@ from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
 from services.router.fleet import Fleet
 from services.router.handle import HandleSigner
-from services.router.path import Journey, Listener, RequestPath
+from services.router.journey import Journey, Listener
+from services.router.path import RequestPath
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Policies, Tier
 from services.router.records import Records

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.router.path import Journey
+from services.router.journey import Journey
 from services.router.policy.decision import CacheOutcome, Decision, Reason
 from services.router.ports import Finish
 

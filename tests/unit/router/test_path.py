@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
 from services.router.fleet import Fleet, Replica, State
+from services.router.journey import Journey
 from services.router.load import LoadWindow
 from services.router.metrics import Metrics
-from services.router.path import Journey, RequestPath
+from services.router.path import RequestPath
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Cancel
 from services.router.ports import CacheHit, CacheMiss, EngineChunk, Turn, Written
