@@ -51,7 +51,7 @@ class Size:
     seconds: float
 
 
-FULL = Size(pairs=300, rounds=5, warm_up=1.0, seconds=4.0)
+FULL = Size(pairs=200, rounds=5, warm_up=1.0, seconds=4.0)
 QUICK = Size(pairs=0, rounds=1, warm_up=0.1, seconds=0.4)
 
 
