@@ -51,7 +51,7 @@ def test_hop_prints_its_figures_and_ends_what_it_started(folder: Path) -> None:
         "hop.complete_calls_uncached",
         "hop.streamed_messages",
     }
-    assert all(value > 0 and unit == "/s" for value, unit in figures.values())
+    assert {unit for _, unit in figures.values()} == {"/s"}
 
 
 class NarrowClient(Client):
