@@ -53,7 +53,7 @@ class Process:
 
     async def ended(self) -> int:
         """Waits until it has ended by itself; returns its status."""
-        return await asyncio.to_thread(self._process.wait, PATIENCE)
+        return await asyncio.to_thread(self._process.wait, 3 * PATIENCE)
 
     def kill(self) -> None:
         """Kills it, if it still lives, and waits until it is gone."""

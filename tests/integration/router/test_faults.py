@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
+from pennyweight.router.v1 import router_pb2 as pb
+from services.router import scaler
 from services.router.handle import HandleSigner
 from tests.integration.router.processes import Process
 from tests.integration.router.world import (
@@ -294,11 +296,26 @@ async def test_a_lost_message_makes_the_router_ask_for_the_whole_fleet(
     world.scaler.skip_a_message()
     await world.add("b")  # this one reveals the gap
 
-    async def replica() -> str:
-        return (await caller.ask()).decision.replica
+    async def chosen() -> str:
+        request = pb.ExplainRequest.FromString(asking().SerializeToString())
+        told = await caller.stub.Explain(request, metadata=caller.metadata, timeout=PATIENCE)
+        return str(told.decision.replica)
 
-    await world.eventually(replica, "b")
+    await world.eventually(chosen, "b")
     assert await world.ready("small") == 1
+
+
+async def test_a_scaler_that_has_fallen_silent_counts_as_away(
+    world: World, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.add("a")
+    monkeypatch.setattr(scaler, "SILENCE_SECONDS", 0.2)
+    world.scaler.heartbeat_seconds = 60.0
+
+    async def stale() -> bool:
+        return (await caller.ask()).decision.fleet_stale
+
+    await world.eventually(stale, wanted=True)
 
 
 async def test_the_router_shows_the_scaler_its_key(world: World) -> None:

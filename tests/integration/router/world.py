@@ -201,6 +201,7 @@ class ScriptedScaler(scaler_pb2_grpc.ScalerServiceServicer):
         self.reports: list[scaler_pb2.ReportLoadRequest] = []
         self.watches: set[asyncio.Queue[scaler_pb2.WatchReplicasResponse]] = set()
         self.keys: set[str] = set()
+        self.heartbeat_seconds = 1.0
         self._revision = 0
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -249,7 +250,10 @@ class ScriptedScaler(scaler_pb2_grpc.ScalerServiceServicer):
                 full=True, replicas=self.fleet.values(), revision=self._revision
             )
             while True:
-                yield await watch.get()
+                message = scaler_pb2.WatchReplicasResponse(revision=self._revision)
+                with contextlib.suppress(TimeoutError):
+                    message = await asyncio.wait_for(watch.get(), self.heartbeat_seconds)
+                yield message
         finally:
             self.watches.discard(watch)
 
