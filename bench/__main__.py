@@ -13,6 +13,12 @@ BENCHMARKS = {
 }
 
 
+def _stop(*_: object) -> None:
+    """Leaves every block, so that what was started is ended; a second signal must not disturb it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
+
+
 def main() -> None:
     """Runs what the command line names."""
     parser = argparse.ArgumentParser(
@@ -23,7 +29,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="without it, all in turn")
     parser.add_argument("--quick", action="store_true", help="only shows that it runs")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, _stop)
     for name in [arguments.name] if arguments.name else BENCHMARKS:
         importlib.import_module(f"bench.{name}").run(quick=arguments.quick)
 
