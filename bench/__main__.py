@@ -14,7 +14,7 @@ BENCHMARKS = {
 
 
 def _stop(*_: object) -> None:
-    """Leaves every block, so that what was started is ended; a second signal must not disturb it."""
+    """Leaves every block, so that what was started is ended; a second signal changes nothing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + signal.SIGTERM)
 
