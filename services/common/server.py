@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, ConfigError
 from services.common.credentials import Keyring, set_current_identity
-from services.common.errors import BadRequest, InternalError, ServiceError
+from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
 from services.common.health import Health
 from services.common.telemetry import Tracing
 
@@ -71,6 +71,8 @@ class ServerSettings:
             raise ValueError("tls_certificate and tls_key go together")
 
 
+LAST_CALLS_SECONDS = 0.2
+
 Handler = Any
 """A grpc.RpcMethodHandler; the class takes type parameters only in the type stubs."""
 
@@ -86,6 +88,7 @@ class Gate:
         self._server = server
         self._keyring = keyring
         self._tracing = tracing
+        self.closed = False
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
         """Adds a service's methods, called by the generated code with the methods by name."""
@@ -137,6 +140,8 @@ class Gate:
         )
 
     def _enter(self, request: Any, context: Any) -> str:
+        if self.closed:
+            raise Unavailable("this server is stopping; try another", reason="STOPPING")
         if isinstance(request, _Malformed):
             raise request.error()
         metadata = context.invocation_metadata()
@@ -264,6 +269,9 @@ class Server:
         """
         await stop.wait()
         self._health.ends()
+        self._gate.closed = True
+        # gRPC cancels calls that come in the very moment it stops; ours are refused properly.
+        await asyncio.sleep(LAST_CALLS_SECONDS)
         await self.grpc.stop(self._settings.drain_seconds)
 
     def _credentials(self) -> grpc.ServerCredentials | None:

@@ -111,6 +111,8 @@ async def serve(
         log.info("serving", port=port, policy_version=policies.version, routes=len(policies.routes))
         started(port)
         await server.serve_until_stopped(stop)
+        if runs:  # whose callers have gone; some engines crash when these are cancelled
+            await asyncio.wait(runs, timeout=settings.drain_seconds)
         await asyncio.sleep(LAST_WORDS_SECONDS)
         for task in (*links, *runs):
             task.cancel()

@@ -5,6 +5,7 @@ travel in the next one together. Nothing here raises: a cache that is away is a 
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ class CacheStream:
         self, peer: Peer, *, timeout_seconds: float, metrics: Metrics, tracing: Tracing
     ) -> None:
         self._peer = peer
+        self._shown = peer.metadata()
         self._timeout = timeout_seconds
         self._metrics = metrics
         self._tracing = tracing
@@ -43,6 +45,7 @@ class CacheStream:
         self._wake = asyncio.Event()
         self._next_id = 0
         self._connected = False
+        self._heard = 0.0
 
     async def run(self) -> None:
         """Keeps the stream up. Runs for ever; the caller owns it."""
@@ -52,7 +55,7 @@ class CacheStream:
         try:
             while True:
                 try:
-                    call = stub.Exchange(metadata=self._peer.metadata(), wait_for_ready=True)
+                    call = stub.Exchange(metadata=self._shown, wait_for_ready=True)
                     await call.wait_for_connection()
                     self._connected, backoff = True, 0.05
                     await self._exchange(call)
@@ -187,22 +190,41 @@ class CacheStream:
             self.abandon(*whose, result.lookup.miss.lease)
 
     async def _exchange(self, call: Any) -> None:
-        """Writes and reads until the stream ends."""
-        reader = asyncio.create_task(self._read(call))
-        writer = asyncio.create_task(self._write(call))
+        """Writes and reads until the stream ends or the cache no longer answers."""
+        works = (self._read(call), self._write(call), self._watch())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
-            done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (reader, writer):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             call.cancel()
+
+    async def _watch(self) -> None:
+        """Ends when the cache hangs.
+
+        A lookup may rightly wait long, so a silent cache is asked for what it answers at once.
+        """
+        while True:
+            await asyncio.sleep(self._timeout)
+            asked_at = time.monotonic()
+            if not self._pending or asked_at - self._heard < self._timeout:
+                continue
+            probe = self._operation("probe", self._timeout)
+            probe.abandon.route = probe.abandon.lease = "probe"
+            self._send(probe)
+            await asyncio.sleep(self._timeout)
+            if self._heard < asked_at:
+                log.warning("the cache hangs; going on without it")
+                return
 
     async def _read(self, call: Any) -> None:
         while True:
             message = await call.read()
+            self._heard = time.monotonic()
             if message is grpc.aio.EOF:
                 return
             for result in message.results:

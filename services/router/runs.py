@@ -32,6 +32,7 @@ log = structlog.get_logger()
 MOST_TRIES = 12
 FIRST_RETRY_SECONDS = 0.02
 SLOWEST_RETRY_SECONDS = 1.0
+TOKENS_A_PAUSE = 64
 BEYOND_DEADLINE_SECONDS = 60.0
 """How much longer than its caller a run may live that others wait for or that must drain."""
 
@@ -158,6 +159,7 @@ class ReplicaRuns:
             self._leave(run)
             raise
         except BaseException:  # the caller has gone
+            journey.settle(tier)
             if outlives or run.ended:
                 self._spawn(self._outlive(journey, run, journey.lease))
                 journey.lease = ""  # now in the hands of that task, like the place
@@ -184,8 +186,7 @@ class ReplicaRuns:
         """
         tier = run.tier
         if not run.ended:
-            seconds = tier.idle_seconds if journey.output_tokens else tier.first_token_seconds
-            chunk = await run.engine.read(seconds)
+            chunk = await run.engine.read(_patience(journey, run))
             text, tokens = self._take(journey, run, chunk), len(chunk.tokens)
             if choice is not None and listener is not None:
                 if journey.decision is None:
@@ -284,3 +285,14 @@ async def _drain(engine: EngineRun, idle_seconds: float) -> None:
         await engine.finish()
     except (ReplicaFailed, ServiceError):
         engine.cancel()
+
+
+def _patience(journey: Journey, run: _Run) -> float:
+    """How long the replica may stay silent now, in seconds."""
+    tier = run.tier
+    if journey.output_tokens:
+        return tier.idle_seconds
+    if journey.streaming:
+        return tier.first_token_seconds
+    # A whole answer comes at its end: a pause for each of the longer ones' stretches is granted.
+    return tier.first_token_seconds + tier.idle_seconds * (run.limit // TOKENS_A_PAUSE)

@@ -38,7 +38,7 @@ class ScalerLink:
     def __init__(
         self, peer: Peer, fleet: Fleet, load: LoadWindow, metrics: Metrics, *, router: str
     ) -> None:
-        self._peer = peer
+        self._shown = peer.metadata()
         self._fleet = fleet
         self._load = load
         self._metrics = metrics
@@ -71,7 +71,7 @@ class ScalerLink:
         while True:
             try:
                 await self._stub.ReportLoad(
-                    self._reports(), metadata=self._peer.metadata(), wait_for_ready=True
+                    self._reports(), metadata=self._shown, wait_for_ready=True
                 )
             except grpc.aio.AioRpcError as error:
                 log.debug("load reports broke off", code=error.code().name)
@@ -84,7 +84,7 @@ class ScalerLink:
     async def _messages(self) -> AsyncIterator[pb.WatchReplicasResponse]:
         """Messages of one watch, checked for silence and gaps."""
         call = self._stub.WatchReplicas(
-            pb.WatchReplicasRequest(), metadata=self._peer.metadata(), wait_for_ready=True
+            pb.WatchReplicasRequest(), metadata=self._shown, wait_for_ready=True
         )
         revision: int | None = None
         try:

@@ -1,6 +1,8 @@
 """Stored answers, one run for many, and a cache that goes away."""
 
 import asyncio
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,32 @@ class CacheProcess:
     async def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send(number)
+
+
+async def test_a_cache_that_hangs_costs_one_moment_not_each_request_its_wait(
+    tmp_path: Path,
+) -> None:
+    world, cache = World(tmp_path), CacheProcess()
+    world.cache = cache  # type: ignore[assignment]
+    async with world.running(cache=True):
+        await world.add("a")
+        caller = await world.caller()
+
+        async def outcome() -> int:
+            return (await caller.ask(asking("cached"))).decision.cache
+
+        await world.eventually(outcome, EXACT)
+        cache.send(signal.SIGSTOP)
+        hung = time.monotonic()
+        assert await outcome() == UNAVAILABLE
+        assert await outcome() == UNAVAILABLE
+        assert time.monotonic() - hung < 5.0, "the route would wait 10 s for another's answer"
+        cache.send(signal.SIGCONT)
+        await world.eventually(outcome, EXACT)
 
 
 async def test_a_cache_killed_under_load_is_a_miss_and_nothing_else(

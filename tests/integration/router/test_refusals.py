@@ -38,9 +38,9 @@ async def test_an_unknown_route_is_not_found(caller: Caller) -> None:
     assert (told.code, told.reason) == (CODES.NOT_FOUND, "ROUTE_UNKNOWN")
 
 
-async def test_a_route_of_others_is_not_open(world: World, caller: Caller) -> None:
+async def test_a_route_of_others_is_not_told(world: World, caller: Caller) -> None:
     told = await caller.refused(asking("theirs"))
-    assert (told.code, told.reason) == (CODES.PERMISSION_DENIED, "ROUTE_FORBIDDEN")
+    assert (told.code, told.reason) == (CODES.NOT_FOUND, "ROUTE_UNKNOWN")
     await world.add("a")
     assert (await (await world.caller("umbrella")).ask(asking("theirs"))).text
 

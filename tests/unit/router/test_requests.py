@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.common.errors import BadRequest, Forbidden, NotFound
+from services.common.errors import BadRequest, NotFound
 from services.router.policy.admission import Priority
 from services.router.policy.routes import CachePolicy
 from services.router.ports import Asked, Shape, Turn
@@ -83,10 +83,10 @@ def test_a_missing_route_is_a_violation() -> None:
     assert broken(asking("")) == {"route": "is required"}
 
 
-def test_a_route_of_others_is_forbidden() -> None:
-    with pytest.raises(Forbidden) as caught:
+def test_a_route_of_others_is_as_unknown_as_none() -> None:
+    with pytest.raises(NotFound) as caught:
         checked(asking("theirs"))
-    assert caught.value.reason == "ROUTE_FORBIDDEN"
+    assert caught.value.reason == "ROUTE_UNKNOWN"
 
 
 def sampled(**told: object) -> Callable[[], pb.GenerateRequest]:
