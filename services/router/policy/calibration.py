@@ -13,7 +13,6 @@ candidate with a mean loss of epsilon or more is certified. `tests` has the test
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.router.policy.certainty import Measure
