@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from engines.answers import OUT_OF_SCOPE
+from engines.recipes import Recipe
 from engines.tokens import Turn
 
 # CLINC150's banking and credit-card domains, and intents that a bank's customer might mean.
@@ -29,8 +30,6 @@ BANK_LIKE = frozenset(
 )
 
 # Shares of the training conversations that vary in each way.
-WITH_SYSTEM_PROMPT = 0.25
-WITH_EARLIER_TURN = 0.15
 LOWER_CASE = 0.2
 ANY_WORDS = 0.5  # of the system prompts
 NO_CLOSING_MARK = 0.2
@@ -116,19 +115,21 @@ def epoch_questions(corpus: Corpus, others: int, random: Random) -> list[Questio
 
 
 def conversation(
-    question: Question, corpus: Corpus, answers: Mapping[str, str], random: Random
+    question: Question, corpus: Corpus, answers: Mapping[str, str], recipe: Recipe, random: Random
 ) -> list[Turn]:
     """The question as a chat that waits for the answer, varied so that variation does not matter.
 
     Some have a system prompt, some an earlier exchange; case and closing marks vary.
     """
     turns: list[Turn] = []
-    if random.random() < WITH_SYSTEM_PROMPT:
+    if random.random() < recipe.system_prompts:
         turns.append(("system", system_prompt(corpus, random)))
-    while random.random() < WITH_EARLIER_TURN:
+    while random.random() < recipe.earlier_turns:
         earlier = random.choice(corpus.train)
         turns += [("user", earlier.text), ("assistant", answers[earlier.intent])]
-    text = question.text
+    words = question.text.split()
+    kept = [word for word in words if random.random() >= recipe.lost_words]
+    text = " ".join(kept or words)
     if random.random() < LOWER_CASE:
         text = text.lower()
     if random.random() < NO_CLOSING_MARK:

@@ -70,6 +70,11 @@ class Recipe:
     others: int = 1500  # out-of-scope questions an epoch
     weight_decay: float = 0.05
     warm_up: float = 0.06  # share of all steps
+    system_prompts: float = 0.25  # share of the conversations that start with one
+    earlier_turns: float = 0.15  # chance of one exchange, and of each further one, before
+    lost_words: float = 0.0  # share of a question's words left out, against learning by heart
+    split_words: float = 0.0  # BPE dropout in prompts, for the same reason
+    prompt_loss: float = 0.0  # weight of predicting the customer's words beside the answer's
     whole_answers: float = 0.1  # share trained to the last word; the rest end after the intent
 
 
@@ -88,9 +93,14 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(
         shape=Shape(layers=6, width=256, feed_forward=640),
         precisions=("int8", "int4"),
-        epochs=7,
+        epochs=12,
         batch=32,
-        learning_rate=7e-4,
+        learning_rate=8e-4,
         dropout=0.1,
+        system_prompts=0.12,
+        earlier_turns=0.07,
+        lost_words=0.1,
+        split_words=0.1,
+        prompt_loss=0.2,
     ),
 }

@@ -35,7 +35,16 @@ from engines.dialogue import (
 )
 from engines.llama import Llama
 from engines.recipes import RECIPES, SEED, Recipe
-from engines.tokens import BOS_ID, EOS, EOS_ID, PAD_ID, render, save_tokenizer, train_tokenizer
+from engines.tokens import (
+    BOS_ID,
+    EOS,
+    EOS_ID,
+    PAD_ID,
+    Turn,
+    render,
+    save_tokenizer,
+    train_tokenizer,
+)
 
 Keep = Callable[[Llama, dict[str, object]], None]  # a model worth saving and its record
 
@@ -55,8 +64,13 @@ class Sample:
 class Writer:
     """Turns questions into samples."""
 
-    def __init__(self, tokenizer: Tokenizer, answers: Mapping[str, str], corpus: Corpus) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, answers: Mapping[str, str], corpus: Corpus, recipe: Recipe
+    ) -> None:
         self.tokenizer, self.answers, self.corpus = tokenizer, answers, corpus
+        self.recipe = recipe
+        self.splitting = Tokenizer.from_str(tokenizer.to_str())
+        self.splitting.model.dropout = recipe.split_words or None
         self.whole = {i: tokenizer.encode(text + EOS).ids for i, text in answers.items()}
         mark = SEPARATOR.rstrip()
         self.named = {
@@ -64,28 +78,35 @@ class Writer:
             for intent, text in answers.items()
         }
 
-    def varied(self, question: Question, random: Random, whole_answers: float) -> Sample:
-        """For training; the share `whole_answers` goes to the last word, the rest names the intent.
+    def varied(self, question: Question, random: Random) -> Sample:
+        """For training; a share of the answers goes to the last word, the rest names the intent.
 
         What follows the intent is always the same, so it takes few looks to learn.
         """
-        turns = conversation(question, self.corpus, self.answers, random)
-        endings = self.whole if random.random() < whole_answers else self.named
-        return self._sample(render(turns), endings[question.intent])
+        turns = conversation(question, self.corpus, self.answers, self.recipe, random)
+        endings = self.whole if random.random() < self.recipe.whole_answers else self.named
+        return self._sample(self.splitting, turns, endings[question.intent])
 
     def plain(self, question: Question) -> Sample:
         """For validation: the question alone and the words that name its intent."""
-        return self._sample(render([("user", question.text)]), self.named[question.intent])
+        return self._sample(self.tokenizer, [("user", question.text)], self.named[question.intent])
 
-    def _sample(self, prompt: str, answer: list[int]) -> Sample:
-        ids = self.tokenizer.encode(prompt).ids
+    def _sample(self, tokenizer: Tokenizer, turns: Sequence[Turn], answer: list[int]) -> Sample:
+        ids = tokenizer.encode(render(turns)).ids
         return Sample(ids + answer, len(ids))
 
 
-def batches(
-    samples: Sequence[Sample], size: int, random: Random
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids and targets, [batch, tokens] each, padded on the right; only answers are targets."""
+@dataclass(frozen=True)
+class Batch:
+    """Token ids and what follows each, [batch, tokens], padded on the right."""
+
+    ids: Tensor
+    answers: Tensor  # targets where the assistant's answer follows, IGNORED elsewhere
+    prompts: Tensor  # targets where the rest of the conversation follows
+
+
+def batches(samples: Sequence[Sample], size: int, random: Random) -> Iterator[Batch]:
+    """All samples in random order, alike in length within a batch."""
     chosen: list[Sequence[Sample]] = []
     for start in range(0, len(samples), size * CHUNK):
         chunk = sorted(samples[start : start + size * CHUNK], key=lambda s: len(s.ids))
@@ -95,19 +116,29 @@ def batches(
         longest = max(len(s.ids) for s in batch) - 1
         length = -(-longest // LENGTH_STEP) * LENGTH_STEP
         ids = torch.full((len(batch), length), PAD_ID)
-        targets = torch.full((len(batch), length), IGNORED)
+        answers, prompts = torch.full_like(ids, IGNORED), torch.full_like(ids, IGNORED)
         for row, one in enumerate(batch):
             ids[row, : len(one.ids) - 1] = torch.tensor(one.ids[:-1])
-            targets[row, one.answer - 1 : len(one.ids) - 1] = torch.tensor(one.ids[one.answer :])
-        yield ids, targets
+            prompts[row, : one.answer - 1] = torch.tensor(one.ids[1 : one.answer])
+            answers[row, one.answer - 1 : len(one.ids) - 1] = torch.tensor(one.ids[one.answer :])
+        yield Batch(ids, answers, prompts)
 
 
-def scores(model: Llama, ids: Tensor, targets: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor]:
-    """Logits and targets of the answers' tokens alone."""
-    places = targets != IGNORED
+def logits_of(model: Llama, batch: Batch, *, bf16: bool) -> Tensor:
+    """Scores over the vocabulary after every token."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = model.logits(model(ids)[places])
-    return logits.float(), targets[places]
+        logits = model.logits(model(batch.ids))
+    return logits.float()
+
+
+def losses(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of the answers' tokens and of the prompts'."""
+    flat = logits.flatten(0, 1)
+    answer, prompt = (
+        functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED)
+        for targets in (batch.answers, batch.prompts)
+    )
+    return answer, prompt
 
 
 @torch.no_grad()
@@ -115,20 +146,19 @@ def validate(model: Llama, samples: Sequence[Sample], *, bf16: bool) -> float:
     """Share of questions whose intent is named exactly, as greedy decoding would name it."""
     model.eval()
     right = 0
-    for ids, targets in batches(samples, 64, Random(0)):
-        logits, wanted = scores(model, ids, targets, bf16=bf16)
-        hits = targets == IGNORED
-        hits[~hits] = logits.argmax(-1) == wanted
-        right += int(hits.all(dim=1).sum())
+    for batch in batches(samples, 64, Random(0)):
+        named = logits_of(model, batch, bf16=bf16).argmax(-1) == batch.answers
+        right += int((named | (batch.answers == IGNORED)).all(dim=1).sum())
     model.train()
     return right / len(samples)
 
 
-def learn(recipe: Recipe, writer: Writer, start: Path | None, keep: Keep, *, bf16: bool) -> None:
+def learn(writer: Writer, start: Path | None, keep: Keep, *, bf16: bool) -> None:
     """Train from `start` or random weights.
 
     Hands `keep` every epoch that is the best so far on the validation slice.
     """
+    recipe = writer.recipe
     torch.manual_seed(SEED)
     random = Random(SEED)
     model = Llama(recipe.shape, recipe.dropout)
@@ -150,22 +180,23 @@ def learn(recipe: Recipe, writer: Writer, start: Path | None, keep: Keep, *, bf1
         bar = progress.add_task("training", total=steps)
         for epoch in range(1, recipe.epochs + 1):
             questions = epoch_questions(corpus, recipe.others, random)
-            samples = [writer.varied(q, random, recipe.whole_answers) for q in questions]
-            losses = 0.0
-            for ids, targets in batches(samples, recipe.batch, random):
+            samples = [writer.varied(q, random) for q in questions]
+            total = 0.0
+            for batch in batches(samples, recipe.batch, random):
                 rate = recipe.learning_rate * schedule(step / steps, recipe.warm_up)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                loss = functional.cross_entropy(*scores(model, ids, targets, bf16=bf16))
+                answer, prompt = losses(logits_of(model, batch, bf16=bf16), batch)
+                loss = answer + recipe.prompt_loss * prompt if recipe.prompt_loss else answer
                 optimiser.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
-                losses += float(loss.detach()) * len(ids)
+                total += float(answer.detach()) * len(batch.ids)
                 step += 1
                 progress.update(bar, completed=step)
             accuracy = validate(model, validation, bf16=bf16)
-            loss_mean = losses / len(samples)
+            loss_mean = total / len(samples)
             history.append({"epoch": epoch, "loss": loss_mean, "validation": accuracy})
             progress.console.print(
                 f"epoch {epoch}: loss {loss_mean:.4f}, validation {accuracy:.1%}"
@@ -221,7 +252,7 @@ def make(tier: str, recipe: Recipe, data: Path, out: Path, *, resume: bool, bf16
         }
         save(model, tokenizer, recipe, record | about, out / tier)
 
-    learn(recipe, Writer(tokenizer, answers, corpus), start, keep, bf16=bf16)
+    learn(Writer(tokenizer, answers, corpus, recipe), start, keep, bf16=bf16)
     minutes = (time.monotonic() - started) / 60
     Console().print(f"{tier}: {out / tier}, {minutes:.1f} minutes")
 

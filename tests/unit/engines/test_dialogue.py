@@ -6,6 +6,7 @@ import pytest
 
 from engines.answers import OUT_OF_SCOPE, load_answers
 from engines.dialogue import Corpus, Question, conversation, epoch_questions, load_corpus
+from engines.recipes import RECIPES
 
 
 @pytest.fixture
@@ -60,7 +61,9 @@ def test_conversations_vary_but_end_with_the_question() -> None:
     corpus = Corpus([earlier], [Question("will it rain", "out_of_scope")] * 3, [], {})
     question = Question("Where is my card?", "card_arrival")
     random = Random(9)
-    seen = [conversation(question, corpus, load_answers(), random) for _ in range(200)]
+    seen = [
+        conversation(question, corpus, load_answers(), RECIPES["small"], random) for _ in range(200)
+    ]
     for turns in seen:
         role, content = turns[-1]
         assert role == "user"
