@@ -9,13 +9,22 @@ monotone in any threshold. So the proof is Learn-then-Test (Angelopoulos et al.,
 are chosen and ordered, safe to aggressive, on one part of the evidence; on another, untouched part
 each is tested in turn, at the full level delta, against "its mean loss is at least epsilon", until
 the first that cannot be refuted (fixed-sequence testing). With probability at least 1 - delta no
-candidate with a mean loss of epsilon or more is certified. `tests` has the tests.
+candidate with a mean loss of epsilon or more is certified.
+
+Here is what a route's calibration consists of. `candidates` chooses thresholds, `certification`
+tests them, `bounds` has the tests.
 """
 
 import math
 from dataclasses import dataclass
 
-from services.router.policy.certainty import Measure
+from services.router.policy.certainty import Certainty, Measure, score
+from services.router.policy.difficulty import (
+    DifficultyModel,
+    SparseFeatures,
+    assurance,
+    with_certainty,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +33,7 @@ class Rung:
 
     Attributes:
         skip_above_gain: the tier is skipped when the predicted gain of the top tier is above it;
-            in [0, 1], where 1 never skips and needs no prediction, or -1, which always skips.
+            in [-1, 1], where 1 never skips and needs no prediction, and -1 always skips.
         accept_at_certainty: its answer stands at this certainty or above, a log-prob, at most 0;
             None asks for none, so that also an answer of unknown certainty stands.
     """
@@ -34,16 +43,16 @@ class Rung:
 
     def __post_init__(self) -> None:
         skip, accept = self.skip_above_gain, self.accept_at_certainty
-        if skip != -1.0 and not 0.0 <= skip <= 1.0:
-            raise ValueError(f"skip_above_gain must be -1 or in [0, 1], got {skip}")
+        if not -1.0 <= skip <= 1.0:
+            raise ValueError(f"skip_above_gain must be in [-1, 1], got {skip}")
         if accept is not None and not (math.isfinite(accept) and accept <= 0.0):
             raise ValueError(f"accept_at_certainty must be a finite log-prob <= 0, got {accept}")
 
     def enters(self, gain: float | None) -> bool:
         """Whether the tier gets its turn; with the gain unknown only where it is not asked for."""
-        if gain is None or not gain <= 1.0:
+        if self.skip_above_gain in (-1.0, 1.0):
             return self.skip_above_gain == 1.0
-        return gain <= self.skip_above_gain
+        return gain is not None and gain <= self.skip_above_gain
 
     def accepts(self, certainty: float | None, *, valid: bool = True) -> bool:
         """Whether its answer stands; unknown certainty is never certain."""
@@ -69,6 +78,72 @@ class Thresholds:
     def safe(tiers: int, measure: Measure = Measure.MEAN) -> "Thresholds":
         """Every request goes to the top tier: what holds until something better is certified."""
         return Thresholds((SKIPPED,) * (tiers - 1), measure)
+
+
+@dataclass(frozen=True)
+class TierModels:
+    """What was learned about one lower tier.
+
+    Attributes:
+        before: predicts the gain of the top tier before this one runs; None where only certainty
+            decides.
+        after: predicts it once this one has answered, for `Measure.LEARNED`; None elsewhere.
+    """
+
+    before: DifficultyModel | None = None
+    after: DifficultyModel | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Decides, for a request of a calibrated route, which tier gets its turn and when it stands.
+
+    Rungs are counted from 0, the cheapest tier's.
+
+    Attributes:
+        thresholds: those in force.
+        models: one for each lower tier, cheapest first.
+        first_k: tokens that `Certainty.first_k` was calibrated with.
+    """
+
+    thresholds: Thresholds
+    models: tuple[TierModels, ...]
+    first_k: int
+
+    def __post_init__(self) -> None:
+        if len(self.models) != len(self.thresholds.rungs):
+            raise ValueError(
+                f"{len(self.thresholds.rungs)} rungs need as many models, got {len(self.models)}"
+            )
+        if self.first_k < 1:
+            raise ValueError(f"first_k must be at least 1, got {self.first_k}")
+        for at, (rung, models) in enumerate(zip(self.thresholds.rungs, self.models, strict=True)):
+            if models.before is None and abs(rung.skip_above_gain) != 1.0:
+                raise ValueError(f"rung {at} compares a gain that no model predicts")
+            learned = self.thresholds.measure is Measure.LEARNED
+            if learned and models.after is None and rung.accept_at_certainty is not None:
+                raise ValueError(f"rung {at} compares a certainty that no model predicts")
+
+    @staticmethod
+    def safe(tiers: int) -> "Judgement":
+        """Every request goes to the top tier."""
+        return Judgement(Thresholds.safe(tiers), (TierModels(),) * (tiers - 1), 1)
+
+    def gain(self, rung: int, told: SparseFeatures) -> float | None:
+        """Predicted gain of the top tier over this one, in [-1, 1]; None without a model."""
+        model = self.models[rung].before
+        return None if model is None else model.gain(told)
+
+    def certainty(
+        self, rung: int, told: SparseFeatures, certainty: Certainty | None
+    ) -> float | None:
+        """Certainty of this tier's answer in the thresholds' measure; None where unknown."""
+        if certainty is None:
+            return None
+        model = self.models[rung].after
+        if self.thresholds.measure is not Measure.LEARNED:
+            return score(certainty, self.thresholds.measure)
+        return None if model is None else assurance(model.gain(with_certainty(told, certainty)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +179,8 @@ class Pair:
             raise ValueError(f"costs must be finite and at least 0, got {self.costs}")
         if not 0.0 < self.propensity <= 1.0:
             raise ValueError(f"propensity must be in (0, 1], got {self.propensity}")
-        if any(gain is not None and not 0.0 <= gain <= 1.0 for gain in self.gains):
-            raise ValueError(f"gains must be in [0, 1], got {self.gains}")
+        if any(gain is not None and not -1.0 <= gain <= 1.0 for gain in self.gains):
+            raise ValueError(f"gains must be in [-1, 1], got {self.gains}")
         if any(one is not None and not -math.inf < one <= 0.0 for one in self.certainties):
             raise ValueError(f"certainties must be finite log-probs, got {self.certainties}")
 

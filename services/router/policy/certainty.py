@@ -37,11 +37,16 @@ MOST_EXPRESSION_BYTES = 1 << 20
 
 
 class Measure(StrEnum):
-    """Which number of a `Certainty` a route compares with its threshold."""
+    """Which number a route compares with its threshold; all are log-probs, higher is surer.
+
+    LEARNED is not one of a `Certainty`: a model weighs all of them together with the prompt, see
+    `calibration.Judgement`. FIRST_K alone can be had before the answer is complete.
+    """
 
     MEAN = "mean"
     MINIMUM = "minimum"
     FIRST_K = "first_k"
+    LEARNED = "learned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,9 @@ def score(certainty: Certainty, measure: Measure) -> float:
         return certainty.mean
     if measure is Measure.MINIMUM:
         return certainty.minimum
-    return certainty.first_k
+    if measure is Measure.FIRST_K:
+        return certainty.first_k
+    raise ValueError(f"{measure} needs a model")
 
 
 # --- the form of an answer ---------------------------------------------------------------------
