@@ -19,11 +19,11 @@ from services.router.policy.certainty import Measure
 
 Floats = NDArray[np.float64]
 
-GAIN_STEPS = 12
-CERTAINTY_STEPS = 40
+GAIN_STEPS = 10
+CERTAINTY_STEPS = 80
 """Values of each threshold that are tried: so many quantiles of what the fit part shows."""
 
-PRICES = tuple(2.0 ** (power / 2.0) for power in range(-6, 17))
+PRICES = tuple(2.0 ** (power / 4.0) for power in range(-12, 33))
 """Cost of one lost answer, in answers of the top tier, that is tried."""
 
 SWEEPS = 4

@@ -1,0 +1,337 @@
+"""The file that carries a calibration to the routers: JSON, versioned, with a checksum.
+
+Written whole or not at all. Read with every rule checked: a router that takes an artefact knows
+that it is complete, unchanged, of this build's features and of the models it serves. Needs nothing
+but the standard library.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from services.router.policy.calibration import (
+    Certificate,
+    Judgement,
+    Rung,
+    Thresholds,
+    TierModels,
+)
+from services.router.policy.certainty import Measure
+from services.router.policy.difficulty import FEATURES_VERSION, DifficultyModel
+from services.router.policy.drift import Bands, Rate, Shape
+
+KIND = "pennyweight.calibration"
+FORM = 1
+LARGEST_BYTES = 256 << 20
+
+T = TypeVar("T")
+
+
+class BadArtefact(ValueError):
+    """An artefact that must not be used; the message names the file, what is wrong and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What one tier served when the evidence was gathered.
+
+    Attributes:
+        tier: its name on the ladder.
+        model: of its replicas.
+        precision: of its weights.
+        version: of its weights, as the policy names it; empty where it names none.
+    """
+
+    tier: str
+    model: str
+    precision: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        version = f" version {self.version}" if self.version else ""
+        return f"{self.tier} ({self.model} {self.precision}{version})"
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What the artefact was made from.
+
+    Attributes:
+        source: the ledger folder's or labelled file's name.
+        since: time of the oldest pair, RFC 3339; empty where pairs carry none.
+        until: of the youngest.
+        pairs: used.
+        left_out: pairs that could not be used, by reason.
+        cost: unit of costs: `micro_usd` or `engine_ms`.
+    """
+
+    source: str
+    since: str
+    until: str
+    pairs: int
+    left_out: Mapping[str, int]
+    cost: str
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A calibration of one route.
+
+    Attributes:
+        route: it is for.
+        version: names this calibration in decisions: the time it was made and its checksum's
+            beginning.
+        created: RFC 3339.
+        ladder: the models it is for, cheapest first.
+        judgement: what decides.
+        certificate: what was proved.
+        bands: what traffic looked like.
+        data: what it was made from.
+    """
+
+    route: str
+    version: str
+    created: str
+    ladder: tuple[Model, ...]
+    judgement: Judgement
+    certificate: Certificate
+    bands: Bands
+    data: Data
+
+    @property
+    def level(self) -> float:
+        """Mean paired loss at calibration: the level of the route's guardrail."""
+        return self.certificate.loss
+
+
+def write(path: Path, artefact: Artefact) -> Artefact:
+    """Writes an artefact, replacing the file as a whole; returns it with its version filled in."""
+    told = _told(artefact)
+    told["version"] = f"{artefact.created}-{_checksum({**told, 'version': ''})[:8]}"
+    told["checksum"] = _checksum(told)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump(told, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return read(path)
+
+
+def read(path: Path) -> Artefact:
+    """Reads an artefact.
+
+    Raises:
+        BadArtefact: it cannot be read, is damaged, or is of another form or of other features.
+    """
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise BadArtefact(f"{path}: larger than {LARGEST_BYTES} bytes")
+        told = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BadArtefact(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadArtefact(f"{path}: no JSON, perhaps cut off: {error}") from error
+    if not isinstance(told, dict) or told.get("kind") != KIND:
+        raise BadArtefact(f"{path}: kind: must be {KIND!r}: this is no calibration")
+    _same(path, "form", told.get("form"), FORM)
+    _same(path, "features_version", told.get("features_version"), FEATURES_VERSION)
+    checksum = told.pop("checksum", None)
+    if checksum != _checksum(told):
+        raise BadArtefact(f"{path}: checksum: does not match: the file was changed or damaged")
+    try:
+        return _artefact(told)
+    except _Missing as error:
+        raise BadArtefact(f"{path}: {error}") from error
+
+
+def check(artefact: Artefact, route: str, ladder: Sequence[Model]) -> None:
+    """Sees that an artefact is for this route and for the models that it serves now.
+
+    Args:
+        artefact: that was read.
+        route: that wants to use it.
+        ladder: what its tiers serve, cheapest first.
+
+    Raises:
+        BadArtefact: it is not.
+    """
+    if artefact.route != route:
+        raise BadArtefact(f"artefact {artefact.version} is for route {artefact.route}, not {route}")
+    if len(artefact.ladder) != len(ladder):
+        raise BadArtefact(
+            f"artefact {artefact.version} is for {len(artefact.ladder)} tiers, "
+            f"{route} has {len(ladder)}; calibrate again"
+        )
+    for was, now in zip(artefact.ladder, ladder, strict=True):
+        if was != now:
+            raise BadArtefact(
+                f"artefact {artefact.version} was calibrated for {was}, {route} now has {now}; "
+                "calibrate again"
+            )
+
+
+# --- to JSON -----------------------------------------------------------------------------------
+
+
+def _told(artefact: Artefact) -> dict[str, Any]:
+    judgement, bands = artefact.judgement, artefact.bands
+    certificate = asdict(artefact.certificate)
+    certificate["thresholds"] = _thresholds_told(artefact.certificate.thresholds)
+    return {
+        "kind": KIND,
+        "form": FORM,
+        "features_version": FEATURES_VERSION,
+        "route": artefact.route,
+        "version": "",
+        "created": artefact.created,
+        "ladder": [asdict(model) for model in artefact.ladder],
+        "thresholds": _thresholds_told(judgement.thresholds),
+        "first_k": judgement.first_k,
+        "models": [
+            {"before": _model_told(models.before), "after": _model_told(models.after)}
+            for models in judgement.models
+        ],
+        "certificate": certificate,
+        "bands": {
+            "escalation": asdict(bands.escalation),
+            "gains": [one and asdict(one) for one in bands.gains],
+            "certainties": [one and asdict(one) for one in bands.certainties],
+        },
+        "data": {**asdict(artefact.data), "left_out": dict(artefact.data.left_out)},
+    }
+
+
+def _thresholds_told(thresholds: Thresholds) -> dict[str, Any]:
+    return {
+        "measure": thresholds.measure.value,
+        "rungs": [asdict(rung) for rung in thresholds.rungs],
+    }
+
+
+def _model_told(model: DifficultyModel | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    indexes = sorted(model.weights.keys() | model.rarities.keys())
+    return {
+        "indexes": indexes,
+        "weights": [model.weights.get(index, 0.0) for index in indexes],
+        "rarities": [model.rarities.get(index, 0.0) for index in indexes],
+        "bias": model.bias,
+        "points": [list(point) for point in model.points],
+    }
+
+
+def _checksum(told: Mapping[str, Any]) -> str:
+    text = json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- from JSON ---------------------------------------------------------------------------------
+
+
+class _Missing(ValueError):
+    """A part of an artefact is missing or not what it must be."""
+
+
+def _same(path: Path, key: str, got: Any, wanted: int) -> None:
+    if got != wanted or isinstance(got, bool):
+        raise BadArtefact(f"{path}: {key}: this build reads {wanted}, got {got!r}")
+
+
+def _artefact(told: Mapping[str, Any]) -> Artefact:
+    ladder = _part("ladder", lambda: tuple(Model(**one) for one in told["ladder"]))
+    lower = len(ladder) - 1
+    judgement = _part(
+        "thresholds",
+        lambda: Judgement(
+            _thresholds(told["thresholds"]),
+            tuple(
+                TierModels(_model(one["before"]), _model(one["after"])) for one in told["models"]
+            ),
+            int(told["first_k"]),
+        ),
+    )
+    if lower < 1 or len(judgement.models) != lower:
+        raise _Missing(f"ladder: {lower + 1} tiers do not fit {len(judgement.models)} rungs")
+    bands = _part("bands", lambda: _bands(told["bands"]))
+    certificate = _part("certificate", lambda: _certificate(told["certificate"]))
+    if certificate.thresholds != judgement.thresholds:
+        raise _Missing("certificate: is of other thresholds than those in force")
+    return Artefact(
+        route=_part("route", lambda: _text(told["route"])),
+        version=_part("version", lambda: _text(told["version"])),
+        created=_part("created", lambda: _text(told["created"])),
+        ladder=ladder,
+        judgement=judgement,
+        certificate=certificate,
+        bands=bands,
+        data=_part("data", lambda: Data(**told["data"])),
+    )
+
+
+def _part(key: str, made: Callable[[], T]) -> T:
+    try:
+        return made()
+    except KeyError as error:
+        raise _Missing(f"{key}: {error.args[0]} is missing") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _Missing(f"{key}: {error}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"must be a text, got {value!r}")
+    return value
+
+
+def _thresholds(told: Mapping[str, Any]) -> Thresholds:
+    rungs = tuple(Rung(**one) for one in told["rungs"])
+    return Thresholds(rungs, Measure(told["measure"]))
+
+
+def _model(told: Mapping[str, Any] | None) -> DifficultyModel | None:
+    if told is None:
+        return None
+    indexes = [int(index) for index in told["indexes"]]
+    weights = zip(indexes, told["weights"], strict=True)
+    rarities = zip(indexes, told["rarities"], strict=True)
+    return DifficultyModel(
+        weights={index: float(value) for index, value in weights},
+        rarities={index: float(value) for index, value in rarities if value != 0.0},
+        bias=float(told["bias"]),
+        points=tuple((float(score), float(gain)) for score, gain in told["points"]),
+    )
+
+
+def _certificate(told: Mapping[str, Any]) -> Certificate:
+    rest = {key: value for key, value in told.items() if key != "thresholds"}
+    rest["tier_shares"] = tuple(rest["tier_shares"])
+    certificate = Certificate(thresholds=_thresholds(told["thresholds"]), **rest)
+    for key in ("epsilon", "delta", "bound", "loss", "escalation_rate", "saving"):
+        value = getattr(certificate, key)
+        if not isinstance(value, (int, float)) or not math.isfinite(value) or abs(value) > 1.0:
+            raise ValueError(f"{key} must be in [-1, 1], got {value!r}")
+    if not isinstance(certificate.certified, bool):
+        raise TypeError(f"certified must be true or false, got {certificate.certified!r}")
+    return certificate
+
+
+def _bands(told: Mapping[str, Any]) -> Bands:
+    def shapes(many: Sequence[Mapping[str, Any] | None]) -> tuple[Shape | None, ...]:
+        return tuple(
+            one and Shape(tuple(one["edges"]), tuple(one["shares"]), one["samples"])  # type: ignore[misc]
+            for one in many
+        )
+
+    return Bands(Rate(**told["escalation"]), shapes(told["gains"]), shapes(told["certainties"]))
