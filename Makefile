@@ -25,10 +25,10 @@ $(READY): constraints.txt pyproject.toml
 	@touch $@
 
 demo: $(READY) ## start everything on this machine, ask questions, show what was saved, stop
-	@$(BIN)/python -m services.local demo
+	@$(BIN)/python -m services.local demo $(ARGS)
 
-up: $(READY) ## start everything on this machine and keep it running until Ctrl-C
-	@$(BIN)/python -m services.local up
+up: $(READY) ## start everything on this machine and keep it running until Ctrl-C; ARGS="--any-port"
+	@$(BIN)/python -m services.local up $(ARGS)
 
 test: $(READY) ## run every test; ARGS="-m 'not e2e'" leaves out those with the real Triton
 	@tools/ensure-redis

@@ -120,13 +120,13 @@ class Keyring:
                 authorization = value
             elif name == TENANT_METADATA:
                 tenant = value
-        if not isinstance(authorization, str) or not authorization.startswith("Bearer "):
+        if not isinstance(authorization, str) or authorization[:7].lower() != "bearer ":
             raise Unauthenticated(
                 "no API key: send the metadata 'authorization: Bearer <key>'", reason="KEY_MISSING"
             )
         identity = self._shown.get(authorization)
         if identity is None:
-            identity = self.by_digest.get(_digest(authorization.removeprefix("Bearer ")))
+            identity = self.by_digest.get(_digest(authorization[7:]))
             if identity is None:
                 raise Unauthenticated("unknown API key", reason="KEY_UNKNOWN")
             self._shown[authorization] = identity

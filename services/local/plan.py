@@ -70,6 +70,20 @@ class Plan:
     ledger: Path
     scaler_state: Path
 
+    def service_key(self) -> str | None:
+        """The key that the router shows to the others, if it is told one; it opens every call.
+
+        Raises:
+            StackError: the file cannot be read.
+        """
+        path = self["router"].environment.get("PENNYWEIGHT_ROUTER_SERVICE_KEY_FILE")
+        if not path:
+            return None
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise StackError(f"The service key cannot be read: {error}.") from None
+
     def __getitem__(self, name: str) -> Service:
         return next(service for service in self.services if service.name == name)
 

@@ -57,7 +57,7 @@ class Screen:
             Text.assemble(
                 ("Pennyweight is up", "bold green"),
                 f" at {router.address}; metrics at http://{router.metrics_listen}/metrics\n",
-                f'  pennyweight ask "My card has not arrived"{address}\n',
+                f'  .venv/bin/pennyweight ask "My card was declined in a shop"{address}\n',
                 (f"  logs are in {plan.logs}, the ledger in {plan.ledger}\n", "dim"),
                 ("  Ctrl-C stops everything; once more kills it", "dim"),
             ),

@@ -61,7 +61,7 @@ class Stack:
     def __init__(self, plan: Plan, stop: Stop, say: Callable[[str], None]) -> None:
         self.plan = plan
         self.channels = {one.name: open_channel(one.address) for one in plan.services}
-        self.metadata = metadata_for(plan["router"].address)
+        self.metadata = metadata_for(plan["router"].address, plan.service_key())
         self._stop = stop
         self._say = say
         self._children: dict[str, Child] = {}

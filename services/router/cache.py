@@ -57,7 +57,7 @@ class CacheStream:
                 try:
                     call = stub.Exchange(metadata=self._shown, wait_for_ready=True)
                     await call.wait_for_connection()
-                    self._connected, backoff = True, 0.05
+                    backoff = 0.05
                     await self._exchange(call)
                 except grpc.aio.AioRpcError as error:
                     log.warning("cache stream broke", code=error.code().name)
@@ -141,6 +141,12 @@ class CacheStream:
             operation.traceparent = self._tracing.traceparent()
         return operation
 
+    def _probe(self) -> pb.Operation:
+        """An operation that is answered at once, and whose answer nobody needs."""
+        probe = self._operation("probe", self._timeout)
+        probe.abandon.route = probe.abandon.lease = "probe"
+        return probe
+
     def _send(self, operation: pb.Operation) -> bool:
         if not self._connected or len(self._outbox) >= MOST_PENDING:
             self._metrics.cache_unavailable.inc()
@@ -190,7 +196,12 @@ class CacheStream:
             self.abandon(*whose, result.lookup.miss.lease)
 
     async def _exchange(self, call: Any) -> None:
-        """Writes and reads until the stream ends or the cache no longer answers."""
+        """Writes and reads until the stream ends or the cache no longer answers.
+
+        It counts as there once it has answered: a connection comes up to a cache that hangs too.
+        """
+        self._outbox.append(self._probe())
+        self._wake.set()
         works = (self._read(call), self._write(call), self._watch())
         tasks = [asyncio.create_task(work) for work in works]
         try:
@@ -213,9 +224,7 @@ class CacheStream:
             asked_at = time.monotonic()
             if not self._pending or asked_at - self._heard < self._timeout:
                 continue
-            probe = self._operation("probe", self._timeout)
-            probe.abandon.route = probe.abandon.lease = "probe"
-            self._send(probe)
+            self._send(self._probe())
             await asyncio.sleep(self._timeout)
             if self._heard < asked_at:
                 log.warning("the cache hangs; going on without it")
@@ -227,6 +236,7 @@ class CacheStream:
             self._heard = time.monotonic()
             if message is grpc.aio.EOF:
                 return
+            self._connected = True
             for result in message.results:
                 future = self._pending.get(result.id)
                 if future is not None and not future.done():

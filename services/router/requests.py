@@ -3,7 +3,7 @@
 Every broken rule of a request is reported at once, each under its field's path.
 """
 
-import json
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from typing import Protocol
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.policy.admission import Priority
+from services.router.policy.certainty import BadValidator, json_schema, matching
 from services.router.policy.routes import Policies, Route
 from services.router.ports import Asked, Shape, Turn
 
@@ -20,6 +21,11 @@ ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "ass
 PRIORITIES = frozenset(pb.PriorityClass.values())
 CACHE_USES = frozenset(pb.CacheUse.values())
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
+REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
+MOST_REPETITIONS = 1000
+"""RE2's bound; it reads longer counts as plain text, which an engine may not."""
+
+MOST_MESSAGES = 1000
 MOST_ATTRIBUTES = 16
 LONGEST_ATTRIBUTE = 64
 MOST_STOPS = 8
@@ -89,6 +95,10 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
 def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     characters = 0
+    if len(prompt.messages) > MOST_MESSAGES:
+        rule = f"at most {MOST_MESSAGES}, got {len(prompt.messages)}"
+        wrong.append(Violation("prompt.messages", rule))
+        return ()
     for number, message in enumerate(prompt.messages):
         where = f"prompt.messages[{number}]"
         role = ROLES.get(message.role)
@@ -117,19 +127,34 @@ def _shape(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[Shape, str] | Non
     kind = form.WhichOneof("format")
     if kind is None:
         return None
-    if kind == "regex":
-        try:
-            re.compile(form.regex)
-        except (re.error, OverflowError, RecursionError) as error:
-            wrong.append(Violation("prompt.response_format.regex", f"is not one: {error}"))
-        return Shape.REGEX, form.regex
+    text = form.regex if kind == "regex" else form.json_schema
+    rule = _shape_rule(kind, text)
+    if rule:
+        wrong.append(Violation(f"prompt.response_format.{kind}", rule))
+    return Shape(kind), text
+
+
+@functools.lru_cache(maxsize=256)
+def _shape_rule(kind: str, text: str) -> str:
+    """The rule that a wanted form breaks; empty if none.
+
+    Engines compile forms into automata: what RE2 and the schema check refuse as unbounded would
+    take a replica's time and memory away from everybody.
+    """
+    if not text.strip():
+        return "must not be empty"
+    counts = [int(one) for pair in REPETITION.findall(text) for one in pair if one]
+    if kind == "regex" and max(counts, default=0) > MOST_REPETITIONS:
+        return f"repeats at most {MOST_REPETITIONS} times, got {max(counts)}"
     try:
-        schema = json.loads(form.json_schema)
-    except (ValueError, RecursionError):
-        schema = None
-    if not isinstance(schema, dict):
-        wrong.append(Violation("prompt.response_format.json_schema", "must be a JSON object"))
-    return Shape.JSON_SCHEMA, form.json_schema
+        if kind == "regex":
+            matching(text)
+            re.compile(text)  # RE2 takes very deep ones
+        else:
+            json_schema(text)
+    except (BadValidator, re.error, OverflowError, RecursionError) as error:
+        return f"is not one: {str(error)[:200]}"
+    return ""
 
 
 def _asked(

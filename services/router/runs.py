@@ -159,7 +159,8 @@ class ReplicaRuns:
             self._leave(run)
             raise
         except BaseException:  # the caller has gone
-            journey.settle(tier)
+            if journey.decision is not None:
+                journey.settle(tier)
             if outlives or run.ended:
                 self._spawn(self._outlive(journey, run, journey.lease))
                 journey.lease = ""  # now in the hands of that task, like the place

@@ -19,7 +19,7 @@ from services.router.records import Records
 from services.router.requests import Request, check
 from services.router.wire import decision_message, summary_message
 
-DEADLINE_SLACK_SECONDS = 0.02
+DEADLINE_SLACK_SECONDS = 0.1
 """gRPC cancels a call at its deadline by a clock of its own, some milliseconds from ours."""
 
 

@@ -213,7 +213,7 @@ def test_a_crashed_service_ends_the_stack_with_its_last_words(start: Start) -> N
     local.of("services.scaler").kill()
     assert local.wait() == 1
     assert "The scaler ended by itself, by SIGKILL." in local.output
-    assert '"event": "ready"' in local.output  # the end of its log
+    assert '"event":"ready"' in local.output  # the end of its log
     assert local.left() == []
 
 

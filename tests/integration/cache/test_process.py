@@ -1,6 +1,7 @@
 """The cache as processes of its own, over one Redis."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -35,8 +36,8 @@ async def process(**settings):
 async def port_of(running) -> int:
     async with asyncio.timeout(60):
         async for line in running.stderr:
-            if b'"event": "serving"' in line:
-                return int(line.split(b'"port": ')[1].split(b",")[0])
+            if line.startswith(b"{") and (told := json.loads(line))["event"] == "serving":
+                return int(told["port"])
     raise AssertionError("the cache does not start")
 
 
