@@ -28,6 +28,7 @@ from services.scaler.watchers import Seen, Update, Watcher, Watchers
 log = structlog.get_logger()
 
 DECIDE_SECONDS = 0.2
+PAUSE_SECONDS = 5.0
 READY_PROBE_SECONDS = 0.5
 OTHER_PROBE_SECONDS = 0.1
 _ORPHANS = Goal(size=0, slots=0, start_seconds=0.0, drain_seconds=30.0)
@@ -103,12 +104,22 @@ class Fleet:
         async with self._tasks:
             for member in self._members.values():
                 member.care = self._tasks.create_task(self._look_after(member))
+            decided = self._clock()
             while True:
+                self._forgive(self._clock() - decided)
+                decided = self._clock()
                 self._wake.clear()
                 self._reconcile()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(DECIDE_SECONDS):
                         await self._wake.wait()
+
+    def _forgive(self, pause: float) -> None:
+        """Discounts a pause of ours: a scaler that was stopped or starved heard nobody in it."""
+        if pause > PAUSE_SECONDS:
+            log.warning("the scaler itself paused", seconds=round(pause, 1))
+            for member in self._members.values():
+                member.answered_at += pause
 
     async def end_all(self, drain_seconds: float) -> None:
         """Drains and ends every replica; draining takes at most `drain_seconds`."""

@@ -233,3 +233,19 @@ async def test_a_quiet_fleet_gives_no_news():
     with hub.subscribe(Update(full=True, replicas=(), revision=7)) as watcher:
         await watcher.next(1.0)
         assert await watcher.next(0.001) is None
+
+
+async def test_a_scaler_that_paused_does_not_take_its_own_silence_for_a_replicas():
+    target, clock = Obedient(), Clock()
+    async with keeping(target, clock=clock, a=pool(slots=(Slot(),))) as fleet:
+        with fleet.watch() as watcher:
+            await states(watcher, 2)
+        target.ready = False
+        await asyncio.sleep(0.05)
+        clock.now += 34.0
+        await asyncio.sleep(0.05)
+        assert target.ended == []
+        for _ in range(8):
+            clock.now += 4.0
+            await asyncio.sleep(0.02)
+        assert target.ended, "real silence is still noticed"
