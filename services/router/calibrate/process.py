@@ -1,0 +1,258 @@
+"""From evidence to a calibration: split, learn, choose the measure, certify, describe traffic.
+
+The evidence is split at random, by a seed, into a fit and a certify part. Everything is learned and
+chosen on the fit part: models, and on their predictions for requests they did not see, the measure
+of certainty and the candidates. The certify part is touched once, by the test.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from services.router.calibrate.evidence import Record
+from services.router.calibrate.fit import Fitted, fit_gain
+from services.router.policy import bounds
+from services.router.policy.calibration import (
+    Judgement,
+    Pair,
+    Thresholds,
+    TierModels,
+)
+from services.router.policy.candidates import Evidence, propose
+from services.router.policy.certainty import Measure
+from services.router.policy.certification import FEWEST_TO_FIT, Calibration, calibrate
+from services.router.policy.difficulty import assurance, with_certainty
+from services.router.policy.drift import Bands, Rate, Shape
+
+MEASURES = (Measure.MEAN, Measure.MINIMUM, Measure.FIRST_K, Measure.LEARNED)
+"""Simplest first: of equal ones the simplest is taken."""
+
+WORTH_IT = 0.005
+"""Share of the top tier's cost that a less simple measure must save."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a calibration is asked for.
+
+    Attributes:
+        epsilon: most quality that may be lost on average.
+        delta: most probability that the certificate is wrong.
+        shadow_share: share of requests that will be sampled as evidence, whose cost counts.
+        cost: `micro_usd` or `engine_ms`.
+        certify_share: share of the evidence that is kept for the test.
+        first_k: tokens that the evidence's `first_k` looks at.
+        seed: of the split.
+        measures: of certainty, that may be chosen; none turns the cascade off.
+        predict: whether difficulty may be predicted.
+    """
+
+    epsilon: float
+    delta: float
+    shadow_share: float = 0.05
+    cost: str = "micro_usd"
+    certify_share: float = 0.6
+    first_k: int = 8
+    seed: int = 77
+    measures: tuple[Measure, ...] = MEASURES
+    predict: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it.
+
+    Attributes:
+        calibration: certificate and curve.
+        judgement: what routers decide by; the safe one where nothing was certified.
+        bands: what the certify part looked like.
+        notes: what a person should know, a sentence each.
+    """
+
+    calibration: Calibration
+    judgement: Judgement
+    bands: Bands
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """The models of one lower tier."""
+
+    before: Fitted | None
+    after: Fitted | None
+
+
+def calibrate_records(records: Sequence[Record], settings: Settings) -> Result:
+    """Calibrates a route.
+
+    Raises:
+        ValueError: there are no records, or a setting is out of range.
+    """
+    if not records:
+        raise ValueError("there are no pairs to calibrate on")
+    if not 0.0 < settings.certify_share < 1.0:
+        raise ValueError(f"certify_share must be in (0, 1), got {settings.certify_share}")
+    order = np.random.default_rng(settings.seed).permutation(len(records))
+    cut = round(len(records) * (1.0 - settings.certify_share))
+    fit = [records[at] for at in order[:cut]]
+    certify = [records[at] for at in order[cut:]]
+    return calibrate_parts(fit, certify, settings)
+
+
+def calibrate_parts(fit: Sequence[Record], certify: Sequence[Record], settings: Settings) -> Result:
+    """Calibrates on parts that are split already; see `calibrate_records`."""
+    tiers = len((fit or certify)[0].tiers)
+    notes: list[str] = []
+    learned = [
+        _learn(fit, tier, settings, notes) if len(fit) >= FEWEST_TO_FIT else _Learned(None, None)
+        for tier in range(tiers - 1)
+    ]
+    measure = _measure(fit, len(certify), learned, settings) if settings.measures else None
+    calibration = calibrate(
+        _pairs(fit, learned, measure, settings, seen=True),
+        _pairs(certify, learned, measure, settings, seen=False),
+        tiers=tiers,
+        epsilon=settings.epsilon,
+        delta=settings.delta,
+        measure=measure or Measure.MEAN,
+        shadow_share=settings.shadow_share,
+    )
+    thresholds = calibration.certificate.thresholds
+    judgement = (
+        _judgement(thresholds, learned, settings.first_k)
+        if calibration.certificate.certified
+        else replace(Judgement.safe(tiers), thresholds=thresholds, first_k=settings.first_k)
+    )
+    return Result(calibration, judgement, _bands(judgement, calibration, certify), tuple(notes))
+
+
+def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str]) -> _Learned:
+    gains = np.array([one.tiers[-1].quality - one.tiers[tier].quality for one in fit])
+    propensities = np.array([one.propensity for one in fit])
+    weights = propensities.min() / propensities
+    name = fit[0].tiers[tier].model.tier
+    if np.ptp(gains) == 0.0:
+        notes.append(
+            f"Every pair shows the same gain over {name}: there is nothing to learn, and its "
+            "difficulty is not predicted."
+        )
+        return _Learned(None, None)
+    before = after = None
+    if settings.predict:
+        before = fit_gain([one.told for one in fit], gains, weights, seed=settings.seed)
+    if Measure.LEARNED in settings.measures:
+        told = [with_certainty(one.told, one.tiers[tier].certainty) for one in fit]
+        after = fit_gain(told, gains, weights, seed=settings.seed)
+    return _Learned(before, after)
+
+
+def _measure(
+    fit: Sequence[Record], n_certify: int, learned: Sequence[_Learned], settings: Settings
+) -> Measure:
+    """The measure that will probably certify the cheapest thresholds, as the fit part shows it."""
+    best, least = settings.measures[0], math.inf
+    if len(fit) < FEWEST_TO_FIT or not n_certify or len(settings.measures) == 1:
+        return best
+    for measure in settings.measures:
+        evidence = Evidence.of(_pairs(fit, learned, measure, settings, seen=True))
+        expected = [
+            one.cost / max(evidence.top_cost, 1e-12)
+            for one in propose(evidence, measure, settings.shadow_share, settings.epsilon)
+            if (
+                need := bounds.samples_needed(
+                    one.loss, one.deviation, settings.epsilon, settings.delta, exact=True
+                )
+            )
+            is not None
+            and need <= n_certify
+        ]
+        cost = min(expected, default=1.0)
+        if cost < least - WORTH_IT:
+            best, least = measure, cost
+    return best
+
+
+def _pairs(
+    records: Sequence[Record],
+    learned: Sequence[_Learned],
+    measure: Measure | None,
+    settings: Settings,
+    *,
+    seen: bool,
+) -> list[Pair]:
+    """Records as the decision sees them; `seen` ones were fitted on, in this very order."""
+    lower, engine_time = range(len(learned)), settings.cost == "engine_ms"
+    judgement = Judgement(
+        Thresholds.safe(len(learned) + 1, measure or Measure.MEAN),
+        tuple(
+            TierModels(
+                one.before.model if one.before else None, one.after.model if one.after else None
+            )
+            for one in learned
+        ),
+        settings.first_k,
+    )
+
+    def gain(at: int, tier: int) -> float | None:
+        before = learned[tier].before
+        if before is None or not seen:
+            return judgement.gain(tier, records[at].told)
+        return float(before.unseen[at])
+
+    def certainty(at: int, tier: int) -> float | None:
+        after, certainty = learned[tier].after, records[at].tiers[tier].certainty
+        if measure is None or certainty is None:
+            return None
+        if measure is Measure.LEARNED and after is not None and seen:
+            return assurance(float(after.unseen[at]))
+        return judgement.certainty(tier, records[at].told, certainty)
+
+    def costs(at: int) -> tuple[float, ...]:
+        tiers = records[at].tiers
+        return tuple(one.engine_ms if engine_time else one.micro_usd for one in tiers)
+
+    return [
+        Pair(
+            gains=tuple(gain(at, tier) for tier in lower),
+            certainties=tuple(certainty(at, tier) for tier in lower),
+            qualities=tuple(tier.quality for tier in one.tiers),
+            costs=costs(at),
+            valid=tuple(tier.valid for tier in one.tiers[:-1]),
+            propensity=one.propensity,
+        )
+        for at, one in enumerate(records)
+    ]
+
+
+def _judgement(thresholds: Thresholds, learned: Sequence[_Learned], first_k: int) -> Judgement:
+    """What routers decide by, with the models that the thresholds use and no others."""
+    models = []
+    for rung, one in zip(thresholds.rungs, learned, strict=True):
+        asks = abs(rung.skip_above_gain) != 1.0
+        checks = rung.accept_at_certainty is not None and rung.skip_above_gain != -1.0
+        before = one.before.model if asks and one.before else None
+        learnt = checks and thresholds.measure is Measure.LEARNED
+        models.append(TierModels(before, one.after.model if learnt and one.after else None))
+    return Judgement(thresholds, tuple(models), first_k)
+
+
+def _bands(judgement: Judgement, calibration: Calibration, certify: Sequence[Record]) -> Bands:
+    certificate = calibration.certificate
+    gains, certainties = [], []
+    for tier, rung in enumerate(judgement.thresholds.rungs):
+        predicted = [judgement.gain(tier, one.told) for one in certify]
+        sure = [
+            judgement.certainty(tier, one.told, one.tiers[tier].certainty)
+            for one, gain in zip(certify, predicted, strict=True)
+            if rung.enters(gain)
+        ]
+        gains.append(Shape.of(value for value in predicted if value is not None))
+        certainties.append(Shape.of(value for value in sure if value is not None))
+    return Bands(
+        Rate(certificate.escalation_rate, max(1, certificate.n_certify)),
+        tuple(gains),
+        tuple(certainties),
+    )
