@@ -93,7 +93,7 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(
         shape=Shape(layers=6, width=256, feed_forward=640),
         precisions=("int8", "int4"),
-        epochs=12,
+        epochs=24,
         batch=32,
         learning_rate=8e-4,
         dropout=0.1,
