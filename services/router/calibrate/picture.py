@@ -81,6 +81,7 @@ def _drawing(artefact: Artefact, calibration: Calibration) -> str:
     def y(loss: float) -> float:
         return HEIGHT - BOTTOM - (loss - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
+    middle = (TOP + HEIGHT - BOTTOM) / 2
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="cost-quality curve">']
     for step in range(6):
         cost, loss = most * step / 5, low + (high - low) * step / 5
@@ -106,8 +107,8 @@ def _drawing(artefact: Artefact, calibration: Calibration) -> str:
             "cost, share of the top tier's for every request</text>"
         ),
         (
-            f'<text x="16" y="{(TOP + HEIGHT - BOTTOM) / 2}" text-anchor="middle"'
-            f' transform="rotate(-90 16 {(TOP + HEIGHT - BOTTOM) / 2})">points of quality lost</text>'
+            f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">'
+            "points of quality lost</text>"
         ),
         f'<circle cx="{x(1.0):.1f}" cy="{y(0.0):.1f}" r="5" fill="#222"/>',
         f'<text x="{x(1.0) - 8:.1f}" y="{y(0.0) - 8:.1f}" text-anchor="end">top tier</text>',
