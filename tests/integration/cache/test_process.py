@@ -11,6 +11,7 @@ import grpc
 import pytest
 from redis.asyncio import Redis
 
+from pennyweight.cache.v1 import cache_pb2 as pb
 from pennyweight.cache.v1.cache_pb2_grpc import CacheServiceStub
 from tests.integration.cache.harness import METADATA
 from tests.integration.cache.messages import lookup, store
@@ -65,7 +66,10 @@ async def test_two_processes_share_a_lease_and_stop_when_told(redis_server):
             await CacheServiceStub(one).Store(store(lease), metadata=METADATA)
             assert (await found).hit.shared
             stream = CacheServiceStub(other).Exchange(metadata=METADATA)
-            await stream.wait_for_connection()
+            await stream.write(
+                pb.ExchangeRequest(operations=[pb.Operation(id=1, tenant="acme", lookup=lookup())])
+            )
+            assert (await stream.read()).results[0].id == 1
             for running in (first, second):
                 running.send_signal(signal.SIGTERM)
             assert await stream.read() is grpc.aio.EOF  # not held for the whole drain
