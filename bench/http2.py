@@ -8,6 +8,7 @@ messages), messages are cut out of the frames and no more.
 Left out: TLS, padding, compression. Not for anything but benchmarks.
 """
 
+import abc
 import asyncio
 import struct
 from collections import deque
@@ -57,7 +58,7 @@ RESPONSE_HEADERS = b"\x88" + _literal(31, "application/grpc")
 RESPONSE_TRAILERS = _literal("grpc-status", "0")
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, abc.ABC):
     """Either end of a connection: frames in and out, flow control.
 
     Attributes:
@@ -197,14 +198,17 @@ class Connection(asyncio.Protocol):
     def _greeting(self) -> bytes:
         return b""
 
+    @abc.abstractmethod
     def _headers(self, stream: int, *, ended: bool) -> None:
-        raise NotImplementedError
+        """Headers came on a stream."""
 
+    @abc.abstractmethod
     def _data(self, stream: int, payload: bytes, *, ended: bool) -> None:
-        raise NotImplementedError
+        """Data came on a stream."""
 
+    @abc.abstractmethod
     def _reset(self, stream: int) -> None:
-        raise NotImplementedError
+        """The peer gave a stream up."""
 
 
 class Messages:
