@@ -2,13 +2,18 @@
 
 import argparse
 import importlib
+import inspect
 import signal
 import sys
+from pathlib import Path
 
 BENCHMARKS = {
     "hop": "what the router adds to a request, and how many it carries on one core",
     "batching": "what in-flight batching is worth on one replica",
     "cache": "how fast a cached answer comes",
+    "tiers": "a calibrated ladder of the local models on BANKING77's test questions",
+    "mmlu": "predicted difficulty on MMLU's questions, for the models of RouteLLM's table",
+    "guardrail": "judged samples and requests until a lever that has become too costly is halted",
     "start": "from nothing to the first answer, and the memory of each process",
 }
 
@@ -28,10 +33,15 @@ def main() -> None:
     )
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="without it, all in turn")
     parser.add_argument("--quick", action="store_true", help="only shows that it runs")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder with the public data sets"
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     for name in [arguments.name] if arguments.name else BENCHMARKS:
-        importlib.import_module(f"bench.{name}").run(quick=arguments.quick)
+        run = importlib.import_module(f"bench.{name}").run
+        wants_data = "data" in inspect.signature(run).parameters
+        run(quick=arguments.quick, **({"data": arguments.data} if wants_data else {}))
 
 
 if __name__ == "__main__":
