@@ -1,0 +1,227 @@
+"""What a calibrated ladder of the local models saves, and whether its certificates hold.
+
+The small and the large model answer every question of BANKING77's test part, which neither was
+trained on. Then 100 times: the questions are split at random into a fit, a certify and a test part;
+`services.router.calibrate` calibrates on the first two and is measured on the third. Nothing is
+chosen by the test part, nor from split to split. A bound held if the test part's own loss, as
+measured, is within the tolerance.
+
+Engine time is processor time of the engine with one question in flight, as a share of the large
+model's for every question; 5 % of the requests are sampled, and the tiers that they did not run
+count too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench import report
+from bench.ladder import TIERS, Answered, answered
+from services.router.calibrate.artefact import Model
+from services.router.calibrate.evidence import Record, TierResult
+from services.router.calibrate.process import Settings, calibrate_parts
+from services.router.policy.calibration import Judgement
+from services.router.policy.certainty import certainty_of
+from services.router.policy.difficulty import Signals, features
+
+FIT, CERTIFY = 0.30, 0.45
+"""Shares of the questions; the rest is for the test."""
+
+BOTH = Settings(epsilon=0.02, delta=0.05, shadow_share=0.05, cost="engine_ms", first_k=8)
+DIFFICULTY = replace(BOTH, measures=())
+CASCADE = replace(BOTH, predict=False)
+CALIBRATED = {
+    "difficulty and cascade": BOTH,
+    "difficulty only": DIFFICULTY,
+    "cascade only": CASCADE,
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One way on one test part.
+
+    Attributes:
+        loss: points of accuracy lost against always-large, from 0 to 1.
+        kept: share of always-large's accuracy.
+        time: share of always-large's engine time.
+        certified: thresholds were certified.
+        escalated: share of the questions that the large model answered.
+    """
+
+    loss: float
+    kept: float
+    time: float
+    certified: bool = True
+    escalated: float = 0.0
+
+
+def run(*, quick: bool, data: Path) -> None:
+    """Asks, splits, calibrates and prints."""
+    try:
+        tiers = answered(data, 400 if quick else None)
+    except FileNotFoundError as error:
+        report.say(f"tiers: {error}")
+        return
+    records = _records(tiers)
+    splits = 2 if quick else 100
+    shown: dict[str, list[Shown]] = {}
+    for seed in range(splits):
+        if seed % 10 == 0:
+            report.say(f"split {seed + 1} of {splits}")
+        for name, one in _split(records, seed).items():
+            shown.setdefault(name, []).append(one)
+    _print(tiers, shown, splits)
+
+
+def _records(tiers: Sequence[Sequence[Answered]]) -> list[Record]:
+    models = [Model(tier, tier, precision) for tier, precision in TIERS]
+    return [
+        Record(
+            request_id=str(number),
+            time="",
+            told=features(row[0].question, Signals()),
+            propensity=1.0,
+            tiers=tuple(
+                TierResult(
+                    model,
+                    float(one.right),
+                    certainty_of(one.log_probs, BOTH.first_k),
+                    micro_usd=0.0,
+                    engine_ms=one.engine_ms,
+                )
+                for model, one in zip(models, row, strict=True)
+            ),
+        )
+        for number, row in enumerate(zip(*tiers, strict=True))
+    ]
+
+
+def _split(records: Sequence[Record], seed: int) -> dict[str, Shown]:
+    order = np.random.default_rng(seed).permutation(len(records))
+    first, second = round(FIT * len(order)), round((FIT + CERTIFY) * len(order))
+    fit, certify, test = ([records[at] for at in part] for part in np.split(order, (first, second)))
+    found: dict[str, Shown] = {}
+    for name, settings in CALIBRATED.items():
+        result = calibrate_parts(fit, certify, settings)
+        found[name] = _measured(
+            test,
+            partial(_walk, result.judgement),
+            settings.shadow_share,
+            certified=result.calibration.certificate.certified,
+        )
+    last = len(TIERS) - 1
+    found["always small"] = _measured(test, lambda _: (0, (0,)))
+    found["always large"] = _measured(test, lambda _: (last, (last,)))
+    found["oracle"] = _measured(test, _oracle)
+    small, ours = found["always small"], found["difficulty and cascade"]
+    # As much time as ours, spent on sending a random share of the questions to the large model.
+    share = min(1.0, max(0.0, (ours.time - small.time) / (1.0 - small.time)))
+    lost = small.loss * (1.0 - share)
+    top = small.loss / (1.0 - small.kept) if small.kept < 1.0 else 1.0
+    found["random mix, same time"] = Shown(lost, 1.0 - lost / top, ours.time, escalated=share)
+    return found
+
+
+def _walk(judgement: Judgement, record: Record) -> tuple[int, tuple[int, ...]]:
+    """The tier that answers, and those that ran, decided as the router decides."""
+    ran = []
+    for tier, rung in enumerate(judgement.thresholds.rungs):
+        if not rung.enters(judgement.gain(tier, record.told)):
+            continue
+        ran.append(tier)
+        certainty = judgement.certainty(tier, record.told, record.tiers[tier].certainty)
+        if rung.accepts(certainty, valid=record.tiers[tier].valid):
+            return tier, tuple(ran)
+    last = len(record.tiers) - 1
+    return last, (*ran, last)
+
+
+def _oracle(record: Record) -> tuple[int, tuple[int, ...]]:
+    """The cheapest tier that is as good as the best one, known beforehand."""
+    qualities = [one.quality for one in record.tiers]
+    tier = qualities.index(max(qualities))
+    return tier, (tier,)
+
+
+def _measured(
+    test: Sequence[Record],
+    way: Callable[[Record], tuple[int, tuple[int, ...]]],
+    shadow: float = 0.0,
+    *,
+    certified: bool = True,
+) -> Shown:
+    top = spent = large = 0.0
+    losses, escalated = 0.0, 0
+    for record in test:
+        tier, ran = way(record)
+        times = [one.engine_ms for one in record.tiers]
+        used = sum(times[at] for at in ran)
+        spent += used + shadow * (sum(times) - used)
+        large += times[-1]
+        top += record.tiers[-1].quality
+        losses += record.tiers[-1].quality - record.tiers[tier].quality
+        escalated += tier == len(times) - 1
+    return Shown(
+        loss=losses / len(test),
+        kept=1.0 - losses / top,
+        time=spent / large,
+        certified=certified,
+        escalated=escalated / len(test),
+    )
+
+
+def _print(tiers: Sequence[Sequence[Answered]], shown: dict[str, list[Shown]], splits: int) -> None:
+    epsilon, delta = BOTH.epsilon, BOTH.delta
+    rows = []
+    for name, many in shown.items():
+        held = sum(one.loss <= epsilon for one in many)
+        calibrated = name in CALIBRATED
+        rows.append(
+            (
+                name,
+                f"{100 * held / splits:.0f} ({_wilson(held, splits)})" if calibrated else "",
+                f"{sum(one.certified for one in many)}" if calibrated else "",
+                _range([100 * one.kept for one in many]),
+                _range([100 * one.time for one in many]),
+                _range([100 * one.escalated for one in many]),
+            )
+        )
+    accuracy = ", ".join(
+        f"{model} {precision} {np.mean([one.right for one in many]):.1%} right in "
+        f"{np.mean([one.engine_ms for one in many]):.1f} ms"
+        for (model, precision), many in zip(TIERS, tiers, strict=True)
+    )
+    report.table(
+        f"Ladder of the local models on {len(tiers[0]):,} test questions of BANKING77: {accuracy}",
+        ("way", "bound held %", "certified", "accuracy kept %", "engine time %", "large answers %"),
+        rows,
+        note=(
+            f"Source: BANKING77 (CC-BY-4.0). {splits} random splits: {FIT:.0%} fit, {CERTIFY:.0%}"
+            f" certify, {1 - FIT - CERTIFY:.0%} test;\ntolerance {100 * epsilon:g} points, wrong"
+            f" with probability {delta:g}. Shares of always large's; in brackets 95 %\nof the"
+            " splits, for the first column the 95 % interval. Engine time counts 5 % shadow runs."
+        ),
+    )
+    ours = shown["difficulty and cascade"]
+    report.figure(
+        "tiers.bound_held", 100.0 * sum(one.loss <= epsilon for one in ours) / splits, "%"
+    )
+    report.figure("tiers.accuracy_kept", 100.0 * float(np.mean([one.kept for one in ours])), "%")
+    report.figure("tiers.engine_time", 100.0 * float(np.mean([one.time for one in ours])), "%")
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return f"{np.mean(values):.1f} ({low:.1f}-{high:.1f})"
+
+
+def _wilson(count: int, total: int) -> str:
+    z = 1.96
+    share = count / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * (share * (1 - share) / total + (z / (2 * total)) ** 2) ** 0.5
+    return f"{100 * (middle - half):.0f}-{100 * (middle + half):.0f}"
