@@ -32,6 +32,9 @@ GRID = 9
 FOUR_OF_FIVE = 0.8416
 """Standard errors to spare so that a test passes four times out of five."""
 
+SMALL_SAMPLE = 2_000
+"""From here on the normal approximation says how many pairs are needed."""
+
 MIXED_BETS = ((0.5, 0.25), (1.0, 0.5), (2.0, 0.25))
 """Bets relative to the planned one, and how much of the capital goes to each."""
 
@@ -139,7 +142,16 @@ def samples_needed(
         return None
     by_spread = ((_reach(delta, exact=exact) + FOUR_OF_FIVE) * deviation / margin) ** 2
     at_least = math.log(delta) / math.log1p(-min(margin, 0.999))
-    return math.ceil(max(by_spread, at_least))
+    needed = math.ceil(max(by_spread, at_least))
+    # Small samples need more, as the free parameter is then hardly confined.
+    while exact and needed < SMALL_SAMPLE:
+        differing = min(1.0, deviation * deviation + loss * loss) * needed
+        reached = min(differing, needed * loss + FOUR_OF_FIVE * deviation * math.sqrt(needed))
+        worse, better = round((differing + reached) / 2.0), round((differing - reached) / 2.0)
+        if exact_p_value(worse, better, needed, epsilon, delta) <= delta:
+            break
+        needed = math.ceil(needed * 1.05) + 1
+    return needed
 
 
 def _reach(delta: float, *, exact: bool) -> float:

@@ -10,6 +10,7 @@ evidence: a sampled request later runs the tiers that it has not run yet.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ PRICES = tuple(2.0 ** (power / 4.0) for power in range(-12, 33))
 """Cost of one lost answer, in answers of the top tier, that is tried."""
 
 SWEEPS = 4
+
+PARTS = (0.25, 0.5, 0.75)
+"""Where between two neighbouring corners of the hull further candidates stand."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,9 @@ def propose(
             if rungs == before:
                 break
         hull.add(rungs)
-    kept = sorted((found[one] for one in hull), key=lambda one: (one.loss, one.cost))
+    for one, other in pairwise(sorted(hull, key=lambda each: found[each].loss)):
+        hull.update(_between(one, other))
+    kept = sorted(map(tried, hull), key=lambda one: (one.loss, one.cost))
     ordered: list[Candidate] = []
     cheapest = fit.top_cost
     for candidate in kept:
@@ -194,6 +200,29 @@ def propose(
             ordered.append(candidate)
             cheapest = candidate.cost
     return ordered
+
+
+def _between(one: tuple[Rung, ...], other: tuple[Rung, ...]) -> list[tuple[Rung, ...]]:
+    """Thresholds between two corners of the hull, so that the proof can go part of the way."""
+    pairs = list(zip(one, other, strict=True))
+    if any(
+        (a.accept_at_certainty is None) != (b.accept_at_certainty is None)
+        or (a == SKIPPED) != (b == SKIPPED)
+        for a, b in pairs
+    ):
+        return []
+    return [
+        tuple(
+            Rung(
+                a.skip_above_gain + part * (b.skip_above_gain - a.skip_above_gain),
+                None
+                if a.accept_at_certainty is None or b.accept_at_certainty is None
+                else a.accept_at_certainty + part * (b.accept_at_certainty - a.accept_at_certainty),
+            )
+            for a, b in pairs
+        )
+        for part in PARTS
+    ]
 
 
 def measured(evidence: Evidence, thresholds: Thresholds, shadow_share: float) -> Candidate:

@@ -6,6 +6,7 @@ is what the judge says it is; models, prompts and judge stay as they were. Drift
 watch that from then on.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -183,8 +184,15 @@ def pairs_missing(
     share = n_certify / have if n_fit and n_certify else 0.5
     if n_fit >= FEWEST_TO_FIT and not candidates:
         return None
+    # One more difference than was seen, so that none seen is not taken for none to come.
     needs = [
-        bounds.samples_needed(one.loss, one.deviation, epsilon, delta, exact=exact)
+        bounds.samples_needed(
+            one.loss,
+            math.sqrt((one.deviation**2 * n_fit + 1.0) / (n_fit + 1.0)),
+            epsilon,
+            delta,
+            exact=exact,
+        )
         for one in candidates
     ] or [bounds.samples_needed(0.0, 0.0, epsilon, delta, exact=exact)]
     known = [need for need in needs if need is not None]

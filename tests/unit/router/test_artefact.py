@@ -1,0 +1,394 @@
+"""From evidence to the file that routers read, and everything that may be wrong with either."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from services.router.calibrate.__main__ import main
+from services.router.calibrate.artefact import BadArtefact, Model, check, read
+from services.router.calibrate.evidence import BadEvidence, from_labelled, from_ledger
+from services.router.policy.certainty import Measure
+
+EASY, HARD = "where is my card", "the exchange of a transfer abroad"
+
+
+def record(
+    number: int, *, route: str = "support", small_right: bool | None = None
+) -> dict[str, Any]:
+    random = Random(number)
+    hard = random.random() < 0.25
+    right = (random.random() < (0.3 if hard else 0.98)) if small_right is None else small_right
+    sure = -0.05 - 0.5 * random.random() - (0.0 if right else 1.5)
+    return {
+        "kind": "pair",
+        "tenant": "acme",
+        "route": route,
+        "time": f"2026-11-{1 + number % 20:02d}T00:00:00Z",
+        "request_id": f"r{number}",
+        "policy_version": "7",
+        "propensity": 0.05,
+        "text": f"{HARD if hard else EASY} {random.randrange(50)}",
+        "tiers": [
+            {
+                "tier": "small",
+                "model": "tiny",
+                "precision": "int8",
+                "quality": 1.0 if right else 0.0,
+                "certainty": {"mean": sure, "minimum": 3 * sure, "first_k": sure},
+                "micro_usd": 10,
+                "engine_ms": 2.0,
+            },
+            {
+                "tier": "large",
+                "model": "big",
+                "precision": "int8",
+                "quality": 1.0,
+                "certainty": None,
+                "micro_usd": 100,
+                "engine_ms": 20.0,
+            },
+        ],
+    }
+
+
+LADDER = (Model("small", "tiny", "int8"), Model("large", "big", "int8"))
+
+
+def lines(*records: dict[str, Any]) -> str:
+    return "".join(json.dumps(one) + "\n" for one in records)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated route's artefact and picture."""
+    ledger = tmp_path_factory.mktemp("ledger")
+    (ledger / "a.jsonl").write_text(lines(*map(record, range(600))))
+    (ledger / "b.jsonl").write_text(lines(*map(record, range(600, 1200))))
+    out = tmp_path_factory.mktemp("out")
+    told = ["--route", "support", "--ledger", str(ledger), "--epsilon", "0.04", "--out", str(out)]
+    assert main(told) == 0
+    return out
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def test_a_route_is_calibrated_on_its_ledger(folder: Path) -> None:
+    artefact = read(folder / "support.json")
+    certificate = artefact.certificate
+    assert certificate.certified
+    assert certificate.n_fit + certificate.n_certify == artefact.data.pairs == 1200
+    assert certificate.bound <= 0.04
+    assert certificate.saving > 0.4
+    assert artefact.judgement.thresholds == certificate.thresholds
+    assert artefact.ladder == LADDER
+    assert (artefact.data.since, artefact.data.until) == (
+        "2026-11-01T00:00:00Z",
+        "2026-11-20T00:00:00Z",
+    )
+    assert artefact.bands.escalation.share == certificate.escalation_rate
+    check(artefact, "support", LADDER)
+    page = (folder / "support.html").read_text()
+    assert "<svg" in page
+    assert "Certified" in page
+    assert "<script" not in page
+
+
+def test_what_is_decided_is_as_it_was_certified(folder: Path, tmp_path: Path) -> None:
+    """The thresholds, read back, keep the tolerance on traffic that nothing was learned from."""
+    judgement = read(folder / "support.json").judgement
+    (tmp_path / "new.jsonl").write_text(lines(*map(record, range(5000, 6000))))
+    lost = saved = 0
+    for one in from_labelled(tmp_path / "new.jsonl").records:
+        rung, small = judgement.thresholds.rungs[0], one.tiers[0]
+        if rung.enters(judgement.gain(0, one.told)) and rung.accepts(
+            judgement.certainty(0, one.told, small.certainty)
+        ):
+            saved += 1
+            lost += one.tiers[1].quality - small.quality
+    assert saved > 400
+    assert lost / 1000 <= 0.04
+
+
+def test_too_little_evidence_is_told_and_the_safe_default_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "pairs.jsonl"
+    source.write_text(lines(*map(record, range(40))))
+    told = ["--route", "support", "--labelled", str(source), "--out", str(tmp_path)]
+    assert main(told) == 3
+    assert "more pairs are" in capsys.readouterr().out
+    artefact = read(tmp_path / "support.json")
+    assert not artefact.certificate.certified
+    assert not any(rung.enters(0.0) for rung in artefact.judgement.thresholds.rungs)
+    assert "Not certified" in (tmp_path / "support.html").read_text()
+
+
+def test_evidence_without_any_difference_has_nothing_to_learn_but_is_certified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "pairs.jsonl"
+    source.write_text(lines(*(record(number, small_right=True) for number in range(600))))
+    told = ["--route", "support", "--labelled", str(source), "--out", str(tmp_path)]
+    assert main(told) == 0
+    assert "nothing to learn" in " ".join(capsys.readouterr().out.split())
+    artefact = read(tmp_path / "support.json")
+    assert artefact.judgement.models[0].before is None
+    assert artefact.certificate.escalation_rate < 0.1
+
+
+def test_evidence_where_the_lower_tier_always_fails_certifies_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "pairs.jsonl"
+    source.write_text(lines(*(record(number, small_right=False) for number in range(600))))
+    assert main(["--route", "s", "--labelled", str(source), "--out", str(tmp_path)]) == 3
+    assert read(tmp_path / "s.json").certificate.pairs_missing is None
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--epsilon", "0"],
+        ["--epsilon", "nan"],
+        ["--delta", "1"],
+        ["--certify-share", "1"],
+        ["--shadow", "2"],
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "pairs.jsonl"
+    source.write_text(lines(*map(record, range(200))))
+    told = ["--route", "s", "--labelled", str(source), "--out", str(tmp_path / "out"), *option]
+    assert main(told) == 2
+    assert "must be in" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# --- evidence ----------------------------------------------------------------------------------
+
+
+def test_pairs_of_other_routes_and_torn_lines_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        lines(
+            record(1),
+            record(2, route="other"),
+            {"kind": "request", "route": "support"},
+            {"no": "kind"},
+        )
+        + '{"kind":"pair","route":"support","ti\n'
+        + lines(record(3))
+        + '{"kind":"pair","rou'
+    )
+    found = from_ledger(tmp_path, "support")
+    assert [one.request_id for one in found.records] == ["r1", "r3"]
+    assert found.left_out == {}
+
+
+def without(told: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key not in keys}
+
+
+def with_tier(told: dict[str, Any], **changes: object) -> dict[str, Any]:
+    small, large = told["tiers"]
+    return {**told, "tiers": [{**small, **changes}, large]}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reason"),
+    [
+        (without(record(1), "text"), "neither features nor text"),
+        ({**record(1), "features": [[1, "x"]]}, "features that are no numbers"),
+        ({**record(1), "features": [[-1, 1.0]]}, "features out of range"),
+        ({**record(1), "features": [[1, 1e999]]}, "features out of range"),
+        ({**record(1), "propensity": 0}, "propensity not in (0, 1]"),
+        ({**record(1), "propensity": "often"}, "propensity is no number"),
+        ({**record(1), "tiers": record(1)["tiers"][:1]}, "fewer than two tiers"),
+        (with_tier(record(1), quality=None), "not judged"),
+        (with_tier(record(1), quality=1.5), "quality not in [0, 1]"),
+        (with_tier(record(1), quality=float("nan")), "quality is not finite"),
+        (with_tier(record(1), micro_usd=-1), "negative cost"),
+        (with_tier(record(1), tier=None), "a tier without a name"),
+        (with_tier(record(1), certainty={"mean": -1}), "certainty is no number"),
+        (record(2), "the same request twice"),
+        (with_tier(record(1), model="older"), "another model or precision answered"),
+        (with_tier(record(1), tier="medium"), "not every tier of the ladder answered"),
+    ],
+)
+def test_what_cannot_be_used_is_left_out_and_counted(
+    damaged: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(damaged, record(2)))
+    found = from_labelled(tmp_path / "a.jsonl")
+    assert [one.request_id for one in found.records] == ["r2"]
+    assert found.left_out == {reason: 1}
+
+
+def test_certainty_of_nothing_but_zeros_is_unknown(tmp_path: Path) -> None:
+    zeros = {"mean": 0.0, "minimum": 0.0, "first_k": 0.0}
+    (tmp_path / "a.jsonl").write_text(lines(with_tier(record(1), certainty=zeros)))
+    (one,) = from_labelled(tmp_path / "a.jsonl").records
+    assert one.tiers[0].certainty is None
+
+
+def test_a_csv_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(
+            [
+                "text",
+                "task_type",
+                "small.quality",
+                "small.mean",
+                "small.minimum",
+                "small.first_k",
+                "small.micro_usd",
+                "large.quality",
+                "large.micro_usd",
+            ]
+        )
+        table.writerow(["hello", "greeting", "0.5", "-0.1", "-0.3", "-0.2", "3", "1", "30"])
+        table.writerow(["bye", "", "", "", "", "", "3", "1", "30"])
+    found = from_labelled(path)
+    (one,) = found.records
+    assert [tier.quality for tier in one.tiers] == [0.5, 1.0]
+    assert one.tiers[0].certainty is not None
+    assert one.tiers[1].micro_usd == 30.0
+    assert found.left_out == {"not judged": 1}
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "no json\n", "[1]\n"])
+def test_a_file_without_evidence_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(BadEvidence, match="--labelled"):
+        from_labelled(tmp_path / "a.jsonl")
+    with pytest.raises(BadEvidence, match="--ledger"):
+        from_ledger(tmp_path, "support")
+    with pytest.raises(BadEvidence, match="--ledger"):
+        from_ledger(tmp_path / "nowhere", "support")
+    with pytest.raises(BadEvidence, match="--labelled"):
+        from_labelled(tmp_path / "nowhere.jsonl")
+    told = ["--route", "s", "--labelled", str(tmp_path / "a.jsonl"), "--out", str(tmp_path)]
+    assert main(told) == 2
+
+
+def test_a_file_with_nothing_usable_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(with_tier(record(1), quality=None)))
+    told = ["--route", "s", "--labelled", str(tmp_path / "a.jsonl"), "--out", str(tmp_path)]
+    assert main(told) == 2
+    assert "1: not judged" in capsys.readouterr().err
+
+
+# --- the artefact ------------------------------------------------------------------------------
+
+
+def test_any_cut_or_changed_byte_is_refused(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "support.json").read_bytes()
+    path, random = tmp_path / "support.json", Random(1)
+    for _ in range(40):
+        cut = random.randrange(len(whole))
+        path.write_bytes(whole[:cut])
+        with pytest.raises(BadArtefact, match=r"support\.json"):
+            read(path)
+        at = random.randrange(len(whole))
+        other = bytes([whole[at] ^ 1])
+        if other.isspace() and whole[at : at + 1].isspace():
+            continue
+        path.write_bytes(whole[:at] + other + whole[at + 1 :])
+        with pytest.raises(BadArtefact, match=r"support\.json"):
+            read(path)
+
+
+def test_a_file_that_is_not_there_or_no_artefact_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadArtefact, match="cannot be read"):
+        read(tmp_path / "none.json")
+    for text in ("", "null", "{}", '{"kind": "other"}', "[" * 100_000):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(BadArtefact, match=r"a\.json"):
+            read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("key", ["form", "features_version"])
+def test_an_artefact_of_another_build_is_refused(key: str, folder: Path, tmp_path: Path) -> None:
+    told = json.loads((folder / "support.json").read_text())
+    told[key] = 99
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    with pytest.raises(BadArtefact, match=f"{key}: this build reads 1, got 99"):
+        read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("route", "ladder", "said"),
+    [
+        ("other", LADDER, "for route support, not other"),
+        ("support", LADDER[:1], "for 2 tiers, support has 1"),
+        (
+            "support",
+            (replace(LADDER[0], precision="int4"), LADDER[1]),
+            r"calibrated for small \(tiny int8\), support now has small \(tiny int4\)",
+        ),
+        ("support", (replace(LADDER[0], version="2"), LADDER[1]), r"tiny int8 version 2\)"),
+        ("support", LADDER[::-1], "calibrate again"),
+    ],
+)
+def test_an_artefact_of_other_models_or_another_route_is_refused(
+    route: str, ladder: tuple[Model, ...], said: str, folder: Path
+) -> None:
+    with pytest.raises(BadArtefact, match=said):
+        check(read(folder / "support.json"), route, ladder)
+
+
+def signed(told: dict[str, Any]) -> str:
+    """The text of an artefact whose checksum is right whatever it says."""
+    from services.router.calibrate.artefact import _checksum
+
+    told.pop("checksum", None)
+    return json.dumps({**told, "checksum": _checksum(told)})
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("thresholds", "rungs", 0, "skip_above_gain"), 2.0, "skip_above_gain must be in"),
+        (("thresholds", "measure"), "guess", "thresholds"),
+        (("thresholds", "rungs"), [], "thresholds"),
+        (("certificate", "bound"), "low", "bound must be in"),
+        (("certificate", "epsilon"), 7, "epsilon must be in"),
+        (("certificate", "certified"), "yes", "certified must be true"),
+        (("models",), [], "models"),
+        (("ladder",), [], "ladder"),
+        (("route",), "", "route: must be a text"),
+        (("first_k",), 0, "first_k"),
+        (("bands", "escalation", "share"), 3, "bands"),
+        (("data",), {}, "data"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(
+    place: tuple[str | int, ...], value: object, said: str, folder: Path, tmp_path: Path
+) -> None:
+    told = json.loads((folder / "support.json").read_text())
+    part: Any = told
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (tmp_path / "a.json").write_text(signed(told))
+    with pytest.raises(BadArtefact, match=said):
+        read(tmp_path / "a.json")
+
+
+def test_streaming_routes_can_ask_for_the_first_tokens_alone(tmp_path: Path) -> None:
+    source = tmp_path / "pairs.jsonl"
+    source.write_text(lines(*map(record, range(800))))
+    told = ["--route", "s", "--labelled", str(source), "--out", str(tmp_path)]
+    assert main([*told, "--epsilon", "0.05", "--measure", "first_k", "--first-k", "6"]) == 0
+    judgement = read(tmp_path / "s.json").judgement
+    assert judgement.thresholds.measure is Measure.FIRST_K
+    assert judgement.first_k == 6
