@@ -1,15 +1,15 @@
 """What the router needs from outside, in its own words.
 
 Adapters: `triton` (engine), `cache` (answers), `scaler` (fleet), `tokenizer` (text and tokens),
-`ledger` (records).
+`ledger` (records), `levers` (levers and their watch), `judges` (quality of answers).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from services.router.policy.routes import Tier
+from services.router.policy.routes import Route, Tier
 
 
 class Shape(Enum):
@@ -74,11 +74,19 @@ class EngineFigures:
 
 @dataclass(frozen=True, slots=True)
 class EngineChunk:
-    """Tokens that have come, and at the end the figures."""
+    """Tokens that have come, and at the end the figures.
+
+    Attributes:
+        tokens: new ones.
+        final: nothing comes after this.
+        figures: at the end.
+        log_probs: of all tokens of the answer so far, where they were asked for.
+    """
 
     tokens: Sequence[int]
     final: bool
     figures: EngineFigures | None = None
+    log_probs: Sequence[float] | None = None
 
 
 class ReplicaFailed(Exception):
@@ -127,12 +135,13 @@ class Engine(Protocol):
         request_id: str,
         streaming: bool,
         outlives: bool,
+        log_probs: bool,
         deadline_seconds: float,
     ) -> EngineRun:
         """Starts a request; the returned run is read by the caller. Never blocks.
 
         `streaming` brings tokens as they come, otherwise all at the end. `outlives` says that the
-        run must survive the cancellation of the task that reads it.
+        run must survive the cancellation of the task that reads it. `log_probs` asks for them.
         """
 
 
@@ -235,3 +244,36 @@ class Ledger(Protocol):
 
     def add(self, record: dict[str, Any]) -> None:
         """Takes a record; never blocks and never fails the request."""
+
+
+class LeverBoard(Protocol):
+    """Which levers are halted, one truth for all routers, and the watch that halts them."""
+
+    def halted(self, route: Route) -> Collection[str]:
+        """Names of the route's levers that must not be used now; all of them when nobody knows.
+
+        Never blocks: looks at what is known here, which is a moment old at most.
+        """
+
+    async def judged(self, route: Route, losses: Mapping[str, float], weight: float) -> None:
+        """Takes what a judged pair says of each lever that acted; may halt some. Never raises.
+
+        Args:
+            route: that the pair is of.
+            losses: by lever, quality of the safer setting minus quality of what the lever gave.
+            weight: lowest propensity in the route's policy divided by this sample's, in (0, 1].
+        """
+
+
+class Judge(Protocol):
+    """Says how good answers are."""
+
+    async def judge(
+        self, route: Route, asked: Asked, answers: Sequence[str]
+    ) -> Sequence[float] | None:
+        """Quality of each answer in [0, 1]; the last answer is the top tier's. Never raises.
+
+        Returns:
+            None where the answers cannot be judged now: the judge failed or was silent, or waits
+            for an outcome. That is counted here.
+        """

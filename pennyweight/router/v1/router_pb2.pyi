@@ -13,6 +13,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -146,6 +147,20 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The route's policy names one tier."""
     REASON_CACHED: _Reason.ValueType  # 2
     """A stored answer served."""
+    REASON_CALIBRATED: _Reason.ValueType  # 3
+    """This lower tier was predicted to do and was sure of its answer, within thresholds that are
+    certified on the route's own traffic.
+    """
+    REASON_ESCALATED: _Reason.ValueType  # 4
+    """A lower tier answered first and was not sure enough; what it had said was not sent."""
+    REASON_SKIPPED: _Reason.ValueType  # 5
+    """The lower tiers were predicted not to do and did not run."""
+    REASON_UNCALIBRATED: _Reason.ValueType  # 6
+    """No calibration is in force: the top tier answers."""
+    REASON_HALTED: _Reason.ValueType  # 7
+    """A lever is halted, so that a safer tier answers."""
+    REASON_LIMITED: _Reason.ValueType  # 8
+    """A limit of the route, in money or time, left no room for trying a lower tier first."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why this tier answers."""
@@ -156,7 +171,73 @@ REASON_FIXED_TIER: Reason.ValueType  # 1
 """The route's policy names one tier."""
 REASON_CACHED: Reason.ValueType  # 2
 """A stored answer served."""
+REASON_CALIBRATED: Reason.ValueType  # 3
+"""This lower tier was predicted to do and was sure of its answer, within thresholds that are
+certified on the route's own traffic.
+"""
+REASON_ESCALATED: Reason.ValueType  # 4
+"""A lower tier answered first and was not sure enough; what it had said was not sent."""
+REASON_SKIPPED: Reason.ValueType  # 5
+"""The lower tiers were predicted not to do and did not run."""
+REASON_UNCALIBRATED: Reason.ValueType  # 6
+"""No calibration is in force: the top tier answers."""
+REASON_HALTED: Reason.ValueType  # 7
+"""A lever is halted, so that a safer tier answers."""
+REASON_LIMITED: Reason.ValueType  # 8
+"""A limit of the route, in money or time, left no room for trying a lower tier first."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Never sent."""
+    VERDICT_CHOSEN: _Verdict.ValueType  # 1
+    """It answers. In an explanation: it would run first."""
+    VERDICT_SKIPPED: _Verdict.ValueType  # 2
+    """Predicted not to do; it did not run."""
+    VERDICT_UNSURE: _Verdict.ValueType  # 3
+    """It ran and was not sure enough."""
+    VERDICT_INVALID: _Verdict.ValueType  # 4
+    """It ran and its answer did not have the wanted form."""
+    VERDICT_HALTED: _Verdict.ValueType  # 5
+    """Its lever is halted; it did not run."""
+    VERDICT_LIMITED: _Verdict.ValueType  # 6
+    """A limit in money or time kept it from being tried first."""
+    VERDICT_UNUSED: _Verdict.ValueType  # 7
+    """The calibration in force never uses it, or there is none."""
+    VERDICT_NOT_REACHED: _Verdict.ValueType  # 8
+    """A lower tier's answer stood, so that it was not asked. In an explanation: its turn would come
+    if the tier before it were not sure.
+    """
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What became of one tier of the ladder."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Never sent."""
+VERDICT_CHOSEN: Verdict.ValueType  # 1
+"""It answers. In an explanation: it would run first."""
+VERDICT_SKIPPED: Verdict.ValueType  # 2
+"""Predicted not to do; it did not run."""
+VERDICT_UNSURE: Verdict.ValueType  # 3
+"""It ran and was not sure enough."""
+VERDICT_INVALID: Verdict.ValueType  # 4
+"""It ran and its answer did not have the wanted form."""
+VERDICT_HALTED: Verdict.ValueType  # 5
+"""Its lever is halted; it did not run."""
+VERDICT_LIMITED: Verdict.ValueType  # 6
+"""A limit in money or time kept it from being tried first."""
+VERDICT_UNUSED: Verdict.ValueType  # 7
+"""The calibration in force never uses it, or there is none."""
+VERDICT_NOT_REACHED: Verdict.ValueType  # 8
+"""A lower tier's answer stood, so that it was not asked. In an explanation: its turn would come
+if the tier before it were not sure.
+"""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _CacheOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -193,6 +274,34 @@ CACHE_OUTCOME_SHARED: CacheOutcome.ValueType  # 4
 CACHE_OUTCOME_UNAVAILABLE: CacheOutcome.ValueType  # 5
 """The cache could not be asked; treated as a miss."""
 Global___CacheOutcome: _TypeAlias = CacheOutcome  # noqa: Y015
+
+class _LeverState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeverStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeverState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEVER_STATE_UNSPECIFIED: _LeverState.ValueType  # 0
+    """Never sent."""
+    LEVER_STATE_ON: _LeverState.ValueType  # 1
+    """It may be used."""
+    LEVER_STATE_HALTED: _LeverState.ValueType  # 2
+    """Halted by the guardrail or by a person."""
+    LEVER_STATE_UNKNOWN: _LeverState.ValueType  # 3
+    """The shared state cannot be reached, so that it counts as halted."""
+
+class LeverState(_LeverState, metaclass=_LeverStateEnumTypeWrapper):
+    """Whether a lever is in use."""
+
+LEVER_STATE_UNSPECIFIED: LeverState.ValueType  # 0
+"""Never sent."""
+LEVER_STATE_ON: LeverState.ValueType  # 1
+"""It may be used."""
+LEVER_STATE_HALTED: LeverState.ValueType  # 2
+"""Halted by the guardrail or by a person."""
+LEVER_STATE_UNKNOWN: LeverState.ValueType  # 3
+"""The shared state cannot be reached, so that it counts as halted."""
+Global___LeverState: _TypeAlias = LeverState  # noqa: Y015
 
 @_typing.final
 class Message(_message.Message):
@@ -256,6 +365,7 @@ class Prompt(_message.Message):
 
     MESSAGES_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
         """Oldest first; the last one has role user. At least one."""
@@ -264,19 +374,56 @@ class Prompt(_message.Message):
     def response_format(self) -> Global___ResponseFormat:
         """Shape of the answer. Absent: free text."""
 
+    @_builtins.property
+    def context(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
+        """Passages that the caller retrieved for the last message. The router puts them before it, and
+        leaves out the least relevant ones where the route trims its prompts. At most 256.
+        """
+
     def __init__(
         self,
         *,
         messages: _abc.Iterable[Global___Message] | None = ...,
         response_format: Global___ResponseFormat | None = ...,
+        context: _abc.Iterable[Global___Passage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "response_format", b"response_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "messages", b"messages", "response_format", b"response_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
+
+@_typing.final
+class Passage(_message.Message):
+    """A retrieved piece of text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    RELEVANCE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """UTF-8 text. Empty text is refused."""
+    relevance: _builtins.float
+    """How relevant the caller's retrieval found it, higher is more. Absent in any passage: the words
+    it shares with the last message count.
+    """
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        relevance: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_relevance", b"_relevance", "relevance", b"relevance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relevance", b"_relevance", "relevance", b"relevance", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__relevance: _TypeAlias = _typing.Literal["relevance"]  # noqa: Y015
+    _WhichOneofArgType__relevance: _TypeAlias = _typing.Literal["_relevance", b"_relevance"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relevance) -> _WhichOneofReturnType__relevance | None: ...
+
+Global___Passage: _TypeAlias = Passage  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
@@ -371,6 +518,8 @@ class Terms(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     CACHE_USE_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    VALIDATORS_FIELD_NUMBER: _builtins.int
     priority: Global___PriorityClass.ValueType
     """Absent: interactive."""
     idempotency_key: _builtins.str
@@ -385,6 +534,16 @@ class Terms(_message.Message):
         metrics. At most 16; keys and values up to 64 characters.
         """
 
+    @_builtins.property
+    def signals(self) -> Global___Signals:
+        """What the caller knows about the request that helps to choose a tier. Absent: nothing."""
+
+    @_builtins.property
+    def validators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Validator]:
+        """Checks that the answer of a lower tier must pass, or the next tier answers. At most 8. The last
+        tier's answer is given in any case.
+        """
+
     def __init__(
         self,
         *,
@@ -392,14 +551,102 @@ class Terms(_message.Message):
         idempotency_key: _builtins.str = ...,
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cache_use: Global___CacheUse.ValueType = ...,
+        signals: Global___Signals | None = ...,
+        validators: _abc.Iterable[Global___Validator] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signals", b"signals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "cache_use", b"cache_use", "idempotency_key", b"idempotency_key", "priority", b"priority"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "cache_use", b"cache_use", "idempotency_key", b"idempotency_key", "priority", b"priority", "signals", b"signals", "validators", b"validators"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Terms: _TypeAlias = Terms  # noqa: Y015
+
+@_typing.final
+class Signals(_message.Message):
+    """What the caller knows about a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_TYPE_FIELD_NUMBER: _builtins.int
+    RETRIEVAL_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    task_type: _builtins.str
+    """The caller's name for the kind of task, such as "refund". At most 64 characters. Absent: none."""
+    retrieval_confidence: _builtins.float
+    """How sure the caller's retrieval was, from 0 to 1. Absent: not known."""
+    def __init__(
+        self,
+        *,
+        task_type: _builtins.str = ...,
+        retrieval_confidence: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retrieval_confidence", b"_retrieval_confidence", "retrieval_confidence", b"retrieval_confidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retrieval_confidence", b"_retrieval_confidence", "retrieval_confidence", b"retrieval_confidence", "task_type", b"task_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__retrieval_confidence: _TypeAlias = _typing.Literal["retrieval_confidence"]  # noqa: Y015
+    _WhichOneofArgType__retrieval_confidence: _TypeAlias = _typing.Literal["_retrieval_confidence", b"_retrieval_confidence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retrieval_confidence) -> _WhichOneofReturnType__retrieval_confidence | None: ...
+
+Global___Signals: _TypeAlias = Signals  # noqa: Y015
+
+@_typing.final
+class Validator(_message.Message):
+    """A check of an answer's text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
+    ONE_OF_FIELD_NUMBER: _builtins.int
+    json_schema: _builtins.str
+    """The answer is JSON that this JSON Schema document accepts (draft 2020-12)."""
+    regex: _builtins.str
+    """The whole answer, without white space around it, matches this expression (RE2 syntax)."""
+    @_builtins.property
+    def one_of(self) -> Global___Choices:
+        """The answer, without white space around it, is one of these."""
+
+    def __init__(
+        self,
+        *,
+        json_schema: _builtins.str = ...,
+        regex: _builtins.str = ...,
+        one_of: Global___Choices | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "json_schema", b"json_schema", "one_of", b"one_of", "regex", b"regex"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "json_schema", b"json_schema", "one_of", b"one_of", "regex", b"regex"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_check: _TypeAlias = _typing.Literal["json_schema", "regex", "one_of"]  # noqa: Y015
+    _WhichOneofArgType_check: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_check) -> _WhichOneofReturnType_check | None: ...
+
+Global___Validator: _TypeAlias = Validator  # noqa: Y015
+
+@_typing.final
+class Choices(_message.Message):
+    """Texts to choose from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At least one, at most 1024."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Choices: _TypeAlias = Choices  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
@@ -780,6 +1027,71 @@ class Timings(_message.Message):
 Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
+class Candidate(_message.Message):
+    """One tier of the ladder as the decision weighed it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    PREDICTED_GAIN_FIELD_NUMBER: _builtins.int
+    SKIP_ABOVE_GAIN_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
+    ACCEPT_AT_CERTAINTY_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    tier: _builtins.str
+    """The tier."""
+    verdict: Global___Verdict.ValueType
+    """What became of it."""
+    predicted_gain: _builtins.float
+    """Quality that the top tier was predicted to gain over this one, from -1 to 1. Absent: not
+    predicted.
+    """
+    skip_above_gain: _builtins.float
+    """It is skipped above this predicted gain. Absent: never skipped for it."""
+    certainty: _builtins.float
+    """How certain it was of its answer, a log-probability of at most 0 in the calibration's measure.
+    Absent: it did not run, or is unknown.
+    """
+    accept_at_certainty: _builtins.float
+    """Its answer stands at this certainty or above. Absent: at any, or it cannot run."""
+    micro_usd: _builtins.int
+    """Paid for its run, in micro-USD. 0: it did not run."""
+    def __init__(
+        self,
+        *,
+        tier: _builtins.str = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        predicted_gain: _builtins.float | None = ...,
+        skip_above_gain: _builtins.float | None = ...,
+        certainty: _builtins.float | None = ...,
+        accept_at_certainty: _builtins.float | None = ...,
+        micro_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accept_at_certainty", b"_accept_at_certainty", "_certainty", b"_certainty", "_predicted_gain", b"_predicted_gain", "_skip_above_gain", b"_skip_above_gain", "accept_at_certainty", b"accept_at_certainty", "certainty", b"certainty", "predicted_gain", b"predicted_gain", "skip_above_gain", b"skip_above_gain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accept_at_certainty", b"_accept_at_certainty", "_certainty", b"_certainty", "_predicted_gain", b"_predicted_gain", "_skip_above_gain", b"_skip_above_gain", "accept_at_certainty", b"accept_at_certainty", "certainty", b"certainty", "micro_usd", b"micro_usd", "predicted_gain", b"predicted_gain", "skip_above_gain", b"skip_above_gain", "tier", b"tier", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accept_at_certainty: _TypeAlias = _typing.Literal["accept_at_certainty"]  # noqa: Y015
+    _WhichOneofArgType__accept_at_certainty: _TypeAlias = _typing.Literal["_accept_at_certainty", b"_accept_at_certainty"]  # noqa: Y015
+    _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
+    _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
+    _WhichOneofReturnType__predicted_gain: _TypeAlias = _typing.Literal["predicted_gain"]  # noqa: Y015
+    _WhichOneofArgType__predicted_gain: _TypeAlias = _typing.Literal["_predicted_gain", b"_predicted_gain"]  # noqa: Y015
+    _WhichOneofReturnType__skip_above_gain: _TypeAlias = _typing.Literal["skip_above_gain"]  # noqa: Y015
+    _WhichOneofArgType__skip_above_gain: _TypeAlias = _typing.Literal["_skip_above_gain", b"_skip_above_gain"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accept_at_certainty) -> _WhichOneofReturnType__accept_at_certainty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__certainty) -> _WhichOneofReturnType__certainty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_gain) -> _WhichOneofReturnType__predicted_gain | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__skip_above_gain) -> _WhichOneofReturnType__skip_above_gain | None: ...
+
+Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
+
+@_typing.final
 class Decision(_message.Message):
     """A decision and its reason, as data."""
 
@@ -795,6 +1107,10 @@ class Decision(_message.Message):
     EXPLANATION_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     FLEET_STALE_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    CALIBRATION_VERSION_FIELD_NUMBER: _builtins.int
+    EVIDENCE_PROPENSITY_FIELD_NUMBER: _builtins.int
+    HALTED_LEVERS_FIELD_NUMBER: _builtins.int
     route: _builtins.str
     """The route asked for."""
     policy_version: _builtins.str
@@ -815,6 +1131,20 @@ class Decision(_message.Message):
     """What the cache had to say."""
     fleet_stale: _builtins.bool
     """The scaler could not be reached and the last known fleet was used."""
+    calibration_version: _builtins.str
+    """Version of the calibration that decided. Empty: none did."""
+    evidence_propensity: _builtins.float
+    """Probability, from 0 to 1, with which a request like this is drawn to be answered by every tier
+    in the background, as evidence for calibration and guardrail.
+    """
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+        """Every tier of the ladder, cheapest first, as the decision weighed it."""
+
+    @_builtins.property
+    def halted_levers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Levers of the route that are halted now, by name."""
+
     def __init__(
         self,
         *,
@@ -828,10 +1158,14 @@ class Decision(_message.Message):
         explanation: _builtins.str = ...,
         cache: Global___CacheOutcome.ValueType = ...,
         fleet_stale: _builtins.bool = ...,
+        candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        calibration_version: _builtins.str = ...,
+        evidence_propensity: _builtins.float = ...,
+        halted_levers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "explanation", b"explanation", "fleet_stale", b"fleet_stale", "model", b"model", "policy_version", b"policy_version", "precision", b"precision", "reason", b"reason", "replica", b"replica", "route", b"route", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "calibration_version", b"calibration_version", "candidates", b"candidates", "evidence_propensity", b"evidence_propensity", "explanation", b"explanation", "fleet_stale", b"fleet_stale", "halted_levers", b"halted_levers", "model", b"model", "policy_version", b"policy_version", "precision", b"precision", "reason", b"reason", "replica", b"replica", "route", b"route", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -967,12 +1301,13 @@ class Route(_message.Message):
     DEFAULT_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     DEFAULT_DEADLINE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name."""
     description: _builtins.str
     """What it is for, in a person's words. May be empty."""
     fixed_tier: _builtins.str
-    """Tier that answers."""
+    """Tier that answers every request. Empty: chosen for each, see `quality`."""
     default_output_tokens: _builtins.int
     """Output tokens when the request does not say."""
     max_output_tokens: _builtins.int
@@ -985,6 +1320,10 @@ class Route(_message.Message):
     def default_deadline(self) -> _duration_pb2.Duration:
         """Deadline when the caller sets none."""
 
+    @_builtins.property
+    def quality(self) -> Global___RouteQuality:
+        """How the tier is chosen. Absent: `fixed_tier` answers."""
+
     def __init__(
         self,
         *,
@@ -995,14 +1334,353 @@ class Route(_message.Message):
         default_output_tokens: _builtins.int = ...,
         max_output_tokens: _builtins.int = ...,
         default_deadline: _duration_pb2.Duration | None = ...,
+        quality: Global___RouteQuality | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "default_output_tokens", b"default_output_tokens", "description", b"description", "fixed_tier", b"fixed_tier", "ladder", b"ladder", "max_output_tokens", b"max_output_tokens", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "default_output_tokens", b"default_output_tokens", "description", b"description", "fixed_tier", b"fixed_tier", "ladder", b"ladder", "max_output_tokens", b"max_output_tokens", "name", b"name", "quality", b"quality"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class RouteQuality(_message.Message):
+    """What a route asks of its answers, and what is certified."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    CALIBRATION_VERSION_FIELD_NUMBER: _builtins.int
+    CERTIFIED_BOUND_FIELD_NUMBER: _builtins.int
+    EXPECTED_ESCALATION_RATE_FIELD_NUMBER: _builtins.int
+    EXPECTED_SAVING_FIELD_NUMBER: _builtins.int
+    tolerance: _builtins.float
+    """Most quality that may be lost on average against the top tier, from 0 to 1."""
+    calibration_version: _builtins.str
+    """Version of the calibration in force. Empty: none, the top tier answers."""
+    certified_bound: _builtins.float
+    """Upper confidence limit of the loss that was certified. Absent: nothing is certified."""
+    expected_escalation_rate: _builtins.float
+    """Share of requests expected to reach the top tier. Absent: nothing is certified."""
+    expected_saving: _builtins.float
+    """Expected share of the top tier's cost that is saved, evidence included. Absent: nothing is
+    certified.
+    """
+    def __init__(
+        self,
+        *,
+        tolerance: _builtins.float = ...,
+        calibration_version: _builtins.str = ...,
+        certified_bound: _builtins.float | None = ...,
+        expected_escalation_rate: _builtins.float | None = ...,
+        expected_saving: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certified_bound", b"_certified_bound", "_expected_escalation_rate", b"_expected_escalation_rate", "_expected_saving", b"_expected_saving", "certified_bound", b"certified_bound", "expected_escalation_rate", b"expected_escalation_rate", "expected_saving", b"expected_saving"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certified_bound", b"_certified_bound", "_expected_escalation_rate", b"_expected_escalation_rate", "_expected_saving", b"_expected_saving", "calibration_version", b"calibration_version", "certified_bound", b"certified_bound", "expected_escalation_rate", b"expected_escalation_rate", "expected_saving", b"expected_saving", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__certified_bound: _TypeAlias = _typing.Literal["certified_bound"]  # noqa: Y015
+    _WhichOneofArgType__certified_bound: _TypeAlias = _typing.Literal["_certified_bound", b"_certified_bound"]  # noqa: Y015
+    _WhichOneofReturnType__expected_escalation_rate: _TypeAlias = _typing.Literal["expected_escalation_rate"]  # noqa: Y015
+    _WhichOneofArgType__expected_escalation_rate: _TypeAlias = _typing.Literal["_expected_escalation_rate", b"_expected_escalation_rate"]  # noqa: Y015
+    _WhichOneofReturnType__expected_saving: _TypeAlias = _typing.Literal["expected_saving"]  # noqa: Y015
+    _WhichOneofArgType__expected_saving: _TypeAlias = _typing.Literal["_expected_saving", b"_expected_saving"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__certified_bound) -> _WhichOneofReturnType__certified_bound | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_escalation_rate) -> _WhichOneofReturnType__expected_escalation_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_saving) -> _WhichOneofReturnType__expected_saving | None: ...
+
+Global___RouteQuality: _TypeAlias = RouteQuality  # noqa: Y015
+
+@_typing.final
+class RecordOutcomeRequest(_message.Message):
+    """What became of an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTE_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    RESOLVED_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    CORRECTED_ANSWER_FIELD_NUMBER: _builtins.int
+    route: _builtins.str
+    """The route that answered. Required."""
+    handle: _builtins.str
+    """The handle that `started` and `finished` carried. Required."""
+    resolved: _builtins.bool
+    """Whether the answer did what it was asked for. At least one of `resolved`, `rating` and
+    `corrected_answer` is set.
+    """
+    rating: _builtins.float
+    """What a person thought of it, from -1 (bad) to 1 (good)."""
+    corrected_answer: _builtins.str
+    """The answer it should have been. Never written anywhere: only a keyed digest of it is kept."""
+    def __init__(
+        self,
+        *,
+        route: _builtins.str = ...,
+        handle: _builtins.str = ...,
+        resolved: _builtins.bool | None = ...,
+        rating: _builtins.float | None = ...,
+        corrected_answer: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_corrected_answer", b"_corrected_answer", "_rating", b"_rating", "_resolved", b"_resolved", "corrected_answer", b"corrected_answer", "rating", b"rating", "resolved", b"resolved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_corrected_answer", b"_corrected_answer", "_rating", b"_rating", "_resolved", b"_resolved", "corrected_answer", b"corrected_answer", "handle", b"handle", "rating", b"rating", "resolved", b"resolved", "route", b"route"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__corrected_answer: _TypeAlias = _typing.Literal["corrected_answer"]  # noqa: Y015
+    _WhichOneofArgType__corrected_answer: _TypeAlias = _typing.Literal["_corrected_answer", b"_corrected_answer"]  # noqa: Y015
+    _WhichOneofReturnType__rating: _TypeAlias = _typing.Literal["rating"]  # noqa: Y015
+    _WhichOneofArgType__rating: _TypeAlias = _typing.Literal["_rating", b"_rating"]  # noqa: Y015
+    _WhichOneofReturnType__resolved: _TypeAlias = _typing.Literal["resolved"]  # noqa: Y015
+    _WhichOneofArgType__resolved: _TypeAlias = _typing.Literal["_resolved", b"_resolved"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__corrected_answer) -> _WhichOneofReturnType__corrected_answer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rating) -> _WhichOneofReturnType__rating | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resolved) -> _WhichOneofReturnType__resolved | None: ...
+
+Global___RecordOutcomeRequest: _TypeAlias = RecordOutcomeRequest  # noqa: Y015
+
+@_typing.final
+class RecordOutcomeResponse(_message.Message):
+    """The outcome is on its way into the ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request it was recorded for."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordOutcomeResponse: _TypeAlias = RecordOutcomeResponse  # noqa: Y015
+
+@_typing.final
+class ListLeversRequest(_message.Message):
+    """Asks for the levers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTE_FIELD_NUMBER: _builtins.int
+    route: _builtins.str
+    """Name of a route. Absent: all of them."""
+    def __init__(
+        self,
+        *,
+        route: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["route", b"route"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLeversRequest: _TypeAlias = ListLeversRequest  # noqa: Y015
+
+@_typing.final
+class ListLeversResponse(_message.Message):
+    """The levers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVERS_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    policy_version: _builtins.str
+    """Version of the policies in force."""
+    @_builtins.property
+    def levers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lever]:
+        """Sorted by route and name."""
+
+    def __init__(
+        self,
+        *,
+        levers: _abc.Iterable[Global___Lever] | None = ...,
+        policy_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["levers", b"levers", "policy_version", b"policy_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLeversResponse: _TypeAlias = ListLeversResponse  # noqa: Y015
+
+@_typing.final
+class Lever(_message.Message):
+    """One way of saving of one route."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
+    route: _builtins.str
+    """The route."""
+    name: _builtins.str
+    """"tier:<name>" for a smaller model, "precision:<name>" for another precision of the same model,
+    "trimming" or "cache".
+    """
+    state: Global___LeverState.ValueType
+    """Whether it is in use."""
+    author: _builtins.str
+    """Who set this state last: a person's name, or "guardrail". Empty: nobody did."""
+    reason: _builtins.str
+    """Why, in their words."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when. Absent: nobody set it."""
+
+    @_builtins.property
+    def expires(self) -> _timestamp_pb2.Timestamp:
+        """When a halt ends by itself. Absent: it stays."""
+
+    @_builtins.property
+    def watch(self) -> Global___LeverWatch:
+        """The guardrail's watch. Absent: nothing watches this lever."""
+
+    def __init__(
+        self,
+        *,
+        route: _builtins.str = ...,
+        name: _builtins.str = ...,
+        state: Global___LeverState.ValueType = ...,
+        author: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        expires: _timestamp_pb2.Timestamp | None = ...,
+        watch: Global___LeverWatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires", "since", b"since", "watch", b"watch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "expires", b"expires", "name", b"name", "reason", b"reason", "route", b"route", "since", b"since", "state", b"state", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lever: _TypeAlias = Lever  # noqa: Y015
+
+@_typing.final
+class LeverWatch(_message.Message):
+    """Where the guardrail's watch on a lever stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    MEAN_LOSS_FIELD_NUMBER: _builtins.int
+    ALLOWED_LOSS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    RUN_LENGTH_FIELD_NUMBER: _builtins.int
+    samples: _builtins.int
+    """Judged samples so far."""
+    mean_loss: _builtins.float
+    """Their mean loss against the safer setting, from -1 to 1."""
+    allowed_loss: _builtins.float
+    """Mean loss up to which the lever stays on."""
+    evidence: _builtins.float
+    """Evidence for a halt as a share of what halts the lever, from 0; 1 or more is a halt."""
+    run_length: _builtins.float
+    """Judged samples between false halts, on average and at least."""
+    def __init__(
+        self,
+        *,
+        samples: _builtins.int = ...,
+        mean_loss: _builtins.float = ...,
+        allowed_loss: _builtins.float = ...,
+        evidence: _builtins.float = ...,
+        run_length: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_loss", b"allowed_loss", "evidence", b"evidence", "mean_loss", b"mean_loss", "run_length", b"run_length", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeverWatch: _TypeAlias = LeverWatch  # noqa: Y015
+
+@_typing.final
+class SetLeverRequest(_message.Message):
+    """Halts or releases a lever."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTE_FIELD_NUMBER: _builtins.int
+    LEVER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
+    route: _builtins.str
+    """Name of a route. Required."""
+    lever: _builtins.str
+    """Name of one of its levers. Required."""
+    state: Global___LeverState.ValueType
+    """ON to release, HALTED to halt. Required."""
+    author: _builtins.str
+    """Who asks for it, 1 to 64 characters. Required."""
+    reason: _builtins.str
+    """Why, 1 to 256 characters. Required."""
+    @_builtins.property
+    def expires_after(self) -> _duration_pb2.Duration:
+        """How long a halt lasts, up to 365 days. Absent: until it is released."""
+
+    def __init__(
+        self,
+        *,
+        route: _builtins.str = ...,
+        lever: _builtins.str = ...,
+        state: Global___LeverState.ValueType = ...,
+        author: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expires_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_after", b"expires_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "expires_after", b"expires_after", "lever", b"lever", "reason", b"reason", "route", b"route", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLeverRequest: _TypeAlias = SetLeverRequest  # noqa: Y015
+
+@_typing.final
+class SetLeverResponse(_message.Message):
+    """The lever as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lever(self) -> Global___Lever:
+        """Its state."""
+
+    def __init__(
+        self,
+        *,
+        lever: Global___Lever | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLeverResponse: _TypeAlias = SetLeverResponse  # noqa: Y015
 
 @_typing.final
 class Tier(_message.Message):

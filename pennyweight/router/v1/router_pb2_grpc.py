@@ -55,6 +55,21 @@ class RouterServiceStub:
                 request_serializer=pennyweight_dot_router_dot_v1_dot_router__pb2.ListRoutesRequest.SerializeToString,
                 response_deserializer=pennyweight_dot_router_dot_v1_dot_router__pb2.ListRoutesResponse.FromString,
                 _registered_method=True)
+        self.RecordOutcome = channel.unary_unary(
+                '/pennyweight.router.v1.RouterService/RecordOutcome',
+                request_serializer=pennyweight_dot_router_dot_v1_dot_router__pb2.RecordOutcomeRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_router_dot_v1_dot_router__pb2.RecordOutcomeResponse.FromString,
+                _registered_method=True)
+        self.ListLevers = channel.unary_unary(
+                '/pennyweight.router.v1.RouterService/ListLevers',
+                request_serializer=pennyweight_dot_router_dot_v1_dot_router__pb2.ListLeversRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_router_dot_v1_dot_router__pb2.ListLeversResponse.FromString,
+                _registered_method=True)
+        self.SetLever = channel.unary_unary(
+                '/pennyweight.router.v1.RouterService/SetLever',
+                request_serializer=pennyweight_dot_router_dot_v1_dot_router__pb2.SetLeverRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_router_dot_v1_dot_router__pb2.SetLeverResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer:
@@ -90,6 +105,30 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordOutcome(self, request, context):
+        """Says what became of an answer. It is written to the ledger and joined to the request when the
+        ledger is read. Saying the same again changes nothing; saying something else is refused with
+        ALREADY_EXISTS. NOT_FOUND: the handle was not given to the caller's tenant for this route, or
+        too long ago.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLevers(self, request, context):
+        """Lists every lever of every route the caller's tenant may use, with its state and its watch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLever(self, request, context):
+        """Halts or releases a lever, for all routers at once: the kill switch. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +151,21 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.ListRoutes,
                     request_deserializer=pennyweight_dot_router_dot_v1_dot_router__pb2.ListRoutesRequest.FromString,
                     response_serializer=pennyweight_dot_router_dot_v1_dot_router__pb2.ListRoutesResponse.SerializeToString,
+            ),
+            'RecordOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordOutcome,
+                    request_deserializer=pennyweight_dot_router_dot_v1_dot_router__pb2.RecordOutcomeRequest.FromString,
+                    response_serializer=pennyweight_dot_router_dot_v1_dot_router__pb2.RecordOutcomeResponse.SerializeToString,
+            ),
+            'ListLevers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLevers,
+                    request_deserializer=pennyweight_dot_router_dot_v1_dot_router__pb2.ListLeversRequest.FromString,
+                    response_serializer=pennyweight_dot_router_dot_v1_dot_router__pb2.ListLeversResponse.SerializeToString,
+            ),
+            'SetLever': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLever,
+                    request_deserializer=pennyweight_dot_router_dot_v1_dot_router__pb2.SetLeverRequest.FromString,
+                    response_serializer=pennyweight_dot_router_dot_v1_dot_router__pb2.SetLeverResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +277,87 @@ class RouterService:
             '/pennyweight.router.v1.RouterService/ListRoutes',
             pennyweight_dot_router_dot_v1_dot_router__pb2.ListRoutesRequest.SerializeToString,
             pennyweight_dot_router_dot_v1_dot_router__pb2.ListRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.router.v1.RouterService/RecordOutcome',
+            pennyweight_dot_router_dot_v1_dot_router__pb2.RecordOutcomeRequest.SerializeToString,
+            pennyweight_dot_router_dot_v1_dot_router__pb2.RecordOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLevers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.router.v1.RouterService/ListLevers',
+            pennyweight_dot_router_dot_v1_dot_router__pb2.ListLeversRequest.SerializeToString,
+            pennyweight_dot_router_dot_v1_dot_router__pb2.ListLeversResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLever(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.router.v1.RouterService/SetLever',
+            pennyweight_dot_router_dot_v1_dot_router__pb2.SetLeverRequest.SerializeToString,
+            pennyweight_dot_router_dot_v1_dot_router__pb2.SetLeverResponse.FromString,
             options,
             channel_credentials,
             insecure,

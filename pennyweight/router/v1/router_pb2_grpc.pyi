@@ -49,6 +49,16 @@ class RouterServiceStub:
     """Decides as Generate would at this moment, runs nothing and takes no lease in the cache."""
     ListRoutes: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListRoutesRequest, _router_pb2.ListRoutesResponse]
     """Lists the routes the caller's tenant may use, with their ladders."""
+    RecordOutcome: _grpc.UnaryUnaryMultiCallable[_router_pb2.RecordOutcomeRequest, _router_pb2.RecordOutcomeResponse]
+    """Says what became of an answer. It is written to the ledger and joined to the request when the
+    ledger is read. Saying the same again changes nothing; saying something else is refused with
+    ALREADY_EXISTS. NOT_FOUND: the handle was not given to the caller's tenant for this route, or
+    too long ago.
+    """
+    ListLevers: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListLeversRequest, _router_pb2.ListLeversResponse]
+    """Lists every lever of every route the caller's tenant may use, with its state and its watch."""
+    SetLever: _grpc.UnaryUnaryMultiCallable[_router_pb2.SetLeverRequest, _router_pb2.SetLeverResponse]
+    """Halts or releases a lever, for all routers at once: the kill switch. Operators only."""
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -65,6 +75,16 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Decides as Generate would at this moment, runs nothing and takes no lease in the cache."""
     ListRoutes: _aio.UnaryUnaryMultiCallable[_router_pb2.ListRoutesRequest, _router_pb2.ListRoutesResponse]  # type: ignore[assignment]
     """Lists the routes the caller's tenant may use, with their ladders."""
+    RecordOutcome: _aio.UnaryUnaryMultiCallable[_router_pb2.RecordOutcomeRequest, _router_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
+    """Says what became of an answer. It is written to the ledger and joined to the request when the
+    ledger is read. Saying the same again changes nothing; saying something else is refused with
+    ALREADY_EXISTS. NOT_FOUND: the handle was not given to the caller's tenant for this route, or
+    too long ago.
+    """
+    ListLevers: _aio.UnaryUnaryMultiCallable[_router_pb2.ListLeversRequest, _router_pb2.ListLeversResponse]  # type: ignore[assignment]
+    """Lists every lever of every route the caller's tenant may use, with its state and its watch."""
+    SetLever: _aio.UnaryUnaryMultiCallable[_router_pb2.SetLeverRequest, _router_pb2.SetLeverResponse]  # type: ignore[assignment]
+    """Halts or releases a lever, for all routers at once: the kill switch. Operators only."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers prompts with the cheapest tier that the route's policy trusts."""
@@ -102,5 +122,33 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.ListRoutesResponse, _abc.Awaitable[_router_pb2.ListRoutesResponse]]:
         """Lists the routes the caller's tenant may use, with their ladders."""
+
+    @_abc_1.abstractmethod
+    def RecordOutcome(
+        self,
+        request: _router_pb2.RecordOutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.RecordOutcomeResponse, _abc.Awaitable[_router_pb2.RecordOutcomeResponse]]:
+        """Says what became of an answer. It is written to the ledger and joined to the request when the
+        ledger is read. Saying the same again changes nothing; saying something else is refused with
+        ALREADY_EXISTS. NOT_FOUND: the handle was not given to the caller's tenant for this route, or
+        too long ago.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLevers(
+        self,
+        request: _router_pb2.ListLeversRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.ListLeversResponse, _abc.Awaitable[_router_pb2.ListLeversResponse]]:
+        """Lists every lever of every route the caller's tenant may use, with its state and its watch."""
+
+    @_abc_1.abstractmethod
+    def SetLever(
+        self,
+        request: _router_pb2.SetLeverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.SetLeverResponse, _abc.Awaitable[_router_pb2.SetLeverResponse]]:
+        """Halts or releases a lever, for all routers at once: the kill switch. Operators only."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

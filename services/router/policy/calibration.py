@@ -129,6 +129,11 @@ class Judgement:
         """Every request goes to the top tier."""
         return Judgement(Thresholds.safe(tiers), (TierModels(),) * (tiers - 1), 1)
 
+    @property
+    def predicts(self) -> bool:
+        """Whether any of its models looks at a request's features."""
+        return any(one.before is not None or one.after is not None for one in self.models)
+
     def gain(self, rung: int, told: SparseFeatures) -> float | None:
         """Predicted gain of the top tier over this one, in [-1, 1]; None without a model."""
         model = self.models[rung].before

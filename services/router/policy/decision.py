@@ -9,6 +9,12 @@ class Reason(Enum):
 
     FIXED_TIER = "fixed_tier"
     CACHED = "cached"
+    CALIBRATED = "calibrated"
+    ESCALATED = "escalated"
+    SKIPPED = "skipped"
+    UNCALIBRATED = "uncalibrated"
+    HALTED = "halted"
+    LIMITED = "limited"
 
 
 class CacheOutcome(Enum):
@@ -19,6 +25,42 @@ class CacheOutcome(Enum):
     EXACT = "exact"
     SHARED = "shared"
     UNAVAILABLE = "unavailable"
+
+
+class Verdict(Enum):
+    """What became of one tier of the ladder; names equal the proto's after its prefix."""
+
+    CHOSEN = "chosen"
+    SKIPPED = "skipped"
+    UNSURE = "unsure"
+    INVALID = "invalid"
+    HALTED = "halted"
+    LIMITED = "limited"
+    UNUSED = "unused"
+    NOT_REACHED = "not_reached"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One tier of the ladder as the decision weighed it.
+
+    Attributes:
+        tier: its name.
+        verdict: what became of it.
+        predicted_gain: of the top tier over this one, in [-1, 1]; None where not predicted.
+        skip_above_gain: it is skipped above; None where it is never skipped for its gain.
+        certainty: of its answer, a log-prob; None where it did not run, or is unknown.
+        accept_at_certainty: its answer stands at it or above; None where any will do.
+        micro_usd: paid for its run.
+    """
+
+    tier: str
+    verdict: Verdict
+    predicted_gain: float | None = None
+    skip_above_gain: float | None = None
+    certainty: float | None = None
+    accept_at_certainty: float | None = None
+    micro_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +78,10 @@ class Decision:
         explanation: the same in one sentence for a person.
         cache: what the cache had to say.
         fleet_stale: the last known fleet was used.
+        candidates: every tier of the ladder, cheapest first.
+        calibration_version: of the calibration that decided; empty where none did.
+        propensity: probability with which such a request is drawn as evidence.
+        halted: the route's levers that are halted now.
     """
 
     route: str
@@ -48,3 +94,7 @@ class Decision:
     explanation: str
     cache: CacheOutcome
     fleet_stale: bool
+    candidates: tuple[Candidate, ...] = ()
+    calibration_version: str = ""
+    propensity: float = 0.0
+    halted: tuple[str, ...] = ()

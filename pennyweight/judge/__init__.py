@@ -1,0 +1,1 @@
+"""The contract of the router, by version."""
