@@ -277,3 +277,24 @@ class Judge(Protocol):
             None where the answers cannot be judged now: the judge failed or was silent, or waits
             for an outcome. That is counted here.
         """
+
+
+class Keeper(Protocol):
+    """Small values that all routers share for a while: outcomes told, pairs that wait for one."""
+
+    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+        """Keeps a value for so long, unless the key has one already.
+
+        Returns:
+            the value that was there before; None if this one is kept now.
+
+        Raises:
+            Unavailable: nobody knows, as the shared state cannot be reached.
+        """
+
+    async def kept(self, key: str) -> bytes | None:
+        """The value of a key; None if it has none or it has run out.
+
+        Raises:
+            Unavailable: as above.
+        """
