@@ -25,8 +25,11 @@ TIERS = (("small", "int8"), ("large", "int8"))
 """Model and precision of every tier that is asked, cheapest first."""
 
 REPOSITORY = Path("model_repository/cpu")
+TURN = 154
+"""Questions a tier answers before the other has its turn."""
+
 KEPT = Path("state/bench/tiers")
-FORM = 3
+FORM = 4
 REPEATS = 2
 """Each answer is made so often; the shorter time counts, so that a busy neighbour matters less."""
 
@@ -80,32 +83,39 @@ def answered(data: Path, limit: int | None) -> list[list[Answered]]:
 
 
 def _ask(folders: Sequence[Path], questions: Sequence[Question]) -> Iterator[list[Answered]]:
-    """Every tier answers a question before the next one comes, so that all meet the same noise."""
+    """The tiers take turns, `TURN` questions each: warm, as alone, and both meet the same noise."""
     engines = [Engine(folder, "f32") for folder in folders]
     tokenizers = [Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in folders]
+    for start in range(0, len(questions), TURN):
+        asked = questions[start : start + TURN]
+        answers = [
+            _answers(engine, tokenizer, asked)
+            for engine, tokenizer in zip(engines, tokenizers, strict=True)
+        ]
+        yield from map(list, zip(*answers, strict=True))
+
+
+def _answers(engine: Engine, tokenizer: Tokenizer, asked: Sequence[Question]) -> list[Answered]:
     names = intent_names(load_answers())
-    for engine, tokenizer in zip(engines, tokenizers, strict=True):  # warm
-        engine.generate([tokenizer.encode(render([("user", "Hello")])).ids] * 2, LONGEST_ANSWER)
-    for question in questions:
-        row = []
-        for engine, tokenizer in zip(engines, tokenizers, strict=True):
-            prompt = tokenizer.encode(render([("user", question.text)])).ids
-            times = []
-            for _ in range(REPEATS):
-                before = time.process_time()
-                answer = engine.generate([prompt], LONGEST_ANSWER)[0]
-                times.append(time.process_time() - before)
-            text = tokenizer.decode(list(answer.ids), skip_special_tokens=True)
-            row.append(
-                Answered(
-                    question=question.text,
-                    answer=text,
-                    right=recognised(text, names) == question.intent,
-                    log_probs=[round(float(one), 6) for one in answer.log_probs],
-                    engine_ms=round(min(times) * 1e3, 4),
-                )
+    prompts = [tokenizer.encode(render([("user", question.text)])).ids for question in asked]
+    found = []
+    for question, prompt in zip(asked, prompts, strict=True):
+        times = []
+        for _ in range(REPEATS):
+            before = time.process_time()
+            answer = engine.generate([prompt], LONGEST_ANSWER)[0]
+            times.append(time.process_time() - before)
+        text = tokenizer.decode(list(answer.ids), skip_special_tokens=True)
+        found.append(
+            Answered(
+                question=question.text,
+                answer=text,
+                right=recognised(text, names) == question.intent,
+                log_probs=[round(float(one), 6) for one in answer.log_probs],
+                engine_ms=round(min(times) * 1e3, 4),
             )
-        yield row
+        )
+    return found
 
 
 def _weights_name(folder: Path) -> str:
