@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from services.router.fleet import Fleet
 from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics
+from services.router.policy.climb import accepted_writers
 from services.router.policy.decision import CacheOutcome, Decision, Reason
-from services.router.policy.routes import Policies, Tier, choose_tier
+from services.router.policy.levers import CACHE
+from services.router.policy.routes import Tier
 from services.router.ports import AnswerCache, CacheHit, CacheMiss, Written
 
 MOST_STORED_PIECES = 64
@@ -16,10 +18,7 @@ MOST_STORED_PIECES = 64
 class StoredAnswers:
     """What a route's policy makes of the cache; state of the process."""
 
-    def __init__(
-        self, *, policies: Policies, fleet: Fleet, cache: AnswerCache, metrics: Metrics
-    ) -> None:
-        self._policies = policies
+    def __init__(self, *, fleet: Fleet, cache: AnswerCache, metrics: Metrics) -> None:
         self._fleet = fleet
         self._cache = cache
         self._metrics = metrics
@@ -28,14 +27,14 @@ class StoredAnswers:
         """Looks for an answer that the policy in force accepts, if request and route allow it."""
         checked = journey.checked
         route = checked.route
-        if not checked.read_cache:
+        if not checked.read_cache or CACHE in journey.halted:
             return CacheMiss()
         left = journey.until - time.monotonic()
         found = await self._cache.lookup(
             journey.tenant,
             route.name,
             checked.asked,
-            route.ladder[route.ladder.index(choose_tier(route).tier) :],
+            accepted_writers(route, journey.halted),
             lease=lease,
             max_wait_seconds=min(route.cache.wait_seconds, left / 2) if lease else 0.0,
         )
@@ -64,7 +63,7 @@ class StoredAnswers:
         how = "was just being written" if hit.shared else "was stored"
         return Decision(
             route=journey.checked.route.name,
-            policy_version=self._policies.version,
+            policy_version=journey.checked.policies.version,
             tier=answer.tier,
             model=answer.model,
             precision=answer.precision,
@@ -73,13 +72,15 @@ class StoredAnswers:
             explanation=f"The answer that {answer.tier} gave to the same question {how}.",
             cache=journey.cache,
             fleet_stale=self._fleet.stale,
+            propensity=journey.propensity,
+            halted=tuple(sorted(journey.halted)),
         )
 
     def store(self, journey: Journey, tier: Tier) -> None:
         """Stores a complete answer, and so ends the lease."""
         checked = journey.checked
         # A miss without a lease means that another holder stores, or that the cache is away.
-        refresh = checked.write_cache and not checked.read_cache
+        refresh = checked.write_cache and not checked.read_cache and CACHE not in journey.halted
         if not journey.pieces or not (journey.lease or refresh):
             return
         self._cache.store(
@@ -94,7 +95,7 @@ class StoredAnswers:
                 tier=tier.name,
                 model=tier.model,
                 precision=tier.precision,
-                policy_version=self._policies.version,
+                policy_version=checked.policies.version,
             ),
             lease=journey.lease,
             ttl_seconds=checked.route.cache.ttl_seconds,

@@ -1,12 +1,15 @@
 """What is known of one request on its way, and who hears its answer."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.router.policy.certainty import Certainty
+from services.router.policy.climb import Climb
 from services.router.policy.decision import CacheOutcome, Decision
 from services.router.policy.routes import Tier
-from services.router.ports import EngineFigures, Finish
+from services.router.ports import EngineFigures, Finish, Turn
 from services.router.requests import Checked
 
 
@@ -20,14 +23,44 @@ class Listener(Protocol):
         """The next text, never empty, and the tokens it stands for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one tier made of the request.
+
+    Attributes:
+        rung: its number on the ladder.
+        text: its answer; as far as it came.
+        complete: it came to its end.
+        certainty: of the answer, where it was asked for and is known.
+        valid: it has the wanted form.
+        micro_usd: what it cost.
+        engine_seconds: as the replica measured; None where it did not say.
+    """
+
+    rung: int
+    text: str
+    complete: bool
+    certainty: Certainty | None
+    valid: bool
+    micro_usd: int
+    engine_seconds: float | None
+
+
 @dataclass(slots=True)
 class Journey:
     """What is known of one request on its way. Times are monotonic seconds.
 
     Attributes:
         until: when the caller's deadline passes.
-        until_is_ours: the caller set none; the route's default holds.
+        until_is_ours: the caller set none, or a later one than the route grants.
+        halted: the route's levers that are halted, as they were when it came.
+        propensity: probability with which it is drawn as evidence.
+        drawn: it is.
+        climb: the way up the ladder; None until a tier is chosen.
+        attempts: tiers that ran, in order.
         pieces: the answer so far.
+        baseline_prompt_tokens: of the prompt before trimming; 0 where nothing was left out.
+        spent_micro_usd: paid for tiers whose answers did not stand.
     """
 
     request_id: str
@@ -38,16 +71,23 @@ class Journey:
     until: float
     streaming: bool
     until_is_ours: bool = False
+    halted: Collection[str] = ()
+    propensity: float = 0.0
+    drawn: bool = False
+    climb: Climb | None = None
+    attempts: list[Attempt] = field(default_factory=list)
     decision: Decision | None = None
     cache: CacheOutcome = CacheOutcome.NOT_ASKED
     lease: str = ""
     pieces: list[tuple[str, int]] = field(default_factory=list)
     prompt_tokens: int = 0
+    baseline_prompt_tokens: int = 0
     output_tokens: int = 0
     finish: Finish = Finish.STOP
     figures: EngineFigures = field(default_factory=EngineFigures)
     micro_usd: int = 0
     baseline_micro_usd: int = 0
+    spent_micro_usd: int = 0
     queued_seconds: float = 0.0
     first_text_at: float | None = None
     last_text_at: float = 0.0
@@ -56,6 +96,12 @@ class Journey:
     def text(self) -> str:
         """The answer so far."""
         return "".join([text for text, _ in self.pieces])
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation as models get it."""
+        shorter = self.checked.shorter
+        return self.checked.asked.turns if shorter is None else shorter
 
     def note_text(self, text: str, tokens: int) -> None:
         """Takes the next text of the answer and the tokens it stands for."""
@@ -67,6 +113,16 @@ class Journey:
 
     def settle(self, tier: Tier | None) -> None:
         """Fills in money; without a tier nothing ran."""
-        tokens = self.prompt_tokens, self.output_tokens
-        self.micro_usd = tier.price.of(*tokens) if tier is not None else 0
-        self.baseline_micro_usd = self.checked.route.top_tier.price.of(*tokens)
+        price = tier.price.of(self.prompt_tokens, self.output_tokens) if tier is not None else 0
+        self.micro_usd = self.spent_micro_usd + price
+        self.baseline_micro_usd = self.checked.route.top_tier.price.of(
+            self.baseline_prompt_tokens or self.prompt_tokens, self.output_tokens
+        )
+
+    def take_back(self, tier: Tier) -> None:
+        """Forgets the answer of a tier that did not stand, but not what it cost."""
+        self.spent_micro_usd += tier.price.of(self.prompt_tokens, self.output_tokens)
+        self.pieces.clear()
+        self.prompt_tokens = self.output_tokens = 0
+        self.figures = EngineFigures()
+        self.first_text_at = None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 WINDOW_SECONDS = 60.0
 MOST_SAMPLES = 2000
 QUANTILES = (0.5, 0.95)
+FRESH_SECONDS = 1.0
+"""How long `LoadWindow.slow_seconds` stays as it was computed."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,11 @@ class _TierWindow:
     samples: deque[tuple[float, float, float | None]] = field(
         default_factory=lambda: deque(maxlen=MOST_SAMPLES)
     )
+    totals: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MOST_SAMPLES))
     tokens: int = 0
     since: float | None = None
+    slow: float | None = None
+    slow_since: float | None = None
 
 
 class LoadWindow:
@@ -43,7 +48,19 @@ class LoadWindow:
         window = self._tiers[tier]
         between = decode_seconds / (tokens - 1) if tokens > 1 and decode_seconds > 0 else None
         window.samples.append((now, first_text, between))
+        window.totals.append((now, first_text + decode_seconds))
         window.tokens += tokens
+
+    def slow_seconds(self, tier: str, now: float) -> float | None:
+        """Seconds that 95 % of the last minute's answers took at most; None without any."""
+        window = self._tiers[tier]
+        if window.slow_since is None or now - window.slow_since >= FRESH_SECONDS:
+            totals = window.totals
+            while totals and totals[0][0] < now - WINDOW_SECONDS:
+                totals.popleft()
+            found = _quantiles(total for _, total in totals)
+            window.slow, window.slow_since = (found[1][1] if found else None), now
+        return window.slow
 
     def summary(self, tier: str, now: float) -> LoadSummary:
         """The tier's figures; tokens a second count from the last summary."""

@@ -68,3 +68,30 @@ class Metrics:
             "ledger_lost_total", "Records the ledger could not keep. Not 0: look at the disk."
         )
         self.load_reports = counter("load_reports_total", "Load reports sent to the scaler.")
+        self.escalations = counter(
+            "escalations_total",
+            "Answers of a lower tier that did not stand, by route and that tier.",
+            "route", "tier",
+        )  # fmt: skip
+        self.pairs = counter(
+            "pairs_total",
+            "Requests drawn as paired evidence, by route and what became of them: judged, unjudged "
+            "(the judge failed, or waits for an outcome), failed (no room or no replica), left_out "
+            "(too many at once).",
+            "route", "what",
+        )  # fmt: skip
+        self.shadow_micro_usd = counter(
+            "shadow_cost_micro_usd_total", "Money spent on paired evidence, in micro-USD.", "route"
+        )
+        self.drift = gauge(
+            "drift",
+            "How far traffic is from its calibration: the escalation rate, or a population "
+            "stability index.",
+            "route", "watch",
+        )  # fmt: skip
+        self.drift_limit = gauge(
+            "drift_limit", "Upper end of the band that drift should stay in.", "route", "watch"
+        )
+        self.drift_alert = gauge(
+            "drift_alert", "1 while drift is out of its band: calibrate again.", "route", "watch"
+        )

@@ -5,18 +5,24 @@ request keeps the rules is settled before (`requests`); what it looks like on th
 here (`servicer`).
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from services.common.errors import BadRequest, Violation
+from services.common.errors import BadRequest, Unavailable, Violation
 from services.router.answers import StoredAnswers
+from services.router.drifting import DriftWatch
 from services.router.fleet import Fleet
 from services.router.journey import Journey, Listener
 from services.router.load import LoadWindow
 from services.router.metrics import Metrics
-from services.router.policy.routes import Policies, Tier, choose_tier
-from services.router.ports import AnswerCache, CacheHit, Engine, TierText
-from services.router.runs import ReplicaRuns
+from services.router.pairs import Pairs
+from services.router.policy.climb import Climb, Turn, uses_features
+from services.router.policy.decision import Verdict
+from services.router.policy.difficulty import features
+from services.router.ports import AnswerCache, CacheHit, Engine, LeverBoard, TierText
+from services.router.runs import Leg, ReplicaRuns
 
 
 class RequestPath:
@@ -25,21 +31,31 @@ class RequestPath:
     def __init__(
         self,
         *,
-        policies: Policies,
         fleet: Fleet,
         engine: Engine,
         texts: Mapping[str, TierText],
         cache: AnswerCache,
+        levers: LeverBoard,
+        pairs: Pairs,
+        drift: DriftWatch,
         load: LoadWindow,
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        """`spawn` starts a task that outlives its request and is owned by the process."""
+        """`texts` are by `Tier.tokenizer`; `chance` draws from [0, 1).
+
+        `spawn` starts a task that outlives its request and is owned by the process.
+        """
         self._fleet = fleet
         self._texts = texts
-        self._answers = StoredAnswers(policies=policies, fleet=fleet, cache=cache, metrics=metrics)
+        self._levers = levers
+        self._pairs = pairs
+        self._drift = drift
+        self._load = load
+        self._chance = chance
+        self._answers = StoredAnswers(fleet=fleet, cache=cache, metrics=metrics)
         self._runs = ReplicaRuns(
-            policies=policies,
             fleet=fleet,
             engine=engine,
             texts=texts,
@@ -55,17 +71,19 @@ class RequestPath:
         Raises:
             ServiceError: what the caller is to see.
         """
+        self._look(journey)
+        journey.drawn = self._chance() < journey.propensity
         found = await self._answers.ask(journey, lease=True)
         if isinstance(found, CacheHit):
             await self._answers.replay(journey, found, listener)
-            return
-        journey.lease = found.lease
-        try:
-            choice = choose_tier(journey.checked.route)
-            prompt = await self._tokens(journey, choice.tier)
-            await self._runs.run(journey, choice, prompt, listener)
-        finally:
-            self._answers.give_back(journey)
+        else:
+            journey.lease = found.lease
+            try:
+                await self._climb(journey, listener)
+            finally:
+                self._answers.give_back(journey)
+        if journey.drawn:
+            self._pairs.gather(journey, self._runs)
 
     async def explain(self, journey: Journey) -> int:
         """Decides without running; fills in `decision` and `prompt_tokens`.
@@ -73,30 +91,108 @@ class RequestPath:
         Returns:
             the most the answer could cost, in micro-USD.
         """
+        self._look(journey)
         found = await self._answers.ask(journey, lease=False)
-        choice = choose_tier(journey.checked.route)
-        prompt = await self._tokens(journey, choice.tier)
+        way = journey.climb = self._way(journey)
+        while (leg := await self._leg(journey, way.turn())) is None:
+            pass
         if isinstance(found, CacheHit):
             journey.decision = self._answers.decide(journey, found)
             return 0
-        replica = self._fleet.preview(choice.tier.name)
-        journey.decision = self._runs.decide(journey, choice, replica)
-        most = min(
-            journey.checked.asked.max_output_tokens,
-            choice.tier.max_sequence_tokens - len(prompt),
-        )
-        return choice.tier.price.of(len(prompt), most)
+        tier = leg.turn.tier
+        journey.decision = self._runs.decide(journey, self._fleet.preview(tier.name))
+        most = tier.price.of(len(leg.prompt), leg.limit)
+        if leg.turn.checked:  # every tier above may get its turn
+            above = journey.checked.route.ladder[leg.turn.rung + 1 :]
+            most += sum(one.price.of(len(leg.prompt), leg.limit) for one in above)
+        return most
 
-    async def _tokens(self, journey: Journey, tier: Tier) -> Sequence[int]:
-        """The rendered prompt in the tier's tokens.
+    async def _climb(self, journey: Journey, listener: Listener) -> None:
+        """Up the ladder until an answer stands."""
+        way = journey.climb = self._way(journey)
+        stands = False
+        while not stands:
+            turn = way.turn()
+            leg = await self._leg(journey, turn)
+            if leg is None:
+                continue
+            try:
+                stands = await self._runs.run(journey, leg, listener)
+            except Unavailable:
+                if not turn.checked or journey.decision is not None:
+                    raise
+                way.pass_over(Verdict.UNAVAILABLE)
+        self._drift.note(journey.checked.route, way)
+
+    def _look(self, journey: Journey) -> None:
+        """Notes which levers are halted and how likely the request is drawn as evidence."""
+        route = journey.checked.route
+        journey.halted = self._levers.halted(route)
+        if route.quality is not None:
+            evidence = route.quality.evidence
+            settled = route.quality.calibration is not None and not journey.halted
+            journey.propensity = evidence.share if settled else evidence.share_until_calibrated
+
+    def _way(self, journey: Journey) -> Climb:
+        checked = journey.checked
+        wanted = journey.drawn or uses_features(checked.route)
+        told = features(checked.written, checked.signals) if wanted else ()
+        return Climb(checked.route, journey.halted, told)
+
+    async def _leg(self, journey: Journey, turn: Turn) -> Leg | None:
+        """The tier's prompt and limit; None where a limit keeps it from its turn.
 
         Raises:
-            BadRequest: it leaves no room for an answer.
+            BadRequest: no tier above could take it either.
         """
-        prompt = await self._texts[tier.name].encode(journey.checked.asked.turns)
+        tier, checked = turn.tier, journey.checked
+        text = self._texts[tier.tokenizer]
+        prompt = await text.encode(journey.turns)
+        if checked.shorter is not None:
+            journey.baseline_prompt_tokens = len(await text.encode(checked.asked.turns))
         journey.prompt_tokens = len(prompt)
-        if len(prompt) >= tier.max_sequence_tokens:
+        room = tier.max_sequence_tokens - len(prompt)
+        limit = min(checked.asked.max_output_tokens, room)
+        way = journey.climb
+        if turn.checked and way is not None:
+            roomier = tier.max_sequence_tokens < checked.route.top_tier.max_sequence_tokens
+            short = room < 1 or (roomier and room < checked.asked.max_output_tokens)
+            if short or not self._allowed(journey, turn, limit):
+                way.pass_over(Verdict.LIMITED)
+                return None
+        elif room < 1:
             most = tier.max_sequence_tokens
             rule = f"{tier.name} takes fewer than {most} tokens, got {len(prompt)}"
             raise BadRequest.of(Violation("prompt", rule))
-        return prompt
+        else:
+            limit = min(limit, self._affordable(journey, turn))
+        return Leg(turn, prompt, limit)
+
+    def _allowed(self, journey: Journey, turn: Turn, limit: int) -> bool:
+        """Whether money and time suffice for trying this tier and then the top one."""
+        route, now = journey.checked.route, time.monotonic()
+        tiers = turn.tier, route.top_tier
+        if route.limits.micro_usd is not None:
+            most = sum(tier.price.of(journey.prompt_tokens, limit) for tier in tiers)
+            if journey.spent_micro_usd + most > route.limits.micro_usd:
+                return False
+        seconds = [self._load.slow_seconds(tier.name, now) or 0.0 for tier in tiers]
+        return now + sum(seconds) < journey.until
+
+    def _affordable(self, journey: Journey, turn: Turn) -> int:
+        """Most output tokens that the route's money allows.
+
+        Raises:
+            BadRequest: it does not even pay for the prompt.
+        """
+        most, price = journey.checked.route.limits.micro_usd, turn.tier.price
+        asked = journey.checked.asked.max_output_tokens
+        if most is None:
+            return asked
+        left = most - journey.spent_micro_usd
+        tokens = price.affords(left, journey.prompt_tokens, asked)
+        if tokens < 1:
+            needed = price.of(journey.prompt_tokens, 1)
+            rule = f"costs {needed} micro-USD on {turn.tier.name}, {left} are left of {most}"
+            raise BadRequest.of(Violation("prompt", rule))
+        return tokens

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from services.router.policy.prompt import Turn as Turn  # noqa: PLC0414 -- part of the ports
 from services.router.policy.routes import Route, Tier
 
 
@@ -17,14 +18,6 @@ class Shape(Enum):
 
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of the conversation; `role` is system, user or assistant."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,9 @@ class _Ended:
 class Records:
     """Writes them; state of the process."""
 
-    def __init__(self, metrics: Metrics, ledger: Ledger, policy_version: str) -> None:
+    def __init__(self, metrics: Metrics, ledger: Ledger) -> None:
         self._metrics = metrics
         self._ledger = ledger
-        self._policy_version = policy_version
         self._ended: dict[tuple[str, str, str], _Ended] = {}
         self._log = structlog.get_logger().bind()
 
@@ -49,7 +48,7 @@ class Records:
     def ended(self, journey: Journey, status: str) -> None:
         """A request that ended, well or not; `status` is the gRPC code's name."""
         now = time.monotonic()
-        checked, decision = journey.checked, journey.decision
+        checked, decision, way = journey.checked, journey.decision, journey.climb
         route = checked.route.name
         tier = replica = reason = model = precision = ""
         if decision is not None:
@@ -88,9 +87,16 @@ class Records:
             "queued_ms": round(journey.queued_seconds * 1e3, 3),
             "first_text_ms": None if first_text is None else round(first_text * 1e3, 3),
             "total_ms": round(total * 1e3, 3),
+            "policy_version": checked.policies.version,
         }
+        if way is not None and way.calibration_version:
+            facts["calibration_version"] = way.calibration_version
+        if way is not None and (refused := way.refused()):
+            facts["refused"] = refused
+            facts["refused_micro_usd"] = journey.spent_micro_usd
         self._log.info("request", **facts)
         facts.update(
+            kind="request",
             time=time.time(),
             handle=journey.handle,
             model=model,
@@ -98,7 +104,6 @@ class Records:
             priority=PRIORITY_NAMES[checked.priority],
             idempotency_key=checked.idempotency_key,
             attributes=checked.attributes,
-            policy_version=self._policy_version,
         )
         self._ledger.add(facts)
 

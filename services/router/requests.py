@@ -3,29 +3,29 @@
 Every broken rule of a request is reported at once, each under its field's path.
 """
 
-import functools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.policy.admission import Priority
-from services.router.policy.certainty import BadValidator, json_schema, matching
+from services.router.policy.certainty import Validator
+from services.router.policy.difficulty import Signals
+from services.router.policy.prompt import Passage, trimmed, with_passages
 from services.router.policy.routes import Policies, Route
-from services.router.ports import Asked, Shape, Turn
+from services.router.ports import Asked, Turn
+from services.router.shapes import shape_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 PRIORITIES = frozenset(pb.PriorityClass.values())
 CACHE_USES = frozenset(pb.CacheUse.values())
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
-REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
-MOST_REPETITIONS = 1000
-"""RE2's bound; it reads longer counts as plain text, which an engine may not."""
 
 MOST_MESSAGES = 1000
+MOST_PASSAGES = 256
 MOST_ATTRIBUTES = 16
 LONGEST_ATTRIBUTE = 64
 MOST_STOPS = 8
@@ -49,10 +49,25 @@ class Request(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A request that keeps every rule."""
+    """A request that keeps every rule.
 
+    Attributes:
+        policies: in force when it came; it keeps to them to its end.
+        route: that is asked.
+        asked: what is asked, whole.
+        shorter: the conversation as models get it where the route trims prompts, else None.
+        written: what the user wrote, without passages: what difficulty is predicted from.
+        signals: what the caller knows.
+        validators: what a lower tier's answer must pass, the wanted form first.
+    """
+
+    policies: Policies
     route: Route
     asked: Asked
+    shorter: tuple[Turn, ...] | None
+    written: str
+    signals: Signals
+    validators: tuple[Validator, ...]
     priority: Priority
     idempotency_key: str
     attributes: Mapping[str, str]
@@ -74,16 +89,25 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
         raise NotFound(f"no route named {request.route[:80]!r}", reason="ROUTE_UNKNOWN")
     wrong: list[Violation] = []
     turns = _turns(request.prompt, longest, wrong)
-    shape = _shape(request.prompt, wrong)
-    asked = _asked(request.sampling, route, turns, shape, wrong)
+    passages = _passages(request.prompt, longest, wrong)
+    shape = shape_of(request.prompt, wrong)
     terms = request.terms
+    validators = validators_of(shape, terms, wrong)
     _check_terms(terms, wrong)
+    asked = _asked(request.sampling, route, wrong)
     if wrong:
         raise BadRequest.of(*wrong)
+    asked = replace(asked, turns=with_passages(turns, passages), shape=shape)
+    shorter = trimmed(turns, passages, route.trimming) if route.trimming.on else None
     cache = route.cache.use and terms.cache_use != pb.CACHE_USE_BYPASS and asked.repeatable
     return Checked(
+        policies=policies,
         route=route,
         asked=asked,
+        shorter=shorter if shorter != asked.turns else None,
+        written="\n".join([turn.content for turn in turns if turn.role == "user"]),
+        signals=_signals(terms),
+        validators=validators,
         priority=Priority(terms.priority) if terms.priority else Priority.INTERACTIVE,
         idempotency_key=terms.idempotency_key,
         attributes=dict(terms.attributes),
@@ -122,48 +146,32 @@ def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Tur
     return tuple(turns)
 
 
-def _shape(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[Shape, str] | None:
-    form = prompt.response_format
-    kind = form.WhichOneof("format")
-    if kind is None:
-        return None
-    text = form.regex if kind == "regex" else form.json_schema
-    rule = _shape_rule(kind, text)
-    if rule:
-        wrong.append(Violation(f"prompt.response_format.{kind}", rule))
-    return Shape(kind), text
+def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Passage, ...]:
+    if not prompt.context:
+        return ()
+    if len(prompt.context) > MOST_PASSAGES:
+        rule = f"at most {MOST_PASSAGES}, got {len(prompt.context)}"
+        wrong.append(Violation("prompt.context", rule))
+        return ()
+    for number, passage in enumerate(prompt.context):
+        where = f"prompt.context[{number}]"
+        if not passage.text.strip():
+            wrong.append(Violation(f"{where}.text", "must not be empty"))
+        if not math.isfinite(passage.relevance):
+            wrong.append(Violation(f"{where}.relevance", "must be a finite number"))
+    characters = sum(len(passage.text) for passage in prompt.context)
+    characters += sum(len(message.content) for message in prompt.messages)
+    if characters > longest:
+        rule = f"at most {longest} characters with the messages, got {characters}"
+        wrong.append(Violation("prompt.context", rule))
+    return tuple(
+        Passage(one.text, one.relevance if one.HasField("relevance") else None)
+        for one in prompt.context
+    )
 
 
-@functools.lru_cache(maxsize=256)
-def _shape_rule(kind: str, text: str) -> str:
-    """The rule that a wanted form breaks; empty if none.
-
-    Engines compile forms into automata: what RE2 and the schema check refuse as unbounded would
-    take a replica's time and memory away from everybody.
-    """
-    if not text.strip():
-        return "must not be empty"
-    counts = [int(one) for pair in REPETITION.findall(text) for one in pair if one]
-    if kind == "regex" and max(counts, default=0) > MOST_REPETITIONS:
-        return f"repeats at most {MOST_REPETITIONS} times, got {max(counts)}"
-    try:
-        if kind == "regex":
-            matching(text)
-            re.compile(text)  # RE2 takes very deep ones
-        else:
-            json_schema(text)
-    except (BadValidator, re.error, OverflowError, RecursionError) as error:
-        return f"is not one: {str(error)[:200]}"
-    return ""
-
-
-def _asked(
-    sampling: pb.Sampling,
-    route: Route,
-    turns: tuple[Turn, ...],
-    shape: tuple[Shape, str] | None,
-    wrong: list[Violation],
-) -> Asked:
+def _asked(sampling: pb.Sampling, route: Route, wrong: list[Violation]) -> Asked:
+    """How the answer is drawn; what is asked comes in later."""
     tokens = route.default_output_tokens
     if sampling.HasField("max_output_tokens"):
         tokens = sampling.max_output_tokens
@@ -182,8 +190,8 @@ def _asked(
             rule = f"must have 1 to {LONGEST_STOP} characters, got {len(stop)}"
             wrong.append(Violation(f"sampling.stop[{number}]", rule))
     return Asked(
-        turns=turns,
-        shape=shape,
+        turns=(),
+        shape=None,
         max_output_tokens=tokens,
         temperature=temperature,
         top_p=top_p,
@@ -208,6 +216,22 @@ def _check_terms(terms: pb.Terms, wrong: list[Violation]) -> None:
             rule = f"keys and values of 1 to {LONGEST_ATTRIBUTE} characters"
             wrong.append(Violation("terms.attributes", rule))
             break
+    signals = terms.signals
+    if len(signals.task_type) > LONGEST_ATTRIBUTE:
+        rule = f"at most {LONGEST_ATTRIBUTE} characters, got {len(signals.task_type)}"
+        wrong.append(Violation("terms.signals.task_type", rule))
+    if signals.HasField("retrieval_confidence"):
+        name = "terms.signals.retrieval_confidence"
+        _within(name, signals.retrieval_confidence, 0.0, 1.0, wrong)
+
+
+def _signals(terms: pb.Terms) -> Signals:
+    told = terms.signals
+    known = told.HasField("retrieval_confidence")
+    return Signals(
+        task_type=told.task_type or None,
+        retrieval_confidence=told.retrieval_confidence if known else None,
+    )
 
 
 def _within(name: str, value: float, least: float, most: float, wrong: list[Violation]) -> None:

@@ -1,59 +1,54 @@
-"""A request on a replica: started, tried elsewhere, told, carried on without its caller."""
+"""A request on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import structlog
 
 from services.common.errors import ServiceError, Unavailable
+from services.router import held
 from services.router.answers import StoredAnswers
 from services.router.fleet import Fleet, Replica
+from services.router.held import Held
 from services.router.journey import Journey, Listener
 from services.router.load import LoadWindow
 from services.router.metrics import Metrics
-from services.router.policy.decision import Decision, Reason
-from services.router.policy.routes import Cancel, Policies, Tier, TierChoice
+from services.router.policy import climb
+from services.router.policy.decision import Decision
+from services.router.policy.routes import Cancel
 from services.router.policy.text import StopTexts
-from services.router.ports import (
-    Detokenizer,
-    Engine,
-    EngineChunk,
-    EngineRun,
-    Finish,
-    ReplicaFailed,
-    TierText,
-)
+from services.router.ports import Engine, ReplicaFailed, TierText
+from services.router.replica_run import ReplicaRun
 
 log = structlog.get_logger()
 
 MOST_TRIES = 12
+MOST_TRIES_BELOW = 3
+"""Tries of a tier that another one stands behind."""
+
 FIRST_RETRY_SECONDS = 0.02
 SLOWEST_RETRY_SECONDS = 1.0
-TOKENS_A_PAUSE = 64
 BEYOND_DEADLINE_SECONDS = 60.0
 """How much longer than its caller a run may live that others wait for or that must drain."""
 
 
-@dataclass(slots=True)
-class _Run:
-    """A request that a replica works on, with all that is needed to carry it to its end.
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One tier's turn at a request: its prompt in that tier's tokens, and the most it may add."""
 
-    Attributes:
-        ended: the answer is complete, though perhaps not yet told.
-        final: the replica has said all it will say.
-    """
-
-    engine: EngineRun
-    replica: Replica
-    tier: Tier
-    text: Detokenizer
-    stops: StopTexts
+    turn: climb.Turn
+    prompt: Sequence[int]
     limit: int
-    ended: bool = False
-    final: bool = False
+
+
+class _State(Enum):
+    GOING = "going"
+    STANDS = "stands"
+    REFUSED = "refused"
 
 
 class ReplicaRuns:
@@ -62,7 +57,6 @@ class ReplicaRuns:
     def __init__(
         self,
         *,
-        policies: Policies,
         fleet: Fleet,
         engine: Engine,
         texts: Mapping[str, TierText],
@@ -72,7 +66,6 @@ class ReplicaRuns:
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
     ) -> None:
         """`spawn` starts a task that outlives its request and is owned by the process."""
-        self._policies = policies
         self._fleet = fleet
         self._engine = engine
         self._texts = texts
@@ -81,19 +74,24 @@ class ReplicaRuns:
         self._metrics = metrics
         self._spawn = spawn
 
-    async def run(
-        self, journey: Journey, choice: TierChoice, prompt: Sequence[int], listener: Listener
-    ) -> None:
-        """Runs on a replica; before the first token a failed one is replaced by another."""
+    async def run(self, journey: Journey, leg: Leg, listener: Listener | None) -> bool:
+        """Runs on a replica; before the first text is told a failed one is replaced by another.
+
+        Returns:
+            whether the answer stands; if not, nothing of it was told, and the next tier's turn
+            comes.
+        """
+        tier = leg.turn.tier
         failed: set[str] = set()
-        for attempt in range(MOST_TRIES):
+        tries = MOST_TRIES_BELOW if leg.turn.checked else MOST_TRIES
+        for attempt in range(tries):
             joined = time.monotonic()
             replica = await self._fleet.acquire(
-                choice.tier, journey.checked.priority, avoid=failed, until=journey.until
+                tier, journey.checked.priority, avoid=failed, until=journey.until
             )
             journey.queued_seconds += time.monotonic() - joined
             try:
-                await self._run_on(replica, journey, choice, prompt, listener)
+                stands = await self._run_on(replica, journey, leg, listener)
             except ReplicaFailed as failure:
                 if failure.lost:
                     self._fleet.failed(replica)
@@ -102,65 +100,42 @@ class ReplicaRuns:
                         f"replica {replica.id} was lost in the middle of the answer: {failure}",
                         reason="REPLICA_LOST",
                     ) from failure
+                journey.output_tokens = 0
                 failed.add(replica.id)
-                self._metrics.retries.labels(choice.tier.name).inc()
+                self._metrics.retries.labels(tier.name).inc()
                 log.warning("trying again", replica=replica.id, attempt=attempt, why=str(failure))
             else:
                 self._fleet.succeeded(replica)
-                return
+                return stands
             await asyncio.sleep(min(SLOWEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**attempt))
         raise Unavailable(
-            f"no replica of {choice.tier.name} could answer after {MOST_TRIES} tries",
+            f"no replica of {tier.name} could answer after {tries} tries",
             reason="NO_REPLICA",
             retry_after_seconds=SLOWEST_RETRY_SECONDS,
         )
 
     async def _run_on(
-        self,
-        replica: Replica,
-        journey: Journey,
-        choice: TierChoice,
-        prompt: Sequence[int],
-        listener: Listener,
-    ) -> None:
-        tier, asked = choice.tier, journey.checked.asked
-        limit = min(asked.max_output_tokens, tier.max_sequence_tokens - len(prompt))
+        self, replica: Replica, journey: Journey, leg: Leg, listener: Listener | None
+    ) -> bool:
+        tier = leg.turn.tier
         outlives = bool(journey.lease) or tier.cancel is Cancel.DRAIN
-        left = journey.until - time.monotonic()
         try:
-            run = _Run(
-                engine=self._engine.start(
-                    replica.address,
-                    tier,
-                    prompt,
-                    asked
-                    if limit == asked.max_output_tokens
-                    else replace(asked, max_output_tokens=limit),
-                    request_id=journey.request_id,
-                    streaming=journey.streaming,
-                    outlives=outlives,
-                    deadline_seconds=left + BEYOND_DEADLINE_SECONDS if outlives else left,
-                ),
-                replica=replica,
-                tier=tier,
-                text=self._texts[tier.name].detokenizer(),
-                stops=StopTexts(asked.stop),
-                limit=limit,
-            )
+            run = self._start(replica, journey, leg, outlives=outlives)
         except BaseException:
             self._fleet.release(replica)
             raise
         replica.runs.add(run.engine)
         try:
-            while not await self._advance(journey, run, choice, listener):
+            while (state := await self._advance(journey, run, listener)) is _State.GOING:
                 pass
         except (ReplicaFailed, ServiceError):
             run.engine.cancel()
             self._leave(run)
             raise
         except BaseException:  # the caller has gone
-            if journey.decision is not None:
-                journey.settle(tier)
+            if journey.decision is None and listener is not None:
+                journey.decision = self.decide(journey, replica.id)
+            journey.settle(tier)
             if outlives or run.ended:
                 self._spawn(self._outlive(journey, run, journey.lease))
                 journey.lease = ""  # now in the hands of that task, like the place
@@ -169,73 +144,99 @@ class ReplicaRuns:
                 self._leave(run)
             raise
         self._leave(run)
+        if state is _State.REFUSED:
+            self._metrics.escalations.labels(journey.checked.route.name, tier.name).inc()
+            journey.take_back(tier)
+            return False
         journey.settle(tier)
+        self._note_end(journey, run, told=listener is not None)
         self._answers.store(journey, tier)
-        self._note_load(journey, tier)
+        return True
+
+    def _start(self, replica: Replica, journey: Journey, leg: Leg, *, outlives: bool) -> ReplicaRun:
+        tier, asked = leg.turn.tier, journey.checked.asked
+        kept_back = held.held_for(journey, leg.turn)
+        streaming = journey.streaming and (kept_back is None or kept_back.first_tokens is not None)
+        left = journey.until - time.monotonic()
+        engine = self._engine.start(
+            replica.address,
+            tier,
+            leg.prompt,
+            asked
+            if leg.limit == asked.max_output_tokens
+            else replace(asked, max_output_tokens=leg.limit),
+            request_id=journey.request_id,
+            streaming=streaming,
+            outlives=outlives,
+            log_probs=leg.turn.needs_certainty or journey.drawn,
+            deadline_seconds=left + BEYOND_DEADLINE_SECONDS if outlives else left,
+        )
+        return ReplicaRun(
+            engine=engine,
+            replica=replica,
+            turn=leg.turn,
+            text=self._texts[tier.tokenizer].detokenizer(),
+            stops=StopTexts(asked.stop),
+            limit=leg.limit,
+            streaming=streaming,
+            held=kept_back,
+        )
 
     async def _advance(
-        self,
-        journey: Journey,
-        run: _Run,
-        choice: TierChoice | None,
-        listener: Listener | None,
-    ) -> bool:
-        """Takes the next tokens of a run; True at the end of the answer.
+        self, journey: Journey, run: ReplicaRun, listener: Listener | None
+    ) -> _State:
+        """Takes the next tokens of a run, and ends it with the answer.
 
         What has come is noted before anybody is told: a caller who hangs up just then leaves a run
         that can go on, or has ended.
         """
-        tier = run.tier
+        piece = None
         if not run.ended:
-            chunk = await run.engine.read(_patience(journey, run))
-            text, tokens = self._take(journey, run, chunk), len(chunk.tokens)
-            if choice is not None and listener is not None:
-                if journey.decision is None:
-                    journey.decision = self.decide(journey, choice, run.replica.id)
-                    await listener.started(journey.decision)
-                if text:
-                    await listener.piece(text, tokens)
-            if not run.ended:
-                return False
-        if run.final:
-            await run.engine.finish()
-        elif tier.cancel is Cancel.ABORT:
-            run.engine.cancel()
-        else:
-            self._spawn(_drain(run.engine, tier.idle_seconds))
-        return True
+            chunk = await run.engine.read(run.patience(journey))
+            piece = run.take(journey, chunk), len(chunk.tokens)
+        if run.held is not None:
+            if not run.held.is_ripe(journey.output_tokens, ended=run.ended):
+                return _State.GOING
+            if not await self._stands(journey, run, run.held):
+                await run.end(self._spawn)
+                return _State.REFUSED
+            piece = run.release(journey, run.held)
+        if piece is not None and listener is not None:
+            if journey.decision is None:
+                journey.decision = self.decide(journey, run.replica.id)
+                await listener.started(journey.decision)
+            if piece[0]:
+                await listener.piece(*piece)
+        if not run.ended:
+            return _State.GOING
+        await run.end(self._spawn)
+        return _State.STANDS
 
-    def _take(self, journey: Journey, run: _Run, chunk: EngineChunk) -> str:
-        """Notes what a chunk brings; returns the text that may be sent."""
-        if chunk.figures is not None:
-            journey.figures = chunk.figures
-        tokens = len(chunk.tokens)
-        journey.output_tokens += tokens
-        text = run.text.feed(chunk.tokens) if tokens else ""
-        if chunk.final:
-            text += run.text.rest()
-        text, stopped = run.stops.feed(text)
-        run.final, run.ended = chunk.final, chunk.final or stopped
-        if run.ended and not stopped:
-            text += run.stops.rest()
-        if text:
-            journey.note_text(text, tokens)
-        if run.ended:
-            short = stopped or journey.output_tokens < run.limit
-            journey.finish = Finish.STOP if short else Finish.LENGTH
-        return text
+    async def _stands(self, journey: Journey, run: ReplicaRun, kept_back: Held) -> bool:
+        """Judges what is held back of a checked tier's answer."""
+        way = journey.climb
+        assert way is not None  # noqa: S101 -- a checked turn comes from a climb
+        sure = held.certainty(journey, run.log_probs, journey.output_tokens)
+        valid = kept_back.first_tokens is not None or await held.has_form(journey, kept_back.text)
+        stands = way.stands(sure, valid=valid)
+        if not stands:
+            way.paid(run.turn.tier.price.of(journey.prompt_tokens, journey.output_tokens))
+            journey.attempts.append(run.attempt(journey, kept_back.text, valid=valid))
+        return stands
 
-    async def _outlive(self, journey: Journey, run: _Run, lease: str) -> None:
+    async def _outlive(self, journey: Journey, run: ReplicaRun, lease: str) -> None:
         """Goes on with a run whose caller has gone: it must drain, or others wait for it."""
         journey.lease = lease
+        tier = run.turn.tier
         try:
-            stoppable = run.tier.cancel is Cancel.ABORT and not run.ended
+            stoppable = tier.cancel is Cancel.ABORT and not run.ended
             if stoppable and not await self._answers.is_awaited(journey):
                 run.engine.cancel()
                 return
-            while not await self._advance(journey, run, None, None):
+            while (state := await self._advance(journey, run, None)) is _State.GOING:
                 pass
-            self._answers.store(journey, run.tier)
+            if state is _State.STANDS:
+                self._answers.store(journey, tier)
         except (ReplicaFailed, ServiceError) as error:
             run.engine.cancel()
             log.warning("a run without a caller failed", why=str(error))
@@ -246,28 +247,41 @@ class ReplicaRuns:
             self._leave(run)
             self._answers.give_back(journey)
 
-    def _leave(self, run: _Run) -> None:
+    def _leave(self, run: ReplicaRun) -> None:
         run.replica.runs.discard(run.engine)
         self._fleet.release(run.replica)
 
-    def decide(self, journey: Journey, choice: TierChoice, replica: str) -> Decision:
+    def decide(self, journey: Journey, replica: str) -> Decision:
         """The decision to run on a replica; empty for none yet."""
-        tier = choice.tier
+        checked, way = journey.checked, journey.climb
+        assert way is not None  # noqa: S101 -- it was chosen by one
+        tier = way.turn().tier
         return Decision(
-            route=journey.checked.route.name,
-            policy_version=self._policies.version,
+            route=checked.route.name,
+            policy_version=checked.policies.version,
             tier=tier.name,
             model=tier.model,
             precision=tier.precision,
             replica=replica,
-            reason=Reason.FIXED_TIER,
-            explanation=choice.explanation,
+            reason=way.reason(),
+            explanation=way.explanation(),
             cache=journey.cache,
             fleet_stale=self._fleet.stale,
+            candidates=way.candidates(),
+            calibration_version=way.calibration_version,
+            propensity=journey.propensity,
+            halted=tuple(sorted(journey.halted)),
         )
 
-    def _note_load(self, journey: Journey, tier: Tier) -> None:
-        first = journey.first_text_at
+    def _note_end(self, journey: Journey, run: ReplicaRun, *, told: bool) -> None:
+        """Notes an answer that stands; what it was paid is part of the decision now."""
+        if told and journey.climb is not None and journey.decision is not None:
+            journey.climb.paid(journey.micro_usd - journey.spent_micro_usd)
+            candidates = journey.climb.candidates()
+            journey.decision = replace(journey.decision, candidates=candidates)
+        if journey.drawn:
+            journey.attempts.append(run.attempt(journey, journey.text, valid=True))
+        tier, first = run.turn.tier, journey.first_text_at
         if first is not None:
             self._load.add(
                 tier.name,
@@ -276,24 +290,3 @@ class ReplicaRuns:
                 decode_seconds=journey.last_text_at - first,
                 tokens=journey.output_tokens,
             )
-
-
-async def _drain(engine: EngineRun, idle_seconds: float) -> None:
-    """Reads a run to its end and throws it away."""
-    try:
-        while not (await engine.read(idle_seconds)).final:
-            pass
-        await engine.finish()
-    except (ReplicaFailed, ServiceError):
-        engine.cancel()
-
-
-def _patience(journey: Journey, run: _Run) -> float:
-    """How long the replica may stay silent now, in seconds."""
-    tier = run.tier
-    if journey.output_tokens:
-        return tier.idle_seconds
-    if journey.streaming:
-        return tier.first_token_seconds
-    # A whole answer comes at its end: a pause for each of the longer ones' stretches is granted.
-    return tier.first_token_seconds + tier.idle_seconds * (run.limit // TOKENS_A_PAUSE)

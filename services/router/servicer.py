@@ -11,36 +11,43 @@ from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
 from services.router.fleet import Fleet
 from services.router.handle import HandleSigner
+from services.router.in_force import InForce
 from services.router.journey import Journey, Listener
+from services.router.lever_calls import LeverCalls
+from services.router.outcomes import Outcomes
 from services.router.path import RequestPath
 from services.router.policy.decision import Decision
-from services.router.policy.routes import Policies, Tier
+from services.router.policy.routes import Policies
 from services.router.records import Records
 from services.router.requests import Request, check
-from services.router.wire import decision_message, summary_message
+from services.router.wire import decision_message, route_message, summary_message
 
 DEADLINE_SLACK_SECONDS = 0.1
 """gRPC cancels a call at its deadline by a clock of its own, some milliseconds from ours."""
 
 
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
-    """The four calls of this form."""
+    """Every call of the contract."""
 
     def __init__(
         self,
         *,
         path: RequestPath,
-        policies: Policies,
+        in_force: InForce,
         fleet: Fleet,
         signer: HandleSigner,
         records: Records,
+        outcomes: Outcomes,
+        levers: LeverCalls,
         max_prompt_characters: int,
     ) -> None:
         self._path = path
-        self._policies = policies
+        self._in_force = in_force
         self._fleet = fleet
         self._signer = signer
         self._records = records
+        self._outcomes = outcomes
+        self._levers = levers
         self._longest = max_prompt_characters
 
     # grpc.aio takes a coroutine that writes as well as a generator; with one, a caller who hangs
@@ -72,21 +79,31 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: pb.ListRoutesRequest, context: Any
     ) -> pb.ListRoutesResponse:
         """See router.proto."""
-        tenant = current_identity().tenant
-        response = pb.ListRoutesResponse(policy_version=self._policies.version)
-        for _, route in sorted(self._policies.routes.items()):
-            if not route.admits(tenant):
-                continue
-            told = response.routes.add(
-                name=route.name,
-                description=route.description,
-                ladder=[self._tier(tier) for tier in route.ladder],
-                fixed_tier=route.fixed_tier.name,
-                default_output_tokens=route.default_output_tokens,
-                max_output_tokens=route.max_output_tokens,
-            )
-            told.default_deadline.FromNanoseconds(int(route.default_deadline_seconds * 1e9))
-        return response
+        tenant, policies = current_identity().tenant, self._in_force.now
+        return pb.ListRoutesResponse(
+            policy_version=policies.version,
+            routes=[
+                route_message(route, self._fleet)
+                for _, route in sorted(policies.routes.items())
+                if route.admits(tenant)
+            ],
+        )
+
+    async def RecordOutcome(
+        self, request: pb.RecordOutcomeRequest, context: Any
+    ) -> pb.RecordOutcomeResponse:
+        """See router.proto."""
+        return await self._outcomes.record(request, current_identity().tenant)
+
+    async def ListLevers(
+        self, request: pb.ListLeversRequest, context: Any
+    ) -> pb.ListLeversResponse:
+        """See router.proto."""
+        return await self._levers.list_levers(request, current_identity())
+
+    async def SetLever(self, request: pb.SetLeverRequest, context: Any) -> pb.SetLeverResponse:
+        """See router.proto."""
+        return await self._levers.set_lever(request, current_identity())
 
     def _begin(self, request: Request, context: Any, *, streaming: bool) -> Journey:
         """Checks who asks for what and in which time.
@@ -95,14 +112,17 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             ServiceError: the request is refused.
         """
         arrived = time.monotonic()
-        tenant = current_identity().tenant
+        tenant, policies = current_identity().tenant, self._in_force.now
         try:
-            checked = check(request, tenant, self._policies, longest=self._longest)
+            checked = check(request, tenant, policies, longest=self._longest)
             route = checked.route
             left = context.time_remaining()
-            ours = left is None
-            if ours:
+            most = route.limits.seconds
+            ours = left is None or (most is not None and most < left)
+            if left is None:
                 left = route.default_deadline_seconds
+            if most is not None and most < left:
+                left = most
             elif left < route.shortest_deadline_seconds:
                 raise DeadlineExceeded(
                     f"{max(left, 0.0):.3f} s are left; {route.name} needs at least "
@@ -110,7 +130,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                     reason="DEADLINE_TOO_SHORT",
                 )
         except ServiceError as error:
-            self._records.refused(tenant, _known(request, self._policies), error)
+            self._records.refused(tenant, _known(request, policies), error)
             raise
         request_id = secrets.token_hex(16)
         return Journey(
@@ -151,17 +171,6 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             raise
         finally:
             self._records.ended(journey, status)
-
-    def _tier(self, tier: Tier) -> pb.Tier:
-        return pb.Tier(
-            name=tier.name,
-            model=tier.model,
-            precision=tier.precision,
-            prompt_micro_usd_per_million=tier.price.prompt,
-            output_micro_usd_per_million=tier.price.output,
-            max_sequence_tokens=tier.max_sequence_tokens,
-            ready_replicas=self._fleet.ready(tier.name),
-        )
 
 
 class _StreamListener:

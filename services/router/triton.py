@@ -64,6 +64,7 @@ class TritonEngine:
         request_id: str,
         streaming: bool,
         outlives: bool,
+        log_probs: bool,
         deadline_seconds: float,
     ) -> "Run":
         """See `Engine.start`."""
@@ -73,7 +74,9 @@ class TritonEngine:
         encoder = self._encoders[tier.name]
         # A number makes the id unique: what an earlier try left behind must not answer this one.
         name = f"{request_id}.{next(self._numbers)}"
-        request = encoder.request(prompt, asked, request_id=name, streaming=streaming)
+        request = encoder.request(
+            prompt, asked, request_id=name, streaming=streaming, log_probs=log_probs
+        )
         run: Run
         if streaming:
             call = connection.call(request, deadline_seconds)

@@ -72,12 +72,13 @@ class _Run(abc.ABC):
 
     def _merged(self, chunk: EngineChunk) -> EngineChunk:
         """All that has piled up while the caller was written to, as one chunk."""
-        tokens = [*chunk.tokens]
+        tokens, log_probs = [*chunk.tokens], chunk.log_probs
         while self._arrived and isinstance(following := self._arrived[0], EngineChunk):
             chunk = following
             tokens += chunk.tokens
+            log_probs = chunk.log_probs or log_probs
             self._arrived.popleft()
-        return EngineChunk(tokens, chunk.final, chunk.figures)
+        return EngineChunk(tokens, chunk.final, chunk.figures, log_probs)
 
     def _end(self) -> bool:
         """Notes the end; False if it was noted before."""

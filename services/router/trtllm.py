@@ -56,6 +56,8 @@ OUTPUTS = (
     "last_token_time_ns",
 )
 
+LOG_PROBS = "output_log_probs"
+
 TOKENS_PER_BLOCK = 32
 """KV block size that engines are built with unless told otherwise."""
 
@@ -80,9 +82,15 @@ class Encoder:
         self._ends = struct.pack("<i", text.end_id), struct.pack("<i", text.pad_id)
 
     def request(
-        self, prompt: Sequence[int], asked: Asked, *, request_id: str, streaming: bool
+        self,
+        prompt: Sequence[int],
+        asked: Asked,
+        *,
+        request_id: str,
+        streaming: bool,
+        log_probs: bool = False,
     ) -> service_pb2.ModelInferRequest:
-        """The tensors of a request."""
+        """The tensors of a request; `log_probs` asks for those of the answer's tokens."""
         request = service_pb2.ModelInferRequest()
         request.CopyFrom(self._skeleton)
         request.id = request_id
@@ -103,6 +111,10 @@ class Encoder:
                 struct.pack("<Q", random.getrandbits(63) if asked.seed is None else asked.seed),
             )
         )
+        if log_probs:
+            _declare(request, "return_log_probs", "BOOL", (1, 1))
+            request.raw_input_contents.append(b"\1")
+            request.outputs.add().name = LOG_PROBS
         if asked.stop:
             words = [self._text.encode_plain(stop) for stop in asked.stop]
             _add_words(request, "stop_words_list", words)
@@ -141,7 +153,10 @@ def decode(message: service_pb2.ModelStreamInferResponse) -> EngineChunk:
     ids = outputs.get("output_ids")
     length = _integer(outputs.get("sequence_length")) if ids else 0
     tokens = struct.unpack_from(f"<{length}i", ids) if ids and length else ()
-    return EngineChunk(tokens, final, _figures(outputs) if final else None)
+    told = outputs.get(LOG_PROBS)
+    # Tokens come as they are new; log-probs, other than those, as the whole list so far.
+    log_probs = struct.unpack_from(f"<{len(told) // 4}f", told) if told else None
+    return EngineChunk(tokens, final, _figures(outputs) if final else None, log_probs)
 
 
 def _skeleton(model: str) -> service_pb2.ModelInferRequest:

@@ -1,15 +1,18 @@
-"""Decisions and summaries as messages."""
+"""Routes, decisions and summaries as messages."""
 
 import time
 from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
+from services.router.fleet import Fleet
 from services.router.journey import Journey
-from services.router.policy.decision import CacheOutcome, Decision, Reason
+from services.router.policy.decision import CacheOutcome, Candidate, Decision, Reason, Verdict
+from services.router.policy.routes import Quality, Route, Tier
 from services.router.ports import Finish
 
 FINISH = {Finish.STOP: pb.FINISH_REASON_STOP, Finish.LENGTH: pb.FINISH_REASON_LENGTH}
 REASONS = {one: pb.Reason.Value(f"REASON_{one.name}") for one in Reason}
+VERDICTS = {one: pb.Verdict.Value(f"VERDICT_{one.name}") for one in Verdict}
 OUTCOMES = {one: pb.CacheOutcome.Value(f"CACHE_OUTCOME_{one.name}") for one in CacheOutcome}
 
 
@@ -28,6 +31,61 @@ def decision_message(decision: Decision | None) -> pb.Decision:
         explanation=decision.explanation,
         cache=OUTCOMES[decision.cache],
         fleet_stale=decision.fleet_stale,
+        candidates=[_candidate(one) for one in decision.candidates],
+        calibration_version=decision.calibration_version,
+        evidence_propensity=decision.propensity,
+        halted_levers=decision.halted,
+    )
+
+
+def _candidate(one: Candidate) -> pb.Candidate:
+    return pb.Candidate(
+        tier=one.tier,
+        verdict=VERDICTS[one.verdict],
+        predicted_gain=one.predicted_gain,
+        skip_above_gain=one.skip_above_gain,
+        certainty=one.certainty,
+        accept_at_certainty=one.accept_at_certainty,
+        micro_usd=one.micro_usd,
+    )
+
+
+def route_message(route: Route, fleet: Fleet) -> pb.Route:
+    """A route as callers see it."""
+    told = pb.Route(
+        name=route.name,
+        description=route.description,
+        ladder=[_tier(tier, fleet) for tier in route.ladder],
+        fixed_tier=route.fixed_tier.name if route.fixed_tier is not None else "",
+        default_output_tokens=route.default_output_tokens,
+        max_output_tokens=route.max_output_tokens,
+        quality=_quality(route.quality) if route.quality is not None else None,
+    )
+    told.default_deadline.FromNanoseconds(int(route.default_deadline_seconds * 1e9))
+    return told
+
+
+def _quality(quality: Quality) -> pb.RouteQuality:
+    told = pb.RouteQuality(tolerance=quality.tolerance)
+    calibration = quality.calibration
+    if calibration is not None:
+        told.calibration_version = calibration.version
+        if calibration.certificate.certified:
+            told.certified_bound = calibration.certificate.bound
+            told.expected_escalation_rate = calibration.certificate.escalation_rate
+            told.expected_saving = calibration.certificate.saving
+    return told
+
+
+def _tier(tier: Tier, fleet: Fleet) -> pb.Tier:
+    return pb.Tier(
+        name=tier.name,
+        model=tier.model,
+        precision=tier.precision,
+        prompt_micro_usd_per_million=tier.price.prompt,
+        output_micro_usd_per_million=tier.price.output,
+        max_sequence_tokens=tier.max_sequence_tokens,
+        ready_replicas=fleet.ready(tier.name),
     )
 
 

@@ -161,6 +161,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A lever is halted, so that a safer tier answers."""
     REASON_LIMITED: _Reason.ValueType  # 8
     """A limit of the route, in money or time, left no room for trying a lower tier first."""
+    REASON_UNAVAILABLE: _Reason.ValueType  # 9
+    """No replica of the lower tiers could answer."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why this tier answers."""
@@ -185,6 +187,8 @@ REASON_HALTED: Reason.ValueType  # 7
 """A lever is halted, so that a safer tier answers."""
 REASON_LIMITED: Reason.ValueType  # 8
 """A limit of the route, in money or time, left no room for trying a lower tier first."""
+REASON_UNAVAILABLE: Reason.ValueType  # 9
+"""No replica of the lower tiers could answer."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Verdict:
@@ -213,6 +217,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """A lower tier's answer stood, so that it was not asked. In an explanation: its turn would come
     if the tier before it were not sure.
     """
+    VERDICT_UNAVAILABLE: _Verdict.ValueType  # 9
+    """No replica of it could answer."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What became of one tier of the ladder."""
@@ -237,6 +243,8 @@ VERDICT_NOT_REACHED: Verdict.ValueType  # 8
 """A lower tier's answer stood, so that it was not asked. In an explanation: its turn would come
 if the tier before it were not sure.
 """
+VERDICT_UNAVAILABLE: Verdict.ValueType  # 9
+"""No replica of it could answer."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _CacheOutcome:

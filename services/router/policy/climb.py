@@ -89,6 +89,11 @@ class Climb:
         """Notes what the tier whose turn it was has cost."""
         self._note(micro_usd=self._seen[self._rung].micro_usd + micro_usd)
 
+    def refused(self) -> list[str]:
+        """Tiers that ran and whose answers did not stand."""
+        no = {Verdict.UNSURE, Verdict.INVALID}
+        return [candidate.tier for candidate in self._seen if candidate.verdict in no]
+
     def candidates(self) -> tuple[Candidate, ...]:
         """Every tier as it was weighed, the one whose turn it is as the chosen one."""
         chosen = replace(self._seen[self._rung], verdict=Verdict.CHOSEN)
@@ -157,8 +162,18 @@ REASONS = {
     Verdict.HALTED: Reason.HALTED,
     Verdict.SKIPPED: Reason.SKIPPED,
     Verdict.LIMITED: Reason.LIMITED,
+    Verdict.UNAVAILABLE: Reason.UNAVAILABLE,
 }
 """Why the top tier answers that no other ran before; the first that applies."""
+
+
+def accepted_writers(route: Route, halted: Collection[str]) -> tuple[Tier, ...]:
+    """Tiers whose stored answers may serve: those that could answer such a request now."""
+    seen = Climb(route, halted).candidates()
+    no = {Verdict.HALTED, Verdict.UNUSED}
+    return tuple(
+        tier for tier, one in zip(route.ladder, seen, strict=True) if one.verdict not in no
+    )
 
 
 def uses_features(route: Route) -> bool:
@@ -204,4 +219,5 @@ def _told(seen: Candidate) -> str:
         Verdict.INVALID: f"the answer of {seen.tier} did not have the wanted form",
         Verdict.HALTED: f"the lever of {seen.tier} is halted",
         Verdict.LIMITED: f"a limit of the route left no room for trying {seen.tier} first",
+        Verdict.UNAVAILABLE: f"no replica of {seen.tier} could answer",
     }.get(seen.verdict, "")

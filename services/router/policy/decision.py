@@ -15,6 +15,7 @@ class Reason(Enum):
     UNCALIBRATED = "uncalibrated"
     HALTED = "halted"
     LIMITED = "limited"
+    UNAVAILABLE = "unavailable"
 
 
 class CacheOutcome(Enum):
@@ -38,6 +39,7 @@ class Verdict(Enum):
     LIMITED = "limited"
     UNUSED = "unused"
     NOT_REACHED = "not_reached"
+    UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,13 @@ class Price:
         exact = prompt_tokens * self.prompt + output_tokens * self.output
         return -(-exact // 1_000_000)
 
+    def affords(self, micro_usd: int, prompt_tokens: int, most: int) -> int:
+        """Output tokens that so much money pays for, at most `most`; negative: not the prompt."""
+        left = micro_usd * 1_000_000 - prompt_tokens * self.prompt
+        if left < 0:
+            return -1
+        return most if self.output == 0 else min(most, left // self.output)
+
 
 @dataclass(frozen=True)
 class Tier:
@@ -265,17 +272,3 @@ class Policies:
     version: str
     routes: Mapping[str, Route]
     tiers: Mapping[str, Tier]
-
-
-@dataclass(frozen=True)
-class TierChoice:
-    """The tier that answers, and the reason in one sentence."""
-
-    tier: Tier
-    explanation: str
-
-
-def choose_tier(route: Route) -> TierChoice:
-    """Chooses the tier for a request of the route: in this form, the one the policy names."""
-    tier = route.fixed_tier or route.top_tier
-    return TierChoice(tier, f"The policy of {route.name} sends every request to {tier.name}.")
