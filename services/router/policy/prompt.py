@@ -1,0 +1,105 @@
+"""Conversations and what belongs to them: passages that the caller retrieved, and trimming.
+
+Trimming leaves out what an answer rarely needs: blanks, old turns, passages that have little to do
+with the question. It can change an answer, so it is a lever like any other.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from services.router.policy.routes import Trimming
+
+_WORD = re.compile(r"\w+")
+_BLANKS = re.compile(r"(?<=\S)[ \t]{2,}")
+_EMPTY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
+_FENCE = "```"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of the conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A retrieved text; `relevance` as the caller's retrieval found it, or None."""
+
+    text: str
+    relevance: float | None = None
+
+
+def with_passages(turns: Sequence[Turn], passages: Sequence[Passage]) -> tuple[Turn, ...]:
+    """The conversation with the passages before the text of its last message."""
+    if not passages:
+        return tuple(turns)
+    last = turns[-1]
+    content = "\n\n".join([*(passage.text for passage in passages), last.content])
+    return (*turns[:-1], replace(last, content=content))
+
+
+def trimmed(
+    turns: Sequence[Turn], passages: Sequence[Passage], trimming: Trimming
+) -> tuple[Turn, ...]:
+    """The conversation with its passages, without what `trimming` leaves out."""
+    kept = list(turns)
+    if trimming.history_turns is not None:
+        kept = _recent(kept, trimming.history_turns)
+    if trimming.passages is not None:
+        passages = _relevant(passages, turns[-1].content, trimming.passages)
+    told = with_passages(kept, passages)
+    if not trimming.white_space:
+        return told
+    return tuple(replace(turn, content=_tightened(turn.content)) for turn in told)
+
+
+def _recent(turns: list[Turn], most: int) -> list[Turn]:
+    """The instructions, and the conversation from the user's turn so many turns ago."""
+    asked = [at for at, turn in enumerate(turns) if turn.role == "user"]
+    start = asked[-most] if len(asked) > most else 0
+    instructions = [turn for turn in turns[:start] if turn.role == "system"]
+    return [*instructions, *turns[start:]]
+
+
+def _relevant(passages: Sequence[Passage], question: str, most: int) -> list[Passage]:
+    """The most relevant passages, in the order they came; of equal ones the first."""
+    if len(passages) <= most:
+        return list(passages)
+    scores = [passage.relevance for passage in passages]
+    known = [score for score in scores if score is not None]
+    if len(known) < len(passages):
+        known = _overlaps([passage.text for passage in passages], question)
+    best = sorted(range(len(passages)), key=lambda at: (-known[at], at))[:most]
+    return [passages[at] for at in sorted(best)]
+
+
+def _overlaps(texts: Sequence[str], question: str) -> list[float]:
+    """How much each text has to do with the question: BM25 over these texts.
+
+    Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with
+    its usual k1 = 1.2 and b = 0.75.
+    """
+    bags = [Counter(_WORD.findall(text.lower())) for text in texts]
+    lengths = [bag.total() for bag in bags]
+    mean = max(1.0, sum(lengths) / len(lengths))
+    scores = [0.0] * len(texts)
+    for word in set(_WORD.findall(question.lower())):
+        holding = sum(1 for bag in bags if word in bag)
+        rarity = math.log(1.0 + (len(bags) - holding + 0.5) / (holding + 0.5))
+        for at, bag in enumerate(bags):
+            count = bag[word]
+            slack = 1.2 * (0.25 + 0.75 * lengths[at] / mean)
+            scores[at] += rarity * count * 2.2 / (count + slack)
+    return scores
+
+
+def _tightened(text: str) -> str:
+    """Without runs of blanks and of empty lines; indents and fenced code stay as they are."""
+    parts = text.split(_FENCE)
+    parts[::2] = [_EMPTY_LINES.sub("\n\n", _BLANKS.sub(" ", part)) for part in parts[::2]]
+    return _FENCE.join(parts).strip()

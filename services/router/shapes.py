@@ -1,0 +1,108 @@
+"""Wanted forms of answers: what the engine is told to keep to, and what a lower tier must pass."""
+
+import functools
+import re
+from collections.abc import Callable
+
+from pennyweight.router.v1 import router_pb2 as pb
+from services.common.errors import Violation
+from services.router.policy.certainty import (
+    BadValidator,
+    Validator,
+    json_schema,
+    matching,
+    one_of,
+)
+from services.router.ports import Shape
+
+REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
+MOST_REPETITIONS = 1000
+"""RE2's bound; it reads longer counts as plain text, which an engine may not."""
+
+MOST_VALIDATORS = 8
+MOST_CHOICES = 1024
+
+KEPT_FORMS = 256
+"""Compiled forms that are kept; requests of one application mostly want the same few."""
+
+
+def shape_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[Shape, str] | None:
+    """The form that the engine is told; None for free text. Broken rules go into `wrong`."""
+    form = prompt.response_format
+    kind = form.WhichOneof("format")
+    if kind is None:
+        return None
+    text = form.regex if kind == "regex" else form.json_schema
+    found = _guide(kind, text)
+    if isinstance(found, str):
+        wrong.append(Violation(f"prompt.response_format.{kind}", found))
+    return Shape(kind), text
+
+
+def validators_of(
+    shape: tuple[Shape, str] | None, terms: pb.Terms, wrong: list[Violation]
+) -> tuple[Validator, ...]:
+    """What an answer must pass: the wanted form, then the caller's own checks."""
+    if shape is None and not terms.validators:
+        return ()
+    checks = []
+    if shape is not None:  # if it breaks a rule, that was told with the prompt
+        checks.append(_guide(shape[0].value, shape[1]))
+    if len(terms.validators) > MOST_VALIDATORS:
+        rule = f"at most {MOST_VALIDATORS}, got {len(terms.validators)}"
+        wrong.append(Violation("terms.validators", rule))
+        return ()
+    for number, told in enumerate(terms.validators):
+        found = _check(told)
+        if isinstance(found, str):
+            kind = told.WhichOneof("check")
+            where = f"terms.validators[{number}]{'.' + kind if kind else ''}"
+            wrong.append(Violation(where, found))
+        checks.append(found)
+    return tuple(check for check in checks if isinstance(check, Validator))
+
+
+def _check(told: pb.Validator) -> Validator | str:
+    """The check, or the rule it breaks."""
+    kind = told.WhichOneof("check")
+    if kind is None:
+        return "needs one of json_schema, regex, one_of"
+    if kind == "one_of":
+        if len(told.one_of.values) > MOST_CHOICES:
+            return f"at most {MOST_CHOICES} values, got {len(told.one_of.values)}"
+        return _made(lambda: one_of(told.one_of.values))
+    return _compiled(kind, told.regex if kind == "regex" else told.json_schema)
+
+
+@functools.lru_cache(maxsize=KEPT_FORMS)
+def _guide(kind: str, text: str) -> Validator | str:
+    """A form for the engine, as a check; or the rule it breaks.
+
+    Engines compile forms into automata: what RE2 and the schema check refuse as unbounded would
+    take a replica's time and memory away from everybody.
+    """
+    counts = [int(one) for pair in REPETITION.findall(text) for one in pair if one]
+    if kind == "regex" and max(counts, default=0) > MOST_REPETITIONS:
+        return f"repeats at most {MOST_REPETITIONS} times, got {max(counts)}"
+    found = _compiled(kind, text)
+    if kind == "regex" and not isinstance(found, str):
+        try:
+            re.compile(text)  # RE2 takes very deep ones
+        except (re.error, OverflowError, RecursionError) as error:
+            return f"is not one: {str(error)[:200]}"
+    return found
+
+
+@functools.lru_cache(maxsize=KEPT_FORMS)
+def _compiled(kind: str, text: str) -> Validator | str:
+    """A check of an answer, or the rule that it breaks."""
+    if not text.strip():
+        return "must not be empty"
+    return _made(lambda: matching(text) if kind == "regex" else json_schema(text))
+
+
+def _made(make: Callable[[], Validator]) -> Validator | str:
+    try:
+        return make()
+    except (BadValidator, OverflowError, RecursionError) as error:
+        return f"is not one: {str(error)[:200]}"
