@@ -8,6 +8,7 @@ from typing import Protocol
 from services.router.policy.certainty import Certainty
 from services.router.policy.climb import Climb
 from services.router.policy.decision import CacheOutcome, Decision
+from services.router.policy.levers import TRIMMING
 from services.router.policy.routes import Tier
 from services.router.ports import EngineFigures, Finish, Turn
 from services.router.requests import Checked
@@ -101,7 +102,14 @@ class Journey:
     def turns(self) -> tuple[Turn, ...]:
         """The conversation as models get it."""
         shorter = self.checked.shorter
-        return self.checked.asked.turns if shorter is None else shorter
+        if shorter is None or TRIMMING in self.halted:
+            return self.checked.asked.turns
+        return shorter
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether models get less than what was asked."""
+        return self.turns is not self.checked.asked.turns
 
     def note_text(self, text: str, tokens: int) -> None:
         """Takes the next text of the answer and the tokens it stands for."""

@@ -59,7 +59,7 @@ def record_of(
         ],
         "qualities": qualities,
         "digests": digests,
-        "trimmed": checked.shorter is not None,
+        "trimmed": journey.trimmed,
         "shadow_micro_usd": pair.shadow_micro_usd,
     }
     if evidence.keep_text:

@@ -127,7 +127,7 @@ class Pairs:
             attempts.append(attempt)
         compared = _compared(checked.route, answered)
         answers = [attempt.text for attempt in attempts]
-        if checked.shorter is not None:
+        if journey.trimmed:
             best = await self._attempt(journey, runs, top, whole, until)
             shadow += best.micro_usd
             answers.append(best.text)

@@ -148,7 +148,7 @@ class RequestPath:
         tier, checked = turn.tier, journey.checked
         text = self._texts[tier.tokenizer]
         prompt = await text.encode(journey.turns)
-        if checked.shorter is not None:
+        if journey.trimmed:
             journey.baseline_prompt_tokens = len(await text.encode(checked.asked.turns))
         journey.prompt_tokens = len(prompt)
         room = tier.max_sequence_tokens - len(prompt)

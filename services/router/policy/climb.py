@@ -89,6 +89,15 @@ class Climb:
         """Notes what the tier whose turn it was has cost."""
         self._note(micro_usd=self._seen[self._rung].micro_usd + micro_usd)
 
+    def usable(self) -> tuple[Tier, ...]:
+        """Tiers that may answer some request of the route."""
+        no = {Verdict.HALTED, Verdict.UNUSED}
+        return tuple(
+            tier
+            for tier, one in zip(self.route.ladder, self._seen, strict=True)
+            if one.verdict not in no
+        )
+
     def refused(self) -> list[str]:
         """Tiers that ran and whose answers did not stand."""
         no = {Verdict.UNSURE, Verdict.INVALID}
@@ -169,11 +178,7 @@ REASONS = {
 
 def accepted_writers(route: Route, halted: Collection[str]) -> tuple[Tier, ...]:
     """Tiers whose stored answers may serve: those that could answer such a request now."""
-    seen = Climb(route, halted).candidates()
-    no = {Verdict.HALTED, Verdict.UNUSED}
-    return tuple(
-        tier for tier, one in zip(route.ladder, seen, strict=True) if one.verdict not in no
-    )
+    return Climb(route, halted).usable()
 
 
 def uses_features(route: Route) -> bool:

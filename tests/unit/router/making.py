@@ -3,7 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-from services.router.policy.routes import CachePolicy, Cancel, Policies, Price, Route, Tier
+from services.router.policy.calibration import (
+    Certificate,
+    Judgement,
+    Rung,
+    Thresholds,
+    TierModels,
+)
+from services.router.policy.certainty import Measure
+from services.router.policy.difficulty import DifficultyModel
+from services.router.policy.drift import Bands, Rate
+from services.router.policy.routes import (
+    CachePolicy,
+    Calibrated,
+    Cancel,
+    Policies,
+    Price,
+    Quality,
+    Route,
+    Tier,
+)
 
 TOKENIZER = Path(__file__).parents[3] / "model_repository/cpu/small/weights/int8"
 """The small model's own tokenizer, as it is committed."""
@@ -32,7 +51,7 @@ def route(name: str = "chat", *ladder: Tier, **changes: Any) -> Route:
         "name": name,
         "description": "",
         "ladder": rungs,
-        "fixed_tier": rungs[0],
+        "fixed_tier": None if changes.get("quality") else rungs[0],
         "default_output_tokens": 64,
         "max_output_tokens": 256,
         "default_deadline_seconds": 30.0,
@@ -49,4 +68,48 @@ def policies(*routes: Route) -> Policies:
         version="test",
         routes={one.name: one for one in chosen},
         tiers={rung.name: rung for one in chosen for rung in one.ladder},
+    )
+
+
+def calibrated(
+    *rungs: Rung, measure: Measure = Measure.MEAN, before: DifficultyModel | None = None
+) -> Calibrated:
+    """A calibration with these thresholds, certified at 2 points."""
+    thresholds = Thresholds(rungs, measure)
+    certificate = Certificate(
+        thresholds=thresholds,
+        certified=True,
+        epsilon=0.02,
+        delta=0.05,
+        bound=0.015,
+        loss=0.004,
+        n_fit=1000,
+        n_certify=2000,
+        escalation_rate=0.4,
+        tier_shares=(0.6, *[0.4 / len(rungs)] * len(rungs)),
+        saving=0.5,
+        shadow_share=0.05,
+        method="test",
+        assumptions="none",
+    )
+    shapes = (None,) * len(rungs)
+    return Calibrated(
+        version="2026-11-01-abc",
+        judgement=Judgement(thresholds, (TierModels(before=before),) * len(rungs), first_k=4),
+        certificate=certificate,
+        bands=Bands(Rate(0.4, 2000), shapes, shapes),
+    )
+
+
+def quality(*rungs: Rung, calibration: Calibrated | None = None, **changes: Any) -> Quality:
+    """What a route asks of its answers; with rungs, calibrated by them."""
+    found = calibrated(*rungs) if rungs else calibration
+    return Quality(**({"tolerance": 0.02, "calibration": found} | changes))
+
+
+def ladder(*names: str, **changes: Any) -> tuple[Tier, ...]:
+    """Tiers, each dearer than the one before."""
+    return tuple(
+        tier(name, price=Price(100_000 * 8**at, 400_000 * 8**at), **changes)
+        for at, name in enumerate(names)
     )

@@ -57,3 +57,16 @@ def test_memory_is_bounded() -> None:
     for _ in range(3 * MOST_SAMPLES):
         window.add("small", 0.0, first_text=1.0, decode_seconds=0.0, tokens=1)
     assert len(window._tiers["small"].samples) == MOST_SAMPLES
+
+
+def test_slow_answers_are_those_of_the_last_minute_looked_at_once_a_second() -> None:
+    window = LoadWindow()
+    assert window.slow_seconds("small", 0.0) is None
+    for seconds in range(1, 101):
+        window.add("small", 10.0, first_text=seconds / 2, decode_seconds=seconds / 2, tokens=5)
+    assert window.slow_seconds("small", 0.5) is None
+    assert window.slow_seconds("small", 11.0) == 96.0
+    window.add("small", 11.0, first_text=500.0, decode_seconds=0.0, tokens=5)
+    assert window.slow_seconds("small", 11.5) == 96.0
+    assert window.slow_seconds("small", 70.5) == 500.0
+    assert window.slow_seconds("large", 70.5) is None

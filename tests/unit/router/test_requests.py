@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound
 from services.router.policy.admission import Priority
-from services.router.policy.routes import CachePolicy
+from services.router.policy.routes import CachePolicy, Trimming
 from services.router.ports import Asked, Shape, Turn
 from services.router.requests import Checked, check
 from tests.unit.router.making import policies, route
@@ -282,3 +282,76 @@ def test_any_request_is_taken_or_refused_with_its_violations(
     assert 0 < asked.top_p <= 1
     assert 0 <= asked.top_k <= 1024
     assert asked.turns[-1].role == "user"
+
+
+def test_what_the_caller_knows_and_wants_checked_is_kept() -> None:
+    terms = pb.Terms(signals=pb.Signals(task_type="refund", retrieval_confidence=0.25))
+    terms.validators.add(regex="[a-z]+")
+    terms.validators.add().one_of.values.extend(["yes", "no"])
+    terms.validators.add(json_schema='{"type": "object"}')
+    got = checked(asking("chat", (USER, "one"), (ASSISTANT, "1"), (USER, "two"), terms=terms))
+    assert (got.signals.task_type, got.signals.retrieval_confidence) == ("refund", 0.25)
+    assert [one.name for one in got.validators] == ["regex", "enum", "json_schema"]
+    assert [one.holds("yes") for one in got.validators] == [True, True, False]
+    assert got.written == "one\ntwo"
+    assert checked(asking()).signals.retrieval_confidence is None
+    assert checked(asking()).validators == ()
+
+
+def test_the_wanted_form_is_a_check_too() -> None:
+    request = asking()
+    request.prompt.response_format.regex = "yes|no"
+    (check_,) = checked(request).validators
+    assert (check_.holds("yes"), check_.holds("perhaps")) == (True, False)
+
+
+def test_passages_are_part_of_what_is_asked() -> None:
+    request = asking()
+    request.prompt.context.add(text="Known fact.", relevance=0.5)
+    got = checked(request)
+    assert got.asked.turns == (Turn("user", "Known fact.\n\nHow?"),)
+    assert got.written == "How?"
+    assert got.shorter is None
+
+
+def test_a_route_that_trims_keeps_both_forms_where_they_differ() -> None:
+    told = policies(route("chat", trimming=Trimming(white_space=True)))
+    blank = check(asking("chat", (USER, "a   b")), "acme", told, longest=100)
+    assert blank.asked.turns == (Turn("user", "a   b"),)
+    assert blank.shorter == (Turn("user", "a b"),)
+    assert check(asking(), "acme", told, longest=100).shorter is None
+
+
+def test_every_broken_rule_of_checks_signals_and_passages_is_told() -> None:
+    terms = pb.Terms(signals=pb.Signals(task_type="x" * 65, retrieval_confidence=1.5))
+    terms.validators.add()
+    terms.validators.add(regex="(")
+    terms.validators.add().one_of.SetInParent()
+    terms.validators.add(json_schema="{")
+    request = asking(terms=terms)
+    request.prompt.context.add(text=" ")
+    request.prompt.context.add(text="x" * 100, relevance=math.nan)
+    assert set(broken(request)) == {
+        "terms.signals.task_type",
+        "terms.signals.retrieval_confidence",
+        "terms.validators[0]",
+        "terms.validators[1].regex",
+        "terms.validators[2].one_of",
+        "terms.validators[3].json_schema",
+        "prompt.context[0].text",
+        "prompt.context[1].relevance",
+        "prompt.context",
+    }
+
+
+def test_checks_choices_and_passages_are_bounded() -> None:
+    terms = pb.Terms()
+    for _ in range(9):
+        terms.validators.add(regex="a")
+    request = asking(terms=terms)
+    for _ in range(257):
+        request.prompt.context.add(text="a")
+    assert set(broken(request)) == {"terms.validators", "prompt.context"}
+    many = asking()
+    many.terms.validators.add().one_of.values.extend(map(str, range(1025)))
+    assert broken(many) == {"terms.validators[0].one_of": "at most 1024 values, got 1025"}

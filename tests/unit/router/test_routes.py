@@ -5,8 +5,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.policy.routes import Price, choose_tier
-from tests.unit.router.making import route, tier
+from services.router.policy.routes import Price
+from tests.unit.router.making import route
 
 amount = st.integers(0, 10**9)
 
@@ -30,13 +30,20 @@ def test_no_answer_looks_free() -> None:
     assert Price(0, 0).of(100, 100) == 0
 
 
-def test_the_policy_names_the_tier_and_says_so() -> None:
-    small, large = tier("small"), tier("large")
-    told = route("chat", small, large, fixed_tier=large)
-    choice = choose_tier(told)
-    assert choice.tier is large
-    assert choice.explanation == "The policy of chat sends every request to large."
-    assert route("chat", small, large).top_tier is large
+@given(st.builds(Price, amount, st.integers(1, 10**9)), amount, st.integers(0, 10**6))
+def test_what_money_pays_for_is_within_it_and_one_more_token_is_not(
+    price: Price, money: int, prompt: int
+) -> None:
+    tokens = price.affords(money, prompt, 10**30)
+    assert (tokens >= 0) == (price.of(prompt, 0) <= money)
+    if tokens >= 0:
+        assert price.of(prompt, tokens) <= money < price.of(prompt, tokens + 1)
+    assert price.affords(money, prompt, 7) == min(tokens, 7)
+
+
+def test_free_output_is_bounded_by_what_was_asked_alone() -> None:
+    assert Price(1_000_000, 0).affords(5, 5, 99) == 99
+    assert Price(1_000_000, 0).affords(5, 6, 99) == -1
 
 
 def test_a_route_without_tenants_is_open_and_one_with_tenants_is_theirs() -> None:

@@ -248,3 +248,28 @@ def test_an_error_message_ends_the_request_with_or_without_the_flag(*, final: bo
 def test_a_long_message_is_cut() -> None:
     assert len(str(classify("x" * 10_000))) < 300
     assert len(str(classify("Invalid request" + "x" * 10_000))) < 300
+
+
+def test_log_probs_are_asked_for_only_where_they_are_wanted() -> None:
+    plain = encoder().request([1], asked(), request_id="id", streaming=True)
+    told = encoder().request([1], asked(), request_id="id", streaming=True, log_probs=True)
+    assert "return_log_probs" not in sent(plain)
+    assert sent(told)["return_log_probs"] == ("BOOL", [1, 1], b"\1")
+    wanted = [one.name for one in told.outputs]
+    assert wanted == [*(one.name for one in plain.outputs), "output_log_probs"]
+
+
+def test_log_probs_come_as_the_whole_list_so_far() -> None:
+    message = pb.ModelStreamInferResponse()
+    response = message.infer_response
+    for name, raw in (
+        ("output_ids", struct.pack("<i", 7)),
+        ("sequence_length", struct.pack("<i", 1)),
+        ("output_log_probs", struct.pack("<2f", -0.5, -1.25)),
+    ):
+        response.outputs.add().name = name
+        response.raw_output_contents.append(raw)
+    chunk = decode(message)
+    assert (list(chunk.tokens), list(chunk.log_probs or ())) == ([7], [-0.5, -1.25])
+    del response.outputs[2], response.raw_output_contents[2]
+    assert decode(message).log_probs is None
