@@ -5,6 +5,7 @@
     ├── Unauthenticated     UNAUTHENTICATED     no key, or an unknown one
     ├── Forbidden           PERMISSION_DENIED   a known key that may not do this
     ├── NotFound            NOT_FOUND           a route, a lease: named, not there
+    ├── AlreadyExists       ALREADY_EXISTS      said before, and differently
     ├── Overloaded          RESOURCE_EXHAUSTED  come back later; says when
     ├── Unavailable         UNAVAILABLE         try again, perhaps elsewhere
     ├── DeadlineExceeded    DEADLINE_EXCEEDED   the time was too short
@@ -123,6 +124,12 @@ class NotFound(ServiceError):
     """Something named that is not there."""
 
     code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExists(ServiceError):
+    """Something is there already, and it is not what was said now."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
 
 
 class Overloaded(ServiceError):

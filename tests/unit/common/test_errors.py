@@ -5,6 +5,7 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from pennyweight.errors import error_of
 from services.common import errors
 from services.common.errors import BadRequest, Overloaded, ServiceError, Violation
 
@@ -13,6 +14,7 @@ CODES = {
     "Unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
     "Forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "NotFound": grpc.StatusCode.NOT_FOUND,
+    "AlreadyExists": grpc.StatusCode.ALREADY_EXISTS,
     "Overloaded": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "Unavailable": grpc.StatusCode.UNAVAILABLE,
     "DeadlineExceeded": grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -43,6 +45,11 @@ def test_each_error_has_its_code_and_message(name: str) -> None:
 def test_every_error_is_in_the_table() -> None:
     kinds = {one.__name__ for one in ServiceError.__subclasses__()}
     assert kinds == CODES.keys()
+
+
+@pytest.mark.parametrize("kind", ServiceError.__subclasses__())
+def test_callers_get_an_exception_of_the_same_name(kind: type[ServiceError]) -> None:
+    assert type(error_of(kind.code, "what happened")).__name__ == kind.__name__
 
 
 def test_the_reason_handle_and_retry_travel_as_details() -> None:
