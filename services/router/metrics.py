@@ -83,6 +83,18 @@ class Metrics:
         self.shadow_micro_usd = counter(
             "shadow_cost_micro_usd_total", "Money spent on paired evidence, in micro-USD.", "route"
         )
+        self.judge_failures = counter(
+            "judge_failures_total",
+            "Pairs that a judge could not judge, by route and why: silent (no answer in time), "
+            "failed (an error), nonsense (an answer that is none), busy (too many at once). One "
+            "that fails again and again is not asked for a while; that counts as before.",
+            "route", "why",
+        )  # fmt: skip
+        self.outcomes = counter(
+            "outcomes_total",
+            "What callers said became of answers, by route: resolved, unresolved, rated, corrected.",
+            "route", "kind",
+        )  # fmt: skip
         self.drift = gauge(
             "drift",
             "How far traffic is from its calibration: the escalation rate, or a population "
