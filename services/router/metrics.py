@@ -92,7 +92,7 @@ class Metrics:
         )  # fmt: skip
         self.outcomes = counter(
             "outcomes_total",
-            "What callers said became of answers, by route: resolved, unresolved, rated, corrected.",
+            "What callers said of answers, by route: resolved, unresolved, rated, corrected.",
             "route", "kind",
         )  # fmt: skip
         self.drift = gauge(
