@@ -1,7 +1,8 @@
 """Request handles: names of requests that only we can have given.
 
 ``<request id>.<unix seconds>.<code>``, where the code authenticates the rest together with tenant
-and route, so that any router with the same secret can check who may speak about a request.
+and route, so that any router with the same secret can check who may speak about a request. The same
+secret keys the digests by which a corrected answer is compared with those that were given.
 """
 
 import base64
@@ -9,11 +10,21 @@ import hashlib
 import hmac
 import secrets
 from pathlib import Path
+from typing import NamedTuple
 
 from services.common.config import ConfigError
+from services.router.policy.judging import normalised
 
 CODE_BYTES = 16
+DIGEST_BYTES = 16
 LEAST_SECRET_BYTES = 16
+
+
+class Named(NamedTuple):
+    """What a handle names: a request, and when it was given its handle."""
+
+    request_id: str
+    unix_seconds: int
 
 
 class HandleSigner:
@@ -45,12 +56,23 @@ class HandleSigner:
         said = f"{request_id}.{unix_seconds}"
         return f"{said}.{self._code(said, tenant, route)}"
 
-    def verify(self, handle: str, tenant: str, route: str) -> str | None:
-        """The request id, or None if the handle was not given for this tenant and route."""
+    def verify(self, handle: str, tenant: str, route: str) -> Named | None:
+        """What the handle names, or None if it was not given for this tenant and route."""
         said, _, code = handle.rpartition(".")
         if not hmac.compare_digest(code.encode(), self._code(said, tenant, route).encode()):
             return None
-        return said.partition(".")[0]
+        request_id, _, unix_seconds = said.rpartition(".")
+        return Named(request_id, int(unix_seconds))
+
+    def digest(self, text: str) -> str:
+        """Digest of an answer, the same for all spellings that count as the same answer.
+
+        Whoever lacks the secret can tell which digests are equal, not what they stand for, however
+        few answers there may be to guess.
+        """
+        data = normalised(text).encode(errors="surrogatepass")
+        found = hashlib.blake2b(data, key=self._key, digest_size=DIGEST_BYTES, person=b"answer")
+        return found.hexdigest()
 
     def _code(self, said: str, tenant: str, route: str) -> str:
         message = f"{said}\0{tenant}\0{route}".encode()

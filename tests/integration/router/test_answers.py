@@ -178,7 +178,9 @@ async def test_the_handle_names_the_request_to_any_router_with_the_secret(
     await world.add("a")
     told = await caller.ask()
     (record,) = await world.ledger(1)
-    assert HandleSigner(SECRET).verify(told.handle, "acme", "chat") == record["request_id"]
+    named = HandleSigner(SECRET).verify(told.handle, "acme", "chat")
+    assert named is not None
+    assert named.request_id == record["request_id"]
     assert HandleSigner(SECRET).verify(told.handle, "umbrella", "chat") is None
 
 

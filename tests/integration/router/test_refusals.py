@@ -173,7 +173,9 @@ async def test_an_error_bears_the_handle_of_its_request(world: World, caller: Ca
     (record,) = await world.ledger(1)
     handle = told.details["RequestInfo"].request_id
     signer = HandleSigner(b"a secret of the tests")
-    assert signer.verify(handle, "acme", "brief") == record["request_id"]
+    named = signer.verify(handle, "acme", "brief")
+    assert named is not None
+    assert named.request_id == record["request_id"]
 
 
 async def test_refusals_are_counted_by_known_routes_alone(world: World, caller: Caller) -> None:

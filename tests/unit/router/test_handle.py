@@ -1,5 +1,6 @@
 """Handles name requests, and nobody else can make one."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,14 @@ from hypothesis import strategies as st
 
 from services.common.config import ConfigError
 from services.router.handle import HandleSigner
+from services.router.policy.judging import normalised
 
 SIGNER = HandleSigner(b"a secret of this test")
 HANDLE = SIGNER.sign("0123abcd", "acme", "chat", 1_700_000_000)
 
 
 def test_a_handle_gives_its_request_back() -> None:
-    assert SIGNER.verify(HANDLE, "acme", "chat") == "0123abcd"
+    assert SIGNER.verify(HANDLE, "acme", "chat") == ("0123abcd", 1_700_000_000)
     assert HANDLE.isascii()
     assert HANDLE.isprintable()
 
@@ -48,7 +50,7 @@ def test_routers_with_the_same_file_trust_each_other(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("0123456789abcdef\n")
     handle = HandleSigner.load(file).sign("1", "acme", "chat", 1)
-    assert HandleSigner.load(file).verify(handle, "acme", "chat") == "1"
+    assert HandleSigner.load(file).verify(handle, "acme", "chat") == ("1", 1)
 
 
 def test_without_a_file_the_secret_is_random() -> None:
@@ -65,3 +67,20 @@ def test_a_missing_or_guessable_secret_stops_the_start(
         file.write_bytes(content)
     with pytest.raises(ConfigError, match="secret"):
         HandleSigner.load(file)
+
+
+def test_a_digest_is_of_what_was_answered_not_of_how_it_is_spelt() -> None:
+    assert SIGNER.digest("Card arrival.") == SIGNER.digest("  card ARRIVAL ")
+    assert SIGNER.digest('{"a": 1, "b": [2]}') == SIGNER.digest('{"b":[2],"a":1.0}')
+    assert SIGNER.digest("card arrival") != SIGNER.digest("card delivery")
+
+
+def test_a_digest_cannot_be_made_without_the_secret() -> None:
+    assert HandleSigner(b"another secret").digest("yes") != SIGNER.digest("yes")
+
+
+def test_a_digest_is_no_code_of_a_handle() -> None:
+    code = SIGNER.sign("0123", "acme", "chat", 17).rpartition(".")[2]
+    signed = "0123.17\0acme\0chat"
+    assert normalised(signed) == signed
+    assert SIGNER.digest(signed) != base64.urlsafe_b64decode(code + "==").hex()
