@@ -13,6 +13,7 @@ BENCHMARKS = {
     "cache": "how fast a cached answer comes",
     "tiers": "a calibrated ladder of the local models on BANKING77's test questions",
     "mmlu": "predicted difficulty on MMLU's questions, for the models of RouteLLM's table",
+    "decide": "what it costs to decide which tier answers, with 1, 10 and 100 routes",
     "guardrail": "judged samples and requests until a lever that has become too costly is halted",
     "start": "from nothing to the first answer, and the memory of each process",
 }
