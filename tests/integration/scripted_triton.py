@@ -28,10 +28,14 @@ CALLBACK_ERROR_HEADER = "triton_grpc_error"
 
 @dataclass(frozen=True)
 class Say:
-    """Sends one response with these tokens; an answer's last content response is final."""
+    """Sends one response with these tokens; an answer's last content response is final.
+
+    `sure` is the log-probability of each of them, told to those who ask.
+    """
 
     tokens: Sequence[int] = ()
     final: bool = False
+    sure: float = -0.5
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def answer(
     per_response: int = 1,
     delay: float = 0.0,
     empty_final: bool = False,
+    sure: float = -0.5,
 ) -> list[Step]:
     """The script of a good answer."""
     chunks = [tokens[at : at + per_response] for at in range(0, len(tokens), per_response)]
@@ -90,7 +95,7 @@ def answer(
     for number, chunk in enumerate(chunks, start=1):
         if delay:
             steps.append(Wait(delay))
-        steps.append(Say(chunk, final=number == len(chunks) and not empty_final))
+        steps.append(Say(chunk, final=number == len(chunks) and not empty_final, sure=sure))
     return [*steps, Say(final=True)] if empty_final or not chunks else steps
 
 
@@ -103,6 +108,7 @@ class Received:
         cancelled_at: when its caller cancelled it, by ending the call or by ``stop``.
         ended_at: when its script had been played to its end.
         sent: tokens sent so far.
+        log_probs: of those.
     """
 
     id: str
@@ -115,6 +121,7 @@ class Received:
     cancelled_at: float | None = None
     ended_at: float | None = None
     sent: int = 0
+    log_probs: list[float] = field(default_factory=list)
 
     @property
     def prompt(self) -> list[int]:
@@ -258,10 +265,10 @@ class _Stream:
                         await asyncio.sleep(seconds)
                     case Hold(event):
                         await event.wait()
-                    case Say(tokens, final) if not received.inputs["streaming"]:
+                    case Say(tokens, final, sure) if not received.inputs["streaming"]:
                         held += tokens  # a whole answer comes at once
                         if final:
-                            self._send(received, Say(held, final=True))
+                            self._send(received, Say(held, final=True, sure=sure))
                     case Say():
                         self._send(received, step)
                     case _:
@@ -294,6 +301,7 @@ class _Stream:
             return
         count = len(say.tokens)
         received.sent += count
+        received.log_probs += [say.sure] * count
         now = time.monotonic_ns()
         told = {
             "output_ids": ("INT32", [1, 1, count], struct.pack(f"<{count}i", *say.tokens)),
@@ -306,6 +314,9 @@ class _Stream:
             ),
             "last_token_time_ns": ("INT64", [1, 1], struct.pack("<q", now)),
         }
+        if received.inputs.get("return_log_probs"):  # the whole list so far, each time
+            so_far = struct.pack(f"<{received.sent}f", *received.log_probs)
+            told["output_log_probs"] = ("FP32", [1, 1, received.sent], so_far)
         for name in received.outputs:
             if name in told and (count or name == "sequence_length"):
                 datatype, shape, raw = told[name]
