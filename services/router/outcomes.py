@@ -1,0 +1,242 @@
+"""What became of answers, as callers tell it.
+
+An outcome is checked, kept once for all routers, written to the ledger, and told to the guardrail
+where a pair waits for it. The text of a corrected answer goes nowhere: only its keyed digest does,
+which can be compared with the digests of the answers that were given.
+"""
+
+import asyncio
+import datetime as dt
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+
+from pennyweight.router.v1 import router_pb2 as pb
+from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable, Violation
+from services.router.handle import HandleSigner
+from services.router.in_force import InForce
+from services.router.metrics import Metrics
+from services.router.policy.judging import loss_at_worst, qualities_from_outcome
+from services.router.policy.levers import levers_of
+from services.router.policy.routes import JudgeKind, Route
+from services.router.ports import Keeper, Ledger, LeverBoard
+
+log = structlog.get_logger()
+
+KEPT_SECONDS = 30 * 86_400.0
+"""How long after its request an outcome is taken, and how long one is remembered."""
+
+LONGEST_HANDLE = 512
+LONGEST_CORRECTION = 100_000
+INLINE_CHARACTERS = 5_000
+"""Longer corrections are digested in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was said of one answer; None where nothing was.
+
+    Attributes:
+        resolved: whether the answer did what it was asked for.
+        rating: from -1 to 1.
+        corrected_digest: of the answer it should have been.
+    """
+
+    resolved: bool | None
+    rating: float | None
+    corrected_digest: str | None
+
+    def to_bytes(self) -> bytes:
+        """The one spelling of this outcome."""
+        return orjson.dumps([self.resolved, self.rating, self.corrected_digest])
+
+    @classmethod
+    def from_bytes(cls, told: bytes) -> "Outcome":
+        """Reads `to_bytes`."""
+        return cls(*orjson.loads(told))
+
+
+class Outcomes:
+    """Takes outcomes; any router may take any."""
+
+    def __init__(
+        self,
+        *,
+        in_force: InForce,
+        signer: HandleSigner,
+        keeper: Keeper,
+        ledger: Ledger,
+        levers: LeverBoard,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` gives seconds since 1970."""
+        self._in_force = in_force
+        self._signer = signer
+        self._keeper = keeper
+        self._ledger = ledger
+        self._levers = levers
+        self._metrics = metrics
+        self._clock = clock
+
+    async def record(
+        self, request: pb.RecordOutcomeRequest, tenant: str
+    ) -> pb.RecordOutcomeResponse:
+        """Takes what a caller of `tenant` says of an answer; the same again changes nothing.
+
+        Raises:
+            BadRequest: with all violations.
+            NotFound: the tenant has no such route, or the handle is not of a request of its own.
+            AlreadyExists: something else was said of this answer before.
+            Unavailable: the shared state cannot be reached. Trying again is safe.
+        """
+        _check(request)
+        route = self._in_force.now.routes.get(request.route)
+        if route is None or not route.admits(tenant):  # the names of others' routes are not told
+            raise NotFound(f"no route named {request.route[:80]!r}", reason="ROUTE_UNKNOWN")
+        request_id = self._named(request.handle, tenant, route)
+        outcome = await self._outcome(request)
+        key, told = f"outcome:{request_id}", outcome.to_bytes()
+        before = await self._keeper.keep_once(key, told, KEPT_SECONDS)
+        if before not in (None, told):
+            message = "something else was recorded for this request before"
+            raise AlreadyExists(message, reason="OUTCOME_RECORDED", handle=request.handle)
+        # That it is kept does not say that it was written: a try that broke off in between, or did
+        # not hear from the shared state, is made good by the next one.
+        written = f"written:{request_id}"
+        if before is None or await self._keeper.kept(written) is None:
+            self._write(route, tenant, request_id, outcome)
+            await self._keeper.keep_once(written, b"1", KEPT_SECONDS)
+        await self.settle(route, request_id)
+        return pb.RecordOutcomeResponse(request_id=request_id)
+
+    async def settle(self, route: Route, request_id: str) -> None:
+        """Tells the guardrail of a pair once both it and its outcome are there. Never raises.
+
+        Whoever comes last calls it: `record`, or what keeps a pair that waits. It tells once.
+        """
+        if route.quality is None or route.quality.evidence.judging.kind is not JudgeKind.OUTCOME:
+            return
+        try:
+            pair = await self._keeper.kept(f"pair:{request_id}")
+            outcome = await self._keeper.kept(f"outcome:{request_id}")
+            if pair is None or outcome is None:
+                return
+            found = _losses(route, pair, Outcome.from_bytes(outcome))
+            judged = f"judged:{request_id}"
+            if await self._keeper.keep_once(judged, b"1", KEPT_SECONDS) is not None:
+                return
+        except Unavailable:
+            log.warning("an outcome does not reach the guardrail: the shared state is away")
+            return
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            log.warning("a kept pair cannot be read", route=route.name, error=type(error).__name__)
+            return
+        losses, weight = found
+        if losses:
+            await self._levers.judged(route, losses, weight)
+
+    def _named(self, handle: str, tenant: str, route: Route) -> str:
+        """The request a handle names.
+
+        Raises:
+            NotFound: one and the same for every reason, so that nothing can be probed.
+        """
+        named = None
+        if len(handle) <= LONGEST_HANDLE:
+            named = self._signer.verify(handle, tenant, route.name)
+        if named is None or self._clock() - named.unix_seconds > KEPT_SECONDS:
+            message = "the handle names no request of yours to this route in the last 30 days"
+            raise NotFound(message, reason="HANDLE_UNKNOWN")
+        return named.request_id
+
+    async def _outcome(self, request: pb.RecordOutcomeRequest) -> Outcome:
+        digest = None
+        if request.HasField("corrected_answer"):
+            text = request.corrected_answer
+            if len(text) <= INLINE_CHARACTERS:
+                digest = self._signer.digest(text)
+            else:
+                digest = await asyncio.to_thread(self._signer.digest, text)
+        return Outcome(
+            resolved=request.resolved if request.HasField("resolved") else None,
+            rating=request.rating if request.HasField("rating") else None,
+            corrected_digest=digest,
+        )
+
+    def _write(self, route: Route, tenant: str, request_id: str, outcome: Outcome) -> None:
+        now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
+        facts: dict[str, Any] = {
+            "request_id": request_id,
+            "tenant": tenant,
+            "route": route.name,
+            "resolved": outcome.resolved,
+            "rating": outcome.rating,
+        }
+        log.info("outcome", **facts, corrected=outcome.corrected_digest is not None)
+        facts["corrected_digest"] = outcome.corrected_digest
+        time_of = now.isoformat(timespec="milliseconds")
+        self._ledger.add({"kind": "outcome", "time": time_of, **facts})
+        for kind, said in (
+            ("resolved", outcome.resolved is True),
+            ("unresolved", outcome.resolved is False),
+            ("rated", outcome.rating is not None),
+            ("corrected", outcome.corrected_digest is not None),
+        ):
+            if said:
+                self._metrics.outcomes.labels(route.name, kind).inc()
+
+
+def _check(request: pb.RecordOutcomeRequest) -> None:
+    wrong: list[Violation] = []
+    wrong += [
+        Violation(name, "is required") for name in ("route", "handle") if not getattr(request, name)
+    ]
+    said = [name for name in ("resolved", "rating", "corrected_answer") if request.HasField(name)]
+    if not said:
+        rule = "at least one of resolved, rating and corrected_answer is required"
+        wrong.append(Violation("resolved", rule))
+    rating = request.rating
+    if "rating" in said and not (math.isfinite(rating) and -1.0 <= rating <= 1.0):
+        wrong.append(Violation("rating", f"must be from -1 to 1, got {rating:g}"))
+    length = len(request.corrected_answer)
+    if "corrected_answer" in said and not 1 <= length <= LONGEST_CORRECTION:
+        rule = f"must have 1 to {LONGEST_CORRECTION} characters, got {length}"
+        wrong.append(Violation("corrected_answer", rule))
+    if wrong:
+        raise BadRequest.of(*wrong)
+
+
+def _losses(route: Route, pair: bytes, outcome: Outcome) -> tuple[Mapping[str, float], float]:
+    """What an outcome says of the levers of a pair that waited for it, and the sample's weight.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: it is not as `Pairs` keeps one.
+    """
+    told = orjson.loads(pair)
+    if told["route"] != route.name:
+        raise ValueError("a pair of another route")
+    answered, digests, weight = told["answered"], told["digests"], float(told["weight"])
+    if not (isinstance(answered, int) and all(one and isinstance(one, str) for one in digests)):
+        raise TypeError("answered or digests")
+    if not 0.0 < weight <= 1.0:
+        raise ValueError("weight")
+    qualities = qualities_from_outcome(
+        answered, digests, outcome.resolved, outcome.rating, outcome.corrected_digest
+    )
+    if qualities is None:
+        raise ValueError("answered")
+    losses: dict[str, float] = {}
+    for lever, rungs in told["losses_of"].items():
+        safer, given = rungs
+        if not (0 <= safer < len(digests) and 0 <= given < len(digests)):
+            raise LookupError("losses_of")
+        loss = loss_at_worst(qualities, safer, given)
+        if loss is not None and lever in levers_of(route):  # the policy may have changed since
+            losses[lever] = loss
+    return losses, weight
