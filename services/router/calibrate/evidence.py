@@ -4,7 +4,10 @@ In the ledger a pair is a record of kind `pair`: `request_id`, `tenant`, `route`
 `policy_version`, `propensity`, `features` (list of [index, value]) and `tiers`, each with `tier`,
 `model`, `precision`, `quality` (null until judged), `certainty` (`mean`, `minimum`, `first_k`, or
 null), `micro_usd`, `engine_ms`; optional are `version` of a tier's weights and `valid`, whether its
-answer had the wanted form. What cannot be used is left out and counted by reason.
+answer had the wanted form. A pair that no judge has judged is judged by the first record of kind
+`outcome` with its `request_id`, if there is one, with the help of `answered`, the tier whose answer
+the caller got, and `digests` of what each tier answered; see `outcomes`. What cannot be used is
+left out and counted by reason.
 
 A labelled file is JSONL of such records, in which `text` (and `task_type`) may stand for
 `features` and `propensity` may be left out, or a CSV with `text`, `task_type`, `propensity` and,
@@ -24,6 +27,7 @@ from typing import Any
 import duckdb
 
 from services.router.calibrate.artefact import Model
+from services.router.calibrate.outcomes import first_of_each, judged
 from services.router.policy.certainty import Certainty
 from services.router.policy.difficulty import FEATURES, Signals, SparseFeatures, features
 
@@ -103,7 +107,7 @@ def from_ledger(folder: Path, route: str, ladder: Sequence[str] = ()) -> Found:
             FROM read_csv($files, columns = {'line': 'VARCHAR'}, header = false, quote = '',
                           escape = '', delim = '\x01', auto_detect = false,
                           max_line_size = 16777216, ignore_errors = true)
-        ) WHERE told->>'kind' = 'pair' AND told->>'route' = $route
+        ) WHERE told->>'kind' IN ('pair', 'outcome') AND told->>'route' = $route
     """
     with duckdb.connect() as database:
         try:
@@ -112,9 +116,12 @@ def from_ledger(folder: Path, route: str, ladder: Sequence[str] = ()) -> Found:
             ).fetchall()
         except duckdb.Error as error:
             raise BadEvidence(f"--ledger: {folder} cannot be read: {error}") from error
-    if not rows:
+    told = [json.loads(line) for (line,) in rows]
+    outcomes = first_of_each(one for one in told if one["kind"] == "outcome")
+    pairs = [judged(one, outcomes) for one in told if one["kind"] == "pair"]
+    if not pairs:
         raise BadEvidence(f"--ledger: {folder} holds no pairs of route {route}")
-    return _found([json.loads(line) for (line,) in rows], ladder)
+    return _found(pairs, ladder)
 
 
 def from_labelled(path: Path, ladder: Sequence[str] = ()) -> Found:

@@ -1,0 +1,52 @@
+"""Joins outcomes to the pairs they are of, when the ledger is read.
+
+What an outcome tells, and what is assumed, stands in `policy.judging`. What it leaves unknown
+counts as what speaks for the top tier.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from services.router.policy.judging import at_worst, qualities_from_outcome
+
+Told = Mapping[str, Any]
+
+
+def first_of_each(outcomes: Iterable[Told]) -> dict[str, Told]:
+    """Outcomes by request; the first one that was recorded counts."""
+    found: dict[str, Told] = {}
+    for one in sorted(outcomes, key=lambda one: str(one.get("time"))):
+        found.setdefault(str(one.get("request_id")), one)
+    return found
+
+
+def judged(pair: Told, outcomes: Mapping[str, Told]) -> Told:
+    """The pair with the qualities that its outcome tells; as it was where it has some or none."""
+    outcome = outcomes.get(str(pair.get("request_id")))
+    tiers = pair.get("tiers")
+    if outcome is None or not isinstance(tiers, list) or not all(map(_unjudged, tiers)):
+        return pair
+    names = [one["tier"] for one in tiers]
+    digests, answered = pair.get("digests"), pair.get("answered")
+    if isinstance(answered, str):
+        answered = names.index(answered) if answered in names else -1
+    # A trimmed prompt's pair has one answer more, to the whole prompt.
+    if not isinstance(answered, int) or not isinstance(digests, list) or len(digests) < len(tiers):
+        return pair
+    resolved, rating = outcome.get("resolved"), outcome.get("rating")
+    corrected = outcome.get("corrected_digest")
+    qualities = qualities_from_outcome(
+        answered,
+        digests[: len(tiers)],
+        resolved if isinstance(resolved, bool) else None,
+        rating if isinstance(rating, int | float) else None,
+        corrected if isinstance(corrected, str) else None,
+    )
+    if qualities is None:
+        return pair
+    filled = zip(tiers, at_worst(qualities), strict=True)
+    return {**pair, "tiers": [{**one, "quality": quality} for one, quality in filled]}
+
+
+def _unjudged(tier: object) -> bool:
+    return isinstance(tier, dict) and tier.get("quality") is None and "tier" in tier
