@@ -1,55 +1,40 @@
-"""What callers say and get back, as plain frozen dataclasses.
+"""What callers get back, as plain frozen dataclasses.
 
-Money is whole micro-USD (a millionth of a dollar), time is seconds. `reason`, `cache` and
-`finish_reason` are the contract's enum names in lower case without their prefix: ``fixed_tier``,
-``exact``, ``stop``. A name this version does not know yet is its number.
+Money is whole micro-USD (a millionth of a dollar), time is seconds, quality is from 0 to 1.
+`reason`, `cache`, `verdict`, `state` and `finish_reason` are the contract's enum names in lower
+case without their prefix: ``fixed_tier``, ``exact``, ``stop``. A name this version does not know
+yet is its number.
 """
 
-from collections.abc import Mapping, Sequence
+import datetime as dt
 from dataclasses import dataclass
-from typing import Literal, TypedDict
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation. `system` comes first and at most once; the last is `user`."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class Options(TypedDict, total=False):
-    """What a caller may wish for beside route and prompt. Left out: the route's default.
+class Candidate:
+    """One tier of the ladder as the decision weighed it.
 
     Attributes:
-        max_output_tokens: most tokens of the answer, 1 to the route's cap.
-        temperature: 0 to 2; 0 is greedy and makes the answer cacheable.
-        top_p: nucleus sampling, above 0 and at most 1.
-        top_k: number of most likely tokens drawn from, 1 to 1024.
-        seed: seed of the draw.
-        stop: texts that end the answer and are not part of it; at most 8.
-        json_schema: a JSON Schema document, as text, that the answer validates against.
-        regex: a regular expression that the whole answer matches; excludes `json_schema`.
-        priority: who waits: nobody, a job, a person (the default), the business.
-        attributes: labels for cost attribution, written to the ledger; at most 16.
-        idempotency_key: written to the ledger, the same for each retry. Left out: a random one.
-        cache_use: ``bypass`` neither reads nor writes; ``refresh`` does not read but writes.
-        timeout_seconds: time for the whole call, retries included. Left out: the client's.
+        tier: its name.
+        verdict: what became of it: ``chosen``, ``skipped``, ``unsure``, ``invalid``, ``halted``,
+            ``limited``, ``unused``, ``not_reached`` or ``unavailable``.
+        predicted_gain: quality that the top tier was predicted to gain over it, from -1 to 1; None
+            where it was not predicted.
+        skip_above_gain: it is skipped above this gain; None where it never is.
+        certainty: of its answer, a log-probability of at most 0; None where it did not run, or did
+            not say.
+        accept_at_certainty: its answer stands at this certainty or above; None where any will do,
+            or where it cannot run.
+        micro_usd: paid for its run.
     """
 
-    max_output_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    seed: int
-    stop: Sequence[str]
-    json_schema: str
-    regex: str
-    priority: Literal["background", "batch", "interactive", "critical"]
-    attributes: Mapping[str, str]
-    idempotency_key: str
-    cache_use: Literal["bypass", "refresh"]
-    timeout_seconds: float
+    tier: str
+    verdict: str
+    predicted_gain: float | None = None
+    skip_above_gain: float | None = None
+    certainty: float | None = None
+    accept_at_certainty: float | None = None
+    micro_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +42,10 @@ class Decision:
     """What was decided and why; `explanation` says it in one sentence.
 
     `tier`, `model` and `precision` are those of the answer, also when it comes from the cache;
-    `replica` is empty then. `fleet_stale`: the last known fleet was used.
+    `replica` is empty then. `fleet_stale`: the last known fleet was used. `candidates`: every tier
+    of the ladder, cheapest first. `calibration_version` is empty where no calibration decided.
+    `evidence_propensity`: probability with which such a request is answered by every tier in the
+    background, as evidence. `halted_levers`: those of the route that are halted now.
     """
 
     route: str
@@ -70,6 +58,10 @@ class Decision:
     explanation: str
     cache: str
     fleet_stale: bool
+    candidates: tuple[Candidate, ...] = ()
+    calibration_version: str = ""
+    evidence_propensity: float = 0.0
+    halted_levers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +159,30 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteQuality:
+    """What a route asks of its answers, and what is certified; None where nothing is.
+
+    Attributes:
+        tolerance: most quality that may be lost on average against the top tier.
+        calibration_version: of the calibration in force; empty where the top tier answers all.
+        certified_bound: upper confidence limit of the loss.
+        expected_escalation_rate: share of requests that will reach the top tier.
+        expected_saving: share of the top tier's cost that is saved, evidence paid for.
+    """
+
+    tolerance: float
+    calibration_version: str = ""
+    certified_bound: float | None = None
+    expected_escalation_rate: float | None = None
+    expected_saving: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """A use of the system with its own policy; the ladder is sorted cheapest first."""
+    """A use of the system with its own policy; the ladder is sorted cheapest first.
+
+    `fixed_tier` answers every request; where it is empty, `quality` says how a tier is chosen.
+    """
 
     name: str
     description: str
@@ -177,6 +191,7 @@ class Route:
     default_output_tokens: int
     max_output_tokens: int
     default_deadline_seconds: float
+    quality: RouteQuality | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,4 +199,56 @@ class RouteList:
     """The routes a caller may use, by name, and the version of the policies in force."""
 
     routes: tuple[Route, ...]
+    policy_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeverWatch:
+    """Where the guardrail's watch on a lever stands.
+
+    Attributes:
+        samples: judged so far.
+        mean_loss: of those against the safer setting, from -1 to 1.
+        allowed_loss: mean loss up to which the lever stays on.
+        evidence: for a halt, as a share of what halts the lever; 1 or more is a halt.
+        run_length: samples between false halts, on average and at least.
+    """
+
+    samples: int
+    mean_loss: float
+    allowed_loss: float
+    evidence: float
+    run_length: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lever:
+    """One way of saving of one route.
+
+    Attributes:
+        route: whose it is.
+        name: ``tier:<name>``, ``precision:<name>``, ``trimming`` or ``cache``.
+        state: ``on``, ``halted``, or ``unknown``, which counts as halted.
+        author: who set it last: a person's name or ``guardrail``; empty where nobody did.
+        reason: why, in their words.
+        since: when, in UTC; None where nobody set it.
+        expires: when a halt ends by itself, in UTC; None where it stays.
+        watch: the guardrail's; None where nothing watches this lever.
+    """
+
+    route: str
+    name: str
+    state: str
+    author: str = ""
+    reason: str = ""
+    since: dt.datetime | None = None
+    expires: dt.datetime | None = None
+    watch: LeverWatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeverList:
+    """Levers by route and name, and the version of the policies in force."""
+
+    levers: tuple[Lever, ...]
     policy_version: str

@@ -1,4 +1,4 @@
-"""The client: ask a route, streamed or whole, and learn why it was answered the way it was.
+"""The client: ask a route, learn why it was answered as it was, tell outcomes, halt levers.
 
 Responsible for deadlines, for trying again while nothing was received, for cancelling what nobody
 reads any more, and for plain types instead of messages. Leaves routing, caching and money to the
@@ -6,38 +6,39 @@ router.
 """
 
 import asyncio
-import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import grpc
 
-from pennyweight.answers import Answer, Event, Explanation, Finished, Options, RouteList
-from pennyweight.channel import metadata_for, open_channel
-from pennyweight.errors import (
-    InternalError,
-    PennyweightError,
-    Unavailable,
-    error_of,
-    error_of_call,
+from pennyweight.answers import (
+    Answer,
+    Event,
+    Explanation,
+    Finished,
+    Lever,
+    LeverList,
+    RouteList,
 )
+from pennyweight.attempts import Attempts, errors_of
+from pennyweight.channel import metadata_for, open_channel
+from pennyweight.errors import InternalError, PennyweightError
+from pennyweight.questions import Options, Prompt
+from pennyweight.request import lever_change_of, outcome_of, request_of
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from pennyweight.wire import (
-    Prompt,
     answer_of,
     event_of,
     explanation_of,
-    request_of,
+    lever_of,
+    levers_of,
     routes_of,
 )
-
-FIRST_BACKOFF_SECONDS = 0.1
 
 
 class Client:
@@ -113,14 +114,14 @@ class Client:
             ValueError: an option is not in the contract.
         """
         request = request_of(pb.GenerateRequest, route, prompt, _with_key(options))
-        attempts = self._attempts(options)
+        attempts = self._attempts(options.get("timeout_seconds"))
         while True:
             call = self._stub.Generate(
                 request, timeout=attempts.seconds_left(), metadata=self._metadata
             )
             received, event = False, None
             try:
-                with _errors_of(call):
+                with errors_of(call):
                     async for message in call:
                         received, event = True, event_of(message)
                         if event is not None:
@@ -144,8 +145,9 @@ class Client:
             PennyweightError: the call failed.
             ValueError: an option is not in the contract.
         """
+        timeout = options.get("timeout_seconds")
         request = request_of(pb.CompleteRequest, route, prompt, _with_key(options))
-        return answer_of(await self._unary(self._stub.Complete, request, options))
+        return answer_of(await self._unary(self._stub.Complete, request, timeout))
 
     async def explain(self, route: str, prompt: Prompt, **options: Unpack[Options]) -> Explanation:
         """Says what would be decided now; runs nothing.
@@ -154,8 +156,9 @@ class Client:
             PennyweightError: the call failed.
             ValueError: an option is not in the contract.
         """
+        timeout = options.get("timeout_seconds")
         request = request_of(pb.ExplainRequest, route, prompt, options)
-        return explanation_of(await self._unary(self._stub.Explain, request, options))
+        return explanation_of(await self._unary(self._stub.Explain, request, timeout))
 
     async def list_routes(self, *, timeout_seconds: float | None = None) -> RouteList:
         """Lists the routes the caller may use, with their ladders.
@@ -163,68 +166,109 @@ class Client:
         Raises:
             PennyweightError: the call failed.
         """
-        options: Options = {}
-        if timeout_seconds is not None:
-            options["timeout_seconds"] = timeout_seconds
         request = pb.ListRoutesRequest()
-        return routes_of(await self._unary(self._stub.ListRoutes, request, options))
+        return routes_of(await self._unary(self._stub.ListRoutes, request, timeout_seconds))
 
-    async def _unary(self, method: Callable[..., Any], request: Any, options: Options) -> Any:
-        attempts = self._attempts(options)
+    async def record_outcome(
+        self,
+        route: str,
+        handle: str,
+        *,
+        resolved: bool | None = None,
+        rating: float | None = None,
+        corrected_answer: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> str:
+        """Says what became of an answer. Saying the same again changes nothing.
+
+        Args:
+            route: that answered.
+            handle: that `Started` and `Finished` carried.
+            resolved: whether the answer did what it was asked for.
+            rating: what a person thought of it, from -1 (bad) to 1 (good).
+            corrected_answer: the answer it should have been. Only a keyed digest of it is kept.
+            timeout_seconds: time for the whole call. None: the client's.
+
+        Returns:
+            the id of the request it was recorded for, as in the ledger.
+
+        Raises:
+            NotFound: the handle was not given to this caller's tenant for this route, or too long
+                ago.
+            AlreadyExists: another outcome was recorded before.
+            PennyweightError: the call failed.
+        """
+        request = outcome_of(
+            route, handle, resolved=resolved, rating=rating, corrected_answer=corrected_answer
+        )
+        response = await self._unary(self._stub.RecordOutcome, request, timeout_seconds)
+        return str(response.request_id)
+
+    async def levers(self, route: str = "", *, timeout_seconds: float | None = None) -> LeverList:
+        """Lists the levers of a route, or of all that the caller may use.
+
+        Raises:
+            NotFound: there is no such route.
+            PennyweightError: the call failed.
+        """
+        request = pb.ListLeversRequest(route=route)
+        return levers_of(await self._unary(self._stub.ListLevers, request, timeout_seconds))
+
+    async def set_lever(
+        self,
+        route: str,
+        lever: str,
+        state: Literal["on", "halted"],
+        *,
+        author: str,
+        reason: str,
+        expires_after_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Lever:
+        """Halts or releases a lever, for all routers at once. For operators.
+
+        Args:
+            route: whose lever.
+            lever: its name, as `levers` lists it.
+            state: ``halted`` to halt it, ``on`` to release it.
+            author: who asks for it.
+            reason: why.
+            expires_after_seconds: how long a halt lasts. None: until it is released.
+            timeout_seconds: time for the whole call. None: the client's.
+
+        Raises:
+            Forbidden: the key may not do this.
+            NotFound: there is no such route or lever.
+            PennyweightError: the call failed.
+            ValueError: an argument is not in the contract.
+        """
+        request = lever_change_of(
+            route,
+            lever,
+            state,
+            author=author,
+            reason=reason,
+            expires_after_seconds=expires_after_seconds,
+        )
+        response = await self._unary(self._stub.SetLever, request, timeout_seconds)
+        return lever_of(response.lever)
+
+    async def _unary(
+        self, method: Callable[..., Any], request: Any, timeout_seconds: float | None
+    ) -> Any:
+        attempts = self._attempts(timeout_seconds)
         while True:
             call = method(request, timeout=attempts.seconds_left(), metadata=self._metadata)
             try:
-                with _errors_of(call):
+                with errors_of(call):
                     return await call
             except PennyweightError as error:
                 delay = attempts.next_delay(error)
             await asyncio.sleep(delay)
 
-    def _attempts(self, options: Options) -> "_Attempts":
-        timeout = options.get("timeout_seconds", self._timeout_seconds)
-        return _Attempts(time.monotonic() + timeout, self._max_attempts)
-
-
-class _Attempts:
-    """The tries of one call. State: when it must be over, how many were made."""
-
-    def __init__(self, deadline: float, most: int) -> None:
-        self._deadline = deadline
-        self._most = most
-        self._made = 0
-
-    def seconds_left(self) -> float:
-        """Time left for the call, at least 0."""
-        return max(0.0, self._deadline - time.monotonic())
-
-    def next_delay(self, error: PennyweightError) -> float:
-        """Seconds to wait before the next try; raises the error where there must be none.
-
-        Doubles with each try and is spread by half, so that callers do not come back together.
-        Never less than what the service asks for.
-        """
-        backoff = FIRST_BACKOFF_SECONDS * 2.0**self._made * random.uniform(0.5, 1.0)  # noqa: S311
-        self._made += 1
-        delay = max(backoff, error.retry_after_seconds or 0.0)
-        final = self._made >= self._most or delay >= self.seconds_left()
-        if final or not isinstance(error, Unavailable):
-            raise error
-        return delay
-
-
-@contextmanager
-def _errors_of(call: Any) -> Iterator[None]:
-    """Turns what grpc raises for a call into our errors; the task's own cancellation passes."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise error_of_call(error) from error
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if not call.done() or (task is not None and task.cancelling()):
-            raise
-        # grpc raises this also when the call alone was cancelled: by the service, or by `close`.
-        raise error_of(grpc.StatusCode.CANCELLED, "the call was cancelled") from None
+    def _attempts(self, timeout_seconds: float | None) -> Attempts:
+        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        return Attempts(time.monotonic() + timeout, self._max_attempts)
 
 
 def _with_key(options: Options) -> Options:

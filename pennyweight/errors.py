@@ -4,7 +4,8 @@
     ├── BadRequest          INVALID_ARGUMENT    `violations` names each field and its rule
     ├── Unauthenticated     UNAUTHENTICATED     no API key, or an unknown one
     ├── Forbidden           PERMISSION_DENIED   a known key that may not do this
-    ├── NotFound            NOT_FOUND           no such route
+    ├── NotFound            NOT_FOUND           no such route, lever or handle
+    ├── AlreadyExists       ALREADY_EXISTS      something else was recorded before
     ├── Overloaded          RESOURCE_EXHAUSTED  no room or no budget now
     ├── Unavailable         UNAVAILABLE         nothing answers, or a part is away
     ├── DeadlineExceeded    DEADLINE_EXCEEDED   the time was too short
@@ -68,6 +69,10 @@ class NotFound(PennyweightError):
     """Something named that is not there."""
 
 
+class AlreadyExists(PennyweightError):
+    """Something else was recorded before."""
+
+
 class Overloaded(PennyweightError):
     """No room, or no budget left."""
 
@@ -89,6 +94,7 @@ _BY_CODE: dict[grpc.StatusCode, type[PennyweightError]] = {
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: Forbidden,
     grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

@@ -1,67 +1,31 @@
-"""Between the plain types of `pennyweight.answers` and the contract's messages."""
+"""From the contract's messages to the plain types of `pennyweight.answers`."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+import datetime as dt
 
-from google.protobuf import duration_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.descriptor import EnumDescriptor
 
 from pennyweight.answers import (
     Answer,
+    Candidate,
     Cost,
     Decision,
     Delta,
     Event,
     Explanation,
     Finished,
-    Message,
-    Options,
+    Lever,
+    LeverList,
+    LeverWatch,
     Route,
     RouteList,
+    RouteQuality,
     Started,
     Tier,
     Timings,
     Usage,
 )
 from pennyweight.router.v1 import router_pb2 as pb
-
-Prompt = str | Sequence[Message]
-"""One user message, or a conversation."""
-
-Request = TypeVar("Request", pb.GenerateRequest, pb.CompleteRequest, pb.ExplainRequest)
-
-SAMPLING = ("max_output_tokens", "temperature", "top_p", "top_k", "seed", "stop")
-
-
-def request_of(kind: type[Request], route: str, prompt: Prompt, options: Options) -> Request:
-    """Builds a request message; all three kinds have the same fields.
-
-    Raises:
-        ValueError: a word that is not in the contract, or a number it cannot hold.
-    """
-    conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
-    asked = pb.Prompt(
-        messages=[
-            pb.Message(role=_value(pb.Role.DESCRIPTOR, "ROLE", one.role), content=one.content)  # type: ignore[arg-type]
-            for one in conversation
-        ]
-    )
-    if "json_schema" in options and "regex" in options:
-        raise ValueError("json_schema and regex exclude each other")
-    if "json_schema" in options:
-        asked.response_format.json_schema = options["json_schema"]
-    elif "regex" in options:
-        asked.response_format.regex = options["regex"]
-    terms = pb.Terms(
-        idempotency_key=options.get("idempotency_key", ""),
-        attributes=options.get("attributes", {}),
-    )
-    if "priority" in options:
-        terms.priority = _value(pb.PriorityClass.DESCRIPTOR, "PRIORITY_CLASS", options["priority"])  # type: ignore[assignment]
-    if "cache_use" in options:
-        terms.cache_use = _value(pb.CacheUse.DESCRIPTOR, "CACHE_USE", options["cache_use"])  # type: ignore[assignment]
-    sampling = {name: value for name, value in options.items() if name in SAMPLING}
-    return kind(route=route, prompt=asked, sampling=pb.Sampling(**sampling), terms=terms)  # type: ignore[arg-type]
 
 
 def event_of(message: pb.GenerateResponse) -> Event | None:
@@ -92,6 +56,25 @@ def routes_of(message: pb.ListRoutesResponse) -> RouteList:
     return RouteList(tuple(_route(one) for one in message.routes), message.policy_version)
 
 
+def levers_of(message: pb.ListLeversResponse) -> LeverList:
+    """The levers."""
+    return LeverList(tuple(lever_of(one) for one in message.levers), message.policy_version)
+
+
+def lever_of(message: pb.Lever) -> Lever:
+    """One lever."""
+    return Lever(
+        route=message.route,
+        name=message.name,
+        state=name_of(pb.LeverState.DESCRIPTOR, "LEVER_STATE", message.state),
+        author=message.author,
+        reason=message.reason,
+        since=_time(message.since) if message.HasField("since") else None,
+        expires=_time(message.expires) if message.HasField("expires") else None,
+        watch=_watch(message.watch) if message.HasField("watch") else None,
+    )
+
+
 def name_of(kind: EnumDescriptor, prefix: str, number: int) -> str:
     """An enum value as its name in lower case without the prefix; its number if unknown."""
     try:
@@ -103,13 +86,6 @@ def name_of(kind: EnumDescriptor, prefix: str, number: int) -> str:
 def seconds_of(duration: duration_pb2.Duration) -> float:
     """A duration in seconds."""
     return duration.seconds + duration.nanos / 1e9
-
-
-def _value(kind: EnumDescriptor, prefix: str, word: str) -> int:
-    try:
-        return kind.values_by_name[f"{prefix}_{word.upper()}"].number
-    except KeyError:
-        raise ValueError(f"{word!r} is no {prefix.lower().replace('_', ' ')}") from None
 
 
 def _decision(message: pb.Decision) -> Decision:
@@ -124,6 +100,22 @@ def _decision(message: pb.Decision) -> Decision:
         explanation=message.explanation,
         cache=name_of(pb.CacheOutcome.DESCRIPTOR, "CACHE_OUTCOME", message.cache),
         fleet_stale=message.fleet_stale,
+        candidates=tuple(_candidate(one) for one in message.candidates),
+        calibration_version=message.calibration_version,
+        evidence_propensity=message.evidence_propensity,
+        halted_levers=tuple(message.halted_levers),
+    )
+
+
+def _candidate(message: pb.Candidate) -> Candidate:
+    return Candidate(
+        tier=message.tier,
+        verdict=name_of(pb.Verdict.DESCRIPTOR, "VERDICT", message.verdict),
+        predicted_gain=_known(message, "predicted_gain"),
+        skip_above_gain=_known(message, "skip_above_gain"),
+        certainty=_known(message, "certainty"),
+        accept_at_certainty=_known(message, "accept_at_certainty"),
+        micro_usd=message.micro_usd,
     )
 
 
@@ -171,4 +163,33 @@ def _route(message: pb.Route) -> Route:
         default_output_tokens=message.default_output_tokens,
         max_output_tokens=message.max_output_tokens,
         default_deadline_seconds=seconds_of(message.default_deadline),
+        quality=_quality(message.quality) if message.HasField("quality") else None,
     )
+
+
+def _quality(message: pb.RouteQuality) -> RouteQuality:
+    return RouteQuality(
+        tolerance=message.tolerance,
+        calibration_version=message.calibration_version,
+        certified_bound=_known(message, "certified_bound"),
+        expected_escalation_rate=_known(message, "expected_escalation_rate"),
+        expected_saving=_known(message, "expected_saving"),
+    )
+
+
+def _known(message: pb.Candidate | pb.RouteQuality, name: str) -> float | None:
+    return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]
+
+
+def _watch(message: pb.LeverWatch) -> LeverWatch:
+    return LeverWatch(
+        samples=message.samples,
+        mean_loss=message.mean_loss,
+        allowed_loss=message.allowed_loss,
+        evidence=message.evidence,
+        run_length=message.run_length,
+    )
+
+
+def _time(timestamp: timestamp_pb2.Timestamp) -> dt.datetime:
+    return timestamp.ToDatetime(tzinfo=dt.UTC)

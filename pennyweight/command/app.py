@@ -3,10 +3,13 @@
 import typer
 
 from pennyweight.command import __doc__ as about
-from pennyweight.command.asking import ask, explain, routes
+from pennyweight.command.asking import ask, explain
 from pennyweight.command.fleet import pools
 from pennyweight.command.keys import key
 from pennyweight.command.ledger import ledger
+from pennyweight.command.levers import lever
+from pennyweight.command.outcomes import outcome
+from pennyweight.command.routes import routes
 
 app = typer.Typer(
     help=about,
@@ -15,5 +18,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ask, explain, routes, pools, key, ledger):
+for command in (ask, explain, outcome, routes, pools, key, ledger):
     app.command()(command)
+app.add_typer(lever, name="lever")

@@ -1,32 +1,31 @@
-"""``ask``, ``explain`` and ``routes``: what the router is for."""
+"""``ask`` and ``explain``: what the router is for."""
 
-import dataclasses
-import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
-from pennyweight.answers import Delta, Event, Finished, Options, Started
+from pennyweight.answers import Delta, Event, Finished, Started
 from pennyweight.client import Client
-from pennyweight.command.options import Address, TimeoutSeconds, TlsCa, connect
-from pennyweight.command.outcome import run
+from pennyweight.command.ending import run
+from pennyweight.command.options import Address, Json, TimeoutSeconds, TlsCa, connect
 from pennyweight.command.show import (
     console,
-    decision_lines,
     money,
     plain,
+    print_decision,
+    print_json,
     summary_line,
 )
+from pennyweight.questions import Options
 
-Text = Annotated[str, typer.Argument(help="What to ask.", show_default=False)]
+Question = Annotated[str, typer.Argument(metavar="TEXT", help="What to ask.", show_default=False)]
 Route = Annotated[str, typer.Option(help="Route to ask.", envvar="PENNYWEIGHT_ROUTE")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
 def ask(
-    text: Text,
+    text: Question,
     *,
     route: Route = "support-chat",
     whole: Annotated[bool, typer.Option("--whole", help="Wait for the whole answer.")] = False,
@@ -66,14 +65,14 @@ async def _ask_streamed(
     aside = console(stderr=True)
     async for event in client.generate(route, text, **options):
         if as_json:
-            _print_json(_kind_of(event), event)
+            print_json(_kind_of(event), event)
         elif isinstance(event, Started) and explain:
-            aside.print(decision_lines(event.decision), soft_wrap=True)
+            print_decision(aside, event.decision)
         elif isinstance(event, Delta):
             _write(event.text)
         elif isinstance(event, Finished):
             _write("\n")
-            aside.print(summary_line(event), soft_wrap=True)
+            _print_summary(event, explain=explain)
 
 
 async def _ask_whole(
@@ -81,17 +80,16 @@ async def _ask_whole(
 ) -> None:
     answer = await client.complete(route, text, **options)
     if as_json:
-        _print_json("answer", answer)
+        print_json("answer", answer)
         return
-    aside = console(stderr=True)
     if explain:
-        aside.print(decision_lines(answer.summary.decision), soft_wrap=True)
+        print_decision(console(stderr=True), answer.summary.decision)
     _write(answer.text + "\n")
-    aside.print(summary_line(answer.summary), soft_wrap=True)
+    _print_summary(answer.summary, explain=explain)
 
 
 def explain(
-    text: Text,
+    text: Question,
     *,
     route: Route = "support-chat",
     as_json: Json = False,
@@ -105,52 +103,21 @@ def explain(
         async with connect(address, tls_ca) as client:
             found = await client.explain(route, text, timeout_seconds=timeout)
         if as_json:
-            _print_json("explanation", found)
+            print_json("explanation", found)
             return
         screen = console()
-        screen.print(decision_lines(found.decision), soft_wrap=True)
+        print_decision(screen, found.decision)
         cost = f"{found.prompt_tokens} prompt tokens · at most {money(found.max_micro_usd)}"
         screen.print(cost, style="dim", soft_wrap=True)
 
     run(work(), address)
 
 
-def routes(
-    *,
-    as_json: Json = False,
-    timeout: TimeoutSeconds = 10.0,
-    address: Address = "127.0.0.1:50051",
-    tls_ca: TlsCa = None,
-) -> None:
-    """List the routes your key may use, with their ladders, cheapest tier first."""
-
-    async def work() -> None:
-        async with connect(address, tls_ca) as client:
-            found = await client.list_routes(timeout_seconds=timeout)
-        if as_json:
-            for route in found.routes:
-                _print_json("route", route)
-            return
-        table = Table(caption=f"policy {found.policy_version}", caption_justify="left")
-        for name in ("route", "tier", "model", "prompt / M", "output / M", "ready", "for"):
-            right = name in ("prompt / M", "output / M", "ready")
-            table.add_column(name, justify="right" if right else "left")
-        for route in found.routes:
-            for number, tier in enumerate(route.ladder):
-                answers = " ◂ answers" if tier.name == route.fixed_tier else ""
-                table.add_row(
-                    route.name if number == 0 else "",
-                    tier.name + answers,
-                    f"{tier.model} {tier.precision}",
-                    money(tier.prompt_micro_usd_per_million),
-                    money(tier.output_micro_usd_per_million),
-                    str(tier.ready_replicas),
-                    plain(route.description) if number == 0 else "",
-                )
-            table.add_section()
-        console().print(table)
-
-    run(work(), address)
+def _print_summary(summary: Finished, *, explain: bool) -> None:
+    aside = console(stderr=True)
+    aside.print(summary_line(summary), soft_wrap=True)
+    if explain:
+        aside.print(Text(f"handle {summary.handle}", style="dim"), soft_wrap=True)
 
 
 def _write(text: str) -> None:
@@ -160,7 +127,3 @@ def _write(text: str) -> None:
 
 def _kind_of(event: Event) -> str:
     return type(event).__name__.lower()
-
-
-def _print_json(kind: str, value: Any) -> None:
-    print(json.dumps({"kind": kind, **dataclasses.asdict(value)}, ensure_ascii=False), flush=True)  # noqa: T201

@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 
 from pennyweight.channel import metadata_for, open_channel
+from pennyweight.command.ending import run
 from pennyweight.command.options import TimeoutSeconds, TlsCa
-from pennyweight.command.outcome import run
 from pennyweight.command.show import console
 from pennyweight.errors import error_of_call
 from pennyweight.scaler.v1 import scaler_pb2 as pb

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pennyweight.command.outcome import USAGE, end
+from pennyweight.command.ending import USAGE, end
 from pennyweight.command.show import console
 
 KEY_BYTES = 32

@@ -18,6 +18,7 @@ TlsCa = Annotated[
         envvar="PENNYWEIGHT_TLS_CA",
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 TimeoutSeconds = Annotated[float, typer.Option(help="Seconds until giving up.", min=0.0)]
 
 

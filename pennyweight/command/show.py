@@ -1,12 +1,17 @@
 """How things read on a screen: money, time, the one line about an answer."""
 
+import dataclasses
+import datetime as dt
+import json
 import os
 import sys
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from pennyweight.answers import Decision, Finished
+from pennyweight.answers import Candidate, Decision, Finished
 
 PIPED_WIDTH = 140
 """Columns of tables that no terminal shows."""
@@ -38,6 +43,21 @@ def milliseconds(seconds: float | None) -> str:
         return "-"
     value = seconds * 1000
     return f"{value:,.1f} ms" if value < 100 else f"{value:,.0f} ms"  # noqa: PLR2004
+
+
+def points(quality: float | None) -> str:
+    """Quality in points of a hundred; a dash where it is not known."""
+    return "-" if quality is None else f"{100 * quality:.1f} points"
+
+
+def percent(part: float | None) -> str:
+    """A share; a dash where it is not known."""
+    return "-" if part is None else f"{part:.0%}"
+
+
+def moment(time: dt.datetime | None) -> str:
+    """A time to the second, in UTC; a dash where there is none."""
+    return "-" if time is None else time.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def words(name: str) -> str:
@@ -72,13 +92,56 @@ def summary_line(summary: Finished) -> Text:
     return Text(" · ".join(parts), style="dim")
 
 
-def decision_lines(decision: Decision) -> Text:
-    """A decision in sentences."""
+def print_decision(screen: Console, decision: Decision) -> None:
+    """A decision: the tiers it weighed as a table, then the sentence and what belongs to it."""
+    if decision.candidates:
+        screen.print(_candidates(decision.candidates))
     where = f"replica {decision.replica}" if decision.replica else "no replica"
     stale = " The fleet is the last known one." if decision.fleet_stale else ""
-    details = (
-        f"route {decision.route} · tier {decision.tier} · model {decision.model} "
-        f"{decision.precision} · {where} · cache {words(decision.cache)} · "
-        f"policy {decision.policy_version}"
-    )
-    return Text.assemble((f"{decision.explanation}{stale}\n", "bold"), (details, "dim"))
+    details = [
+        f"route {decision.route}",
+        f"tier {decision.tier}",
+        f"model {decision.model} {decision.precision}",
+        where,
+        f"cache {words(decision.cache)}",
+        f"policy {decision.policy_version}",
+    ]
+    if decision.calibration_version:
+        details.append(f"calibration {decision.calibration_version}")
+    if decision.evidence_propensity:
+        details.append(f"evidence {decision.evidence_propensity:.1%}")
+    if decision.halted_levers:
+        details.append(f"halted {', '.join(decision.halted_levers)}")
+    sentence = (f"{decision.explanation}{stale}\n", "bold")
+    screen.print(Text.assemble(sentence, (" · ".join(details), "dim")), soft_wrap=True)
+
+
+def print_json(kind: str, value: Any) -> None:
+    """One object on one line of standard output; times are RFC 3339."""
+    told = {"kind": kind, **dataclasses.asdict(value)}
+    print(json.dumps(told, ensure_ascii=False, default=dt.datetime.isoformat), flush=True)  # noqa: T201
+
+
+def _candidates(candidates: tuple[Candidate, ...]) -> Table:
+    table = Table()
+    for name in ("tier", "verdict", "predicted gain", "certainty"):
+        table.add_column(name)
+    table.add_column("paid", justify="right")
+    for one in candidates:
+        table.add_row(
+            one.tier,
+            words(one.verdict),
+            _against(points(one.predicted_gain), "skipped above", points(one.skip_above_gain)),
+            _against(_log_prob(one.certainty), "stands from", _log_prob(one.accept_at_certainty)),
+            money(one.micro_usd) if one.micro_usd else "-",
+            style="bold" if one.verdict == "chosen" else None,
+        )
+    return table
+
+
+def _against(value: str, what: str, threshold: str) -> str:
+    return value if threshold == "-" else f"{value} ({what} {threshold})"
+
+
+def _log_prob(certainty: float | None) -> str:
+    return "-" if certainty is None else f"{certainty:.3f}"

@@ -24,6 +24,50 @@ DECISION = pb.Decision(
     cache=pb.CACHE_OUTCOME_MISS,
 )
 
+ESCALATED = pb.Decision(
+    route="support-chat",
+    policy_version="v2",
+    tier="large",
+    model="support-large",
+    precision="int8",
+    replica="large-0",
+    reason=pb.REASON_ESCALATED,
+    explanation="large answers: small was not sure of its answer.",
+    cache=pb.CACHE_OUTCOME_MISS,
+    candidates=[
+        pb.Candidate(
+            tier="small",
+            verdict=pb.VERDICT_UNSURE,
+            predicted_gain=0.031,
+            skip_above_gain=0.08,
+            certainty=-0.71,
+            accept_at_certainty=-0.45,
+            micro_usd=3,
+        ),
+        pb.Candidate(tier="large", verdict=pb.VERDICT_CHOSEN),
+    ],
+    calibration_version="2026-11-02-1a2b",
+    evidence_propensity=0.05,
+    halted_levers=["cache"],
+)
+
+
+def lever(**changes: Any) -> pb.Lever:
+    made = pb.Lever(
+        route="support-chat",
+        name="tier:small",
+        state=pb.LEVER_STATE_HALTED,
+        author="ada",
+        reason="wrong answers about fees",
+        watch=pb.LeverWatch(
+            samples=1204, mean_loss=0.004, allowed_loss=0.02, evidence=0.31, run_length=100_000
+        ),
+    )
+    made.since.FromJsonString("2026-11-02T10:00:00Z")
+    made.expires.FromJsonString("2026-11-02T12:00:00Z")
+    made.MergeFrom(pb.Lever(**changes))
+    return made
+
 
 def summary() -> pb.Summary:
     result = pb.Summary(
@@ -82,6 +126,9 @@ class ScriptedRouter(router_pb2_grpc.RouterServiceServicer):
 
     Explain = Complete
     ListRoutes = Complete
+    RecordOutcome = Complete
+    ListLevers = Complete
+    SetLever = Complete
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
-from tests.integration.client.scripted_router import Stage, events, summary
+from tests.integration.client.scripted_router import ESCALATED, Stage, events, summary
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "calling.md").read_text(encoding="utf-8")
@@ -31,13 +31,19 @@ async def run(*command: str, cwd: Path, **environment: str) -> tuple[int, str]:
     return process.returncode, out.decode()
 
 
+def answers(request: object) -> list[object]:
+    if isinstance(request, pb.GenerateRequest):
+        return list(events("Your card ", "usually reaches you."))
+    if isinstance(request, pb.RecordOutcomeRequest):
+        return [pb.RecordOutcomeResponse(request_id="r-1")]
+    told = summary()
+    told.decision.CopyFrom(ESCALATED)
+    return [pb.CompleteResponse(text="Your card usually reaches you.", summary=told)]
+
+
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 async def test_python(number: int, stage: Stage, tmp_path: Path) -> None:
-    stage.router.script = lambda request: (
-        events("Your card ", "usually reaches you.")
-        if isinstance(request, pb.GenerateRequest)
-        else [pb.CompleteResponse(text="Your card usually reaches you.", summary=summary())]
-    )
+    stage.router.script = answers
     script = tmp_path / "script.py"
     script.write_text(PYTHON[number].replace("localhost:50051", stage.address))
     code, out = await run(sys.executable, "-W", "error", str(script), cwd=tmp_path)
@@ -89,9 +95,16 @@ def test_the_page_shows_the_example() -> None:
     assert shown == [(ROOT / "examples" / "node" / "ask.js").read_text(encoding="utf-8")]
 
 
+def test_the_page_shows_every_kind_of_request() -> None:
+    shown = "".join(PYTHON)
+    for name in ("Passage(", "OneOf(", "Regex(", "JsonSchema(", "record_outcome(", "candidates"):
+        assert name in shown
+    for verdict in pb.Verdict.keys()[1:]:
+        assert f"| `{verdict.removeprefix('VERDICT_').lower()}` |" in PAGE
+
+
 def test_the_page_names_every_option_and_error() -> None:
-    from pennyweight import PennyweightError
-    from pennyweight.answers import Options
+    from pennyweight import Options, PennyweightError
 
     for name in Options.__annotations__:
         assert f"`{name}`" in PAGE

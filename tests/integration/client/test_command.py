@@ -1,12 +1,7 @@
 """The command as a process of its own, against a scripted router."""
 
-import asyncio
 import hashlib
 import json
-import os
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,28 +10,10 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.config import parse_document
 from services.common.credentials import KeyFile
 from services.common.errors import BadRequest, Overloaded, Violation
-from tests.integration.client.scripted_router import DECISION, Stage, events, summary
+from tests.integration.client.running import pennyweight, rows_of
+from tests.integration.client.scripted_router import DECISION, ESCALATED, Stage, events, summary
 
 QUESTION = "Where is my card?"
-
-
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-async def pennyweight(*arguments: str, **environment: str) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pennyweight.command", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PENNYWEIGHT_API_KEY": "", **environment},
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
 
 
 async def test_ask_streams_the_answer_and_sums_up(stage: Stage) -> None:
@@ -54,6 +31,7 @@ async def test_ask_whole_explained(stage: Stage) -> None:
     ended = await pennyweight("ask", QUESTION, *wishes, PENNYWEIGHT_ADDRESS=stage.address)
     assert (ended.code, ended.out) == (0, "Soon.\n")
     assert ended.err.startswith("The route's policy names this tier.\nroute support-chat · tier")
+    assert ended.err.endswith("saved 37 µ$\nhandle h-1\n")
     assert stage.router.requests[0].terms.cache_use == pb.CACHE_USE_BYPASS
 
 
@@ -86,6 +64,57 @@ async def test_explain_and_routes(stage: Stage) -> None:
     assert ended.code == 0
     assert "small ◂ answers" in ended.out
     assert "policy v1" in ended.out
+
+
+async def test_explain_shows_how_every_tier_was_weighed(stage: Stage) -> None:
+    stage.router.script = lambda _: [pb.ExplainResponse(decision=ESCALATED, prompt_tokens=21)]
+    ended = await pennyweight("explain", QUESTION, "--address", stage.address)
+    assert rows_of(ended.out) == [
+        [
+            "small",
+            "unsure",
+            "3.1 points (skipped above 8.0 points)",
+            "-0.710 (stands from -0.450)",
+            "3 µ$",
+        ],
+        ["large", "chosen", "-", "-", "-"],
+    ]
+    assert ended.out.index("│ large") < ended.out.index("large answers: small was not sure")
+    told = "policy v2 · calibration 2026-11-02-1a2b · evidence 5.0% · halted cache"
+    assert told in ended.out
+
+
+async def test_ask_explained_shows_the_tiers_beside_the_answer(stage: Stage) -> None:
+    def escalated(_: object) -> list[pb.GenerateResponse]:
+        first, *rest = events("Soon.")
+        first.started.decision.CopyFrom(ESCALATED)
+        return [first, *rest]
+
+    stage.router.script = escalated
+    ended = await pennyweight("ask", QUESTION, "--explain", "--address", stage.address)
+    assert ended.out == "Soon.\n"
+    assert [row[:2] for row in rows_of(ended.err)] == [["small", "unsure"], ["large", "chosen"]]
+
+
+async def test_routes_show_what_is_certified(stage: Stage) -> None:
+    certified = pb.RouteQuality(
+        tolerance=0.02,
+        calibration_version="v7",
+        certified_bound=0.0184,
+        expected_escalation_rate=0.26,
+        expected_saving=0.4,
+    )
+    routes = [
+        pb.Route(name="chat", quality=certified, ladder=[pb.Tier(name="small")]),
+        pb.Route(name="new", quality=pb.RouteQuality(tolerance=0.01)),
+        pb.Route(name="fixed", ladder=[pb.Tier(name="small")], fixed_tier="small"),
+    ]
+    stage.router.script = lambda _: [pb.ListRoutesResponse(routes=routes)]
+    ended = await pennyweight("routes", "--address", stage.address)
+    rows = rows_of(ended.out)
+    assert ["chat", "2.0 points", "1.8 points", "26%", "40%", "v7"] in rows
+    assert ["new", "1.0 points", "-", "-", "-", "none: the top tier answers"] in rows
+    assert [row[0] for row in rows if row[0] == "fixed"] == ["fixed"]
 
 
 @pytest.mark.parametrize(
@@ -135,28 +164,3 @@ async def test_a_made_key_fits_the_key_file(role: str) -> None:
     (parsed,) = parse_document(entry, KeyFile, source="entry").keys
     assert parsed.sha256 == hashlib.sha256(ended.out.strip().encode()).hexdigest()
     assert parsed.role == role
-
-
-async def test_the_ledger_is_added_up(tmp_path: Path) -> None:
-    def line(tier: str, cache: str, paid: int) -> str:
-        record = {"handle": "h", "tenant": "acme", "route": "r", "tier": tier, "cache": cache}
-        counts = {"prompt_tokens": 1000, "output_tokens": 10}
-        money = {"micro_usd": paid, "baseline_micro_usd": 40_000}
-        return json.dumps({**record, **counts, **money, "attributes": {"team": "x"}})
-
-    first = [line("small", "miss", 3), line("small", "exact", 0)]
-    (tmp_path / "a.jsonl").write_text("\n".join(first) + "\n")
-    (tmp_path / "b.jsonl").write_text(line("large", "miss", 40_000) + '\n{"handle": "h2", "ten')
-    ended = await pennyweight("ledger", "--folder", str(tmp_path), "--by", "tier")
-    assert ended.code == 0
-    rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in ended.out.splitlines()]
-    assert ["large", "1", "0", "1,000", "10", "$0.0400", "0 µ$", "0%"] in rows
-    assert ["small", "2", "1", "2,000", "20", "3 µ$", "$0.0800", "100%"] in rows
-    assert ["all", "3", "1", "3,000", "30", "$0.0400", "$0.0800", "67%"] in rows
-    assert "left out: 1" in ended.err
-
-
-async def test_no_ledger(tmp_path: Path) -> None:
-    ended = await pennyweight("ledger", "--folder", str(tmp_path))
-    assert ended.code == 2
-    assert "No ledger in" in ended.err

@@ -4,12 +4,13 @@ import grpc
 import pytest
 
 import pennyweight as pw
+from pennyweight.attempts import Attempts
 from pennyweight.channel import DEVELOPMENT_KEY, is_loopback, metadata_for, open_channel
-from pennyweight.client import _Attempts
 from pennyweight.command.show import money
 from pennyweight.errors import error_of
+from pennyweight.request import request_of
 from pennyweight.router.v1 import router_pb2 as pb
-from pennyweight.wire import event_of, name_of, request_of
+from pennyweight.wire import event_of, lever_of, name_of
 from services.common import credentials
 
 
@@ -65,6 +66,11 @@ def test_a_certificate_needs_its_key() -> None:
         ({"priority": "urgent"}, "'urgent' is no priority class"),
         ({"cache_use": "never"}, "'never' is no cache use"),
         ({"json_schema": "{}", "regex": "a"}, "exclude each other"),
+        ({"context": "one text"}, "must be a list of passages"),
+        ({"validators": [pw.OneOf("yes")]}, "must be a list of texts, got 'yes'"),
+        ({"validators": ["yes"]}, "'yes' is no validator"),
+        ({"validators": [pw.JsonSchema({"a": {1, 2}})]}, "must be JSON"),
+        ({"json_schema": {"a": float("nan")}}, "not JSON compliant"),
     ],
 )
 def test_words_outside_the_contract_are_refused(options: pw.Options, message: str) -> None:
@@ -82,17 +88,20 @@ def test_zero_is_not_absent() -> None:
     assert request.sampling.HasField("temperature")
     assert request.sampling.HasField("seed")
     assert not request.sampling.HasField("top_p")
+    request = request_of(pb.GenerateRequest, "r", "x", {"retrieval_confidence": 0.0})
+    assert request.terms.signals.HasField("retrieval_confidence")
 
 
 def test_names_that_later_versions_add_do_not_break_this_one() -> None:
     assert name_of(pb.Reason.DESCRIPTOR, "REASON", pb.REASON_CACHED) == "cached"
     assert name_of(pb.Reason.DESCRIPTOR, "REASON", 99) == "99"
     assert event_of(pb.GenerateResponse()) is None
+    assert lever_of(pb.Lever(state=99)).state == "99"
 
 
 def test_delays_grow_and_are_spread() -> None:
     unavailable = error_of(grpc.StatusCode.UNAVAILABLE, "away")
-    attempts = _Attempts(deadline=float("inf"), most=5)
+    attempts = Attempts(deadline=float("inf"), most=5)
     delays = [attempts.next_delay(unavailable) for _ in range(4)]
     for made, delay in enumerate(delays):
         assert 0.05 * 2**made <= delay <= 0.1 * 2**made
@@ -105,7 +114,7 @@ def test_delays_grow_and_are_spread() -> None:
 )
 def test_only_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
     with pytest.raises(pw.PennyweightError):
-        _Attempts(deadline=float("inf"), most=5).next_delay(error_of(code, "no"))
+        Attempts(deadline=float("inf"), most=5).next_delay(error_of(code, "no"))
 
 
 @pytest.mark.parametrize(

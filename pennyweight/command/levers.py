@@ -1,0 +1,165 @@
+"""``lever``: what saves and what is halted, and the kill switch."""
+
+import getpass
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pennyweight.answers import Lever, LeverWatch
+from pennyweight.command.ending import USAGE, end, run
+from pennyweight.command.options import Address, Json, TimeoutSeconds, TlsCa, connect
+from pennyweight.command.show import console, moment, percent, plain, points, print_json
+
+STYLES = {"on": "green", "halted": "red", "unknown": "yellow"}
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+lever = typer.Typer(
+    help="List the levers of your routes; halt and release them.", no_args_is_help=True
+)
+
+Route = Annotated[str, typer.Argument(metavar="ROUTE", help="The route.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="LEVER", help="As `lever list` names it.", show_default=False)
+]
+Author = Annotated[
+    str | None, typer.Option(help="Who asks for it.", show_default="your name on this machine")
+]
+Reason = Annotated[str, typer.Option(help="Why, in a few words.", show_default=False)]
+
+
+@lever.command("list")
+def list_levers(
+    *,
+    route: Annotated[str, typer.Option(help="One route.", show_default="all")] = "",
+    as_json: Json = False,
+    timeout: TimeoutSeconds = 10.0,
+    address: Address = "127.0.0.1:50051",
+    tls_ca: TlsCa = None,
+) -> None:
+    """List levers: whether each is on, since when, by whom, why, and where its watch stands.
+
+    Evidence is for a halt: at 100 % the guardrail halts the lever.
+    """
+
+    async def work() -> None:
+        async with connect(address, tls_ca) as client:
+            found = await client.levers(route, timeout_seconds=timeout)
+        if as_json:
+            for one in found.levers:
+                print_json("lever", one)
+            return
+        table = _table(found.levers)
+        table.caption = f"policy {found.policy_version}"
+        console().print(table)
+
+    run(work(), address)
+
+
+@lever.command()
+def halt(
+    route: Route,
+    name: Name,
+    *,
+    reason: Reason,
+    author: Author = None,
+    lasting: Annotated[
+        str | None,
+        typer.Option("--for", help="How long, such as 2h or 1d12h.", show_default="until released"),
+    ] = None,
+    timeout: TimeoutSeconds = 10.0,
+    address: Address = "127.0.0.1:50051",
+    tls_ca: TlsCa = None,
+) -> None:
+    """Halt a lever, for all routers at once."""
+    seconds = None if lasting is None else seconds_of(lasting)
+    _set(route, name, "halted", author, reason, seconds, timeout, address, tls_ca)
+
+
+@lever.command()
+def release(
+    route: Route,
+    name: Name,
+    *,
+    reason: Reason,
+    author: Author = None,
+    timeout: TimeoutSeconds = 10.0,
+    address: Address = "127.0.0.1:50051",
+    tls_ca: TlsCa = None,
+) -> None:
+    """Release a halted lever, for all routers at once."""
+    _set(route, name, "on", author, reason, None, timeout, address, tls_ca)
+
+
+def seconds_of(duration: str) -> float:
+    """Seconds of a duration such as ``90s``, ``2h`` or ``1d12h``; ends the command on others."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", duration)
+    if not parts or "".join(map("".join, parts)) != duration:
+        end(f"{duration!r} is no duration.", "Write it as 90s, 45m, 2h or 1d12h.", code=USAGE)
+    return sum(float(number) * SECONDS[unit] for number, unit in parts)
+
+
+def _set(  # noqa: PLR0917 - the options of two commands
+    route: str,
+    name: str,
+    state: Literal["on", "halted"],
+    author: str | None,
+    reason: str,
+    seconds: float | None,
+    timeout_seconds: float,
+    address: str,
+    tls_ca: TlsCa,
+) -> None:
+    who = author or _name_of_user()
+
+    async def work() -> None:
+        async with connect(address, tls_ca) as client:
+            changed = await client.set_lever(
+                route,
+                name,
+                state,
+                author=who,
+                reason=reason,
+                expires_after_seconds=seconds,
+                timeout_seconds=timeout_seconds,
+            )
+        until = f" until {moment(changed.expires)}" if changed.expires else ""
+        told = f"{changed.name} of {changed.route} is {changed.state}{until}."
+        console().print(told, markup=False, soft_wrap=True)
+
+    run(work(), address)
+
+
+def _name_of_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        end("This machine does not know your name.", "Give it with --author.", code=USAGE)
+
+
+def _table(levers: Sequence[Lever]) -> Table:
+    table = Table(caption_justify="left")
+    for title in ("route", "lever", "state", "since", "by", "reason", "expires", "watch"):
+        table.add_column(title, overflow="fold")
+    for one in levers:
+        table.add_row(
+            one.route,
+            one.name,
+            Text(one.state, style=STYLES.get(one.state, "")),
+            moment(one.since),
+            Text(plain(one.author) or "-"),
+            Text(plain(one.reason) or "-"),
+            moment(one.expires),
+            _watch(one.watch),
+        )
+    return table
+
+
+def _watch(watch: LeverWatch | None) -> str:
+    if watch is None:
+        return "none"
+    loss = f"loses {points(watch.mean_loss)} of {points(watch.allowed_loss)} allowed"
+    return f"{watch.samples:,} samples, {loss}, evidence {percent(watch.evidence)}"

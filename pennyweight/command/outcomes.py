@@ -1,0 +1,70 @@
+"""``outcome``: what became of an answer."""
+
+from typing import Annotated
+
+import typer
+
+from pennyweight.command.ending import USAGE, end, run
+from pennyweight.command.options import Address, TimeoutSeconds, TlsCa, connect
+from pennyweight.command.show import console
+
+
+def outcome(
+    route: Annotated[
+        str, typer.Argument(metavar="ROUTE", help="The route that answered.", show_default=False)
+    ],
+    handle: Annotated[
+        str,
+        typer.Argument(
+            metavar="HANDLE", help="Came with the answer: `ask --explain`.", show_default=False
+        ),
+    ],
+    *,
+    resolved: Annotated[
+        bool | None,
+        typer.Option(
+            "--resolved/--unresolved", help="Whether the answer did what it was asked for."
+        ),
+    ] = None,
+    rating: Annotated[
+        float | None, typer.Option(help="From -1 (bad) to 1 (good).", min=-1.0, max=1.0)
+    ] = None,
+    corrected_answer: Annotated[
+        str | None, typer.Option(help="The answer it should have been.")
+    ] = None,
+    corrected_answer_file: Annotated[
+        typer.FileText | None,
+        typer.Option(help="A file with that answer; - is standard input.", encoding="utf-8"),
+    ] = None,
+    timeout: TimeoutSeconds = 10.0,
+    address: Address = "127.0.0.1:50051",
+    tls_ca: TlsCa = None,
+) -> None:
+    """Say what became of an answer: it is joined to the request when the ledger is read."""
+    if corrected_answer_file is not None:
+        if corrected_answer is not None:
+            end("Give --corrected-answer or --corrected-answer-file, not both.", code=USAGE)
+        try:
+            corrected_answer = corrected_answer_file.read()
+        except UnicodeDecodeError:
+            end(f"{corrected_answer_file.name} is not UTF-8 text.", code=USAGE)
+    if resolved is None and rating is None and corrected_answer is None:
+        end(
+            "Nothing is said of the answer.",
+            "Give --resolved, --unresolved, --rating or --corrected-answer.",
+            code=USAGE,
+        )
+
+    async def work() -> None:
+        async with connect(address, tls_ca) as client:
+            request_id = await client.record_outcome(
+                route,
+                handle,
+                resolved=resolved,
+                rating=rating,
+                corrected_answer=corrected_answer,
+                timeout_seconds=timeout,
+            )
+        console().print(f"Recorded for request {request_id}.", markup=False, soft_wrap=True)
+
+    run(work(), address)
