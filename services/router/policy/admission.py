@@ -33,10 +33,13 @@ class WaitingLine(Generic[T]):
 
     When it is full, a newcomer takes the place of the youngest ticket of the lowest class, if that
     class is below its own; otherwise it is turned away.
+
+    Attributes:
+        size: most that wait; may change, and who waits already stays.
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._heap: list[Ticket[T]] = []
         self._waiting = 0
         self._arrivals = itertools.count()
@@ -50,7 +53,7 @@ class WaitingLine(Generic[T]):
         The first is None when the holder was turned away.
         """
         evicted: Ticket[T] | None = None
-        if self._waiting >= self._size:
+        if self._waiting >= self.size:
             evicted = max((t for t in self._heap if not t.left), default=None)
             if evicted is None or evicted.priority >= priority:
                 return None, None
@@ -65,7 +68,7 @@ class WaitingLine(Generic[T]):
         if not ticket.left:
             ticket.left = True
             self._waiting -= 1
-            if len(self._heap) > 2 * self._size + 16:  # void tickets are dropped in bulk
+            if len(self._heap) > 2 * self.size + 16:  # void tickets are dropped in bulk
                 self._heap = [one for one in self._heap if not one.left]
                 heapq.heapify(self._heap)
 

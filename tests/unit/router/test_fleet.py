@@ -351,7 +351,7 @@ class Walk:
                 fleet.update([told(name, state=state, max_in_flight=most)])
             case "replace", (chosen, most):
                 fleet.replace([told(name, max_in_flight=most) for name in sorted(chosen)])
-        self.seen.update(fleet._tiers["small"].replicas.values())
+        self.seen.update(fleet._known.values())
 
     def collect(self) -> None:
         """Takes note of who got a place and who got an error."""

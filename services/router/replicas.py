@@ -1,0 +1,171 @@
+"""The replicas that serve one model of one tier, what runs on each, and who waits for one.
+
+State for each endpoint. Decides without ``await``: between reading the state and recording the
+choice nothing else runs.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from services.common.errors import DeadlineExceeded, Overloaded, Unavailable
+from services.router.metrics import Metrics
+from services.router.policy.admission import Priority, WaitingLine
+from services.router.policy.replicas import Candidate, choose_replica
+from services.router.policy.routes import Tier
+from services.router.ports import EngineRun
+
+
+class State(StrEnum):
+    """Where a replica is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+@dataclass(eq=False)
+class Replica:
+    """A replica as the scaler told it, and what this router runs there.
+
+    Attributes:
+        runs: requests running on it, to be given up when it goes.
+        in_flight: places taken, the ones about to start included.
+        failures: failures in a row.
+        failing_until: monotonic seconds until which it is avoided.
+    """
+
+    id: str
+    tier: str
+    model: str
+    precision: str
+    address: str
+    state: State
+    max_in_flight: int
+    runs: set[EngineRun] = field(default_factory=set)
+    in_flight: int = 0
+    failures: int = 0
+    failing_until: float = 0.0
+
+
+@dataclass(eq=False)
+class _Wait:
+    """Somebody in the line: `avoid` names replicas where the request failed before."""
+
+    place: "asyncio.Future[Replica]"
+    avoid: Collection[str]
+
+
+class TierReplicas:
+    """The replicas of a tier as one version of the policies describes it, and their line."""
+
+    def __init__(self, tier: Tier, metrics: Metrics) -> None:
+        """Starts without replicas."""
+        self.tier = tier
+        self.replicas: dict[str, Replica] = {}
+        self._metrics = metrics
+        self._line: WaitingLine[_Wait] = WaitingLine(tier.queue_size)
+
+    def adopt(self, tier: Tier) -> None:
+        """Takes the limits of the tier as it is described now; who waits goes on waiting."""
+        self.tier = tier
+        self._line.size = tier.queue_size
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the line."""
+        return len(self._line)
+
+    @property
+    def running(self) -> int:
+        """Places taken."""
+        return sum(one.in_flight for one in self.replicas.values())
+
+    def count(self, state: State) -> int:
+        """Number of replicas in that state."""
+        return sum(1 for one in self.replicas.values() if one.state is state)
+
+    async def acquire(self, priority: Priority, *, avoid: Collection[str], until: float) -> Replica:
+        """See `Fleet.acquire`."""
+        replica = self.choose(avoid) if not len(self._line) else None
+        if replica is None:
+            return await self._wait(priority, avoid, until)
+        replica.in_flight += 1
+        return replica
+
+    def choose(self, avoid: Collection[str] = ()) -> Replica | None:
+        """The replica that would be taken now; None when none has room."""
+        replicas = self.replicas
+        if len(replicas) == 1:  # nothing to compare on the commonest fleet of a laptop
+            (only,) = replicas.values()
+            free = only.state is State.READY and only.in_flight < only.max_in_flight
+            return only if free else None
+        chosen = choose_replica(
+            (
+                Candidate(one.id, one.in_flight, one.max_in_flight, one.failing_until)
+                for one in replicas.values()
+                if one.state is State.READY
+            ),
+            now=time.monotonic(),
+            avoid=avoid,
+        )
+        return replicas[chosen.id] if chosen else None
+
+    def serve(self) -> None:
+        """Gives free places to those who wait."""
+        while (ticket := self._line.first()) is not None:
+            replica = self.choose(ticket.holder.avoid)
+            if replica is None:
+                return
+            self._line.leave(ticket)
+            if not ticket.holder.place.done():
+                replica.in_flight += 1
+                ticket.holder.place.set_result(replica)
+
+    async def _wait(self, priority: Priority, avoid: Collection[str], until: float) -> Replica:
+        tier = self.tier
+        loop = asyncio.get_running_loop()
+        wait = _Wait(loop.create_future(), avoid)
+        ticket, evicted = self._line.join(wait, priority)
+        if evicted is not None and not evicted.holder.place.done():  # else it has just hung up
+            evicted.holder.place.set_exception(self._overloaded(tier))
+        if ticket is None:
+            raise self._overloaded(tier)
+        left = until - time.monotonic()
+        self.serve()
+        replica: Replica | None = None
+        try:
+            async with asyncio.timeout(min(left, tier.queue_seconds)):
+                replica = await wait.place
+        except TimeoutError:
+            if left <= tier.queue_seconds:
+                raise DeadlineExceeded(
+                    f"the deadline passed while waiting for a replica of {tier.name}",
+                    reason="QUEUED_TOO_LONG",
+                ) from None
+            raise Unavailable(
+                f"no replica of {tier.name} had room within {tier.queue_seconds:g} s",
+                reason="NO_REPLICA",
+                retry_after_seconds=1.0,
+            ) from None
+        else:
+            return replica
+        finally:
+            self._line.leave(ticket)
+            place = wait.place
+            if not place.done():
+                place.cancel()
+            elif replica is None and not place.cancelled() and place.exception() is None:
+                place.result().in_flight -= 1  # it came at the very moment we gave up
+                self.serve()
+
+    def _overloaded(self, tier: Tier) -> Overloaded:
+        self._metrics.shed.labels(tier.name).inc()
+        return Overloaded(
+            f"the line for {tier.name} is full ({tier.queue_size} waiting)",
+            reason="QUEUE_FULL",
+            retry_after_seconds=1.0,
+        )
