@@ -27,6 +27,9 @@ SHARED_STREAMS = 8
 
 WATCH_SECONDS = 0.25
 
+MOST_ENCODERS = 64
+"""Encoders kept; more than that are models of policies that are long out of force."""
+
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),  # in effect the time to connect
@@ -39,15 +42,10 @@ CHANNEL_OPTIONS = (
 class TritonEngine:
     """The `Engine` over Triton; connections open when first used."""
 
-    def __init__(
-        self,
-        tiers: Mapping[str, Tier],
-        texts: Mapping[str, TierText],
-        *,
-        grpc_errors: bool = False,
-    ) -> None:
-        """Takes tiers and their texts by tier name."""
-        self._encoders = {name: Encoder(tier, texts[name]) for name, tier in tiers.items()}
+    def __init__(self, texts: Mapping[str, TierText], *, grpc_errors: bool = False) -> None:
+        """`texts` are by `Tier.tokenizer`."""
+        self._texts = texts
+        self._encoders: dict[tuple[str, str], Encoder] = {}
         self._metadata = (("triton_grpc_error", "true"),) if grpc_errors else ()
         self._replicas: dict[str, _Connection] = {}
         self._running: set[Run] = set()
@@ -71,7 +69,7 @@ class TritonEngine:
         connection = self._replicas.get(address)
         if connection is None:
             connection = self._replicas[address] = _Connection(address, self._metadata)
-        encoder = self._encoders[tier.name]
+        encoder = self._encoder(tier)
         # A number makes the id unique: what an earlier try left behind must not answer this one.
         name = f"{request_id}.{next(self._numbers)}"
         request = encoder.request(
@@ -85,6 +83,16 @@ class TritonEngine:
             run = SharedCall(self._running, connection.stream(), request, encoder)
         self._running.add(run)
         return run
+
+    def _encoder(self, tier: Tier) -> Encoder:
+        """Makes requests for the tier's model, with its tokenizer; made when first needed."""
+        key = tier.model, tier.tokenizer
+        encoder = self._encoders.get(key)
+        if encoder is None:
+            if len(self._encoders) >= MOST_ENCODERS:
+                self._encoders.clear()
+            encoder = self._encoders[key] = Encoder(tier, self._texts[tier.tokenizer])
+        return encoder
 
     async def watch(self) -> None:
         """Gives up runs that stay silent beyond their time. Runs for ever; the caller owns it.
