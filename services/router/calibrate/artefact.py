@@ -137,9 +137,20 @@ def read(path: Path) -> Artefact:
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise BadArtefact(f"{path}: larger than {LARGEST_BYTES} bytes")
-        told = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise BadArtefact(f"{path}: cannot be read: {error.strerror or error}") from error
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> Artefact:
+    """Takes an artefact apart that was read from `path`.
+
+    Raises:
+        BadArtefact: it is damaged, or is of another form or of other features.
+    """
+    try:
+        told = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadArtefact(f"{path}: no JSON, perhaps cut off: {error}") from error
     if not isinstance(told, dict) or told.get("kind") != KIND:
