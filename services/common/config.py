@@ -114,8 +114,12 @@ def parse_document(text: str, kind: type[T], *, source: str) -> T:
 
 def line_in(path: Path, place: tuple[int | str, ...]) -> int:
     """Line of a key in a file that `load_document` took, for rules over several keys."""
-    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    return _line_of(root, place)
+    return line_in_text(path.read_text(encoding="utf-8"), place)
+
+
+def line_in_text(text: str, place: tuple[int | str, ...]) -> int:
+    """Line of a key in a text that `parse_document` took."""
+    return _line_of(yaml.compose(text, Loader=yaml.SafeLoader), place)
 
 
 def die(error: ConfigError) -> None:
