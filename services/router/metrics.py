@@ -107,3 +107,18 @@ class Metrics:
         self.drift_alert = gauge(
             "drift_alert", "1 while drift is out of its band: calibrate again.", "route", "watch"
         )
+        self.policy_version = gauge(
+            "policy_version", "1 for the version of the policies in force.", "version"
+        )
+        self.policy_refused = gauge(
+            "policy_refused",
+            "1 while the policy files on disk are refused and older policies stay in force.",
+        )
+        self.policy_refusals = counter(
+            "policy_refusals_total", "Changes of the policy files that were refused."
+        )
+        self.policy_store_failures = counter(
+            "policy_store_failures_total",
+            "Failed tries to keep the policies in force in the version store. Rising: look at the "
+            "disk.",
+        )
