@@ -9,7 +9,7 @@ compared with what the top tier says now.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,12 +46,13 @@ class Pairs:
         keeper: Keeper,
         ledger: Ledger,
         digest: Callable[[str], str],
+        settle: Callable[[str, str], Awaitable[None]],
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
     ) -> None:
         """`digest` is of an answer, keyed: by it a corrected answer is recognised later.
 
-        `texts` are by `Tier.tokenizer`; `spawn` starts a task that is owned by the process.
+        `settle` judges the pair of a route and request id if its outcome came first. `texts` are by `Tier.tokenizer`; `spawn` starts a task that is owned by the process.
         """
         self._texts = texts
         self._judge = judge
@@ -59,6 +60,7 @@ class Pairs:
         self._keeper = keeper
         self._ledger = ledger
         self._digest = digest
+        self._settle_outcome = settle
         self._metrics = metrics
         self._spawn = spawn
         self._running: Counter[str] = Counter()
@@ -204,6 +206,7 @@ class Pairs:
         try:
             key = f"pair:{journey.request_id}"
             await self._keeper.keep_once(key, orjson.dumps(kept), OUTCOME_SECONDS)
+            await self._settle_outcome(journey.checked.route.name, journey.request_id)
         except Unavailable:
             log.warning("a pair cannot wait for its outcome: the shared state is away")
 

@@ -444,6 +444,7 @@ async def test_a_pair_may_wait_for_its_outcome() -> None:
         "weight": 1.0,
         "losses_of": {"tier:small": [1, 0]},
     }
+    assert way.shelf.settled == [("chat", "1")]
 
 
 async def test_texts_are_kept_only_where_the_route_wants_them() -> None:

@@ -193,6 +193,7 @@ class Shelf:
 
     values: dict[str, bytes] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
+    settled: list[tuple[str, str]] = field(default_factory=list)
 
     async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
         if key in self.values:
@@ -202,6 +203,9 @@ class Shelf:
 
     async def kept(self, key: str) -> bytes | None:
         return self.values.get(key)
+
+    async def settle(self, route: str, request_id: str) -> None:
+        self.settled.append((route, request_id))
 
     def add(self, record: dict[str, Any]) -> None:
         self.records.append(record)
@@ -242,6 +246,7 @@ class Way:
             keeper=self.shelf,
             ledger=self.shelf,
             digest=lambda text: f"<{text}>",
+            settle=self.shelf.settle,
             metrics=self.metrics,
             spawn=self.spawn,
         )
