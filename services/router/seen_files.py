@@ -1,0 +1,91 @@
+"""Files as they were when they were read, and whether any of them has changed since."""
+
+import errno
+import hashlib
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+YOUNG_SECONDS = 2.0
+"""A file that was so young when it was read may have been written again within one tick of its
+file system's clock, unseen by its times: it is compared by its contents until it is older."""
+
+MOST_ENTRIES = 100
+"""Entries of a folder that are looked at."""
+
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One file; without a stamp there was none. `at` is in seconds of the wall clock."""
+
+    stamp: Stamp | None
+    digest: bytes
+    at: float
+
+    @property
+    def young(self) -> bool:
+        return self.stamp is not None and self.stamp[0] / 1e9 > self.at - YOUNG_SECONDS
+
+
+class SeenFiles:
+    """What was read; state of one reading."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, _Seen] = {}
+
+    def read(self, path: Path, most_bytes: int) -> bytes:
+        """Reads a file and notes how it was.
+
+        Raises:
+            OSError: it cannot be read, is no plain file or is too large, which is noted too.
+        """
+        # The stamp comes first: what is written from here on looks like a change.
+        stamp, now = _stamp(path), time.time()
+        self._seen[path] = _Seen(stamp, b"", now)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is no plain file", str(path))
+        if found.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"is larger than {most_bytes} bytes", str(path))
+        data = path.read_bytes()
+        self._seen[path] = _Seen(stamp, hashlib.sha256(data).digest(), now)
+        return data
+
+    def note(self, path: Path) -> None:
+        """Notes how a file is, or a folder and what is in it, without reading."""
+        found = [path]
+        if path.is_dir():
+            found += sorted(path.iterdir())[:MOST_ENTRIES]
+        for one in found:
+            if one not in self._seen:
+                self._seen[one] = _Seen(_stamp(one), _digest(one), time.time())
+
+    def changed(self) -> bool:
+        """Whether any of them is not as it was, is there now, or has gone."""
+        now = time.time()
+        for path, was in self._seen.items():
+            if _stamp(path) != was.stamp:
+                return True
+            if was.young:
+                if _digest(path) != was.digest:
+                    return True
+                self._seen[path] = _Seen(was.stamp, was.digest, now)
+        return False
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return b""
