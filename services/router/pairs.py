@@ -52,7 +52,8 @@ class Pairs:
     ) -> None:
         """`digest` is of an answer, keyed: by it a corrected answer is recognised later.
 
-        `settle` judges the pair of a route and request id if its outcome came first. `texts` are by `Tier.tokenizer`; `spawn` starts a task that is owned by the process.
+        `settle` judges the pair of a route and request id whose outcome came first. `texts` are by
+        `Tier.tokenizer`; `spawn` starts a task that is owned by the process.
         """
         self._texts = texts
         self._judge = judge
