@@ -1,6 +1,7 @@
 """Ask a running Pennyweight, see what it decides and costs, halt its levers, make keys.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 nothing answers there, 130 interrupted.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 nothing answers there, 130 interrupted;
+of calibrate, 3 is not certified.
 """
 
 import sys

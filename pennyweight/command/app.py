@@ -4,6 +4,7 @@ import typer
 
 from pennyweight.command import __doc__ as about
 from pennyweight.command.asking import ask, explain
+from pennyweight.command.calibrate import calibrate
 from pennyweight.command.fleet import pools
 from pennyweight.command.keys import key
 from pennyweight.command.ledger import ledger
@@ -21,3 +22,10 @@ app = typer.Typer(
 for command in (ask, explain, outcome, routes, pools, key, ledger):
     app.command()(command)
 app.add_typer(lever, name="lever")
+app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)(calibrate)

@@ -6,7 +6,7 @@ of certainty and the candidates. The certify part is touched once, by the test.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,9 @@ from services.router.policy.drift import Bands, Rate, Shape
 
 MEASURES = (Measure.MEAN, Measure.MINIMUM, Measure.FIRST_K, Measure.LEARNED)
 """Simplest first: of equal ones the simplest is taken."""
+
+Tell = Callable[[str, float], None]
+"""Takes what is being done now, and what share of all is done."""
 
 WORTH_IT = 0.005
 """Share of the top tier's cost that a less simple measure must save."""
@@ -85,8 +88,19 @@ class _Learned:
     after: Fitted | None
 
 
-def calibrate_records(records: Sequence[Record], settings: Settings) -> Result:
+def _silent(_doing: str, _done: float) -> None:
+    """Tells nobody."""
+
+
+def calibrate_records(
+    records: Sequence[Record], settings: Settings, tell: Tell = _silent
+) -> Result:
     """Calibrates a route.
+
+    Args:
+        records: usable ones, of one ladder.
+        settings: what is asked for.
+        tell: is told of each step; a step may take a minute.
 
     Raises:
         ValueError: there are no records, or a setting is out of range.
@@ -99,18 +113,24 @@ def calibrate_records(records: Sequence[Record], settings: Settings) -> Result:
     cut = round(len(records) * (1.0 - settings.certify_share))
     fit = [records[at] for at in order[:cut]]
     certify = [records[at] for at in order[cut:]]
-    return calibrate_parts(fit, certify, settings)
+    return calibrate_parts(fit, certify, settings, tell)
 
 
-def calibrate_parts(fit: Sequence[Record], certify: Sequence[Record], settings: Settings) -> Result:
+def calibrate_parts(
+    fit: Sequence[Record], certify: Sequence[Record], settings: Settings, tell: Tell = _silent
+) -> Result:
     """Calibrates on parts that are split already; see `calibrate_records`."""
-    tiers = len((fit or certify)[0].tiers)
-    notes: list[str] = []
-    learned = [
-        _learn(fit, tier, settings, notes) if len(fit) >= FEWEST_TO_FIT else _Learned(None, None)
-        for tier in range(tiers - 1)
-    ]
+    ladder = [one.model.tier for one in (fit or certify)[0].tiers]
+    tiers = len(ladder)
+    notes = _sameness([*fit, *certify])
+    learned = []
+    for tier, name in enumerate(ladder[:-1]):
+        tell(f"learning which requests {name} does not answer well", 0.7 * tier / (tiers - 1))
+        enough = len(fit) >= FEWEST_TO_FIT
+        learned.append(_learn(fit, tier, settings, notes) if enough else _Learned(None, None))
+    tell("choosing the measure of certainty", 0.7)
     measure = _measure(fit, len(certify), learned, settings) if settings.measures else None
+    tell("certifying thresholds", 0.9)
     calibration = calibrate(
         _pairs(fit, learned, measure, settings, seen=True),
         _pairs(certify, learned, measure, settings, seen=False),
@@ -127,6 +147,18 @@ def calibrate_parts(fit: Sequence[Record], certify: Sequence[Record], settings: 
         else replace(Judgement.safe(tiers), thresholds=thresholds, first_k=settings.first_k)
     )
     return Result(calibration, judgement, _bands(judgement, calibration, certify), tuple(notes))
+
+
+def _sameness(records: Sequence[Record]) -> list[str]:
+    """A sentence where no answer was better than any other: nobody, or the judge, can tell."""
+    seen = {tier.quality for one in records for tier in one.tiers}
+    if len(seen) > 1:
+        return []
+    note = (
+        f"Every answer of every tier has quality {seen.pop():g}: in these pairs no tier ever lost "
+        "anything. See that the judge tells good answers from bad ones."
+    )
+    return [note]
 
 
 def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str]) -> _Learned:

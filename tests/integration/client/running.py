@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass
@@ -13,9 +14,10 @@ class Ended:
     err: str
 
 
-async def pennyweight(*arguments: str, **environment: str) -> Ended:
+async def pennyweight(*arguments: str, cwd: Path | None = None, **environment: str) -> Ended:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pennyweight.command", *arguments),
+        cwd=cwd,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PENNYWEIGHT_API_KEY": "", **environment},

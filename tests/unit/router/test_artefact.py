@@ -12,55 +12,7 @@ import pytest
 from services.router.calibrate.__main__ import main
 from services.router.calibrate.artefact import BadArtefact, Model, check, read
 from services.router.calibrate.evidence import BadEvidence, from_labelled, from_ledger
-from services.router.policy.certainty import Measure
-
-EASY, HARD = "where is my card", "the exchange of a transfer abroad"
-
-
-def record(
-    number: int, *, route: str = "support", small_right: bool | None = None
-) -> dict[str, Any]:
-    random = Random(number)
-    hard = random.random() < 0.25
-    right = (random.random() < (0.3 if hard else 0.98)) if small_right is None else small_right
-    sure = -0.05 - 0.5 * random.random() - (0.0 if right else 1.5)
-    return {
-        "kind": "pair",
-        "tenant": "acme",
-        "route": route,
-        "time": f"2026-11-{1 + number % 20:02d}T00:00:00Z",
-        "request_id": f"r{number}",
-        "policy_version": "7",
-        "propensity": 0.05,
-        "text": f"{HARD if hard else EASY} {random.randrange(50)}",
-        "tiers": [
-            {
-                "tier": "small",
-                "model": "tiny",
-                "precision": "int8",
-                "quality": 1.0 if right else 0.0,
-                "certainty": {"mean": sure, "minimum": 3 * sure, "first_k": sure},
-                "micro_usd": 10,
-                "engine_ms": 2.0,
-            },
-            {
-                "tier": "large",
-                "model": "big",
-                "precision": "int8",
-                "quality": 1.0,
-                "certainty": None,
-                "micro_usd": 100,
-                "engine_ms": 20.0,
-            },
-        ],
-    }
-
-
-LADDER = (Model("small", "tiny", "int8"), Model("large", "big", "int8"))
-
-
-def lines(*records: dict[str, Any]) -> str:
-    return "".join(json.dumps(one) + "\n" for one in records)
+from tests.unit.router.paired import LADDER, lines, record, write_routes
 
 
 @pytest.fixture(scope="module")
@@ -71,103 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (ledger / "b.jsonl").write_text(lines(*map(record, range(600, 1200))))
     out = tmp_path_factory.mktemp("out")
     told = ["--route", "support", "--ledger", str(ledger), "--epsilon", "0.04", "--out", str(out)]
-    assert main(told) == 0
+    assert main([*told, "--routes-file", str(write_routes(out))]) == 0
     return out
-
-
-# --- the command -------------------------------------------------------------------------------
-
-
-def test_a_route_is_calibrated_on_its_ledger(folder: Path) -> None:
-    artefact = read(folder / "support.json")
-    certificate = artefact.certificate
-    assert certificate.certified
-    assert certificate.n_fit + certificate.n_certify == artefact.data.pairs == 1200
-    assert certificate.bound <= 0.04
-    assert certificate.saving > 0.4
-    assert artefact.judgement.thresholds == certificate.thresholds
-    assert artefact.ladder == LADDER
-    assert (artefact.data.since, artefact.data.until) == (
-        "2026-11-01T00:00:00Z",
-        "2026-11-20T00:00:00Z",
-    )
-    assert artefact.bands.escalation.share == certificate.escalation_rate
-    check(artefact, "support", LADDER)
-    page = (folder / "support.html").read_text()
-    assert "<svg" in page
-    assert "Certified" in page
-    assert "<script" not in page
-
-
-def test_what_is_decided_is_as_it_was_certified(folder: Path, tmp_path: Path) -> None:
-    """The thresholds, read back, keep the tolerance on traffic that nothing was learned from."""
-    judgement = read(folder / "support.json").judgement
-    (tmp_path / "new.jsonl").write_text(lines(*map(record, range(5000, 6000))))
-    lost = saved = 0
-    for one in from_labelled(tmp_path / "new.jsonl").records:
-        rung, small = judgement.thresholds.rungs[0], one.tiers[0]
-        if rung.enters(judgement.gain(0, one.told)) and rung.accepts(
-            judgement.certainty(0, one.told, small.certainty)
-        ):
-            saved += 1
-            lost += one.tiers[1].quality - small.quality
-    assert saved > 400
-    assert lost / 1000 <= 0.04
-
-
-def test_too_little_evidence_is_told_and_the_safe_default_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "pairs.jsonl"
-    source.write_text(lines(*map(record, range(40))))
-    told = ["--route", "support", "--labelled", str(source), "--out", str(tmp_path)]
-    assert main(told) == 3
-    assert "more pairs are" in capsys.readouterr().out
-    artefact = read(tmp_path / "support.json")
-    assert not artefact.certificate.certified
-    assert not any(rung.enters(0.0) for rung in artefact.judgement.thresholds.rungs)
-    assert "Not certified" in (tmp_path / "support.html").read_text()
-
-
-def test_evidence_without_any_difference_has_nothing_to_learn_but_is_certified(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "pairs.jsonl"
-    source.write_text(lines(*(record(number, small_right=True) for number in range(600))))
-    told = ["--route", "support", "--labelled", str(source), "--out", str(tmp_path)]
-    assert main(told) == 0
-    assert "nothing to learn" in " ".join(capsys.readouterr().out.split())
-    artefact = read(tmp_path / "support.json")
-    assert artefact.judgement.models[0].before is None
-    assert artefact.certificate.escalation_rate < 0.1
-
-
-def test_evidence_where_the_lower_tier_always_fails_certifies_nothing(tmp_path: Path) -> None:
-    source = tmp_path / "pairs.jsonl"
-    source.write_text(lines(*(record(number, small_right=False) for number in range(600))))
-    assert main(["--route", "s", "--labelled", str(source), "--out", str(tmp_path)]) == 3
-    assert read(tmp_path / "s.json").certificate.pairs_missing is None
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        ["--epsilon", "0"],
-        ["--epsilon", "nan"],
-        ["--delta", "1"],
-        ["--certify-share", "1"],
-        ["--shadow", "2"],
-    ],
-)
-def test_settings_out_of_range_are_refused(
-    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "pairs.jsonl"
-    source.write_text(lines(*map(record, range(200))))
-    told = ["--route", "s", "--labelled", str(source), "--out", str(tmp_path / "out"), *option]
-    assert main(told) == 2
-    assert "must be in" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 # --- evidence ----------------------------------------------------------------------------------
@@ -274,17 +131,6 @@ def test_a_file_without_evidence_is_refused(text: str, tmp_path: Path) -> None:
         from_ledger(tmp_path / "nowhere", "support")
     with pytest.raises(BadEvidence, match="--labelled"):
         from_labelled(tmp_path / "nowhere.jsonl")
-    told = ["--route", "s", "--labelled", str(tmp_path / "a.jsonl"), "--out", str(tmp_path)]
-    assert main(told) == 2
-
-
-def test_a_file_with_nothing_usable_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a.jsonl").write_text(lines(with_tier(record(1), quality=None)))
-    told = ["--route", "s", "--labelled", str(tmp_path / "a.jsonl"), "--out", str(tmp_path)]
-    assert main(told) == 2
-    assert "1: not judged" in capsys.readouterr().err
 
 
 # --- the artefact ------------------------------------------------------------------------------
@@ -382,13 +228,3 @@ def test_values_out_of_range_are_refused_by_name(
     (tmp_path / "a.json").write_text(signed(told))
     with pytest.raises(BadArtefact, match=said):
         read(tmp_path / "a.json")
-
-
-def test_streaming_routes_can_ask_for_the_first_tokens_alone(tmp_path: Path) -> None:
-    source = tmp_path / "pairs.jsonl"
-    source.write_text(lines(*map(record, range(800))))
-    told = ["--route", "s", "--labelled", str(source), "--out", str(tmp_path)]
-    assert main([*told, "--epsilon", "0.05", "--measure", "first_k", "--first-k", "6"]) == 0
-    judgement = read(tmp_path / "s.json").judgement
-    assert judgement.thresholds.measure is Measure.FIRST_K
-    assert judgement.first_k == 6

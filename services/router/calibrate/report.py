@@ -1,0 +1,101 @@
+"""What a calibration says on a screen."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from services.router.calibrate.artefact import Artefact
+from services.router.policy.calibration import Rung
+
+
+def print_report(
+    console: Console,
+    path: Path,
+    artefact: Artefact,
+    notes: tuple[str, ...],
+    obstacles: tuple[str, ...],
+) -> None:
+    """The table, the verdict, and what a person should know beside them.
+
+    Args:
+        console: prints it.
+        path: where the artefact was written.
+        artefact: as it was written.
+        notes: about the evidence, a sentence each.
+        obstacles: why routers will not use it, a sentence each.
+    """
+    console.print(_table(artefact))
+    for note in notes:
+        console.print(note, markup=False)
+    console.print(_verdict(artefact))
+    console.print(f"Written: {path} and {path.with_suffix('.html')}", markup=False, soft_wrap=True)
+    if obstacles:
+        console.print("[yellow]Routers will not use it as the routes file stands:[/yellow]")
+    for obstacle in obstacles:
+        console.print(f"  {obstacle}", markup=False)
+
+
+def _table(artefact: Artefact) -> Table:
+    certificate, data = artefact.certificate, artefact.data
+    table = Table(title=f"Calibration of {artefact.route}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    window = f", {data.since} to {data.until}" if data.since else ""
+    rows = [
+        ("ladder", " < ".join(map(str, artefact.ladder))),
+        ("pairs", f"{data.pairs:,} from {escape(data.source)}{window}"),
+        *(("left out", f"{count:,}: {reason}") for reason, count in data.left_out.items()),
+        ("fitted on", f"{certificate.n_fit:,} pairs"),
+        ("certified on", f"{certificate.n_certify:,} others"),
+        ("test", certificate.method),
+        ("asked for", (f"at most {100 * certificate.epsilon:g} points lost on average, "
+         f"wrong with probability {certificate.delta:g} at most")),
+    ]  # fmt: skip
+    if certificate.certified:
+        loss = 100 * certificate.loss
+        rows += [
+            ("bound", f"{100 * certificate.bound:.2f} points; measured {loss:.2f}"),
+            ("certainty", str(certificate.thresholds.measure)),
+            *(
+                (f"tier {model.tier}", _rung(rung))
+                for model, rung in zip(
+                    artefact.ladder[:-1], certificate.thresholds.rungs, strict=True
+                )
+            ),
+            ("escalation rate", f"{certificate.escalation_rate:.1%}"),
+            ("saving", (f"{certificate.saving:.1%} of the top tier's {data.cost}, with "
+             f"{certificate.shadow_share:.0%} of requests sampled as evidence")),
+        ]  # fmt: skip
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _verdict(artefact: Artefact) -> str:
+    missing = artefact.certificate.pairs_missing
+    if artefact.certificate.certified:
+        return f"[green]Certified.[/green] Artefact {artefact.version}."
+    if missing is None:
+        return (
+            "[yellow]Not certified:[/yellow] no cheaper thresholds keep the tolerance, however "
+            "many pairs there were. The top tier goes on answering every request."
+        )
+    return (
+        f"[yellow]Not certified:[/yellow] about {missing:,} more pairs are needed. Until then the "
+        "top tier answers every request."
+    )
+
+
+def _rung(rung: Rung) -> str:
+    if rung.skip_above_gain == -1.0:
+        return "never used"
+    skip = (
+        "never skipped"
+        if rung.skip_above_gain == 1.0
+        else f"skipped above a predicted gain of {rung.skip_above_gain:.3f}"
+    )
+    if rung.accept_at_certainty is None:
+        return f"{skip}; its answer stands"
+    return f"{skip}; its answer stands at a certainty of {rung.accept_at_certainty:.3f} or above"
