@@ -1,9 +1,16 @@
-"""Levers: each way of saving of a route, by name."""
+"""Levers: each way of saving of a route, by name, and what the guardrail holds them to.
 
+What is known of one, and how it is halted and released, is in `lever_record`.
+"""
+
+from services.router.policy.guardrail import Guard
 from services.router.policy.routes import Route
 
 TRIMMING = "trimming"
 CACHE = "cache"
+
+MOST_ALLOWED = 0.99
+"""Mean loss that tolerance and level together may allow: at 1 nothing could halt a lever."""
 
 
 def lever_of_tier(route: Route, rung: int) -> str:
@@ -23,3 +30,26 @@ def levers_of(route: Route) -> tuple[str, ...]:
         tiers = tiers[route.ladder.index(route.fixed_tier) :]
     trimming = [TRIMMING] if route.trimming.on else []
     return (*tiers, *trimming, *([CACHE] if route.cache.use else []))
+
+
+def calibration_of(route: Route) -> str:
+    """Version of the calibration in force, which a halt of the guardrail belongs to; or empty."""
+    calibration = route.quality.calibration if route.quality else None
+    return calibration.version if calibration else ""
+
+
+def guard_of(route: Route) -> Guard | None:
+    """What a route's levers are held to; None where the route asks nothing of its answers.
+
+    The level is the loss that was measured at calibration, where that was above 0.
+    """
+    quality = route.quality
+    if quality is None:
+        return None
+    level = quality.calibration.certificate.loss if quality.calibration else 0.0
+    room = max(0.0, MOST_ALLOWED - quality.tolerance)
+    return Guard(
+        tolerance=quality.tolerance,
+        level=min(max(0.0, level), room),
+        run_length=quality.run_length,
+    )

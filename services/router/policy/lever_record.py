@@ -1,0 +1,286 @@
+"""What all routers know of one lever, and how that changes.
+
+Two things halt a lever: a person, until released or expired, and the guardrail, whose halt belongs
+to the calibration it watched. A fresh calibration has a watch of its own, while a router that still
+runs the one before keeps to its halt. With no calibration in force, any halt of the guardrail
+counts: taking a calibration away is no fresh one. A person's release ends both kinds and starts
+every watch anew.
+
+Times are seconds since 1970, as the routers' clocks say; what comes later in a record is never
+earlier on its clock, whatever those clocks say.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from services.router.policy.guardrail import Guard, GuardState, explain, update
+
+GUARDRAIL = "guardrail"
+CALIBRATION = "calibration"
+RESERVED_AUTHORS = (GUARDRAIL, CALIBRATION)
+"""What stands for an author who is no person."""
+
+MOST_WATCHES = 4
+"""Calibrations whose watch is remembered, the newest: those of routers that are being replaced."""
+
+TICK_SECONDS = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a person said last.
+
+    Attributes:
+        halted: halted, or released.
+        author: who.
+        reason: why.
+        since: when.
+        expires: when a halt ends by itself; None for never.
+    """
+
+    halted: bool
+    author: str
+    reason: str
+    since: float
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The guardrail's watch on a lever under one calibration.
+
+    Attributes:
+        calibration: its version; empty where none is in force.
+        began: when.
+        state: where it stands.
+        halted: when it halted the lever; None if it has not.
+        reason: why it did.
+    """
+
+    calibration: str
+    began: float
+    state: GuardState = field(default_factory=GuardState)
+    halted: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a lever stands.
+
+    Attributes:
+        halted: it must not be used.
+        author: who brought that about: a person, `GUARDRAIL` or `CALIBRATION`; empty for nobody.
+        reason: why.
+        since: when; None where nobody did.
+        expires: when a halt ends by itself; None for never.
+    """
+
+    halted: bool
+    author: str = ""
+    reason: str = ""
+    since: float | None = None
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeverRecord:
+    """What is known of one lever; shared by all routers. Neutral case: nothing said, it is on.
+
+    Attributes:
+        setting: what a person said last; None for nothing.
+        released: when a person released it last; watches begun before are void. 0 for never.
+        watches: one a calibration, oldest first.
+        damaged: it could not be read, so the lever counts as halted.
+    """
+
+    setting: Setting | None = None
+    released: float = 0.0
+    watches: tuple[Watch, ...] = ()
+    damaged: bool = False
+
+    def standing(self, now: float, calibration: str) -> Standing:
+        """How the lever stands under the calibration in force; `calibration` is empty for none."""
+        if self.damaged:
+            return Standing(halted=True, reason="its record is damaged: halt or release it anew")
+        said, watch = self.setting, self.watch(calibration)
+        if said is not None and said.halted and (said.expires is None or now < said.expires):
+            return _halted(said.author, said.reason, said.since, said.expires)
+        if watch is not None and watch.halted is not None:
+            return _halted(GUARDRAIL, watch.reason, watch.halted)
+        on = Standing(halted=False)
+        if said is not None:
+            ended = f"the halt ended by itself: {said.reason}" if said.halted else said.reason
+            on = _on(said.author, ended, said.expires or said.since)
+        before = max((one.halted for one in self.watches if one.halted is not None), default=None)
+        if before is not None and watch is not None and watch.began > max(before, on.since or 0.0):
+            reason = f"the guardrail's halt ended with its calibration; {calibration} is in force"
+            on = _on(CALIBRATION, reason, watch.began)
+        return on
+
+    def watch(self, calibration: str) -> Watch | None:
+        """The watch under this calibration; without one, one that has halted the lever, if any."""
+        halted = [one for one in self.watches if one.halted is not None]
+        if not calibration and halted:
+            return halted[-1]
+        return next((one for one in self.watches if one.calibration == calibration), None)
+
+    def halt(
+        self, author: str, reason: str, now: float, seconds: float | None = None
+    ) -> "LeverRecord":
+        """A person halts the lever, for so long or until it is released. Watches stay."""
+        expires = None if seconds is None else now + seconds
+        said = Setting(
+            halted=True, author=author, reason=reason, since=self._after(now), expires=expires
+        )
+        return replace(self, setting=said, damaged=False)
+
+    def release(self, author: str, reason: str, now: float) -> "LeverRecord":
+        """A person releases the lever; every watch begins anew."""
+        since = self._after(now)
+        said = Setting(halted=False, author=author, reason=reason, since=since)
+        return LeverRecord(setting=said, released=since)
+
+    def judged(
+        self, guard: Guard, calibration: str, loss: float, weight: float, now: float
+    ) -> "LeverRecord":
+        """The guardrail takes a sample, and may halt the lever. A halted one is not watched.
+
+        Raises:
+            ValueError: loss or weight out of range.
+        """
+        if self.standing(now, calibration).halted:
+            return self
+        watch = self.watch(calibration) or Watch(calibration, self._after(now))
+        state = update(guard, watch.state, loss, weight)
+        watch = replace(watch, state=state)
+        if state.halted:
+            watch = replace(watch, halted=self._after(now), reason=explain(guard, state))
+        return replace(self, watches=_newest((*self._others(calibration), watch)))
+
+    def recalibrated(self, calibration: str, now: float) -> "LeverRecord":
+        """Notes that a fresh calibration has ended a halt of the guardrail, if it has."""
+        halted = any(one.halted is not None for one in self.watches)
+        if not calibration or not halted or self.damaged or self.watch(calibration) is not None:
+            return self
+        watch = Watch(calibration, self._after(now))
+        return replace(self, watches=_newest((*self.watches, watch)))
+
+    def joined(self, theirs: "LeverRecord") -> "LeverRecord":
+        """What follows from two records of one lever; theirs, where that came after this one.
+
+        Where they went apart, as when a store forgot what it had: the later word of a person, and
+        for each calibration the watch that halted or knows more, unless a person released it since.
+        """
+        if self.damaged or theirs.damaged:
+            return self if theirs.damaged else theirs
+        settings = [one for one in (theirs.setting, self.setting) if one is not None]
+        released = max(self.released, theirs.released)
+        watches: dict[str, Watch] = {}
+        for watch in (*self.watches, *theirs.watches):
+            known = watches.get(watch.calibration)
+            if watch.began > released and (known is None or _rank(watch) >= _rank(known)):
+                watches[watch.calibration] = watch
+        return LeverRecord(
+            setting=max(settings, key=lambda one: one.since, default=None),
+            released=released,
+            watches=_newest(watches.values()),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a store."""
+        told = asdict(self)
+        del told["damaged"]
+        return told
+
+    @staticmethod
+    def from_json(told: object) -> "LeverRecord":
+        """The record that `as_json` wrote.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            return _record(told)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no record of a lever: {error!r}") from error
+
+    def _after(self, now: float) -> float:
+        """Now, or just after the last thing that happened, if clocks say that was later."""
+        times = [self.released, *([self.setting.since] if self.setting else [])]
+        for watch in self.watches:
+            times += [watch.began, watch.halted or 0.0]
+        return max(now, max(times) + TICK_SECONDS)
+
+    def _others(self, calibration: str) -> Iterable[Watch]:
+        return (one for one in self.watches if one.calibration != calibration)
+
+
+DAMAGED = LeverRecord(damaged=True)
+
+
+def _halted(author: str, reason: str, since: float, expires: float | None = None) -> Standing:
+    return Standing(halted=True, author=author, reason=reason, since=since, expires=expires)
+
+
+def _on(author: str, reason: str, since: float) -> Standing:
+    return Standing(halted=False, author=author, reason=reason, since=since)
+
+
+def _rank(watch: Watch) -> tuple[bool, int]:
+    return watch.halted is not None, watch.state.samples
+
+
+def _newest(watches: Iterable[Watch]) -> tuple[Watch, ...]:
+    return tuple(sorted(watches, key=lambda one: (one.began, one.calibration))[-MOST_WATCHES:])
+
+
+def _record(told: Any) -> LeverRecord:
+    said, watches = told["setting"], tuple(map(_watch, told["watches"]))
+    if len({one.calibration for one in watches}) != len(watches):
+        raise ValueError("no record of a lever: two watches of one calibration")
+    return LeverRecord(
+        setting=None if said is None else _setting(said),
+        released=_time(told["released"]),
+        watches=watches,
+    )
+
+
+def _setting(told: Mapping[str, Any]) -> Setting:
+    halted, expires = told["halted"], told["expires"]
+    if not isinstance(halted, bool):
+        raise TypeError("halted")
+    return Setting(
+        halted=halted,
+        author=_text(told["author"]),
+        reason=_text(told["reason"]),
+        since=_time(told["since"]),
+        expires=None if expires is None else _time(expires),
+    )
+
+
+def _watch(told: Mapping[str, Any]) -> Watch:
+    state, halted = GuardState.from_json(told["state"]), told["halted"]
+    if state.halted is not (halted is not None):
+        raise ValueError("no record of a lever: halted, and not halted")
+    return Watch(
+        calibration=_text(told["calibration"]),
+        began=_time(told["began"]),
+        state=state,
+        halted=None if halted is None else _time(halted),
+        reason=_text(told["reason"]),
+    )
+
+
+def _text(told: object) -> str:
+    if not isinstance(told, str):
+        raise TypeError(f"not a text: {told!r}")
+    return told
+
+
+def _time(told: object) -> float:
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+        raise TypeError(f"not a time: {told!r}")
+    return float(told)

@@ -1,0 +1,319 @@
+"""Levers: what is known of one, who halts and releases it, and what the guardrail holds it to."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.router.policy.calibration import Rung
+from services.router.policy.guardrail import Guard
+from services.router.policy.lever_record import (
+    CALIBRATION,
+    DAMAGED,
+    GUARDRAIL,
+    MOST_WATCHES,
+    LeverRecord,
+    Standing,
+)
+from services.router.policy.levers import calibration_of, guard_of
+from tests.unit.router.making import calibrated, ladder, quality, route
+
+GUARD = Guard(tolerance=0.02, run_length=200.0)
+"""One so nervous that a few bad samples halt the lever."""
+
+NEW = LeverRecord()
+
+
+def bad(record: LeverRecord, calibration: str = "v1", now: float = 10.0) -> LeverRecord:
+    """The record after so many bad samples as halt the lever."""
+    for _ in range(20):
+        record = record.judged(GUARD, calibration, 1.0, 1.0, now)
+    assert record.standing(now, calibration).author == GUARDRAIL
+    return record
+
+
+def test_a_lever_of_which_nothing_is_known_is_on() -> None:
+    assert NEW.standing(0.0, "v1") == Standing(halted=False)
+
+
+def test_a_person_halts_until_a_person_releases() -> None:
+    halted = NEW.halt("ann", "looks wrong", 10.0)
+    for calibration in ("", "v1", "v2"):
+        said = halted.standing(1e9, calibration)
+        assert said == Standing(halted=True, author="ann", reason="looks wrong", since=10.0)
+    released = halted.release("bob", "was fine", 20.0)
+    assert released.standing(20.0, "v1") == Standing(
+        halted=False, author="bob", reason="was fine", since=20.0
+    )
+
+
+def test_a_halt_ends_by_itself_at_its_expiry() -> None:
+    halted = NEW.halt("ann", "for the launch", 10.0, seconds=60.0)
+    said = halted.standing(69.9, "v1")
+    assert (said.halted, said.since, said.expires) == (True, 10.0, 70.0)
+    said = halted.standing(70.0, "v1")
+    assert (said.halted, said.since, said.expires) == (False, 70.0, None)
+    assert said.reason == "the halt ended by itself: for the launch"
+
+
+def test_bad_samples_halt_and_say_why() -> None:
+    said = bad(NEW).standing(11.0, "v1")
+    assert (said.halted, said.since, said.expires) == (True, pytest.approx(10.0, abs=0.01), None)
+    assert "judged samples lost 100.0 points" in said.reason
+
+
+def test_good_samples_do_not_halt() -> None:
+    record = NEW
+    for _ in range(100):
+        record = record.judged(GUARD, "v1", 0.0, 1.0, 10.0)
+    assert not record.standing(10.0, "v1").halted
+    watch = record.watch("v1")
+    assert watch is not None
+    assert watch.state.samples == 100
+
+
+@pytest.mark.parametrize("halt", [bad, lambda record: record.halt("ann", "why", 10.0)])
+def test_a_halted_lever_is_not_watched(halt: Callable[[LeverRecord], LeverRecord]) -> None:
+    record = halt(NEW.judged(GUARD, "v1", 0.0, 1.0, 9.0))
+    assert record.judged(GUARD, "v1", -1.0, 1.0, 11.0) is record
+
+
+def test_the_watch_goes_on_where_it_stood_when_a_halt_has_ended_by_itself() -> None:
+    record = NEW.judged(GUARD, "v1", 1.0, 1.0, 9.0).halt("ann", "why", 10.0, seconds=5.0)
+    record = record.judged(GUARD, "v1", 1.0, 1.0, 16.0)
+    watch = record.watch("v1")
+    assert watch is not None
+    assert watch.state.samples == 2
+
+
+def test_a_release_starts_the_watch_anew() -> None:
+    record = bad(NEW).release("ann", "the judge was wrong", 20.0)
+    assert record.watch("v1") is None
+    record = record.judged(GUARD, "v1", 1.0, 1.0, 21.0)
+    watch = record.watch("v1")
+    assert watch is not None
+    assert watch.state.samples == 1
+
+
+def test_a_persons_halt_that_ends_does_not_end_the_guardrails() -> None:
+    record = bad(NEW).halt("ann", "to be sure", 20.0, seconds=5.0)
+    assert record.standing(21.0, "v1").author == "ann"
+    assert record.standing(26.0, "v1").author == GUARDRAIL
+
+
+def test_another_calibration_starts_anew_while_the_one_before_stays_halted() -> None:
+    record = bad(NEW, "v1")
+    assert not record.standing(11.0, "v2").halted
+    record = record.judged(GUARD, "v2", 0.0, 1.0, 12.0)
+    assert record.standing(12.0, "v1").author == GUARDRAIL  # of routers that still run it
+    said = record.standing(12.0, "v2")
+    assert (said.halted, said.author, said.since) == (False, CALIBRATION, 12.0)
+    assert "v2 is in force" in said.reason
+
+
+def test_a_person_who_halted_is_not_overruled_by_a_calibration() -> None:
+    record = bad(NEW, "v1").halt("ann", "why", 20.0).recalibrated("v2", 30.0)
+    assert record.standing(31.0, "v2").author == "ann"
+
+
+def test_to_take_a_calibration_away_ends_no_halt() -> None:
+    assert bad(NEW, "v1").standing(11.0, "").halted
+    assert not bad(NEW, "").standing(11.0, "v1").halted
+
+
+def test_a_fresh_calibration_is_noted_once_and_only_where_it_ended_a_halt() -> None:
+    watched = NEW.judged(GUARD, "v1", 0.0, 1.0, 10.0)
+    assert watched.recalibrated("v2", 11.0) is watched
+    halted = bad(NEW, "v1")
+    assert halted.recalibrated("", 11.0) is halted
+    assert halted.recalibrated("v1", 11.0) is halted
+    noted = halted.recalibrated("v2", 11.0)
+    assert noted.standing(12.0, "v2").author == CALIBRATION
+    assert noted.recalibrated("v2", 13.0) is noted
+
+
+def test_few_watches_are_remembered() -> None:
+    record = NEW
+    for at in range(MOST_WATCHES + 3):
+        record = record.judged(GUARD, f"v{at}", 0.0, 1.0, float(at))
+    assert [one.calibration for one in record.watches] == ["v3", "v4", "v5", "v6"]
+
+
+def test_a_damaged_record_counts_as_halted_until_somebody_sets_it() -> None:
+    assert DAMAGED.standing(1.0, "v1").halted
+    assert DAMAGED.judged(GUARD, "v1", 0.0, 1.0, 1.0) is DAMAGED
+    assert DAMAGED.recalibrated("v2", 1.0) is DAMAGED
+    assert not DAMAGED.release("ann", "looked into it", 2.0).standing(2.0, "v1").halted
+    assert DAMAGED.halt("ann", "why", 2.0, 1.0).standing(3.1, "v1").halted is False
+
+
+def test_a_release_counts_also_where_clocks_disagree() -> None:
+    halted = bad(NEW, now=1000.0)
+    released = halted.release("ann", "why", 500.0)
+    assert not halted.joined(released).standing(1001.0, "v1").halted
+
+
+# -- two records of one lever
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happens to a record; clocks of routers differ."""
+
+    kind: str
+    calibration: str
+    loss: float
+    now: float
+    seconds: float | None
+
+    def __call__(self, record: LeverRecord) -> LeverRecord:
+        match self.kind:
+            case "halt":
+                return record.halt("ann", "why", self.now, self.seconds)
+            case "release":
+                return record.release("ann", "why", self.now)
+            case "recalibrate":
+                return record.recalibrated(self.calibration, self.now)
+        return record.judged(GUARD, self.calibration, self.loss, 1.0, self.now)
+
+
+steps = st.lists(
+    st.builds(
+        Step,
+        kind=st.sampled_from(["judge"] * 5 + ["halt", "release", "recalibrate"]),
+        calibration=st.sampled_from(["", "v1", "v2", "v3"]),  # as many as are remembered
+        loss=st.sampled_from([-1.0, 0.0, 1.0]),
+        now=st.floats(1.7e9, 1.7e9 + 100),
+        seconds=st.none() | st.floats(1, 100),
+    ),
+    max_size=30,
+)
+
+
+def histories(taken: list[Step], start: LeverRecord = NEW) -> list[LeverRecord]:
+    records = [start]
+    for step in taken:
+        records.append(step(records[-1]))
+    return records
+
+
+@given(steps)
+def test_a_record_comes_back_from_json(taken: list[Step]) -> None:
+    record = histories(taken)[-1]
+    assert LeverRecord.from_json(json.loads(json.dumps(record.as_json()))) == record
+
+
+@given(steps)
+def test_what_came_after_wins_over_what_was_before(taken: list[Step]) -> None:
+    *before, last = histories(taken)
+    for one in before:
+        assert one.joined(last) == last
+        assert last.joined(one) == last
+
+
+@given(steps, steps, steps)
+def test_records_that_went_apart_come_together_again(
+    shared: list[Step], ours: list[Step], theirs: list[Step]
+) -> None:
+    common = histories(shared)[-1]
+    one, other = histories(ours, common)[-1], histories(theirs, common)[-1]
+    joined = one.joined(other)
+    assert one.joined(joined) == joined
+    assert other.joined(joined) == joined
+    assert joined.joined(joined) == joined
+
+
+@given(steps, steps)
+def test_no_halt_is_lost_where_records_went_apart(ours: list[Step], theirs: list[Step]) -> None:
+    """Unless a person released it later."""
+    one, other = histories(ours)[-1], histories(theirs)[-1]
+    joined = one.joined(other)
+    for record in (one, other):
+        for watch in record.watches:
+            if watch.halted is None or watch.began <= joined.released:
+                continue
+            kept = joined.watch(watch.calibration)
+            assert kept is not None
+            assert kept.halted is not None
+        if joined.setting is not None and record.setting is not None:
+            assert joined.setting.since >= record.setting.since
+
+
+@given(steps)
+def test_a_lever_is_halted_exactly_by_a_person_or_its_watch(taken: list[Step]) -> None:
+    """Against a model that only looks at what happened last, on one clock and one calibration."""
+    record, person, until, evidence = NEW, False, 0.0, False
+    for now, step in enumerate(taken):
+        at = float(now)
+        record = replace(step, calibration="v1", now=at)(record)
+        if step.kind == "halt":
+            person, until = True, float("inf") if step.seconds is None else at + step.seconds
+        elif step.kind == "release":
+            person, evidence = False, False
+        watch = record.watch("v1")
+        evidence = evidence or (watch is not None and watch.state.halted)
+        assert record.standing(at, "v1").halted == ((person and at < until) or evidence)
+
+
+GOOD = bad(NEW).halt("ann", "why", 10.0, 5.0).as_json()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"setting": []},
+        {"setting": {}},
+        {"setting": {**GOOD["setting"], "halted": "yes"}},
+        {"setting": {**GOOD["setting"], "author": None}},
+        {"setting": {**GOOD["setting"], "since": "today"}},
+        {"setting": {**GOOD["setting"], "expires": float("nan")}},
+        {"released": None},
+        {"watches": None},
+        {"watches": GOOD["watches"] * 2},
+        {"watches": [{}]},
+        {"watches": [{**GOOD["watches"][0], "halted": None}]},
+        {"watches": [{**GOOD["watches"][0], "began": True}]},
+        {"watches": [{**GOOD["watches"][0], "state": {}}]},
+    ],
+)
+def test_a_damaged_record_is_refused(damage: dict[str, Any]) -> None:
+    assert LeverRecord.from_json(GOOD)
+    with pytest.raises(ValueError, match=r"no (record of a lever|state of a guardrail)"):
+        LeverRecord.from_json({**GOOD, **damage})
+
+
+@pytest.mark.parametrize("told", [None, [], "", 3, {}])
+def test_what_is_no_record_at_all_is_refused(told: object) -> None:
+    with pytest.raises(ValueError, match="no record of a lever"):
+        LeverRecord.from_json(told)
+
+
+# -- what a route's levers are held to
+
+LADDER = ladder("small", "large")
+
+
+def test_a_fixed_route_has_no_guardrail() -> None:
+    fixed = route("chat", *LADDER)
+    assert guard_of(fixed) is None
+    assert calibration_of(fixed) == ""
+
+
+def test_without_a_calibration_only_the_tolerance_is_allowed() -> None:
+    fresh = route("chat", *LADDER, quality=quality(tolerance=0.03, run_length=500.0))
+    assert guard_of(fresh) == Guard(tolerance=0.03, run_length=500.0)
+    assert calibration_of(fresh) == ""
+
+
+@pytest.mark.parametrize(("loss", "level"), [(0.004, 0.004), (-0.1, 0.0), (0.99, 0.49)])
+def test_the_level_is_what_was_lost_at_calibration(loss: float, level: float) -> None:
+    found = calibrated(Rung(1.0, None))
+    found = replace(found, certificate=replace(found.certificate, loss=loss))
+    guard = guard_of(route("chat", *LADDER, quality=quality(calibration=found, tolerance=0.5)))
+    assert guard is not None
+    assert guard.level == pytest.approx(level)
+    assert calibration_of(route("chat", *LADDER, quality=quality(calibration=found)))
