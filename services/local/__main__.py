@@ -1,6 +1,6 @@
-"""``python -m services.local up|demo``: the whole stack on this machine.
+"""``python -m services.local up|demo|traffic``: the whole stack on this machine.
 
-Exit codes: 0 all went well, 1 something failed, 2 wrong usage.
+Exit codes: 0 all went well, 1 something failed, 2 wrong usage, 3 nothing answers.
 """
 
 import asyncio
@@ -14,12 +14,16 @@ from typing import Annotated, Any
 
 import typer
 
+from pennyweight.command import ending
+from pennyweight.command.options import Address, TlsCa, connect
 from pennyweight.command.show import console
 from services.local.demo import run_demo
-from services.local.plan import ROOT, Plan, StackError, plan
+from services.local.plan import ADDRESSES, ROOT, Plan, StackError, plan
 from services.local.screen import Screen
 from services.local.stack import Stack, Stop
 from services.local.status import Observer, Status
+from services.local.traffic import Wanted, questions
+from services.local.traffic_report import run_traffic
 
 REFRESH_SECONDS = 1.0
 
@@ -38,6 +42,14 @@ def up(
     any_port: Annotated[
         bool, typer.Option("--any-port", help="Take free ports instead of the usual ones.")
     ] = False,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="TIER=FOLDER: replicas of this tier load these weights, a folder below the "
+            "model's, and say nothing of it: small=weights/damaged, as `python -m engines.damage` "
+            "makes them. May be given again for another tier."
+        ),
+    ] = None,
 ) -> None:
     """Start everything and keep it running until Ctrl-C."""
     screen = Screen(console())
@@ -49,7 +61,11 @@ def up(
         return True
 
     state = state.resolve()
-    raise typer.Exit(_run(lambda: plan(os.environ, state, any_port=any_port), screen, body))
+    raise typer.Exit(
+        _run(
+            lambda: plan(os.environ, state, any_port=any_port, weights=weights or ()), screen, body
+        )
+    )
 
 
 @app.command()
@@ -70,6 +86,56 @@ def demo(state: State = ROOT / "state") -> None:
     if code == 0:
         shutil.rmtree(own)
     raise typer.Exit(code)
+
+
+@app.command()
+def traffic(
+    *,
+    route: Annotated[
+        str, typer.Option(help="Route to ask.", envvar="PENNYWEIGHT_ROUTE")
+    ] = "support-chat",
+    requests: Annotated[int, typer.Option(help="How many questions.", min=1)] = 3000,
+    in_flight: Annotated[
+        int, typer.Option(help="Most that wait for an answer at a time.", min=1, max=1024)
+    ] = 16,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Questions a second, at most.", min=0.01, show_default="as answers come"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same questions.")] = 1,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Questions to draw from, again and again: one a line, or a .csv file with a "
+            "column `text`.",
+            show_default="made-up customers of a bank",
+        ),
+    ] = None,
+    use_cache: Annotated[
+        bool,
+        typer.Option(
+            "--use-cache",
+            help="Let stored answers serve. Otherwise every question reaches a model, and answers "
+            "are not stored.",
+        ),
+    ] = False,
+    address: Address = ADDRESSES["router"][0],
+    tls_ca: TlsCa = None,
+) -> None:
+    """Ask a running stack many questions and show which tiers answered, why, and what it saved.
+
+    Ctrl-C ends it early; so do failures of all the first questions.
+    """
+    wanted = Wanted(route, requests, in_flight, rate, use_cache)
+
+    async def work() -> None:
+        asked = questions(file, seed)
+        async with connect(address, tls_ca) as client:
+            tally = await run_traffic(client, asked, wanted, console())
+        if tally.failures:
+            raise typer.Exit(1)
+
+    ending.run(work(), address)
 
 
 def _run(

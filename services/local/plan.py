@@ -6,10 +6,11 @@ can be changed as usual: ``PENNYWEIGHT_ROUTER_LISTEN=127.0.0.1:6000``.
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -88,16 +89,24 @@ class Plan:
         return next(service for service in self.services if service.name == name)
 
 
-def plan(environ: Mapping[str, str], state: Path, *, any_port: bool = False) -> Plan:
+def plan(
+    environ: Mapping[str, str],
+    state: Path,
+    *,
+    any_port: bool = False,
+    weights: Sequence[str] = (),
+) -> Plan:
     """Plans the stack; port 0 in a setting, or `any_port`, takes a free port.
 
     Args:
         environ: environment of the command.
         state: folder for logs, ledger and replicas.
         any_port: take free ports wherever no setting says otherwise, for replicas always.
+        weights: ``tier=folder``: weights that replicas of a tier load instead of their own.
 
     Raises:
-        StackError: `any_port`, and the scaling file cannot be read.
+        StackError: the scaling file is to be changed and cannot be read, or there is no such tier
+            or no such weights.
     """
     listens = {}
     for name, (listen, metrics) in ADDRESSES.items():
@@ -122,9 +131,9 @@ def plan(environ: Mapping[str, str], state: Path, *, any_port: bool = False) -> 
     }
     given = {name: value for name, value in environ.items() if value or name not in defaults}
     environment = {**defaults, **given}
-    if any_port:
+    if any_port or weights:
         target = state / "scaling.yaml"
-        _scaling_with_free_ports(Path(environment[SCALING_FILE]), target)
+        _change_scaling(Path(environment[SCALING_FILE]), target, any_port=any_port, weights=weights)
         environment[SCALING_FILE] = str(target)
     for name, (listen, metrics) in listens.items():
         environment[f"PENNYWEIGHT_{name.upper()}_LISTEN"] = listen
@@ -188,20 +197,45 @@ def _reached(listen: str) -> str:
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else listen
 
 
-def _scaling_with_free_ports(source: Path, target: Path) -> None:
-    """Writes the scaling file anew with port 0 in every slot: replicas then take free ports.
+def _change_scaling(source: Path, target: Path, *, any_port: bool, weights: Sequence[str]) -> None:
+    """Writes the scaling file anew, with port 0 in every slot or other weights for some tiers.
 
     Raises:
-        StackError: the file cannot be read as what it should be; the scaler says what is wrong.
+        StackError: the file cannot be read as what it should be (the scaler says what is wrong),
+            or there is no such tier or no such weights.
     """
     try:
         scaling = yaml.safe_load(source.read_text(encoding="utf-8"))
-        for pool in scaling["pools"].values():
+        pools = list(scaling["pools"].values())
+        for pool in pools:
             pool["repository"] = str(
                 (source.resolve().parent.parent / pool["repository"]).resolve()
             )
-            pool["slots"] = [{**slot, "grpc_port": 0, "metrics_port": 0} for slot in pool["slots"]]
+            if any_port:
+                pool["slots"] = [
+                    {**slot, "grpc_port": 0, "metrics_port": 0} for slot in pool["slots"]
+                ]
+        for one in weights:
+            _change_weights(pools, one)
     except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise StackError(f"The scaling file {source} cannot be used.", repr(error)) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(yaml.safe_dump(scaling), encoding="utf-8")
+
+
+def _change_weights(pools: Sequence[dict[str, Any]], weights: str) -> None:
+    tier, _, folder = weights.partition("=")
+    if not tier or not folder:
+        raise StackError(f"--weights must be TIER=FOLDER, got {weights!r}.")
+    found = [pool for pool in pools if pool["tier"] == tier]
+    if not found:
+        tiers = ", ".join(sorted({pool["tier"] for pool in pools}))
+        raise StackError(f"--weights names the tier {tier!r}; there are: {tiers}.")
+    for pool in found:
+        place = Path(pool["repository"], pool["model"], folder)
+        if not (place / "openvino_model.xml").is_file():
+            raise StackError(
+                f"--weights names {folder!r}, but {place} holds no weights.",
+                "`.venv/bin/python -m engines.damage` makes damaged ones.",
+            )
+        pool["parameters"] = {**(pool.get("parameters") or {}), "model": folder}

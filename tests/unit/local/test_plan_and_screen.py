@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+import yaml
+
 from services.local.ledger_tail import LedgerTail, Totals
-from services.local.plan import ROOT, plan
+from services.local.plan import ROOT, StackError, plan
 from services.local.screen import status_line
 from services.local.status import PoolStatus, Status
 
@@ -40,6 +43,57 @@ def test_the_environment_goes_first(tmp_path: Path) -> None:
     assert found.ledger == Path("/ledger")
     routes = found["router"].environment["PENNYWEIGHT_ROUTER_ROUTES_FILE"]
     assert routes == str(ROOT / "policies" / "routes.yaml")
+
+
+def _scaling(tmp_path: Path) -> Path:
+    """A scaling file with pools of two tiers, and weights for the small one."""
+    pools = {
+        name: {
+            "tier": tier,
+            "model": tier,
+            "precision": "int8",
+            "repository": "models",
+            "slots": [{"grpc_port": 18101, "metrics_port": 18201}],
+            "parameters": {"model": "weights/int8", "num_threads": 1},
+        }
+        for name, tier in (("one", "small"), ("two", "small"), ("three", "large"))
+    }
+    (tmp_path / "models/small/weights/damaged").mkdir(parents=True)
+    (tmp_path / "models/small/weights/damaged/openvino_model.xml").touch()
+    file = tmp_path / "policies" / "scaling.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump({"pools": pools}))
+    return file
+
+
+def test_replicas_of_one_tier_can_load_other_weights(tmp_path: Path) -> None:
+    environ = {"PENNYWEIGHT_SCALER_SCALING_FILE": str(_scaling(tmp_path))}
+    state = tmp_path / "state"
+    found = plan(environ, state, weights=["small=weights/damaged"])
+    told = yaml.safe_load(
+        Path(found["scaler"].environment["PENNYWEIGHT_SCALER_SCALING_FILE"]).read_text()
+    )
+    for name, folder in (("one", "damaged"), ("two", "damaged"), ("three", "int8")):
+        pool = told["pools"][name]
+        assert pool["parameters"] == {"model": f"weights/{folder}", "num_threads": 1}
+        assert pool["precision"] == "int8"
+        assert pool["slots"] == [{"grpc_port": 18101, "metrics_port": 18201}]
+        assert pool["repository"] == str(tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("small", "must be TIER=FOLDER, got 'small'"),
+        ("=weights/damaged", "must be TIER=FOLDER"),
+        ("tiny=weights/damaged", "names the tier 'tiny'; there are: large, small."),
+        ("small=weights/int2", "'weights/int2', but .*/models/small/weights/int2 holds no weights"),
+    ],
+)
+def test_weights_that_are_not_there_stop_the_start(tmp_path: Path, weights: str, said: str) -> None:
+    environ = {"PENNYWEIGHT_SCALER_SCALING_FILE": str(_scaling(tmp_path))}
+    with pytest.raises(StackError, match=said):
+        plan(environ, tmp_path / "state", weights=[weights])
 
 
 def _line(**fields: object) -> str:
