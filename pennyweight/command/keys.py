@@ -16,17 +16,21 @@ TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class Role(StrEnum):
-    """What a key may do: call for its tenant, or act for any tenant as one of our services."""
+    """What a key may do: call for its tenant, halt levers too, or act for any tenant."""
 
     CALLER = "caller"
+    OPERATOR = "operator"
     SERVICE = "service"
 
 
 def key(
     tenant: Annotated[str, typer.Option(help="Who pays for calls with this key.")],
-    role: Annotated[Role, typer.Option(help="`service` is for Pennyweight's own services.")] = (
-        Role.CALLER
-    ),
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="`operator` may also set levers; `service` is for Pennyweight's own services."
+        ),
+    ] = Role.CALLER,
 ) -> None:
     """Make an API key: the key once, on standard output, and its entry for the key file."""
     if not TENANT.fullmatch(tenant):

@@ -6,10 +6,12 @@ file is YAML::
     keys:
       - {sha256: 9f86d0…, tenant: acme}
       - {sha256: 60303a…, tenant: pennyweight, role: service}
+      - {sha256: 5994471…, tenant: acme, role: operator}
 
 Without a key file a service serves loopback only, where the published key `DEVELOPMENT_KEY` is
 accepted. A caller with role ``service`` (one of our own services) may act for a tenant by sending
-the metadata ``pennyweight-tenant``.
+the metadata ``pennyweight-tenant``. One with role ``operator`` calls for its tenant like any
+other, and may halt and release levers.
 """
 
 import hashlib
@@ -38,6 +40,7 @@ class Role(StrEnum):
     """What a key may do."""
 
     CALLER = "caller"
+    OPERATOR = "operator"
     SERVICE = "service"
 
 
@@ -67,10 +70,15 @@ class KeyFile:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a call is for, and whether the caller is one of our services."""
+    """Who a call is for, and what the caller may do."""
 
     tenant: str
     role: Role = Role.CALLER
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether the caller may see and set the levers of all routes."""
+        return self.role in (Role.OPERATOR, Role.SERVICE)
 
 
 _TENANT = re.compile(TENANT_PATTERN)

@@ -155,7 +155,7 @@ async def test_wrong_words_are_usage_errors(stage: Stage) -> None:
     assert (ended.code, ended.err) == (2, "'never' is no cache use\n")
 
 
-@pytest.mark.parametrize("role", ["caller", "service"])
+@pytest.mark.parametrize("role", ["caller", "operator", "service"])
 async def test_a_made_key_fits_the_key_file(role: str) -> None:
     ended = await pennyweight("key", "--tenant", "acme", "--role", role)
     assert ended.code == 0

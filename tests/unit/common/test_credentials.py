@@ -29,6 +29,7 @@ def keyring(tmp_path: Path) -> Keyring:
         "keys:\n"
         f"  - {{sha256: {digest('for-acme')}, tenant: acme}}\n"
         f"  - {{sha256: {digest('for-us')}, tenant: pennyweight, role: service}}\n"
+        f"  - {{sha256: {digest('for-ann')}, tenant: acme, role: operator}}\n"
     )
     return Keyring.load(path)
 
@@ -41,6 +42,19 @@ def shown(key: str, tenant: str | None = None) -> list[tuple[str, str]]:
 def test_a_key_tells_the_tenant(keyring: Keyring) -> None:
     assert keyring.identify(shown("for-acme")) == Identity("acme", Role.CALLER)
     assert keyring.identify(shown("for-us")) == Identity("pennyweight", Role.SERVICE)
+
+
+def test_operators_and_services_may_operate_and_callers_may_not(keyring: Keyring) -> None:
+    operator = keyring.identify(shown("for-ann"))
+    assert operator == Identity("acme", Role.OPERATOR)
+    assert operator.may_operate
+    assert keyring.identify(shown("for-us")).may_operate
+    assert not keyring.identify(shown("for-acme")).may_operate
+
+
+def test_an_operator_acts_for_its_own_tenant_alone(keyring: Keyring) -> None:
+    with pytest.raises(Forbidden):
+        keyring.identify(shown("for-ann", "other"))
 
 
 def test_a_service_acts_for_a_tenant(keyring: Keyring) -> None:
@@ -101,7 +115,7 @@ def test_without_a_key_file_the_development_key_alone_works() -> None:
         (f"keys:\n  - {{sha256: {'a' * 64}, tenant: A}}\n", "line 2: keys.0.tenant: String should"),
         (
             f"keys:\n  - {{sha256: {'a' * 64}, tenant: a, role: king}}\n",
-            "line 2: keys.0.role: Input should be 'caller' or 'service', got 'king'",
+            "line 2: keys.0.role: Input should be 'caller', 'operator' or 'service', got 'king'",
         ),
         (
             "keys:\n" + f"  - {{sha256: {'a' * 64}, tenant: a}}\n" * 2,
