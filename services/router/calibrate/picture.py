@@ -3,6 +3,7 @@
 from html import escape
 
 from services.router.calibrate.artefact import Artefact
+from services.router.calibrate.report import how_many
 from services.router.policy.certification import Calibration, Point
 
 WIDTH, HEIGHT = 760, 420
@@ -36,7 +37,7 @@ def page(artefact: Artefact, calibration: Calibration) -> str:
         verdict = "Not certified: no cheaper thresholds keep the tolerance. The top tier answers."
     else:
         verdict = (
-            f"Not certified: about {certificate.pairs_missing:,} pairs are missing. "
+            f"Not certified: {how_many(certificate)} more pairs are needed. "
             "Until then the top tier answers every request."
         )
     return "\n".join(

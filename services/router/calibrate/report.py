@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.router.calibrate.artefact import Artefact
-from services.router.policy.calibration import Rung
+from services.router.policy.calibration import Certificate, Rung
+from services.router.policy.certification import FEWEST_TO_FIT
 
 
 def print_report(
@@ -83,9 +84,15 @@ def _verdict(artefact: Artefact) -> str:
             "many pairs there were. The top tier goes on answering every request."
         )
     return (
-        f"[yellow]Not certified:[/yellow] about {missing:,} more pairs are needed. Until then the "
-        "top tier answers every request."
+        f"[yellow]Not certified:[/yellow] {how_many(artefact.certificate)} more pairs are needed. "
+        "Until then the top tier answers every request."
     )
+
+
+def how_many(certificate: Certificate) -> str:
+    """The missing pairs; a lower limit where there were too few to see how the tiers differ."""
+    word = "at least" if certificate.n_fit < FEWEST_TO_FIT else "about"
+    return f"{word} {certificate.pairs_missing:,}"
 
 
 def _rung(rung: Rung) -> str:

@@ -85,10 +85,19 @@ def test_fifty_pairs_are_too_few_and_it_says_how_many_are_missing(tree: Path, sa
     missing = found.certificate.pairs_missing
     assert missing is not None
     assert 100 < missing < 5000
-    assert f"about {missing:,} more pairs are needed. Until then the top tier answers" in said()[0]
+    told = f"at least {missing:,} more pairs are needed. Until then the top tier answers every"
+    assert told in said()[0]
     assert not any(rung.enters(0.0) for rung in found.judgement.thresholds.rungs)
     page = (tree / "policies" / "calibration" / "support.html").read_text()
-    assert "Not certified" in page
+    assert f"Not certified: at least {missing:,} more pairs are needed." in page
+
+
+def test_pairs_that_are_nearly_enough_tell_about_how_many_are_missing(
+    tree: Path, said: Said
+) -> None:
+    assert main([*labelled(tree, 300), "--epsilon", "0.01"]) == MISSING
+    missing = artefact(tree).certificate.pairs_missing
+    assert f"about {missing:,} more pairs are needed." in said()[0]
 
 
 def test_what_is_decided_is_as_it_was_certified(tree: Path) -> None:
