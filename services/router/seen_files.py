@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import math
 import stat
 import time
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ Stamp = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One file; without a stamp there was none. `at` is in seconds of the wall clock."""
+    """One file, without a stamp if there was none; when it was read, by the wall clock."""
 
     stamp: Stamp | None
-    digest: bytes
-    at: float
+    digest: bytes = b""
+    at: float = math.inf
 
     @property
     def young(self) -> bool:
@@ -44,7 +45,7 @@ class SeenFiles:
         """
         # The stamp comes first: what is written from here on looks like a change.
         stamp, now = _stamp(path), time.time()
-        self._seen[path] = _Seen(stamp, b"", now)
+        self._seen[path] = _Seen(stamp)
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is no plain file", str(path))
@@ -61,7 +62,7 @@ class SeenFiles:
             found += sorted(path.iterdir())[:MOST_ENTRIES]
         for one in found:
             if one not in self._seen:
-                self._seen[one] = _Seen(_stamp(one), _digest(one), time.time())
+                self._seen[one] = _Seen(_stamp(one))
 
     def changed(self) -> bool:
         """Whether any of them is not as it was, is there now, or has gone."""

@@ -7,48 +7,7 @@ import pytest
 from services.common.config import ConfigError
 from services.router.config import load_policies
 from services.router.policy.routes import CachePolicy, Cancel, Price
-
-ROUTES = """\
-tiers:
-  small:
-    model: small
-    precision: int8
-    tokenizer: models/small
-    max_sequence_tokens: 512
-  large:
-    model: large
-    precision: fp8
-    tokenizer: /models/large
-    max_sequence_tokens: 4096
-    cancel: drain
-    queue_size: 7
-routes:
-  chat:
-    ladder: [small, large]
-    fixed_tier: small
-    output_tokens: {default: 64, most: 256}
-    cache: {use: true, ttl_seconds: 60, wait_seconds: 1}
-  theirs:
-    ladder: [large]
-    fixed_tier: large
-    tenants: [acme]
-"""
-PRICES = """\
-tiers:
-  small: {prompt: 100000, output: 400000}
-  large: {prompt: 800000, output: 3200000}
-"""
-
-
-class Files:
-    def __init__(self, folder: Path) -> None:
-        (folder / "policies").mkdir()
-        self.routes, self.prices = folder / "policies/routes.yaml", folder / "policies/prices.yaml"
-
-    def load(self, routes: str = ROUTES, prices: str = PRICES):
-        self.routes.write_text(routes)
-        self.prices.write_text(prices)
-        return load_policies(self.routes, self.prices)
+from tests.unit.router.policy_folder import PRICES, ROUTES, Files
 
 
 @pytest.fixture
