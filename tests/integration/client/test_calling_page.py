@@ -101,6 +101,8 @@ def test_the_page_shows_every_kind_of_request() -> None:
         assert name in shown
     for verdict in pb.Verdict.keys()[1:]:
         assert f"| `{verdict.removeprefix('VERDICT_').lower()}` |" in PAGE
+    for reason in pb.Reason.keys()[1:]:
+        assert f"`{reason.removeprefix('REASON_').lower()}`" in PAGE
 
 
 def test_the_page_names_every_option_and_error() -> None:
