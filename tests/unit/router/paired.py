@@ -71,3 +71,18 @@ def write_routes(folder: Path, text: str = ROUTES) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+STATED = ROUTES.replace(
+    "fixed_tier: small",
+    "quality: {tolerance: 0.05, confidence: 0.9, hold: tokens, first_tokens: 6,"
+    " evidence: {share: 0.1}}",
+)
+"""The same, with a route that states its quality."""
+
+
+def labelled(folder: Path, count: int, **changes: Any) -> list[str]:
+    """Writes made-up pairs; the arguments that name them."""
+    path = folder / "pairs.jsonl"
+    path.write_text(lines(*(record(number, **changes) for number in range(count))))
+    return ["--route", "support", "--labelled", str(path)]

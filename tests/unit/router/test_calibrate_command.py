@@ -1,6 +1,5 @@
-"""``pennyweight calibrate``: what is asked, what is written, and what is refused."""
+"""``pennyweight calibrate``: what is asked, and what is written."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,48 +10,15 @@ from services.router.calibrate.__main__ import main
 from services.router.calibrate.artefact import Artefact, Model, read
 from services.router.calibrate.evidence import from_labelled
 from services.router.policy.certainty import Measure
-from tests.unit.router.paired import LADDER, ROUTES, lines, record, write_routes
+from tests.unit.router.paired import LADDER, STATED, labelled, lines, record, write_routes
 
-CERTIFIED, MISSING, REFUSED = 0, 3, 2
-
-STATED = ROUTES.replace(
-    "fixed_tier: small",
-    "quality: {tolerance: 0.05, confidence: 0.9, hold: tokens, first_tokens: 6,"
-    " evidence: {share: 0.1}}",
-)
-
-
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A source tree with a routes file, in which the command runs."""
-    write_routes(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def labelled(folder: Path, count: int, **changes: Any) -> list[str]:
-    """Writes made-up pairs; the arguments that name them."""
-    path = folder / "pairs.jsonl"
-    path.write_text(lines(*(record(number, **changes) for number in range(count))))
-    return ["--route", "support", "--labelled", str(path)]
-
-
-def artefact(tree: Path) -> Artefact:
-    return read(tree / "policies" / "calibration" / "support.json")
-
+CERTIFIED, MISSING = 0, 3
 
 Said = Callable[[], tuple[str, str]]
 
 
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """What was printed on standard output and error, in one line each."""
-
-    def flat() -> tuple[str, str]:
-        out, err = capsys.readouterr()
-        return " ".join(out.split()), " ".join(err.split())
-
-    return flat
+def artefact(tree: Path) -> Artefact:
+    return read(tree / "policies" / "calibration" / "support.json")
 
 
 # --- what comes of it --------------------------------------------------------------------------
@@ -253,95 +219,3 @@ def test_the_routes_ladder_picks_the_tiers_of_a_pair(tree: Path, said: Said) -> 
     assert main([*args, "--ladder", "small,large"]) == MISSING
     assert artefact(tree).ladder == LADDER
     assert "It is for the ladder small < large; the route's is small < medium" in said()[0]
-
-
-# --- what is refused ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("option", "rule"),
-    [
-        (["--epsilon", "0"], "epsilon must be in (0, 1)"),
-        (["--epsilon", "nan"], "epsilon must be in (0, 1)"),
-        (["--delta", "1"], "delta must be in (0, 1)"),
-        (["--certify-share", "1"], "certify_share must be in (0, 1)"),
-        (["--shadow", "2"], "shadow_share must be in [0, 1]"),
-        (["--first-k", "0"], "first_k must be at least 1"),
-        (["--ladder", "small"], "--ladder: must be at least two of small, large, got 'small'"),
-        (["--ladder", "small,huge"], "--ladder: must be at least two of small, large"),
-        (["--ladder", "small,small"], "--ladder: must be at least two of small, large"),
-        (["--route", "suport"], "has no route 'suport'; it has support"),
-        (["--routes-file", "nowhere.yaml"], "--routes-file: nowhere.yaml: cannot be read"),
-        (["--labelled", "nowhere.jsonl"], "--labelled: nowhere.jsonl cannot be read"),
-        (["--labelled", "policies"], "--labelled: policies cannot be read"),
-        (["--out", "pairs.jsonl"], "--out: pairs.jsonl/support.json cannot be written"),
-    ],
-)
-def test_what_cannot_be_is_refused_in_a_sentence(
-    option: list[str], rule: str, tree: Path, said: Said
-) -> None:
-    assert main([*labelled(tree, 200), *option]) == REFUSED
-    out, err = said()
-    assert out == ""
-    assert err.startswith("refused: ")
-    assert rule in err
-    assert not (tree / "policies" / "calibration").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        ("", "pairs.jsonl holds no pairs"),
-        ("\n\n", "pairs.jsonl holds no pairs"),
-        (lines(record(1)) + '{"kind": "pa', "pairs.jsonl, line 2: no JSON"),
-        ("[1]\n", "pairs.jsonl, line 1: must be a JSON object"),
-        (
-            lines(record(1)).replace('"micro_usd": 100', '"micro_usd": 0'),
-            "--cost: no pair says what large cost in micro_usd",
-        ),
-        ('{"text": "a"}\n', "no pair of support can be used (1: fewer than two tiers)"),
-        (
-            lines(record(1), record(2)).replace('"quality": 1.0', '"quality": null'),
-            "no pair of support can be used (2: not judged)",
-        ),
-    ],
-)
-def test_a_file_without_pairs_is_refused_in_a_sentence(
-    text: str, rule: str, tree: Path, said: Said
-) -> None:
-    (tree / "pairs.jsonl").write_text(text)
-    assert main(["--route", "support", "--labelled", "pairs.jsonl"]) == REFUSED
-    assert rule in said()[1]
-
-
-def test_a_tree_without_pairs_is_refused_in_a_sentence(tree: Path, said: Said) -> None:
-    assert main(["--route", "support"]) == REFUSED
-    assert "--ledger: state/ledger holds no *.jsonl files" in said()[1]
-    ledger = tree / "state" / "ledger"
-    ledger.mkdir(parents=True)
-    (ledger / "a.jsonl").write_text(json.dumps({"kind": "request", "route": "support"}) + "\n")
-    assert main(["--route", "support"]) == REFUSED
-    assert "state/ledger holds no pairs of route support" in said()[1]
-
-
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        ("routes: [", "not valid YAML"),
-        (ROUTES.replace("[small, large]", "[small, huge]"), "support: ladder: no tier 'huge'"),
-        (ROUTES.replace("[small, large]", "[small]"), "support has no tiers to choose from"),
-        (STATED.replace("0.05", "5"), "routes.support.quality.tolerance"),
-    ],
-)
-def test_a_routes_file_that_cannot_be_used_is_refused(
-    text: str, rule: str, tree: Path, said: Said
-) -> None:
-    write_routes(tree, text)
-    assert main(labelled(tree, 10)) == REFUSED
-    assert rule in said()[1]
-
-
-def test_a_ledger_and_a_file_exclude_each_other(tree: Path) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([*labelled(tree, 1), "--ledger", "state/ledger"])
-    assert ended.value.code == REFUSED

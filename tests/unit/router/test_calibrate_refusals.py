@@ -1,0 +1,103 @@
+"""``pennyweight calibrate``: what is refused, each in a sentence with status 2."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.router.calibrate.__main__ import main
+from tests.unit.router.paired import ROUTES, STATED, labelled, lines, record, write_routes
+
+REFUSED = 2
+
+Said = Callable[[], tuple[str, str]]
+
+
+@pytest.mark.parametrize(
+    ("option", "rule"),
+    [
+        (["--epsilon", "0"], "epsilon must be in (0, 1)"),
+        (["--epsilon", "nan"], "epsilon must be in (0, 1)"),
+        (["--delta", "1"], "delta must be in (0, 1)"),
+        (["--certify-share", "1"], "certify_share must be in (0, 1)"),
+        (["--shadow", "2"], "shadow_share must be in [0, 1]"),
+        (["--first-k", "0"], "first_k must be at least 1"),
+        (["--ladder", "small"], "--ladder: must be at least two of small, large, got 'small'"),
+        (["--ladder", "small,huge"], "--ladder: must be at least two of small, large"),
+        (["--ladder", "small,small"], "--ladder: must be at least two of small, large"),
+        (["--route", "suport"], "has no route 'suport'; it has support"),
+        (["--routes-file", "nowhere.yaml"], "--routes-file: nowhere.yaml: cannot be read"),
+        (["--labelled", "nowhere.jsonl"], "--labelled: nowhere.jsonl cannot be read"),
+        (["--labelled", "policies"], "--labelled: policies cannot be read"),
+        (["--out", "pairs.jsonl"], "--out: pairs.jsonl/support.json cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(
+    option: list[str], rule: str, tree: Path, said: Said
+) -> None:
+    assert main([*labelled(tree, 200), *option]) == REFUSED
+    out, err = said()
+    assert out == ""
+    assert err.startswith("refused: ")
+    assert rule in err
+    assert not (tree / "policies" / "calibration").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "pairs.jsonl holds no pairs"),
+        ("\n\n", "pairs.jsonl holds no pairs"),
+        (lines(record(1)) + '{"kind": "pa', "pairs.jsonl, line 2: no JSON"),
+        ("[1]\n", "pairs.jsonl, line 1: must be a JSON object"),
+        (
+            lines(record(1)).replace('"micro_usd": 100', '"micro_usd": 0'),
+            "--cost: no pair says what large cost in micro_usd",
+        ),
+        ('{"text": "a"}\n', "no pair of support can be used (1: fewer than two tiers)"),
+        (
+            lines(record(1), record(2)).replace('"quality": 1.0', '"quality": null'),
+            "no pair of support can be used (2: not judged)",
+        ),
+    ],
+)
+def test_a_file_without_pairs_is_refused_in_a_sentence(
+    text: str, rule: str, tree: Path, said: Said
+) -> None:
+    (tree / "pairs.jsonl").write_text(text)
+    assert main(["--route", "support", "--labelled", "pairs.jsonl"]) == REFUSED
+    assert rule in said()[1]
+
+
+def test_a_tree_without_pairs_is_refused_in_a_sentence(tree: Path, said: Said) -> None:
+    assert main(["--route", "support"]) == REFUSED
+    assert "--ledger: state/ledger holds no *.jsonl files" in said()[1]
+    ledger = tree / "state" / "ledger"
+    ledger.mkdir(parents=True)
+    (ledger / "a.jsonl").write_text(json.dumps({"kind": "request", "route": "support"}) + "\n")
+    assert main(["--route", "support"]) == REFUSED
+    assert "state/ledger holds no pairs of route support" in said()[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("routes: [", "not valid YAML"),
+        (ROUTES.replace("[small, large]", "[small, huge]"), "support: ladder: no tier 'huge'"),
+        (ROUTES.replace("[small, large]", "[small]"), "support has no tiers to choose from"),
+        (STATED.replace("0.05", "5"), "routes.support.quality.tolerance"),
+    ],
+)
+def test_a_routes_file_that_cannot_be_used_is_refused(
+    text: str, rule: str, tree: Path, said: Said
+) -> None:
+    write_routes(tree, text)
+    assert main(labelled(tree, 10)) == REFUSED
+    assert rule in said()[1]
+
+
+def test_a_ledger_and_a_file_exclude_each_other(tree: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*labelled(tree, 1), "--ledger", "state/ledger"])
+    assert ended.value.code == REFUSED
