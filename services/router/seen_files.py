@@ -1,5 +1,6 @@
 """Files as they were when they were read, and whether any of them has changed since."""
 
+import contextlib
 import errno
 import hashlib
 import math
@@ -58,7 +59,7 @@ class SeenFiles:
     def note(self, path: Path) -> None:
         """Notes how a file is, or a folder and what is in it, without reading."""
         found = [path]
-        if path.is_dir():
+        with contextlib.suppress(OSError):  # it is no folder, or nobody may look into it
             found += sorted(path.iterdir())[:MOST_ENTRIES]
         for one in found:
             if one not in self._seen:

@@ -1,0 +1,58 @@
+"""Whatever happens to the policy files, what is in force is what was last right."""
+
+import asyncio
+import shutil
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.common.config import ConfigError
+from services.router.config import load_policies
+from services.router.policy.calibration import Rung
+from tests.unit.router.policy_folder import LADDERED, PRICES
+from tests.unit.router.watching import TINY_PRICE, WITH_TINY, Scene
+
+SURE = Rung(1.0, -0.5)
+
+CHANGES = (
+    lambda files: files.routes.write_text(LADDERED),
+    lambda files: files.routes.write_text(LADDERED.replace("cancel: drain", "cancel: abort")),
+    lambda files: files.routes.write_text(LADDERED.replace("cancel: drain", "cancel: never")),
+    lambda files: files.routes.write_text(WITH_TINY),
+    lambda files: files.routes.write_text(LADDERED[:-20]),
+    lambda files: files.prices.write_text(PRICES),
+    lambda files: files.prices.write_text(TINY_PRICE),
+    lambda files: files.prices.unlink(missing_ok=True),
+    lambda files: files.calibrate("plain", SURE),
+    lambda files: files.calibrate("plain", Rung(1.0, -0.6)),
+    lambda files: files.calibrate("good", SURE).write_text("{"),
+    lambda files: shutil.rmtree(files.routes.parent / "calibration", ignore_errors=True),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(walk=st.lists(st.sampled_from(CHANGES), max_size=8))
+def test_what_is_in_force_is_what_was_last_right(
+    tmp_path_factory: pytest.TempPathFactory, walk: list[Any]
+) -> None:
+    scene = Scene(tmp_path_factory.mktemp("walk"))
+
+    async def play() -> None:
+        wanted, refused = scene.version, 0.0
+        for change in walk:
+            change(scene.files)
+            try:
+                wanted = load_policies(scene.files.routes, scene.files.prices).version
+                refused = 0.0
+            except ConfigError:
+                refused = 1.0
+            await scene.watch.look()
+            assert (scene.version, scene.metric("policy_refused")) == (wanted, refused)
+            assert scene.texts.keys() >= {
+                one.tokenizer for one in scene.in_force.now.tiers.values()
+            }
+            assert (scene.state / "versions" / wanted / "routes.yaml").exists()
+
+    asyncio.run(play())

@@ -1,0 +1,210 @@
+"""Changed policy files come in force all at once, and files that are wrong not at all."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from services.router import policies as policies_module
+from services.router.config import load_policies
+from services.router.fleet import Replica, State
+from services.router.policy.calibration import Rung
+from tests.unit.router.policy_folder import LADDERED, PRICES
+from tests.unit.router.watching import TINY_PRICE, WITH_TINY, Scene
+
+SURE = Rung(1.0, -0.5)
+BAD = LADDERED.replace("tolerance: 0.02", "tolerance: 2")
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+async def test_files_that_did_not_change_change_nothing(scene: Scene) -> None:
+    before = scene.in_force.now
+    for _ in range(3):
+        await scene.watch.look()
+    assert scene.in_force.now is before
+    assert scene.adopted == []
+    assert scene.history() == [(before.version, "start")]
+    assert scene.metric("policy_version", version=before.version) == 1
+    assert scene.metric("policy_refused") == 0
+
+
+async def test_a_good_change_comes_in_force_at_once(scene: Scene) -> None:
+    before = scene.version
+    await scene.write(WITH_TINY, TINY_PRICE)
+    after = load_policies(scene.files.routes, scene.files.prices)
+    assert scene.in_force.now == after
+    assert scene.adopted == [(before, after.version)]  # told before it is in force
+    tiny = scene.in_force.now.tiers["tiny"]
+    assert scene.texts[tiny.tokenizer] == f"text of {tiny.tokenizer}"
+    scene.fleet.update([Replica("a", "tiny", "tiny", "int8", "a:1", State.READY, 1)])
+    assert scene.fleet.preview("tiny") == "a"
+    assert scene.metric("policy_version", version=before) is None
+    assert scene.metric("policy_version", version=after.version) == 1
+    assert scene.history() == [(before, "start"), (after.version, "files")]
+
+
+async def test_every_version_in_force_can_be_put_back(scene: Scene) -> None:
+    calibration = scene.files.calibrate("plain", SURE)
+    await scene.watch.look()
+    wanted = scene.version
+    calibration.unlink()
+    await scene.write(WITH_TINY, TINY_PRICE)
+    assert scene.version != wanted
+    policies = scene.files.routes.parent
+    shutil.copytree(scene.state / "versions" / wanted, policies, dirs_exist_ok=True)
+    await scene.watch.look()
+    assert scene.version == wanted
+    assert scene.calibration is not None
+
+
+async def test_a_bad_change_leaves_what_was_in_force(scene: Scene) -> None:
+    before = scene.in_force.now
+    with capture_logs() as logs:
+        await scene.write(BAD.replace("first_tokens: 12", "first_tokens: 0"))
+        await scene.watch.look()  # nothing has changed since
+    assert scene.in_force.now is before
+    (line,) = [one for one in logs if one["log_level"] == "error"]
+    assert [problem.split(": ")[1] for problem in line["problems"]] == [
+        "routes.good.quality.first_tokens",
+        "routes.plain.quality.tolerance",
+    ]
+    assert line["policy_version"] == before.version
+    assert scene.metric("policy_refused") == 1
+    assert scene.metric("policy_refusals_total") == 1
+    await scene.write(BAD)
+    assert scene.metric("policy_refusals_total") == 2
+    await scene.write(WITH_TINY, TINY_PRICE)
+    assert scene.in_force.now is not before
+    assert scene.metric("policy_refused") == 0
+    assert len(scene.history()) == 2
+
+
+async def test_a_bad_change_may_be_taken_back(scene: Scene) -> None:
+    before = scene.in_force.now
+    await scene.write(BAD)
+    await scene.write()
+    assert scene.in_force.now is before
+    assert scene.adopted == []
+    assert scene.metric("policy_refused") == 0
+
+
+async def test_a_file_that_is_away_for_a_moment_changes_nothing(scene: Scene) -> None:
+    before = scene.in_force.now
+    scene.files.prices.rename(scene.files.prices.with_name("away"))
+    await scene.watch.look()
+    assert scene.in_force.now is before
+    assert scene.metric("policy_refused") == 1
+    scene.files.prices.with_name("away").rename(scene.files.prices)
+    await scene.watch.look()
+    assert scene.in_force.now is before
+    assert scene.metric("policy_refused") == 0
+
+
+async def test_files_that_fit_only_together_come_in_force_together(scene: Scene) -> None:
+    before = scene.version
+    await scene.write(WITH_TINY, PRICES)  # a tier without a price
+    assert scene.version == before
+    await scene.write(WITH_TINY, TINY_PRICE)
+    assert "tiny" in scene.in_force.now.tiers
+
+
+async def test_a_calibration_comes_in_force_when_its_file_appears(scene: Scene) -> None:
+    assert scene.calibration is None
+    path = scene.files.calibrate("plain", SURE)
+    await scene.watch.look()
+    assert scene.calibration is not None
+    kept = scene.state / "versions" / scene.version / "calibration/plain.json"
+    assert kept.read_bytes() == path.read_bytes()
+    path.unlink()
+    await scene.watch.look()
+    assert scene.calibration is None
+
+
+async def test_a_calibration_that_is_cut_off_is_refused_and_the_old_one_stays(scene: Scene) -> None:
+    path = scene.files.calibrate("plain", SURE)
+    await scene.watch.look()
+    calibration = scene.calibration
+    assert calibration is not None
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    await scene.watch.look()
+    assert scene.calibration is calibration
+    assert scene.metric("policy_refused") == 1
+    path.write_bytes(data)
+    await scene.watch.look()
+    assert scene.calibration is calibration
+    assert scene.metric("policy_refused") == 0
+
+
+async def test_a_route_that_is_not_calibrated_is_named_once(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        scene = Scene(tmp_path)
+        await scene.write(WITH_TINY, TINY_PRICE)
+        scene.files.calibrate("plain", SURE)
+        await scene.watch.look()
+        (scene.files.routes.parent / "calibration/plain.json").unlink()
+        await scene.watch.look()
+    found = [one["route"] for one in logs if one["event"].startswith("not calibrated")]
+    assert found == ["good", "plain", "plain"]
+
+
+async def test_a_tokenizer_that_cannot_be_loaded_refuses_the_change(scene: Scene) -> None:
+    before = scene.in_force.now
+    scene.absent.add("tiny")
+    await scene.write(WITH_TINY, TINY_PRICE)
+    assert scene.in_force.now is before
+    assert scene.metric("policy_refused") == 1
+    (scene.files.routes.parents[1] / "models/tiny").mkdir(parents=True)  # now it is there
+    scene.absent.clear()
+    await scene.watch.look()
+    assert "tiny" in scene.in_force.now.tiers
+
+
+async def test_an_error_of_any_kind_leaves_what_was_in_force(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    before = scene.in_force.now
+    monkeypatch.setattr(scene.texts, "load", broken)
+    await scene.write(WITH_TINY, TINY_PRICE)
+    assert scene.in_force.now is before
+    assert scene.metric("policy_refused") == 1
+
+
+async def test_policies_come_in_force_though_they_cannot_be_kept(scene: Scene) -> None:
+    scene.state.write_text("in the way")
+    with capture_logs() as logs:
+        await scene.watch.look()
+        await scene.write(WITH_TINY, TINY_PRICE)
+    assert "tiny" in scene.in_force.now.tiers
+    failures = scene.metric("policy_store_failures_total")
+    assert failures is not None
+    assert failures >= 2
+    assert sum(one["log_level"] == "error" for one in logs) == 1
+    scene.state.unlink()
+    await scene.watch.look()
+    assert scene.history() == [(scene.version, "files")]
+    assert scene.metric("policy_store_failures_total") == failures
+
+
+async def test_the_watch_goes_on_looking(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies_module, "LOOK_SECONDS", 0)
+    came = asyncio.Event()
+    monkeypatch.setattr(scene.watch, "_adopters", [lambda _: came.set()])
+    watching = asyncio.create_task(scene.watch.run())
+    scene.files.routes.write_text(BAD)
+    while not scene.metric("policy_refused"):
+        await asyncio.sleep(0)
+    scene.files.calibrate("plain", SURE)
+    scene.files.routes.write_text(LADDERED)
+    async with asyncio.timeout(20):
+        await came.wait()
+    watching.cancel()

@@ -1,0 +1,79 @@
+"""A router's policies under watch, put together as at its start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from services.common.config import ConfigError
+from services.router.fleet import Fleet
+from services.router.in_force import InForce, Texts
+from services.router.metrics import Metrics
+from services.router.policies import PolicyWatch
+from services.router.policy.routes import Calibrated, Policies
+from services.router.policy_files import PolicyFiles
+from services.router.policy_store import PolicyStore
+from tests.unit.router.policy_folder import LADDERED, PRICES, Files
+
+TINY = "  tiny: {model: tiny, precision: int8, tokenizer: models/tiny, max_sequence_tokens: 9}\n"
+WITH_TINY = LADDERED.replace("routes:\n", TINY + "routes:\n", 1)
+TINY_PRICE = PRICES + "  tiny: {prompt: 1, output: 1}\n"
+
+
+class Scene:
+    """Files, what they put in force, and what was counted and kept of it."""
+
+    def __init__(self, folder: Path, routes: str = LADDERED) -> None:
+        self.files = Files(folder)
+        self.files.load(routes)
+        self.state = folder / "state"
+        self.registry = CollectorRegistry()
+        self.absent: set[str] = set()
+        self.adopted: list[tuple[str, str]] = []
+        metrics = Metrics(self.registry)
+        reading = PolicyFiles(self.files.routes, self.files.prices)
+        policies = reading.load()
+        self.texts = Texts(self.text)
+        self.texts.adopt(policies, self.texts.load(policies))
+        self.fleet = Fleet(policies, metrics)
+        self.in_force = InForce(policies)
+        self.watch = PolicyWatch(
+            reading,
+            self.in_force,
+            self.texts,
+            PolicyStore(self.state),
+            metrics,
+            adopters=[self.fleet.adopt, self.adopt],
+        )
+
+    def text(self, folder: str) -> Any:
+        if Path(folder).name in self.absent:
+            raise ConfigError(folder, ["cannot load the tokenizer"])
+        return f"text of {folder}"
+
+    def adopt(self, policies: Policies) -> None:
+        self.adopted.append((self.in_force.now.version, policies.version))
+
+    async def write(self, routes: str = LADDERED, prices: str = PRICES) -> None:
+        """Changes the files, and lets the watch look."""
+        self.files.routes.write_text(routes)
+        self.files.prices.write_text(prices)
+        await self.watch.look()
+
+    @property
+    def version(self) -> str:
+        return self.in_force.now.version
+
+    @property
+    def calibration(self) -> Calibrated | None:
+        quality = self.in_force.now.routes["plain"].quality
+        assert quality is not None
+        return quality.calibration
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"pennyweight_router_{name}", labels)
+
+    def history(self) -> list[tuple[str, str]]:
+        lines = (self.state / "history.jsonl").read_text().splitlines()
+        return [(told["version"], told["source"]) for told in map(json.loads, lines)]
