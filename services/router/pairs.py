@@ -46,7 +46,7 @@ class Pairs:
         keeper: Keeper,
         ledger: Ledger,
         digest: Callable[[str], str],
-        settle: Callable[[str, str], Awaitable[None]],
+        settle: Callable[[Route, str], Awaitable[None]],
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
     ) -> None:
@@ -207,7 +207,7 @@ class Pairs:
         try:
             key = f"pair:{journey.request_id}"
             await self._keeper.keep_once(key, orjson.dumps(kept), OUTCOME_SECONDS)
-            await self._settle_outcome(journey.checked.route.name, journey.request_id)
+            await self._settle_outcome(journey.checked.route, journey.request_id)
         except Unavailable:
             log.warning("a pair cannot wait for its outcome: the shared state is away")
 

@@ -204,8 +204,8 @@ class Shelf:
     async def kept(self, key: str) -> bytes | None:
         return self.values.get(key)
 
-    async def settle(self, route: str, request_id: str) -> None:
-        self.settled.append((route, request_id))
+    async def settle(self, route: Route, request_id: str) -> None:
+        self.settled.append((route.name, request_id))
 
     def add(self, record: dict[str, Any]) -> None:
         self.records.append(record)

@@ -1,0 +1,172 @@
+"""Puts the router together from its settings."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services.common.channel import Peer
+from services.common.telemetry import Tracing
+from services.router.cache import CacheStream
+from services.router.config import RouterSettings
+from services.router.drifting import DriftWatch
+from services.router.fleet import Fleet
+from services.router.handle import HandleSigner
+from services.router.in_force import InForce, Texts
+from services.router.judges import Judges
+from services.router.ledger import FileLedger
+from services.router.lever_calls import LeverCalls
+from services.router.levers import Levers
+from services.router.load import LoadWindow
+from services.router.metrics import Metrics
+from services.router.outcomes import Outcomes
+from services.router.pairs import Pairs
+from services.router.path import RequestPath
+from services.router.policies import PolicyWatch
+from services.router.policy_files import PolicyFiles
+from services.router.policy_store import PolicyStore
+from services.router.records import Records
+from services.router.scaler import ScalerLink
+from services.router.servicer import RouterServicer
+from services.router.state import SharedState
+from services.router.tokenizer import ModelText
+from services.router.triton import TritonEngine
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a router the process runs, starts and ends."""
+
+    in_force: InForce
+    engine: TritonEngine
+    cache: CacheStream
+    scaler: ScalerLink
+    watch: PolicyWatch
+    levers: Levers
+    judges: Judges
+    pairs: Pairs
+    drift: DriftWatch
+    ledger: FileLedger
+    servicer: RouterServicer
+
+    def links(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside requests, for ever."""
+        return [
+            self.cache.run(),
+            self.scaler.watch(),
+            self.scaler.report(),
+            self.engine.watch(),
+            self.watch.run(),
+            self.levers.run(),
+            self.drift.run(),
+        ]
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.judges.close()
+        await self.engine.close()
+        await self.scaler.close()
+
+
+def assemble(
+    settings: RouterSettings,
+    state: SharedState,
+    metrics: Metrics,
+    tracing: Tracing,
+    spawn: Callable[[Coroutine[Any, Any, None]], Any],
+) -> Parts:
+    """Makes every part of a router; nothing runs yet.
+
+    Args:
+        settings: what it is told.
+        state: shared with other routers.
+        metrics: what it counts.
+        tracing: where spans go.
+        spawn: starts a task that outlives its request and is owned by the process.
+
+    Raises:
+        ConfigError: a file or folder that the settings name cannot be used.
+    """
+    files = PolicyFiles(settings.routes_file, settings.prices_file)
+    in_force = InForce(files.load())
+    texts = Texts(lambda folder: ModelText(Path(folder)))
+    texts.adopt(in_force.now, texts.load(in_force.now))
+    engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors)
+    fleet = Fleet(in_force.now, metrics, forget=engine.forget)
+    load = LoadWindow()
+    ledger = FileLedger(settings.ledger_folder, settings.name, metrics)
+    signer = HandleSigner.load(settings.handle_key_file)
+    if settings.handle_key_file is None:
+        log.warning("no handle_key_file: request handles end with this process")
+
+    def peer(address: str) -> Peer:
+        return Peer(address, settings.service_key_file, settings.peer_tls_ca)
+
+    timeout = settings.cache_timeout_seconds
+    cache = CacheStream(
+        peer(settings.cache_address), timeout_seconds=timeout, metrics=metrics, tracing=tracing
+    )
+    store = PolicyStore(settings.policy_folder)
+    levers = Levers(state, in_force, metrics)
+    judges = Judges(metrics, peer)
+    drift = DriftWatch(metrics)
+    outcomes = Outcomes(
+        in_force=in_force,
+        signer=signer,
+        keeper=state,
+        ledger=ledger,
+        levers=levers,
+        metrics=metrics,
+    )
+    pairs = Pairs(
+        texts=texts,
+        judge=judges,
+        levers=levers,
+        keeper=state,
+        ledger=ledger,
+        digest=signer.digest,
+        settle=outcomes.settle,
+        metrics=metrics,
+        spawn=spawn,
+    )
+    path = RequestPath(
+        fleet=fleet,
+        engine=engine,
+        texts=texts,
+        cache=cache,
+        levers=levers,
+        pairs=pairs,
+        drift=drift,
+        load=load,
+        metrics=metrics,
+        spawn=spawn,
+    )
+    servicer = RouterServicer(
+        path=path,
+        in_force=in_force,
+        fleet=fleet,
+        signer=signer,
+        records=Records(metrics, ledger),
+        outcomes=outcomes,
+        levers=LeverCalls(levers, in_force),
+        max_prompt_characters=settings.max_prompt_characters,
+    )
+    return Parts(
+        in_force=in_force,
+        engine=engine,
+        cache=cache,
+        scaler=ScalerLink(
+            peer(settings.scaler_address), fleet, load, metrics, router=settings.name
+        ),
+        watch=PolicyWatch(files, in_force, texts, store, metrics, adopters=(fleet.adopt,)),
+        levers=levers,
+        judges=judges,
+        pairs=pairs,
+        drift=drift,
+        ledger=ledger,
+        servicer=servicer,
+    )
