@@ -24,9 +24,12 @@ class LineMachine(RuleBasedStateMachine):
     def join(self, priority: Priority) -> None:
         self.count += 1
         ticket, evicted = self.line.join(self.count, priority)
-        if len(self.model) < SIZE:
+        if len(self.model) < self.line.size:
             assert ticket is not None
             assert evicted is None
+        elif not self.model:
+            assert (ticket, evicted) == (None, None)
+            return
         else:
             # Of the lowest class the one who came last has to go, for somebody above its class.
             lowest = min(one for one, _ in self.model)
@@ -41,6 +44,10 @@ class LineMachine(RuleBasedStateMachine):
         assert (ticket.holder, ticket.priority) == (self.count, priority)
         self.tickets[self.count] = ticket
         self.model.append((priority, self.count))
+
+    @rule(size=st.integers(0, SIZE))
+    def resize(self, size: int) -> None:
+        self.line.size = size  # who waits already stays
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
