@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.router.held import first_k
 from services.router.journey import Attempt, Journey
 from services.router.policy.difficulty import features
 from services.router.policy.routes import Evidence, Route
@@ -53,6 +54,7 @@ def record_of(
         "judge": evidence.judging.kind.value,
         "answered": route.ladder[pair.answered].name if way is not None else "",
         "features": told,
+        "first_k": first_k(route.quality) if route.quality is not None else None,
         "tiers": [
             _tier_record(route, attempt, None if qualities is None else qualities[at])
             for at, attempt in enumerate(pair.attempts, 0 if way is not None else 1)

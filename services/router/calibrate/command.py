@@ -139,7 +139,8 @@ def _found(options: argparse.Namespace, asked: Wanted) -> Found:
     if options.labelled is not None:
         found = from_labelled(options.labelled, ladder)
     else:
-        found = from_ledger(options.ledger or LEDGER, options.route, ladder)
+        first_k = asked.first_k if options.first_k is None else options.first_k
+        found = from_ledger(options.ledger or LEDGER, options.route, ladder, first_k)
     if not found.records:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in found.left_out.items())
         raise BadEvidence(f"no pair of {options.route} can be used ({reasons})")

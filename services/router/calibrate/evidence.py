@@ -3,8 +3,8 @@
 In the ledger a pair is a record of kind `pair`: `request_id`, `tenant`, `route`, `time`,
 `policy_version`, `propensity`, `features` (list of [index, value]) and `tiers`, each with `tier`,
 `model`, `precision`, `quality` (null until judged), `certainty` (`mean`, `minimum`, `first_k`, or
-null), `micro_usd`, `engine_ms`; optional are `version` of a tier's weights and `valid`, whether its
-answer had the wanted form. A pair that no judge has judged is judged by the first record of kind
+null), `micro_usd`, `engine_ms`; optional are `version` of a tier's weights, `valid`, whether its
+answer had the wanted form, and `first_k`, the tokens that certainty's `first_k` looks at. A pair that no judge has judged is judged by the first record of kind
 `outcome` with its `request_id`, if there is one, with the help of `answered`, the tier whose answer
 the caller got, and `digests` of what each tier answered; see `outcomes`. What cannot be used is
 left out and counted by reason.
@@ -87,13 +87,16 @@ class _Unusable(ValueError):
     """A record cannot be used; the message is the reason it is counted under."""
 
 
-def from_ledger(folder: Path, route: str, ladder: Sequence[str] = ()) -> Found:
+def from_ledger(
+    folder: Path, route: str, ladder: Sequence[str] = (), first_k: int | None = None
+) -> Found:
     """Every pair of a route in a ledger folder.
 
     Args:
         folder: with the ledger's `*.jsonl` files.
         route: whose pairs are wanted.
         ladder: names of its tiers, cheapest first; without it, those of the youngest pair.
+        first_k: pairs whose certainty looked at another number of first tokens are left out.
 
     Raises:
         BadEvidence: there is no such folder or no pair in it.
@@ -121,7 +124,7 @@ def from_ledger(folder: Path, route: str, ladder: Sequence[str] = ()) -> Found:
     pairs = [judged(one, outcomes) for one in told if one["kind"] == "pair"]
     if not pairs:
         raise BadEvidence(f"--ledger: {folder} holds no pairs of route {route}")
-    return _found(pairs, ladder)
+    return _found(pairs, ladder, first_k)
 
 
 def from_labelled(path: Path, ladder: Sequence[str] = ()) -> Found:
@@ -178,12 +181,16 @@ def _csv_rows(file: Iterable[str]) -> Iterator[dict[str, Any]]:
         yield {**given, "tiers": tiers}
 
 
-def _found(told: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Found:
+def _found(
+    told: Sequence[Mapping[str, Any]], names: Sequence[str], first_k: int | None = None
+) -> Found:
     left_out: Counter[str] = Counter()
     usable: dict[str, Record] = {}
     for number, one in enumerate(told):
         try:
             record = _record(one, number)
+            if first_k is not None and one.get("first_k", first_k) != first_k:
+                raise _Unusable("another number of first tokens")
         except _Unusable as reason:
             left_out[str(reason)] += 1
             continue

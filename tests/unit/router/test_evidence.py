@@ -111,3 +111,16 @@ def test_a_pair_that_no_outcome_tells_of_is_left_out_and_counted(
 def test_outcomes_alone_are_no_evidence(tmp_path: Path) -> None:
     with pytest.raises(BadEvidence, match="no pairs of route support"):
         read(tmp_path, outcome(resolved=True))
+
+
+def test_pairs_measured_by_other_first_tokens_are_left_out_where_that_matters(
+    tmp_path: Path,
+) -> None:
+    tiers = [{"tier": name, "quality": 1.0} for name in ("small", "large")]
+    records = [pair(1, tiers=tiers, first_k=8), pair(2, tiers=tiers, first_k=4)]
+    records.append(pair(3, tiers=tiers))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    assert len(from_ledger(tmp_path, "support").records) == 3
+    found = from_ledger(tmp_path, "support", first_k=8)
+    assert {one.request_id for one in found.records} == {"r1", "r3"}
+    assert found.left_out == {"another number of first tokens": 1}
