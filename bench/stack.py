@@ -248,6 +248,7 @@ class Stack:
             "ROUTES_FILE": policies / "routes.yaml",
             "PRICES_FILE": policies / "prices.yaml",
             "LEDGER_FOLDER": self.folder / "ledger",
+            "POLICY_FOLDER": self.folder / "versions",
             "CACHE_ADDRESS": cache,
             "SCALER_ADDRESS": scaler,
             **(settings or {}),

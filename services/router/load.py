@@ -4,6 +4,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from services.router.policy.routes import Policies
+
 WINDOW_SECONDS = 60.0
 MOST_SAMPLES = 2000
 QUANTILES = (0.5, 0.95)
@@ -50,6 +52,11 @@ class LoadWindow:
         window.samples.append((now, first_text, between))
         window.totals.append((now, first_text + decode_seconds))
         window.tokens += tokens
+
+    def adopt(self, policies: Policies) -> None:
+        """Forgets tiers that policies which come in force do not have."""
+        for name in self._tiers.keys() - policies.tiers.keys():
+            del self._tiers[name]
 
     def slow_seconds(self, tier: str, now: float) -> float | None:
         """Seconds that 95 % of the last minute's answers took at most; None without any."""

@@ -3,6 +3,7 @@
 import pytest
 
 from services.router.load import MOST_SAMPLES, WINDOW_SECONDS, LoadWindow
+from tests.unit.router.making import policies, route, tier
 
 
 def test_without_requests_there_are_no_figures() -> None:
@@ -70,3 +71,12 @@ def test_slow_answers_are_those_of_the_last_minute_looked_at_once_a_second() -> 
     assert window.slow_seconds("small", 11.5) == 96.0
     assert window.slow_seconds("small", 70.5) == 500.0
     assert window.slow_seconds("large", 70.5) is None
+
+
+def test_tiers_that_are_gone_are_forgotten() -> None:
+    window = LoadWindow()
+    for name in ("small", "other"):
+        window.add(name, 10.0, first_text=0.1, decode_seconds=1.0, tokens=3)
+    window.adopt(policies(route("chat", tier("small"))))
+    assert window.slow_seconds("small", 11.0) == pytest.approx(1.1)
+    assert window.slow_seconds("other", 11.0) is None
