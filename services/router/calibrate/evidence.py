@@ -4,10 +4,10 @@ In the ledger a pair is a record of kind `pair`: `request_id`, `tenant`, `route`
 `policy_version`, `propensity`, `features` (list of [index, value]) and `tiers`, each with `tier`,
 `model`, `precision`, `quality` (null until judged), `certainty` (`mean`, `minimum`, `first_k`, or
 null), `micro_usd`, `engine_ms`; optional are `version` of a tier's weights, `valid`, whether its
-answer had the wanted form, and `first_k`, the tokens that certainty's `first_k` looks at. A pair that no judge has judged is judged by the first record of kind
-`outcome` with its `request_id`, if there is one, with the help of `answered`, the tier whose answer
-the caller got, and `digests` of what each tier answered; see `outcomes`. What cannot be used is
-left out and counted by reason.
+answer had the wanted form, and `first_k`, the tokens that certainty's `first_k` looks at. A pair
+that no judge has judged is judged by the first record of kind `outcome` with its `request_id`, if
+there is one, with the help of `answered`, the tier whose answer the caller got, and `digests` of
+what each tier answered; see `outcomes`. What cannot be used is left out and counted by reason.
 
 A labelled file is JSONL of such records, in which `text` (and `task_type`) may stand for
 `features` and `propensity` may be left out, or a CSV with `text`, `task_type`, `propensity` and,
@@ -187,10 +187,11 @@ def _found(
     left_out: Counter[str] = Counter()
     usable: dict[str, Record] = {}
     for number, one in enumerate(told):
+        if first_k is not None and one.get("first_k", first_k) != first_k:
+            left_out["another number of first tokens"] += 1
+            continue
         try:
             record = _record(one, number)
-            if first_k is not None and one.get("first_k", first_k) != first_k:
-                raise _Unusable("another number of first tokens")
         except _Unusable as reason:
             left_out[str(reason)] += 1
             continue
