@@ -31,7 +31,8 @@ def table(
 
 def figure(name: str, value: float, unit: str) -> None:
     """Prints one figure. Units: ms, s, us, /s, x, MiB, % (0 to 100)."""
-    digits = max(0, 3 - len(str(int(abs(value)))))
+    # Three digits, and three after the point below 1, so that rounding reaches no aim.
+    digits = 3 if abs(value) < 1.0 else max(0, 3 - len(str(int(abs(value)))))
     print(f"figure {name} {value:.{digits}f} {unit}", flush=True)
 
 
