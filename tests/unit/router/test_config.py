@@ -1,12 +1,13 @@
 """Policy files are refused with file, line, key, rule and value, or taken whole."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from services.common.config import ConfigError
 from services.router.config import load_policies
-from services.router.policy.routes import CachePolicy, Cancel, Price
+from services.router.policy.routes import CachePolicy, Cancel, Price, Quality
 from tests.unit.router.policy_folder import PRICES, ROUTES, Files
 
 
@@ -43,6 +44,22 @@ def test_the_policies_of_the_tree_are_good() -> None:
     assert loaded.routes
     for tier in loaded.tiers.values():
         assert Path(tier.tokenizer).is_relative_to(folder.parent)
+
+
+def test_the_example_in_the_file_of_the_tree_is_good(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[3] / "policies"
+    text = (folder / "routes.yaml").read_text()
+    start = text.index("  # support-ladder:")
+    example = re.sub("^  # ", "  ", text[start:], flags=re.MULTILINE)
+    (tmp_path / "routes.yaml").write_text(text[:start] + example)
+    quality = (
+        load_policies(tmp_path / "routes.yaml", folder / "prices.yaml")
+        .routes["support-ladder"]
+        .quality
+    )
+    assert quality == Quality(
+        tolerance=0.02, artefact=str(tmp_path / "calibration/support-ladder.json")
+    )
 
 
 @pytest.mark.parametrize(
