@@ -52,14 +52,11 @@ def test_the_example_in_the_file_of_the_tree_is_good(tmp_path: Path) -> None:
     start = text.index("  # support-ladder:")
     example = re.sub("^  # ", "  ", text[start:], flags=re.MULTILINE)
     (tmp_path / "routes.yaml").write_text(text[:start] + example)
-    quality = (
-        load_policies(tmp_path / "routes.yaml", folder / "prices.yaml")
-        .routes["support-ladder"]
-        .quality
-    )
-    assert quality == Quality(
-        tolerance=0.02, artefact=str(tmp_path / "calibration/support-ladder.json")
-    )
+    loaded = load_policies(tmp_path / "routes.yaml", folder / "prices.yaml")
+    route = loaded.routes["support-ladder"]
+    artefact = str(tmp_path / "calibration/support-ladder.json")
+    assert route.quality == Quality(tolerance=0.02, artefact=artefact)  # else as by default
+    assert route.trimming.on
 
 
 @pytest.mark.parametrize(
