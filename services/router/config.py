@@ -70,7 +70,7 @@ class RouterSettings(ServerSettings):
         if self.state == "file":
             return
         url = urlsplit(self.state)
-        if url.scheme not in {"redis", "rediss"} or not url.hostname:
+        if url.scheme not in {"redis", "rediss"} or not url.hostname or url.query:
             raise ValueError("state: must be file, redis://host:port or rediss://host:port")
         if url.password:
             raise ValueError("state: holds a password; put it into redis_password_file")

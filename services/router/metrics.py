@@ -122,3 +122,26 @@ class Metrics:
             "Failed tries to keep the policies in force in the version store. Rising: look at the "
             "disk.",
         )
+        self.lever_halted = gauge(
+            "lever_halted",
+            "1 while a lever is halted, by a person or the guardrail, or nobody knows.",
+            "route", "lever",
+        )  # fmt: skip
+        self.lever_changes = counter(
+            "lever_changes_total",
+            "Halts and releases made by this router, by who made them: guardrail, person, "
+            "calibration. A halt by the guardrail: answers got worse than the route allows.",
+            "route", "lever", "author_kind",
+        )  # fmt: skip
+        self.guard_evidence = gauge(
+            "guard_evidence",
+            "The guardrail's evidence against a lever as a share of what halts it.",
+            "route", "lever",
+        )  # fmt: skip
+        self.guard_samples = counter(
+            "guard_samples_total", "Judged samples that the guardrail took.", "route", "lever"
+        )
+        self.lever_state_unreachable = gauge(
+            "lever_state_unreachable",
+            "1 while the shared state is silent and every lever counts as halted.",
+        )

@@ -1,0 +1,154 @@
+"""ListLevers and SetLever: who may, what is asked, and the answer as messages.
+
+Callers see the levers of the routes they may use. Operators, and our own services, see all and may
+halt and release them.
+"""
+
+import unicodedata
+
+from pennyweight.router.v1 import router_pb2 as pb
+from services.common.credentials import Identity
+from services.common.errors import BadRequest, Forbidden, NotFound, Violation
+from services.router.in_force import InForce
+from services.router.levers import Levers, SeenLever
+from services.router.policy.lever_record import RESERVED_AUTHORS
+from services.router.policy.levers import levers_of
+from services.router.policy.routes import Route
+
+LONGEST_AUTHOR = 64
+LONGEST_REASON = 256
+LONGEST_HALT_SECONDS = 365 * 86_400
+
+
+class LeverCalls:
+    """The calls about levers; see router.proto."""
+
+    def __init__(self, levers: Levers, in_force: InForce) -> None:
+        self._levers = levers
+        self._in_force = in_force
+
+    async def list_levers(
+        self, request: pb.ListLeversRequest, identity: Identity
+    ) -> pb.ListLeversResponse:
+        """Lists levers.
+
+        Raises:
+            NotFound: the caller may see no such route.
+        """
+        policies = self._in_force.now
+        if request.route:
+            routes = [self._route(request.route, identity)]
+        else:
+            routes = [one for one in policies.routes.values() if _sees(identity, one)]
+        seen = self._levers.listed(routes)
+        return pb.ListLeversResponse(
+            levers=[
+                _message(one) for one in sorted(seen, key=lambda one: (one.route.name, one.name))
+            ],
+            policy_version=policies.version,
+        )
+
+    async def set_lever(
+        self, request: pb.SetLeverRequest, identity: Identity
+    ) -> pb.SetLeverResponse:
+        """Halts or releases a lever.
+
+        Raises:
+            Forbidden: the caller is no operator.
+            BadRequest: with all violations.
+            NotFound: there is no such route, or it has no such lever.
+            Unavailable: the shared state cannot be reached. Trying again is safe.
+        """
+        if not identity.may_operate:
+            message = "only operators halt and release levers"
+            raise Forbidden(message, reason="OPERATORS_ONLY")
+        _check(request)
+        route = self._route(request.route, identity)
+        if request.lever not in levers_of(route):
+            message = f"{route.name} has no lever named {request.lever[:80]!r}"
+            raise NotFound(message, reason="LEVER_UNKNOWN")
+        if request.state == pb.LEVER_STATE_ON:
+            seen = await self._levers.release(
+                route, request.lever, author=request.author, reason=request.reason
+            )
+        else:
+            seen = await self._levers.halt(
+                route,
+                request.lever,
+                author=request.author,
+                reason=request.reason,
+                seconds=_seconds(request) if request.HasField("expires_after") else None,
+            )
+        return pb.SetLeverResponse(lever=_message(seen))
+
+    def _route(self, name: str, identity: Identity) -> Route:
+        route = self._in_force.now.routes.get(name)
+        if route is None or not _sees(identity, route):  # the names of others' routes are not told
+            raise NotFound(f"no route named {name[:80]!r}", reason="ROUTE_UNKNOWN")
+        return route
+
+
+def _sees(identity: Identity, route: Route) -> bool:
+    return identity.may_operate or route.admits(identity.tenant)
+
+
+def _seconds(request: pb.SetLeverRequest) -> float:
+    return request.expires_after.seconds + request.expires_after.nanos / 1e9
+
+
+def _check(request: pb.SetLeverRequest) -> None:
+    wrong = [
+        Violation(name, "is required") for name in ("route", "lever") if not getattr(request, name)
+    ]
+    if request.state not in (pb.LEVER_STATE_ON, pb.LEVER_STATE_HALTED):
+        wrong.append(Violation("state", "must be LEVER_STATE_ON or LEVER_STATE_HALTED"))
+    wrong += _text_violations("author", request.author, LONGEST_AUTHOR)
+    wrong += _text_violations("reason", request.reason, LONGEST_REASON)
+    if request.author in RESERVED_AUTHORS:
+        wrong.append(Violation("author", f"must be a person's name, got {request.author!r}"))
+    if request.HasField("expires_after"):
+        seconds = _seconds(request)
+        if request.state == pb.LEVER_STATE_ON:
+            wrong.append(Violation("expires_after", "only a halt can expire"))
+        elif not 0.0 < seconds <= LONGEST_HALT_SECONDS:
+            rule = f"must be above 0 and at most 365 days, got {seconds:g} s"
+            wrong.append(Violation("expires_after", rule))
+    if wrong:
+        raise BadRequest.of(*wrong)
+
+
+def _text_violations(name: str, text: str, longest: int) -> list[Violation]:
+    if not text.strip():
+        return [Violation(name, "is required")]
+    if len(text) > longest:
+        return [Violation(name, f"must have at most {longest} characters, got {len(text)}")]
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        return [Violation(name, "must hold no control characters")]
+    return []
+
+
+def _message(seen: SeenLever) -> pb.Lever:
+    standing = seen.standing
+    state = pb.LEVER_STATE_HALTED if standing.halted else pb.LEVER_STATE_ON
+    told = pb.Lever(
+        route=seen.route.name,
+        name=seen.name,
+        state=state if seen.known else pb.LEVER_STATE_UNKNOWN,
+        author=standing.author,
+        reason=standing.reason,
+    )
+    if standing.since is not None:
+        told.since.FromMilliseconds(round(standing.since * 1000))
+    if standing.expires is not None:
+        told.expires.FromMilliseconds(round(standing.expires * 1000))
+    if seen.guard is not None and seen.known:
+        told.watch.CopyFrom(
+            pb.LeverWatch(
+                samples=seen.watch.samples,
+                mean_loss=seen.watch.mean_loss,
+                allowed_loss=seen.guard.allowed,
+                evidence=seen.watch.evidence / seen.guard.run_length,
+                run_length=seen.guard.run_length,
+            )
+        )
+    return told

@@ -1,0 +1,150 @@
+"""A router's copy of the shared records of levers, and how it changes the shared ones.
+
+Records go by name here; which routes have them is for `levers` to know. What the copy knows and the
+shared state has lost, such as a halt that could not be written, is owed to it and written again.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+import orjson
+import structlog
+
+from services.common.errors import Unavailable
+from services.router.policy.lever_record import DAMAGED, LeverRecord
+from services.router.state import SharedState
+
+log = structlog.get_logger()
+
+UNKNOWN_SECONDS = 2.0
+"""After so long without an answer of the shared state nobody knows what it says."""
+
+READ_EVERY = 20
+"""Each so-manieth look reads everything, whether or not anything seems to have changed."""
+
+TRIES = 16
+
+NEW = LeverRecord()
+
+Change = Callable[[LeverRecord], LeverRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A record as the shared state has it, as far as we know, and as it should be."""
+
+    stored: bytes | None = None
+    record: LeverRecord = field(default=NEW)
+    owed: bool = False
+
+
+class LeverCopy:
+    """State of the process; the truth is in the shared state.
+
+    Attributes:
+        away: the shared state did not answer when it was last asked.
+        version: another number whenever a record here has changed.
+    """
+
+    def __init__(
+        self, state: SharedState, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state = state
+        self._monotonic = monotonic
+        self._known: dict[str, _Known] = {}
+        self._changes = ""
+        self._looks = 0
+        self._heard = -inf
+        self.away = True
+        self.version = 0
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the shared state has been silent for so long that nobody knows."""
+        return self._monotonic() - self._heard > UNKNOWN_SECONDS
+
+    def record(self, name: str) -> LeverRecord:
+        """What is known of a lever."""
+        return self._known.get(name, _NOTHING).record
+
+    def owed(self, name: str) -> bool:
+        """Whether the shared state lacks what is known here."""
+        return self._known.get(name, _NOTHING).owed
+
+    async def look(self) -> None:
+        """Takes what has changed in the shared state, if it answers. Never raises."""
+        asked = self._monotonic()
+        try:
+            changes = await self._state.changes()
+            if changes != self._changes or self._looks % READ_EVERY == 0:
+                changes, records = await self._state.records()
+                for name in {*records, *self._known}:
+                    self._learn(name, records.get(name))
+                self._changes = changes
+                if self._heard == -inf:
+                    log.info("levers are known", records=len(records))
+        except Unavailable:
+            self.away = True
+        else:
+            self._heard, self.away = asked, False
+            self._looks += 1
+
+    async def change(self, name: str, change: Change) -> tuple[LeverRecord, LeverRecord]:
+        """Changes the shared record, and pays what is owed to it.
+
+        Args:
+            name: the record's.
+            change: pure; called again where another router was quicker. Where it returns the
+                record that it was given, there is nothing to change.
+
+        Returns:
+            the record before and after.
+
+        Raises:
+            Unavailable: the shared state cannot be reached, or others were quicker all the time.
+        """
+        for _ in range(TRIES):
+            known = self._known.get(name, _NOTHING)
+            after = change(known.record)
+            if after is known.record and not known.owed:
+                return after, after
+            try:
+                done, now = await self._state.swap(name, known.stored, _dumped(after))
+            except Unavailable:
+                self.away = True
+                raise
+            self._learn(name, now or None)
+            if done:
+                return known.record, after
+        raise Unavailable("others change this lever all the time", reason="LEVER_CONTENDED")
+
+    def keep(self, name: str, record: LeverRecord) -> None:
+        """Takes a record that the shared state could not be told of; it is owed from now on."""
+        stored = self._known.get(name, _NOTHING).stored
+        self._known[name] = _Known(stored, record, owed=True)
+        self.version += 1
+
+    def _learn(self, name: str, stored: bytes | None) -> None:
+        """Takes a record as the shared state has it."""
+        known = self._known.get(name, _NOTHING)
+        theirs = NEW
+        if stored is not None:
+            try:
+                theirs = LeverRecord.from_json(orjson.loads(stored))
+            except ValueError as error:
+                theirs = DAMAGED
+                if stored != known.stored:
+                    log.warning("the record of a lever is damaged", lever=name, error=str(error))
+        record = known.record.joined(theirs)
+        self._known[name] = _Known(stored, record, owed=record != theirs)
+        if record != known.record:
+            self.version += 1
+
+
+_NOTHING = _Known()
+
+
+def _dumped(record: LeverRecord) -> bytes:
+    return orjson.dumps(record.as_json())

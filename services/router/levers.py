@@ -1,0 +1,277 @@
+"""The levers of all routes: which are halted, who halted them, and the guardrail's watch.
+
+Every router decides by a copy of the shared records, at most a moment old, without waiting. What
+changes a record changes the shared one, by compare-and-set, so that no router undoes what another
+one said. When the shared state has been silent for a while, every lever counts as halted.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+import structlog
+
+from services.common.errors import Unavailable
+from services.router.in_force import InForce
+from services.router.lever_copy import Change, LeverCopy
+from services.router.metrics import Metrics
+from services.router.policy.guardrail import Guard, GuardState
+from services.router.policy.lever_record import RESERVED_AUTHORS, LeverRecord, Standing
+from services.router.policy.levers import calibration_of, guard_of, levers_of
+from services.router.policy.routes import Route
+from services.router.state import SharedState
+
+log = structlog.get_logger()
+
+CHECK_SECONDS = 0.25
+"""Between two looks at the shared state: so long a halt takes to reach all routers, about."""
+
+MOST_WAITING = 256
+"""Judged samples that wait for their turn; more are left out."""
+
+ON = Standing(halted=False)
+UNKNOWN = Standing(halted=True, reason="the state that routers share cannot be reached")
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLever:
+    """A lever as this router sees it.
+
+    Attributes:
+        route: it is of.
+        name: of the lever.
+        known: the shared state answers; else it counts as halted.
+        standing: how it stands.
+        guard: what the guardrail holds it to; None where nothing watches it.
+        watch: where the guardrail stands.
+    """
+
+    route: Route
+    name: str
+    known: bool
+    standing: Standing
+    guard: Guard | None
+    watch: GuardState
+
+
+@dataclass(frozen=True, slots=True)
+class _Halted:
+    """What was found of a route, good until then while the copy stays at this version."""
+
+    route: Route
+    version: int
+    until: float
+    names: frozenset[str]
+
+
+class Levers:
+    """The `LeverBoard` of a router. State of the process; the truth is in the shared state."""
+
+    def __init__(
+        self,
+        *,
+        state: SharedState,
+        in_force: InForce,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives seconds since 1970."""
+        self._copy = LeverCopy(state, monotonic=monotonic)
+        self._in_force = in_force
+        self._metrics = metrics
+        self._clock = clock
+        self._halted: dict[str, _Halted] = {}
+        self._shown: dict[tuple[str, str], Standing] = {}
+        self._shown_unknown = False
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    def halted(self, route: Route) -> Collection[str]:
+        """See `ports.LeverBoard.halted`."""
+        if self._copy.unknown:
+            return levers_of(route)
+        now, version, found = self._clock(), self._copy.version, self._halted.get(route.name)
+        if (
+            found is None
+            or found.route is not route
+            or found.version != version
+            or now >= found.until
+        ):
+            seen = [one for one in self.listed((route,)) if one.standing.halted]
+            until = min((one.standing.expires or inf for one in seen), default=inf)
+            names = frozenset(one.name for one in seen)
+            found = self._halted[route.name] = _Halted(route, version, until, names)
+        return found.names
+
+    async def judged(self, route: Route, losses: Mapping[str, float], weight: float) -> None:
+        """See `ports.LeverBoard.judged`."""
+        guard = guard_of(route)
+        for lever in levers_of(route):
+            if guard is not None and lever in losses:
+                await self._judge(route, lever, guard, losses[lever], weight)
+
+    def listed(self, routes: Iterable[Route]) -> tuple[SeenLever, ...]:
+        """Every lever of these routes, in their order, as it stands now."""
+        known = not self._copy.unknown
+        return tuple(
+            self._seen(route, lever, known=known) for route in routes for lever in levers_of(route)
+        )
+
+    async def halt(
+        self, route: Route, lever: str, *, author: str, reason: str, seconds: float | None = None
+    ) -> SeenLever:
+        """A person halts a lever for all routers, for so long or until it is released.
+
+        Raises:
+            Unavailable: the shared state cannot be reached. Trying again is safe.
+        """
+        return await self._set(
+            route, lever, lambda record: record.halt(author, reason, self._clock(), seconds)
+        )
+
+    async def release(self, route: Route, lever: str, *, author: str, reason: str) -> SeenLever:
+        """A person releases a lever for all routers; its watch begins anew.
+
+        Raises:
+            Unavailable: as above.
+        """
+        return await self._set(
+            route, lever, lambda record: record.release(author, reason, self._clock())
+        )
+
+    async def run(self) -> None:
+        """Keeps this router's copy up to date until cancelled. The caller owns it."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(CHECK_SECONDS)
+
+    async def refresh(self) -> None:
+        """Looks once at the shared state, and writes what is owed to it. Never raises."""
+        await self._copy.look()
+        with suppress(Unavailable):  # the next look tries again
+            if not self._copy.away:
+                await self._settle()
+        self._show()
+
+    async def _settle(self) -> None:
+        """Writes what is owed, and notes which halts a fresh calibration has ended."""
+        for route in self._in_force.now.routes.values():
+            noted = partial(_recalibrated, calibration=calibration_of(route), now=self._clock())
+            for lever in levers_of(route):
+                record = self._copy.record(_name(route, lever))
+                if self._copy.owed(_name(route, lever)) or noted(record) is not record:
+                    await self._change(route, lever, noted)
+
+    async def _set(self, route: Route, lever: str, change: Change) -> SeenLever:
+        async with self._turn:
+            await self._change(route, lever, change)
+        self._show()
+        return self._seen(route, lever, known=True)
+
+    async def _judge(
+        self, route: Route, lever: str, guard: Guard, loss: float, weight: float
+    ) -> None:
+        """Has the guardrail take a sample; while the shared state is away, samples are lost."""
+        if self._waiting >= MOST_WAITING:
+            return
+        calibration, name = calibration_of(route), _name(route, lever)
+
+        def taken(record: LeverRecord) -> LeverRecord:
+            return record.judged(guard, calibration, loss, weight, self._clock())
+
+        self._waiting += 1
+        try:
+            async with self._turn:
+                if not self._copy.away and await self._change(route, lever, taken):
+                    self._metrics.guard_samples.labels(route.name, lever).inc()
+        except Unavailable:
+            before, after = self._copy.record(name), taken(self._copy.record(name))
+            if after.standing(self._clock(), calibration).halted and after is not before:
+                self._copy.keep(name, after)  # halted here at once, told as soon as can be
+                self._count(route, lever, before, after)
+        except ValueError as error:
+            log.warning("a sample says nothing", route=route.name, lever=lever, error=str(error))
+        finally:
+            self._waiting -= 1
+        self._show()
+
+    async def _change(self, route: Route, lever: str, change: Change) -> bool:
+        """Changes a record; False where there is nothing to change.
+
+        Raises:
+            Unavailable: the shared state cannot be reached.
+        """
+        before, after = await self._copy.change(_name(route, lever), change)
+        self._count(route, lever, before, after)
+        return after is not before
+
+    def _count(self, route: Route, lever: str, before: LeverRecord, after: LeverRecord) -> None:
+        now, calibration = self._clock(), calibration_of(route)
+        standing = after.standing(now, calibration)
+        if standing != before.standing(now, calibration):
+            kind = standing.author if standing.author in RESERVED_AUTHORS else "person"
+            self._metrics.lever_changes.labels(route.name, lever, kind).inc()
+
+    def _seen(self, route: Route, lever: str, *, known: bool) -> SeenLever:
+        record, calibration = self._copy.record(_name(route, lever)), calibration_of(route)
+        watch = record.watch(calibration)
+        return SeenLever(
+            route=route,
+            name=lever,
+            known=known,
+            standing=record.standing(self._clock(), calibration) if known else UNKNOWN,
+            guard=guard_of(route),
+            watch=watch.state if watch else GuardState(),
+        )
+
+    def _show(self) -> None:
+        """Says what has changed, in metrics and in one log line a lever."""
+        unknown = self._copy.unknown
+        self._metrics.lever_state_unreachable.set(unknown)
+        if unknown and not self._shown_unknown:
+            log.error(
+                "the state that routers share cannot be reached: every lever counts as halted"
+            )
+        elif self._shown_unknown and not unknown:
+            log.info("the state that routers share can be reached again")
+        shown = {}
+        for lever in self.listed(self._in_force.now.routes.values()):
+            key = (lever.route.name, lever.name)
+            self._metrics.lever_halted.labels(*key).set(lever.standing.halted)
+            if lever.guard is not None:
+                share = lever.watch.evidence / lever.guard.run_length
+                self._metrics.guard_evidence.labels(*key).set(share)
+            was = self._shown.get(key, ON)
+            shown[key] = lever.standing if lever.known else was
+            if shown[key] != was:
+                _log(lever)
+        for key in self._shown.keys() - shown.keys():  # no longer in the policy
+            self._metrics.lever_halted.remove(*key)
+            self._metrics.guard_evidence.remove(*key)
+        self._shown, self._shown_unknown = shown, unknown
+
+
+def _name(route: Route, lever: str) -> str:
+    return f"{route.name}/{lever}"
+
+
+def _recalibrated(record: LeverRecord, *, calibration: str, now: float) -> LeverRecord:
+    return record.recalibrated(calibration, now)
+
+
+def _log(lever: SeenLever) -> None:
+    standing = lever.standing
+    say = log.warning if standing.halted else log.info
+    say(
+        "a lever is halted" if standing.halted else "a lever is on",
+        route=lever.route.name,
+        lever=lever.name,
+        author=standing.author,
+        reason=standing.reason,
+        expires=standing.expires,
+    )

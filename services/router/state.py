@@ -1,0 +1,77 @@
+"""What routers share: the records of levers, and small values kept for a while.
+
+One router alone keeps them in a folder (`state_file`), several in Redis (`state_redis`). Neither
+knows what a record says.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from services.common.config import ConfigError
+from services.router.config import RouterSettings
+from services.router.ports import Keeper
+from services.router.state_file import FileState
+from services.router.state_redis import RedisState
+
+
+class SharedState(Keeper, Protocol):
+    """One truth for all routers. What raises `Unavailable` may have happened all the same."""
+
+    async def changes(self) -> str:
+        """A text that is another one after any record has changed; cheap to ask for.
+
+        Raises:
+            Unavailable: the state cannot be reached.
+        """
+
+    async def records(self) -> tuple[str, Mapping[str, bytes]]:
+        """What `changes` says at this moment, and every record by the name it was put under.
+
+        Raises:
+            Unavailable: as above.
+        """
+
+    async def swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+        """Puts a record in the place of the one that was there before; None where none was.
+
+        Returns:
+            whether it did, and the record that is there now; empty where there is none.
+
+        Raises:
+            Unavailable: as above.
+        """
+
+
+@asynccontextmanager
+async def open_state(settings: RouterSettings) -> AsyncIterator[SharedState]:
+    """The state that the settings name.
+
+    Raises:
+        ConfigError: the folder or a file of the settings cannot be used, or is damaged. That Redis
+            is away is no such error: it may come.
+    """
+    state: FileState | RedisState
+    if settings.state == "file":
+        state = FileState(settings.state_folder)
+    else:
+        state = RedisState(
+            settings.state,
+            password=_password(settings.redis_password_file),
+            ca_file=settings.redis_ca_file,
+            timeout_seconds=settings.redis_timeout_seconds,
+        )
+    try:
+        yield state
+    finally:
+        await state.close()
+
+
+def _password(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"redis_password_file: cannot be read: {error}"]) from error

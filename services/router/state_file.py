@@ -1,0 +1,259 @@
+"""The shared state of one router alone, in a folder on its machine; see `state.SharedState`.
+
+It is one SQLite file, so that each change is on the disk whole, or not at all, before anybody hears
+of it. All work on it is done in one thread, in turn: a slow disk never holds up an answer. A file
+that is damaged, empty or not ours stops the start: halts must not be forgotten in silence.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import orjson
+import structlog
+
+from services.common.config import ConfigError
+from services.common.errors import Unavailable
+from services.router.policy.lever_record import LeverRecord
+
+log = structlog.get_logger()
+
+FILE = "state.sqlite3"
+APPLICATION_ID = 0x50574B52
+"""Tells our file from others that SQLite wrote."""
+
+FORMAT = 1
+MOST_KEPT = 200_000
+"""Values kept at most; beyond it those that would run out first are given up."""
+
+MOST_QUEUED = 1000
+DISK_SECONDS = 2.0
+
+SCHEMA = f"""
+CREATE TABLE levers (name TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE kept (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX kept_expires ON kept (expires);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+"""
+
+DROP_FIRST = "DELETE FROM kept WHERE key IN (SELECT key FROM kept ORDER BY expires LIMIT ?)"
+
+T = TypeVar("T")
+
+
+class FileState:
+    """A folder that belongs to one router at a time; made where it is missing."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        most_kept: int = MOST_KEPT,
+    ) -> None:
+        """Reads what is there. `clock` gives seconds since 1970.
+
+        Raises:
+            ConfigError: the folder cannot be used, another router uses it, or its file is damaged.
+        """
+        self._clock = clock
+        self._most_kept = most_kept
+        self._lock = _locked(folder)
+        try:
+            self._database = _opened(folder / FILE)
+            self._records: Mapping[str, bytes] = _read(self._database, folder / FILE)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._changes = 0
+        self._queued = 0
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router-state")
+
+    async def changes(self) -> str:
+        """See `SharedState.changes`."""
+        return str(self._changes)
+
+    async def records(self) -> tuple[str, Mapping[str, bytes]]:
+        """See `SharedState.records`."""
+        return str(self._changes), self._records
+
+    async def swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+        """See `SharedState.swap`."""
+        return await self._do(lambda: self._swap(name, before, after))
+
+    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+        """See `ports.Keeper.keep_once`."""
+        return await self._do(lambda: self._keep_once(key, value, seconds))
+
+    async def kept(self, key: str) -> bytes | None:
+        """See `ports.Keeper.kept`."""
+        return await self._do(lambda: self._kept(key))
+
+    async def close(self) -> None:
+        """Finishes what is queued and lets go of the folder."""
+        with suppress(Unavailable):
+            await self._do(self._database.close)
+        self._worker.shutdown(wait=False)
+        os.close(self._lock)
+
+    def _swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+        now = self._records.get(name)
+        if now != before:
+            return False, now or b""
+        with _Change(self._database) as change:
+            change("INSERT OR REPLACE INTO levers VALUES (?, ?)", name, after)
+        self._records = {**self._records, name: after}
+        self._changes += 1
+        return True, after
+
+    def _keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+        now = self._clock()
+        with _Change(self._database) as change:
+            change("DELETE FROM kept WHERE expires <= ?", now)
+            row = change("SELECT value FROM kept WHERE key = ?", key).fetchone()
+            if row is not None:
+                return bytes(row[0])
+            change("INSERT INTO kept VALUES (?, ?, ?)", key, value, now + seconds)
+            (count,) = change("SELECT count(*) FROM kept").fetchone()
+            if count > self._most_kept:
+                over = count - self._most_kept
+                change(DROP_FIRST, over)
+        return None
+
+    def _kept(self, key: str) -> bytes | None:
+        asked = "SELECT value FROM kept WHERE key = ? AND expires > ?"
+        row = self._database.execute(asked, (key, self._clock())).fetchone()
+        return None if row is None else bytes(row[0])
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        """Has the thread do it.
+
+        Raises:
+            Unavailable: the disk refuses, or is too slow.
+        """
+        if self._queued >= MOST_QUEUED:
+            raise _unavailable("too much waits for the disk")
+        future = asyncio.get_running_loop().run_in_executor(self._worker, work)
+        self._queued += 1
+        future.add_done_callback(self._done)
+        try:
+            async with asyncio.timeout(DISK_SECONDS):
+                return await asyncio.shield(future)
+        except (sqlite3.Error, TimeoutError) as error:
+            raise _unavailable(f"{type(error).__name__}: {error}") from error
+
+    def _done(self, future: "asyncio.Future[Any]") -> None:
+        self._queued -= 1
+        if not future.cancelled():
+            future.exception()  # who asked may have gone
+
+
+class _Change:
+    """A transaction: all of it is on the disk when it ends, or none."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __enter__(self) -> Self:
+        self._database.execute("BEGIN IMMEDIATE")
+        return self
+
+    def __call__(self, statement: str, *values: object) -> sqlite3.Cursor:
+        return self._database.execute(statement, values)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+        except sqlite3.Error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+
+def _locked(folder: Path) -> int:
+    """Takes the folder for this process; one that dies lets go of it."""
+    descriptor = -1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigError(
+            "environment", [f"state folder {folder}: another router uses it"]
+        ) from error
+    except OSError as error:
+        raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
+    return descriptor
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    try:
+        if not path.exists():
+            _make(path)
+            log.warning("no levers were set or watched here before: all are on", file=str(path))
+        if path.stat().st_size == 0:  # SQLite would take it for a new one
+            raise ConfigError(str(path), ["is damaged: it is empty"])
+        database = _connected(path)
+        try:
+            found = [
+                database.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("application_id", "user_version", "quick_check(1)")
+            ]
+        except sqlite3.Error:
+            database.close()
+            raise
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(str(path), [f"is damaged or cannot be used: {error}"]) from error
+    if found != [APPLICATION_ID, FORMAT, "ok"]:
+        database.close()
+        raise ConfigError(str(path), [f"is damaged or no state of a router: {found}"])
+    return database
+
+
+def _make(path: Path) -> None:
+    """Makes an empty file: whole, or not at all."""
+    scratch = path.with_suffix(".new")
+    scratch.unlink(missing_ok=True)
+    database = _connected(scratch)
+    database.executescript(SCHEMA)
+    database.close()
+    scratch.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA synchronous = EXTRA")
+    return database
+
+
+def _read(database: sqlite3.Connection, path: Path) -> dict[str, bytes]:
+    """Every record, each of which must be one."""
+    records: dict[str, bytes] = {}
+    try:
+        for name, record in database.execute("SELECT name, record FROM levers"):
+            LeverRecord.from_json(orjson.loads(record))
+            records[name] = record
+    except (ValueError, sqlite3.Error) as error:
+        database.close()
+        raise ConfigError(str(path), [f"is damaged: {error}"]) from error
+    return records
+
+
+def _unavailable(why: str) -> Unavailable:
+    log.warning("the state cannot be written or read", error=why)
+    message = "the state that routers share cannot be reached; try again"
+    return Unavailable(message, reason="STATE_UNREACHABLE")
