@@ -123,6 +123,7 @@ def plan(
         "PENNYWEIGHT_ROUTER_PRICES_FILE": str(ROOT / "policies" / "prices.yaml"),
         "PENNYWEIGHT_ROUTER_LEDGER_FOLDER": str(state / "ledger"),
         "PENNYWEIGHT_ROUTER_POLICY_FOLDER": str(state / "policies"),
+        "PENNYWEIGHT_ROUTER_STATE_FOLDER": str(state / "router"),
         "PENNYWEIGHT_ROUTER_DRAIN_SECONDS": "5",
         "PENNYWEIGHT_CACHE_DRAIN_SECONDS": "5",
         "PENNYWEIGHT_SCALER_DRAIN_SECONDS": "1",  # it ends after the router: nothing runs any more
