@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check check-stubs protos lock docs bench models clean
+.PHONY: help setup demo up traffic damage test check check-stubs protos lock docs bench models clean
 
 VENV := .venv
 TRAIN := .venv-train
@@ -29,6 +29,12 @@ demo: $(READY) ## start everything on this machine, ask questions, show what was
 
 up: $(READY) ## start everything on this machine and keep it running until Ctrl-C; ARGS="--any-port"
 	@$(BIN)/python -m services.local up $(ARGS)
+
+traffic: $(READY) ## ask what `make up` runs thousands of questions; ARGS="--route support-expert"
+	@$(BIN)/python -m services.local traffic $(ARGS)
+
+damage: $(READY) ## copy the small model's weights and make them worse, to see what notices
+	@$(BIN)/python -m engines.damage $(ARGS)
 
 test: $(READY) ## run every test; ARGS="-m 'not e2e'" leaves out those with the real Triton
 	@tools/ensure-redis

@@ -46,8 +46,8 @@ def up(
         list[str] | None,
         typer.Option(
             help="TIER=FOLDER: replicas of this tier load these weights, a folder below the "
-            "model's, and say nothing of it: small=weights/damaged, as `python -m engines.damage` "
-            "makes them. May be given again for another tier."
+            "model's, and say nothing of it: small=weights/damaged, as `make damage` makes them. "
+            "May be given again for another tier."
         ),
     ] = None,
 ) -> None:

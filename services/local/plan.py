@@ -238,6 +238,6 @@ def _change_weights(pools: Sequence[dict[str, Any]], weights: str) -> None:
         if not (place / "openvino_model.xml").is_file():
             raise StackError(
                 f"--weights names {folder!r}, but {place} holds no weights.",
-                "`.venv/bin/python -m engines.damage` makes damaged ones.",
+                "`make damage` makes damaged ones.",
             )
         pool["parameters"] = {**(pool.get("parameters") or {}), "model": folder}
