@@ -111,7 +111,7 @@ def assemble(
         peer(settings.cache_address), timeout_seconds=timeout, metrics=metrics, tracing=tracing
     )
     store = PolicyStore(settings.policy_folder)
-    levers = Levers(state, in_force, metrics)
+    levers = Levers(state=state, in_force=in_force, metrics=metrics)
     judges = Judges(metrics, peer)
     drift = DriftWatch(metrics)
     outcomes = Outcomes(
