@@ -162,7 +162,9 @@ def assemble(
         scaler=ScalerLink(
             peer(settings.scaler_address), fleet, load, metrics, router=settings.name
         ),
-        watch=PolicyWatch(files, in_force, texts, store, metrics, adopters=(fleet.adopt,)),
+        watch=PolicyWatch(
+            files, in_force, texts, store, metrics, adopters=(fleet.adopt, load.adopt, drift.adopt)
+        ),
         levers=levers,
         judges=judges,
         pairs=pairs,

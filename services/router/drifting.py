@@ -8,7 +8,7 @@ from services.router.metrics import Metrics
 from services.router.policy.climb import Climb
 from services.router.policy.decision import Reason
 from services.router.policy.drift import Window
-from services.router.policy.routes import Calibrated, Route
+from services.router.policy.routes import Calibrated, Policies, Route
 
 log = structlog.get_logger()
 
@@ -21,9 +21,9 @@ class DriftWatch:
     """One window a route; state of the process, bounded by the routes of the policy."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
         self._windows: dict[str, tuple[Calibrated, Window]] = {}
         self._alerts: set[tuple[str, str]] = set()
+        self._gauges = metrics.drift, metrics.drift_limit, metrics.drift_alert
 
     def note(self, route: Route, way: Climb) -> None:
         """Counts a request that a tier of a calibrated route answered."""
@@ -40,6 +40,17 @@ class DriftWatch:
             window.note(f"certainty.{rung}", candidate.certainty)
         window.note_answer(escalated=way.turn().rung == len(candidates) - 1)
 
+    def adopt(self, policies: Policies) -> None:
+        """Forgets routes that are not calibrated any more."""
+        for name in list(self._windows):
+            route = policies.routes.get(name)
+            if route is None or route.quality is None or route.quality.calibration is None:
+                _, window = self._windows.pop(name)
+                for found in window.drift():
+                    for gauge in self._gauges:
+                        gauge.remove(name, found.name)
+                    self._alerts.discard((name, found.name))
+
     async def run(self) -> None:
         """Tells what was found, every few seconds. Runs for ever; the caller owns it."""
         while True:
@@ -50,9 +61,10 @@ class DriftWatch:
         """Tells what was found since a window began."""
         for route, (calibration, window) in list(self._windows.items()):
             for found in window.drift():
-                self._metrics.drift.labels(route, found.name).set(found.value)
-                self._metrics.drift_limit.labels(route, found.name).set(found.high)
-                self._metrics.drift_alert.labels(route, found.name).set(found.alert)
+                for gauge, value in zip(
+                    self._gauges, (found.value, found.high, found.alert), strict=True
+                ):
+                    gauge.labels(route, found.name).set(value)
                 self._log(route, found.name, alert=found.alert)
             if window.requests >= MOST_REQUESTS:
                 self._windows[route] = (calibration, Window(calibration.bands))

@@ -26,8 +26,11 @@ from services.cache import __main__ as cache_main
 from services.cache.config import CacheSettings
 from services.router import __main__ as router_main
 from services.router.config import RouterSettings
+from services.router.policy.calibration import Rung
+from services.router.policy.certainty import Measure
 from services.router.tokenizer import ModelText
 from tests.integration.scripted_triton import Script, ScriptedTriton, answer
+from tests.unit.router.calibrations import write_calibration
 from tests.unit.router.making import TOKENIZER
 
 PATIENCE = 20.0
@@ -39,6 +42,7 @@ tiers:
   tight: {tier, queue_size: 2}
   careful: {tier, cancel: drain}
   quick: {tier, first_token_seconds: 0.3, idle_seconds: 0.3}
+  top: {tier}
 routes:
   chat: {ladder: [small], fixed_tier: small}
   brief:
@@ -52,8 +56,31 @@ routes:
   quick: {ladder: [quick], fixed_tier: quick}
   theirs: {ladder: [small], fixed_tier: small, tenants: [umbrella]}
   many: {ladder: [small], fixed_tier: small, output_tokens: {default: 16, most: 100000}}
+  laddered:
+    ladder: [small, top]
+    quality: {tolerance: 0.02, calibration: laddered.json, evidence: {share: 0}}
+    cache: {use: true}
+  streamed:
+    ladder: [small, top]
+    quality:
+      tolerance: 0.02
+      calibration: streamed.json
+      hold: tokens
+      first_tokens: 4
+      evidence: {share: 0}
+  paired:
+    ladder: [small, top]
+    quality: {tolerance: 0.02, calibration: paired.json, evidence: {share: 1.0}}
+  fresh:
+    ladder: [small, top]
+    quality: {tolerance: 0.02, calibration: fresh.json, evidence: {share_until_calibrated: 1.0}}
 """
 TIER = "model: {name}, precision: int8, tokenizer: {tokenizer}, max_sequence_tokens: 200"
+
+CHECKED = Rung(1.0, -0.5)
+"""The small tier's answer stands at this mean log-probability or above."""
+
+MEASURES = {"laddered": Measure.MEAN, "streamed": Measure.FIRST_K, "paired": Measure.MEAN}
 
 KEYS = {"acme": "key-of-acme", "umbrella": "key-of-umbrella"}
 
@@ -448,13 +475,17 @@ def write_settings(folder: Path) -> dict[str, Any]:
     """Writes policies, keys and secret of a world; returns the settings that name them."""
     policies = folder / "policies"
     policies.mkdir()
-    routes, tiers = ROUTES, ("small", "tight", "careful", "quick")
+    routes, tiers = ROUTES, ("small", "tight", "careful", "quick", "top")
     for tier in tiers:
         told = TIER.format(name=tier, tokenizer=TOKENIZER)
         routes = routes.replace(f"  {tier}: {{tier", f"  {tier}: {{{told}")
     (policies / "routes.yaml").write_text(routes)
-    prices = "".join(f"  {tier}: {{prompt: 100000, output: 400000}}\n" for tier in tiers)
+    prices = "".join(f"  {tier}: {{prompt: 100000, output: 400000}}\n" for tier in tiers[:-1])
+    prices += "  top: {prompt: 800000, output: 3200000}\n"
     (policies / "prices.yaml").write_text(f"tiers:\n{prices}")
+    for route, measure in MEASURES.items():
+        ladder = ("small", "top")
+        write_calibration(policies / f"{route}.json", route, ladder, CHECKED, measure=measure)
     keys = "".join(
         f"  - {{sha256: {hashlib.sha256(key.encode()).hexdigest()}, tenant: {tenant}}}\n"
         for tenant, key in KEYS.items()
@@ -469,6 +500,8 @@ def write_settings(folder: Path) -> dict[str, Any]:
         "keys_file": folder / "keys.yaml",
         "handle_key_file": folder / "handle_key",
         "ledger_folder": folder / "ledger",
+        "state_folder": folder / "state",
+        "policy_folder": folder / "versions",
         "drain_seconds": PATIENCE,
     }
 

@@ -1,0 +1,38 @@
+"""Artefacts of calibrations as files, for policies that name them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from services.router.calibrate.artefact import Artefact, Data, Model, write
+from services.router.policy.calibration import Rung
+from services.router.policy.certainty import Measure
+from services.router.policy.routes import Calibrated
+from tests.unit.router.making import calibrated
+
+
+def write_calibration(
+    path: Path,
+    route: str,
+    tiers: Sequence[str],
+    *rungs: Rung,
+    measure: Measure = Measure.MEAN,
+    calibration: Calibrated | None = None,
+    **changes: Any,
+) -> Artefact:
+    """Writes the calibration of a route whose tiers serve models of their own names in int8."""
+    told = calibration or calibrated(*rungs, measure=measure)
+    artefact = Artefact(
+        **{
+            "route": route,
+            "version": "unwritten",
+            "created": "2026-11-01T00:00:00Z",
+            "ladder": tuple(Model(tier, tier, "int8") for tier in tiers),
+            "judgement": told.judgement,
+            "certificate": told.certificate,
+            "bands": told.bands,
+            "data": Data("test", "", "", 3000, {}, "micro_usd"),
+            **changes,
+        }
+    )
+    return write(path, artefact)
