@@ -32,6 +32,7 @@ async def test_an_answer_is_streamed(world: World, caller: Caller) -> None:
     assert decision.reason == pb.REASON_FIXED_TIER
     assert not decision.fleet_stale
     assert told.summary.handle == told.handle
+    decision.candidates[0].micro_usd = told.summary.cost.micro_usd  # known at the end
     assert told.summary.decision == decision
     assert told.summary.finish_reason == pb.FINISH_REASON_STOP
     assert told.summary.usage.output_tokens == len(tokens())
