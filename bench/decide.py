@@ -174,4 +174,5 @@ def _calibrated(seed: int) -> Calibrated:
             assumptions="",
         ),
         bands=Bands(Rate(0.3, 100), (None,), (None,)),
+        level=0.0,
     )

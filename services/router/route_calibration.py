@@ -35,7 +35,13 @@ def calibration_of(
     except BadArtefact as error:
         said = str(error).removeprefix(f"{path}: ").removesuffix(REMEDY)
         raise BadArtefact(f"{path}: {said}{REMEDY}, or remove the file") from error
-    return Calibrated(artefact.version, artefact.judgement, artefact.certificate, artefact.bands)
+    return Calibrated(
+        version=artefact.version,
+        judgement=artefact.judgement,
+        certificate=artefact.certificate,
+        bands=artefact.bands,
+        level=artefact.level,
+    )
 
 
 def _fits(artefact: Artefact, quality: Quality) -> None:

@@ -93,6 +93,8 @@ class Artefact:
         certificate: what was proved.
         bands: what traffic looked like.
         data: what it was made from.
+        watched_loss: mean paired loss in the terms of the judge that will watch the route, where
+            that is another one than judged the evidence; None where it is not known.
     """
 
     route: str
@@ -103,11 +105,12 @@ class Artefact:
     certificate: Certificate
     bands: Bands
     data: Data
+    watched_loss: float | None = None
 
     @property
     def level(self) -> float:
         """Mean paired loss at calibration: the level of the route's guardrail."""
-        return self.certificate.loss
+        return self.certificate.loss if self.watched_loss is None else self.watched_loss
 
 
 def write(path: Path, artefact: Artefact) -> Artefact:
@@ -220,6 +223,7 @@ def _told(artefact: Artefact) -> dict[str, Any]:
             "certainties": [one and asdict(one) for one in bands.certainties],
         },
         "data": {**asdict(artefact.data), "left_out": dict(artefact.data.left_out)},
+        "watched_loss": artefact.watched_loss,
     }
 
 
@@ -288,6 +292,7 @@ def _artefact(told: Mapping[str, Any]) -> Artefact:
         certificate=certificate,
         bands=bands,
         data=_part("data", lambda: Data(**told["data"])),
+        watched_loss=_part("watched_loss", lambda: _loss(told["watched_loss"])),
     )
 
 
@@ -298,6 +303,14 @@ def _part(key: str, made: Callable[[], T]) -> T:
         raise _Missing(f"{key}: {error.args[0]} is missing") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise _Missing(f"{key}: {error}") from error
+
+
+def _loss(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or not -1.0 <= value <= 1.0:
+        raise ValueError(f"must be in [-1, 1], got {value!r}")
+    return float(value)
 
 
 def _text(value: Any) -> str:

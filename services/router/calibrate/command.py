@@ -116,6 +116,7 @@ def _settings(options: argparse.Namespace, asked: Wanted) -> Settings:
         first_k=asked.first_k if options.first_k is None else options.first_k,
         seed=options.seed,
         measures=tuple(map(Measure, options.measure)) if options.measure else asked.measures,
+        watch=asked.watch,
     )
 
 
@@ -173,6 +174,7 @@ def _artefact(
             left_out=found.left_out,
             cost=settings.cost,
         ),
+        watched_loss=result.watched_loss,
     )
 
 

@@ -12,7 +12,8 @@ what each tier answered; see `outcomes`. What cannot be used is left out and cou
 A labelled file is JSONL of such records, in which `text` (and `task_type`) may stand for
 `features` and `propensity` may be left out, or a CSV with `text`, `task_type`, `propensity` and,
 for each tier, `<tier>.quality`, `<tier>.mean`, `<tier>.minimum`, `<tier>.first_k`,
-`<tier>.micro_usd`, `<tier>.engine_ms`.
+`<tier>.micro_usd`, `<tier>.engine_ms`, `<tier>.answer`. With the answers' texts the guardrail's
+level can be told in the terms of the judge that will watch the route.
 """
 
 import csv
@@ -47,6 +48,7 @@ class TierResult:
         micro_usd: money.
         engine_ms: engine time.
         valid: its answer had the wanted form.
+        answer: its text, where a labelled file tells it.
     """
 
     model: Model
@@ -55,6 +57,7 @@ class TierResult:
     micro_usd: float
     engine_ms: float
     valid: bool = True
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,7 @@ def _csv_rows(file: Iterable[str]) -> Iterator[dict[str, Any]]:
                     "certainty": certainty if known else None,
                     "micro_usd": given.get(f"{name}.micro_usd", 0.0),
                     "engine_ms": given.get(f"{name}.engine_ms", 0.0),
+                    "answer": given.get(f"{name}.answer"),
                 }
             )
         yield {**given, "tiers": tiers}
@@ -272,6 +276,7 @@ def _tier(told: Any) -> TierResult:
         micro_usd=micro_usd,
         engine_ms=engine_ms,
         valid=told.get("valid") is not False,
+        answer=answer if isinstance(answer := told.get("answer"), str) else None,
     )
 
 

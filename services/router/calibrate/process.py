@@ -13,6 +13,7 @@ import numpy as np
 
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
+from services.router.calibrate.watched import Watch, watched_loss
 from services.router.policy import bounds
 from services.router.policy.calibration import (
     Judgement,
@@ -50,6 +51,8 @@ class Settings:
         seed: of the split.
         measures: of certainty, that may be chosen; none turns the cascade off.
         predict: whether difficulty may be predicted.
+        watch: qualities of some answers as the judge that will watch the route finds them, the
+            top tier's last; None where only whoever judged the evidence can tell.
     """
 
     epsilon: float
@@ -61,6 +64,7 @@ class Settings:
     seed: int = 77
     measures: tuple[Measure, ...] = MEASURES
     predict: bool = True
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,14 @@ class Result:
         judgement: what routers decide by; the safe one where nothing was certified.
         bands: what the certify part looked like.
         notes: what a person should know, a sentence each.
+        watched_loss: mean loss of the certify part as `Settings.watch` finds it; None without.
     """
 
     calibration: Calibration
     judgement: Judgement
     bands: Bands
     notes: tuple[str, ...]
+    watched_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,13 @@ def calibrate_parts(
         if calibration.certificate.certified
         else replace(Judgement.safe(tiers), thresholds=thresholds, first_k=settings.first_k)
     )
-    return Result(calibration, judgement, _bands(judgement, calibration, certify), tuple(notes))
+    return Result(
+        calibration,
+        judgement,
+        _bands(judgement, calibration, certify),
+        tuple(notes),
+        watched_loss(judgement, certify, settings.watch),
+    )
 
 
 def _sameness(records: Sequence[Record]) -> list[str]:

@@ -58,6 +58,7 @@ def _table(artefact: Artefact) -> Table:
         loss = 100 * certificate.loss
         rows += [
             ("bound", f"{100 * certificate.bound:.2f} points; measured {loss:.2f}"),
+            ("guardrail", f"its judge sees {100 * artefact.level:.2f} points lost in these pairs"),
             ("certainty", str(certificate.thresholds.measure)),
             *(
                 (f"tier {model.tier}", _rung(rung))

@@ -8,6 +8,7 @@ from services.common.config import ConfigError, load_document
 from services.router.calibrate.artefact import Artefact, Model
 from services.router.calibrate.evidence import BadEvidence
 from services.router.calibrate.process import MEASURES
+from services.router.calibrate.watched import Watch, watch_of
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Hold
 from services.router.route_entries import QualityEntry, RoutesFile
@@ -31,6 +32,7 @@ class Wanted:
         shadow_share: share of requests sampled as evidence.
         first_k: tokens that the evidence's `first_k` looks at.
         measures: of certainty that the route can use.
+        watch: the judge that will watch the route, where it looks at the answers alone.
         stated: the route says so itself; False, these are the defaults.
     """
 
@@ -41,6 +43,7 @@ class Wanted:
     shadow_share: float
     first_k: int
     measures: tuple[Measure, ...]
+    watch: Watch | None
     stated: bool
 
 
@@ -71,6 +74,7 @@ def wanted(routes_file: Path, route: str) -> Wanted:
         shadow_share=asked.evidence.share,
         first_k=asked.first_tokens,
         measures=(Measure.FIRST_K,) if asked.hold is Hold.TOKENS else MEASURES,
+        watch=watch_of(asked.evidence.judge.kind, asked.evidence.judge.least_similarity),
         stated=entry.quality is not None,
     )
 

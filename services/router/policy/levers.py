@@ -46,7 +46,7 @@ def guard_of(route: Route) -> Guard | None:
     quality = route.quality
     if quality is None:
         return None
-    level = quality.calibration.certificate.loss if quality.calibration else 0.0
+    level = quality.calibration.level if quality.calibration else 0.0
     room = max(0.0, MOST_ALLOWED - quality.tolerance)
     return Guard(
         tolerance=quality.tolerance,

@@ -155,12 +155,21 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration in force; see `calibrate.artefact` for the file it comes in."""
+    """A calibration in force; see `calibrate.artefact` for the file it comes in.
+
+    Attributes:
+        version: names it in decisions.
+        judgement: what decides.
+        certificate: what was proved.
+        bands: what traffic looked like.
+        level: mean loss that was measured, in the terms of the judge that watches the route.
+    """
 
     version: str
     judgement: Judgement
     certificate: Certificate
     bands: Bands
+    level: float
 
 
 @dataclass(frozen=True)

@@ -312,7 +312,7 @@ def test_without_a_calibration_only_the_tolerance_is_allowed() -> None:
 @pytest.mark.parametrize(("loss", "level"), [(0.004, 0.004), (-0.1, 0.0), (0.99, 0.49)])
 def test_the_level_is_what_was_lost_at_calibration(loss: float, level: float) -> None:
     found = calibrated(Rung(1.0, None))
-    found = replace(found, certificate=replace(found.certificate, loss=loss))
+    found = replace(found, level=loss)
     guard = guard_of(route("chat", *LADDER, quality=quality(calibration=found, tolerance=0.5)))
     assert guard is not None
     assert guard.level == pytest.approx(level)
