@@ -1,14 +1,14 @@
 """What the ledger gained since we began to look: requests, tokens, money."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over finished requests; money in micro-USD."""
+    """Sums over finished requests; money in micro-USD, that of paired evidence included."""
 
     requests: int = 0
     failed: int = 0
@@ -23,7 +23,10 @@ class Totals:
         return self.baseline_micro_usd - self.micro_usd
 
     def plus(self, record: dict[str, Any]) -> "Totals":
-        """The sums with one more record."""
+        """The sums with one more record; paired evidence adds what it cost, and no request."""
+        if record.get("kind", "request") != "request":
+            shadow = int(record.get("shadow_micro_usd") or 0)
+            return replace(self, micro_usd=self.micro_usd + shadow)
         return Totals(
             self.requests + 1,
             self.failed + (record.get("status") != "OK"),

@@ -66,7 +66,7 @@ def _table(artefact: Artefact) -> Table:
                     artefact.ladder[:-1], certificate.thresholds.rungs, strict=True
                 )
             ),
-            ("escalation rate", f"{certificate.escalation_rate:.1%}"),
+            (f"answered by {artefact.ladder[-1].tier}", f"{certificate.escalation_rate:.1%}"),
             ("saving", (f"{certificate.saving:.1%} of the top tier's {data.cost}, with "
              f"{certificate.shadow_share:.0%} of requests sampled as evidence")),
         ]  # fmt: skip

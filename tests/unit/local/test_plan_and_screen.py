@@ -113,6 +113,9 @@ def test_the_ledger_is_read_on_from_where_it_was(tmp_path: Path) -> None:
     with new.open("a") as file:
         file.write(_line()[20:])
     assert tail.read() == Totals(3, 1, 1, 20, 4, 27)
+    with new.open("a") as out:
+        out.write('{"kind": "pair", "shadow_micro_usd": 5}\n{"kind": "outcome"}\n')
+    assert tail.read() == Totals(3, 1, 1, 20, 9, 27)
     assert tail.read() == tail.totals
 
 
