@@ -81,8 +81,9 @@ def _verdict(artefact: Artefact) -> str:
         return f"[green]Certified.[/green] Artefact {artefact.version}."
     if missing is None:
         return (
-            "[yellow]Not certified:[/yellow] no cheaper thresholds keep the tolerance, however "
-            "many pairs there were. The top tier goes on answering every request."
+            "[yellow]Not certified:[/yellow] no thresholds keep the tolerance and save anything "
+            f"while {artefact.certificate.shadow_share:.0%} of requests are sampled as evidence, "
+            "however many pairs there were. The top tier goes on answering every request."
         )
     return (
         f"[yellow]Not certified:[/yellow] {how_many(artefact.certificate)} more pairs are needed. "

@@ -73,7 +73,11 @@ routes:
     quality: {tolerance: 0.02, calibration: paired.json, evidence: {share: 1.0}}
   fresh:
     ladder: [small, top]
-    quality: {tolerance: 0.02, calibration: fresh.json, evidence: {share_until_calibrated: 1.0}}
+    quality:
+      tolerance: 0.2
+      run_length: 50
+      calibration: fresh.json
+      evidence: {share: 1.0, share_until_calibrated: 1.0, most_running: 64}
 """
 TIER = "model: {name}, precision: int8, tokenizer: {tokenizer}, max_sequence_tokens: 200"
 
@@ -83,6 +87,7 @@ CHECKED = Rung(1.0, -0.5)
 MEASURES = {"laddered": Measure.MEAN, "streamed": Measure.FIRST_K, "paired": Measure.MEAN}
 
 KEYS = {"acme": "key-of-acme", "umbrella": "key-of-umbrella"}
+OPERATOR = "key-of-operator"
 
 TEXT = ModelText(TOKENIZER)
 HELLO = "Hello, you two 🎈!"
@@ -490,6 +495,8 @@ def write_settings(folder: Path) -> dict[str, Any]:
         f"  - {{sha256: {hashlib.sha256(key.encode()).hexdigest()}, tenant: {tenant}}}\n"
         for tenant, key in KEYS.items()
     )
+    operator = hashlib.sha256(OPERATOR.encode()).hexdigest()
+    keys += f"  - {{sha256: {operator}, tenant: acme, role: operator}}\n"
     (folder / "keys.yaml").write_text(f"keys:\n{keys}")
     (folder / "handle_key").write_text("a secret of the tests")
     return {
