@@ -23,6 +23,10 @@ SAVED = {"saved": 5}
 
 ROOMY_WIDTH, MOST_WIDTH = 120, 160
 QUESTION_SHARE = 0.42
+
+TOLD = frozenset(("escalated", "skipped", "halted", "limited", "unavailable"))
+"""Reasons that are told in full below the row."""
+
 MILLION = 1_000_000
 
 
@@ -51,6 +55,8 @@ async def run_demo(address: str, console: Console) -> bool:
         async for row in _ask_all(client):
             rows.append(row)
             console.print(_line(widths, _cells(row)))
+            if row.summary is not None and row.summary.decision.reason in TOLD:
+                console.print(Text(f"  └ {row.summary.decision.explanation}", style="yellow"))
     console.print(_foot(rows))
     return all(row.summary is not None for row in rows)
 

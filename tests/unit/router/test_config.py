@@ -1,13 +1,12 @@
 """Policy files are refused with file, line, key, rule and value, or taken whole."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from services.common.config import ConfigError
 from services.router.config import load_policies
-from services.router.policy.routes import CachePolicy, Cancel, Price, Quality
+from services.router.policy.routes import CachePolicy, Cancel, Evidence, Price, Quality
 from tests.unit.router.policy_folder import PRICES, ROUTES, Files
 
 
@@ -46,17 +45,13 @@ def test_the_policies_of_the_tree_are_good() -> None:
         assert Path(tier.tokenizer).is_relative_to(folder.parent)
 
 
-def test_the_example_in_the_file_of_the_tree_is_good(tmp_path: Path) -> None:
+def test_the_new_route_of_the_tree_shows_every_key_and_says_what_is_the_default() -> None:
     folder = Path(__file__).parents[3] / "policies"
-    text = (folder / "routes.yaml").read_text()
-    start = text.index("  # support-ladder:")
-    example = re.sub("^  # ", "  ", text[start:], flags=re.MULTILINE)
-    (tmp_path / "routes.yaml").write_text(text[:start] + example)
-    loaded = load_policies(tmp_path / "routes.yaml", folder / "prices.yaml")
-    route = loaded.routes["support-ladder"]
-    artefact = str(tmp_path / "calibration/support-ladder.json")
-    assert route.quality == Quality(tolerance=0.02, artefact=artefact)  # else as by default
-    assert route.trimming.on
+    route = load_policies(folder / "routes.yaml", folder / "prices.yaml").routes["support-trial"]
+    artefact = str(folder / "calibration/support-trial.json")
+    shown = Evidence(share_until_calibrated=1.0, most_running=16)
+    assert route.quality == Quality(tolerance=0.05, artefact=artefact, evidence=shown)
+    assert not route.trimming.on
 
 
 @pytest.mark.parametrize(
