@@ -138,7 +138,7 @@ class LeverCopy:
                 if stored != known.stored:
                     log.warning("the record of a lever is damaged", lever=name, error=str(error))
         record = known.record.joined(theirs)
-        self._known[name] = _Known(stored, record, owed=record != theirs)
+        self._known[name] = _Known(stored, record, owed=record != theirs and not record.damaged)
         if record != known.record:
             self.version += 1
 

@@ -175,7 +175,8 @@ class LeverRecord:
         for each calibration the watch that halted or knows more, unless a person released it since.
         """
         if self.damaged or theirs.damaged:
-            return self if theirs.damaged else theirs
+            known = theirs if self.damaged else self
+            return DAMAGED if known == LeverRecord() else known  # who knows nothing mends nothing
         settings = [one for one in (theirs.setting, self.setting) if one is not None]
         released = max(self.released, theirs.released)
         watches: dict[str, Watch] = {}

@@ -151,6 +151,12 @@ def test_a_damaged_record_counts_as_halted_until_somebody_sets_it() -> None:
     assert DAMAGED.halt("ann", "why", 2.0, 1.0).standing(3.1, "v1").halted is False
 
 
+def test_only_who_knows_a_record_mends_it() -> None:
+    known = NEW.halt("ann", "why", 1.0)
+    assert known.joined(DAMAGED) == DAMAGED.joined(known) == known
+    assert NEW.joined(DAMAGED) == DAMAGED.joined(NEW) == DAMAGED
+
+
 def test_a_release_counts_also_where_clocks_disagree() -> None:
     halted = bad(NEW, now=1000.0)
     released = halted.release("ann", "why", 500.0)

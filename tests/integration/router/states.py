@@ -1,0 +1,62 @@
+"""Both kinds of shared state for one suite, with time that passes when told to."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from services.router.policy.lever_record import LeverRecord
+from services.router.state import SharedState
+from services.router.state_file import FileState
+from services.router.state_redis import KEPT, RedisState
+
+LONG = 1e6
+"""Seconds, so many that those a slow machine takes do not count."""
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+def a_record(said: str = "why") -> bytes:
+    return orjson.dumps(LeverRecord().halt("ann", said, 10.0).as_json())
+
+
+ONE, TWO, THREE = map(a_record, ("one", "two", "three"))
+
+
+@dataclass
+class Stage:
+    """A state, and what tells it that time has passed."""
+
+    state: SharedState
+    advance: Callable[[float], Awaitable[None]]
+
+
+@asynccontextmanager
+async def file_stage(folder: Path, **limits: Any) -> AsyncIterator[Stage]:
+    now = [1000.0]
+    state = FileState(folder, clock=lambda: now[0], **limits)
+
+    async def advance(seconds: float) -> None:
+        now[0] += seconds
+
+    yield Stage(state, advance)
+    await state.close()
+
+
+@asynccontextmanager
+async def redis_stage(url: str) -> AsyncIterator[Stage]:
+    state = RedisState(url, timeout_seconds=5.0)
+    async with Redis.from_url(url) as redis:
+
+        async def advance(seconds: float) -> None:
+            """Redis keeps its own time; what has less to live is older."""
+            async for name in redis.scan_iter(f"{KEPT}*"):
+                left = await redis.pttl(name)
+                await redis.pexpire(name, left - round(seconds * 1000))
+
+        yield Stage(state, advance)
+        await state.close()

@@ -1,0 +1,119 @@
+"""The shared state in Redis when that goes, is silent or refuses; and which state is opened."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from services.common.config import ConfigError
+from services.common.errors import Unavailable
+from services.router.config import RouterSettings
+from services.router.state import SharedState, open_state
+from services.router.state_file import FILE, FileState
+from services.router.state_redis import RedisState
+from tests.integration.router.states import DURABLE, LONG, ONE, TWO
+from tests.redis_server import RedisServer, free_port
+
+
+async def refused(state: SharedState) -> None:
+    for asked in (
+        state.changes(),
+        state.records(),
+        state.swap("chat/cache", None, ONE),
+        state.keep_once("pair:1", b"kept", LONG),
+        state.kept("pair:1"),
+    ):
+        with pytest.raises(Unavailable):
+            await asked
+
+
+@pytest.mark.redis
+async def test_redis_may_go_and_come_back() -> None:
+    state = RedisState(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.5)
+    await refused(state)  # never there
+    await state.close()
+    with RedisServer(*DURABLE) as server:
+        state = RedisState(server.url, timeout_seconds=0.5)
+        await state.swap("chat/cache", None, ONE)
+        server.kill()
+        await refused(state)
+        server.start()
+        _, records = await state.records()
+        assert dict(records) == {"chat/cache": ONE}
+        await state.close()
+
+
+@pytest.mark.redis
+async def test_a_redis_that_is_silent_is_not_waited_for() -> None:
+    with RedisServer() as server:
+        state = RedisState(server.url, timeout_seconds=0.1)
+        assert await state.changes() == ""
+        server.pause()
+        await refused(state)
+        server.resume()
+        await asyncio.sleep(0)
+        assert (await state.swap("chat/cache", None, TWO))[1] in (ONE, TWO)  # the first may arrive
+        await state.close()
+
+
+@pytest.mark.redis
+async def test_a_redis_that_takes_nothing_is_told() -> None:
+    with RedisServer("--min-replicas-to-write", "1") as server:
+        state = RedisState(server.url, timeout_seconds=5.0)
+        assert await state.changes() == ""
+        with pytest.raises(Unavailable):
+            await state.swap("chat/cache", None, ONE)
+        await state.close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    return tmp_path
+
+
+@pytest.mark.redis
+async def test_tls_and_password_come_from_files(certificate: Path) -> None:
+    port = free_port()
+    files = {"cert": certificate / "cert.pem", "key": certificate / "key.pem"}
+    options = [f"--tls-port {port}", "--tls-auth-clients no", "--requirepass s3cret"]
+    options += [f"--tls-{name}-file {path}" for name, path in files.items()]
+    (certificate / "password").write_text("s3cret\n")
+    settings = RouterSettings(
+        state=f"rediss://localhost:{port}",
+        redis_ca_file=certificate / "cert.pem",
+        redis_password_file=certificate / "password",
+        redis_timeout_seconds=1.0,
+    )
+    with RedisServer(*" ".join(options).split()):
+        async with open_state(settings) as state:
+            assert await state.swap("chat/cache", None, ONE) == (True, ONE)
+
+
+# -- which of them
+
+
+async def test_the_settings_say_which(tmp_path: Path) -> None:
+    async with open_state(RouterSettings(state_folder=tmp_path / "here")) as state:
+        assert isinstance(state, FileState)
+    assert (tmp_path / "here" / FILE).exists()
+    async with open_state(RouterSettings(state="redis://127.0.0.1:1")) as state:
+        assert isinstance(state, RedisState)
+
+
+async def test_a_password_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+    settings = RouterSettings(state="redis://127.0.0.1:1", redis_password_file=tmp_path / "none")
+    with pytest.raises(ConfigError, match="redis_password_file: cannot be read"):
+        async with open_state(settings):
+            pass
+
+
+@pytest.mark.parametrize("port", ["many", "99999"])
+async def test_an_address_that_is_none_stops_the_start(port: str) -> None:
+    with pytest.raises(ConfigError, match="state: "):
+        async with open_state(RouterSettings(state=f"redis://host:{port}")):
+            pass

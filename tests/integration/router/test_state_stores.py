@@ -1,0 +1,254 @@
+"""What routers share, in a folder and in Redis: one suite for both, then a folder's own."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common.config import ConfigError
+from services.common.errors import Unavailable
+from services.router.state import SharedState
+from services.router.state_file import FILE, FileState
+from tests.integration.router.states import (
+    DURABLE,
+    LONG,
+    ONE,
+    THREE,
+    TWO,
+    Stage,
+    a_record,
+    file_stage,
+    redis_stage,
+)
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer(*DURABLE) as server:
+        yield server
+
+
+Open = Callable[[], Any]
+"""Opens the same state; each time as a new process would."""
+
+
+@pytest.fixture(params=["file", pytest.param("redis", marks=pytest.mark.redis)])
+def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    if request.param == "file":
+        return lambda: file_stage(tmp_path / "state")
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.flush()
+    return lambda: redis_stage(server.url)
+
+
+@pytest.fixture
+async def stage(open_stage: Open) -> AsyncIterator[Stage]:
+    async with open_stage() as one:
+        yield one
+
+
+@pytest.fixture
+def state(stage: Stage) -> SharedState:
+    return stage.state
+
+
+async def test_a_new_state_is_empty(state: SharedState) -> None:
+    changes, records = await state.records()
+    assert dict(records) == {}
+    assert changes == await state.changes()
+    assert await state.kept("pair:1") is None
+
+
+async def test_a_record_is_put_in_the_place_of_the_one_that_was_there(state: SharedState) -> None:
+    assert await state.swap("chat/cache", None, ONE) == (True, ONE)
+    assert await state.swap("chat/cache", ONE, TWO) == (True, TWO)
+    _, records = await state.records()
+    assert dict(records) == {"chat/cache": TWO}
+
+
+async def test_a_record_that_changed_in_between_stays_and_is_told(state: SharedState) -> None:
+    assert await state.swap("chat/cache", ONE, TWO) == (False, b"")
+    await state.swap("chat/cache", None, ONE)
+    assert await state.swap("chat/cache", None, TWO) == (False, ONE)
+    assert await state.swap("chat/cache", THREE, TWO) == (False, ONE)
+    _, records = await state.records()
+    assert dict(records) == {"chat/cache": ONE}
+
+
+async def test_only_one_of_many_at_once_is_put(state: SharedState) -> None:
+    wanted = [a_record(f"reason {at}") for at in range(20)]
+    answers = await asyncio.gather(*(state.swap("chat/cache", None, one) for one in wanted))
+    winners = [one for one, (done, _) in zip(wanted, answers, strict=True) if done]
+    assert len(winners) == 1
+    assert {now for _, now in answers} == set(winners)
+
+
+async def test_every_change_is_noticed_and_nothing_else(state: SharedState) -> None:
+    seen = [await state.changes()]
+    for name, before, after in (
+        ("a/cache", None, ONE),
+        ("b/cache", None, ONE),
+        ("a/cache", ONE, TWO),
+    ):
+        await state.swap(name, before, after)
+        seen.append(await state.changes())
+    assert len(set(seen)) == len(seen)
+    await state.swap("a/cache", None, THREE)
+    await state.keep_once("pair:1", b"kept", LONG)
+    assert await state.changes() == seen[-1]
+    assert (await state.records())[0] == seen[-1]
+
+
+async def test_a_value_is_kept_once(state: SharedState) -> None:
+    assert await state.keep_once("outcome:1", b"good", LONG) is None
+    assert await state.keep_once("outcome:1", b"bad", LONG) == b"good"
+    assert await state.kept("outcome:1") == b"good"
+    assert await state.kept("outcome:2") is None
+
+
+async def test_only_one_of_many_at_once_is_kept(state: SharedState) -> None:
+    values = [str(at).encode() for at in range(20)]
+    before = await asyncio.gather(*(state.keep_once("pair:1", one, LONG) for one in values))
+    assert before.count(None) == 1
+    kept = values[before.index(None)]
+    assert {one for one in before if one is not None} == {kept}
+    assert await state.kept("pair:1") == kept
+
+
+async def test_any_bytes_are_kept(state: SharedState) -> None:
+    value = bytes(range(256))
+    await state.keep_once("ключ:1", value, LONG)
+    assert await state.kept("ключ:1") == value
+
+
+async def test_a_value_runs_out(stage: Stage) -> None:
+    await stage.state.keep_once("pair:1", b"first", LONG)
+    await stage.advance(LONG - 1000)
+    assert await stage.state.kept("pair:1") == b"first"
+    await stage.advance(2000)
+    assert await stage.state.kept("pair:1") is None
+    assert await stage.state.keep_once("pair:1", b"second", LONG) is None
+    assert await stage.state.kept("pair:1") == b"second"
+
+
+async def test_another_process_finds_what_was_told(open_stage: Open) -> None:
+    async with open_stage() as stage:
+        await stage.state.swap("chat/cache", None, ONE)
+        await stage.state.keep_once("outcome:1", b"good", LONG)
+    async with open_stage() as stage:
+        _, records = await stage.state.records()
+        assert dict(records) == {"chat/cache": ONE}
+        assert await stage.state.keep_once("outcome:1", b"bad", LONG) == b"good"
+
+
+# -- a folder
+
+
+async def test_a_folder_belongs_to_one_router_at_a_time(tmp_path: Path) -> None:
+    async with file_stage(tmp_path):
+        with pytest.raises(ConfigError, match="another router uses it"):
+            FileState(tmp_path)
+    async with file_stage(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(ConfigError, match=r"state folder .*taken"):
+        FileState(tmp_path / "taken")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def fill(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xa5" * (len(data) - 4096)
+    path.write_bytes(data)
+
+
+def of_another_program(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE levers (name, record)")
+    database.close()
+
+
+def with_a_bad_record(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE levers SET record = ?", (b'{"setting": 1}',))
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not a database, but long enough to be one" * 100),
+        cut,
+        fill,
+        of_another_program,
+        with_a_bad_record,
+    ],
+    ids=["empty", "garbage", "cut", "overwritten", "another", "record"],
+)
+async def test_a_damaged_file_stops_the_start_and_stays_as_it_is(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    async with file_stage(tmp_path) as stage:
+        await stage.state.swap("chat/cache", None, ONE)
+        await stage.state.keep_once("pair:1", b"kept", LONG)
+    damage(tmp_path / FILE)
+    damaged = (tmp_path / FILE).read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        FileState(tmp_path)
+    assert caught.value.source == str(tmp_path / FILE)
+    assert "damaged" in str(caught.value)
+    assert (tmp_path / FILE).read_bytes() == damaged
+
+
+async def test_a_crash_leaves_what_was_told(tmp_path: Path) -> None:
+    """The files as they are in the middle of a life, without any orderly end."""
+    async with file_stage(tmp_path / "one") as stage:
+        await stage.state.swap("chat/cache", None, ONE)
+        await stage.state.keep_once("pair:1", b"kept", LONG)
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+    async with file_stage(tmp_path / "two") as stage:
+        _, records = await stage.state.records()
+        assert dict(records) == {"chat/cache": ONE}
+        assert await stage.state.kept("pair:1") == b"kept"
+
+
+async def test_what_a_broken_off_start_left_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / FILE).with_suffix(".new").write_bytes(b"half of")
+    async with file_stage(tmp_path) as stage:
+        assert await stage.state.swap("chat/cache", None, ONE) == (True, ONE)
+
+
+async def test_beyond_the_bound_what_would_run_out_first_is_given_up(tmp_path: Path) -> None:
+    async with file_stage(tmp_path, most_kept=3) as stage:
+        for at, seconds in enumerate((LONG, 10.0, LONG, LONG + 1)):
+            await stage.state.keep_once(f"pair:{at}", b"kept", seconds)
+        kept = [await stage.state.kept(f"pair:{at}") is not None for at in range(4)]
+        assert kept == [True, False, True, True]
+
+
+async def test_a_disk_that_refuses_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    async with file_stage(tmp_path) as stage:
+        await stage.state.swap("chat/cache", None, ONE)
+        before = await stage.state.changes()
+        stage.state._database.execute("PRAGMA query_only = ON")  # type: ignore[attr-defined]
+        with pytest.raises(Unavailable):
+            await stage.state.swap("chat/cache", ONE, TWO)
+        with pytest.raises(Unavailable):
+            await stage.state.keep_once("pair:1", b"kept", LONG)
+        assert await stage.state.records() == (before, {"chat/cache": ONE})
+        stage.state._database.execute("PRAGMA query_only = OFF")  # type: ignore[attr-defined]
+        assert await stage.state.swap("chat/cache", ONE, TWO) == (True, TWO)
+        assert await stage.state.kept("pair:1") is None
