@@ -8,6 +8,7 @@ request goes to the top tier.
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cache
 
 from services.router.policy.calibration import Judgement
 from services.router.policy.certainty import Certainty
@@ -52,7 +53,7 @@ class Climb:
         quality = route.quality
         self._calibration = quality.calibration if quality is not None else None
         judgement = self._calibration.judgement if self._calibration is not None else None
-        self._judgement = judgement or Judgement.safe(len(route.ladder))
+        self._judgement = judgement or _safe(len(route.ladder))
         self._rung = 0
         self._seen = [self._first_look(rung, halted) for rung in range(len(route.ladder))]
 
@@ -165,6 +166,12 @@ class Climb:
 
     def _note(self, **changes: object) -> None:
         self._seen[self._rung] = replace(self._seen[self._rung], **changes)  # type: ignore[arg-type]
+
+
+@cache
+def _safe(tiers: int) -> Judgement:
+    """What holds without a calibration; the same for every ladder of so many tiers."""
+    return Judgement.safe(tiers)
 
 
 REASONS = {
