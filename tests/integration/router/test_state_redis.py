@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.config import ConfigError
+from services.common.config import ConfigError, from_environment
 from services.common.errors import Unavailable
 from services.router.config import RouterSettings
 from services.router.state import SharedState, open_state
@@ -117,3 +117,22 @@ async def test_an_address_that_is_none_stops_the_start(port: str) -> None:
     with pytest.raises(ConfigError, match="state: "):
         async with open_state(RouterSettings(state=f"redis://host:{port}")):
             pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"STATE": "memory"}, "state: must be file, redis://host:port or rediss://host:port"),
+        ({"STATE": "redis://"}, "state: must be file"),
+        ({"STATE": "redis://host?password=s3cret"}, "state: must be file"),
+        ({"STATE": "redis://:s3cret@host"}, "state: holds a password"),
+        ({"STATE": "redis://host", "REDIS_CA_FILE": "ca.pem"}, "redis_ca_file: needs a rediss://"),
+        ({"REDIS_TIMEOUT_SECONDS": "2"}, "REDIS_TIMEOUT_SECONDS"),
+    ],
+)
+def test_settings_that_cannot_be_stop_the_start(changes: dict[str, str], problem: str) -> None:
+    environment = {f"PENNYWEIGHT_ROUTER_{name}": value for name, value in changes.items()}
+    with pytest.raises(ConfigError) as caught:
+        from_environment(RouterSettings, "PENNYWEIGHT_ROUTER_", environment)
+    assert problem in str(caught.value)
+    assert "s3cret" not in str(caught.value)

@@ -1,0 +1,161 @@
+"""What requests and judged pairs ask of levers: quick, safe, and never in the way."""
+
+import asyncio
+
+import orjson
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.common.errors import Unavailable
+from services.router import levers as board
+from services.router.in_force import InForce
+from services.router.lever_copy import READ_EVERY, TRIES, UNKNOWN_SECONDS
+from services.router.levers import Levers
+from services.router.metrics import Metrics
+from services.router.policy.calibration import Rung
+from services.router.policy.lever_record import LeverRecord
+from tests.unit.router.making import ladder, policies, quality, route
+from tests.unit.router.memory_state import MemoryState
+
+CHAT = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, None)))
+SMALL = "tier:small"
+
+
+class Board:
+    """One router's levers."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self.now = 1_700_000_000.0
+        self.levers = Levers(
+            state=state,
+            in_force=InForce(policies(CHAT)),
+            metrics=Metrics(CollectorRegistry()),
+            clock=lambda: self.now,
+            monotonic=lambda: self.now,
+        )
+
+    @property
+    def halted(self) -> set[str]:
+        return set(self.levers.halted(CHAT))
+
+    @property
+    def samples(self) -> int:
+        return next(one for one in self.levers.listed((CHAT,)) if one.name == SMALL).watch.samples
+
+
+@pytest.fixture
+def state() -> MemoryState:
+    return MemoryState()
+
+
+@pytest.fixture
+async def one(state: MemoryState) -> Board:
+    made = Board(state)
+    await made.levers.refresh()
+    return made
+
+
+async def test_requests_ask_nothing_of_the_shared_state(state: MemoryState, one: Board) -> None:
+    asked = state.asked
+    for _ in range(100):
+        assert one.halted == set()
+    assert state.asked == asked
+
+
+async def test_a_look_reads_everything_only_where_something_changed(
+    state: MemoryState, one: Board
+) -> None:
+    before = state.asked
+    for _ in range(READ_EVERY - 1):
+        await one.levers.refresh()
+    assert state.asked == before + READ_EVERY - 1
+    await one.levers.refresh()
+    assert state.asked == before + READ_EVERY + 1
+
+
+async def test_a_halt_ends_for_requests_at_the_moment_it_expires(one: Board) -> None:
+    await one.levers.halt(CHAT, SMALL, author="ann", reason="why", seconds=1.0)
+    one.now += 0.99
+    assert one.halted == {SMALL}
+    one.now += 0.02
+    assert one.halted == set()
+
+
+async def test_a_silence_is_borne_for_a_while(state: MemoryState, one: Board) -> None:
+    state.away = True
+    one.now += UNKNOWN_SECONDS
+    await one.levers.refresh()
+    assert one.halted == set()
+    one.now += 0.1
+    assert one.halted == {SMALL, "cache"}  # also when nobody looks any more
+
+
+async def test_others_who_are_quicker_now_and_then_cost_nothing(
+    state: MemoryState, one: Board
+) -> None:
+    other, left = Board(state), [3]
+    await other.levers.refresh()
+
+    def also() -> None:
+        if left[0]:
+            left[0] -= 1
+            record = LeverRecord.from_json(orjson.loads(state.kept_records[f"chat/{SMALL}"]))
+            halted = record.halt("bob", f"reason {left[0]}", other.now, 1.0)
+            state.kept_records[f"chat/{SMALL}"] = orjson.dumps(halted.as_json())
+
+    await other.levers.judged(CHAT, {SMALL: 0.0}, 1.0)
+    state.before_swap = also
+    await one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+    assert left == [0]
+    assert one.halted == {SMALL}
+    assert one.samples == 1  # the other's
+
+
+async def test_others_who_are_always_quicker_are_given_way_to(
+    state: MemoryState, one: Board
+) -> None:
+    times = []
+
+    def always() -> None:
+        times.append(None)
+        halted = LeverRecord().halt("bob", str(len(times)), one.now, 0.0)  # over at once
+        state.kept_records[f"chat/{SMALL}"] = orjson.dumps(halted.as_json())
+
+    state.before_swap = always
+    await one.levers.judged(CHAT, {SMALL: 0.0}, 1.0)
+    assert len(times) == TRIES
+    with pytest.raises(Unavailable):
+        await one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+
+
+async def test_samples_are_lost_while_nobody_can_take_them(state: MemoryState, one: Board) -> None:
+    state.away = True
+    await one.levers.judged(CHAT, {SMALL: 0.0}, 1.0)
+    asked = state.asked
+    await one.levers.judged(CHAT, {SMALL: 0.0}, 1.0)
+    assert state.asked == asked  # nobody waits for what is known to be away
+    state.away = False
+    await one.levers.refresh()
+    await one.levers.judged(CHAT, {SMALL: 0.0}, 1.0)
+    assert one.samples == 1
+
+
+async def test_no_more_samples_wait_than_there_is_room_for(
+    one: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "MOST_WAITING", 3)
+    await asyncio.gather(*(one.levers.judged(CHAT, {SMALL: 0.0}, 1.0) for _ in range(10)))
+    assert one.samples == 3
+
+
+async def test_only_levers_of_the_route_are_judged(state: MemoryState, one: Board) -> None:
+    await one.levers.judged(CHAT, {"tier:large": 1.0, "trimming": 1.0}, 1.0)
+    assert state.kept_records == {}
+
+
+async def test_what_is_on_the_way_keeps_the_levers_of_its_own_policy(one: Board) -> None:
+    """A request may come with a route that is no longer in force, or not yet."""
+    other = route("chat", *ladder("tiny", "small", "large"), quality=quality(Rung(1.0, None)))
+    await one.levers.halt(other, "tier:tiny", author="ann", reason="why")
+    assert set(one.levers.halted(other)) == {"tier:tiny"}
+    assert one.halted == set()
