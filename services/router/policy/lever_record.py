@@ -175,8 +175,8 @@ class LeverRecord:
         for each calibration the watch that halted or knows more, unless a person released it since.
         """
         if self.damaged or theirs.damaged:
-            known = theirs if self.damaged else self
-            return DAMAGED if known == LeverRecord() else known  # who knows nothing mends nothing
+            whole = theirs if self.damaged else self
+            return DAMAGED if whole == LeverRecord() else whole  # who knows nothing mends nothing
         settings = [one for one in (theirs.setting, self.setting) if one is not None]
         released = max(self.released, theirs.released)
         watches: dict[str, Watch] = {}
