@@ -43,7 +43,7 @@ FEATURES = FIRST_WORD + WORDS
 MIX = 0x9E3779B1
 """Odd; makes one hash of two neighbours' that depends on their order."""
 
-MOST_CHARACTERS = 4_000
+MOST_CHARACTERS = 2_000
 """Of a longer prompt, the first and last halves of this many are looked at."""
 
 SparseFeatures = tuple[tuple[int, float], ...]
