@@ -1549,7 +1549,9 @@ class Lever(_message.Message):
     state: Global___LeverState.ValueType
     """Whether it is in use."""
     author: _builtins.str
-    """Who set this state last: a person's name, or "guardrail". Empty: nobody did."""
+    """Who set this state last: a person's name, "guardrail", or "calibration" where a fresh one ended
+    the guardrail's halt. Empty: nobody did.
+    """
     reason: _builtins.str
     """Why, in their words."""
     @_builtins.property
