@@ -51,6 +51,7 @@ def record_of(
         "policy_version": checked.policies.version,
         "calibration_version": way.calibration_version if way is not None else "",
         "propensity": journey.propensity,
+        "uniform": True,  # which depends on the time, and on nothing of the request
         "judge": evidence.judging.kind.value,
         "answered": route.ladder[pair.answered].name if way is not None else "",
         "features": told,

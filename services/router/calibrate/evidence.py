@@ -4,10 +4,12 @@ In the ledger a pair is a record of kind `pair`: `request_id`, `tenant`, `route`
 `policy_version`, `propensity`, `features` (list of [index, value]) and `tiers`, each with `tier`,
 `model`, `precision`, `quality` (null until judged), `certainty` (`mean`, `minimum`, `first_k`, or
 null), `micro_usd`, `engine_ms`; optional are `version` of a tier's weights, `valid`, whether its
-answer had the wanted form, and `first_k`, the tokens that certainty's `first_k` looks at. A pair
-that no judge has judged is judged by the first record of kind `outcome` with its `request_id`, if
-there is one, with the help of `answered`, the tier whose answer the caller got, and `digests` of
-what each tier answered; see `outcomes`. What cannot be used is left out and counted by reason.
+answer had the wanted form, and `first_k`, the tokens that certainty's `first_k` looks at. Rarely
+drawn pairs weigh more, unless `uniform` says that `propensity` depended on the time alone: then
+each weighs the same, as traffic is taken to be alike over the whole of the evidence. A pair that no
+judge has judged is judged by the first record of kind `outcome` with its `request_id`, if there is
+one, with the help of `answered`, the tier whose answer the caller got, and `digests` of what each
+tier answered; see `outcomes`. What cannot be used is left out and counted by reason.
 
 A labelled file is JSONL of such records, in which `text` (and `task_type`) may stand for
 `features` and `propensity` may be left out, or a CSV with `text`, `task_type`, `propensity` and,
@@ -231,6 +233,8 @@ def _record(told: Mapping[str, Any], number: int) -> Record:
     propensity = _number(told.get("propensity", 1.0), "propensity")
     if not 0.0 < propensity <= 1.0:
         raise _Unusable("propensity not in (0, 1]")
+    if told.get("uniform") is True:
+        propensity = 1.0
     return Record(
         request_id=str(told.get("request_id") or f"line {number + 1}"),
         time=str(told.get("time") or ""),

@@ -124,3 +124,16 @@ def test_pairs_measured_by_other_first_tokens_are_left_out_where_that_matters(
     found = from_ledger(tmp_path, "support", first_k=8)
     assert {one.request_id for one in found.records} == {"r1", "r3"}
     assert found.left_out == {"another number of first tokens": 1}
+
+
+def test_pairs_weigh_by_their_propensity_unless_it_was_the_same_for_every_request(
+    tmp_path: Path,
+) -> None:
+    tiers = [{"tier": name, "quality": 1.0} for name in ("small", "large")]
+    records = [
+        pair(1, tiers=tiers, propensity=0.05),
+        pair(2, tiers=tiers, propensity=0.05, uniform=True),
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    found = from_ledger(tmp_path, "support").records
+    assert sorted(one.propensity for one in found) == [0.05, 1.0]
