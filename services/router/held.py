@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from services.router.journey import Journey
 from services.router.policy import climb
-from services.router.policy.certainty import Certainty, certainty_of, validate
+from services.router.policy.certainty import Certainty, certainty_of
+from services.router.policy.forms import validate
 from services.router.policy.routes import Hold, Quality
 
-LONG_TEXT = 4_000
-"""Characters above which an answer's form is checked in a thread: it would hold up the rest."""
+LONG_CHECK = 200_000
+"""Characters of an answer times those of its form above which its form is checked in a thread: it
+would hold up the rest."""
 
 
 @dataclass(slots=True)
@@ -64,6 +66,6 @@ async def has_form(journey: Journey, text: str) -> bool:
     checks = journey.checked.validators
     if not checks:
         return True
-    if len(text) > LONG_TEXT:
+    if len(text) * sum(check.cost for check in checks) > LONG_CHECK:
         return (await asyncio.to_thread(validate, text, checks)).ok
     return validate(text, checks).ok

@@ -12,8 +12,8 @@ from typing import Protocol
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.policy.admission import Priority
-from services.router.policy.certainty import Validator
 from services.router.policy.difficulty import Signals
+from services.router.policy.forms import Validator
 from services.router.policy.prompt import Passage, trimmed, with_passages
 from services.router.policy.routes import Policies, Route
 from services.router.ports import Asked, Turn

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import Violation
-from services.router.policy.certainty import (
+from services.router.policy.forms import (
     BadValidator,
     Validator,
     json_schema,
@@ -22,8 +22,9 @@ MOST_REPETITIONS = 1000
 MOST_VALIDATORS = 8
 MOST_CHOICES = 1024
 
-KEPT_FORMS = 256
-"""Compiled forms that are kept; requests of one application mostly want the same few."""
+KEPT_FORMS = 64
+"""Compiled forms that are kept, of some MB at most each; requests of one application mostly want
+the same few."""
 
 
 def shape_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[Shape, str] | None:

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from zlib import crc32
 
-from services.router.policy.certainty import BadValidator, Validator, json_schema, matching
+from services.router.policy.forms import BadValidator, Validator, json_schema, matching
 
 LONGEST_NORMALISED = 200_000
 """Characters; longer answers are the same only to the letter."""
@@ -34,8 +34,9 @@ LONGEST_NORMALISED = 200_000
 LONGEST_COMPARED = 20_000
 """Characters whose n-grams are compared: of longer texts the first and the last half of these."""
 
-KEPT_FORMS = 256
-"""Compiled forms that are kept; requests of one application mostly want the same few."""
+KEPT_FORMS = 64
+"""Compiled forms that are kept, of some MB at most each; requests of one application mostly want
+the same few."""
 
 _MARK = re.compile(r"[^\w\s]|_")
 _LARGEST_EXACT = 2**53

@@ -1,0 +1,129 @@
+"""The form of answers."""
+
+import time
+from typing import Any
+
+import pytest
+
+from services.router.policy.forms import (
+    BadValidator,
+    Validity,
+    json_schema,
+    matching,
+    one_of,
+    validate,
+)
+
+
+def test_an_answer_without_checks_is_fine() -> None:
+    assert validate("anything", []) == Validity(ok=True)
+
+
+def test_the_first_check_that_fails_is_named() -> None:
+    checks = [one_of(["yes", "no"]), matching("[a-z]+")]
+    assert validate(" yes ", checks).ok
+    assert validate("maybe", checks) == Validity(ok=False, failed="enum")
+    assert validate("YES", [matching("[a-z]+")]) == Validity(ok=False, failed="regex")
+    assert not validate("yes!", [matching("[a-z]+")]).ok
+
+
+SCHEMA = """{"type": "object", "required": ["intent"], "additionalProperties": false,
+"properties": {"intent": {"type": "string", "pattern": "^[a-z_]+$"}, "$ref": {"type": "number"}}}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "ok"),
+    [
+        ('{"intent": "card_arrival"}', True),
+        (' {"intent": "a", "$ref": 3}\n', True),
+        ('{"intent": "Card"}', False),
+        ('{"other": 1}', False),
+        ('{"intent": "a"', False),
+        ("", False),
+        ("[" * 5000, False),
+    ],
+)
+def test_a_schema_accepts_what_it_describes(text: str, *, ok: bool) -> None:
+    assert validate(text, [json_schema(SCHEMA)]).ok is ok
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ("{", "no JSON"),
+        ("[]", "JSON object"),
+        ('{"type": 3}', "is not one"),
+        ('{"$ref": "http://example.com/schema"}', "must stay within"),
+        ('{"anyOf": [{"$ref": "file:///etc/passwd"}]}', "anyOf\\[0\\].\\$ref"),
+        ('{"patternProperties": {"a": {}}}', "patternProperties"),
+        ('{"properties": {"a": {"pattern": "(a+)+\\\\1"}}}', "properties.a.pattern"),
+        ('{"title": "' + "x" * 70_000 + '"}', "characters"),
+    ],
+)
+def test_a_schema_that_cannot_be_checked_safely_is_refused(schema: str, said: str) -> None:
+    with pytest.raises(BadValidator, match=said):
+        json_schema(schema)
+
+
+def test_names_and_values_in_a_schema_are_no_keywords() -> None:
+    schema = {"properties": {"patternProperties": {"enum": [{"$ref": "http://x"}]}}}
+    assert validate('{"patternProperties": {"$ref": "http://x"}}', [json_schema(schema)]).ok
+
+
+@pytest.mark.parametrize("expression", ["(", "(?=a)b", "(a)\\1", "a" * 70_000])
+def test_an_expression_that_cannot_be_checked_safely_is_refused(expression: str) -> None:
+    with pytest.raises(BadValidator, match="regex"):
+        matching(expression)
+    with pytest.raises(BadValidator, match="enum"):
+        one_of([])
+
+
+def test_checks_of_hostile_rules_end() -> None:
+    doubling = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(40)}
+    bomb = json_schema({"$defs": {**doubling, "a40": {}}, "$ref": "#/$defs/a0"})
+    backtracking = matching("(a+)+b")
+    started = time.process_time()
+    assert not validate("1", [bomb]).ok
+    assert not validate("a" * 100_000, [backtracking]).ok
+    assert time.process_time() - started < 5.0
+
+
+@pytest.mark.parametrize(
+    ("text", "schema"),
+    [
+        ("1" + "0" * 400, {"multipleOf": 0.5}),
+        ("1e999", {"multipleOf": 0.5}),
+        ("Infinity", {"type": "number"}),
+        ("NaN", {}),
+    ],
+)
+def test_numbers_that_are_no_json_or_too_large_do_not_pass(
+    text: str, schema: dict[str, Any]
+) -> None:
+    assert not validate(text, [json_schema(schema)]).ok
+
+
+def test_a_check_ends_however_many_rules_meet_however_many_values() -> None:
+    wide = json_schema({"items": {"anyOf": [{"const": at} for at in range(2000)]}})
+    started = time.process_time()
+    assert not validate(str([1999] * 500), [wide]).ok
+    assert time.process_time() - started < 2.0
+    assert validate(str([1] * 500), [wide]).ok
+    assert validate(str([1] * 500), [wide]).ok  # each check counts for itself
+
+
+def test_expressions_that_repeat_too_much_are_refused_before_they_cost_anything() -> None:
+    started = time.process_time()
+    with pytest.raises(BadValidator, match=r"regex: repeats at most 40000 times"):
+        matching("a{1,1000}" * 7000)
+    with pytest.raises(BadValidator, match=r"json_schema: at most 64 patterns, got 65"):
+        json_schema({"allOf": [{"pattern": f"a{{{at}}}"} for at in range(65)]})
+    with pytest.raises(BadValidator, match=r"allOf\[63\].pattern: RE2 does not take it"):
+        json_schema(
+            {"allOf": [{"pattern": f"(a{at}b{{200}}){{5}}c{{900}}d{{900}}"} for at in range(64)]}
+        )
+    assert time.process_time() - started < 1.0
+    assert matching("a{1,1000}").holds("aaa")
+    assert json_schema({"allOf": [{"pattern": f"^[a-z]+({at})?$"} for at in range(64)]}).holds(
+        '"a"'
+    )

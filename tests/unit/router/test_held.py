@@ -1,0 +1,33 @@
+"""Checks of what is held back, wherever they run."""
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from services.router.held import has_form
+from services.router.policy.forms import Validator, json_schema
+
+
+@pytest.mark.parametrize(
+    ("characters", "cost", "aside"), [(100, 1, False), (100, 5000, True), (300_000, 1, True)]
+)
+async def test_a_check_that_takes_long_runs_beside_the_requests(
+    characters: int, cost: int, *, aside: bool
+) -> None:
+    threads = []
+
+    def holds(_: str) -> bool:
+        threads.append(threading.get_ident())
+        return True
+
+    journey: Any = SimpleNamespace(
+        checked=SimpleNamespace(validators=(Validator("x", holds, cost),))
+    )
+    assert await has_form(journey, "x" * characters)
+    assert (threads[0] != threading.get_ident()) is aside
+
+
+def test_a_schema_costs_by_its_size() -> None:
+    assert json_schema('{"type": "number"}').cost == len('{"type": "number"}')
