@@ -33,6 +33,10 @@ LONGEST_STOP = 64
 MOST_TOP_K = 1024
 HOTTEST = 2.0
 
+LONG_REQUEST = 16_000
+LONG_RULES = 1_000
+"""Bytes of a request, and characters of its rules, above which checking it takes milliseconds."""
+
 
 class Request(Protocol):
     """What GenerateRequest, CompleteRequest and ExplainRequest have in common."""
@@ -45,6 +49,7 @@ class Request(Protocol):
     def sampling(self) -> pb.Sampling: ...  # noqa: D102
     @property
     def terms(self) -> pb.Terms: ...  # noqa: D102
+    def ByteSize(self) -> int: ...  # noqa: D102, N802
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,16 @@ class Checked:
     attributes: Mapping[str, str]
     read_cache: bool
     write_cache: bool
+
+
+def takes_long(request: Request) -> bool:
+    """Whether checking it would hold up other requests, so that it belongs into a thread."""
+    if request.ByteSize() > LONG_REQUEST:
+        return True
+    form = request.prompt.response_format
+    rules = len(form.json_schema) + len(form.regex)
+    rules += sum(len(one.json_schema) + len(one.regex) for one in request.terms.validators)
+    return rules > LONG_RULES
 
 
 def check(request: Request, tenant: str, policies: Policies, *, longest: int) -> Checked:

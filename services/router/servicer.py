@@ -1,6 +1,7 @@
 """RouterService on the wire: messages in, messages out, and the record each request leaves."""
 
 import asyncio
+import functools
 import secrets
 import time
 from typing import Any
@@ -19,7 +20,7 @@ from services.router.path import RequestPath
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Policies
 from services.router.records import Records
-from services.router.requests import Request, check
+from services.router.requests import Request, check, takes_long
 from services.router.wire import decision_message, route_message, summary_message
 
 DEADLINE_SLACK_SECONDS = 0.1
@@ -54,20 +55,20 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     # up cancels exactly the await we are in.
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]
         """See router.proto."""
-        journey = self._begin(request, context, streaming=True)
+        journey = await self._begin(request, context, streaming=True)
         await self._travel(journey, _StreamListener(context, journey))
         summary = summary_message(journey)
         await context.write(pb.GenerateResponse(finished=pb.Finished(summary=summary)))
 
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:
         """See router.proto."""
-        journey = self._begin(request, context, streaming=False)
+        journey = await self._begin(request, context, streaming=False)
         await self._travel(journey, _Silent())
         return pb.CompleteResponse(text=journey.text, summary=summary_message(journey))
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """See router.proto."""
-        journey = self._begin(request, context, streaming=False)
+        journey = await self._begin(request, context, streaming=False)
         most = await self._path.explain(journey)
         return pb.ExplainResponse(
             decision=decision_message(journey.decision),
@@ -105,18 +106,18 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         """See router.proto."""
         return await self._levers.set_lever(request, current_identity())
 
-    def _begin(self, request: Request, context: Any, *, streaming: bool) -> Journey:
+    async def _begin(self, request: Request, context: Any, *, streaming: bool) -> Journey:
         """Checks who asks for what and in which time.
 
         Raises:
             ServiceError: the request is refused.
         """
-        arrived = time.monotonic()
+        arrived, left = time.monotonic(), context.time_remaining()
         tenant, policies = current_identity().tenant, self._in_force.now
         try:
-            checked = check(request, tenant, policies, longest=self._longest)
+            work = functools.partial(check, request, tenant, policies, longest=self._longest)
+            checked = await asyncio.to_thread(work) if takes_long(request) else work()
             route = checked.route
-            left = context.time_remaining()
             most = route.limits.seconds
             ours = left is None or (most is not None and most < left)
             if left is None:

@@ -1,5 +1,6 @@
 """What is refused, with which status, and where the details say why."""
 
+import threading
 import time
 from typing import Any
 
@@ -7,6 +8,7 @@ import grpc
 import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
+from services.router import servicer
 from services.router.handle import HandleSigner
 from tests.integration.router.world import (
     PATIENCE,
@@ -185,3 +187,22 @@ async def test_refusals_are_counted_by_known_routes_alone(world: World, caller: 
     assert "invented" not in told
     assert 'requests_total{route="",status="NOT_FOUND",tier=""} 1.0' in told
     assert 'requests_total{route="chat",status="INVALID_ARGUMENT",tier=""} 1.0' in told
+
+
+async def test_long_rules_are_checked_beside_other_requests(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    check = servicer.check
+
+    def noted(*told: Any, **more: Any) -> Any:
+        threads.append(threading.get_ident())
+        return check(*told, **more)
+
+    monkeypatch.setattr(servicer, "check", noted)
+    request = asking()
+    request.terms.validators.add().regex = "(" * 1001
+    told = await caller.refused(request)
+    assert "terms.validators[0].regex" in fields(told)
+    await caller.refused(asking("nowhere"))
+    assert threads[0] != threads[1] == threading.get_ident()

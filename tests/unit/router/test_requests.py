@@ -12,7 +12,7 @@ from services.common.errors import BadRequest, NotFound
 from services.router.policy.admission import Priority
 from services.router.policy.routes import CachePolicy, Trimming
 from services.router.ports import Asked, Shape, Turn
-from services.router.requests import Checked, check
+from services.router.requests import Checked, check, takes_long
 from tests.unit.router.making import policies, route
 
 POLICIES = policies(
@@ -355,3 +355,13 @@ def test_checks_choices_and_passages_are_bounded() -> None:
     many = asking()
     many.terms.validators.add().one_of.values.extend(map(str, range(1025)))
     assert broken(many) == {"terms.validators[0].one_of": "at most 1024 values, got 1025"}
+
+
+def test_only_what_is_checked_quickly_is_checked_among_other_requests() -> None:
+    assert not takes_long(asking())
+    assert takes_long(asking("chat", (USER, "x" * 20_000)))
+    assert takes_long(shaped(regex="x" * 1001)())
+    request = asking()
+    for _ in range(2):
+        request.terms.validators.add().json_schema = "x" * 501
+    assert takes_long(request)
