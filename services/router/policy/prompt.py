@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 
 from services.router.policy.routes import Trimming
 
+LONGEST_COMPARED = 4_000
+"""Characters whose words are compared: of longer texts the first and the last half of these."""
+
 _WORD = re.compile(r"\w+")
 _BLANKS = re.compile(r"(?<=\S)[ \t]{2,}")
 _EMPTY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
@@ -84,11 +87,11 @@ def _overlaps(texts: Sequence[str], question: str) -> list[float]:
     Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with
     its usual k1 = 1.2 and b = 0.75.
     """
-    bags = [Counter(_WORD.findall(text.lower())) for text in texts]
+    bags = [Counter(_words(text)) for text in texts]
     lengths = [bag.total() for bag in bags]
     mean = max(1.0, sum(lengths) / len(lengths))
     scores = [0.0] * len(texts)
-    for word in set(_WORD.findall(question.lower())):
+    for word in set(_words(question)):
         holding = sum(1 for bag in bags if word in bag)
         rarity = math.log(1.0 + (len(bags) - holding + 0.5) / (holding + 0.5))
         for at, bag in enumerate(bags):
@@ -96,6 +99,13 @@ def _overlaps(texts: Sequence[str], question: str) -> list[float]:
             slack = 1.2 * (0.25 + 0.75 * lengths[at] / mean)
             scores[at] += rarity * count * 2.2 / (count + slack)
     return scores
+
+
+def _words(text: str) -> list[str]:
+    if len(text) > LONGEST_COMPARED:
+        half = LONGEST_COMPARED // 2
+        text = f"{text[:half]} {text[-half:]}"
+    return _WORD.findall(text.lower())
 
 
 def _tightened(text: str) -> str:

@@ -1,9 +1,17 @@
 """Passages, and what trimming leaves out."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.policy.prompt import Passage, Turn, trimmed, with_passages
+from services.router.policy.prompt import (
+    LONGEST_COMPARED,
+    Passage,
+    Turn,
+    trimmed,
+    with_passages,
+)
 from services.router.policy.routes import Trimming
 
 ASK = Turn("user", "How do I change my PIN?")
@@ -84,3 +92,20 @@ def test_trimming_is_off_until_something_is_asked_of_it() -> None:
     assert not Trimming().on
     assert Trimming(white_space=True).on
     assert Trimming(history_turns=3).on
+
+
+def test_choosing_passages_takes_bounded_time() -> None:
+    words = [f"w{at}" for at in range(40_000)]
+    question = Turn("user", " ".join(words))
+    passages = [Passage(" ".join(words[at * 150 : at * 150 + 150])) for at in range(256)]
+    started = time.process_time()
+    trimmed([question], passages, Trimming(passages=3))
+    assert time.process_time() - started < 0.5
+
+
+def test_of_a_long_text_its_beginning_and_its_end_count() -> None:
+    filler = "x " * LONGEST_COMPARED
+    asks = Turn("user", f"About the PIN: {filler} how do I change it?")
+    some = [*PASSAGES[:1], Passage(f"change it {filler}"), Passage(f"{filler} the PIN")]
+    (turn,) = trimmed([asks], some, Trimming(passages=2))
+    assert turn.content.startswith("change it")
