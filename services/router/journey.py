@@ -130,7 +130,12 @@ class Journey:
     def take_back(self, tier: Tier) -> None:
         """Forgets the answer of a tier that did not stand, but not what it cost."""
         self.spent_micro_usd += tier.price.of(self.prompt_tokens, self.output_tokens)
+        self.micro_usd = self.spent_micro_usd
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets what came of a run of which nothing was told: another one begins anew."""
         self.pieces.clear()
-        self.prompt_tokens = self.output_tokens = 0
+        self.output_tokens = 0
         self.figures = EngineFigures()
         self.first_text_at = None

@@ -26,7 +26,8 @@ from services.router.policy.climb import Turn as LadderTurn
 from services.router.policy.levers import CACHE, TRIMMING, lever_of_tier
 from services.router.policy.routes import Evidence, JudgeKind, Route
 from services.router.ports import Judge, Keeper, Ledger, LeverBoard, TierText, Turn
-from services.router.runs import Leg, ReplicaRuns
+from services.router.replica_run import Leg
+from services.router.runs import ReplicaRuns
 
 log = structlog.get_logger()
 
@@ -170,15 +171,15 @@ class Pairs:
         )
         turn = LadderTurn(tier, rung, checked=False, needs_certainty=True)
         limit = min(checked.asked.max_output_tokens, room)
-        await runs.run(shadow, Leg(turn, prompt, limit), None)
+        await runs.run(shadow, Leg(turn, prompt, limit, shadow.arrived, until), None)
         attempt = shadow.attempts[-1]
+        self._metrics.shadow_micro_usd.labels(checked.route.name).inc(attempt.micro_usd)
         return replace(attempt, valid=await has_form(journey, attempt.text))
 
     async def _settle(self, journey: Journey, pair: Pair, evidence: Evidence) -> str:
         """Has a pair judged and tells of it; returns what became of it."""
         checked = journey.checked
         route = checked.route
-        self._metrics.shadow_micro_usd.labels(route.name).inc(pair.shadow_micro_usd)
         qualities = await self._judge.judge(route, checked.asked, pair.answers)
         weight = _weight(evidence, journey.propensity)
         digests = [self._digest(text) for text in pair.answers]

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from services.common.errors import BadRequest, Unavailable, Violation
+import structlog
+
+from services.common.errors import BadRequest, Overloaded, ServiceError, Violation
 from services.router.answers import StoredAnswers
 from services.router.drifting import DriftWatch
 from services.router.fleet import Fleet
@@ -22,7 +24,13 @@ from services.router.policy.climb import Climb, Turn, uses_features
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features
 from services.router.ports import AnswerCache, CacheHit, Engine, LeverBoard, TierText
-from services.router.runs import Leg, ReplicaRuns
+from services.router.replica_run import Leg
+from services.router.runs import ReplicaRuns
+
+log = structlog.get_logger()
+
+SHARE_OF_WAIT = 0.5
+"""Share of the time left that a request waits for a tier that another one stands behind."""
 
 
 class RequestPath:
@@ -118,9 +126,13 @@ class RequestPath:
                 continue
             try:
                 stands = await self._runs.run(journey, leg, listener)
-            except Unavailable:
-                if not turn.checked or journey.decision is not None:
+            except Overloaded:  # a crowd would only move on to a dearer tier
+                raise
+            except ServiceError as error:
+                late = time.monotonic() >= journey.until
+                if late or not turn.checked or journey.decision is not None:
                     raise
+                log.warning("a lower tier gives way", tier=turn.tier.name, why=error.reason)
                 way.pass_over(Verdict.UNAVAILABLE)
         self._drift.note(journey.checked.route, way)
 
@@ -166,7 +178,9 @@ class RequestPath:
             raise BadRequest.of(Violation("prompt", rule))
         else:
             limit = min(limit, self._affordable(journey, turn))
-        return Leg(turn, prompt, limit)
+        now = time.monotonic()
+        until = now + (journey.until - now) * SHARE_OF_WAIT if turn.checked else journey.until
+        return Leg(turn, prompt, limit, now, until)
 
     def _allowed(self, journey: Journey, turn: Turn, limit: int) -> bool:
         """Whether money and time suffice for trying this tier and then the top one."""

@@ -16,6 +16,25 @@ from services.router.ports import Detokenizer, EngineChunk, EngineRun, Finish, R
 TOKENS_A_PAUSE = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One tier's turn at a request.
+
+    Attributes:
+        turn: whose.
+        prompt: in that tier's tokens.
+        limit: most tokens it may add.
+        began: when the turn came, in monotonic seconds.
+        until: when a place on a replica is no longer waited for.
+    """
+
+    turn: climb.Turn
+    prompt: Sequence[int]
+    limit: int
+    began: float
+    until: float
+
+
 @dataclass(slots=True)
 class ReplicaRun:
     """A request that a replica works on, with all that is needed to carry it to its end.
@@ -27,6 +46,7 @@ class ReplicaRun:
         log_probs: of all tokens so far, where asked for.
         ended: the answer is complete, though perhaps not yet told.
         final: the replica has said all it will say.
+        draining: it is read to its end for nobody, and keeps its place until then.
     """
 
     engine: EngineRun
@@ -40,6 +60,7 @@ class ReplicaRun:
     log_probs: Sequence[float] | None = None
     ended: bool = False
     final: bool = False
+    draining: bool = False
 
     def patience(self, journey: Journey) -> float:
         """How long the replica may stay silent now, in seconds."""
@@ -97,22 +118,29 @@ class ReplicaRun:
             engine_seconds=journey.figures.engine_seconds,
         )
 
-    async def end(self, spawn: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
-        """Ends it on its replica; `spawn` owns what must still be read to the end."""
+    async def end(
+        self,
+        spawn: Callable[[Coroutine[Any, Any, None]], Any],
+        leave: Callable[["ReplicaRun"], None],
+    ) -> None:
+        """Ends it on its replica; `spawn` owns what must still be read, `leave` hears its end."""
         tier = self.turn.tier
         if self.final:
             await self.engine.finish()
         elif tier.cancel is Cancel.ABORT:
             self.engine.cancel()
         else:
-            spawn(_drain(self.engine, tier.idle_seconds))
+            self.draining = True
+            spawn(self._drain(leave))
 
-
-async def _drain(engine: EngineRun, idle_seconds: float) -> None:
-    """Reads a run to its end and throws it away."""
-    try:
-        while not (await engine.read(idle_seconds)).final:
-            pass
-        await engine.finish()
-    except (ReplicaFailed, ServiceError):
-        engine.cancel()
+    async def _drain(self, leave: Callable[["ReplicaRun"], None]) -> None:
+        """Reads it to its end and throws it away."""
+        try:
+            while not (await self.engine.read(self.turn.tier.idle_seconds)).final:
+                pass
+            await self.engine.finish()
+        except (ReplicaFailed, ServiceError):
+            self.engine.cancel()
+        finally:
+            self.draining = False
+            leave(self)

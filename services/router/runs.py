@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -17,12 +17,11 @@ from services.router.held import Held
 from services.router.journey import Journey, Listener
 from services.router.load import LoadWindow
 from services.router.metrics import Metrics
-from services.router.policy import climb
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Cancel
 from services.router.policy.text import StopTexts
 from services.router.ports import Engine, ReplicaFailed, TierText
-from services.router.replica_run import ReplicaRun
+from services.router.replica_run import Leg, ReplicaRun
 
 log = structlog.get_logger()
 
@@ -34,15 +33,6 @@ FIRST_RETRY_SECONDS = 0.02
 SLOWEST_RETRY_SECONDS = 1.0
 BEYOND_DEADLINE_SECONDS = 60.0
 """How much longer than its caller a run may live that others wait for or that must drain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One tier's turn at a request: its prompt in that tier's tokens, and the most it may add."""
-
-    turn: climb.Turn
-    prompt: Sequence[int]
-    limit: int
 
 
 class _State(Enum):
@@ -87,7 +77,7 @@ class ReplicaRuns:
         for attempt in range(tries):
             joined = time.monotonic()
             replica = await self._fleet.acquire(
-                tier, journey.checked.priority, avoid=failed, until=journey.until
+                tier, journey.checked.priority, avoid=failed, until=leg.until
             )
             journey.queued_seconds += time.monotonic() - joined
             try:
@@ -100,7 +90,6 @@ class ReplicaRuns:
                         f"replica {replica.id} was lost in the middle of the answer: {failure}",
                         reason="REPLICA_LOST",
                     ) from failure
-                journey.output_tokens = 0
                 failed.add(replica.id)
                 self._metrics.retries.labels(tier.name).inc()
                 log.warning("trying again", replica=replica.id, attempt=attempt, why=str(failure))
@@ -131,6 +120,8 @@ class ReplicaRuns:
         except (ReplicaFailed, ServiceError):
             run.engine.cancel()
             self._leave(run)
+            if journey.decision is None:
+                journey.forget()
             raise
         except BaseException:  # the caller has gone
             if journey.decision is None and listener is not None:
@@ -144,6 +135,8 @@ class ReplicaRuns:
                 self._leave(run)
             raise
         self._leave(run)
+        if listener is not None:  # how long shadow runs wait says nothing about callers
+            self._note_time(journey, leg)
         if state is _State.REFUSED:
             self._metrics.escalations.labels(journey.checked.route.name, tier.name).inc()
             journey.take_back(tier)
@@ -198,7 +191,7 @@ class ReplicaRuns:
             if not run.held.is_ripe(journey.output_tokens, ended=run.ended):
                 return _State.GOING
             if not await self._stands(journey, run, run.held):
-                await run.end(self._spawn)
+                await run.end(self._spawn, self._leave)
                 return _State.REFUSED
             piece = run.release(journey, run.held)
         if piece is not None and listener is not None:
@@ -209,7 +202,7 @@ class ReplicaRuns:
                 await listener.piece(*piece)
         if not run.ended:
             return _State.GOING
-        await run.end(self._spawn)
+        await run.end(self._spawn, self._leave)
         return _State.STANDS
 
     async def _stands(self, journey: Journey, run: ReplicaRun, kept_back: Held) -> bool:
@@ -248,6 +241,8 @@ class ReplicaRuns:
             self._answers.give_back(journey)
 
     def _leave(self, run: ReplicaRun) -> None:
+        if run.draining:
+            return
         run.replica.runs.discard(run.engine)
         self._fleet.release(run.replica)
 
@@ -281,12 +276,15 @@ class ReplicaRuns:
             journey.decision = replace(journey.decision, candidates=candidates)
         if journey.drawn:
             journey.attempts.append(run.attempt(journey, journey.text, valid=True))
-        tier, first = run.turn.tier, journey.first_text_at
-        if first is not None:
-            self._load.add(
-                tier.name,
-                time.monotonic(),
-                first_text=first - journey.arrived,
-                decode_seconds=journey.last_text_at - first,
-                tokens=journey.output_tokens,
-            )
+
+    def _note_time(self, journey: Journey, leg: Leg) -> None:
+        """Notes how long the tier took; the text of an answer that fell would have come now."""
+        now = time.monotonic()
+        first = journey.first_text_at
+        self._load.add(
+            leg.turn.tier.name,
+            now,
+            first_text=(now if first is None else first) - leg.began,
+            decode_seconds=0.0 if first is None else journey.last_text_at - first,
+            tokens=journey.output_tokens,
+        )

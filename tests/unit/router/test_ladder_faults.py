@@ -1,0 +1,158 @@
+"""Requests on a ladder when tiers fail, are slow, full or drained: what it costs, who answers."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from services.common.errors import DeadlineExceeded, InternalError, Overloaded, Unavailable
+from services.router.policy.calibration import Rung
+from services.router.policy.certainty import Measure
+from services.router.policy.decision import Reason, Verdict
+from services.router.policy.routes import Cancel, Hold, Route
+from services.router.ports import EngineChunk
+from tests.unit.router.making import calibrated, ladder, quality, route
+from tests.unit.router.walking import Engine, Listener, Run, Way
+
+SURE, UNSURE = -0.125, -2.0
+CHECKED = Rung(1.0, -0.5)
+ALWAYS = lambda: 0.0  # noqa: E731 -- reads well where it is used
+
+
+def chat(*rungs: Rung, names: tuple[str, ...] = ("small", "large"), **changes: Any) -> Route:
+    return route("chat", *ladder(*names), quality=quality(*rungs, **changes))
+
+
+def runs(**told: list[Run]) -> Engine:
+    return Engine(dict(told))
+
+
+def refuse(way: Way, tier_name: str, error: Exception) -> list[float]:
+    """Has the fleet refuse places of a tier; returns until when each was waited for."""
+    acquire, waited = way.fleet.acquire, []
+
+    async def refusing(tier: Any, *told: Any, until: float, **more: Any) -> Any:
+        if tier.name != tier_name:
+            return await acquire(tier, *told, until=until, **more)
+        waited.append(until)
+        raise error
+
+    way.fleet.acquire = refusing  # type: ignore[method-assign]
+    return waited
+
+
+async def test_what_a_refused_answer_cost_is_told_though_the_next_tier_fails() -> None:
+    told = chat(CHECKED)
+    way = Way(told, runs(small=[Run(["small says"], UNSURE)], large=[]))
+    refuse(way, "large", Overloaded("full"))
+    with pytest.raises(Overloaded):
+        await way.go()
+    assert way.journey.micro_usd == told.ladder[0].price.of(2, 10) > 0
+    assert way.journey.micro_usd == way.journey.spent_micro_usd
+
+
+async def test_a_lower_tier_without_room_leaves_time_for_the_next_one() -> None:
+    way = Way(chat(CHECKED), runs(small=[], large=[Run(["large"], SURE)]))
+    waited = refuse(way, "small", DeadlineExceeded("the deadline passed in the line"))
+    before = time.monotonic()
+    assert await way.go() == ["started", "large"]
+    assert way.decision.reason is Reason.UNAVAILABLE
+    left = way.journey.until - before
+    assert waited[0] == pytest.approx(before + left / 2, abs=1.0)
+
+
+async def test_the_last_tier_is_waited_for_until_the_deadline() -> None:
+    way = Way(route("chat", *ladder("small")), runs(small=[]))
+    waited = refuse(way, "small", DeadlineExceeded("the deadline passed in the line"))
+    with pytest.raises(DeadlineExceeded):
+        await way.go()
+    assert waited == [way.journey.until]
+
+
+@pytest.mark.parametrize("hold", list(Hold))
+async def test_a_lower_tier_whose_engine_fails_gives_way(hold: Hold) -> None:
+    calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
+    told = route(
+        "chat", *ladder("small", "large"), quality=quality(calibration=calibration, hold=hold)
+    )
+    broken = Run(["sm", InternalError("the engine failed")], SURE)
+    way = Way(told, runs(small=[broken], large=[Run(["large"], SURE)]))
+    assert await way.go() == ["started", "large"]
+    small, large = way.decision.candidates
+    assert (small.verdict, large.verdict) == (Verdict.UNAVAILABLE, Verdict.CHOSEN)
+    assert (way.journey.text, way.journey.output_tokens) == ("large", 5)
+    assert way.cache.stored[0].output_tokens == 5
+    assert way.in_flight() == 0
+
+
+async def test_a_full_line_is_no_reason_for_a_dearer_tier() -> None:
+    way = Way(chat(CHECKED), runs(small=[], large=[Run(["large"], SURE)]))
+    refuse(way, "small", Overloaded("full"))
+    with pytest.raises(Overloaded):
+        await way.go()
+    assert way.engine.order == []
+
+
+async def test_a_shadow_run_that_was_paid_is_counted_though_its_pair_fails() -> None:
+    told = chat(CHECKED, CHECKED, names=("tiny", "small", "large"))
+    engine = runs(tiny=[Run(["t"], SURE)], small=[Run(["small"], SURE)], large=[])
+    way = Way(told, engine, chance=ALWAYS)
+    refuse(way, "large", Unavailable("no room"))
+    assert await way.go() == ["started", "t"]
+    assert way.shelf.records == []
+    paid = way.metrics.shadow_micro_usd.labels("chat")._value.get()
+    assert paid == told.ladder[1].price.of(2, 5)
+
+
+async def test_shadow_runs_say_nothing_about_how_long_callers_wait() -> None:
+    way = Way(
+        chat(CHECKED), runs(small=[Run(["s"], SURE)], large=[Run(["l"], SURE)]), chance=ALWAYS
+    )
+    await way.go()
+    assert way.engine.order == ["small", "large"]
+    now = time.monotonic() + 2.0
+    assert way.load.slow_seconds("small", now) is not None
+    assert way.load.slow_seconds("large", now) is None
+
+
+async def test_each_tiers_time_is_its_own() -> None:
+    small = Run(["small"], UNSURE)
+
+    async def read(seconds: float) -> EngineChunk:
+        way.journey.arrived -= 20.0  # as if this run took so long
+        return await Run.read(small, seconds)
+
+    small.read = read  # type: ignore[method-assign]
+    way = Way(chat(CHECKED), runs(small=[small], large=[Run(["large"], SURE)]))
+    await way.go()
+    now = time.monotonic() + 2.0
+    assert way.load.summary("small", now).first_text  # it ran, though it was not told
+    slow = way.load.slow_seconds("large", now)
+    assert slow is not None
+    assert slow < 10.0
+
+
+async def test_a_refused_run_that_must_drain_keeps_its_place_until_it_has() -> None:
+    gate = asyncio.Event()
+    small = Run(["on", "e ", "two"], UNSURE)
+
+    async def read(seconds: float) -> EngineChunk:
+        if small.said >= 4:
+            await gate.wait()
+        return await Run.read(small, seconds)
+
+    small.read = read  # type: ignore[method-assign]
+    calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
+    tiers = ladder("small", "large", cancel=Cancel.DRAIN)
+    told = route("chat", *tiers, quality=quality(calibration=calibration, hold=Hold.TOKENS))
+    way = Way(told, runs(small=[small], large=[Run(["large"], SURE)]))
+    listener = Listener()
+    await way.path.answer(way.journey, listener)
+    assert listener.events == ["started", "large"]
+    assert [one.in_flight for one in way.replicas] == [1, 0]
+    assert way.replicas[0].runs == {small}
+    gate.set()
+    await asyncio.gather(*way.spawned)
+    assert small.finished
+    assert way.in_flight() == 0
