@@ -23,6 +23,7 @@ class DriftWatch:
     def __init__(self, metrics: Metrics) -> None:
         self._windows: dict[str, tuple[Calibrated, Window]] = {}
         self._alerts: set[tuple[str, str]] = set()
+        self._now: Policies | None = None
         self._gauges = metrics.drift, metrics.drift_limit, metrics.drift_alert
 
     def note(self, route: Route, way: Climb) -> None:
@@ -30,6 +31,8 @@ class DriftWatch:
         calibration = route.quality.calibration if route.quality is not None else None
         if calibration is None or way.reason() is Reason.HALTED:  # not what was calibrated
             return
+        if self._now is not None and self._now.routes.get(route.name) is not route:
+            return  # it came under policies that are in force no more
         known = self._windows.get(route.name)
         if known is None or known[0] is not calibration:
             known = self._windows[route.name] = (calibration, Window(calibration.bands))
@@ -41,7 +44,8 @@ class DriftWatch:
         window.note_answer(escalated=way.turn().rung == len(candidates) - 1)
 
     def adopt(self, policies: Policies) -> None:
-        """Forgets routes that are not calibrated any more."""
+        """Forgets routes that are not calibrated any more, and what still comes of older ones."""
+        self._now = policies
         for name in list(self._windows):
             route = policies.routes.get(name)
             if route is None or route.quality is None or route.quality.calibration is None:

@@ -84,3 +84,16 @@ def test_routes_without_a_calibration_are_forgotten(watch: Watch) -> None:
     assert watch.alert("escalation") is None
     watch.watch.look()
     assert watch.alert("escalation") is None
+
+
+def test_requests_that_came_under_older_policies_count_no_more(watch: Watch) -> None:
+    older, watch.route = watch.route, told()
+    watch.watch.adopt(policies(watch.route))
+    watch.requests(300, -9.0)
+    watch.route = older
+    watch.requests(1, -0.1)
+    assert watch.alert("escalation") == 1
+    gone: Any = replace(watch.route, quality=quality())
+    watch.watch.adopt(policies(gone))
+    watch.requests(300, -9.0)
+    assert watch.alert("escalation") is None
