@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from services.router.fleet import Fleet
+from services.router.held import has_form
 from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics
 from services.router.policy.climb import accepted_writers
@@ -33,11 +34,13 @@ class StoredAnswers:
         found = await self._cache.lookup(
             journey.tenant,
             route.name,
-            checked.asked,
+            journey.asked,
             accepted_writers(route, journey.halted),
             lease=lease,
             max_wait_seconds=min(route.cache.wait_seconds, left / 2) if lease else 0.0,
         )
+        if isinstance(found, CacheHit) and not await _fits(journey, found.answer):
+            found = CacheMiss()
         if isinstance(found, CacheHit):
             journey.cache = CacheOutcome.SHARED if found.shared else CacheOutcome.EXACT
         else:
@@ -86,7 +89,7 @@ class StoredAnswers:
         self._cache.store(
             journey.tenant,
             checked.route.name,
-            checked.asked,
+            journey.asked,
             Written(
                 pieces=_merged(journey.pieces),
                 finish=journey.finish,
@@ -115,6 +118,14 @@ class StoredAnswers:
             return True
         journey.lease = ""
         return False
+
+
+async def _fits(journey: Journey, answer: Written) -> bool:
+    """Whether a stored answer passes what this request wants checked, as if it were given now."""
+    route = journey.checked.route
+    if route.quality is None or answer.tier == route.top_tier.name:
+        return True
+    return await has_form(journey, "".join([text for text, _ in answer.pieces]))
 
 
 def _merged(pieces: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:

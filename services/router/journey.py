@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.router.policy.certainty import Certainty
@@ -10,7 +10,7 @@ from services.router.policy.climb import Climb
 from services.router.policy.decision import CacheOutcome, Decision
 from services.router.policy.levers import TRIMMING
 from services.router.policy.routes import Tier
-from services.router.ports import EngineFigures, Finish, Turn
+from services.router.ports import Asked, EngineFigures, Finish, Turn
 from services.router.requests import Checked
 
 
@@ -105,6 +105,12 @@ class Journey:
         if shorter is None or TRIMMING in self.halted:
             return self.checked.asked.turns
         return shorter
+
+    @property
+    def asked(self) -> Asked:
+        """What models are asked; answers are stored under it, those to trimmed prompts apart."""
+        asked = self.checked.asked
+        return replace(asked, turns=self.turns) if self.trimmed else asked
 
     @property
     def trimmed(self) -> bool:

@@ -22,7 +22,7 @@ from services.router.handle import HandleSigner
 from services.router.in_force import InForce
 from services.router.metrics import Metrics
 from services.router.policy.judging import loss_at_worst, qualities_from_outcome
-from services.router.policy.levers import levers_of
+from services.router.policy.levers import calibration_of, levers_of
 from services.router.policy.routes import JudgeKind, Route
 from services.router.ports import Keeper, Ledger, LeverBoard
 
@@ -221,6 +221,8 @@ def _losses(route: Route, pair: bytes, outcome: Outcome) -> tuple[Mapping[str, f
     told = orjson.loads(pair)
     if told["route"] != route.name:
         raise ValueError("a pair of another route")
+    if told["calibration"] != calibration_of(route):  # it says nothing about the one in force
+        return {}, 1.0
     answered, digests, weight = told["answered"], told["digests"], float(told["weight"])
     if not (isinstance(answered, int) and all(one and isinstance(one, str) for one in digests)):
         raise TypeError("answered or digests")

@@ -23,7 +23,7 @@ from services.router.metrics import Metrics
 from services.router.pair_record import Pair, record_of
 from services.router.policy.admission import Priority
 from services.router.policy.climb import Turn as LadderTurn
-from services.router.policy.levers import CACHE, TRIMMING, lever_of_tier
+from services.router.policy.levers import CACHE, TRIMMING, calibration_of, lever_of_tier
 from services.router.policy.routes import Evidence, JudgeKind, Route
 from services.router.ports import Judge, Keeper, Ledger, LeverBoard, TierText, Turn
 from services.router.replica_run import Leg
@@ -200,6 +200,7 @@ class Pairs:
         """Keeps what is needed to judge the pair where the outcome will come in."""
         kept = {
             "route": journey.checked.route.name,
+            "calibration": calibration_of(journey.checked.route),
             "answered": pair.answered,
             "digests": digests,
             "weight": weight,

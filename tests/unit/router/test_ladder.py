@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -333,7 +334,7 @@ async def test_a_prompt_too_long_for_the_cheap_tier_goes_on_to_a_roomier_one() -
     assert way.engine.order == ["large"]
 
 
-async def test_trimming_shortens_what_models_get_and_not_what_is_cached() -> None:
+async def test_trimming_shortens_what_models_get_and_its_answers_are_stored_apart() -> None:
     request = wanting()
     request.prompt.messages[0].content = "a     b"
     told = chat(quality=quality(), trimming=Trimming(white_space=True))
@@ -341,10 +342,12 @@ async def test_trimming_shortens_what_models_get_and_not_what_is_cached() -> Non
     await way.go()
     assert bytes(way.engine.started[0][1].asked["prompt"]) == b"a b"
     assert way.journey.checked.asked.turns[0].content == "a     b"
+    assert way.cache.asked == ["a b", "a b"]
     assert (way.journey.prompt_tokens, way.journey.baseline_prompt_tokens) == (3, 7)
     halted = Way(told, both(), request=request, board=Board({"trimming"}))
     await halted.go()
     assert bytes(halted.engine.started[0][1].asked["prompt"]) == b"a     b"
+    assert halted.cache.asked == ["a     b", "a     b"]
 
 
 # --- paired evidence -----------------------------------------------------------------------------
@@ -411,6 +414,18 @@ async def test_a_drawn_stored_answer_is_compared_with_the_top_tiers() -> None:
     assert way.board.told == [({"cache": 1.0}, 1.0)]
 
 
+@pytest.mark.parametrize(("writer", "tells"), [("small", "yes"), ("large", "old news")])
+async def test_a_stored_answer_of_a_lower_tier_must_have_the_wanted_form(
+    writer: str, tells: str
+) -> None:
+    answer = replace(stored("old news"), tier=writer)
+    engine = runs(small=[Run(["yes"], SURE)])
+    way = Way(chat(CHECKED), engine, cache=Cache(answer=answer), request=wanting("yes", "no"))
+    assert await way.go() == ["started", tells]
+    outcome = CacheOutcome.EXACT if writer == "large" else CacheOutcome.MISS
+    assert way.decision.cache is outcome
+
+
 async def test_trimming_is_compared_with_the_whole_prompt_on_the_top_tier() -> None:
     request = wanting()
     request.prompt.messages[0].content = "a     b"
@@ -439,6 +454,7 @@ async def test_a_pair_may_wait_for_its_outcome() -> None:
     await way.go()
     assert orjson.loads(way.shelf.values["pair:1"]) == {
         "route": "chat",
+        "calibration": "2026-11-01-abc",
         "answered": 0,
         "digests": ["<small says>", "<large says>"],
         "weight": 1.0,

@@ -111,6 +111,7 @@ class Desk:
         """What the router keeps of a pair whose judge waits for its outcome."""
         told = {
             "route": "chat",
+            "calibration": "2026-11-01-abc",
             "answered": 0,
             "digests": [self.signer.digest("on monday"), self.signer.digest("on tuesday")],
             "weight": 0.25,
@@ -329,6 +330,12 @@ async def test_levers_that_are_no_more_are_not_told_of(desk: Desk) -> None:
     desk.keep_pair(losses_of={"tier:medium": [1, 0], "tier:small": [1, 0]})
     await desk.tell(resolved=False)
     assert desk.board.told == [("chat", {"tier:small": 1.0}, 0.25)]
+
+
+async def test_a_pair_says_nothing_about_a_later_calibration(desk: Desk) -> None:
+    desk.keep_pair(calibration="2026-10-01-abc")
+    await desk.tell(resolved=False)
+    assert not desk.board.told
 
 
 async def test_where_another_judges_no_outcome_is_waited_for(desk: Desk) -> None:
