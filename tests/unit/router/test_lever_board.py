@@ -148,6 +148,27 @@ async def test_no_more_samples_wait_than_there_is_room_for(
     assert one.samples == 3
 
 
+async def test_a_person_does_not_wait_behind_samples(state: MemoryState, one: Board) -> None:
+    swap, slow, asked = state.swap, asyncio.Event(), asyncio.Event()
+
+    async def waits(name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+        if asked.is_set():
+            return await swap(name, before, after)
+        asked.set()
+        await slow.wait()
+        return await swap(name, before, after)
+
+    state.swap = waits  # type: ignore[method-assign]
+    samples = [asyncio.create_task(one.levers.judged(CHAT, {SMALL: 0.0}, 1.0)) for _ in range(9)]
+    await asked.wait()
+    halt = one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+    await asyncio.wait_for(halt, 5)
+    assert one.halted == {SMALL}
+    slow.set()
+    await asyncio.gather(*samples)
+    assert one.halted == {SMALL}
+
+
 async def test_only_levers_of_the_route_are_judged(state: MemoryState, one: Board) -> None:
     await one.levers.judged(CHAT, {"tier:large": 1.0, "trimming": 1.0}, 1.0)
     assert state.kept_records == {}
