@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -66,8 +67,10 @@ async def serve(
             started(port)
             await server.serve_until_stopped(stop)
             parts.pairs.stop()
-            if runs:  # whose callers have gone; some engines crash when these are cancelled
-                await asyncio.wait(runs, timeout=settings.drain_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(settings.drain_seconds):
+                    while runs:  # one may leave another, that its engine must not see cancelled
+                        await asyncio.wait(runs)
             await asyncio.sleep(LAST_WORDS_SECONDS)
             for task in (*links, *runs):
                 task.cancel()

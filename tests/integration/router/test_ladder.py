@@ -199,6 +199,19 @@ async def test_an_uncalibrated_route_answers_from_the_top_and_gathers_evidence(
     assert scene.small.received[0].inputs["return_log_probs"]
 
 
+async def test_a_shadow_run_that_must_drain_drains_when_the_router_stops(scene: Scene) -> None:
+    held = Hold()
+    careful = await scene.world.add("c", "careful", script=[held, Say(tokens(), final=True)])
+    assert (await scene.caller.ask(asking("shadowed"))).text == BETTER
+    await until(lambda: careful.received)
+    stopping = asyncio.create_task(scene.world.stop())
+    await asyncio.sleep(2.0)  # longer than anything else takes
+    held.until.set()
+    await stopping
+    assert careful.stops == []
+    assert careful.received[0].cancelled_at is None
+
+
 async def test_routes_tell_what_is_certified(scene: Scene) -> None:
     listed = await scene.caller.stub.ListRoutes(
         pb.ListRoutesRequest(), metadata=scene.caller.metadata, timeout=PATIENCE

@@ -71,6 +71,9 @@ routes:
   paired:
     ladder: [small, top]
     quality: {tolerance: 0.02, calibration: paired.json, evidence: {share: 1.0}}
+  shadowed:
+    ladder: [careful, top]
+    quality: {tolerance: 0.02, evidence: {share: 1.0, share_until_calibrated: 1.0}}
   fresh:
     ladder: [small, top]
     quality:
