@@ -1147,7 +1147,9 @@ class Decision(_message.Message):
     """
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
-        """Every tier of the ladder, cheapest first, as the decision weighed it."""
+        """Every tier of the ladder, cheapest first, as the decision weighed it. Empty for an answer from
+        the cache: none was weighed.
+        """
 
     @_builtins.property
     def halted_levers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
