@@ -3,8 +3,10 @@
 Candidates are found on the fit part alone, for all rungs together: for a growing price on lost
 quality, the thresholds that minimise cost + price * loss, rung by rung until nothing changes
 (coordinate descent from several starts). That is the lower hull of the cost-quality curve: more
-stable from sample to sample than every point of it. Cost includes the shadow runs that make
-evidence: a sampled request later runs the tiers that it has not run yet.
+stable from sample to sample than every point of it. Its corners are few, and a proof that fails at
+one would fall far back to the one before, so that the ways between them are walked in small steps.
+Cost includes the shadow runs that make evidence: a sampled request later runs the tiers that it has
+not run yet.
 """
 
 import math
@@ -29,8 +31,8 @@ PRICES = tuple(2.0 ** (power / 4.0) for power in range(-12, 33))
 
 SWEEPS = 4
 
-PARTS = (0.25, 0.5, 0.75)
-"""Where between two neighbouring corners of the hull further candidates stand."""
+PARTS = tuple(part / 20.0 for part in range(1, 20))
+"""Where on the way between two neighbouring corners of the hull further candidates stand."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Candidate:
 def propose(
     fit: Evidence, measure: Measure, shadow_share: float, epsilon: float
 ) -> list[Candidate]:
-    """Candidates from safe to aggressive: loss grows, cost falls. May be empty.
+    """Candidates from safe to aggressive: cost falls, and loss grows on the whole. May be empty.
 
     Left out are those that cost as much as the top tier alone, or whose loss on the fit part is
     already epsilon or more.
@@ -178,8 +180,8 @@ def propose(
             found[rungs] = measured(fit, thresholds, shadow_share)
         return found[rungs]
 
-    hull: set[tuple[Rung, ...]] = set()
     rungs: tuple[Rung, ...] = (SKIPPED,) * fit.lower
+    hull = [rungs]
     for price in reversed(PRICES):  # from the safest on, each start where the last one ended
         rate = price * fit.top_cost
         for _ in range(SWEEPS):
@@ -189,40 +191,54 @@ def propose(
                 rungs = min(choices, key=lambda one: tried(one).cost + rate * tried(one).loss)
             if rungs == before:
                 break
-        hull.add(rungs)
-    for one, other in pairwise(sorted(hull, key=lambda each: found[each].loss)):
-        hull.update(_between(one, other))
-    kept = sorted(map(tried, hull), key=lambda one: (one.loss, one.cost))
-    ordered: list[Candidate] = []
-    cheapest = fit.top_cost
-    for candidate in kept:
-        if candidate.cost < cheapest and candidate.loss < epsilon:
-            ordered.append(candidate)
-            cheapest = candidate.cost
-    return ordered
+        hull.append(rungs)
+    corners = sorted(dict.fromkeys(hull), key=lambda each: -tried(each).cost)
+    ways = [way for one, other in pairwise(corners) for way in _between(fit, one, other)]
+    # In the order of their cost: a few requests decide which of two safe ones seems to lose less.
+    every = dict.fromkeys((*corners, *ways))
+    kept = sorted(map(tried, every), key=lambda one: (-one.cost, one.loss))
+    return [one for one in kept if one.cost < fit.top_cost and one.loss < epsilon]
 
 
-def _between(one: tuple[Rung, ...], other: tuple[Rung, ...]) -> list[tuple[Rung, ...]]:
+def _between(
+    fit: Evidence, one: tuple[Rung, ...], other: tuple[Rung, ...]
+) -> list[tuple[Rung, ...]]:
     """Thresholds between two corners of the hull, so that the proof can go part of the way."""
-    pairs = list(zip(one, other, strict=True))
-    if any(
-        (a.accept_at_certainty is None) != (b.accept_at_certainty is None)
-        or (a == SKIPPED) != (b == SKIPPED)
-        for a, b in pairs
-    ):
-        return []
+    ways = [_way(fit, tier, a, b) for tier, (a, b) in enumerate(zip(one, other, strict=True))]
+    return list(zip(*ways, strict=False))  # none where one rung has none
+
+
+def _way(fit: Evidence, tier: int, one: Rung, other: Rung) -> list[Rung]:
+    """Settings between two of one rung."""
+    one, other = _entered(fit, tier, one, other), _entered(fit, tier, other, one)
+    skips = _along(fit.gains[:, tier], one.skip_above_gain, other.skip_above_gain)
+    accepts = _along(fit.certainties[:, tier], one.accept_at_certainty, other.accept_at_certainty)
     return [
-        tuple(
-            Rung(
-                a.skip_above_gain + part * (b.skip_above_gain - a.skip_above_gain),
-                None
-                if a.accept_at_certainty is None or b.accept_at_certainty is None
-                else a.accept_at_certainty + part * (b.accept_at_certainty - a.accept_at_certainty),
-            )
-            for a, b in pairs
-        )
-        for part in PARTS
+        Rung(skip, accept) for skip, accept in zip(skips, accepts, strict=False) if skip is not None
     ]
+
+
+def _entered(fit: Evidence, tier: int, one: Rung, other: Rung) -> Rung:
+    """In place of a skipped tier one that lets hardly any answer stand: the way to it is finer."""
+    known = fit.certainties[np.isfinite(fit.certainties[:, tier]), tier]
+    if one == SKIPPED != other and len(known):
+        return Rung(other.skip_above_gain, min(0.0, float(known.max())))
+    return one
+
+
+def _along(values: Floats, start: float | None, end: float | None) -> list[float | None]:
+    """Thresholds from start to end, None being below all; equal steps pass equally many values.
+
+    Equal steps of the threshold itself would not do, as certainties crowd near zero.
+    """
+    if start == end:
+        return [start] * len(PARTS)
+    known = np.sort(values[np.isfinite(values)])
+    if not len(known):
+        return []
+    ends = np.searchsorted(known, [-math.inf if at is None else at for at in (start, end)])
+    places = np.interp(PARTS, (0.0, 1.0), ends).astype(int).clip(0, len(known) - 1)
+    return [float(level) for level in known[places]]
 
 
 def measured(evidence: Evidence, thresholds: Thresholds, shadow_share: float) -> Candidate:

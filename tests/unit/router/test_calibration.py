@@ -240,11 +240,24 @@ def test_candidates_go_from_safe_to_aggressive() -> None:
     found = propose(evidence, Measure.MEAN, 0.05, 0.2)
     assert len(found) > 5
     for one, next_one in pairwise(found):
-        assert one.loss <= next_one.loss < 0.2
-        assert one.cost > next_one.cost
-    assert found[0].cost < evidence.top_cost
+        assert one.cost >= next_one.cost
+    assert found[0].loss < found[-1].loss
+    assert all(one.loss < 0.2 and one.cost < evidence.top_cost for one in found)
     again = measured(evidence, found[0].thresholds, 0.05)
     assert (again.loss, again.cost) == (found[0].loss, found[0].cost)
+
+
+@pytest.mark.parametrize("unknown", [{}, {"gains": (None,)}, {"certainties": (None,)}])
+def test_from_the_top_tier_alone_to_the_cheapest_candidate_no_step_is_large(
+    unknown: dict[str, object],
+) -> None:
+    """A proof that fails at one falls back to the one before: there had better be one near by."""
+    pairs = [replace(pair, **unknown) for pair in drawn(3, 800)]  # type: ignore[arg-type]
+    evidence = Evidence.of(pairs)
+    costs = [one.cost for one in propose(evidence, Measure.MEAN, 0.05, 0.2)]
+    steps = [one - other for one, other in pairwise((evidence.top_cost, *costs))]
+    assert min(costs) < 0.3 * evidence.top_cost
+    assert max(steps) < 0.06 * evidence.top_cost
 
 
 # --- tests -------------------------------------------------------------------------------------
@@ -329,6 +342,12 @@ def test_graded_or_unevenly_drawn_evidence_takes_the_betting_test() -> None:
     assert graded.method == uneven.method == BETTING
     assert graded.certified
     assert uneven.certified
+
+
+def test_a_certificate_uses_most_of_what_may_be_lost() -> None:
+    found = [run(drawn(2 * one, 300), drawn(2 * one + 1, 600)).certificate for one in range(8)]
+    assert all(one.certified for one in found)
+    assert sum(one.bound for one in found) / len(found) > 0.6 * EPSILON
 
 
 @pytest.mark.parametrize("told", [0.0, 0.4])
