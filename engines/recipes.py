@@ -84,11 +84,15 @@ RECIPES: dict[str, Recipe] = {
     "small": Recipe(
         shape=Shape(layers=1, width=64, feed_forward=128),
         precisions=("int8",),
-        epochs=4,
+        epochs=30,
         batch=32,
         learning_rate=3e-3,
         dropout=0.0,
-        whole_answers=0.5,
+        system_prompts=0.2,
+        earlier_turns=0.12,
+        lost_words=0.15,
+        split_words=0.15,
+        whole_answers=0.2,
     ),
     "large": Recipe(
         shape=Shape(layers=6, width=256, feed_forward=640),
