@@ -1,7 +1,8 @@
 """What the demo asks: questions of bank customers from BANKING77 (CC BY 4.0), and two others.
 
 Each wave is asked at once and waits for the one before. A question that was asked before comes from
-the cache; one that is asked twice in a wave is answered once for both.
+the cache; one that is asked twice in a wave is answered once for both. A few were chosen because
+the small model is not sure of them.
 """
 
 CHAT, EXPERT = "support-chat", "support-expert"
@@ -20,7 +21,7 @@ WAVES: tuple[tuple[tuple[str, str], ...], ...] = (
     (
         (EXPERT, "There is a direct debit that's not mine."),
         (CHAT, 'What do I do if an ATM "stole" my card?'),
-        (CHAT, "How do I verify my identity?"),
+        (CHAT, "When getting my ID checked, what are the steps involved?"),
     ),
     (
         (CHAT, "My phone was stolen yesterday.  What should I do?"),
@@ -29,13 +30,13 @@ WAVES: tuple[tuple[tuple[str, str], ...], ...] = (
     ),
     (
         (EXPERT, "My card payment was reverted.  Why?"),
-        (CHAT, "Can I get my salary through this?"),
+        (CHAT, "Why won't my card show up on the app?"),
         (CHAT, "My card was declined in a shop"),
     ),
     (
         (EXPERT, "Someone I don't know has used my card without permission."),
         (CHAT, "Can you recommend a good pasta recipe?"),
-        (CHAT, "How long for money transfer to show?"),
+        (CHAT, "there's a delay in my top-up"),
     ),
     (
         (CHAT, "Is there an exchange fee?"),

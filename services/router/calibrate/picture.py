@@ -30,8 +30,8 @@ def page(artefact: Artefact, calibration: Calibration) -> str:
         verdict = (
             f"Certified: with probability {1 - certificate.delta:.0%} the mean loss is at most "
             f"{100 * certificate.epsilon:g} points; the upper limit of the chosen thresholds is "
-            f"{100 * certificate.bound:.2f} points. Expected saving {certificate.saving:.1%}, "
-            f"escalations {certificate.escalation_rate:.1%}."
+            f"{100 * certificate.bound:.2f} points. Expected saving {certificate.saving:.1%}; "
+            f"{artefact.ladder[-1].tier} answers {certificate.escalation_rate:.1%}."
         )
     elif certificate.pairs_missing is None:
         verdict = "Not certified: no cheaper thresholds keep the tolerance. The top tier answers."
