@@ -35,7 +35,7 @@ def test_another_secret_does_not_verify() -> None:
     assert HandleSigner(b"another secret").verify(HANDLE, "acme", "chat") is None
 
 
-@given(st.integers(0, len(HANDLE) - 1), st.characters())
+@given(st.integers(0, len(HANDLE) - 1), st.characters(exclude_categories=["Cs"]))
 def test_a_changed_handle_does_not_verify(at: int, character: str) -> None:
     changed = HANDLE[:at] + character + HANDLE[at + 1 :]
     assert (SIGNER.verify(changed, "acme", "chat") is None) == (changed != HANDLE)

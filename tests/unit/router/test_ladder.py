@@ -219,9 +219,10 @@ async def test_a_held_run_that_is_lost_is_tried_elsewhere_from_the_start() -> No
 
 
 async def test_a_tier_no_replica_of_which_answers_is_passed_over() -> None:
-    dead = [Run([ReplicaFailed("gone", lost=False)]) for _ in range(3)]
+    dead = [Run([ReplicaFailed("gone", lost=False)]) for _ in range(9)]
     way = Way(chat(CHECKED), runs(small=dead, large=[Run(["large"], SURE)]))
     assert await way.go() == ["started", "large"]
+    assert way.engine.order == ["small", "small", "small", "large"]
     assert way.decision.reason is Reason.UNAVAILABLE
     assert way.decision.candidates[0].verdict is Verdict.UNAVAILABLE
 
@@ -344,6 +345,8 @@ async def test_trimming_shortens_what_models_get_and_its_answers_are_stored_apar
     assert way.journey.checked.asked.turns[0].content == "a     b"
     assert way.cache.asked == ["a b", "a b"]
     assert (way.journey.prompt_tokens, way.journey.baseline_prompt_tokens) == (3, 7)
+    assert way.journey.micro_usd == told.top_tier.price.of(3, 10)
+    assert way.journey.baseline_micro_usd == told.top_tier.price.of(7, 10)
     halted = Way(told, both(), request=request, board=Board({"trimming"}))
     await halted.go()
     assert bytes(halted.engine.started[0][1].asked["prompt"]) == b"a     b"

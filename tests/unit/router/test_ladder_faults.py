@@ -2,18 +2,20 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import DeadlineExceeded, InternalError, Overloaded, Unavailable
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.decision import Reason, Verdict
-from services.router.policy.routes import Cancel, Hold, Route
-from services.router.ports import EngineChunk
+from services.router.policy.routes import Cancel, Hold, Limits, Route
+from services.router.ports import EngineChunk, ReplicaFailed
 from tests.unit.router.making import calibrated, ladder, quality, route
-from tests.unit.router.walking import Engine, Listener, Run, Way
+from tests.unit.router.walking import Board, Engine, Listener, Run, Way
 
 SURE, UNSURE = -0.125, -2.0
 CHECKED = Rung(1.0, -0.5)
@@ -156,3 +158,67 @@ async def test_a_refused_run_that_must_drain_keeps_its_place_until_it_has() -> N
     await asyncio.gather(*way.spawned)
     assert small.finished
     assert way.in_flight() == 0
+
+
+async def test_log_probs_of_some_tokens_alone_are_no_certainty() -> None:
+    small = Run(["small"], SURE)
+
+    async def read(seconds: float) -> EngineChunk:
+        return replace(await Run.read(small, seconds), log_probs=[SURE] * 4)
+
+    small.read = read  # type: ignore[method-assign]
+    way = Way(chat(CHECKED), runs(small=[small], large=[Run(["large"], SURE)]))
+    assert await way.go() == ["started", "large"]
+
+
+async def test_a_replica_lost_after_the_held_tokens_were_told_ends_the_answer() -> None:
+    lost = Run(["one ", "two ", ReplicaFailed("gone", lost=True)], SURE)
+    calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
+    told = route(
+        "chat",
+        *ladder("small", "large"),
+        quality=quality(calibration=calibration, hold=Hold.TOKENS),
+    )
+    way, listener = Way(told, runs(small=[lost], large=[Run(["large"], SURE)])), Listener()
+    with pytest.raises(Unavailable) as raised:
+        await way.go(listener)
+    assert raised.value.reason == "REPLICA_LOST"
+    assert listener.events == ["started", "one ", "two "]
+    assert way.cache.abandoned == ["lease"]
+
+
+async def test_past_the_deadline_no_other_tier_is_tried() -> None:
+    way = Way(chat(CHECKED), runs(small=[], large=[Run(["large"], SURE)]))
+    refuse(way, "small", DeadlineExceeded("the deadline passed in the line"))
+    way.journey.until = time.monotonic()
+    way.path._allowed = lambda *_: True  # type: ignore[method-assign]
+    with pytest.raises(DeadlineExceeded):
+        await way.go()
+    assert way.engine.order == []
+
+
+async def test_what_refused_answers_cost_is_taken_from_the_money() -> None:
+    tiers = ladder("tiny", "small", "large")
+    most = sum(one.price.of(2, 64) for one in tiers[1:])  # for small and large, not tiny as well
+    told = chat(CHECKED, CHECKED, names=("tiny", "small", "large"))
+    engine = runs(
+        tiny=[Run(["t" * 64], UNSURE)], small=[Run(["s"], SURE)], large=[Run(["l"], SURE)]
+    )
+    way = Way(replace(told, limits=Limits(micro_usd=most)), engine)
+    await way.go()
+    assert engine.order == ["tiny", "large"]
+    assert [one.verdict for one in way.decision.candidates] == [
+        Verdict.UNSURE,
+        Verdict.LIMITED,
+        Verdict.CHOSEN,
+    ]
+
+
+async def test_a_fresh_answer_is_not_stored_while_the_cache_is_halted() -> None:
+    request = pb.GenerateRequest(terms=pb.Terms(cache_use=pb.CACHE_USE_REFRESH))
+    request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
+    for off, stored in (((), 1), (("cache",), 0)):
+        engine = runs(small=[Run(["s"], SURE)])
+        way = Way(chat(CHECKED), engine, request=request, board=Board(off))
+        await way.go()
+        assert len(way.cache.stored) == stored

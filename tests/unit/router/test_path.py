@@ -56,6 +56,22 @@ async def test_a_run_nobody_waits_for_is_cancelled_and_its_lease_given_back() ->
     assert way.replica.in_flight == 0
 
 
+async def test_a_run_that_must_drain_is_not_cancelled_though_nobody_waits_for_it() -> None:
+    run, cache = Run([*CHUNKS]), Cache(awaited=False)
+    way = Way(run, cache, cancel=Cancel.DRAIN)
+    await way.hang_up(Listener(1))
+    assert (run.finished, run.cancelled) == (True, False)
+    assert way.replica.in_flight == 0
+
+
+async def test_a_complete_run_is_ended_as_its_server_wants_though_nobody_needs_it() -> None:
+    run, cache = Run([*CHUNKS]), Cache(lease="")
+    way = Way(run, cache)
+    await way.hang_up(Listener(3))
+    assert (run.finished, run.cancelled, cache.stored) == (True, False, [])
+    assert way.replica.in_flight == 0
+
+
 async def test_an_answer_complete_when_its_caller_goes_is_stored_and_not_cancelled() -> None:
     run, cache = Run([*CHUNKS]), Cache(awaited=False)
     way = Way(run, cache)

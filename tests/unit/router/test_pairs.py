@@ -1,0 +1,129 @@
+"""What evidence must not do, and what it must say: bounds, priority, stores, forms, money."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pennyweight.router.v1 import router_pb2 as pb
+from services.router.policy.admission import Priority
+from services.router.policy.calibration import Rung
+from services.router.policy.certainty import Measure
+from services.router.policy.routes import Evidence, Hold, Route
+from services.router.ports import EngineChunk
+from tests.unit.router.making import calibrated, ladder, quality, route
+from tests.unit.router.walking import Engine, Listener, Run, Way
+
+SURE, UNSURE = -0.125, -2.0
+CHECKED = Rung(1.0, -0.5)
+
+
+def always() -> float:
+    return 0.0
+
+
+def chat(rung: Rung = CHECKED, **changes: Any) -> Route:
+    return route("chat", *ladder("small", "large"), quality=quality(rung, **changes))
+
+
+def both(small: str = "small", large: str = "large") -> Engine:
+    return Engine({"small": [Run([small], SURE)], "large": [Run([large], SURE)]})
+
+
+def count(way: Way, what: str) -> float:
+    counted: float = way.metrics.pairs.labels("chat", what)._value.get()
+    return counted
+
+
+async def test_shadow_runs_have_the_lowest_priority_and_store_nothing() -> None:
+    way = Way(chat(), both(), chance=always)
+    acquire, asked = way.fleet.acquire, []
+
+    async def noting(tier: Any, priority: Priority, **more: Any) -> Any:
+        asked.append((tier.name, priority))
+        return await acquire(tier, priority, **more)
+
+    way.fleet.acquire = noting  # type: ignore[method-assign]
+    await way.go()
+    assert asked == [("small", Priority.INTERACTIVE), ("large", Priority.BACKGROUND)]
+    assert [one.tier for one in way.cache.stored] == ["small"]
+
+
+async def test_room_for_pairs_comes_back_when_they_end() -> None:
+    engine = Engine({name: [Run(["x"], SURE) for _ in range(3)] for name in ("small", "large")})
+    way = Way(chat(evidence=Evidence(most_running=1)), engine, chance=always)
+    await way.go()
+    for _ in range(2):
+        way.journey.attempts.clear()
+        way.pairs.gather(way.journey, way.path._runs)
+        await asyncio.gather(*way.spawned)
+    assert (count(way, "judged"), count(way, "left_out")) == (3, 0)
+
+
+async def test_a_router_that_stops_begins_no_pair() -> None:
+    way = Way(chat(), both(), chance=always)
+    way.pairs.stop()
+    await way.go()
+    assert way.engine.order == ["small"]
+    assert count(way, "left_out") == 1
+
+
+async def test_a_pair_that_takes_too_long_is_given_up() -> None:
+    large = Run(["large"], SURE)
+
+    async def hangs(seconds: float) -> EngineChunk:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    large.read = hangs  # type: ignore[method-assign]
+    engine = Engine({"small": [Run(["small"], SURE)], "large": [large]})
+    way = Way(chat(evidence=Evidence(seconds=0.05)), engine, chance=always)
+    await asyncio.wait_for(way.go(), 10)
+    assert count(way, "failed") == 1
+    assert large.cancelled
+    assert way.in_flight() == 0
+
+
+async def test_what_was_cut_short_is_asked_again_whole() -> None:
+    calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
+    told = route(
+        "chat",
+        *ladder("small", "large"),
+        quality=quality(calibration=calibration, hold=Hold.TOKENS),
+    )
+    engine = Engine(
+        {
+            "small": [Run(["on", "e ", "two"], UNSURE), Run(["one two"], UNSURE)],
+            "large": [Run(["large"], SURE)],
+        }
+    )
+    way = Way(told, engine, chance=always)
+    await way.go()
+    assert engine.order == ["small", "large", "small"]
+    assert way.judge.asked == [("one two", "large")]
+
+
+async def test_a_pair_says_which_answers_had_the_wanted_form() -> None:
+    request = pb.GenerateRequest()
+    request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
+    request.terms.validators.add().one_of.values.append("yes")
+    told = route("chat", *ladder("small", "large"), quality=quality())
+    way = Way(told, both("perhaps", "yes"), chance=always, request=request)
+    await way.go()
+    (pair,) = way.shelf.records
+    assert [one["valid"] for one in pair["tiers"]] == [False, True]
+
+
+async def test_the_certainty_of_a_drawn_answer_is_known_though_nobody_asks_for_it() -> None:
+    way = Way(chat(Rung(1.0, None)), both(), chance=always)
+    await way.go()
+    assert [run.asked["log_probs"] for _, run in way.engine.started] == [True, True]
+    assert way.shelf.records[0]["tiers"][0]["certainty"]["mean"] == SURE
+
+
+@pytest.mark.parametrize("blocks_at", [0, 1])
+async def test_a_caller_who_leaves_leaves_no_evidence_but_what_it_cost(blocks_at: int) -> None:
+    way = Way(chat(), both(), chance=always)
+    await way.hang_up(Listener(blocks_at))
+    assert way.engine.order == ["small"]
+    assert way.journey.micro_usd > 0
