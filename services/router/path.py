@@ -101,12 +101,13 @@ class RequestPath:
         """
         self._look(journey)
         found = await self._answers.ask(journey, lease=False)
+        if isinstance(found, CacheHit):
+            journey.decision = self._answers.decide(journey, found)
+            journey.prompt_tokens = found.answer.prompt_tokens
+            return 0
         way = journey.climb = self._way(journey)
         while (leg := await self._leg(journey, way.turn())) is None:
             pass
-        if isinstance(found, CacheHit):
-            journey.decision = self._answers.decide(journey, found)
-            return 0
         tier = leg.turn.tier
         journey.decision = self._runs.decide(journey, self._fleet.preview(tier.name))
         most = tier.price.of(len(leg.prompt), leg.limit)

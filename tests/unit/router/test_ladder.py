@@ -514,6 +514,14 @@ async def test_pairs_are_bounded_and_end_at_a_stop() -> None:
     way.fleet.acquire = acquire  # type: ignore[method-assign]
 
 
+async def test_explaining_finds_a_stored_answer_as_a_request_would() -> None:
+    told = chat(CHECKED, limits=Limits(micro_usd=1))  # pays for no tier
+    way = Way(told, both(), cache=Cache(answer=stored("old news")))
+    assert await way.path.explain(way.journey) == 0
+    assert (way.decision.reason, way.decision.tier) == (Reason.CACHED, "small")
+    assert way.journey.prompt_tokens == 2
+
+
 async def test_explaining_runs_nothing_and_names_the_first_turn() -> None:
     way = Way(chat(CHECKED), both(), chance=ALWAYS)
     told = chat(CHECKED)
