@@ -12,8 +12,10 @@ count too.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +71,12 @@ def run(*, quick: bool, data: Path) -> None:
     records = _records(tiers)
     splits = 2 if quick else 100
     shown: dict[str, list[Shown]] = {}
-    for seed in range(splits):
-        if seed % 10 == 0:
-            report.say(f"split {seed + 1} of {splits}")
-        for name, one in _split(records, seed).items():
-            shown.setdefault(name, []).append(one)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for done, one in enumerate(pool.map(partial(_split, records), range(splits))):
+            if done % 10 == 0:
+                report.say(f"split {done + 1} of {splits}")
+            for name, each in one.items():
+                shown.setdefault(name, []).append(each)
     _print(tiers, shown, splits)
 
 
