@@ -193,7 +193,7 @@ def _next(model: Path, out: Path) -> Iterator[str]:
     named = place.relative_to(folder) if place.is_relative_to(folder) else place
     yield "Run them in place of the good ones, with a ledger of their own, and ask:"
     yield f'  make up ARGS="--weights {folder.name}={named} --state state/damaged"'
-    yield "  make traffic"
+    yield '  make traffic ARGS="--route support-trial --requests 30000"'
 
 
 if __name__ == "__main__":
