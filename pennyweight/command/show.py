@@ -34,7 +34,8 @@ def money(micro_usd: int) -> str:
     if abs(micro_usd) < _MICRO_USD_OF_A_CENT:
         return f"{micro_usd:,} µ$"
     digits = 4 if abs(micro_usd) < _MICRO_USD else 2
-    return f"${micro_usd / _MICRO_USD:,.{digits}f}"
+    sign = "-" if micro_usd < 0 else ""
+    return f"{sign}${abs(micro_usd) / _MICRO_USD:,.{digits}f}"
 
 
 def milliseconds(seconds: float | None) -> str:

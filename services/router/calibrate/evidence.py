@@ -123,7 +123,8 @@ def from_ledger(
                 query, {"files": str(folder / "*.jsonl"), "route": route}
             ).fetchall()
         except duckdb.Error as error:
-            raise BadEvidence(f"--ledger: {folder} cannot be read: {error}") from error
+            why = str(error).partition("\n")[0]
+            raise BadEvidence(f"--ledger: {folder} cannot be read: {why}") from error
     told = [json.loads(line) for (line,) in rows]
     outcomes = first_of_each(one for one in told if one["kind"] == "outcome")
     pairs = [judged(one, outcomes) for one in told if one["kind"] == "pair"]
