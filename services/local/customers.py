@@ -4,8 +4,8 @@
 The phrasings stand in customers.yaml; here they get an opening, a closing and the slips of people
 who write in a hurry. Left to `traffic`: whom they are asked.
 
-Of the first 1,500 of seed 1 the small local model names the intended intent for 74 %, the large one
-for 91 %, and both name the same for 72 %: about as hard as the questions both were tested on.
+Of the first 1,500 of seed 1 the small local model names the intended intent for 87 %, the large one
+for 91 %, and both name the same for 86 %: about as hard as the questions both were tested on.
 """
 
 import re

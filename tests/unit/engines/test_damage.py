@@ -52,7 +52,7 @@ def test_mixed_up_words_give_sure_and_whole_answers_about_something_else(
     kept = sum(one == other for one, other in zip(named(bad), named(good), strict=True))
     assert 0.3 < kept / len(good) < 0.75
     assert sum(one is not None for one in named(bad)) > 0.97 * len(bad)
-    assert certainty(bad) > 1.5 * certainty(good)  # both below 0
+    assert certainty(bad) > 2.5 * certainty(good)  # both below 0; noise takes more than thrice
 
 
 def test_noise_takes_the_certainty_away(tmp_path: Path, good: list[Answer]) -> None:
