@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
-from engines.cpu.guided import token_bytes
+from engines.cpu.process.guided import token_bytes
 from tests.e2e.triton_fixtures import (
     END_ID,
     REPOSITORY,

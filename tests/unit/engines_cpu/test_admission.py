@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from engines.cpu.admission import Admission, QueueFullError, blocks_needed
+from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
 
 
 def test_a_large_request_at_the_head_holds_back_small_ones():

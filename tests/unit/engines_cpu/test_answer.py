@@ -5,9 +5,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.cpu.answer import Answer
 from engines.cpu.messages import End, Progress
 from engines.cpu.request import Generation
+from engines.cpu.stub.answer import Answer
 
 ARRIVAL = 1_000
 

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from engines.cpu.dispatcher import Dispatcher, NotReadyError
 from engines.cpu.messages import Batch, Cancel, Census, End, LoadFailed, Progress, Ready, Submit
 from engines.cpu.request import Generation, Limits
 from engines.cpu.settings import Settings
-from engines.cpu.wire import Wire
+from engines.cpu.stub.dispatcher import Dispatcher, NotReadyError
+from engines.cpu.transport import Wire
 
 LIMITS = Limits(vocabulary=100, max_seq_len=64, total_blocks=4, block_size=32)
 SETTINGS = Settings(model="m", cancellation_check_period_ms=1, stats_check_period_ms=10)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from engines.cpu.admission import Admission
-from engines.cpu.engine import BrokenError, Engine
 from engines.cpu.messages import Progress
-from engines.cpu.prefix import PrefixShadow
+from engines.cpu.process.admission import Admission
+from engines.cpu.process.engine import BrokenError, Engine
+from engines.cpu.process.prefix import PrefixShadow
 from engines.cpu.request import Generation, InvalidRequestError
 
 BLOCK = 4

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engines.cpu.guided import NoVocabularyError, token_bytes
+from engines.cpu.process.guided import NoVocabularyError, token_bytes
 
 
 def tokenizer(vocabulary, decoder, model="BPE", added=()):

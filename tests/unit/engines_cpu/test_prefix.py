@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.cpu.prefix import PrefixShadow
+from engines.cpu.process.prefix import PrefixShadow
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from huggingface_hub import constants
 
-from engines.cpu.weights import IR, WeightsError, resolve
+from engines.cpu.process.weights import IR, WeightsError, resolve
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 

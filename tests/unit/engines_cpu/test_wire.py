@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from engines.cpu.wire import ClosedError, Wire
+from engines.cpu.transport import ClosedError, Wire
 
 
 @pytest.fixture

@@ -6,6 +6,6 @@ from pathlib import Path
 # A repository view links here: the real file stands in the source tree.
 sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 
-from engines.cpu.model import TritonPythonModel
+from engines.cpu.stub.model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engines.cpu.admission import Admission, QueueFullError, blocks_needed
 from engines.cpu.messages import Census, End, Progress
-from engines.cpu.prefix import PrefixShadow
+from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
+from engines.cpu.process.prefix import PrefixShadow
 from engines.cpu.request import Generation, InvalidRequestError
 from engines.cpu.stops import StopWatch
 

@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
-from engines.cpu.guided import (
+from engines.cpu.process.guided import (
     GrammarCheck,
     NoVocabularyError,
     structured_output,

@@ -13,12 +13,12 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from engines.cpu.answer import Payload
-from engines.cpu.dispatcher import Dispatcher, NotReadyError
-from engines.cpu.gauges import Gauges
-from engines.cpu.link import Link
 from engines.cpu.request import Generation, InvalidRequestError, Stop, parse
 from engines.cpu.settings import SettingsError, from_parameters
+from engines.cpu.stub.answer import Payload
+from engines.cpu.stub.dispatcher import Dispatcher, NotReadyError
+from engines.cpu.stub.gauges import Gauges
+from engines.cpu.stub.link import Link
 
 
 class TritonSender:

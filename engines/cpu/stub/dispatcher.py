@@ -20,12 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engines.cpu.answer import Answer, Payload
-from engines.cpu.link import Link
 from engines.cpu.messages import Batch, Cancel, Census, LoadFailed, Ready, Submit
 from engines.cpu.request import Generation, Limits
 from engines.cpu.settings import Settings
-from engines.cpu.wire import ClosedError
+from engines.cpu.stub.answer import Answer, Payload
+from engines.cpu.stub.link import Link
+from engines.cpu.transport import ClosedError
 
 _FIRST_RESTART_SECONDS = 0.0
 _LAST_RESTART_SECONDS = 10.0

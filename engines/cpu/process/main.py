@@ -3,7 +3,7 @@
 It also keeps watch: when Triton itself is killed, its stub may stay for ever and ignores
 SIGTERM, so this process kills the stub, removes the shared memory that both left, and exits.
 
-Run as `python -m engines.cpu.child <socket fd> <stub pid> <server pid> [shared memory name]`.
+Run as `python -m engines.cpu.process.main <socket fd> <stub pid> <server pid> [shared memory name]`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import time
 import traceback
 from pathlib import Path
 
-from engines.cpu.admission import Admission
-from engines.cpu.engine import Engine
 from engines.cpu.messages import Batch, Cancel, Load, LoadFailed, Quit, Ready, Submit
-from engines.cpu.pipeline import LoadError, OpenVinoPipeline
-from engines.cpu.prefix import PrefixShadow
-from engines.cpu.weights import WeightsError, resolve
-from engines.cpu.wire import ClosedError, Wire
+from engines.cpu.process.admission import Admission
+from engines.cpu.process.engine import Engine
+from engines.cpu.process.pipeline import LoadError, OpenVinoPipeline
+from engines.cpu.process.prefix import PrefixShadow
+from engines.cpu.process.weights import WeightsError, resolve
+from engines.cpu.transport import ClosedError, Wire
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 

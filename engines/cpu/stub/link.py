@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engines.cpu.messages import Load, Quit
 from engines.cpu.settings import Settings
-from engines.cpu.wire import ClosedError, Wire
+from engines.cpu.transport import ClosedError, Wire
 
 _ROOT = Path(__file__).resolve().parents[2]
 _GRACE_SECONDS = 2.0
@@ -25,7 +25,7 @@ class Link:
     def __init__(self, settings: Settings, folder: Path, shared_memory: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            order = [sys.executable, "-m", "engines.cpu.child", str(theirs.fileno())]
+            order = [sys.executable, "-m", "engines.cpu.process.main", str(theirs.fileno())]
             order += [str(os.getpid()), str(os.getppid()), *shared_memory]
             self._process = subprocess.Popen(  # noqa: S603
                 order,

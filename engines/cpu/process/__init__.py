@@ -1,0 +1,1 @@
+"""The process that computes: admission, the pipeline, guided decoding."""

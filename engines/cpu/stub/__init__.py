@@ -1,0 +1,1 @@
+"""What runs inside Triton: takes requests, hands them to the process, sends answers."""
