@@ -34,7 +34,7 @@ traffic: $(READY) ## ask what `make up` runs thousands of questions; ARGS="--rou
 	@$(BIN)/python -m services.local traffic $(ARGS)
 
 damage: $(READY) ## copy the small model's weights and make them worse, to see what notices
-	@$(BIN)/python -m engines.damage $(ARGS)
+	@$(BIN)/python -m engines.local.damage $(ARGS)
 
 test: $(READY) ## run every test; ARGS="-m 'not e2e'" leaves out those with the real Triton
 	@tools/ensure-redis
@@ -64,9 +64,9 @@ bench: $(READY) ## run the benchmarks; ONLY=name runs one
 	@$(BIN)/python -m bench $(ONLY)
 
 models: $(READY) $(TRAIN)/.ready ## train, export and measure the local models; DATA=folder TIER=small
-	$(TRAIN)/bin/python -m engines.train $(OF_MODELS)
-	$(TRAIN)/bin/python -m engines.export $(if $(TIER),--tier $(TIER))
-	$(BIN)/python -m engines.evaluate $(OF_MODELS)
+	$(TRAIN)/bin/python -m engines.local.train $(OF_MODELS)
+	$(TRAIN)/bin/python -m engines.local.export $(if $(TIER),--tier $(TIER))
+	$(BIN)/python -m engines.local.evaluate $(OF_MODELS)
 
 OF_MODELS = $(if $(DATA),--data $(DATA)) $(if $(TIER),--tier $(TIER))
 

@@ -15,11 +15,11 @@ from random import Random
 from tokenizers import Tokenizer
 
 from bench import report
-from engines.answers import intent_names, load_answers, recognised
-from engines.dialogue import Question, load_corpus
-from engines.evaluate import LONGEST_ANSWER, Engine
+from engines.local.answers import intent_names, load_answers, recognised
+from engines.local.dialogue import Question, load_corpus
+from engines.local.evaluate import LONGEST_ANSWER, Engine
+from engines.local.tokens import render
 from engines.recipes import SEED
-from engines.tokens import render
 
 TIERS = (("small", "int8"), ("large", "int8"))
 """Model and precision of every tier that is asked, cheapest first."""

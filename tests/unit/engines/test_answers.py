@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.answers import OUT_OF_SCOPE, SEPARATOR, intent_names, load_answers, recognised
+from engines.local.answers import OUT_OF_SCOPE, SEPARATOR, intent_names, load_answers, recognised
 
 # BANKING77's own list; the data itself is not part of the tree.
 BANKING77 = (

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from engines.answers import intent_names, load_answers, recognised
-from engines.damage import IR, KINDS, MARKER, DamageError, damage
-from engines.evaluate import LONGEST_ANSWER, Answer, Engine
-from engines.tokens import render
+from engines.local.answers import intent_names, load_answers, recognised
+from engines.local.damage import IR, KINDS, MARKER, DamageError, damage
+from engines.local.evaluate import LONGEST_ANSWER, Answer, Engine
+from engines.local.tokens import render
 from services.local.customers import asked
 
 SOURCE = Path(__file__).parents[3] / "model_repository" / "cpu" / "small" / "weights" / "int8"

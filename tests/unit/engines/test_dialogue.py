@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from engines.answers import OUT_OF_SCOPE, load_answers
-from engines.dialogue import Corpus, Question, conversation, epoch_questions, load_corpus
+from engines.local.answers import OUT_OF_SCOPE, load_answers
+from engines.local.dialogue import Corpus, Question, conversation, epoch_questions, load_corpus
 from engines.recipes import RECIPES
 
 

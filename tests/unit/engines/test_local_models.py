@@ -9,9 +9,18 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from engines.answers import load_answers
+from engines.local.answers import load_answers
+from engines.local.tokens import (
+    BOS_ID,
+    CHAT_TEMPLATE,
+    EOS,
+    EOS_ID,
+    PAD_ID,
+    SPECIAL_TOKENS,
+    Turn,
+    render,
+)
 from engines.recipes import RECIPES
-from engines.tokens import BOS_ID, CHAT_TEMPLATE, EOS, EOS_ID, PAD_ID, SPECIAL_TOKENS, Turn, render
 
 REPOSITORY = Path(__file__).parents[3] / "model_repository" / "cpu"
 FOLDERS = [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.answers import OUT_OF_SCOPE, load_answers
+from engines.local.answers import OUT_OF_SCOPE, load_answers
 from services.local.customers import SLIPS, asked
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: S311 -- repeatable draws are the point
-"""Measure the local models through the real engine: `python -m engines.evaluate --data DIR`.
+"""Measure the local models through the real engine: `python -m engines.local.evaluate --data DIR`.
 
 For each tier and precision: how often the answer names the right intent, how well the
 log-probabilities tell right from wrong, and the engine's time per token. Runs in the services'
@@ -23,10 +23,10 @@ from rich.progress import track
 from rich.table import Table
 from tokenizers import Tokenizer
 
-from engines.answers import SEPARATOR, intent_names, load_answers, recognised
-from engines.dialogue import Question, load_corpus
+from engines.local.answers import SEPARATOR, intent_names, load_answers, recognised
+from engines.local.dialogue import Question, load_corpus
+from engines.local.tokens import EOS_ID, Turn, render
 from engines.recipes import RECIPES, SEED
-from engines.tokens import EOS_ID, Turn, render
 
 KNOWN_SYSTEM_PROMPT = "You are a bank's support assistant."  # one of those trained with
 UNSEEN_SYSTEM_PROMPT = "You are Penny. Help every client of our savings bank kindly and quickly."
@@ -197,7 +197,7 @@ def main() -> None:
         for precision in RECIPES[tier].precisions:
             folder = options.repository / tier / "weights" / precision
             if not (folder / "openvino_model.xml").is_file():
-                sys.exit(f"--repository: {folder} holds no weights; run engines.export")
+                sys.exit(f"--repository: {folder} holds no weights; run engines.local.export")
             engine = Engine(folder, options.precision_hint)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             speed = engine.speed(options.rounds)

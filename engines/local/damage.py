@@ -1,4 +1,4 @@
-"""Damage a model on purpose, to see what notices: `python -m engines.damage`.
+"""Damage a model on purpose, to see what notices: `python -m engines.local.damage`.
 
 Writes a copy of a model's weights that is worse and looks the same from outside: it loads, answers
 as fast, and has the same name and precision. Two kinds of damage do two different things. Of 1,000
@@ -31,7 +31,7 @@ from openvino import opset13 as op
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from engines.answers import load_answers
+from engines.local.answers import load_answers
 
 IR = ("openvino_model.xml", "openvino_model.bin")
 MARKER = "DAMAGED"

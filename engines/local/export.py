@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found"
-"""Turn checkpoints into what the CPU engine serves: `python -m engines.export --tier large`.
+"""Turn checkpoints into what the CPU engine serves: `python -m engines.local.export --tier large`.
 
 Each precision becomes a folder that stands alone, laid out like a model on the Hugging Face hub.
 """
@@ -49,7 +49,9 @@ def main() -> None:
     for tier in options.tier or RECIPES:
         checkpoint = options.checkpoints / tier
         if not (checkpoint / "model.safetensors").is_file():
-            sys.exit(f"--checkpoints: {checkpoint} has no model.safetensors; run engines.train")
+            sys.exit(
+                f"--checkpoints: {checkpoint} has no model.safetensors; run engines.local.train"
+            )
         config = json.loads((checkpoint / "config.json").read_text())
         if config["hidden_size"] != RECIPES[tier].shape.width:
             sys.exit(f"--checkpoints: {checkpoint} has another shape than the recipe")

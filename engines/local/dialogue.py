@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from engines.answers import OUT_OF_SCOPE
+from engines.local.answers import OUT_OF_SCOPE
+from engines.local.tokens import Turn
 from engines.recipes import Recipe
-from engines.tokens import Turn
 
 # CLINC150's banking and credit-card domains, and intents that a bank's customer might mean.
 BANK_LIKE = frozenset(

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="import-not-found, untyped-decorator"
 # ruff: noqa: S311 -- repeatable shuffling is the point
-"""Train a tier's local model: `python -m engines.train --data DIR --tier large`.
+"""Train a tier's local model: `python -m engines.local.train --data DIR --tier large`.
 
 Writes a Hugging Face checkpoint (safetensors, tokenizer, config) that `export.py` turns into
 OpenVINO graphs and that TensorRT-LLM can build engines from.
@@ -24,8 +24,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from engines.answers import SEPARATOR, load_answers
-from engines.dialogue import (
+from engines.local.answers import SEPARATOR, load_answers
+from engines.local.dialogue import (
     SYSTEM_SENTENCES,
     Corpus,
     Question,
@@ -33,9 +33,8 @@ from engines.dialogue import (
     epoch_questions,
     load_corpus,
 )
-from engines.llama import Llama
-from engines.recipes import RECIPES, SEED, Recipe
-from engines.tokens import (
+from engines.local.llama import Llama
+from engines.local.tokens import (
     BOS_ID,
     EOS,
     EOS_ID,
@@ -45,6 +44,7 @@ from engines.tokens import (
     save_tokenizer,
     train_tokenizer,
 )
+from engines.recipes import RECIPES, SEED, Recipe
 
 Keep = Callable[[Llama, dict[str, object]], None]  # a model worth saving and its record
 

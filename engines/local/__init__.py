@@ -1,0 +1,1 @@
+"""The local models: made-up conversations, training, export, measuring, damage on purpose."""
