@@ -12,9 +12,9 @@ from pennyweight.cache.v1 import cache_pb2 as pb
 from pennyweight.cache.v1.cache_pb2_grpc import CacheServiceStub
 from services.cache.__main__ import SERVICE, build
 from services.cache.config import CacheSettings
-from services.cache.memory_store import MemoryStore
 from services.cache.ports import Store, StoreCounts
 from services.cache.servicer import CacheService, add_to_server
+from services.cache.stores.memory import MemoryStore
 from services.common.credentials import Keyring
 from services.common.server import Server
 from services.common.telemetry import Tracing

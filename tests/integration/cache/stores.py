@@ -9,11 +9,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from services.cache.memory_store import MemoryStore
 from services.cache.policy import Key, Record, writer_mark
 from services.cache.ports import Outcome, Soon, Store
 from services.cache.redis_link import RedisLink
-from services.cache.redis_store import RedisStore, open_redis
+from services.cache.stores.memory import MemoryStore
+from services.cache.stores.redis import RedisStore, open_redis
 from tests.integration.cache.harness import HASH_KEY, until
 from tests.unit.cache.clock import FakeClock
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from services.cache.memory_store import ENTRY_OVERHEAD_BYTES, MemoryStore
 from services.cache.policy import Key, Record
 from services.cache.ports import Found, NoEntry
+from services.cache.stores.memory import ENTRY_OVERHEAD_BYTES, MemoryStore
 from tests.unit.cache.clock import FakeClock
 
 MARK = b"smallone"

@@ -17,7 +17,7 @@ from services.cache.ports import (
     StoreCounts,
     Timer,
 )
-from services.cache.waiting import WaitingRoom
+from services.cache.stores.waiting import WaitingRoom
 
 ENTRY_OVERHEAD_BYTES = 700
 """About what an entry takes beside its answer: key, record, order, expiry."""

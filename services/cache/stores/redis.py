@@ -43,8 +43,8 @@ from services.cache.ports import (
     StoreCounts,
 )
 from services.cache.redis_link import RedisFailed, RedisLink
-from services.cache.redis_scripts import ABANDON, CLAIM, DROP, PUT
-from services.cache.waiting import WaitingRoom
+from services.cache.stores.redis_scripts import ABANDON, CLAIM, DROP, PUT
+from services.cache.stores.waiting import WaitingRoom
 
 log = structlog.get_logger()
 

@@ -1,0 +1,1 @@
+"""Where answers are kept, and who waits for one."""
