@@ -13,12 +13,12 @@ from services.cache.config import PREFIX, CacheSettings
 from services.cache.metrics import CacheCollector, Counts, operation_seconds
 from services.cache.operations import Operations
 from services.cache.ports import Store
-from services.cache.redis_link import RedisLink
 from services.cache.servicer import CacheService, add_to_server
 from services.cache.stores.memory import MemoryStore
 from services.cache.stores.redis import open_redis
 from services.common.config import ConfigError, die, from_environment
 from services.common.credentials import Keyring
+from services.common.redis_link import RedisLink
 from services.common.server import Server, stop_on_signals
 from services.common.telemetry import Tracing, configure_logging, serve_metrics
 

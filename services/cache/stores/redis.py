@@ -42,9 +42,9 @@ from services.cache.ports import (
     Soon,
     StoreCounts,
 )
-from services.cache.redis_link import RedisFailed, RedisLink
 from services.cache.stores.redis_scripts import ABANDON, CLAIM, DROP, PUT
 from services.cache.stores.waiting import WaitingRoom
+from services.common.redis_link import RedisFailed, RedisLink
 
 log = structlog.get_logger()
 

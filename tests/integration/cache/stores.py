@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 
 from services.cache.policy import Key, Record, writer_mark
 from services.cache.ports import Outcome, Soon, Store
-from services.cache.redis_link import RedisLink
 from services.cache.stores.memory import MemoryStore
 from services.cache.stores.redis import RedisStore, open_redis
+from services.common.redis_link import RedisLink
 from tests.integration.cache.harness import HASH_KEY, until
 from tests.unit.cache.clock import FakeClock
 
