@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from services.router.calibrate import bounds
+from services.router.calibrate.candidates import Evidence, propose
+from services.router.calibrate.certification import FEWEST_TO_FIT, Calibration, calibrate
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
 from services.router.calibrate.watched import Watch, watched_loss
-from services.router.policy import bounds
 from services.router.policy.calibration import (
     Judgement,
     Pair,
     Thresholds,
     TierModels,
 )
-from services.router.policy.candidates import Evidence, propose
 from services.router.policy.certainty import Measure
-from services.router.policy.certification import FEWEST_TO_FIT, Calibration, calibrate
 from services.router.policy.difficulty import assurance, with_certainty
 from services.router.policy.drift import Bands, Rate, Shape
 

@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.router.calibrate.artefact import Artefact
+from services.router.calibrate.certification import FEWEST_TO_FIT
 from services.router.policy.calibration import Certificate, Rung
-from services.router.policy.certification import FEWEST_TO_FIT
 
 
 def print_report(

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.policy import bounds
+from services.router.calibrate import bounds
+from services.router.calibrate.candidates import Evidence, measured, outcome, propose
+from services.router.calibrate.certification import (
+    BETTING,
+    EXACT,
+    calibrate,
+    pairs_missing,
+)
 from services.router.policy.calibration import (
     SKIPPED,
     Judgement,
@@ -18,14 +25,7 @@ from services.router.policy.calibration import (
     Thresholds,
     TierModels,
 )
-from services.router.policy.candidates import Evidence, measured, outcome, propose
 from services.router.policy.certainty import Certainty, Measure
-from services.router.policy.certification import (
-    BETTING,
-    EXACT,
-    calibrate,
-    pairs_missing,
-)
 from services.router.policy.difficulty import DifficultyModel
 
 EPSILON, DELTA = 0.05, 0.1

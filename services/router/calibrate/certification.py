@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.router.policy import bounds
-from services.router.policy.calibration import Certificate, Pair, Thresholds
-from services.router.policy.candidates import (
+from services.router.calibrate import bounds
+from services.router.calibrate.candidates import (
     Candidate,
     Evidence,
     Outcome,
@@ -22,6 +21,7 @@ from services.router.policy.candidates import (
     outcome,
     propose,
 )
+from services.router.policy.calibration import Certificate, Pair, Thresholds
 from services.router.policy.certainty import Measure
 
 EXACT = "learn-then-test, fixed sequence, exact trinomial test"
