@@ -9,7 +9,8 @@ import structlog
 
 from services.common.channel import Peer
 from services.common.telemetry import Tracing
-from services.router.cache import CacheStream
+from services.router.clients.cache import CacheStream
+from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
 from services.router.drifting import DriftWatch
 from services.router.fleet import Fleet
@@ -28,7 +29,6 @@ from services.router.policies import PolicyWatch
 from services.router.policy_files import PolicyFiles
 from services.router.policy_store import PolicyStore
 from services.router.records import Records
-from services.router.scaler import ScalerLink
 from services.router.servicer import RouterServicer
 from services.router.state import SharedState
 from services.router.tokenizer import ModelText

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.router import scaler
+from services.router.clients import scaler
 from services.router.handle import HandleSigner
 from tests.integration.router.processes import Process
 from tests.integration.router.world import (

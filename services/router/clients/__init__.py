@@ -1,0 +1,1 @@
+"""Our own services, as the router speaks to them."""
