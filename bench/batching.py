@@ -17,8 +17,8 @@ from bench import report
 from bench.http2 import Client, request_headers
 from bench.stack import REPOSITORY, BenchError, Stack
 from bench.triton import STREAM_INFER, infer_request, start_replica, token_count
+from services.router.engines.tokenizer import ModelText
 from services.router.ports import Turn
-from services.router.tokenizer import ModelText
 
 MODEL = "large"
 

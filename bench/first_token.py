@@ -18,8 +18,8 @@ from bench.stack import METADATA, REPOSITORY, BenchError, Stack, pool, route, ro
 from bench.triton import STREAM_INFER, infer_request, token_count
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
+from services.router.engines.tokenizer import ModelText
 from services.router.ports import Turn
-from services.router.tokenizer import ModelText
 
 ON = "router, cache on"
 

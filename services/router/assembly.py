@@ -13,6 +13,8 @@ from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
 from services.router.drifting import DriftWatch
+from services.router.engines.tokenizer import ModelText
+from services.router.engines.triton import TritonEngine
 from services.router.fleet import Fleet
 from services.router.handle import HandleSigner
 from services.router.in_force import InForce, Texts
@@ -31,8 +33,6 @@ from services.router.policy_store import PolicyStore
 from services.router.records import Records
 from services.router.servicer import RouterServicer
 from services.router.state import SharedState
-from services.router.tokenizer import ModelText
-from services.router.triton import TritonEngine
 
 log = structlog.get_logger()
 

@@ -26,9 +26,9 @@ from services.cache import __main__ as cache_main
 from services.cache.config import CacheSettings
 from services.router import __main__ as router_main
 from services.router.config import RouterSettings
+from services.router.engines.tokenizer import ModelText
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
-from services.router.tokenizer import ModelText
 from tests.integration.scripted_triton import Script, ScriptedTriton, answer
 from tests.unit.router.calibrations import write_calibration
 from tests.unit.router.making import TOKENIZER

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from services.router import triton
-from services.router.tokenizer import ModelText
-from services.router.triton import TritonEngine
+from services.router.engines import triton
+from services.router.engines.tokenizer import ModelText
+from services.router.engines.triton import TritonEngine
 from tests.unit.router.making import TOKENIZER, tier
 
 

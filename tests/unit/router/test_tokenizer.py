@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from services.common.config import ConfigError
 from services.common.errors import BadRequest
+from services.router.engines.tokenizer import LONG_TEXT, ModelText
 from services.router.ports import Turn
-from services.router.tokenizer import LONG_TEXT, ModelText
 from tests.unit.router.making import TOKENIZER
 
 TEXT = ModelText(TOKENIZER)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from services.common.errors import BadRequest, InternalError
+from services.router.engines.trtllm import TOKENS_PER_BLOCK, Encoder, classify, decode
 from services.router.policy.routes import Tier
 from services.router.ports import Asked, ReplicaFailed, Shape, Turn
-from services.router.trtllm import TOKENS_PER_BLOCK, Encoder, classify, decode
 from tests.unit.router.making import tier
 
 LOST, FULL, BAD, BROKEN = "another replica, lost", "another replica, full", "bad input", "broken"

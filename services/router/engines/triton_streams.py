@@ -16,8 +16,8 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import DeadlineExceeded, InternalError, ServiceError
+from services.router.engines.trtllm import Encoder, classify, decode
 from services.router.ports import EngineChunk, ReplicaFailed
-from services.router.trtllm import Encoder, classify, decode
 
 LAST_SECONDS = 1.0
 """How long a stream may take to end after its last response."""

@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2
 
+from services.router.engines.triton_streams import OwnCall, Run, SharedCall, SharedStream
+from services.router.engines.trtllm import Encoder
 from services.router.policy.routes import Tier
 from services.router.ports import Asked, TierText
-from services.router.triton_runs import OwnCall, Run, SharedCall, SharedStream
-from services.router.trtllm import Encoder
 
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 

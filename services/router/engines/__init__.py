@@ -1,0 +1,1 @@
+"""How models are spoken to: text and tokens, tensors, streams."""
