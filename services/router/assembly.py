@@ -12,20 +12,20 @@ from services.common.telemetry import Tracing
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
-from services.router.drifting import DriftWatch
 from services.router.engines.tokenizer import ModelText
 from services.router.engines.triton import TritonEngine
+from services.router.evidence.drift import DriftWatch
+from services.router.evidence.handles import HandleSigner
+from services.router.evidence.judges import Judges
+from services.router.evidence.outcomes import Outcomes
+from services.router.evidence.pairs import Pairs
 from services.router.fleet import Fleet
-from services.router.handle import HandleSigner
 from services.router.in_force import InForce, Texts
-from services.router.judges import Judges
 from services.router.ledger import FileLedger
 from services.router.lever_calls import LeverCalls
 from services.router.levers import Levers
 from services.router.load import LoadWindow
 from services.router.metrics import Metrics
-from services.router.outcomes import Outcomes
-from services.router.pairs import Pairs
 from services.router.path import RequestPath
 from services.router.policies import PolicyWatch
 from services.router.policy_files import PolicyFiles

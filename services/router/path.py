@@ -14,12 +14,12 @@ import structlog
 
 from services.common.errors import BadRequest, Overloaded, ServiceError, Violation
 from services.router.answers import StoredAnswers
-from services.router.drifting import DriftWatch
+from services.router.evidence.drift import DriftWatch
+from services.router.evidence.pairs import Pairs
 from services.router.fleet import Fleet
 from services.router.journey import Journey, Listener
 from services.router.load import LoadWindow
 from services.router.metrics import Metrics
-from services.router.pairs import Pairs
 from services.router.policy.climb import Climb, Turn, uses_features
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features

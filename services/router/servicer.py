@@ -10,12 +10,12 @@ from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
+from services.router.evidence.handles import HandleSigner
+from services.router.evidence.outcomes import Outcomes
 from services.router.fleet import Fleet
-from services.router.handle import HandleSigner
 from services.router.in_force import InForce
 from services.router.journey import Journey, Listener
 from services.router.lever_calls import LeverCalls
-from services.router.outcomes import Outcomes
 from services.router.path import RequestPath
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Policies

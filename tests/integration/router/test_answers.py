@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.router.handle import HandleSigner
+from services.router.evidence.handles import HandleSigner
 from tests.integration.router.world import (
     HELLO,
     PATIENCE,

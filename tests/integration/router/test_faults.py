@@ -9,7 +9,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.router.clients import scaler
-from services.router.handle import HandleSigner
+from services.router.evidence.handles import HandleSigner
 from tests.integration.router.processes import Process
 from tests.integration.router.world import (
     HELLO,

@@ -16,7 +16,7 @@ from pennyweight.judge.v1 import judge_pb2 as pb
 from pennyweight.judge.v1 import judge_pb2_grpc
 from pennyweight.router.v1 import router_pb2
 from services.common.channel import Peer
-from services.router.judges import (
+from services.router.evidence.judges import (
     FAILURES_IN_A_ROW,
     INLINE_CHARACTERS,
     MOST_AT_ONCE,

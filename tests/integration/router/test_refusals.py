@@ -9,7 +9,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.router import servicer
-from services.router.handle import HandleSigner
+from services.router.evidence.handles import HandleSigner
 from tests.integration.router.world import (
     PATIENCE,
     Caller,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.router.drifting import MOST_REQUESTS, DriftWatch
+from services.router.evidence.drift import MOST_REQUESTS, DriftWatch
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Certainty

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.config import ConfigError
-from services.router.handle import HandleSigner
+from services.router.evidence.handles import HandleSigner
 from services.router.policy.judging import normalised
 
 SIGNER = HandleSigner(b"a secret of this test")

@@ -18,7 +18,7 @@ import structlog
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable, Violation
-from services.router.handle import HandleSigner
+from services.router.evidence.handles import HandleSigner
 from services.router.in_force import InForce
 from services.router.metrics import Metrics
 from services.router.policy.judging import loss_at_worst, qualities_from_outcome

@@ -1,0 +1,1 @@
+"""What answers were worth: pairs, their judges, outcomes, drift."""
