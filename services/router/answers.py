@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from services.router.fleet import Fleet
+from services.router.fleet.fleet import Fleet
 from services.router.held import has_form
 from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics

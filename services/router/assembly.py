@@ -19,12 +19,12 @@ from services.router.evidence.handles import HandleSigner
 from services.router.evidence.judges import Judges
 from services.router.evidence.outcomes import Outcomes
 from services.router.evidence.pairs import Pairs
-from services.router.fleet import Fleet
+from services.router.fleet.fleet import Fleet
+from services.router.fleet.load import LoadWindow
 from services.router.in_force import InForce, Texts
 from services.router.ledger import FileLedger
 from services.router.lever_calls import LeverCalls
 from services.router.levers import Levers
-from services.router.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.path import RequestPath
 from services.router.policies import PolicyWatch

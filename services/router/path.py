@@ -16,9 +16,9 @@ from services.common.errors import BadRequest, Overloaded, ServiceError, Violati
 from services.router.answers import StoredAnswers
 from services.router.evidence.drift import DriftWatch
 from services.router.evidence.pairs import Pairs
-from services.router.fleet import Fleet
+from services.router.fleet.fleet import Fleet
+from services.router.fleet.load import LoadWindow
 from services.router.journey import Journey, Listener
-from services.router.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.policy.climb import Climb, Turn, uses_features
 from services.router.policy.decision import Verdict

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.common.errors import ServiceError
-from services.router.fleet import Replica
+from services.router.fleet.fleet import Replica
 from services.router.held import Held, certainty
 from services.router.journey import Attempt, Journey
 from services.router.policy import climb

@@ -12,10 +12,10 @@ import structlog
 from services.common.errors import ServiceError, Unavailable
 from services.router import held
 from services.router.answers import StoredAnswers
-from services.router.fleet import Fleet, Replica
+from services.router.fleet.fleet import Fleet, Replica
+from services.router.fleet.load import LoadWindow
 from services.router.held import Held
 from services.router.journey import Journey, Listener
-from services.router.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Cancel

@@ -12,7 +12,7 @@ from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
 from services.router.evidence.handles import HandleSigner
 from services.router.evidence.outcomes import Outcomes
-from services.router.fleet import Fleet
+from services.router.fleet.fleet import Fleet
 from services.router.in_force import InForce
 from services.router.journey import Journey, Listener
 from services.router.lever_calls import LeverCalls

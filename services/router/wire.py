@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.router.fleet import Fleet
+from services.router.fleet.fleet import Fleet
 from services.router.journey import Journey
 from services.router.policy.decision import CacheOutcome, Candidate, Decision, Reason, Verdict
 from services.router.policy.routes import Quality, Route, Tier

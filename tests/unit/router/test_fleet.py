@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
-from services.router.fleet import Fleet, Replica, State
+from services.router.fleet.fleet import Fleet, Replica, State
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.routes import Tier

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from services.common.errors import Overloaded, ServiceError
-from services.router.fleet import Fleet, Replica, State
+from services.router.fleet.fleet import Fleet, Replica, State
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.routes import Tier

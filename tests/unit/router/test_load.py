@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.load import MOST_SAMPLES, WINDOW_SECONDS, LoadWindow
+from services.router.fleet.load import MOST_SAMPLES, WINDOW_SECONDS, LoadWindow
 from tests.unit.router.making import policies, route, tier
 
 

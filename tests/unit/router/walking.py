@@ -12,9 +12,9 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
 from services.router.evidence.drift import DriftWatch
 from services.router.evidence.pairs import Pairs
-from services.router.fleet import Fleet, Replica, State
+from services.router.fleet.fleet import Fleet, Replica, State
+from services.router.fleet.load import LoadWindow
 from services.router.journey import Journey
-from services.router.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.path import RequestPath
 from services.router.policy.decision import Decision

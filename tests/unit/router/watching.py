@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError
-from services.router.fleet import Fleet
+from services.router.fleet.fleet import Fleet
 from services.router.in_force import InForce, Texts
 from services.router.metrics import Metrics
 from services.router.policies import PolicyWatch

@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection, Iterable
 
 import structlog
 
+from services.router.fleet.group import Replica as Replica  # noqa: PLC0414 -- part of the fleet
+from services.router.fleet.group import State as State  # noqa: PLC0414 -- the same
+from services.router.fleet.group import TierReplicas
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.replicas import backoff_seconds
 from services.router.policy.routes import Policies, Tier
-from services.router.replicas import Replica as Replica  # noqa: PLC0414 -- part of the fleet
-from services.router.replicas import State as State  # noqa: PLC0414 -- the same
-from services.router.replicas import TierReplicas
 
 log = structlog.get_logger()
 
