@@ -22,7 +22,8 @@ from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.in_force import InForce, Texts
-from services.router.ledger import FileLedger
+from services.router.ledger.file import FileLedger
+from services.router.ledger.request_record import Records
 from services.router.lever_calls import LeverCalls
 from services.router.levers import Levers
 from services.router.metrics import Metrics
@@ -30,7 +31,6 @@ from services.router.path import RequestPath
 from services.router.policies import PolicyWatch
 from services.router.policy_files import PolicyFiles
 from services.router.policy_store import PolicyStore
-from services.router.records import Records
 from services.router.servicer import RouterServicer
 from services.router.state import SharedState
 

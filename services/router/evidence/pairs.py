@@ -19,8 +19,8 @@ import structlog
 from services.common.errors import ServiceError, Unavailable
 from services.router.held import has_form
 from services.router.journey import Attempt, Journey
+from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
-from services.router.pair_record import Pair, record_of
 from services.router.policy.admission import Priority
 from services.router.policy.climb import Turn as LadderTurn
 from services.router.policy.levers import CACHE, TRIMMING, calibration_of, lever_of_tier

@@ -9,8 +9,8 @@ import uvloop
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from services.router import __main__ as router_main
-from services.router import ledger
 from services.router.clients import scaler
+from services.router.ledger import file as ledger
 from tests.integration.router.world import Caller, World
 
 

@@ -12,8 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError
-from services.router import ledger as module
-from services.router.ledger import FileLedger
+from services.router.ledger import file as module
+from services.router.ledger.file import FileLedger
 from services.router.metrics import Metrics
 
 
