@@ -25,7 +25,7 @@ from services.router.in_force import InForce, Texts
 from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.lever_calls import LeverCalls
-from services.router.levers import Levers
+from services.router.levers.board import Levers
 from services.router.metrics import Metrics
 from services.router.path import RequestPath
 from services.router.policies import PolicyWatch

@@ -10,7 +10,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity
 from services.common.errors import BadRequest, Forbidden, NotFound, Violation
 from services.router.in_force import InForce
-from services.router.levers import Levers, SeenLever
+from services.router.levers.board import Levers, SeenLever
 from services.router.policy.lever_record import RESERVED_AUTHORS
 from services.router.policy.levers import levers_of
 from services.router.policy.routes import Route

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from prometheus_client import CollectorRegistry
 
 from services.router.in_force import InForce
-from services.router.levers import Levers, SeenLever
+from services.router.levers.board import Levers, SeenLever
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Route

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.common.errors import Unavailable
-from services.router.lever_copy import UNKNOWN_SECONDS
+from services.router.levers.copy import UNKNOWN_SECONDS
 from services.router.policy.lever_record import CALIBRATION, GUARDRAIL
 from services.router.state_file import FileState
 from services.router.state_redis import LEVERS, RedisState

@@ -11,7 +11,7 @@ from services.common.credentials import Identity, Role
 from services.common.errors import BadRequest, Forbidden, NotFound, Unavailable
 from services.router.in_force import InForce
 from services.router.lever_calls import LeverCalls
-from services.router.levers import Levers
+from services.router.levers.board import Levers
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Trimming

@@ -17,7 +17,7 @@ import structlog
 
 from services.common.errors import Unavailable
 from services.router.in_force import InForce
-from services.router.lever_copy import Change, LeverCopy
+from services.router.levers.copy import Change, LeverCopy
 from services.router.metrics import Metrics
 from services.router.policy.guardrail import Guard, GuardState
 from services.router.policy.lever_record import RESERVED_AUTHORS, LeverRecord, Standing

@@ -1,0 +1,1 @@
+"""What may be halted, one truth for all routers."""
