@@ -21,8 +21,8 @@ from services.router.policy.calibration import (
     Thresholds,
     TierModels,
 )
+from services.router.policy.cascade import Climb, uses_features
 from services.router.policy.certainty import Certainty, Measure
-from services.router.policy.climb import Climb, uses_features
 from services.router.policy.difficulty import (
     FIRST_WORD,
     WORDS,

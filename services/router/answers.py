@@ -7,7 +7,7 @@ from services.router.fleet.fleet import Fleet
 from services.router.held import has_form
 from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics
-from services.router.policy.climb import accepted_writers
+from services.router.policy.cascade import accepted_writers
 from services.router.policy.decision import CacheOutcome, Decision, Reason
 from services.router.policy.levers import CACHE
 from services.router.policy.routes import Tier

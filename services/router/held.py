@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.router.journey import Journey
-from services.router.policy import climb
+from services.router.policy import cascade as climb
 from services.router.policy.certainty import Certainty, certainty_of
 from services.router.policy.forms import validate
 from services.router.policy.routes import Hold, Quality

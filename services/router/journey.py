@@ -5,8 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from services.router.policy.cascade import Climb
 from services.router.policy.certainty import Certainty
-from services.router.policy.climb import Climb
 from services.router.policy.decision import CacheOutcome, Decision
 from services.router.policy.levers import TRIMMING
 from services.router.policy.routes import Tier

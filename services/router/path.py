@@ -20,7 +20,7 @@ from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics
-from services.router.policy.climb import Climb, Turn, uses_features
+from services.router.policy.cascade import Climb, Turn, uses_features
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features
 from services.router.ports import AnswerCache, CacheHit, Engine, LeverBoard, TierText

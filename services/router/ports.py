@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from services.router.policy.prompt import Turn as Turn  # noqa: PLC0414 -- part of the ports
+from services.router.policy.prompts import Turn as Turn  # noqa: PLC0414 -- part of the ports
 from services.router.policy.routes import Route, Tier
 
 

@@ -8,9 +8,9 @@ from services.common.errors import ServiceError
 from services.router.fleet.fleet import Replica
 from services.router.held import Held, certainty
 from services.router.journey import Attempt, Journey
-from services.router.policy import climb
+from services.router.policy import cascade as climb
 from services.router.policy.routes import Cancel
-from services.router.policy.text import StopTexts
+from services.router.policy.stop_texts import StopTexts
 from services.router.ports import Detokenizer, EngineChunk, EngineRun, Finish, ReplicaFailed
 
 TOKENS_A_PAUSE = 64

@@ -14,7 +14,7 @@ from services.common.errors import BadRequest, NotFound, Violation
 from services.router.policy.admission import Priority
 from services.router.policy.difficulty import Signals
 from services.router.policy.forms import Validator
-from services.router.policy.prompt import Passage, trimmed, with_passages
+from services.router.policy.prompts import Passage, trimmed, with_passages
 from services.router.policy.routes import Policies, Route
 from services.router.ports import Asked, Turn
 from services.router.shapes import shape_of, validators_of

@@ -19,7 +19,7 @@ from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Cancel
-from services.router.policy.text import StopTexts
+from services.router.policy.stop_texts import StopTexts
 from services.router.ports import Engine, ReplicaFailed, TierText
 from services.router.replica_run import Leg, ReplicaRun
 

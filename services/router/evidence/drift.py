@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from services.router.metrics import Metrics
-from services.router.policy.climb import Climb
+from services.router.policy.cascade import Climb
 from services.router.policy.decision import Reason
 from services.router.policy.drift import Window
 from services.router.policy.routes import Calibrated, Policies, Route

@@ -22,7 +22,7 @@ from services.router.journey import Attempt, Journey
 from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
-from services.router.policy.climb import Turn as LadderTurn
+from services.router.policy.cascade import Turn as LadderTurn
 from services.router.policy.levers import CACHE, TRIMMING, calibration_of, lever_of_tier
 from services.router.policy.routes import Evidence, JudgeKind, Route
 from services.router.ports import Judge, Keeper, Ledger, LeverBoard, TierText, Turn

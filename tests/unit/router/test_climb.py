@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.policy.calibration import Rung
+from services.router.policy.cascade import Climb, accepted_writers
 from services.router.policy.certainty import Certainty
-from services.router.policy.climb import Climb, accepted_writers
 from services.router.policy.decision import Reason, Verdict
 from services.router.policy.levers import lever_of_tier, levers_of
 from services.router.policy.routes import CachePolicy, Route, Trimming

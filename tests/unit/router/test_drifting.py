@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from services.router.evidence.drift import MOST_REQUESTS, DriftWatch
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
+from services.router.policy.cascade import Climb
 from services.router.policy.certainty import Certainty
-from services.router.policy.climb import Climb
 from services.router.policy.drift import Bands, Rate, Shape
 from services.router.policy.routes import Route
 from tests.unit.router.making import calibrated, ladder, policies, quality, route

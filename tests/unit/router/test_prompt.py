@@ -5,7 +5,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.policy.prompt import (
+from services.router.policy.prompts import (
     LONGEST_COMPARED,
     Passage,
     Turn,

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.router.policy.text import StopTexts
+from services.router.policy.stop_texts import StopTexts
 
 texts = st.text(alphabet="abé", max_size=30)
 stops = st.lists(st.text(alphabet="abé", min_size=1, max_size=4), max_size=3)
