@@ -27,10 +27,10 @@ from services.router.ledger.request_record import Records
 from services.router.lever_calls import LeverCalls
 from services.router.levers.board import Levers
 from services.router.metrics import Metrics
-from services.router.path import RequestPath
 from services.router.policies import PolicyWatch
 from services.router.policy_files import PolicyFiles
 from services.router.policy_store import PolicyStore
+from services.router.request.path import RequestPath
 from services.router.servicer import RouterServicer
 from services.router.state import SharedState
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.router.fleet.fleet import Fleet
-from services.router.journey import Journey
 from services.router.policy.decision import CacheOutcome, Candidate, Decision, Reason, Verdict
 from services.router.policy.routes import Quality, Route, Tier
 from services.router.ports import Finish
+from services.router.request.journey import Journey
 
 FINISH = {Finish.STOP: pb.FINISH_REASON_STOP, Finish.LENGTH: pb.FINISH_REASON_LENGTH}
 REASONS = {one: pb.Reason.Value(f"REASON_{one.name}") for one in Reason}

@@ -17,8 +17,6 @@ import orjson
 import structlog
 
 from services.common.errors import ServiceError, Unavailable
-from services.router.held import has_form
-from services.router.journey import Attempt, Journey
 from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
@@ -26,8 +24,10 @@ from services.router.policy.cascade import Turn as LadderTurn
 from services.router.policy.levers import CACHE, TRIMMING, calibration_of, lever_of_tier
 from services.router.policy.routes import Evidence, JudgeKind, Route
 from services.router.ports import Judge, Keeper, Ledger, LeverBoard, TierText, Turn
-from services.router.replica_run import Leg
-from services.router.runs import ReplicaRuns
+from services.router.request.hold import has_form
+from services.router.request.journey import Attempt, Journey
+from services.router.request.run import Leg
+from services.router.request.runner import ReplicaRuns
 
 log = structlog.get_logger()
 

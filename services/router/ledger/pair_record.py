@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.router.held import first_k
-from services.router.journey import Attempt, Journey
 from services.router.policy.difficulty import features
 from services.router.policy.routes import Evidence, Route
+from services.router.request.hold import first_k
+from services.router.request.journey import Attempt, Journey
 
 
 @dataclass(frozen=True)

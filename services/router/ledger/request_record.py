@@ -8,10 +8,10 @@ from typing import Any
 import structlog
 
 from services.common.errors import ServiceError
-from services.router.journey import Journey
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.ports import Ledger
+from services.router.request.journey import Journey
 
 PRIORITY_NAMES: Mapping[Priority, str] = {one: one.name.lower() for one in Priority}
 

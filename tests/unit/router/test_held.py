@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.router.held import has_form
 from services.router.policy.forms import Validator, json_schema
+from services.router.request.hold import has_form
 
 
 @pytest.mark.parametrize(

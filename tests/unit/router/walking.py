@@ -14,9 +14,7 @@ from services.router.evidence.drift import DriftWatch
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet, Replica, State
 from services.router.fleet.load import LoadWindow
-from services.router.journey import Journey
 from services.router.metrics import Metrics
-from services.router.path import RequestPath
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Route, Tier
 from services.router.ports import (
@@ -27,6 +25,8 @@ from services.router.ports import (
     Turn,
     Written,
 )
+from services.router.request.journey import Journey
+from services.router.request.path import RequestPath
 from services.router.requests import check
 from tests.unit.router.making import policies
 

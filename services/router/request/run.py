@@ -6,12 +6,12 @@ from typing import Any
 
 from services.common.errors import ServiceError
 from services.router.fleet.fleet import Replica
-from services.router.held import Held, certainty
-from services.router.journey import Attempt, Journey
 from services.router.policy import cascade as climb
 from services.router.policy.routes import Cancel
 from services.router.policy.stop_texts import StopTexts
 from services.router.ports import Detokenizer, EngineChunk, EngineRun, Finish, ReplicaFailed
+from services.router.request.hold import Held, certainty
+from services.router.request.journey import Attempt, Journey
 
 TOKENS_A_PAUSE = 64
 

@@ -13,19 +13,19 @@ from typing import Any
 import structlog
 
 from services.common.errors import BadRequest, Overloaded, ServiceError, Violation
-from services.router.answers import StoredAnswers
 from services.router.evidence.drift import DriftWatch
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
-from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics
 from services.router.policy.cascade import Climb, Turn, uses_features
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features
 from services.router.ports import AnswerCache, CacheHit, Engine, LeverBoard, TierText
-from services.router.replica_run import Leg
-from services.router.runs import ReplicaRuns
+from services.router.request.journey import Journey, Listener
+from services.router.request.run import Leg
+from services.router.request.runner import ReplicaRuns
+from services.router.request.stored import StoredAnswers
 
 log = structlog.get_logger()
 

@@ -4,14 +4,14 @@ import time
 from collections.abc import Sequence
 
 from services.router.fleet.fleet import Fleet
-from services.router.held import has_form
-from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics
 from services.router.policy.cascade import accepted_writers
 from services.router.policy.decision import CacheOutcome, Decision, Reason
 from services.router.policy.levers import CACHE
 from services.router.policy.routes import Tier
 from services.router.ports import AnswerCache, CacheHit, CacheMiss, Written
+from services.router.request.hold import has_form
+from services.router.request.journey import Journey, Listener
 
 MOST_STORED_PIECES = 64
 

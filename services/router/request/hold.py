@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.router.journey import Journey
 from services.router.policy import cascade as climb
 from services.router.policy.certainty import Certainty, certainty_of
 from services.router.policy.forms import validate
 from services.router.policy.routes import Hold, Quality
+from services.router.request.journey import Journey
 
 LONG_CHECK = 200_000
 """Characters of an answer times those of its form above which its form is checked in a thread: it

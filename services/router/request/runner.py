@@ -10,18 +10,18 @@ from typing import Any
 import structlog
 
 from services.common.errors import ServiceError, Unavailable
-from services.router import held
-from services.router.answers import StoredAnswers
 from services.router.fleet.fleet import Fleet, Replica
 from services.router.fleet.load import LoadWindow
-from services.router.held import Held
-from services.router.journey import Journey, Listener
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Cancel
 from services.router.policy.stop_texts import StopTexts
 from services.router.ports import Engine, ReplicaFailed, TierText
-from services.router.replica_run import Leg, ReplicaRun
+from services.router.request import hold as held
+from services.router.request.hold import Held
+from services.router.request.journey import Journey, Listener
+from services.router.request.run import Leg, ReplicaRun
+from services.router.request.stored import StoredAnswers
 
 log = structlog.get_logger()
 
