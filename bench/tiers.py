@@ -22,12 +22,12 @@ import numpy as np
 
 from bench import report
 from bench.ladder import TIERS, Answered, answered
-from services.router.calibrate.artefact import Model
 from services.router.calibrate.evidence import Record, TierResult
 from services.router.calibrate.process import Settings, calibrate_parts
 from services.router.policy.calibration import Judgement
 from services.router.policy.certainty import certainty_of
 from services.router.policy.difficulty import Signals, features
+from services.router.routes.artefact import Model
 
 FIT, CERTIFY = 0.30, 0.45
 """Shares of the questions; the rest is for the test."""

@@ -21,16 +21,16 @@ from services.router.evidence.outcomes import Outcomes
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
-from services.router.in_force import InForce, Texts
 from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.lever_calls import LeverCalls
 from services.router.levers.board import Levers
 from services.router.metrics import Metrics
-from services.router.policies import PolicyWatch
-from services.router.policy_files import PolicyFiles
-from services.router.policy_store import PolicyStore
 from services.router.request.path import RequestPath
+from services.router.routes.files import PolicyFiles
+from services.router.routes.in_force import InForce, Texts
+from services.router.routes.versions import PolicyStore
+from services.router.routes.watch import PolicyWatch
 from services.router.servicer import RouterServicer
 from services.router.state import SharedState
 

@@ -10,8 +10,8 @@ from pydantic.dataclasses import dataclass
 from services.common.config import STRICT
 from services.common.server import ServerSettings
 from services.router.policy.routes import Policies
-from services.router.policy_files import PolicyFiles
-from services.router.route_entries import Name
+from services.router.routes.files import PolicyFiles
+from services.router.routes.schema import Name
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -9,11 +9,11 @@ import unicodedata
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity
 from services.common.errors import BadRequest, Forbidden, NotFound, Violation
-from services.router.in_force import InForce
 from services.router.levers.board import Levers, SeenLever
 from services.router.policy.lever_record import RESERVED_AUTHORS
 from services.router.policy.levers import levers_of
 from services.router.policy.routes import Route
+from services.router.routes.in_force import InForce
 
 LONGEST_AUTHOR = 64
 LONGEST_REASON = 256

@@ -13,7 +13,6 @@ from services.common.errors import DeadlineExceeded, ServiceError
 from services.router.evidence.handles import HandleSigner
 from services.router.evidence.outcomes import Outcomes
 from services.router.fleet.fleet import Fleet
-from services.router.in_force import InForce
 from services.router.ledger.request_record import Records
 from services.router.lever_calls import LeverCalls
 from services.router.policy.decision import Decision
@@ -21,6 +20,7 @@ from services.router.policy.routes import Policies
 from services.router.request.journey import Journey, Listener
 from services.router.request.path import RequestPath
 from services.router.requests import Request, check, takes_long
+from services.router.routes.in_force import InForce
 from services.router.wire import decision_message, route_message, summary_message
 
 DEADLINE_SLACK_SECONDS = 0.1

@@ -10,12 +10,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from services.router.calibrate import picture
-from services.router.calibrate.artefact import Artefact, Data, write
 from services.router.calibrate.evidence import BadEvidence, Found, from_labelled, from_ledger
 from services.router.calibrate.process import Result, Settings, calibrate_records
 from services.router.calibrate.report import print_report
 from services.router.calibrate.wanted import Wanted, named, obstacles, wanted
 from services.router.policy.certainty import Measure
+from services.router.routes.artefact import Artefact, Data, write
 
 CERTIFIED, MISSING, REFUSED = 0, 3, 2
 """Exit statuses: certified; too little evidence, the safe default is written; bad input."""

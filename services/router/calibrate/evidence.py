@@ -29,10 +29,10 @@ from typing import Any
 
 import duckdb
 
-from services.router.calibrate.artefact import Model
 from services.router.calibrate.outcomes import first_of_each, judged
 from services.router.policy.certainty import Certainty
 from services.router.policy.difficulty import FEATURES, Signals, SparseFeatures, features
+from services.router.routes.artefact import Model
 
 
 class BadEvidence(ValueError):

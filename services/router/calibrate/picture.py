@@ -2,9 +2,9 @@
 
 from html import escape
 
-from services.router.calibrate.artefact import Artefact
 from services.router.calibrate.certification import Calibration, Point
 from services.router.calibrate.report import how_many
+from services.router.routes.artefact import Artefact
 
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 20, 55

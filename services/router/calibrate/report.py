@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from services.router.calibrate.artefact import Artefact
 from services.router.calibrate.certification import FEWEST_TO_FIT
 from services.router.policy.calibration import Certificate, Rung
+from services.router.routes.artefact import Artefact
 
 
 def print_report(

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.config import ConfigError, load_document
-from services.router.calibrate.artefact import Artefact, Model
 from services.router.calibrate.evidence import BadEvidence
 from services.router.calibrate.process import MEASURES
 from services.router.calibrate.watched import Watch, watch_of
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Hold
-from services.router.route_entries import QualityEntry, RoutesFile
+from services.router.routes.artefact import Artefact, Model
+from services.router.routes.schema import QualityEntry, RoutesFile
 
 TOLERANCE = 0.02
 """Of a route that states none."""

@@ -19,12 +19,12 @@ import structlog
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable, Violation
 from services.router.evidence.handles import HandleSigner
-from services.router.in_force import InForce
 from services.router.metrics import Metrics
 from services.router.policy.judging import loss_at_worst, qualities_from_outcome
 from services.router.policy.levers import calibration_of, levers_of
 from services.router.policy.routes import JudgeKind, Route
 from services.router.ports import Keeper, Ledger, LeverBoard
+from services.router.routes.in_force import InForce
 
 log = structlog.get_logger()
 

@@ -16,13 +16,13 @@ from math import inf
 import structlog
 
 from services.common.errors import Unavailable
-from services.router.in_force import InForce
 from services.router.levers.copy import Change, LeverCopy
 from services.router.metrics import Metrics
 from services.router.policy.guardrail import Guard, GuardState
 from services.router.policy.lever_record import RESERVED_AUTHORS, LeverRecord, Standing
 from services.router.policy.levers import calibration_of, guard_of, levers_of
 from services.router.policy.routes import Route
+from services.router.routes.in_force import InForce
 from services.router.state import SharedState
 
 log = structlog.get_logger()

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry
 
-from services.router.in_force import InForce
 from services.router.levers.board import Levers, SeenLever
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Route
+from services.router.routes.in_force import InForce
 from services.router.state import SharedState
 from tests.unit.router.making import ladder, policies, quality, route
 

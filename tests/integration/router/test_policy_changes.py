@@ -7,7 +7,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2
-from services.router import policies
+from services.router.routes import watch as policies
 from tests.integration.router.world import HELLO, Caller, World, asking, hello
 from tests.integration.scripted_triton import Hold
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from services.router.calibrate.artefact import Artefact, Data, Model, write
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Calibrated
+from services.router.routes.artefact import Artefact, Data, Model, write
 from tests.unit.router.making import calibrated
 
 

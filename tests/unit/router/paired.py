@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from services.router.calibrate.artefact import Model
+from services.router.routes.artefact import Model
 
 EASY, HARD = "where is my card", "the exchange of a transfer abroad"
 

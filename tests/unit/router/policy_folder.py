@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from services.router.calibrate.artefact import Model
 from services.router.config import load_policies
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Policies
+from services.router.routes.artefact import Model
 from tests.unit.router.calibrations import write_calibration
 
 ROUTES = """\

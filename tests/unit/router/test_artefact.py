@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from services.router.calibrate.__main__ import main
-from services.router.calibrate.artefact import BadArtefact, Model, check, read
 from services.router.calibrate.evidence import BadEvidence, from_labelled, from_ledger
+from services.router.routes.artefact import BadArtefact, Model, check, read
 from tests.unit.router.paired import LADDER, lines, record, write_routes
 
 
@@ -194,7 +194,7 @@ def test_an_artefact_of_other_models_or_another_route_is_refused(
 
 def signed(told: dict[str, Any]) -> str:
     """The text of an artefact whose checksum is right whatever it says."""
-    from services.router.calibrate.artefact import _checksum
+    from services.router.routes.artefact import _checksum
 
     told.pop("checksum", None)
     return json.dumps({**told, "checksum": _checksum(told)})

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.router.in_force import VERSIONS_KEPT, Texts
 from services.router.policy.routes import Policies
+from services.router.routes.in_force import VERSIONS_KEPT, Texts
 from tests.unit.router.making import policies, route, tier
 
 

@@ -7,13 +7,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import Unavailable
-from services.router.in_force import InForce
 from services.router.levers import board as board
 from services.router.levers.board import Levers
 from services.router.levers.copy import READ_EVERY, TRIES, UNKNOWN_SECONDS
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.lever_record import LeverRecord
+from services.router.routes.in_force import InForce
 from tests.unit.router.making import ladder, policies, quality, route
 from tests.unit.router.memory_state import MemoryState
 

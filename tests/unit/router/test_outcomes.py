@@ -12,10 +12,10 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable
 from services.router.evidence.handles import HandleSigner
 from services.router.evidence.outcomes import KEPT_SECONDS, Outcomes
-from services.router.in_force import InForce
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Evidence, JudgeKind, Judging, Route
+from services.router.routes.in_force import InForce
 from tests.unit.router.making import ladder, policies, quality, route
 
 NOW = 1_800_000_000

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.router import policy_store
-from services.router.policy_store import MOST_VERSIONS, PolicyStore
+from services.router.routes import versions as policy_store
+from services.router.routes.versions import MOST_VERSIONS, PolicyStore
 
 START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 FILES = {"routes.yaml": b"routes", "prices.yaml": b"prices", "calibration/chat.json": b"{}"}

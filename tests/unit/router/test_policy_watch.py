@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from services.router import policies as policies_module
 from services.router.config import load_policies
 from services.router.fleet.fleet import Replica, State
 from services.router.policy.calibration import Rung
+from services.router.routes import watch as policies_module
 from tests.unit.router.policy_folder import LADDERED, PRICES
 from tests.unit.router.watching import TINY_PRICE, WITH_TINY, Scene
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.config import ConfigError
-from services.router.calibrate.artefact import FORM, Model
 from services.router.policy.calibration import SKIPPED, Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION
 from services.router.policy.routes import Calibrated
+from services.router.routes.artefact import FORM, Model
 from tests.unit.router.making import calibrated
 from tests.unit.router.policy_folder import LADDERED, MODELS, Files
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.router.seen_files import SeenFiles
+from services.router.routes.seen import SeenFiles
 
 OLD = (1_000_000_000, 1_000_000_000)
 

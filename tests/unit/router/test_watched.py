@@ -2,12 +2,12 @@
 
 import pytest
 
-from services.router.calibrate.artefact import Model
 from services.router.calibrate.evidence import Record, TierResult
 from services.router.calibrate.watched import watch_of, watched_loss
 from services.router.policy.calibration import Judgement, Rung, Thresholds, TierModels
 from services.router.policy.certainty import Certainty, Measure
 from services.router.policy.routes import JudgeKind
+from services.router.routes.artefact import Model
 
 
 def record(small: str | None, large: str, sure: float, propensity: float = 1.0) -> Record:

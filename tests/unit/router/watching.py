@@ -8,12 +8,12 @@ from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError
 from services.router.fleet.fleet import Fleet
-from services.router.in_force import InForce, Texts
 from services.router.metrics import Metrics
-from services.router.policies import PolicyWatch
 from services.router.policy.routes import Calibrated, Policies
-from services.router.policy_files import PolicyFiles
-from services.router.policy_store import PolicyStore
+from services.router.routes.files import PolicyFiles
+from services.router.routes.in_force import InForce, Texts
+from services.router.routes.versions import PolicyStore
+from services.router.routes.watch import PolicyWatch
 from tests.unit.router.policy_folder import LADDERED, PRICES, Files
 
 TINY = "  tiny: {model: tiny, precision: int8, tokenizer: models/tiny, max_sequence_tokens: 9}\n"

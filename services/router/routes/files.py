@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from services.common.config import ConfigError, line_in_text, parse_document
-from services.router.calibrate.artefact import LARGEST_BYTES, BadArtefact
 from services.router.policy.routes import (
     CachePolicy,
     Evidence,
@@ -25,8 +24,10 @@ from services.router.policy.routes import (
     Tier,
     Trimming,
 )
-from services.router.route_calibration import calibration_of
-from services.router.route_entries import (
+from services.router.routes.artefact import LARGEST_BYTES, BadArtefact
+from services.router.routes.calibration import calibration_of
+from services.router.routes.rules import Broken, broken_rules
+from services.router.routes.schema import (
     PriceEntry,
     PricesFile,
     QualityEntry,
@@ -34,8 +35,7 @@ from services.router.route_entries import (
     RoutesFile,
     TierEntry,
 )
-from services.router.route_rules import Broken, broken_rules
-from services.router.seen_files import SeenFiles
+from services.router.routes.seen import SeenFiles
 
 T = TypeVar("T")
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from services.router.calibrate.artefact import Artefact, BadArtefact, Model, check, parse
 from services.router.policy.calibration import SKIPPED
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Calibrated, Hold, Quality, Tier
+from services.router.routes.artefact import Artefact, BadArtefact, Model, check, parse
 
 ROUNDING = 1e-9
 

@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 from services.router.policy.routes import JudgeKind
-from services.router.route_entries import PriceEntry, QualityEntry, RouteEntry, RoutesFile
+from services.router.routes.schema import PriceEntry, QualityEntry, RouteEntry, RoutesFile
 
 Broken = tuple[tuple[str, ...], str]
 """Place of a value in the routes file, and the rule that it breaks."""
