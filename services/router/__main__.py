@@ -18,7 +18,7 @@ from services.common.telemetry import Tracing, configure_logging, serve_metrics
 from services.router.assembly import assemble
 from services.router.config import RouterSettings
 from services.router.metrics import Metrics
-from services.router.state import open_state
+from services.router.state.store import open_state
 
 log = structlog.get_logger()
 

@@ -32,7 +32,7 @@ from services.router.routes.in_force import InForce, Texts
 from services.router.routes.versions import PolicyStore
 from services.router.routes.watch import PolicyWatch
 from services.router.servicer import RouterServicer
-from services.router.state import SharedState
+from services.router.state.store import SharedState
 
 log = structlog.get_logger()
 

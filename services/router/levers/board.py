@@ -23,7 +23,7 @@ from services.router.policy.lever_record import RESERVED_AUTHORS, LeverRecord, S
 from services.router.policy.levers import calibration_of, guard_of, levers_of
 from services.router.policy.routes import Route
 from services.router.routes.in_force import InForce
-from services.router.state import SharedState
+from services.router.state.store import SharedState
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ import structlog
 
 from services.common.errors import Unavailable
 from services.router.policy.lever_record import DAMAGED, LeverRecord
-from services.router.state import SharedState
+from services.router.state.store import SharedState
 
 log = structlog.get_logger()
 

@@ -10,9 +10,9 @@ import orjson
 from redis.asyncio import Redis
 
 from services.router.policy.lever_record import LeverRecord
-from services.router.state import SharedState
-from services.router.state_file import FileState
-from services.router.state_redis import KEPT, RedisState
+from services.router.state.file import FileState
+from services.router.state.redis import KEPT, RedisState
+from services.router.state.store import SharedState
 
 LONG = 1e6
 """Seconds, so many that those a slow machine takes do not count."""

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from services.common.errors import Unavailable
 from services.router.levers.copy import UNKNOWN_SECONDS
 from services.router.policy.lever_record import CALIBRATION, GUARDRAIL
-from services.router.state_file import FileState
-from services.router.state_redis import LEVERS, RedisState
+from services.router.state.file import FileState
+from services.router.state.redis import LEVERS, RedisState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, Router, recalibrated, router
 from tests.integration.router.states import DURABLE
 from tests.integration.router.world import until

@@ -9,9 +9,9 @@ import pytest
 from services.common.config import ConfigError, from_environment
 from services.common.errors import Unavailable
 from services.router.config import RouterSettings
-from services.router.state import SharedState, open_state
-from services.router.state_file import FILE, FileState
-from services.router.state_redis import RedisState
+from services.router.state.file import FILE, FileState
+from services.router.state.redis import RedisState
+from services.router.state.store import SharedState, open_state
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO
 from tests.redis_server import RedisServer, free_port
 

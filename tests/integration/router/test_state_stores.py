@@ -11,8 +11,8 @@ import pytest
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
-from services.router.state import SharedState
-from services.router.state_file import FILE, FileState
+from services.router.state.file import FILE, FileState
+from services.router.state.store import SharedState
 from tests.integration.router.states import (
     DURABLE,
     LONG,

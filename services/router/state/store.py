@@ -12,8 +12,8 @@ from typing import Protocol
 from services.common.config import ConfigError
 from services.router.config import RouterSettings
 from services.router.ports import Keeper
-from services.router.state_file import FileState
-from services.router.state_redis import RedisState
+from services.router.state.file import FileState
+from services.router.state.redis import RedisState
 
 
 class SharedState(Keeper, Protocol):

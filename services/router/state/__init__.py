@@ -1,0 +1,1 @@
+"""What routers share: values by key, in Redis or in a folder."""
