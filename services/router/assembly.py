@@ -23,7 +23,6 @@ from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
-from services.router.lever_calls import LeverCalls
 from services.router.levers.board import Levers
 from services.router.metrics import Metrics
 from services.router.request.path import RequestPath
@@ -33,6 +32,7 @@ from services.router.routes.versions import PolicyStore
 from services.router.routes.watch import PolicyWatch
 from services.router.servicer import RouterServicer
 from services.router.state.store import SharedState
+from services.router.wire.levers import LeverCalls
 
 log = structlog.get_logger()
 

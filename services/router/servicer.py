@@ -14,14 +14,14 @@ from services.router.evidence.handles import HandleSigner
 from services.router.evidence.outcomes import Outcomes
 from services.router.fleet.fleet import Fleet
 from services.router.ledger.request_record import Records
-from services.router.lever_calls import LeverCalls
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Policies
 from services.router.request.journey import Journey, Listener
 from services.router.request.path import RequestPath
-from services.router.requests import Request, check, takes_long
 from services.router.routes.in_force import InForce
-from services.router.wire import decision_message, route_message, summary_message
+from services.router.wire.levers import LeverCalls
+from services.router.wire.messages import decision_message, route_message, summary_message
+from services.router.wire.requests import Request, check, takes_long
 
 DEADLINE_SLACK_SECONDS = 0.1
 """gRPC cancels a call at its deadline by a clock of its own, some milliseconds from ours."""

@@ -11,7 +11,7 @@ from services.router.policy.decision import CacheOutcome, Decision
 from services.router.policy.levers import TRIMMING
 from services.router.policy.routes import Tier
 from services.router.ports import Asked, EngineFigures, Finish, Turn
-from services.router.requests import Checked
+from services.router.wire.requests import Checked
 
 
 class Listener(Protocol):

@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.errors import BadRequest, Forbidden, NotFound, Unavailable
-from services.router.lever_calls import LeverCalls
 from services.router.levers.board import Levers
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Trimming
 from services.router.routes.in_force import InForce
+from services.router.wire.levers import LeverCalls
 from tests.unit.router.making import ladder, policies, quality, route
 from tests.unit.router.memory_state import MemoryState
 

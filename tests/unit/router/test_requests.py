@@ -12,7 +12,7 @@ from services.common.errors import BadRequest, NotFound
 from services.router.policy.admission import Priority
 from services.router.policy.routes import CachePolicy, Trimming
 from services.router.ports import Asked, Shape, Turn
-from services.router.requests import Checked, check, takes_long
+from services.router.wire.requests import Checked, check, takes_long
 from tests.unit.router.making import policies, route
 
 POLICIES = policies(

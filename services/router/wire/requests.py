@@ -17,7 +17,7 @@ from services.router.policy.forms import Validator
 from services.router.policy.prompts import Passage, trimmed, with_passages
 from services.router.policy.routes import Policies, Route
 from services.router.ports import Asked, Turn
-from services.router.shapes import shape_of, validators_of
+from services.router.wire.forms import shape_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 PRIORITIES = frozenset(pb.PriorityClass.values())

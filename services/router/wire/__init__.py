@@ -1,0 +1,1 @@
+"""Messages read into the domain, and the domain written as messages."""
