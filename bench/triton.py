@@ -8,7 +8,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bench.stack import REPOSITORY, BenchError, Process, Stack, free_port
-from services.scaler.tritonserver import ReplicaLaunch, command, find_runtime, prepare_view
+from services.scaler.targets.tritonserver import ReplicaLaunch, command, find_runtime, prepare_view
 
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 START_SECONDS = 60.0

@@ -14,11 +14,11 @@ from services.common.credentials import Keyring
 from services.common.server import Server, stop_on_signals
 from services.common.telemetry import Tracing, configure_logging, serve_metrics
 from services.scaler.config import ENVIRONMENT_PREFIX, ScalerSettings, Scaling
-from services.scaler.fleet import Fleet
-from services.scaler.loads import Loads
+from services.scaler.fleet.fleet import Fleet
+from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
-from services.scaler.process_target import ProcessTarget
 from services.scaler.servicer import ScalerServicer
+from services.scaler.targets.local import ProcessTarget
 
 log = structlog.get_logger()
 

@@ -13,13 +13,13 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.credentials import Role, current_identity
 from services.common.errors import Forbidden, Overloaded
-from services.scaler import reports
 from services.scaler.config import Capacity
-from services.scaler.fleet import Fleet, PoolView
-from services.scaler.loads import Loads, Report
+from services.scaler.fleet.fleet import Fleet, PoolView
+from services.scaler.fleet.watchers import Seen, Update
+from services.scaler.load import reports
+from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
-from services.scaler.policy import State
-from services.scaler.watchers import Seen, Update
+from services.scaler.policy.replicas import State
 
 HEARTBEAT_SECONDS = 2.5
 

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from services.scaler.tritonserver import (
+from services.scaler.targets.tritonserver import (
     ReplicaLaunch,
     command,
     find_runtime,

@@ -19,11 +19,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
-from services.scaler import processes
 from services.scaler.__main__ import serve
 from services.scaler.config import ScalerSettings
-from services.scaler.process_target import REPLICA_VARIABLE
-from services.scaler.tritonserver import remove_shared_memory, shared_memory_prefix
+from services.scaler.targets import processes
+from services.scaler.targets.local import REPLICA_VARIABLE
+from services.scaler.targets.tritonserver import remove_shared_memory, shared_memory_prefix
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = (("authorization", "Bearer pennyweight-development"),)

@@ -12,7 +12,7 @@ import pytest
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.config import ConfigError
-from services.scaler.triton_client import TritonClient
+from services.scaler.targets.triton_client import TritonClient
 from tests.integration.scaler.harness import (
     DRAINING,
     GONE,

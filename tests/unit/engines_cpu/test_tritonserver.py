@@ -10,8 +10,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from services.scaler import tritonserver
-from services.scaler.tritonserver import (
+from services.scaler.targets import tritonserver
+from services.scaler.targets.tritonserver import (
     ModelFolderError,
     ReplicaLaunch,
     RuntimeNotFoundError,
@@ -208,7 +208,7 @@ def test_stubs_are_children_of_the_server(tmp_path):
 def test_the_module_is_plain():
     """No asyncio and no services: a supervisor of any kind can use it."""
     script = (
-        "import sys, services.scaler.tritonserver; "
+        "import sys, services.scaler.targets.tritonserver; "
         "print([m for m in sys.modules if m.startswith('services.') and m.count('.') == 1])"
     )
     done = subprocess.run(

@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.common.errors import Overloaded, Unavailable
-from services.scaler import fleet as fleet_module
-from services.scaler import watchers
 from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
-from services.scaler.fleet import Fleet
-from services.scaler.loads import Loads
+from services.scaler.fleet import fleet as fleet_module
+from services.scaler.fleet import watchers
+from services.scaler.fleet.fleet import Fleet
+from services.scaler.fleet.watchers import Update, Watchers
+from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
-from services.scaler.policy import State
+from services.scaler.policy.replicas import State
 from services.scaler.ports import Adopted, Replica, StartFailed, fingerprint
-from services.scaler.watchers import Update, Watchers
 
 
 def pool(**changes) -> Pool:

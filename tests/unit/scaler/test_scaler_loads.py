@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.errors import BadRequest
-from services.scaler import loads, reports
-from services.scaler.loads import Loads, Report, TierLoad
+from services.scaler.load import loads, reports
+from services.scaler.load.loads import Loads, Report, TierLoad
 
 
 def report(waiting=0, running=0, **replicas) -> Report:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scaler.policy import (
+from services.scaler.policy.replicas import (
     Drain,
     Failures,
     Goal,

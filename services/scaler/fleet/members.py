@@ -5,10 +5,10 @@ import secrets
 import time
 from dataclasses import dataclass, replace
 
-from services.scaler import policy
 from services.scaler.config import Pool
-from services.scaler.loads import Loads
-from services.scaler.policy import Observed, State
+from services.scaler.load.loads import Loads
+from services.scaler.policy import replicas as policy
+from services.scaler.policy.replicas import Observed, State
 from services.scaler.ports import Adopted, Replica, fingerprint
 
 

@@ -16,14 +16,23 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from services.scaler import policy
 from services.scaler.config import Pool, Scaling
-from services.scaler.loads import Loads
-from services.scaler.members import Member, adopted, new_id
+from services.scaler.fleet.members import Member, adopted, new_id
+from services.scaler.fleet.watchers import Seen, Update, Watcher, Watchers
+from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
-from services.scaler.policy import Action, Drain, Failures, Goal, Observed, Start, State, Stop
+from services.scaler.policy import replicas as policy
+from services.scaler.policy.replicas import (
+    Action,
+    Drain,
+    Failures,
+    Goal,
+    Observed,
+    Start,
+    State,
+    Stop,
+)
 from services.scaler.ports import StartFailed, Target
-from services.scaler.watchers import Seen, Update, Watcher, Watchers
 
 log = structlog.get_logger()
 

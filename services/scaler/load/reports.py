@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.errors import BadRequest, Violation
-from services.scaler.loads import Report, TierLoad
+from services.scaler.load.loads import Report, TierLoad
 
 MOST_TIERS = 64
 MOST_REPLICAS = 4096

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import structlog
 
-from services.scaler import processes, tritonserver
 from services.scaler.config import Pool
 from services.scaler.ports import Adopted, OnDeath, Replica, StartFailed, fingerprint
-from services.scaler.records import Known, Record, Records
-from services.scaler.triton_client import TritonClient
+from services.scaler.targets import processes, tritonserver
+from services.scaler.targets.records import Known, Record, Records
+from services.scaler.targets.triton_client import TritonClient
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from services.common.errors import Overloaded, ServiceError, Unavailable
-from services.scaler.policy import State
+from services.scaler.policy.replicas import State
 from services.scaler.ports import Replica
 
 MOST_WATCHERS = 256

@@ -1,0 +1,1 @@
+"""Which replicas there are, and who watches them."""
