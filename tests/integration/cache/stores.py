@@ -15,7 +15,7 @@ from services.cache.stores.memory import MemoryStore
 from services.cache.stores.redis import RedisStore, open_redis
 from services.common.redis_link import RedisLink
 from tests.integration.cache.harness import HASH_KEY, until
-from tests.unit.cache.clock import FakeClock
+from tests.making.clock import FakeClock
 
 LEASE_SECONDS = 3000.0
 """So long that the real seconds a slow machine takes do not count."""

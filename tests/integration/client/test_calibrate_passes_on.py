@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.router.routes.artefact import read
 from tests.integration.client.running import pennyweight
-from tests.unit.router.paired import lines, record, write_routes
+from tests.making.paired import lines, record, write_routes
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -10,7 +10,7 @@ from services.router.policy.calibration import Rung
 from services.router.policy.routes import Route
 from services.router.routes.in_force import InForce
 from services.router.state.store import SharedState
-from tests.unit.router.making import ladder, policies, quality, route
+from tests.making.policies import ladder, policies, quality, route
 
 SMALL, STORED = "tier:small", "cache"
 

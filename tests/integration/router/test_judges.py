@@ -29,7 +29,7 @@ from services.router.ports import Asked, Shape, Turn
 from tests.integration.client.scripted_router import ScriptedRouter, serve, summary
 from tests.integration.router.processes import Process
 from tests.integration.router.world import PATIENCE, free_port, until
-from tests.unit.router.making import ladder, quality, route
+from tests.making.policies import ladder, quality, route
 
 ANSWERS = ("in a week", "in five days", "in 5 days")
 

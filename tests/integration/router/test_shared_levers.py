@@ -16,8 +16,8 @@ from services.router.state.redis import LEVERS, RedisState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, Router, recalibrated, router
 from tests.integration.router.states import DURABLE
 from tests.integration.router.world import until
+from tests.making.policies import ladder, policies, route
 from tests.redis_server import RedisServer
-from tests.unit.router.making import ladder, policies, route
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ from services.router.engines.tokenizer import ModelText
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from tests.integration.scripted_triton import Script, ScriptedTriton, answer
-from tests.unit.router.calibrations import write_calibration
-from tests.unit.router.making import TOKENIZER
+from tests.making.calibrations import write_calibration
+from tests.making.policies import TOKENIZER
 
 PATIENCE = 20.0
 """Seconds that a test waits for what must happen, on the slowest machine."""

@@ -5,7 +5,7 @@ import pytest
 from services.cache.policy import Key, Record
 from services.cache.ports import Found, NoEntry
 from services.cache.stores.memory import ENTRY_OVERHEAD_BYTES, MemoryStore
-from tests.unit.cache.clock import FakeClock
+from tests.making.clock import FakeClock
 
 MARK = b"smallone"
 WANTED = frozenset({MARK})

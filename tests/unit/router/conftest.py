@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.router.paired import write_routes
+from tests.making.paired import write_routes
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from services.router.calibrate.__main__ import main
 from services.router.calibrate.evidence import BadEvidence, from_labelled, from_ledger
 from services.router.routes.artefact import BadArtefact, Model, check, read
-from tests.unit.router.paired import LADDER, lines, record, write_routes
+from tests.making.paired import LADDER, lines, record, write_routes
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from services.router.calibrate.__main__ import main
 from services.router.calibrate.evidence import from_labelled
 from services.router.policy.certainty import Measure
 from services.router.routes.artefact import Artefact, Model, read
-from tests.unit.router.paired import LADDER, STATED, labelled, lines, record, write_routes
+from tests.making.paired import LADDER, STATED, labelled, lines, record, write_routes
 
 CERTIFIED, MISSING = 0, 3
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.router.calibrate.__main__ import main
-from tests.unit.router.paired import ROUTES, STATED, labelled, lines, record, write_routes
+from tests.making.paired import ROUTES, STATED, labelled, lines, record, write_routes
 
 REFUSED = 2
 

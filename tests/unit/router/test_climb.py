@@ -9,7 +9,7 @@ from services.router.policy.certainty import Certainty
 from services.router.policy.decision import Reason, Verdict
 from services.router.policy.levers import lever_of_tier, levers_of
 from services.router.policy.routes import CachePolicy, Route, Trimming
-from tests.unit.router.making import calibrated, ladder, quality, route, tier
+from tests.making.policies import calibrated, ladder, quality, route, tier
 
 UNCACHED = CachePolicy(use=False, ttl_seconds=1, wait_seconds=0)
 

@@ -8,7 +8,7 @@ import pytest
 from services.common.config import ConfigError
 from services.router.config import load_policies
 from services.router.policy.routes import CachePolicy, Cancel, Evidence, Price, Quality
-from tests.unit.router.policy_folder import PRICES, ROUTES, Files
+from tests.making.policy_folder import PRICES, ROUTES, Files
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from services.router.policy.cascade import Climb
 from services.router.policy.certainty import Certainty
 from services.router.policy.drift import Bands, Rate, Shape
 from services.router.policy.routes import Route
-from tests.unit.router.making import calibrated, ladder, policies, quality, route
+from tests.making.policies import calibrated, ladder, policies, quality, route
 
 
 def told() -> Route:

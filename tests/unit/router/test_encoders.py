@@ -5,7 +5,7 @@ from dataclasses import replace
 from services.router.engines import triton
 from services.router.engines.tokenizer import ModelText
 from services.router.engines.triton import TritonEngine
-from tests.unit.router.making import TOKENIZER, tier
+from tests.making.policies import TOKENIZER, tier
 
 
 def test_tiers_of_one_model_and_tokenizer_share_an_encoder() -> None:

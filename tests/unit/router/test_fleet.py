@@ -16,7 +16,7 @@ from services.router.fleet.fleet import Fleet, Replica, State
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.routes import Tier
-from tests.unit.router.making import policies, route, tier
+from tests.making.policies import policies, route, tier
 
 SMALL = tier("small", queue_size=3, queue_seconds=30.0)
 INTERACTIVE = Priority.INTERACTIVE

@@ -6,7 +6,7 @@ import pytest
 
 from services.router.policy.routes import Policies
 from services.router.routes.in_force import VERSIONS_KEPT, Texts
-from tests.unit.router.making import policies, route, tier
+from tests.making.policies import policies, route, tier
 
 
 class Loading:

@@ -25,8 +25,8 @@ from services.router.policy.routes import (
     Trimming,
 )
 from services.router.ports import Finish, ReplicaFailed, Written
-from tests.unit.router.making import calibrated, ladder, quality, route
-from tests.unit.router.walking import Board, Cache, Engine, Listener, Run, Same, Way
+from tests.making.policies import calibrated, ladder, quality, route
+from tests.making.walking import Board, Cache, Engine, Listener, Run, Same, Way
 
 SURE, UNSURE = -0.125, -2.0
 CHECKED = Rung(1.0, -0.5)

@@ -14,8 +14,8 @@ from services.router.policy.certainty import Measure
 from services.router.policy.decision import Reason, Verdict
 from services.router.policy.routes import Cancel, Hold, Limits, Route
 from services.router.ports import EngineChunk, ReplicaFailed
-from tests.unit.router.making import calibrated, ladder, quality, route
-from tests.unit.router.walking import Board, Engine, Listener, Run, Way
+from tests.making.policies import calibrated, ladder, quality, route
+from tests.making.walking import Board, Engine, Listener, Run, Way
 
 SURE, UNSURE = -0.125, -2.0
 CHECKED = Rung(1.0, -0.5)

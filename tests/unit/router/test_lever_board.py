@@ -14,8 +14,8 @@ from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.lever_record import LeverRecord
 from services.router.routes.in_force import InForce
-from tests.unit.router.making import ladder, policies, quality, route
-from tests.unit.router.memory_state import MemoryState
+from tests.making.memory_state import MemoryState
+from tests.making.policies import ladder, policies, quality, route
 
 CHAT = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, None)))
 SMALL = "tier:small"

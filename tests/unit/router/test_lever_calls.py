@@ -15,8 +15,8 @@ from services.router.policy.calibration import Rung
 from services.router.policy.routes import Trimming
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
-from tests.unit.router.making import ladder, policies, quality, route
-from tests.unit.router.memory_state import MemoryState
+from tests.making.memory_state import MemoryState
+from tests.making.policies import ladder, policies, quality, route
 
 NOW = 1_700_000_000.0
 

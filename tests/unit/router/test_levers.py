@@ -17,7 +17,7 @@ from services.router.policy.lever_record import (
     Standing,
 )
 from services.router.policy.levers import calibration_of, guard_of
-from tests.unit.router.making import calibrated, ladder, quality, route
+from tests.making.policies import calibrated, ladder, quality, route
 
 GUARD = Guard(tolerance=0.02, run_length=200.0)
 """One so nervous that a few bad samples halt the lever."""

@@ -3,7 +3,7 @@
 import pytest
 
 from services.router.fleet.load import MOST_SAMPLES, WINDOW_SECONDS, LoadWindow
-from tests.unit.router.making import policies, route, tier
+from tests.making.policies import policies, route, tier
 
 
 def test_without_requests_there_are_no_figures() -> None:

@@ -16,7 +16,7 @@ from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Evidence, JudgeKind, Judging, Route
 from services.router.routes.in_force import InForce
-from tests.unit.router.making import ladder, policies, quality, route
+from tests.making.policies import ladder, policies, quality, route
 
 NOW = 1_800_000_000
 SECRET = "the card will arrive on Monday"

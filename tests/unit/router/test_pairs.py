@@ -11,8 +11,8 @@ from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Evidence, Hold, Route
 from services.router.ports import EngineChunk
-from tests.unit.router.making import calibrated, ladder, quality, route
-from tests.unit.router.walking import Engine, Listener, Run, Way
+from tests.making.policies import calibrated, ladder, quality, route
+from tests.making.walking import Engine, Listener, Run, Way
 
 SURE, UNSURE = -0.125, -2.0
 CHECKED = Rung(1.0, -0.5)

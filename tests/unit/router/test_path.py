@@ -4,9 +4,9 @@ import pytest
 
 from services.common.errors import InternalError
 from services.router.policy.routes import Cancel
-from tests.unit.router import walking
-from tests.unit.router.making import route, tier
-from tests.unit.router.walking import Cache, Engine, Listener, Run
+from tests.making import walking
+from tests.making.policies import route, tier
+from tests.making.walking import Cache, Engine, Listener, Run
 
 
 class Way(walking.Way):

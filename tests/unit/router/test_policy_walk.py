@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from services.common.config import ConfigError
 from services.router.config import load_policies
 from services.router.policy.calibration import Rung
-from tests.unit.router.policy_folder import LADDERED, PRICES
-from tests.unit.router.watching import TINY_PRICE, WITH_TINY, Scene
+from tests.making.policy_folder import LADDERED, PRICES
+from tests.making.watching import TINY_PRICE, WITH_TINY, Scene
 
 SURE = Rung(1.0, -0.5)
 

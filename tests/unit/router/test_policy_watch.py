@@ -11,8 +11,8 @@ from services.router.config import load_policies
 from services.router.fleet.fleet import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.routes import watch as policies_module
-from tests.unit.router.policy_folder import LADDERED, PRICES
-from tests.unit.router.watching import TINY_PRICE, WITH_TINY, Scene
+from tests.making.policy_folder import LADDERED, PRICES
+from tests.making.watching import TINY_PRICE, WITH_TINY, Scene
 
 SURE = Rung(1.0, -0.5)
 BAD = LADDERED.replace("tolerance: 0.02", "tolerance: 2")

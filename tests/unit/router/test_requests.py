@@ -13,7 +13,7 @@ from services.router.policy.admission import Priority
 from services.router.policy.routes import CachePolicy, Trimming
 from services.router.ports import Asked, Shape, Turn
 from services.router.wire.requests import Checked, check, takes_long
-from tests.unit.router.making import policies, route
+from tests.making.policies import policies, route
 
 POLICIES = policies(
     route("chat"),

@@ -15,8 +15,8 @@ from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION
 from services.router.policy.routes import Calibrated
 from services.router.routes.artefact import FORM, Model
-from tests.unit.router.making import calibrated
-from tests.unit.router.policy_folder import LADDERED, MODELS, Files
+from tests.making.policies import calibrated
+from tests.making.policy_folder import LADDERED, MODELS, Files
 
 SURE = Rung(1.0, -0.5)
 ANY = Rung(1.0, None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.common.config import ConfigError
 from services.router.policy.routes import Evidence, Hold, JudgeKind, Judging, Limits, Trimming
-from tests.unit.router.policy_folder import LADDERED, Files
+from tests.making.policy_folder import LADDERED, Files
 
 
 @pytest.fixture

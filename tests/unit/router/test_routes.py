@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.policy.routes import Price
-from tests.unit.router.making import route
+from tests.making.policies import route
 
 amount = st.integers(0, 10**9)
 

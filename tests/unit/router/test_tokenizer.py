@@ -13,7 +13,7 @@ from services.common.config import ConfigError
 from services.common.errors import BadRequest
 from services.router.engines.tokenizer import LONG_TEXT, ModelText
 from services.router.ports import Turn
-from tests.unit.router.making import TOKENIZER
+from tests.making.policies import TOKENIZER
 
 TEXT = ModelText(TOKENIZER)
 ADDED = json.loads((TOKENIZER / "tokenizer.json").read_text())["added_tokens"]

@@ -12,7 +12,7 @@ from services.common.errors import BadRequest, InternalError
 from services.router.engines.trtllm import TOKENS_PER_BLOCK, Encoder, classify, decode
 from services.router.policy.routes import Tier
 from services.router.ports import Asked, ReplicaFailed, Shape, Turn
-from tests.unit.router.making import tier
+from tests.making.policies import tier
 
 LOST, FULL, BAD, BROKEN = "another replica, lost", "another replica, full", "bad input", "broken"
 

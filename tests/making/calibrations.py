@@ -8,7 +8,7 @@ from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Calibrated
 from services.router.routes.artefact import Artefact, Data, Model, write
-from tests.unit.router.making import calibrated
+from tests.making.policies import calibrated
 
 
 def write_calibration(

@@ -14,7 +14,7 @@ from services.router.routes.files import PolicyFiles
 from services.router.routes.in_force import InForce, Texts
 from services.router.routes.versions import PolicyStore
 from services.router.routes.watch import PolicyWatch
-from tests.unit.router.policy_folder import LADDERED, PRICES, Files
+from tests.making.policy_folder import LADDERED, PRICES, Files
 
 TINY = "  tiny: {model: tiny, precision: int8, tokenizer: models/tiny, max_sequence_tokens: 9}\n"
 WITH_TINY = LADDERED.replace("routes:\n", TINY + "routes:\n", 1)

@@ -28,7 +28,7 @@ from services.router.ports import (
 from services.router.request.journey import Journey
 from services.router.request.path import RequestPath
 from services.router.wire.requests import check
-from tests.unit.router.making import policies
+from tests.making.policies import policies
 
 
 class Letters:

@@ -7,7 +7,7 @@ from services.router.config import load_policies
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Policies
 from services.router.routes.artefact import Model
-from tests.unit.router.calibrations import write_calibration
+from tests.making.calibrations import write_calibration
 
 ROUTES = """\
 tiers:
