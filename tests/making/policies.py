@@ -24,7 +24,7 @@ from services.router.policy.routes import (
     Tier,
 )
 
-TOKENIZER = Path(__file__).parents[3] / "model_repository/cpu/small/weights/int8"
+TOKENIZER = Path(__file__).parents[2] / "model_repository/cpu/small/weights/int8"
 """The small model's own tokenizer, as it is committed."""
 
 

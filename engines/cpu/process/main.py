@@ -3,7 +3,8 @@
 It also keeps watch: when Triton itself is killed, its stub may stay for ever and ignores
 SIGTERM, so this process kills the stub, removes the shared memory that both left, and exits.
 
-Run as `python -m engines.cpu.process.main <socket fd> <stub pid> <server pid> [shared memory name]`.
+Run as
+`python -m engines.cpu.process.main <socket fd> <stub pid> <server pid> [shared memory name]`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from engines.cpu.messages import Load, Quit
 from engines.cpu.settings import Settings
 from engines.cpu.transport import ClosedError, Wire
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _GRACE_SECONDS = 2.0
 _LAST_BREATH_SECONDS = 0.005  # its wire closes a moment before it is gone; callers wait
 

@@ -15,7 +15,7 @@ from engines.cpu.tensors import (
     REQUIRED_INPUTS,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository" / "cpu"
+REPOSITORY = Path(__file__).resolve().parents[4] / "model_repository" / "cpu"
 
 
 @pytest.fixture(params=["small", "large"])

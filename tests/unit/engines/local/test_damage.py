@@ -14,7 +14,7 @@ from engines.local.evaluate import LONGEST_ANSWER, Answer, Engine
 from engines.local.tokens import render
 from services.local.customers import asked
 
-SOURCE = Path(__file__).parents[3] / "model_repository" / "cpu" / "small" / "weights" / "int8"
+SOURCE = Path(__file__).parents[4] / "model_repository" / "cpu" / "small" / "weights" / "int8"
 QUESTIONS = [one.text for one in islice(asked(1), 154)]
 
 

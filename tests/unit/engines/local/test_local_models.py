@@ -22,7 +22,7 @@ from engines.local.tokens import (
 )
 from engines.recipes import RECIPES
 
-REPOSITORY = Path(__file__).parents[3] / "model_repository" / "cpu"
+REPOSITORY = Path(__file__).parents[4] / "model_repository" / "cpu"
 FOLDERS = [
     REPOSITORY / tier / "weights" / precision
     for tier, recipe in RECIPES.items()

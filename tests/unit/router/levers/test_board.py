@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import Unavailable
-from services.router.levers import board as board
+from services.router.levers import board
 from services.router.levers.board import Levers
 from services.router.levers.copy import READ_EVERY, TRIES, UNKNOWN_SECONDS
 from services.router.metrics import Metrics
