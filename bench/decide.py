@@ -21,7 +21,7 @@ from services.router.policy.calibration import (
     Thresholds,
     TierModels,
 )
-from services.router.policy.cascade import Climb, uses_features
+from services.router.policy.cascade import Cascade, uses_features
 from services.router.policy.certainty import Certainty, Measure
 from services.router.policy.difficulty import (
     FIRST_WORD,
@@ -93,7 +93,7 @@ def _timed(routes: Sequence[Route], questions: Sequence[str], decisions: int) ->
 def _decide(route: Route, question: str) -> str:
     """As `path` and `runs` decide: before the first run, and once it has answered."""
     told = features(question, Signals()) if uses_features(route) else ()
-    way = Climb(route, (), told)
+    way = Cascade(route, (), told)
     turn = way.turn()
     if turn.checked:
         way.stands(SURE, valid=True)

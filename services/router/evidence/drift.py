@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from services.router.metrics import Metrics
-from services.router.policy.cascade import Climb
+from services.router.policy.cascade import Cascade
 from services.router.policy.decision import Reason
 from services.router.policy.drift import Window
 from services.router.policy.routes import Calibrated, Policies, Route
@@ -26,7 +26,7 @@ class DriftWatch:
         self._now: Policies | None = None
         self._gauges = metrics.drift, metrics.drift_limit, metrics.drift_alert
 
-    def note(self, route: Route, way: Climb) -> None:
+    def note(self, route: Route, way: Cascade) -> None:
         """Counts a request that a tier of a calibrated route answered."""
         calibration = route.quality.calibration if route.quality is not None else None
         if calibration is None or way.reason() is Reason.HALTED:  # not what was calibrated

@@ -20,7 +20,7 @@ from services.common.errors import ServiceError, Unavailable
 from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
-from services.router.policy.cascade import Turn as LadderTurn
+from services.router.policy.cascade import Step
 from services.router.policy.levers import CACHE, TRIMMING, calibration_of, lever_of_tier
 from services.router.policy.routes import Evidence, JudgeKind, Route
 from services.router.ports import Judge, Keeper, Ledger, LeverBoard, TierText, Turn
@@ -169,7 +169,7 @@ class Pairs:
             drawn=True,
             prompt_tokens=len(prompt),
         )
-        turn = LadderTurn(tier, rung, checked=False, needs_certainty=True)
+        turn = Step(tier, rung, checked=False, needs_certainty=True)
         limit = min(checked.asked.max_output_tokens, room)
         await runs.run(shadow, Leg(turn, prompt, limit, shadow.arrived, until), None)
         attempt = shadow.attempts[-1]

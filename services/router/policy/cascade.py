@@ -19,7 +19,7 @@ from services.router.policy.routes import Route, Tier
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Step:
     """A tier whose turn it is.
 
     Attributes:
@@ -36,7 +36,7 @@ class Turn:
     needs_certainty: bool
 
 
-class Climb:
+class Cascade:
     """State of one request. Ask for a `turn`, then say what became of it, until one stands."""
 
     def __init__(self, route: Route, halted: Collection[str], told: SparseFeatures = ()) -> None:
@@ -62,16 +62,16 @@ class Climb:
         """Version of the calibration that decides; empty where none does."""
         return self._calibration.version if self._calibration is not None else ""
 
-    def turn(self) -> Turn:
+    def turn(self) -> Step:
         """Whose turn it is: the lowest tier from here on that may be tried, at last the top one."""
         while self._seen[self._rung].verdict is not Verdict.NOT_REACHED and self._rung < self._top:
             self._rung += 1
         at = self._rung
         tier = self.route.ladder[at]
         if at == self._top or self.route.quality is None:
-            return Turn(tier, at, checked=False, needs_certainty=False)
+            return Step(tier, at, checked=False, needs_certainty=False)
         needs = self._judgement.thresholds.rungs[at].accept_at_certainty is not None
-        return Turn(tier, at, checked=True, needs_certainty=needs)
+        return Step(tier, at, checked=True, needs_certainty=needs)
 
     def pass_over(self, verdict: Verdict) -> None:
         """The tier whose turn it is cannot be tried."""
@@ -185,7 +185,7 @@ REASONS = {
 
 def accepted_writers(route: Route, halted: Collection[str]) -> tuple[Tier, ...]:
     """Tiers whose stored answers may serve: those that could answer such a request now."""
-    return Climb(route, halted).usable()
+    return Cascade(route, halted).usable()
 
 
 def uses_features(route: Route) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.router.policy import cascade as climb
+from services.router.policy import cascade
 from services.router.policy.certainty import Certainty, certainty_of
 from services.router.policy.forms import validate
 from services.router.policy.routes import Hold, Quality
@@ -37,7 +37,7 @@ class Held:
         return ended or (self.first_tokens is not None and tokens >= self.first_tokens)
 
 
-def held_for(journey: Journey, turn: climb.Turn) -> Held | None:
+def held_for(journey: Journey, turn: cascade.Step) -> Held | None:
     """How the answer of this tier is kept back; None if it stands unchecked."""
     quality = journey.checked.route.quality
     if not turn.checked or quality is None:

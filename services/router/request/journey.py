@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from services.router.policy.cascade import Climb
+from services.router.policy.cascade import Cascade
 from services.router.policy.certainty import Certainty
 from services.router.policy.decision import CacheOutcome, Decision
 from services.router.policy.levers import TRIMMING
@@ -75,7 +75,7 @@ class Journey:
     halted: Collection[str] = ()
     propensity: float = 0.0
     drawn: bool = False
-    climb: Climb | None = None
+    climb: Cascade | None = None
     attempts: list[Attempt] = field(default_factory=list)
     decision: Decision | None = None
     cache: CacheOutcome = CacheOutcome.NOT_ASKED

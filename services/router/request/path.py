@@ -18,7 +18,7 @@ from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
-from services.router.policy.cascade import Climb, Turn, uses_features
+from services.router.policy.cascade import Cascade, Step, uses_features
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features
 from services.router.ports import AnswerCache, CacheHit, Engine, LeverBoard, TierText
@@ -146,13 +146,13 @@ class RequestPath:
             settled = route.quality.calibration is not None and not journey.halted
             journey.propensity = evidence.share if settled else evidence.share_until_calibrated
 
-    def _way(self, journey: Journey) -> Climb:
+    def _way(self, journey: Journey) -> Cascade:
         checked = journey.checked
         wanted = journey.drawn or uses_features(checked.route)
         told = features(checked.written, checked.signals) if wanted else ()
-        return Climb(checked.route, journey.halted, told)
+        return Cascade(checked.route, journey.halted, told)
 
-    async def _leg(self, journey: Journey, turn: Turn) -> Leg | None:
+    async def _leg(self, journey: Journey, turn: Step) -> Leg | None:
         """The tier's prompt and limit; None where a limit keeps it from its turn.
 
         Raises:
@@ -183,7 +183,7 @@ class RequestPath:
         until = now + (journey.until - now) * SHARE_OF_WAIT if turn.checked else journey.until
         return Leg(turn, prompt, limit, now, until)
 
-    def _allowed(self, journey: Journey, turn: Turn, limit: int) -> bool:
+    def _allowed(self, journey: Journey, turn: Step, limit: int) -> bool:
         """Whether money and time suffice for trying this tier and then the top one."""
         route, now = journey.checked.route, time.monotonic()
         tiers = turn.tier, route.top_tier
@@ -194,7 +194,7 @@ class RequestPath:
         seconds = [self._load.slow_seconds(tier.name, now) or 0.0 for tier in tiers]
         return now + sum(seconds) < journey.until
 
-    def _affordable(self, journey: Journey, turn: Turn) -> int:
+    def _affordable(self, journey: Journey, turn: Step) -> int:
         """Most output tokens that the route's money allows.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.common.errors import ServiceError
 from services.router.fleet.fleet import Replica
-from services.router.policy import cascade as climb
+from services.router.policy import cascade
 from services.router.policy.routes import Cancel
 from services.router.policy.stop_texts import StopTexts
 from services.router.ports import Detokenizer, EngineChunk, EngineRun, Finish, ReplicaFailed
@@ -28,7 +28,7 @@ class Leg:
         until: when a place on a replica is no longer waited for.
     """
 
-    turn: climb.Turn
+    turn: cascade.Step
     prompt: Sequence[int]
     limit: int
     began: float
@@ -51,7 +51,7 @@ class ReplicaRun:
 
     engine: EngineRun
     replica: Replica
-    turn: climb.Turn
+    turn: cascade.Step
     text: Detokenizer
     stops: StopTexts
     limit: int

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.policy.calibration import Rung
-from services.router.policy.cascade import Climb, accepted_writers
+from services.router.policy.cascade import Cascade, accepted_writers
 from services.router.policy.certainty import Certainty
 from services.router.policy.decision import Reason, Verdict
 from services.router.policy.levers import lever_of_tier, levers_of
@@ -33,7 +33,7 @@ def test_every_climb_ends_and_its_answer_was_allowed(
     way: tuple[Route, set[str]], answers: list[tuple[Certainty | None, bool]]
 ) -> None:
     told, halted = way
-    climb = Climb(told, halted)
+    climb = Cascade(told, halted)
     calibration = told.quality.calibration if told.quality else None
     assert calibration is not None
     rungs = calibration.judgement.thresholds.rungs
@@ -67,7 +67,7 @@ def test_every_climb_ends_and_its_answer_was_allowed(
 @given(ways())
 def test_halting_every_lever_leaves_the_top_tier(way: tuple[Route, set[str]]) -> None:
     told, _ = way
-    climb = Climb(told, set(levers_of(told)))
+    climb = Cascade(told, set(levers_of(told)))
     assert climb.turn().tier is told.top_tier
     assert accepted_writers(told, set(levers_of(told))) == (told.top_tier,)
 
@@ -89,7 +89,7 @@ def test_another_precision_of_the_same_model_is_a_lever_of_its_own() -> None:
 def test_a_fixed_tier_answers_unchecked_and_lower_ones_are_never_used() -> None:
     tiers = ladder("a", "b", "c")
     told = route("chat", *tiers, fixed_tier=tiers[1])
-    climb = Climb(told, ())
+    climb = Cascade(told, ())
     assert (climb.turn().tier, climb.turn().checked) == (tiers[1], False)
     assert climb.reason() is Reason.FIXED_TIER
     assert climb.explanation() == "The policy of chat sends every request to b."
