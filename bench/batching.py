@@ -18,7 +18,7 @@ from bench.http2 import Client, request_headers
 from bench.stack import REPOSITORY, BenchError, Stack
 from bench.triton import STREAM_INFER, infer_request, start_replica, token_count
 from services.router.engines.tokenizer import ModelText
-from services.router.ports import Turn
+from services.router.ports import Message
 
 MODEL = "large"
 
@@ -87,8 +87,8 @@ async def _measure(size: Size, address: str) -> dict[tuple[bool, int], Level]:
     return seen
 
 
-def _question(case: int) -> Turn:
-    return Turn("user", f"Why was my card declined at the shop on the corner, case {case}?")
+def _question(case: int) -> Message:
+    return Message("user", f"Why was my card declined at the shop on the corner, case {case}?")
 
 
 async def _batch(

@@ -19,7 +19,7 @@ from bench.triton import STREAM_INFER, infer_request, token_count
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
 from services.router.engines.tokenizer import ModelText
-from services.router.ports import Turn
+from services.router.ports import Message
 
 ON = "router, cache on"
 
@@ -110,7 +110,7 @@ async def _first_tokens(pairs: int, model: str, address: str, replica: str) -> W
         for name, values in seen.items():
             content = f"My card was declined at the shop on the corner, case {next(numbers)}."
             if name == "direct":
-                prompt = await text.encode([Turn("user", content)])
+                prompt = await text.encode([Message("user", content)])
                 ask = infer_request(
                     model, prompt, output_tokens=16, streaming=True, end_id=text.end_id
                 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from services.router.policy.prompts import Turn as Turn  # noqa: PLC0414 -- part of the ports
+from services.router.policy.prompts import Message as Message  # noqa: PLC0414 -- part of the ports
 from services.router.policy.routes import Route, Tier
 
 
@@ -35,7 +35,7 @@ class Asked:
         stop: texts that end the answer.
     """
 
-    turns: tuple[Turn, ...]
+    turns: tuple[Message, ...]
     shape: tuple[Shape, str] | None
     max_output_tokens: int
     temperature: float
@@ -218,7 +218,7 @@ class TierText(Protocol):
     end_id: int
     pad_id: int
 
-    async def encode(self, turns: Sequence[Turn]) -> list[int]:
+    async def encode(self, turns: Sequence[Message]) -> list[int]:
         """Renders the conversation with the tier's chat template and tokenises it.
 
         Raises:

@@ -22,7 +22,7 @@ from services.router.ports import (
     CacheHit,
     CacheMiss,
     EngineChunk,
-    Turn,
+    Message,
     Written,
 )
 from services.router.request.journey import Journey
@@ -36,7 +36,7 @@ class Letters:
 
     end_id, pad_id = 2, 0
 
-    async def encode(self, turns: Sequence[Turn]) -> list[int]:
+    async def encode(self, turns: Sequence[Message]) -> list[int]:
         return [ord(one) for turn in turns for one in turn.content]
 
     def encode_plain(self, text: str) -> list[int]:

@@ -19,7 +19,7 @@ from tokenizers.decoders import DecodeStream
 
 from services.common.config import ConfigError
 from services.common.errors import BadRequest, Violation
-from services.router.ports import Turn
+from services.router.ports import Message
 
 LONG_TEXT = 8_000
 """Characters above which tokenising moves to a thread: it would hold up the event loop for ms."""
@@ -54,7 +54,7 @@ class ModelText:
         special = [t.content for t in self._tokenizer.get_added_tokens_decoder().values()]
         self._special_text = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
-    async def encode(self, turns: Sequence[Turn]) -> list[int]:
+    async def encode(self, turns: Sequence[Message]) -> list[int]:
         """See `TierText.encode`."""
         if sum(len(turn.content) for turn in turns) > LONG_TEXT:
             return await asyncio.to_thread(self._encode, turns)
@@ -69,14 +69,14 @@ class ModelText:
         """See `TierText.detokenizer`."""
         return StreamDetokenizer(self._tokenizer)
 
-    def _encode(self, turns: Sequence[Turn]) -> list[int]:
+    def _encode(self, turns: Sequence[Message]) -> list[int]:
         if any(self._special_text.search(turn.content) for turn in turns):
             return self._encode_guarded(turns)
         text = self._render([{"role": t.role, "content": t.content} for t in turns])
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _encode_guarded(self, turns: Sequence[Turn]) -> list[int]:
+    def _encode_guarded(self, turns: Sequence[Message]) -> list[int]:
         """Encodes messages that spell out special tokens, as plain text.
 
         Otherwise a caller could write ``<|assistant|>`` and speak with the model's voice. The

@@ -23,7 +23,7 @@ from services.router.policy.admission import Priority
 from services.router.policy.cascade import Step
 from services.router.policy.levers import CACHE, TRIMMING, calibration_of, lever_of_tier
 from services.router.policy.routes import Evidence, JudgeKind, Route
-from services.router.ports import Judge, Keeper, Ledger, LeverBoard, TierText, Turn
+from services.router.ports import Judge, Keeper, Ledger, LeverBoard, Message, TierText
 from services.router.request.hold import has_form
 from services.router.request.journey import Attempt, Journey
 from services.router.request.run import Leg
@@ -139,7 +139,7 @@ class Pairs:
         return Pair(tuple(answers), tuple(attempts), answered, compared, shadow)
 
     async def _attempt(
-        self, journey: Journey, runs: ReplicaRuns, rung: int, turns: Sequence[Turn], until: float
+        self, journey: Journey, runs: ReplicaRuns, rung: int, turns: Sequence[Message], until: float
     ) -> Attempt:
         """Has one tier answer, for nobody.
 

@@ -22,7 +22,7 @@ _FENCE = "```"
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Message:
     """One message of the conversation; `role` is system, user or assistant."""
 
     role: str
@@ -37,7 +37,7 @@ class Passage:
     relevance: float | None = None
 
 
-def with_passages(turns: Sequence[Turn], passages: Sequence[Passage]) -> tuple[Turn, ...]:
+def with_passages(turns: Sequence[Message], passages: Sequence[Passage]) -> tuple[Message, ...]:
     """The conversation with the passages before the text of its last message."""
     if not passages:
         return tuple(turns)
@@ -47,8 +47,8 @@ def with_passages(turns: Sequence[Turn], passages: Sequence[Passage]) -> tuple[T
 
 
 def trimmed(
-    turns: Sequence[Turn], passages: Sequence[Passage], trimming: Trimming
-) -> tuple[Turn, ...]:
+    turns: Sequence[Message], passages: Sequence[Passage], trimming: Trimming
+) -> tuple[Message, ...]:
     """The conversation with its passages, without what `trimming` leaves out."""
     kept = list(turns)
     if trimming.history_turns is not None:
@@ -61,7 +61,7 @@ def trimmed(
     return tuple(replace(turn, content=_tightened(turn.content)) for turn in told)
 
 
-def _recent(turns: list[Turn], most: int) -> list[Turn]:
+def _recent(turns: list[Message], most: int) -> list[Message]:
     """The instructions, and the conversation from the user's turn so many turns ago."""
     asked = [at for at, turn in enumerate(turns) if turn.role == "user"]
     start = asked[-most] if len(asked) > most else 0

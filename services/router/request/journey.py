@@ -10,7 +10,7 @@ from services.router.policy.certainty import Certainty
 from services.router.policy.decision import CacheOutcome, Decision
 from services.router.policy.levers import TRIMMING
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, EngineFigures, Finish, Turn
+from services.router.ports import Asked, EngineFigures, Finish, Message
 from services.router.wire.requests import Checked
 
 
@@ -99,7 +99,7 @@ class Journey:
         return "".join([text for text, _ in self.pieces])
 
     @property
-    def turns(self) -> tuple[Turn, ...]:
+    def turns(self) -> tuple[Message, ...]:
         """The conversation as models get it."""
         shorter = self.checked.shorter
         if shorter is None or TRIMMING in self.halted:

@@ -16,7 +16,7 @@ from services.router.policy.difficulty import Signals
 from services.router.policy.forms import Validator
 from services.router.policy.prompts import Passage, trimmed, with_passages
 from services.router.policy.routes import Policies, Route
-from services.router.ports import Asked, Turn
+from services.router.ports import Asked, Message
 from services.router.wire.forms import shape_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
@@ -69,7 +69,7 @@ class Checked:
     policies: Policies
     route: Route
     asked: Asked
-    shorter: tuple[Turn, ...] | None
+    shorter: tuple[Message, ...] | None
     written: str
     signals: Signals
     validators: tuple[Validator, ...]
@@ -131,8 +131,8 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
     )
 
 
-def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Turn, ...]:
-    turns: list[Turn] = []
+def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Message, ...]:
+    turns: list[Message] = []
     characters = 0
     if len(prompt.messages) > MOST_MESSAGES:
         rule = f"at most {MOST_MESSAGES}, got {len(prompt.messages)}"
@@ -149,7 +149,7 @@ def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Tur
         if not message.content.strip():
             wrong.append(Violation(f"{where}.content", "must not be empty"))
         characters += len(message.content)
-        turns.append(Turn(role, message.content))
+        turns.append(Message(role, message.content))
     if not prompt.messages:
         wrong.append(Violation("prompt.messages", "must hold at least one message"))
     elif turns and turns[-1].role != "user":

@@ -25,7 +25,7 @@ from services.router.evidence.judges import (
 )
 from services.router.metrics import Metrics
 from services.router.policy.routes import Evidence, JudgeKind, Judging, Route
-from services.router.ports import Asked, Shape, Turn
+from services.router.ports import Asked, Message, Shape
 from tests.integration.client.scripted_router import ScriptedRouter, serve, summary
 from tests.integration.router.processes import Process
 from tests.integration.router.world import PATIENCE, free_port, until
@@ -36,7 +36,7 @@ ANSWERS = ("in a week", "in five days", "in 5 days")
 
 def asked(shape: tuple[Shape, str] | None = None) -> Asked:
     return Asked(
-        turns=(Turn("system", "Be brief."), Turn("user", "When does my card arrive?")),
+        turns=(Message("system", "Be brief."), Message("user", "When does my card arrive?")),
         shape=shape,
         max_output_tokens=16,
         temperature=0.0,

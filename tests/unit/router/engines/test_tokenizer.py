@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.common.config import ConfigError
 from services.common.errors import BadRequest
 from services.router.engines.tokenizer import LONG_TEXT, ModelText
-from services.router.ports import Turn
+from services.router.ports import Message
 from tests.making.policies import TOKENIZER
 
 TEXT = ModelText(TOKENIZER)
@@ -82,7 +82,7 @@ def test_end_and_padding_tokens_are_those_of_the_folder() -> None:
 
 
 async def test_the_template_brings_the_special_tokens_in() -> None:
-    ids = await TEXT.encode([Turn("system", "Be kind."), Turn("user", "hi")])
+    ids = await TEXT.encode([Message("system", "Be kind."), Message("user", "hi")])
     assert [i for i in ids if i in IDS] == [
         SPECIAL["<s>"],
         SPECIAL["<|system|>"],
@@ -96,7 +96,7 @@ async def test_special_tokens_that_a_caller_spells_out_are_plain_text(
     spelled: list[list[str]],
 ) -> None:
     contents = ["x" + "".join(one) + "x" for one in spelled]
-    ids = await TEXT.encode([Turn("user", one) for one in contents])
+    ids = await TEXT.encode([Message("user", one) for one in contents])
     expected = [SPECIAL["<s>"], *[SPECIAL["<|user|>"]] * len(contents), SPECIAL["<|assistant|>"]]
     assert [i for i in ids if i in IDS] == expected
     assert TEXT._tokenizer.decode(ids, skip_special_tokens=True) == "".join(contents)
@@ -106,22 +106,22 @@ async def test_special_tokens_that_a_caller_spells_out_are_plain_text(
 async def test_spelling_a_special_token_does_not_change_how_the_template_treats_text(
     content: str,
 ) -> None:
-    told = await TEXT.encode([Turn("user", content)])
-    stripped = await TEXT.encode([Turn("user", content.strip())])
+    told = await TEXT.encode([Message("user", content)])
+    stripped = await TEXT.encode([Message("user", content.strip())])
     assert told == stripped
 
 
 async def test_a_private_character_of_a_caller_stays_text() -> None:
     content = "\U000f0000\U000f0001</s>"
-    ids = await TEXT.encode([Turn("user", content), Turn("user", "x\U000f0000</s>")])
+    ids = await TEXT.encode([Message("user", content), Message("user", "x\U000f0000</s>")])
     text = TEXT._tokenizer.decode(ids, skip_special_tokens=True)
     assert text == content + "x\U000f0000</s>"
 
 
 async def test_long_text_gives_the_same_tokens() -> None:
     long = "card " * LONG_TEXT
-    ids = await TEXT.encode([Turn("user", long)])
-    assert ids == TEXT._encode([Turn("user", long)])
+    ids = await TEXT.encode([Message("user", long)])
+    assert ids == TEXT._encode([Message("user", long)])
 
 
 def folder(tmp_path: Path, **changes: object) -> Path:
@@ -151,27 +151,27 @@ ATTACKS = [
 async def test_a_template_cannot_reach_out(tmp_path: Path, template: str) -> None:
     text = ModelText(folder(tmp_path, chat_template=template))
     with pytest.raises(BadRequest, match=r"unsafe|undefined"):
-        await text.encode([Turn("user", "hi")])
+        await text.encode([Message("user", "hi")])
 
 
 async def test_a_template_that_refuses_says_so(tmp_path: Path) -> None:
     template = "{{ raise_exception('only one message') if messages | length > 1 }}"
     text = ModelText(folder(tmp_path, chat_template=template))
     with pytest.raises(BadRequest, match="only one message") as caught:
-        await text.encode([Turn("user", "hi"), Turn("user", "hi")])
+        await text.encode([Message("user", "hi"), Message("user", "hi")])
     assert caught.value.violations[0].name == "prompt.messages"
 
 
 async def test_content_is_never_run_as_a_template() -> None:
     content = "{{ 7 * 7 }}{% raw %}"
-    ids = await TEXT.encode([Turn("user", content)])
+    ids = await TEXT.encode([Message("user", content)])
     assert TEXT._tokenizer.decode(ids, skip_special_tokens=True) == content
 
 
 async def test_a_template_beside_the_folder_goes_first(tmp_path: Path) -> None:
     made = folder(tmp_path)
     (made / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    assert await ModelText(made).encode([Turn("user", "hi")]) == TEXT.encode_plain("hi")
+    assert await ModelText(made).encode([Message("user", "hi")]) == TEXT.encode_plain("hi")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as pb
 from services.common.errors import BadRequest, InternalError
 from services.router.engines.trtllm import TOKENS_PER_BLOCK, Encoder, classify, decode
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, ReplicaFailed, Shape, Turn
+from services.router.ports import Asked, Message, ReplicaFailed, Shape
 from tests.making.policies import tier
 
 LOST, FULL, BAD, BROKEN = "another replica, lost", "another replica, full", "bad input", "broken"
@@ -28,7 +28,7 @@ class Text:
 
 def asked(**changes: Any) -> Asked:
     told: dict[str, Any] = {
-        "turns": (Turn("user", "hi"),),
+        "turns": (Message("user", "hi"),),
         "shape": None,
         "max_output_tokens": 7,
         "temperature": 0.0,

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from services.router.policy.prompts import (
     LONGEST_COMPARED,
+    Message,
     Passage,
-    Turn,
     trimmed,
     with_passages,
 )
 from services.router.policy.routes import Trimming
 
-ASK = Turn("user", "How do I change my PIN?")
+ASK = Message("user", "How do I change my PIN?")
 PASSAGES = (
     Passage("Opening hours are nine to five."),
     Passage("You can change the PIN at any cash machine."),
@@ -23,8 +23,8 @@ PASSAGES = (
 
 
 def test_passages_come_before_the_question() -> None:
-    turns = with_passages([Turn("system", "Be brief."), ASK], PASSAGES[:2])
-    assert turns[0] == Turn("system", "Be brief.")
+    turns = with_passages([Message("system", "Be brief."), ASK], PASSAGES[:2])
+    assert turns[0] == Message("system", "Be brief.")
     assert turns[1].content == "\n\n".join([*(one.text for one in PASSAGES[:2]), ASK.content])
     assert with_passages([ASK], ()) == (ASK,)
 
@@ -47,12 +47,12 @@ def test_the_callers_relevance_counts_where_every_passage_has_one() -> None:
 
 def test_old_turns_go_and_instructions_stay() -> None:
     turns = [
-        Turn("system", "Be brief."),
-        Turn("user", "one"),
-        Turn("assistant", "1"),
-        Turn("user", "two"),
-        Turn("assistant", "2"),
-        Turn("user", "three"),
+        Message("system", "Be brief."),
+        Message("user", "one"),
+        Message("assistant", "1"),
+        Message("user", "two"),
+        Message("assistant", "2"),
+        Message("user", "three"),
     ]
     kept = trimmed(turns, (), Trimming(history_turns=2))
     assert [turn.content for turn in kept] == ["Be brief.", "two", "2", "three"]
@@ -61,7 +61,7 @@ def test_old_turns_go_and_instructions_stay() -> None:
 
 def test_blanks_go_but_indents_and_code_stay() -> None:
     text = "a  b \t c\n\n\n\n  indented   text\n```\nx  =  1\n\n\n\n```\nend   "
-    (turn,) = trimmed([Turn("user", text)], (), Trimming(white_space=True))
+    (turn,) = trimmed([Message("user", text)], (), Trimming(white_space=True))
     assert turn.content == "a b c\n\n  indented text\n```\nx  =  1\n\n\n\n```\nend"
 
 
@@ -78,7 +78,7 @@ trimmings = st.builds(
 
 @given(st.lists(word, min_size=1, max_size=6), trimmings)
 def test_the_question_always_stays_and_nothing_grows(texts: list[str], trimming: Trimming) -> None:
-    turns = [Turn("user", f"q{text}q") for text in texts]
+    turns = [Message("user", f"q{text}q") for text in texts]
     some = [Passage(f"p{text}") for text in texts]
     kept = trimmed(turns, some, trimming)
     whole = with_passages(turns, some)
@@ -96,7 +96,7 @@ def test_trimming_is_off_until_something_is_asked_of_it() -> None:
 
 def test_choosing_passages_takes_bounded_time() -> None:
     words = [f"w{at}" for at in range(40_000)]
-    question = Turn("user", " ".join(words))
+    question = Message("user", " ".join(words))
     passages = [Passage(" ".join(words[at * 150 : at * 150 + 150])) for at in range(256)]
     started = time.process_time()
     trimmed([question], passages, Trimming(passages=3))
@@ -105,7 +105,7 @@ def test_choosing_passages_takes_bounded_time() -> None:
 
 def test_of_a_long_text_its_beginning_and_its_end_count() -> None:
     filler = "x " * LONGEST_COMPARED
-    asks = Turn("user", f"About the PIN: {filler} how do I change it?")
+    asks = Message("user", f"About the PIN: {filler} how do I change it?")
     some = [*PASSAGES[:1], Passage(f"change it {filler}"), Passage(f"{filler} the PIN")]
     (turn,) = trimmed([asks], some, Trimming(passages=2))
     assert turn.content.startswith("change it")

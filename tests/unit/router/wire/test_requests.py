@@ -11,7 +11,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound
 from services.router.policy.admission import Priority
 from services.router.policy.routes import CachePolicy, Trimming
-from services.router.ports import Asked, Shape, Turn
+from services.router.ports import Asked, Message, Shape
 from services.router.wire.requests import Checked, check, takes_long
 from tests.making.policies import policies, route
 
@@ -44,7 +44,7 @@ def broken(request: pb.GenerateRequest) -> dict[str, str]:
 def test_defaults_are_filled_in() -> None:
     got = checked(asking("chat", (SYSTEM, "Be kind."), (USER, "How?")))
     assert got.asked == Asked(
-        turns=(Turn("system", "Be kind."), Turn("user", "How?")),
+        turns=(Message("system", "Be kind."), Message("user", "How?")),
         shape=None,
         max_output_tokens=64,
         temperature=0.0,
@@ -309,7 +309,7 @@ def test_passages_are_part_of_what_is_asked() -> None:
     request = asking()
     request.prompt.context.add(text="Known fact.", relevance=0.5)
     got = checked(request)
-    assert got.asked.turns == (Turn("user", "Known fact.\n\nHow?"),)
+    assert got.asked.turns == (Message("user", "Known fact.\n\nHow?"),)
     assert got.written == "How?"
     assert got.shorter is None
 
@@ -317,8 +317,8 @@ def test_passages_are_part_of_what_is_asked() -> None:
 def test_a_route_that_trims_keeps_both_forms_where_they_differ() -> None:
     told = policies(route("chat", trimming=Trimming(white_space=True)))
     blank = check(asking("chat", (USER, "a   b")), "acme", told, longest=100)
-    assert blank.asked.turns == (Turn("user", "a   b"),)
-    assert blank.shorter == (Turn("user", "a b"),)
+    assert blank.asked.turns == (Message("user", "a   b"),)
+    assert blank.shorter == (Message("user", "a b"),)
     assert check(asking(), "acme", told, longest=100).shorter is None
 
 
