@@ -13,7 +13,7 @@ from services.router.policy.prompts import Message as Message  # noqa: PLC0414 -
 from services.router.policy.routes import Route, Tier
 
 
-class Shape(Enum):
+class GuideKind(Enum):
     """Kind of a guided answer; values are TensorRT-LLM's guide types."""
 
     JSON_SCHEMA = "json_schema"
@@ -36,7 +36,7 @@ class Asked:
     """
 
     turns: tuple[Message, ...]
-    shape: tuple[Shape, str] | None
+    shape: tuple[GuideKind, str] | None
     max_output_tokens: int
     temperature: float
     top_p: float

@@ -25,7 +25,7 @@ from services.router.policy.calibration import (
 )
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import assurance, with_certainty
-from services.router.policy.drift import Bands, Rate, Shape
+from services.router.policy.drift import Bands, Histogram, Rate
 
 MEASURES = (Measure.MEAN, Measure.MINIMUM, Measure.FIRST_K, Measure.LEARNED)
 """Simplest first: of equal ones the simplest is taken."""
@@ -293,8 +293,8 @@ def _bands(judgement: Judgement, calibration: Calibration, certify: Sequence[Rec
             for one, gain in zip(certify, predicted, strict=True)
             if rung.enters(gain)
         ]
-        gains.append(Shape.of(value for value in predicted if value is not None))
-        certainties.append(Shape.of(value for value in sure if value is not None))
+        gains.append(Histogram.of(value for value in predicted if value is not None))
+        certainties.append(Histogram.of(value for value in sure if value is not None))
     return Bands(
         Rate(certificate.escalation_rate, max(1, certificate.n_certify)),
         tuple(gains),

@@ -29,7 +29,7 @@ LEAST_CHANGE = 0.03
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Histogram:
     """A distribution at calibration, in bins of about equal share.
 
     Attributes:
@@ -53,7 +53,7 @@ class Shape:
             raise ValueError(f"shares must add up to 1, got {sum(self.shares)}")
 
     @staticmethod
-    def of(values: Iterable[float]) -> "Shape | None":
+    def of(values: Iterable[float]) -> "Histogram | None":
         """The shape of some values; None where there are none."""
         known = sorted(value for value in values if math.isfinite(value))
         if not known:
@@ -62,14 +62,14 @@ class Shape:
         counts = [0] * (len(edges) + 1)
         for value in known:
             counts[bisect_right(edges, value)] += 1
-        return Shape(tuple(edges), tuple(count / len(known) for count in counts), len(known))
+        return Histogram(tuple(edges), tuple(count / len(known) for count in counts), len(known))
 
     def bin(self, value: float) -> int:
         """Number of the bin of a value."""
         return bisect_right(self.edges, value)
 
 
-def psi(shape: Shape, counts: Sequence[int]) -> float:
+def psi(shape: Histogram, counts: Sequence[int]) -> float:
     """Population stability index of counts a bin against the shape; 0 is no change.
 
     Every bin counts as holding half a sample more, so that an empty one does not make it infinite.
@@ -87,7 +87,7 @@ def psi(shape: Shape, counts: Sequence[int]) -> float:
     return total
 
 
-def psi_limit(shape: Shape, samples: int) -> float:
+def psi_limit(shape: Histogram, samples: int) -> float:
     """PSI above which so many samples show a drift."""
     if samples < 1:
         return math.inf
@@ -129,11 +129,11 @@ class Bands:
     """
 
     escalation: Rate
-    gains: tuple[Shape | None, ...] = ()
-    certainties: tuple[Shape | None, ...] = ()
+    gains: tuple[Histogram | None, ...] = ()
+    certainties: tuple[Histogram | None, ...] = ()
 
     @cached_property
-    def shapes(self) -> Mapping[str, Shape]:
+    def shapes(self) -> Mapping[str, Histogram]:
         """Every shape by its name: `gain.0` is that of the cheapest tier."""
         named = {f"gain.{at}": shape for at, shape in enumerate(self.gains)}
         named |= {f"certainty.{at}": shape for at, shape in enumerate(self.certainties)}

@@ -23,7 +23,7 @@ from services.router.policy.calibration import (
 )
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION, DifficultyModel
-from services.router.policy.drift import Bands, Rate, Shape
+from services.router.policy.drift import Bands, Histogram, Rate
 
 KIND = "pennyweight.calibration"
 FORM = 1
@@ -352,9 +352,9 @@ def _certificate(told: Mapping[str, Any]) -> Certificate:
 
 
 def _bands(told: Mapping[str, Any]) -> Bands:
-    def shapes(many: Sequence[Mapping[str, Any] | None]) -> tuple[Shape | None, ...]:
+    def shapes(many: Sequence[Mapping[str, Any] | None]) -> tuple[Histogram | None, ...]:
         return tuple(
-            one and Shape(tuple(one["edges"]), tuple(one["shares"]), one["samples"])  # type: ignore[misc]
+            one and Histogram(tuple(one["edges"]), tuple(one["shares"]), one["samples"])  # type: ignore[misc]
             for one in many
         )
 

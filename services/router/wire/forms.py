@@ -13,7 +13,7 @@ from services.router.policy.forms import (
     matching,
     one_of,
 )
-from services.router.ports import Shape
+from services.router.ports import GuideKind
 
 REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 MOST_REPETITIONS = 1000
@@ -27,7 +27,7 @@ KEPT_FORMS = 64
 the same few."""
 
 
-def shape_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[Shape, str] | None:
+def shape_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[GuideKind, str] | None:
     """The form that the engine is told; None for free text. Broken rules go into `wrong`."""
     form = prompt.response_format
     kind = form.WhichOneof("format")
@@ -37,11 +37,11 @@ def shape_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[Shape, str] | N
     found = _guide(kind, text)
     if isinstance(found, str):
         wrong.append(Violation(f"prompt.response_format.{kind}", found))
-    return Shape(kind), text
+    return GuideKind(kind), text
 
 
 def validators_of(
-    shape: tuple[Shape, str] | None, terms: pb.Terms, wrong: list[Violation]
+    shape: tuple[GuideKind, str] | None, terms: pb.Terms, wrong: list[Violation]
 ) -> tuple[Validator, ...]:
     """What an answer must pass: the wanted form, then the caller's own checks."""
     if shape is None and not terms.validators:

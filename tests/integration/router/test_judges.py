@@ -25,7 +25,7 @@ from services.router.evidence.judges import (
 )
 from services.router.metrics import Metrics
 from services.router.policy.routes import Evidence, JudgeKind, Judging, Route
-from services.router.ports import Asked, Message, Shape
+from services.router.ports import Asked, GuideKind, Message
 from tests.integration.client.scripted_router import ScriptedRouter, serve, summary
 from tests.integration.router.processes import Process
 from tests.integration.router.world import PATIENCE, free_port, until
@@ -34,7 +34,7 @@ from tests.making.policies import ladder, quality, route
 ANSWERS = ("in a week", "in five days", "in 5 days")
 
 
-def asked(shape: tuple[Shape, str] | None = None) -> Asked:
+def asked(shape: tuple[GuideKind, str] | None = None) -> Asked:
     return Asked(
         turns=(Message("system", "Be brief."), Message("user", "When does my card arrive?")),
         shape=shape,
@@ -308,8 +308,8 @@ async def test_texts_are_compared_with_the_top_tiers_however_long(court: Court, 
 
 async def test_the_form_that_was_asked_for_judges_every_tier(court: Court) -> None:
     told = judged(JudgeKind.SCHEMA)
-    numbers = asked((Shape.REGEX, "[0-9]+"))
-    objects = asked((Shape.JSON_SCHEMA, '{"type": "object"}'))
+    numbers = asked((GuideKind.REGEX, "[0-9]+"))
+    objects = asked((GuideKind.JSON_SCHEMA, '{"type": "object"}'))
     assert await court.judges.judge(told, numbers, ["5", "five", "x"]) == (1.0, 0.0, 0.0)
     assert await court.judges.judge(told, objects, ["{}", "5"]) == (1.0, 0.0)
 

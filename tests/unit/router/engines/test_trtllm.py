@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as pb
 from services.common.errors import BadRequest, InternalError
 from services.router.engines.trtllm import TOKENS_PER_BLOCK, Encoder, classify, decode
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, Message, ReplicaFailed, Shape
+from services.router.ports import Asked, GuideKind, Message, ReplicaFailed
 from tests.making.policies import tier
 
 LOST, FULL, BAD, BROKEN = "another replica, lost", "another replica, full", "bad input", "broken"
@@ -125,8 +125,8 @@ def test_a_word_list_is_padded_with_minus_1() -> None:
     assert struct.unpack("<6i", raw) == (97, 98, 99, 2, 3, -1)
 
 
-@pytest.mark.parametrize("kind", list(Shape))
-def test_a_shape_becomes_a_guide(kind: Shape) -> None:
+@pytest.mark.parametrize("kind", list(GuideKind))
+def test_a_shape_becomes_a_guide(kind: GuideKind) -> None:
     tensors = encoded(shape=(kind, "é+"))
     for name, text in (
         ("guided_decoding_guide_type", kind.value),

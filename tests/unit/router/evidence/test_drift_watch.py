@@ -11,13 +11,13 @@ from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.cascade import Cascade
 from services.router.policy.certainty import Certainty
-from services.router.policy.drift import Bands, Rate, Shape
+from services.router.policy.drift import Bands, Histogram, Rate
 from services.router.policy.routes import Route
 from tests.making.policies import calibrated, ladder, policies, quality, route
 
 
 def told() -> Route:
-    certainties = Shape.of([-0.01 * at for at in range(1000)])
+    certainties = Histogram.of([-0.01 * at for at in range(1000)])
     calibration = replace(
         calibrated(Rung(1.0, -5.0)), bands=Bands(Rate(0.5, 1000), (None,), (certainties,))
     )

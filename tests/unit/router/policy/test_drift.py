@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.policy.drift import Bands, Rate, Shape, Window, psi, psi_limit
+from services.router.policy.drift import Bands, Histogram, Rate, Window, psi, psi_limit
 
 
 def values(seed: int, count: int, shift: float = 0.0) -> list[float]:
@@ -15,8 +15,8 @@ def values(seed: int, count: int, shift: float = 0.0) -> list[float]:
     return [random.gauss(shift, 1.0) for _ in range(count)]
 
 
-def shape_of(found: list[float]) -> Shape:
-    shape = Shape.of(found)
+def shape_of(found: list[float]) -> Histogram:
+    shape = Histogram.of(found)
     assert shape is not None
     return shape
 
@@ -68,7 +68,7 @@ def test_without_samples_nothing_has_drifted() -> None:
     assert alerts(window()) == set()
     assert Rate(0.3, 100).band(0) == (0.0, 1.0)
     assert psi_limit(shape_of(values(1, 50)), 0) == math.inf
-    assert Shape.of([]) is None
+    assert Histogram.of([]) is None
 
 
 def test_few_samples_need_a_bigger_change() -> None:
@@ -106,7 +106,7 @@ def test_a_shape_that_is_none_is_refused(
     edges: tuple[float, ...], shares: tuple[float, ...], samples: int
 ) -> None:
     with pytest.raises(ValueError, match="must"):
-        Shape(edges, shares, samples)
+        Histogram(edges, shares, samples)
     with pytest.raises(ValueError, match="rate"):
         Rate(1.5, 10)
     with pytest.raises(ValueError, match="bins"):

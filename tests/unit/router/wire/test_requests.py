@@ -11,7 +11,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound
 from services.router.policy.admission import Priority
 from services.router.policy.routes import CachePolicy, Trimming
-from services.router.ports import Asked, Message, Shape
+from services.router.ports import Asked, GuideKind, Message
 from services.router.wire.requests import Checked, check, takes_long
 from tests.making.policies import policies, route
 
@@ -235,11 +235,11 @@ def test_the_cache_is_used_where_route_and_request_and_sampling_agree(
 @pytest.mark.parametrize(
     ("told", "shape"),
     [
-        ({"json_schema": '{"type": "object"}'}, (Shape.JSON_SCHEMA, '{"type": "object"}')),
-        ({"regex": "yes|no"}, (Shape.REGEX, "yes|no")),
+        ({"json_schema": '{"type": "object"}'}, (GuideKind.JSON_SCHEMA, '{"type": "object"}')),
+        ({"regex": "yes|no"}, (GuideKind.REGEX, "yes|no")),
     ],
 )
-def test_the_shape_is_kept(told: dict[str, str], shape: tuple[Shape, str]) -> None:
+def test_the_shape_is_kept(told: dict[str, str], shape: tuple[GuideKind, str]) -> None:
     assert checked(shaped(**told)()).asked.shape == shape
 
 
