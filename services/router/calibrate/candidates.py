@@ -36,7 +36,7 @@ PARTS = tuple(part / 20.0 for part in range(1, 20))
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvidenceTable:
     """Pairs as columns: n requests, K tiers, K - 1 of them lower ones.
 
     Attributes:
@@ -56,7 +56,7 @@ class Evidence:
     weights: Floats
 
     @staticmethod
-    def of(pairs: Sequence[Pair]) -> "Evidence":
+    def of(pairs: Sequence[Pair]) -> "EvidenceTable":
         """The columns of some pairs.
 
         Raises:
@@ -71,7 +71,7 @@ class Evidence:
         def column(rows: Iterable[Iterable[float | None]]) -> Floats:
             return np.array([[math.nan if one is None else one for one in row] for row in rows])
 
-        return Evidence(
+        return EvidenceTable(
             gains=column(pair.gains for pair in pairs),
             certainties=column(pair.certainties for pair in pairs),
             valid=np.array([pair.valid or (True,) * len(pair.gains) for pair in pairs]),
@@ -109,7 +109,7 @@ class Outcome:
     answered: NDArray[np.int64]
 
 
-def outcome(evidence: Evidence, thresholds: Thresholds, shadow_share: float) -> Outcome:
+def outcome(evidence: EvidenceTable, thresholds: Thresholds, shadow_share: float) -> Outcome:
     """Walks every request up the ladder.
 
     Args:
@@ -138,14 +138,14 @@ def outcome(evidence: Evidence, thresholds: Thresholds, shadow_share: float) -> 
     )
 
 
-def _enters(evidence: Evidence, tier: int, rung: Rung) -> NDArray[np.bool_]:
+def _enters(evidence: EvidenceTable, tier: int, rung: Rung) -> NDArray[np.bool_]:
     if abs(rung.skip_above_gain) == 1.0:
         return np.full(len(evidence), rung.skip_above_gain == 1.0)
     entered: NDArray[np.bool_] = evidence.gains[:, tier] <= rung.skip_above_gain  # NaN does not
     return entered
 
 
-def _accepts(evidence: Evidence, tier: int, rung: Rung) -> NDArray[np.bool_]:
+def _accepts(evidence: EvidenceTable, tier: int, rung: Rung) -> NDArray[np.bool_]:
     valid = evidence.valid[:, tier]
     if rung.accept_at_certainty is None:
         return valid
@@ -154,7 +154,7 @@ def _accepts(evidence: Evidence, tier: int, rung: Rung) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Proposal:
     """Thresholds with what they showed on the fit part."""
 
     thresholds: Thresholds
@@ -164,17 +164,17 @@ class Candidate:
 
 
 def propose(
-    fit: Evidence, measure: Measure, shadow_share: float, epsilon: float
-) -> list[Candidate]:
+    fit: EvidenceTable, measure: Measure, shadow_share: float, epsilon: float
+) -> list[Proposal]:
     """Candidates from safe to aggressive: cost falls, and loss grows on the whole. May be empty.
 
     Left out are those that cost as much as the top tier alone, or whose loss on the fit part is
     already epsilon or more.
     """
     options = [_options(fit, tier) for tier in range(fit.lower)]
-    found: dict[tuple[Rung, ...], Candidate] = {}
+    found: dict[tuple[Rung, ...], Proposal] = {}
 
-    def tried(rungs: tuple[Rung, ...]) -> Candidate:
+    def tried(rungs: tuple[Rung, ...]) -> Proposal:
         if rungs not in found:
             thresholds = Thresholds(rungs, measure)
             found[rungs] = measured(fit, thresholds, shadow_share)
@@ -201,14 +201,14 @@ def propose(
 
 
 def _between(
-    fit: Evidence, one: tuple[Rung, ...], other: tuple[Rung, ...]
+    fit: EvidenceTable, one: tuple[Rung, ...], other: tuple[Rung, ...]
 ) -> list[tuple[Rung, ...]]:
     """Thresholds between two corners of the hull, so that the proof can go part of the way."""
     ways = [_way(fit, tier, a, b) for tier, (a, b) in enumerate(zip(one, other, strict=True))]
     return list(zip(*ways, strict=False))  # none where one rung has none
 
 
-def _way(fit: Evidence, tier: int, one: Rung, other: Rung) -> list[Rung]:
+def _way(fit: EvidenceTable, tier: int, one: Rung, other: Rung) -> list[Rung]:
     """Settings between two of one rung."""
     one, other = _entered(fit, tier, one, other), _entered(fit, tier, other, one)
     skips = _along(fit.gains[:, tier], one.skip_above_gain, other.skip_above_gain)
@@ -218,7 +218,7 @@ def _way(fit: Evidence, tier: int, one: Rung, other: Rung) -> list[Rung]:
     ]
 
 
-def _entered(fit: Evidence, tier: int, one: Rung, other: Rung) -> Rung:
+def _entered(fit: EvidenceTable, tier: int, one: Rung, other: Rung) -> Rung:
     """In place of a skipped tier one that lets hardly any answer stand: the way to it is finer."""
     known = fit.certainties[np.isfinite(fit.certainties[:, tier]), tier]
     if one == SKIPPED != other and len(known):
@@ -241,17 +241,17 @@ def _along(values: Floats, start: float | None, end: float | None) -> list[float
     return [float(level) for level in known[places]]
 
 
-def measured(evidence: Evidence, thresholds: Thresholds, shadow_share: float) -> Candidate:
+def measured(evidence: EvidenceTable, thresholds: Thresholds, shadow_share: float) -> Proposal:
     """Thresholds with their mean loss, its deviation and mean cost on some evidence."""
     seen = outcome(evidence, thresholds, shadow_share)
     weights = evidence.weights
     loss = float(np.average(seen.losses, weights=weights))
     spread = float(np.average((seen.losses - loss) ** 2, weights=weights))
     cost = float(np.average(seen.costs, weights=weights))
-    return Candidate(thresholds, loss, math.sqrt(spread), cost)
+    return Proposal(thresholds, loss, math.sqrt(spread), cost)
 
 
-def _options(fit: Evidence, tier: int) -> list[Rung]:
+def _options(fit: EvidenceTable, tier: int) -> list[Rung]:
     """The settings of one rung that are tried."""
     gains = fit.gains[:, tier]
     certainties = fit.certainties[:, tier]

@@ -14,9 +14,9 @@ import numpy as np
 
 from services.router.calibrate import bounds
 from services.router.calibrate.candidates import (
-    Candidate,
-    Evidence,
+    EvidenceTable,
     Outcome,
+    Proposal,
     measured,
     outcome,
     propose,
@@ -109,7 +109,7 @@ def calibrate(
             ),
             (),
         )
-    fitted, tested = Evidence.of(fit), Evidence.of(certify)
+    fitted, tested = EvidenceTable.of(fit), EvidenceTable.of(certify)
     candidates = propose(fitted, measure, shadow_share, epsilon)
     losses = np.unique(tested.qualities[:, -1:] - tested.qualities)
     exact = bounds.is_exact(losses, tested.weights)
@@ -164,7 +164,7 @@ def calibrate(
 
 
 def pairs_missing(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Proposal],
     n_fit: int,
     n_certify: int,
     epsilon: float,
@@ -203,9 +203,9 @@ def pairs_missing(
 
 
 def _p_value(
-    candidate: Candidate,
+    candidate: Proposal,
     seen: Outcome,
-    tested: Evidence,
+    tested: EvidenceTable,
     epsilon: float,
     delta: float,
     *,
@@ -219,9 +219,9 @@ def _p_value(
 
 
 def _bound(
-    candidate: Candidate,
+    candidate: Proposal,
     seen: Outcome,
-    tested: Evidence,
+    tested: EvidenceTable,
     epsilon: float,
     delta: float,
     *,

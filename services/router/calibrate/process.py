@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from services.router.calibrate import bounds
-from services.router.calibrate.candidates import Evidence, propose
+from services.router.calibrate.candidates import EvidenceTable, propose
 from services.router.calibrate.certification import FEWEST_TO_FIT, Calibration, calibrate
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
@@ -201,7 +201,7 @@ def _measure(
     if len(fit) < FEWEST_TO_FIT or not n_certify or len(settings.measures) == 1:
         return best
     for measure in settings.measures:
-        evidence = Evidence.of(_pairs(fit, learned, measure, settings, seen=True))
+        evidence = EvidenceTable.of(_pairs(fit, learned, measure, settings, seen=True))
         expected = [
             one.cost / max(evidence.top_cost, 1e-12)
             for one in propose(evidence, measure, settings.shadow_share, settings.epsilon)

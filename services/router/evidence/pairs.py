@@ -22,7 +22,7 @@ from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.cascade import Step
 from services.router.policy.levers import CACHE, TRIMMING, calibration_of, lever_of_tier
-from services.router.policy.routes import Evidence, JudgeKind, Route
+from services.router.policy.routes import EvidencePolicy, JudgeKind, Route
 from services.router.ports import Judge, Keeper, Ledger, LeverBoard, Message, TierText
 from services.router.request.hold import has_form
 from services.router.request.journey import Attempt, Journey
@@ -82,7 +82,7 @@ class Pairs:
         self._running[route.name] += 1
         self._spawn(self._gather(journey, runs, evidence))
 
-    async def _gather(self, journey: Journey, runs: ReplicaRuns, evidence: Evidence) -> None:
+    async def _gather(self, journey: Journey, runs: ReplicaRuns, evidence: EvidencePolicy) -> None:
         route = journey.checked.route.name
         became = "failed"
         made = asyncio.ensure_future(self._made(journey, runs, evidence))
@@ -104,7 +104,7 @@ class Pairs:
             self._running[route] -= 1
             self._metrics.pairs.labels(route, became).inc()
 
-    async def _made(self, journey: Journey, runs: ReplicaRuns, evidence: Evidence) -> Pair:
+    async def _made(self, journey: Journey, runs: ReplicaRuns, evidence: EvidencePolicy) -> Pair:
         """Runs what has not run yet, one tier after another."""
         until = time.monotonic() + evidence.seconds
         checked = journey.checked
@@ -176,7 +176,7 @@ class Pairs:
         self._metrics.shadow_micro_usd.labels(checked.route.name).inc(attempt.micro_usd)
         return replace(attempt, valid=await has_form(journey, attempt.text))
 
-    async def _settle(self, journey: Journey, pair: Pair, evidence: Evidence) -> str:
+    async def _settle(self, journey: Journey, pair: Pair, evidence: EvidencePolicy) -> str:
         """Has a pair judged and tells of it; returns what became of it."""
         checked = journey.checked
         route = checked.route
@@ -214,8 +214,8 @@ class Pairs:
             log.warning("a pair cannot wait for its outcome: the shared state is away")
 
 
-def _evidence(route: Route) -> Evidence:
-    return route.quality.evidence if route.quality is not None else Evidence()
+def _evidence(route: Route) -> EvidencePolicy:
+    return route.quality.evidence if route.quality is not None else EvidencePolicy()
 
 
 def _compared(route: Route, answered: int) -> dict[str, tuple[int, int]]:
@@ -231,7 +231,7 @@ def _compared(route: Route, answered: int) -> dict[str, tuple[int, int]]:
     }
 
 
-def _weight(evidence: Evidence, propensity: float) -> float:
+def _weight(evidence: EvidencePolicy, propensity: float) -> float:
     """The guardrail's weight of a sample: what is drawn oftener counts less."""
     shares = (evidence.share, evidence.share_until_calibrated)
     lowest = min((share for share in shares if share > 0.0), default=propensity)

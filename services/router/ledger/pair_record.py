@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.router.policy.difficulty import features
-from services.router.policy.routes import Evidence, Route
+from services.router.policy.routes import EvidencePolicy, Route
 from services.router.request.hold import first_k
 from services.router.request.journey import Attempt, Journey
 
@@ -36,7 +36,7 @@ def record_of(
     pair: Pair,
     digests: Sequence[str],
     qualities: Sequence[float] | None,
-    evidence: Evidence,
+    evidence: EvidencePolicy,
 ) -> dict[str, Any]:
     """The pair as the ledger keeps it: numbers, and texts only where the route wants them."""
     checked, way = journey.checked, journey.climb

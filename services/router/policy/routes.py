@@ -133,7 +133,7 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvidencePolicy:
     """How a route gathers paired evidence: requests that every tier answers, in the background.
 
     Attributes:
@@ -192,7 +192,7 @@ class Quality:
     hold: Hold = Hold.ANSWER
     first_tokens: int = 8
     run_length: float = 100_000.0
-    evidence: Evidence = field(default_factory=Evidence)
+    evidence: EvidencePolicy = field(default_factory=EvidencePolicy)
     calibration: Calibrated | None = None
     artefact: str = ""
 

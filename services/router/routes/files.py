@@ -14,7 +14,7 @@ from typing import TypeVar
 from services.common.config import ConfigError, line_in_text, parse_document
 from services.router.policy.routes import (
     CachePolicy,
-    Evidence,
+    EvidencePolicy,
     Judging,
     Limits,
     Policies,
@@ -165,7 +165,7 @@ class PolicyFiles:
             hold=entry.hold,
             first_tokens=entry.first_tokens,
             run_length=entry.run_length,
-            evidence=Evidence(
+            evidence=EvidencePolicy(
                 share=evidence.share,
                 share_until_calibrated=evidence.share_until_calibrated,
                 keep_text=evidence.keep_text,

@@ -24,7 +24,7 @@ from services.router.evidence.judges import (
     Judges,
 )
 from services.router.metrics import Metrics
-from services.router.policy.routes import Evidence, JudgeKind, Judging, Route
+from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
 from services.router.ports import Asked, GuideKind, Message
 from tests.integration.client.scripted_router import ScriptedRouter, serve, summary
 from tests.integration.router.processes import Process
@@ -50,7 +50,7 @@ def asked(shape: tuple[GuideKind, str] | None = None) -> Asked:
 def judged(kind: JudgeKind, address: str = "", **told: Any) -> Route:
     judging = Judging(kind, address, **told)
     rungs = ladder("small", "medium", "large")
-    return route("chat", *rungs, quality=quality(evidence=Evidence(judging=judging)))
+    return route("chat", *rungs, quality=quality(evidence=EvidencePolicy(judging=judging)))
 
 
 def by_words(request: pb.JudgeRequest) -> list[float]:

@@ -7,7 +7,7 @@ import pytest
 
 from services.common.config import ConfigError
 from services.router.config import load_policies
-from services.router.policy.routes import CachePolicy, Cancel, Evidence, Price, Quality
+from services.router.policy.routes import CachePolicy, Cancel, EvidencePolicy, Price, Quality
 from tests.making.policy_folder import PRICES, ROUTES, Files
 
 
@@ -50,7 +50,7 @@ def test_the_new_route_of_the_tree_shows_every_key_and_says_what_is_the_default(
     folder = Path(__file__).parents[3] / "policies"
     route = load_policies(folder / "routes.yaml", folder / "prices.yaml").routes["support-trial"]
     artefact = str(folder / "calibration/support-trial.json")
-    shown = Evidence(share_until_calibrated=1.0, most_running=16)
+    shown = EvidencePolicy(share_until_calibrated=1.0, most_running=16)
     assert route.quality is not None
     asked = replace(route.quality, calibration=None)  # whoever tries it calibrates it
     assert asked == Quality(tolerance=0.05, artefact=artefact, evidence=shown)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.calibrate import bounds
-from services.router.calibrate.candidates import Evidence, measured, outcome, propose
+from services.router.calibrate.candidates import EvidenceTable, measured, outcome, propose
 from services.router.calibrate.certification import (
     BETTING,
     EXACT,
@@ -208,7 +208,7 @@ def test_evidence_walks_the_ladder_as_a_request_does(
     told: tuple[list[Pair], tuple[Rung, ...], float],
 ) -> None:
     pairs, rungs, shadow = told
-    seen = outcome(Evidence.of(pairs), Thresholds(rungs), shadow)
+    seen = outcome(EvidenceTable.of(pairs), Thresholds(rungs), shadow)
     for at, pair in enumerate(pairs):
         ran, answered = [], len(rungs)
         for tier, rung in enumerate(rungs):
@@ -227,16 +227,16 @@ def test_evidence_walks_the_ladder_as_a_request_does(
 
 def test_evidence_of_nothing_or_of_two_ladders_is_refused() -> None:
     with pytest.raises(ValueError, match="no pairs"):
-        Evidence.of([])
+        EvidenceTable.of([])
     three = Pair((0.1, 0.1), (-1.0, -1.0), (1.0, 1.0, 1.0), (1.0, 2.0, 3.0))
     with pytest.raises(ValueError, match="same number"):
-        Evidence.of([*drawn(1, 2), three])
+        EvidenceTable.of([*drawn(1, 2), three])
     with pytest.raises(ValueError, match="as many rungs"):
-        outcome(Evidence.of(drawn(1, 2)), Thresholds.safe(3), 0.0)
+        outcome(EvidenceTable.of(drawn(1, 2)), Thresholds.safe(3), 0.0)
 
 
 def test_candidates_go_from_safe_to_aggressive() -> None:
-    evidence = Evidence.of(drawn(3, 800, told=0.3))
+    evidence = EvidenceTable.of(drawn(3, 800, told=0.3))
     found = propose(evidence, Measure.MEAN, 0.05, 0.2)
     assert len(found) > 5
     for one, next_one in pairwise(found):
@@ -253,7 +253,7 @@ def test_from_the_top_tier_alone_to_the_cheapest_candidate_no_step_is_large(
 ) -> None:
     """A proof that fails at one falls back to the one before: there had better be one near by."""
     pairs = [replace(pair, **unknown) for pair in drawn(3, 800)]  # type: ignore[arg-type]
-    evidence = Evidence.of(pairs)
+    evidence = EvidenceTable.of(pairs)
     costs = [one.cost for one in propose(evidence, Measure.MEAN, 0.05, 0.2)]
     steps = [one - other for one, other in pairwise((evidence.top_cost, *costs))]
     assert min(costs) < 0.3 * evidence.top_cost
@@ -353,7 +353,7 @@ def test_a_certificate_uses_most_of_what_may_be_lost() -> None:
 @pytest.mark.parametrize("told", [0.0, 0.4])
 def test_certificates_are_wrong_no_more_often_than_told(told: float) -> None:
     """The truth is read off a large sample of the same traffic."""
-    truth = Evidence.of(drawn(10_000, 20_000, worse=0.12, better=0.04, told=told))
+    truth = EvidenceTable.of(drawn(10_000, 20_000, worse=0.12, better=0.04, told=told))
     wrong, runs = 0, 40
     for seed in range(runs):
         fit = drawn(2 * seed, 200, worse=0.12, better=0.04, told=told)

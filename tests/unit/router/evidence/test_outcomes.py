@@ -14,7 +14,7 @@ from services.router.evidence.handles import HandleSigner
 from services.router.evidence.outcomes import KEPT_SECONDS, Outcomes
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
-from services.router.policy.routes import Evidence, JudgeKind, Judging, Route
+from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
 from services.router.routes.in_force import InForce
 from tests.making.policies import ladder, policies, quality, route
 
@@ -77,7 +77,9 @@ class Desk:
     """`Outcomes` and all around them."""
 
     def __init__(self) -> None:
-        waiting = quality(Rung(1.0, -0.5), evidence=Evidence(judging=Judging(JudgeKind.OUTCOME)))
+        waiting = quality(
+            Rung(1.0, -0.5), evidence=EvidencePolicy(judging=Judging(JudgeKind.OUTCOME))
+        )
         rungs = ladder("small", "large")
         self.route = route("chat", *rungs, quality=waiting)
         self.signer = HandleSigner(b"a secret of this test")

@@ -9,7 +9,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.router.policy.admission import Priority
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
-from services.router.policy.routes import Evidence, Hold, Route
+from services.router.policy.routes import EvidencePolicy, Hold, Route
 from services.router.ports import EngineChunk
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Engine, Listener, Run, Way
@@ -51,7 +51,7 @@ async def test_shadow_runs_have_the_lowest_priority_and_store_nothing() -> None:
 
 async def test_room_for_pairs_comes_back_when_they_end() -> None:
     engine = Engine({name: [Run(["x"], SURE) for _ in range(3)] for name in ("small", "large")})
-    way = Way(chat(evidence=Evidence(most_running=1)), engine, chance=always)
+    way = Way(chat(evidence=EvidencePolicy(most_running=1)), engine, chance=always)
     await way.go()
     for _ in range(2):
         way.journey.attempts.clear()
@@ -77,7 +77,7 @@ async def test_a_pair_that_takes_too_long_is_given_up() -> None:
 
     large.read = hangs  # type: ignore[method-assign]
     engine = Engine({"small": [Run(["small"], SURE)], "large": [large]})
-    way = Way(chat(evidence=Evidence(seconds=0.05)), engine, chance=always)
+    way = Way(chat(evidence=EvidencePolicy(seconds=0.05)), engine, chance=always)
     await asyncio.wait_for(way.go(), 10)
     assert count(way, "failed") == 1
     assert large.cancelled

@@ -16,7 +16,7 @@ from services.router.policy.decision import CacheOutcome, Reason, Verdict
 from services.router.policy.difficulty import DifficultyModel
 from services.router.policy.routes import (
     Cancel,
-    Evidence,
+    EvidencePolicy,
     Hold,
     JudgeKind,
     Judging,
@@ -451,7 +451,7 @@ async def test_a_silent_judge_leaves_the_pair_unjudged() -> None:
 
 
 async def test_a_pair_may_wait_for_its_outcome() -> None:
-    evidence = Evidence(judging=Judging(kind=JudgeKind.OUTCOME))
+    evidence = EvidencePolicy(judging=Judging(kind=JudgeKind.OUTCOME))
     told = chat(quality=quality(CHECKED, evidence=evidence))
     way = Way(told, both(), chance=ALWAYS, judge=Same(silent=True))
     await way.go()
@@ -467,7 +467,7 @@ async def test_a_pair_may_wait_for_its_outcome() -> None:
 
 
 async def test_texts_are_kept_only_where_the_route_wants_them() -> None:
-    told = chat(quality=quality(CHECKED, evidence=Evidence(keep_text=True)))
+    told = chat(quality=quality(CHECKED, evidence=EvidencePolicy(keep_text=True)))
     way = Way(told, both(), chance=ALWAYS)
     await way.go()
     assert way.shelf.records[0]["text"] == {
@@ -493,7 +493,7 @@ async def test_a_pair_that_finds_no_room_is_given_up_and_nobody_notices() -> Non
 
 
 async def test_pairs_are_bounded_and_end_at_a_stop() -> None:
-    evidence = Evidence(most_running=1)
+    evidence = EvidencePolicy(most_running=1)
     told = chat(quality=quality(CHECKED, evidence=evidence))
     way = Way(told, both(), chance=ALWAYS)
     never = asyncio.Event()

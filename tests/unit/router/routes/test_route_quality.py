@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.config import ConfigError
-from services.router.policy.routes import Evidence, Hold, JudgeKind, Judging, Limits, Trimming
+from services.router.policy.routes import EvidencePolicy, Hold, JudgeKind, Judging, Limits, Trimming
 from tests.making.policy_folder import LADDERED, Files
 
 
@@ -25,7 +25,7 @@ def test_what_a_route_asks_of_its_answers_is_taken(files: Files, tmp_path: Path)
     assert (good.quality.tolerance, good.quality.confidence) == (0.03, 0.9)
     assert (good.quality.hold, good.quality.first_tokens) == (Hold.TOKENS, 12)
     assert good.quality.run_length == 5000
-    assert good.quality.evidence == Evidence(
+    assert good.quality.evidence == EvidencePolicy(
         share=0.1,
         share_until_calibrated=0.5,
         keep_text=True,
@@ -38,7 +38,7 @@ def test_what_a_route_asks_of_its_answers_is_taken(files: Files, tmp_path: Path)
     assert good.limits == Limits(micro_usd=500, seconds=20)
     assert good.trimming == Trimming(white_space=True, history_turns=6, passages=4)
     assert plain.quality is not None
-    assert plain.quality.evidence == Evidence()
+    assert plain.quality.evidence == EvidencePolicy()
     assert (plain.limits, plain.trimming) == (Limits(), Trimming())
     assert [tier.version for tier in good.ladder] == ["v7", ""]
 
