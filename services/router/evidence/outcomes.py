@@ -21,7 +21,7 @@ from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavaila
 from services.router.evidence.handles import HandleSigner
 from services.router.metrics import Metrics
 from services.router.policy.judging import loss_at_worst, qualities_from_outcome
-from services.router.policy.levers import calibration_of, levers_of
+from services.router.policy.levers import calibration_version, levers_of
 from services.router.policy.routes import JudgeKind, Route
 from services.router.ports import Keeper, Ledger, LeverBoard
 from services.router.routes.in_force import InForce
@@ -221,7 +221,7 @@ def _losses(route: Route, pair: bytes, outcome: Outcome) -> tuple[Mapping[str, f
     told = orjson.loads(pair)
     if told["route"] != route.name:
         raise ValueError("a pair of another route")
-    if told["calibration"] != calibration_of(route):  # it says nothing about the one in force
+    if told["calibration"] != calibration_version(route):  # it says nothing about the one in force
         return {}, 1.0
     answered, digests, weight = told["answered"], told["digests"], float(told["weight"])
     if not (isinstance(answered, int) and all(one and isinstance(one, str) for one in digests)):

@@ -21,7 +21,7 @@ from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.cascade import Step
-from services.router.policy.levers import CACHE, TRIMMING, calibration_of, lever_of_tier
+from services.router.policy.levers import CACHE, TRIMMING, calibration_version, lever_of_tier
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Route
 from services.router.ports import Judge, Keeper, Ledger, LeverBoard, Message, TierText
 from services.router.request.hold import has_form
@@ -200,7 +200,7 @@ class Pairs:
         """Keeps what is needed to judge the pair where the outcome will come in."""
         kept = {
             "route": journey.checked.route.name,
-            "calibration": calibration_of(journey.checked.route),
+            "calibration": calibration_version(journey.checked.route),
             "answered": pair.answered,
             "digests": digests,
             "weight": weight,

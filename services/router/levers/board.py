@@ -20,7 +20,7 @@ from services.router.levers.copy import Change, LeverCopy
 from services.router.metrics import Metrics
 from services.router.policy.guardrail import Guard, GuardState
 from services.router.policy.lever_record import RESERVED_AUTHORS, LeverRecord, Standing
-from services.router.policy.levers import calibration_of, guard_of, levers_of
+from services.router.policy.levers import calibration_version, guard_of, levers_of
 from services.router.policy.routes import Route
 from services.router.routes.in_force import InForce
 from services.router.state.store import SharedState
@@ -161,7 +161,9 @@ class Levers:
     async def _settle(self) -> None:
         """Writes what is owed, and notes which halts a fresh calibration has ended."""
         for route in self._in_force.now.routes.values():
-            noted = partial(_recalibrated, calibration=calibration_of(route), now=self._clock())
+            noted = partial(
+                _recalibrated, calibration=calibration_version(route), now=self._clock()
+            )
             for lever in levers_of(route):
                 record = self._copy.record(_name(route, lever))
                 if self._copy.owed(_name(route, lever)) or noted(record) is not record:
@@ -178,7 +180,7 @@ class Levers:
         """Has the guardrail take a sample; while the shared state is away, samples are lost."""
         if self._waiting >= MOST_WAITING:
             return
-        calibration, name = calibration_of(route), _name(route, lever)
+        calibration, name = calibration_version(route), _name(route, lever)
 
         def taken(record: LeverRecord) -> LeverRecord:
             return record.judged(guard, calibration, loss, weight, self._clock())
@@ -210,14 +212,14 @@ class Levers:
         return after is not before
 
     def _count(self, route: Route, lever: str, before: LeverRecord, after: LeverRecord) -> None:
-        now, calibration = self._clock(), calibration_of(route)
+        now, calibration = self._clock(), calibration_version(route)
         standing = after.standing(now, calibration)
         if standing != before.standing(now, calibration):
             kind = standing.author if standing.author in RESERVED_AUTHORS else "person"
             self._metrics.lever_changes.labels(route.name, lever, kind).inc()
 
     def _seen(self, route: Route, lever: str, *, known: bool) -> SeenLever:
-        record, calibration = self._copy.record(_name(route, lever)), calibration_of(route)
+        record, calibration = self._copy.record(_name(route, lever)), calibration_version(route)
         watch = record.watch(calibration)
         return SeenLever(
             route=route,

@@ -32,7 +32,7 @@ def levers_of(route: Route) -> tuple[str, ...]:
     return (*tiers, *trimming, *([CACHE] if route.cache.use else []))
 
 
-def calibration_of(route: Route) -> str:
+def calibration_version(route: Route) -> str:
     """Version of the calibration in force, which a halt of the guardrail belongs to; or empty."""
     calibration = route.quality.calibration if route.quality else None
     return calibration.version if calibration else ""

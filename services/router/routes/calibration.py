@@ -12,7 +12,7 @@ ROUNDING = 1e-9
 REMEDY = "; calibrate again"
 
 
-def calibration_of(
+def load_calibration(
     route: str, ladder: tuple[Tier, ...], quality: Quality, data: bytes
 ) -> Calibrated:
     """The calibration in the bytes of its file.

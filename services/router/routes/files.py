@@ -25,7 +25,7 @@ from services.router.policy.routes import (
     Trimming,
 )
 from services.router.routes.artefact import LARGEST_BYTES, BadArtefact
-from services.router.routes.calibration import calibration_of
+from services.router.routes.calibration import load_calibration
 from services.router.routes.rules import Broken, broken_rules
 from services.router.routes.schema import (
     PriceEntry,
@@ -194,7 +194,7 @@ class PolicyFiles:
         except FileNotFoundError:
             return route
         self.contents[self._kept_name(path)] = data
-        calibration = calibration_of(route.name, route.ladder, quality, data)
+        calibration = load_calibration(route.name, route.ladder, quality, data)
         return replace(route, quality=replace(quality, calibration=calibration))
 
     @property

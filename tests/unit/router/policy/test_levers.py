@@ -16,7 +16,7 @@ from services.router.policy.lever_record import (
     LeverRecord,
     Standing,
 )
-from services.router.policy.levers import calibration_of, guard_of
+from services.router.policy.levers import calibration_version, guard_of
 from tests.making.policies import calibrated, ladder, quality, route
 
 GUARD = Guard(tolerance=0.02, run_length=200.0)
@@ -201,13 +201,13 @@ LADDER = ladder("small", "large")
 def test_a_fixed_route_has_no_guardrail() -> None:
     fixed = route("chat", *LADDER)
     assert guard_of(fixed) is None
-    assert calibration_of(fixed) == ""
+    assert calibration_version(fixed) == ""
 
 
 def test_without_a_calibration_only_the_tolerance_is_allowed() -> None:
     fresh = route("chat", *LADDER, quality=quality(tolerance=0.03, run_length=500.0))
     assert guard_of(fresh) == Guard(tolerance=0.03, run_length=500.0)
-    assert calibration_of(fresh) == ""
+    assert calibration_version(fresh) == ""
 
 
 @pytest.mark.parametrize(("loss", "level"), [(0.004, 0.004), (-0.1, 0.0), (0.99, 0.49)])
@@ -217,4 +217,4 @@ def test_the_level_is_what_was_lost_at_calibration(loss: float, level: float) ->
     guard = guard_of(route("chat", *LADDER, quality=quality(calibration=found, tolerance=0.5)))
     assert guard is not None
     assert guard.level == pytest.approx(level)
-    assert calibration_of(route("chat", *LADDER, quality=quality(calibration=found)))
+    assert calibration_version(route("chat", *LADDER, quality=quality(calibration=found)))
