@@ -23,7 +23,7 @@ END_STREAM, ACK, END_HEADERS = 1, 1, 4
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DEFAULT_WINDOW = 65_535
 WIDE_WINDOW = 2**31 - 1
-MOST_FRAME = 16_384
+MAX_FRAME = 16_384
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -281,7 +281,7 @@ class Client(Connection):
     ) -> None:
         """Starts a call with one request message; `ended` is told when it is over."""
         data = message(request)
-        if len(data) > MOST_FRAME:
+        if len(data) > MAX_FRAME:
             raise ValueError(f"a request must fit into one frame, got {len(data)} bytes")
         stream, self._next = self._next, self._next + 2
         self._calls[stream] = Call(ended, on_message)

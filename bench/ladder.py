@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from bench import report
 from engines.local.answers import intent_names, load_answers, recognised
 from engines.local.dialogue import Question, load_corpus
-from engines.local.evaluate import LONGEST_ANSWER, Engine
+from engines.local.evaluate import MAX_ANSWER, Engine
 from engines.local.tokens import render
 from engines.recipes import SEED
 
@@ -103,7 +103,7 @@ def _answers(engine: Engine, tokenizer: Tokenizer, asked: Sequence[Question]) ->
         times = []
         for _ in range(REPEATS):
             before = time.process_time()
-            answer = engine.generate([prompt], LONGEST_ANSWER)[0]
+            answer = engine.generate([prompt], MAX_ANSWER)[0]
             times.append(time.process_time() - before)
         text = tokenizer.decode(list(answer.ids), skip_special_tokens=True)
         found.append(

@@ -18,7 +18,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 
 STARTS, QUICK_STARTS = 5, 1
-MOST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 Memory = tuple[str, int, int]
 """A process, its resident bytes, and its share of them where several processes have the same."""
 
@@ -77,8 +77,8 @@ def _start() -> tuple[float, list[Memory]]:
                     stub.Complete(request, metadata=METADATA, timeout=30)
                     break
                 except grpc.RpcError as error:
-                    if time.perf_counter() - started > MOST_SECONDS:
-                        raise BenchError(f"no answer after {MOST_SECONDS:.0f} s") from error
+                    if time.perf_counter() - started > MAX_SECONDS:
+                        raise BenchError(f"no answer after {MAX_SECONDS:.0f} s") from error
                 time.sleep(0.02)
         return time.perf_counter() - started, list(_memory(process.pid))
 

@@ -30,7 +30,7 @@ from engines.recipes import RECIPES, SEED
 
 KNOWN_SYSTEM_PROMPT = "You are a bank's support assistant."  # one of those trained with
 UNSEEN_SYSTEM_PROMPT = "You are Penny. Help every client of our savings bank kindly and quickly."
-LONGEST_ANSWER = 64  # tokens
+MAX_ANSWER = 64  # tokens
 FIRST = 4  # tokens a cascade might hold back before it trusts an answer
 IN_FLIGHT = 32
 TIMED_TOKENS = 64
@@ -152,7 +152,7 @@ def judge(
     scores: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for start in track(range(0, len(prompts), IN_FLIGHT), "asking", transient=True):
         batch = slice(start, start + IN_FLIGHT)
-        given = engine.generate(prompts[batch], LONGEST_ANSWER)
+        given = engine.generate(prompts[batch], MAX_ANSWER)
         for question, answer in zip(questions[batch], given, strict=True):
             text = tokenizer.decode(list(answer.ids), skip_special_tokens=True)
             right = recognised(text, names) == question.intent

@@ -27,8 +27,8 @@ CONNECT_SECONDS = 1.0
 LISTEN_SECONDS = 0.25
 """How soon the listener notices that operations have failed."""
 FAILURES_IN_A_ROW = 3
-SHORTEST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 2.0
+MIN_PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 2.0
 LOG_EVERY_SECONDS = 1.0
 
 
@@ -93,7 +93,7 @@ class RedisLink:
 
         `resumed` is called whenever listening begins: what was said before was not heard.
         """
-        pause = SHORTEST_PAUSE_SECONDS
+        pause = MIN_PAUSE_SECONDS
         while True:
             began = time.monotonic()
             try:
@@ -103,10 +103,10 @@ class RedisLink:
             finally:
                 self.up = False
                 self.tried.set()
-            if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
-                pause = SHORTEST_PAUSE_SECONDS
+            if time.monotonic() - began > MAX_PAUSE_SECONDS:
+                pause = MIN_PAUSE_SECONDS
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     async def close(self) -> None:
         """Closes all connections."""

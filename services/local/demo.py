@@ -21,7 +21,7 @@ NUMBERS = 5
 SAVED = {"saved": 5}
 """One more where there is room."""
 
-ROOMY_WIDTH, MOST_WIDTH = 120, 160
+ROOMY_WIDTH, MAX_WIDTH = 120, 160
 QUESTION_SHARE = 0.42
 
 TOLD = frozenset(("escalated", "skipped", "halted", "limited", "unavailable"))
@@ -42,7 +42,7 @@ class Row:
 
 async def run_demo(address: str, console: Console) -> bool:
     """Asks all questions, printing each row as it is finished. Returns whether all succeeded."""
-    width = min(console.width, MOST_WIDTH)
+    width = min(console.width, MAX_WIDTH)
     fixed = FIXED | SAVED if width >= ROOMY_WIDTH else FIXED
     free = width - sum(fixed.values()) - len(fixed) - 2
     question = round(free * QUESTION_SHARE)

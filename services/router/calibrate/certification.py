@@ -31,7 +31,7 @@ ASSUMPTIONS = (
     " with the propensity it carries; quality is what the judge says; models, prompts and judge"
     " stay as they were"
 )
-FEWEST_TO_FIT = 100
+MIN_TO_FIT = 100
 """Pairs without which nothing is fitted."""
 
 BOUND_STEPS = 20
@@ -94,7 +94,7 @@ def calibrate(
             raise ValueError(f"{name} must be in (0, 1), got {value}")
     if not 0.0 <= shadow_share <= 1.0:
         raise ValueError(f"shadow_share must be in [0, 1], got {shadow_share}")
-    if len(fit) < FEWEST_TO_FIT or not certify:
+    if len(fit) < MIN_TO_FIT or not certify:
         missing = pairs_missing([], len(fit), len(certify), epsilon, delta, exact=True)
         return Calibration(
             _safe(
@@ -182,7 +182,7 @@ def pairs_missing(
     """
     have = n_fit + n_certify
     share = n_certify / have if n_fit and n_certify else 0.5
-    if n_fit >= FEWEST_TO_FIT and not candidates:
+    if n_fit >= MIN_TO_FIT and not candidates:
         return None
     # One more difference than was seen, so that none seen is not taken for none to come.
     needs = [
@@ -198,7 +198,7 @@ def pairs_missing(
     known = [need for need in needs if need is not None]
     if not known:
         return None
-    total = max(min(known) / share, FEWEST_TO_FIT / (1.0 - share))
+    total = max(min(known) / share, MIN_TO_FIT / (1.0 - share))
     return max(1, round(total) - have)
 
 

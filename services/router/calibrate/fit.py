@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 FOLDS = 5
 PENALTIES = (2.0, 4.0, 8.0, 16.0, 32.0)
-FEWEST_REQUESTS = 2
+MIN_REQUESTS = 2
 """Requests a word must be in."""
 
 FORM_SCALE, SIGNAL_SCALE, VECTOR_SCALE, TASK_SCALE = 0.05, 0.3, 1.0, 0.35
@@ -125,7 +125,7 @@ class _Scaling:
         factor[FIRST_TASK:FIRST_WORD] = TASK_SCALE
         requests = np.bincount(rows.indices, minlength=FEATURES)[FIRST_WORD:]
         rarity = np.log((1.0 + count) / (1.0 + requests)) + 1.0
-        factor[FIRST_WORD:] = np.where(requests >= FEWEST_REQUESTS, rarity, 0.0)
+        factor[FIRST_WORD:] = np.where(requests >= MIN_REQUESTS, rarity, 0.0)
         return _Scaling(middle, factor)
 
     def apply(self, rows: sparse.csr_matrix) -> sparse.csr_matrix:

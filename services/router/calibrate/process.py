@@ -13,7 +13,7 @@ import numpy as np
 
 from services.router.calibrate import bounds
 from services.router.calibrate.candidates import EvidenceTable, propose
-from services.router.calibrate.certification import FEWEST_TO_FIT, Calibration, calibrate
+from services.router.calibrate.certification import MIN_TO_FIT, Calibration, calibrate
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
 from services.router.calibrate.watched import Watch, watched_loss
@@ -132,7 +132,7 @@ def calibrate_parts(
     learned = []
     for tier, name in enumerate(ladder[:-1]):
         tell(f"learning which requests {name} does not answer well", 0.7 * tier / (tiers - 1))
-        enough = len(fit) >= FEWEST_TO_FIT
+        enough = len(fit) >= MIN_TO_FIT
         learned.append(_learn(fit, tier, settings, notes) if enough else _Learned(None, None))
     tell("choosing the measure of certainty", 0.7)
     measure = _measure(fit, len(certify), learned, settings) if settings.measures else None
@@ -198,7 +198,7 @@ def _measure(
 ) -> Measure:
     """The measure that will probably certify the cheapest thresholds, as the fit part shows it."""
     best, least = settings.measures[0], math.inf
-    if len(fit) < FEWEST_TO_FIT or not n_certify or len(settings.measures) == 1:
+    if len(fit) < MIN_TO_FIT or not n_certify or len(settings.measures) == 1:
         return best
     for measure in settings.measures:
         evidence = EvidenceTable.of(_pairs(fit, learned, measure, settings, seen=True))

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from services.router.calibrate.certification import FEWEST_TO_FIT
+from services.router.calibrate.certification import MIN_TO_FIT
 from services.router.policy.calibration import Certificate, Rung
 from services.router.routes.artefact import Artefact
 
@@ -93,7 +93,7 @@ def _verdict(artefact: Artefact) -> str:
 
 def how_many(certificate: Certificate) -> str:
     """The missing pairs; a lower limit where there were too few to see how the tiers differ."""
-    word = "at least" if certificate.n_fit < FEWEST_TO_FIT else "about"
+    word = "at least" if certificate.n_fit < MIN_TO_FIT else "about"
     return f"{word} {certificate.pairs_missing:,}"
 
 

@@ -22,10 +22,10 @@ from services.router.ports import Asked, CacheHit, CacheMiss, Finish, Written
 
 log = structlog.get_logger()
 
-MOST_PENDING = 10_000
+MAX_PENDING = 10_000
 """Operations without an answer; beyond it the cache counts as away."""
 
-MOST_IN_MESSAGE = 64
+MAX_IN_MESSAGE = 64
 
 
 class CacheStream:
@@ -148,7 +148,7 @@ class CacheStream:
         return probe
 
     def _send(self, operation: pb.Operation) -> bool:
-        if not self._connected or len(self._outbox) >= MOST_PENDING:
+        if not self._connected or len(self._outbox) >= MAX_PENDING:
             self._metrics.cache_unavailable.inc()
             return False
         self._outbox.append(operation)
@@ -157,7 +157,7 @@ class CacheStream:
 
     async def _ask(self, operation: pb.Operation, seconds: float) -> pb.OperationResult | None:
         """The result, or None when the cache is away, failed or too slow."""
-        if len(self._pending) >= MOST_PENDING or not self._send(operation):
+        if len(self._pending) >= MAX_PENDING or not self._send(operation):
             return None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[pb.OperationResult] = loop.create_future()
@@ -188,7 +188,7 @@ class CacheStream:
         whose = operation.tenant, operation.lookup.route
         if future.done() and not future.cancelled():
             self._give_back(whose, future.result())
-        elif self._connected and len(self._forsaken) < MOST_PENDING:
+        elif self._connected and len(self._forsaken) < MAX_PENDING:
             self._forsaken[operation.id] = whose
 
     def _give_back(self, whose: tuple[str, str], result: pb.OperationResult) -> None:
@@ -247,8 +247,8 @@ class CacheStream:
     async def _write(self, call: Any) -> None:
         while True:
             await self._wake.wait()
-            batch = self._outbox[:MOST_IN_MESSAGE]
-            del self._outbox[:MOST_IN_MESSAGE]
+            batch = self._outbox[:MAX_IN_MESSAGE]
+            del self._outbox[:MAX_IN_MESSAGE]
             if not self._outbox:
                 self._wake.clear()
             if batch:

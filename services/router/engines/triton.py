@@ -27,7 +27,7 @@ SHARED_STREAMS = 8
 
 WATCH_SECONDS = 0.25
 
-MOST_ENCODERS = 64
+MAX_ENCODERS = 64
 """Encoders kept; more than that are models of policies that are long out of force."""
 
 CHANNEL_OPTIONS = (
@@ -89,7 +89,7 @@ class TritonEngine:
         key = tier.model, tier.tokenizer
         encoder = self._encoders.get(key)
         if encoder is None:
-            if len(self._encoders) >= MOST_ENCODERS:
+            if len(self._encoders) >= MAX_ENCODERS:
                 self._encoders.clear()
             encoder = self._encoders[key] = Encoder(tier, self._texts[tier.tokenizer])
         return encoder

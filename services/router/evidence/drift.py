@@ -13,7 +13,7 @@ from services.router.policy.routes import Calibrated, Policies, Route
 log = structlog.get_logger()
 
 LOOK_SECONDS = 10.0
-MOST_REQUESTS = 5_000
+MAX_REQUESTS = 5_000
 """A window that has seen so many begins anew, so that old traffic does not hide a change."""
 
 
@@ -70,7 +70,7 @@ class DriftWatch:
                 ):
                     gauge.labels(route, found.name).set(value)
                 self._log(route, found.name, alert=found.alert)
-            if window.requests >= MOST_REQUESTS:
+            if window.requests >= MAX_REQUESTS:
                 self._windows[route] = (calibration, Window(calibration.bands))
 
     def _log(self, route: str, name: str, *, alert: bool) -> None:

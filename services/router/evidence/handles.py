@@ -17,7 +17,7 @@ from services.router.policy.judging import normalised
 
 CODE_BYTES = 16
 DIGEST_BYTES = 16
-LEAST_SECRET_BYTES = 16
+MIN_SECRET_BYTES = 16
 
 
 class Named(NamedTuple):
@@ -46,8 +46,8 @@ class HandleSigner:
             secret = path.read_bytes().strip()
         except OSError as error:
             raise ConfigError(str(path), [f"the handle key cannot be read: {error}"]) from error
-        if len(secret) < LEAST_SECRET_BYTES:
-            rule = f"the handle key must have at least {LEAST_SECRET_BYTES} bytes"
+        if len(secret) < MIN_SECRET_BYTES:
+            rule = f"the handle key must have at least {MIN_SECRET_BYTES} bytes"
             raise ConfigError(str(path), [f"{rule}, got {len(secret)}"])
         return cls(secret)
 

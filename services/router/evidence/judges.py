@@ -25,7 +25,7 @@ from services.router.ports import Asked
 
 log = structlog.get_logger()
 
-MOST_AT_ONCE = 8
+MAX_AT_ONCE = 8
 """Calls of one judge that run at once; more pairs are left unjudged."""
 
 FAILURES_IN_A_ROW = 5
@@ -97,7 +97,7 @@ class Judges:
         if remote is None:
             channel = self._peer(judging.address).open()
             remote = self._remote[judging.address] = _Remote(channel)
-        if remote.running >= MOST_AT_ONCE:
+        if remote.running >= MAX_AT_ONCE:
             raise _Unjudged("busy")
         if not remote.may_be_asked(self._clock()):
             raise _Unjudged(remote.why)

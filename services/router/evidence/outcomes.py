@@ -31,8 +31,8 @@ log = structlog.get_logger()
 KEPT_SECONDS = 30 * 86_400.0
 """How long after its request an outcome is taken, and how long one is remembered."""
 
-LONGEST_HANDLE = 512
-LONGEST_CORRECTION = 100_000
+MAX_HANDLE_CHARACTERS = 512
+MAX_CORRECTION_CHARACTERS = 100_000
 INLINE_CHARACTERS = 5_000
 """Longer corrections are digested in a thread."""
 
@@ -148,7 +148,7 @@ class Outcomes:
             NotFound: one and the same for every reason, so that nothing can be probed.
         """
         named = None
-        if len(handle) <= LONGEST_HANDLE:
+        if len(handle) <= MAX_HANDLE_CHARACTERS:
             named = self._signer.verify(handle, tenant, route.name)
         if named is None or self._clock() - named.unix_seconds > KEPT_SECONDS:
             message = "the handle names no request of yours to this route in the last 30 days"
@@ -205,8 +205,8 @@ def _check(request: pb.RecordOutcomeRequest) -> None:
     if "rating" in said and not (math.isfinite(rating) and -1.0 <= rating <= 1.0):
         wrong.append(Violation("rating", f"must be from -1 to 1, got {rating:g}"))
     length = len(request.corrected_answer)
-    if "corrected_answer" in said and not 1 <= length <= LONGEST_CORRECTION:
-        rule = f"must have 1 to {LONGEST_CORRECTION} characters, got {length}"
+    if "corrected_answer" in said and not 1 <= length <= MAX_CORRECTION_CHARACTERS:
+        rule = f"must have 1 to {MAX_CORRECTION_CHARACTERS} characters, got {length}"
         wrong.append(Violation("corrected_answer", rule))
     if wrong:
         raise BadRequest.of(*wrong)

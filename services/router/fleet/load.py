@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from services.router.policy.routes import Policies
 
 WINDOW_SECONDS = 60.0
-MOST_SAMPLES = 2000
+MAX_SAMPLES = 2000
 QUANTILES = (0.5, 0.95)
 FRESH_SECONDS = 1.0
 """How long `LoadWindow.slow_seconds` stays as it was computed."""
@@ -25,9 +25,9 @@ class LoadSummary:
 @dataclass
 class _TierWindow:
     samples: deque[tuple[float, float, float | None]] = field(
-        default_factory=lambda: deque(maxlen=MOST_SAMPLES)
+        default_factory=lambda: deque(maxlen=MAX_SAMPLES)
     )
-    totals: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MOST_SAMPLES))
+    totals: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
     tokens: int = 0
     since: float | None = None
     slow: float | None = None

@@ -22,7 +22,7 @@ from services.router.metrics import Metrics
 log = structlog.get_logger()
 
 COMMIT_SECONDS = 0.5
-MOST_UNWRITTEN = 100_000
+MAX_UNWRITTEN = 100_000
 """Records kept in memory while the disk refuses them; beyond it the oldest are given up."""
 
 
@@ -49,7 +49,7 @@ class FileLedger:
 
     def add(self, record: dict[str, Any]) -> None:
         """See `Ledger.add`."""
-        if len(self._records) >= MOST_UNWRITTEN:
+        if len(self._records) >= MAX_UNWRITTEN:
             self._records.popleft()
             self._metrics.ledger_lost.inc()
         self._records.append(record)

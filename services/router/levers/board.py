@@ -30,7 +30,7 @@ log = structlog.get_logger()
 CHECK_SECONDS = 0.25
 """Between two looks at the shared state: so long a halt takes to reach all routers, about."""
 
-MOST_WAITING = 256
+MAX_WAITING = 256
 """Judged samples that wait for their turn; more are left out."""
 
 ON = Standing(halted=False)
@@ -178,7 +178,7 @@ class Levers:
         self, route: Route, lever: str, guard: Guard, loss: float, weight: float
     ) -> None:
         """Has the guardrail take a sample; while the shared state is away, samples are lost."""
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             return
         calibration, name = calibration_version(route), _name(route, lever)
 

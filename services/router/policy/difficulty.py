@@ -12,7 +12,7 @@ over them, words weighted by rarity and scaled to length 1, with a monotone map 
 output. Its numbers come from an artefact and are fitted elsewhere. Hashes are CRC-32 of UTF-8, the
 same on every machine.
 
-Time is bounded by `MOST_CHARACTERS`, not by the length of the prompt.
+Time is bounded by `MAX_CHARACTERS`, not by the length of the prompt.
 """
 
 import math
@@ -31,8 +31,8 @@ FEATURES_VERSION = 1
 DENSE = 64
 """Indexes below it are form, signals and certainty; then comes the vector, then words."""
 
-LONGEST_VECTOR = 1024
-FIRST_TASK = DENSE + LONGEST_VECTOR
+MAX_VECTOR = 1024
+FIRST_TASK = DENSE + MAX_VECTOR
 TASKS = 1 << 12
 FIRST_WORD = FIRST_TASK + TASKS
 WORDS = 1 << 18
@@ -43,7 +43,7 @@ FEATURES = FIRST_WORD + WORDS
 MIX = 0x9E3779B1
 """Odd; makes one hash of two neighbours' that depends on their order."""
 
-MOST_CHARACTERS = 2_000
+MAX_CHARACTERS = 2_000
 """Of a longer prompt, the first and last halves of this many are looked at."""
 
 SparseFeatures = tuple[tuple[int, float], ...]
@@ -57,7 +57,7 @@ class Signals:
     Attributes:
         task_type: the caller's name for what is asked, as `refund` or `summary`.
         retrieval_confidence: how sure the caller's retrieval was, in [0, 1].
-        vector: the prompt's vector, if the cache returned one; any length up to `LONGEST_VECTOR`.
+        vector: the prompt's vector, if the cache returned one; any length up to `MAX_VECTOR`.
     """
 
     task_type: str | None = None
@@ -156,8 +156,8 @@ def features(turns_text: str, signals: Signals) -> SparseFeatures:
         signals: what else is known.
     """
     text = turns_text
-    if len(text) > MOST_CHARACTERS:
-        half = MOST_CHARACTERS // 2
+    if len(text) > MAX_CHARACTERS:
+        half = MAX_CHARACTERS // 2
         text = f"{text[:half]}\n{text[-half:]}"
     data = text.lower().encode(errors="replace")
     tokens = _TOKEN.findall(data)
@@ -210,7 +210,7 @@ def _signals(signals: Signals) -> list[tuple[int, float]]:
     if confidence is not None and math.isfinite(confidence):
         found += [(32, 1.0), (33, min(1.0, max(0.0, confidence)))]
     vector = signals.vector
-    if vector is not None and 0 < len(vector) <= LONGEST_VECTOR:
+    if vector is not None and 0 < len(vector) <= MAX_VECTOR:
         length = math.sqrt(sum(value * value for value in vector))
         if math.isfinite(length) and length > 0.0:
             found.append((34, 1.0))

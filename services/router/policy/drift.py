@@ -7,7 +7,7 @@ gains and of certainties, each within a band:
   PSI = sum of (now - then) * ln(now / then), with an alert above 0.2 by common practice, or above
   what chance explains where samples are few: under no drift PSI / (1/n + 1/m) is about chi-squared
   with bins - 1 degrees of freedom (Yurdakul, 2018);
-- the escalation rate by so many standard errors, and never closer than `LEAST_CHANGE`.
+- the escalation rate by so many standard errors, and never closer than `MIN_CHANGE`.
 
 Neutral case: no samples, no drift. Leaving a band says that calibration is due, not that answers
 are worse; the guardrail watches that.
@@ -24,7 +24,7 @@ ALERT_PSI = 0.2
 DEVIATIONS = 5.0
 """Standard errors that chance is allowed: a band is left by chance less than once in a million."""
 
-LEAST_CHANGE = 0.03
+MIN_CHANGE = 0.03
 """Change of the escalation rate that is worth an alert, however many samples show it."""
 
 
@@ -114,7 +114,7 @@ class Rate:
         # As of one sample that did and one that did not besides, so that 0 and 1 have a spread.
         middle = (self.share * self.samples + 1.0) / (self.samples + 2.0)
         spread = math.sqrt(middle * (1.0 - middle) * (1.0 / samples + 1.0 / self.samples))
-        width = max(LEAST_CHANGE, DEVIATIONS * spread)
+        width = max(MIN_CHANGE, DEVIATIONS * spread)
         return max(0.0, self.share - width), min(1.0, self.share + width)
 
 

@@ -16,22 +16,22 @@ import re2
 from jsonschema import Draft202012Validator, SchemaError, ValidationError, validators
 from referencing import Registry
 
-LONGEST_RULE = 65_536
+MAX_RULE = 65_536
 """Characters of a schema or an expression."""
 
-MOST_STEPS = 20_000
+MAX_STEPS = 20_000
 """Keywords of a schema that one check may look at, so that one that multiplies itself ends."""
 
 STEPS_OF_REFERENCE = 10
 
-MOST_EXPRESSION_BYTES = 1 << 20
+MAX_EXPRESSION_BYTES = 1 << 20
 """Memory of a compiled expression."""
 
-MOST_SCHEMA_BYTES = 2 << 20
-MOST_PATTERNS = 64
+MAX_SCHEMA_BYTES = 2 << 20
+MAX_PATTERNS = 64
 """Expressions of one schema, and the memory of all of them together."""
 
-MOST_REPETITIONS = 40_000
+MAX_REPETITIONS = 40_000
 """Sum of an expression's repetition counts. RE2 refuses such ones by their size, but only after it
 has spent seconds and a gigabyte on them."""
 
@@ -106,10 +106,10 @@ def json_schema(schema: str | Mapping[str, Any]) -> Validator:
         _refuse_unbounded(place, part)
         if isinstance(pattern := part.get("pattern"), str):
             wanted[pattern] = f"{place}.pattern"
-    if len(wanted) > MOST_PATTERNS:
-        rule = f"json_schema: at most {MOST_PATTERNS} patterns, got {len(wanted)}"
+    if len(wanted) > MAX_PATTERNS:
+        rule = f"json_schema: at most {MAX_PATTERNS} patterns, got {len(wanted)}"
         raise BadValidator(rule)
-    share = min(MOST_EXPRESSION_BYTES, MOST_SCHEMA_BYTES // max(1, len(wanted)))
+    share = min(MAX_EXPRESSION_BYTES, MAX_SCHEMA_BYTES // max(1, len(wanted)))
     patterns = {pattern: _compiled(pattern, place, share) for pattern, place in wanted.items()}
     try:
         Draft202012Validator.check_schema(told)
@@ -143,7 +143,7 @@ def _counted(keyword: str, rule: _Rule) -> _Rule:
         validator: Any, value: Any, instance: Any, part: Any
     ) -> Iterable[ValidationError] | None:
         _now.steps += steps
-        if _now.steps > MOST_STEPS:
+        if _now.steps > MAX_STEPS:
             raise _Endless
         return rule(validator, value, instance, part)
 
@@ -179,8 +179,8 @@ def _no_json(constant: str) -> Any:
 def _parsed(schema: str | Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         text = schema if isinstance(schema, str) else json.dumps(schema)
-        if len(text) > LONGEST_RULE:
-            raise BadValidator(f"json_schema: at most {LONGEST_RULE} characters, got {len(text)}")
+        if len(text) > MAX_RULE:
+            raise BadValidator(f"json_schema: at most {MAX_RULE} characters, got {len(text)}")
         told = json.loads(text)
     except (TypeError, RecursionError, json.JSONDecodeError) as error:
         raise BadValidator(f"json_schema: is no JSON: {error}") from error
@@ -228,12 +228,12 @@ def _refuse_unbounded(place: str, part: Mapping[str, Any]) -> None:
 _REPETITION = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
-def _compiled(expression: str, place: str, most_bytes: int = MOST_EXPRESSION_BYTES) -> Any:
-    if len(expression) > LONGEST_RULE:
-        raise BadValidator(f"{place}: at most {LONGEST_RULE} characters, got {len(expression)}")
+def _compiled(expression: str, place: str, most_bytes: int = MAX_EXPRESSION_BYTES) -> Any:
+    if len(expression) > MAX_RULE:
+        raise BadValidator(f"{place}: at most {MAX_RULE} characters, got {len(expression)}")
     counts = [max(int(one) for one in pair if one) for pair in _REPETITION.findall(expression)]
-    if sum(counts) > MOST_REPETITIONS:
-        rule = f"repeats at most {MOST_REPETITIONS} times, all counts together"
+    if sum(counts) > MAX_REPETITIONS:
+        rule = f"repeats at most {MAX_REPETITIONS} times, all counts together"
         raise BadValidator(f"{place}: {rule}, got {sum(counts)}")
     options = re2.Options()
     options.max_mem = most_bytes

@@ -28,10 +28,10 @@ from zlib import crc32
 
 from services.router.policy.forms import BadValidator, Validator, json_schema, matching
 
-LONGEST_NORMALISED = 200_000
+MAX_NORMALISED = 200_000
 """Characters; longer answers are the same only to the letter."""
 
-LONGEST_COMPARED = 20_000
+MAX_COMPARED_CHARACTERS = 20_000
 """Characters whose n-grams are compared: of longer texts the first and the last half of these."""
 
 KEPT_FORMS = 64
@@ -39,7 +39,7 @@ KEPT_FORMS = 64
 the same few."""
 
 _MARK = re.compile(r"[^\w\s]|_")
-_LARGEST_EXACT = 2**53
+_MAX_EXACT = 2**53
 
 
 # --- answers against each other ----------------------------------------------------------------
@@ -53,7 +53,7 @@ def normalised(text: str) -> str:
     What belongs to a number stays: 3.5 is not 35, nor is -2 the same as 2. So does punctuation that
     is the whole answer.
     """
-    if len(text) > LONGEST_NORMALISED:
+    if len(text) > MAX_NORMALISED:
         return text
     value = _json_value(text)
     if value is not None:
@@ -127,13 +127,13 @@ def _number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(text)
-    return int(number) if number.is_integer() and abs(number) <= _LARGEST_EXACT else number
+    return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT else number
 
 
 def _weights(text: str) -> dict[int, float]:
     """A sparse vector by the hashes of what occurs in a text."""
-    if len(text) > LONGEST_COMPARED:
-        half = LONGEST_COMPARED // 2
+    if len(text) > MAX_COMPARED_CHARACTERS:
+        half = MAX_COMPARED_CHARACTERS // 2
         text = f"{text[:half]} {text[-half:]}"
     counts = Counter([crc32(f"\0{word}".encode(errors="replace")) for word in text.split()])
     padded = f" {text} "

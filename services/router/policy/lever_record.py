@@ -22,7 +22,7 @@ CALIBRATION = "calibration"
 RESERVED_AUTHORS = (GUARDRAIL, CALIBRATION)
 """What stands for an author who is no person."""
 
-MOST_WATCHES = 4
+MAX_WATCHES = 4
 """Calibrations whose watch is remembered, the newest: those of routers that are being replaced."""
 
 TICK_SECONDS = 0.001
@@ -235,7 +235,7 @@ def _rank(watch: Watch) -> tuple[bool, int]:
 
 
 def _newest(watches: Iterable[Watch]) -> tuple[Watch, ...]:
-    return tuple(sorted(watches, key=lambda one: (one.began, one.calibration))[-MOST_WATCHES:])
+    return tuple(sorted(watches, key=lambda one: (one.began, one.calibration))[-MAX_WATCHES:])
 
 
 def _record(told: Any) -> LeverRecord:

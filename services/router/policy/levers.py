@@ -9,7 +9,7 @@ from services.router.policy.routes import Route
 TRIMMING = "trimming"
 CACHE = "cache"
 
-MOST_ALLOWED = 0.99
+MAX_ALLOWED = 0.99
 """Mean loss that tolerance and level together may allow: at 1 nothing could halt a lever."""
 
 
@@ -47,7 +47,7 @@ def guard_of(route: Route) -> Guard | None:
     if quality is None:
         return None
     level = quality.calibration.level if quality.calibration else 0.0
-    room = max(0.0, MOST_ALLOWED - quality.tolerance)
+    room = max(0.0, MAX_ALLOWED - quality.tolerance)
     return Guard(
         tolerance=quality.tolerance,
         level=min(max(0.0, level), room),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from services.router.policy.routes import Trimming
 
-LONGEST_COMPARED = 4_000
+MAX_COMPARED_CHARACTERS = 4_000
 """Characters whose words are compared: of longer texts the first and the last half of these."""
 
 _WORD = re.compile(r"\w+")
@@ -102,8 +102,8 @@ def _overlaps(texts: Sequence[str], question: str) -> list[float]:
 
 
 def _words(text: str) -> list[str]:
-    if len(text) > LONGEST_COMPARED:
-        half = LONGEST_COMPARED // 2
+    if len(text) > MAX_COMPARED_CHARACTERS:
+        half = MAX_COMPARED_CHARACTERS // 2
         text = f"{text[:half]} {text[-half:]}"
     return _WORD.findall(text.lower())
 

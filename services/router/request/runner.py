@@ -25,12 +25,12 @@ from services.router.request.stored import StoredAnswers
 
 log = structlog.get_logger()
 
-MOST_TRIES = 12
-MOST_TRIES_BELOW = 3
+MAX_TRIES = 12
+MAX_TRIES_BELOW = 3
 """Tries of a tier that another one stands behind."""
 
 FIRST_RETRY_SECONDS = 0.02
-SLOWEST_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 1.0
 BEYOND_DEADLINE_SECONDS = 60.0
 """How much longer than its caller a run may live that others wait for or that must drain."""
 
@@ -73,7 +73,7 @@ class ReplicaRuns:
         """
         tier = leg.turn.tier
         failed: set[str] = set()
-        tries = MOST_TRIES_BELOW if leg.turn.checked else MOST_TRIES
+        tries = MAX_TRIES_BELOW if leg.turn.checked else MAX_TRIES
         for attempt in range(tries):
             joined = time.monotonic()
             replica = await self._fleet.acquire(
@@ -96,11 +96,11 @@ class ReplicaRuns:
             else:
                 self._fleet.succeeded(replica)
                 return stands
-            await asyncio.sleep(min(SLOWEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**attempt))
+            await asyncio.sleep(min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**attempt))
         raise Unavailable(
             f"no replica of {tier.name} could answer after {tries} tries",
             reason="NO_REPLICA",
-            retry_after_seconds=SLOWEST_RETRY_SECONDS,
+            retry_after_seconds=MAX_RETRY_SECONDS,
         )
 
     async def _run_on(

@@ -13,7 +13,7 @@ from services.router.ports import AnswerCache, CacheHit, CacheMiss, Written
 from services.router.request.hold import has_form
 from services.router.request.journey import Journey, Listener
 
-MOST_STORED_PIECES = 64
+MAX_STORED_PIECES = 64
 
 
 class StoredAnswers:
@@ -129,8 +129,8 @@ async def _fits(journey: Journey, answer: Written) -> bool:
 
 
 def _merged(pieces: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    """The same text in at most `MOST_STORED_PIECES` pieces."""
-    step = -(-len(pieces) // MOST_STORED_PIECES)
+    """The same text in at most `MAX_STORED_PIECES` pieces."""
+    step = -(-len(pieces) // MAX_STORED_PIECES)
     if step <= 1:
         return tuple(pieces)
     return tuple(

@@ -27,7 +27,7 @@ from services.router.policy.drift import Bands, Histogram, Rate
 
 KIND = "pennyweight.calibration"
 FORM = 1
-LARGEST_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 
 T = TypeVar("T")
 
@@ -138,8 +138,8 @@ def read(path: Path) -> Artefact:
         BadArtefact: it cannot be read, is damaged, or is of another form or of other features.
     """
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise BadArtefact(f"{path}: larger than {LARGEST_BYTES} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise BadArtefact(f"{path}: larger than {MAX_BYTES} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise BadArtefact(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -24,7 +24,7 @@ from services.router.policy.routes import (
     Tier,
     Trimming,
 )
-from services.router.routes.artefact import LARGEST_BYTES, BadArtefact
+from services.router.routes.artefact import MAX_BYTES, BadArtefact
 from services.router.routes.calibration import load_calibration
 from services.router.routes.rules import Broken, broken_rules
 from services.router.routes.schema import (
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 ROUTES, PRICES = "routes.yaml", "prices.yaml"
 
-LARGEST_DOCUMENT = 8 << 20
+MAX_DOCUMENT = 8 << 20
 """Bytes of a YAML file."""
 
 
@@ -94,7 +94,7 @@ class PolicyFiles:
 
     def _document(self, path: Path, kind: type[T], name: str) -> T:
         try:
-            self.contents[name] = self.seen.read(path, LARGEST_DOCUMENT)
+            self.contents[name] = self.seen.read(path, MAX_DOCUMENT)
             text = self.contents[name].decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
@@ -190,7 +190,7 @@ class PolicyFiles:
             return route
         path = Path(quality.artefact)
         try:
-            data = self.seen.read(path, LARGEST_BYTES)
+            data = self.seen.read(path, MAX_BYTES)
         except FileNotFoundError:
             return route
         self.contents[self._kept_name(path)] = data

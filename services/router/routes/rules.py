@@ -10,7 +10,7 @@ from services.router.routes.schema import PriceEntry, QualityEntry, RouteEntry, 
 Broken = tuple[tuple[str, ...], str]
 """Place of a value in the routes file, and the rule that it breaks."""
 
-FEWEST_TIERS = 2
+MIN_TIERS = 2
 """Tiers that there must be for a choice between them."""
 
 
@@ -58,8 +58,8 @@ def _choice(place: tuple[str, ...], entry: RouteEntry) -> Iterator[Broken]:
     if fixed is not None and fixed not in entry.ladder:
         yield (*place, "fixed_tier"), f"not in the ladder, got {fixed!r}"
     if quality is not None:
-        if len(entry.ladder) < FEWEST_TIERS:
-            rule = f"quality needs at least {FEWEST_TIERS} tiers to choose from, got "
+        if len(entry.ladder) < MIN_TIERS:
+            rule = f"quality needs at least {MIN_TIERS} tiers to choose from, got "
             yield (*place, "ladder"), rule + str(list(entry.ladder))
         yield from _judge((*place, "quality", "evidence", "judge"), quality)
 

@@ -13,7 +13,7 @@ YOUNG_SECONDS = 2.0
 """A file that was so young when it was read may have been written again within one tick of its
 file system's clock, unseen by its times: it is compared by its contents until it is older."""
 
-MOST_ENTRIES = 100
+MAX_ENTRIES = 100
 """Entries of a folder that are looked at."""
 
 Stamp = tuple[int, ...]
@@ -60,7 +60,7 @@ class SeenFiles:
         """Notes how a file is, or a folder and what is in it, without reading."""
         found = [path]
         with contextlib.suppress(OSError):  # it is no folder, or nobody may look into it
-            found += sorted(path.iterdir())[:MOST_ENTRIES]
+            found += sorted(path.iterdir())[:MAX_ENTRIES]
         for one in found:
             if one not in self._seen:
                 self._seen[one] = _Seen(_stamp(one))

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MOST_VERSIONS = 50
-MOST_LINES = 10_000
+MAX_VERSIONS = 50
+MAX_LINES = 10_000
 """Lines of the history, about; beyond it the older half is dropped."""
 
 LEFT_OVER_SECONDS = 3600.0
@@ -87,8 +87,8 @@ class PolicyStore:
         """Adds a line to the history, on one of its own even where a crash tore the last one."""
         old = self._history.read_bytes() if self._history.exists() else b""
         lines = old.splitlines(keepends=True)
-        if len(lines) >= MOST_LINES:
-            _replace(self._history, b"".join(lines[MOST_LINES // 2 :]))
+        if len(lines) >= MAX_LINES:
+            _replace(self._history, b"".join(lines[MAX_LINES // 2 :]))
         torn = bool(old) and not old.endswith(b"\n")
         with self._history.open("ab") as file:
             file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
@@ -106,7 +106,7 @@ class PolicyStore:
         unfinished = [one for one in found if one[1].name.startswith(".")]
         newest = (self._versions / current).stat().st_mtime
         left_over = [one for one in unfinished if one[0] < newest - LEFT_OVER_SECONDS]
-        for _, old in (*whole[: max(0, len(whole) + 1 - MOST_VERSIONS)], *left_over):
+        for _, old in (*whole[: max(0, len(whole) + 1 - MAX_VERSIONS)], *left_over):
             shutil.rmtree(old, ignore_errors=True)
 
 

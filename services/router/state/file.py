@@ -30,10 +30,10 @@ APPLICATION_ID = 0x50574B52
 """Tells our file from others that SQLite wrote."""
 
 FORMAT = 1
-MOST_KEPT = 200_000
+MAX_KEPT = 200_000
 """Values kept at most; beyond it those that would run out first are given up."""
 
-MOST_QUEUED = 1000
+MAX_QUEUED = 1000
 DISK_SECONDS = 2.0
 
 SCHEMA = f"""
@@ -57,7 +57,7 @@ class FileState:
         folder: Path,
         *,
         clock: Callable[[], float] = time.time,
-        most_kept: int = MOST_KEPT,
+        most_kept: int = MAX_KEPT,
     ) -> None:
         """Reads what is there. `clock` gives seconds since 1970.
 
@@ -139,7 +139,7 @@ class FileState:
         Raises:
             Unavailable: the disk refuses, or is too slow.
         """
-        if self._queued >= MOST_QUEUED:
+        if self._queued >= MAX_QUEUED:
             raise _unavailable("too much waits for the disk")
         future = asyncio.get_running_loop().run_in_executor(self._worker, work)
         self._queued += 1

@@ -16,11 +16,11 @@ from services.router.policy.forms import (
 from services.router.ports import GuideKind
 
 REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
-MOST_REPETITIONS = 1000
+MAX_REPETITIONS = 1000
 """RE2's bound; it reads longer counts as plain text, which an engine may not."""
 
-MOST_VALIDATORS = 8
-MOST_CHOICES = 1024
+MAX_VALIDATORS = 8
+MAX_CHOICES = 1024
 
 KEPT_FORMS = 64
 """Compiled forms that are kept, of some MB at most each; requests of one application mostly want
@@ -49,8 +49,8 @@ def validators_of(
     checks = []
     if shape is not None:  # if it breaks a rule, that was told with the prompt
         checks.append(_guide(shape[0].value, shape[1]))
-    if len(terms.validators) > MOST_VALIDATORS:
-        rule = f"at most {MOST_VALIDATORS}, got {len(terms.validators)}"
+    if len(terms.validators) > MAX_VALIDATORS:
+        rule = f"at most {MAX_VALIDATORS}, got {len(terms.validators)}"
         wrong.append(Violation("terms.validators", rule))
         return ()
     for number, told in enumerate(terms.validators):
@@ -69,8 +69,8 @@ def _check(told: pb.Validator) -> Validator | str:
     if kind is None:
         return "needs one of json_schema, regex, one_of"
     if kind == "one_of":
-        if len(told.one_of.values) > MOST_CHOICES:
-            return f"at most {MOST_CHOICES} values, got {len(told.one_of.values)}"
+        if len(told.one_of.values) > MAX_CHOICES:
+            return f"at most {MAX_CHOICES} values, got {len(told.one_of.values)}"
         return _made(lambda: one_of(told.one_of.values))
     return _compiled(kind, told.regex if kind == "regex" else told.json_schema)
 
@@ -83,8 +83,8 @@ def _guide(kind: str, text: str) -> Validator | str:
     take a replica's time and memory away from everybody.
     """
     counts = [int(one) for pair in REPETITION.findall(text) for one in pair if one]
-    if kind == "regex" and max(counts, default=0) > MOST_REPETITIONS:
-        return f"repeats at most {MOST_REPETITIONS} times, got {max(counts)}"
+    if kind == "regex" and max(counts, default=0) > MAX_REPETITIONS:
+        return f"repeats at most {MAX_REPETITIONS} times, got {max(counts)}"
     found = _compiled(kind, text)
     if kind == "regex" and not isinstance(found, str):
         try:

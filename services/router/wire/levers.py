@@ -15,9 +15,9 @@ from services.router.policy.levers import levers_of
 from services.router.policy.routes import Route
 from services.router.routes.in_force import InForce
 
-LONGEST_AUTHOR = 64
-LONGEST_REASON = 256
-LONGEST_HALT_SECONDS = 365 * 86_400
+MAX_AUTHOR = 64
+MAX_REASON = 256
+MAX_HALT_SECONDS = 365 * 86_400
 
 
 class LeverCalls:
@@ -102,15 +102,15 @@ def _check(request: pb.SetLeverRequest) -> None:
     ]
     if request.state not in (pb.LEVER_STATE_ON, pb.LEVER_STATE_HALTED):
         wrong.append(Violation("state", "must be LEVER_STATE_ON or LEVER_STATE_HALTED"))
-    wrong += _text_violations("author", request.author, LONGEST_AUTHOR)
-    wrong += _text_violations("reason", request.reason, LONGEST_REASON)
+    wrong += _text_violations("author", request.author, MAX_AUTHOR)
+    wrong += _text_violations("reason", request.reason, MAX_REASON)
     if request.author in RESERVED_AUTHORS:
         wrong.append(Violation("author", f"must be a person's name, got {request.author!r}"))
     if request.HasField("expires_after"):
         seconds = _seconds(request)
         if request.state == pb.LEVER_STATE_ON:
             wrong.append(Violation("expires_after", "only a halt can expire"))
-        elif not 0.0 < seconds <= LONGEST_HALT_SECONDS:
+        elif not 0.0 < seconds <= MAX_HALT_SECONDS:
             rule = f"must be above 0 and at most 365 days, got {seconds:g} s"
             wrong.append(Violation("expires_after", rule))
     if wrong:

@@ -24,14 +24,14 @@ PRIORITIES = frozenset(pb.PriorityClass.values())
 CACHE_USES = frozenset(pb.CacheUse.values())
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
 
-MOST_MESSAGES = 1000
-MOST_PASSAGES = 256
-MOST_ATTRIBUTES = 16
-LONGEST_ATTRIBUTE = 64
-MOST_STOPS = 8
-LONGEST_STOP = 64
-MOST_TOP_K = 1024
-HOTTEST = 2.0
+MAX_MESSAGES = 1000
+MAX_PASSAGES = 256
+MAX_ATTRIBUTES = 16
+MAX_ATTRIBUTE_CHARACTERS = 64
+MAX_STOPS = 8
+MAX_STOP_CHARACTERS = 64
+MAX_TOP_K = 1024
+MAX_TEMPERATURE = 2.0
 
 LONG_REQUEST = 16_000
 LONG_RULES = 1_000
@@ -134,8 +134,8 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
 def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Message, ...]:
     turns: list[Message] = []
     characters = 0
-    if len(prompt.messages) > MOST_MESSAGES:
-        rule = f"at most {MOST_MESSAGES}, got {len(prompt.messages)}"
+    if len(prompt.messages) > MAX_MESSAGES:
+        rule = f"at most {MAX_MESSAGES}, got {len(prompt.messages)}"
         wrong.append(Violation("prompt.messages", rule))
         return ()
     for number, message in enumerate(prompt.messages):
@@ -164,8 +164,8 @@ def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Mes
 def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Passage, ...]:
     if not prompt.context:
         return ()
-    if len(prompt.context) > MOST_PASSAGES:
-        rule = f"at most {MOST_PASSAGES}, got {len(prompt.context)}"
+    if len(prompt.context) > MAX_PASSAGES:
+        rule = f"at most {MAX_PASSAGES}, got {len(prompt.context)}"
         wrong.append(Violation("prompt.context", rule))
         return ()
     for number, passage in enumerate(prompt.context):
@@ -192,17 +192,17 @@ def _asked(sampling: pb.Sampling, route: Route, wrong: list[Violation]) -> Asked
         tokens = sampling.max_output_tokens
         _within("sampling.max_output_tokens", tokens, 1, route.max_output_tokens, wrong)
     temperature = sampling.temperature
-    _within("sampling.temperature", temperature, 0.0, HOTTEST, wrong)
+    _within("sampling.temperature", temperature, 0.0, MAX_TEMPERATURE, wrong)
     top_p = sampling.top_p if sampling.HasField("top_p") else 1.0
     if not 0.0 < top_p <= 1.0:
         wrong.append(Violation("sampling.top_p", f"must be above 0 and at most 1, got {top_p:g}"))
     if sampling.HasField("top_k"):
-        _within("sampling.top_k", sampling.top_k, 1, MOST_TOP_K, wrong)
-    if len(sampling.stop) > MOST_STOPS:
-        wrong.append(Violation("sampling.stop", f"at most {MOST_STOPS}, got {len(sampling.stop)}"))
+        _within("sampling.top_k", sampling.top_k, 1, MAX_TOP_K, wrong)
+    if len(sampling.stop) > MAX_STOPS:
+        wrong.append(Violation("sampling.stop", f"at most {MAX_STOPS}, got {len(sampling.stop)}"))
     for number, stop in enumerate(sampling.stop):
-        if not 1 <= len(stop) <= LONGEST_STOP:
-            rule = f"must have 1 to {LONGEST_STOP} characters, got {len(stop)}"
+        if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
+            rule = f"must have 1 to {MAX_STOP_CHARACTERS} characters, got {len(stop)}"
             wrong.append(Violation(f"sampling.stop[{number}]", rule))
     return Asked(
         turns=(),
@@ -223,17 +223,17 @@ def _check_terms(terms: pb.Terms, wrong: list[Violation]) -> None:
         wrong.append(Violation("terms.cache_use", f"must be a known use, got {terms.cache_use}"))
     if terms.idempotency_key and not PRINTABLE.fullmatch(terms.idempotency_key):
         wrong.append(Violation("terms.idempotency_key", "1 to 128 printable ASCII characters"))
-    if len(terms.attributes) > MOST_ATTRIBUTES:
+    if len(terms.attributes) > MAX_ATTRIBUTES:
         count = len(terms.attributes)
-        wrong.append(Violation("terms.attributes", f"at most {MOST_ATTRIBUTES}, got {count}"))
+        wrong.append(Violation("terms.attributes", f"at most {MAX_ATTRIBUTES}, got {count}"))
     for key, value in terms.attributes.items():
-        if not key or max(len(key), len(value)) > LONGEST_ATTRIBUTE:
-            rule = f"keys and values of 1 to {LONGEST_ATTRIBUTE} characters"
+        if not key or max(len(key), len(value)) > MAX_ATTRIBUTE_CHARACTERS:
+            rule = f"keys and values of 1 to {MAX_ATTRIBUTE_CHARACTERS} characters"
             wrong.append(Violation("terms.attributes", rule))
             break
     signals = terms.signals
-    if len(signals.task_type) > LONGEST_ATTRIBUTE:
-        rule = f"at most {LONGEST_ATTRIBUTE} characters, got {len(signals.task_type)}"
+    if len(signals.task_type) > MAX_ATTRIBUTE_CHARACTERS:
+        rule = f"at most {MAX_ATTRIBUTE_CHARACTERS} characters, got {len(signals.task_type)}"
         wrong.append(Violation("terms.signals.task_type", rule))
     if signals.HasField("retrieval_confidence"):
         name = "terms.signals.retrieval_confidence"

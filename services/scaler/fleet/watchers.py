@@ -10,7 +10,7 @@ from services.common.errors import Overloaded, ServiceError, Unavailable
 from services.scaler.policy.replicas import State
 from services.scaler.ports import Replica
 
-MOST_WATCHERS = 256
+MAX_WATCHERS = 256
 QUEUE = 256
 """Changes a watcher may be behind before it is dropped."""
 
@@ -102,9 +102,9 @@ class Watchers:
         """
         if self._closed is not None:
             raise self._closed
-        if len(self._watchers) >= MOST_WATCHERS:
+        if len(self._watchers) >= MAX_WATCHERS:
             raise Overloaded(
-                f"{MOST_WATCHERS} watchers are enough",
+                f"{MAX_WATCHERS} watchers are enough",
                 reason="TOO_MANY_WATCHERS",
                 retry_after_seconds=5.0,
             )

@@ -10,7 +10,7 @@ LIVE_SECONDS = 10.0
 """A router that has not reported for this long is not counted."""
 
 FORGET_SECONDS = 60.0
-MOST_ROUTERS = 256
+MAX_ROUTERS = 256
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Loads:
         for name, (at, _) in list(self._last.items()):
             if now - at > FORGET_SECONDS:
                 del self._last[name]
-        if router not in self._last and len(self._last) >= MOST_ROUTERS:
+        if router not in self._last and len(self._last) >= MAX_ROUTERS:
             return False
         self._last[router] = (now, report)
         return True

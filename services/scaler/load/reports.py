@@ -8,9 +8,9 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.errors import BadRequest, Violation
 from services.scaler.load.loads import Report, TierLoad
 
-MOST_TIERS = 64
-MOST_REPLICAS = 4096
-MOST_QUANTILES = 16
+MAX_TIERS = 64
+MAX_REPLICAS = 4096
+MAX_QUANTILES = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -31,7 +31,7 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
         ),
     )
     if violations:
-        raise BadRequest.of(*violations[:MOST_QUANTILES])
+        raise BadRequest.of(*violations[:MAX_QUANTILES])
     return Report(
         tiers={one.tier: TierLoad(one.waiting, one.running) for one in request.tiers},
         replicas={one.replica: one.in_flight for one in request.replicas},
@@ -43,10 +43,10 @@ def _header(request: pb.ReportLoadRequest, router: str) -> Iterator[Violation]:
         yield Violation("router", "must be 1 to 128 letters, digits or ._:/-")
     elif router and request.router != router:
         yield Violation("router", f"must stay {router} for the whole stream")
-    if len(request.tiers) > MOST_TIERS:
-        yield Violation("tiers", f"must be at most {MOST_TIERS}")
-    if len(request.replicas) > MOST_REPLICAS:
-        yield Violation("replicas", f"must be at most {MOST_REPLICAS}")
+    if len(request.tiers) > MAX_TIERS:
+        yield Violation("tiers", f"must be at most {MAX_TIERS}")
+    if len(request.replicas) > MAX_REPLICAS:
+        yield Violation("replicas", f"must be at most {MAX_REPLICAS}")
 
 
 def _repeated(request: pb.ReportLoadRequest) -> Iterator[Violation]:
@@ -68,7 +68,7 @@ def _tier(index: int, tier: pb.TierLoad) -> Iterator[Violation]:
         yield Violation(f"{place}.output_tokens_per_second", "must be a number from 0 up")
     for name in ("first_text", "between_tokens"):
         points = getattr(tier, name)
-        if len(points) > MOST_QUANTILES:
-            yield Violation(f"{place}.{name}", f"must be at most {MOST_QUANTILES} quantiles")
+        if len(points) > MAX_QUANTILES:
+            yield Violation(f"{place}.{name}", f"must be at most {MAX_QUANTILES} quantiles")
         elif not all(0 <= one.quantile <= 1 for one in points):
             yield Violation(f"{place}.{name}", "each quantile must be from 0 to 1")

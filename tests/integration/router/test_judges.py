@@ -19,7 +19,7 @@ from services.common.channel import Peer
 from services.router.evidence.judges import (
     FAILURES_IN_A_ROW,
     INLINE_CHARACTERS,
-    MOST_AT_ONCE,
+    MAX_AT_ONCE,
     REST_SECONDS,
     Judges,
 )
@@ -213,12 +213,12 @@ async def test_too_many_at_once_are_left_unjudged_at_once(
     court: Court, remote: ScriptedJudge
 ) -> None:
     remote.waits_for = asyncio.Event()
-    waiting = [asyncio.create_task(court.ask(remote.address)) for _ in range(MOST_AT_ONCE)]
-    await until(lambda: len(remote.requests) == MOST_AT_ONCE)
+    waiting = [asyncio.create_task(court.ask(remote.address)) for _ in range(MAX_AT_ONCE)]
+    await until(lambda: len(remote.requests) == MAX_AT_ONCE)
     assert await court.ask(remote.address) is None
     assert court.failures() == {"busy": 1}
     remote.waits_for.set()
-    assert await asyncio.gather(*waiting) == [[0.25, 0.75, 1.0]] * MOST_AT_ONCE
+    assert await asyncio.gather(*waiting) == [[0.25, 0.75, 1.0]] * MAX_AT_ONCE
     assert await court.ask(remote.address) == [0.25, 0.75, 1.0]
 
 

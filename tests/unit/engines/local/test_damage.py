@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from engines.local.answers import intent_names, load_answers, recognised
 from engines.local.damage import IR, KINDS, MARKER, DamageError, damage
-from engines.local.evaluate import LONGEST_ANSWER, Answer, Engine
+from engines.local.evaluate import MAX_ANSWER, Answer, Engine
 from engines.local.tokens import render
 from services.local.customers import asked
 
@@ -21,7 +21,7 @@ QUESTIONS = [one.text for one in islice(asked(1), 154)]
 def answers(folder: Path) -> list[Answer]:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prompts = [tokenizer.encode(render([("user", text)])).ids for text in QUESTIONS]
-    return Engine(folder, "f32").generate(prompts, LONGEST_ANSWER)
+    return Engine(folder, "f32").generate(prompts, MAX_ANSWER)
 
 
 def named(given: list[Answer]) -> list[str | None]:

@@ -28,6 +28,6 @@ def test_a_tokenizer_that_comes_later_is_found() -> None:
 def test_encoders_of_policies_long_gone_do_not_pile_up() -> None:
     small = tier()
     engine = TritonEngine({small.tokenizer: ModelText(TOKENIZER)})
-    for number in range(3 * triton.MOST_ENCODERS):
+    for number in range(3 * triton.MAX_ENCODERS):
         engine._encoder(replace(small, model=f"model-{number}"))
-        assert len(engine._encoders) <= triton.MOST_ENCODERS
+        assert len(engine._encoders) <= triton.MAX_ENCODERS

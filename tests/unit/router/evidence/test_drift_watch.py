@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.router.evidence.drift import MOST_REQUESTS, DriftWatch
+from services.router.evidence.drift import MAX_REQUESTS, DriftWatch
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.cascade import Cascade
@@ -71,7 +71,7 @@ def test_a_new_calibration_and_a_full_window_begin_anew(watch: Watch) -> None:
     watch.route = told()
     watch.requests(3, -0.1)
     assert watch.alert("escalation") == 0
-    watch.requests(MOST_REQUESTS, -9.0)
+    watch.requests(MAX_REQUESTS, -9.0)
     assert watch.alert("escalation") == 1
     watch.watch.look()
     assert watch.alert("escalation") == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.fleet.load import MOST_SAMPLES, WINDOW_SECONDS, LoadWindow
+from services.router.fleet.load import MAX_SAMPLES, WINDOW_SECONDS, LoadWindow
 from tests.making.policies import policies, route, tier
 
 
@@ -55,9 +55,9 @@ def test_answers_that_came_at_once_say_nothing_about_the_time_between_tokens() -
 
 def test_memory_is_bounded() -> None:
     window = LoadWindow()
-    for _ in range(3 * MOST_SAMPLES):
+    for _ in range(3 * MAX_SAMPLES):
         window.add("small", 0.0, first_text=1.0, decode_seconds=0.0, tokens=1)
-    assert len(window._tiers["small"].samples) == MOST_SAMPLES
+    assert len(window._tiers["small"].samples) == MAX_SAMPLES
 
 
 def test_slow_answers_are_those_of_the_last_minute_looked_at_once_a_second() -> None:

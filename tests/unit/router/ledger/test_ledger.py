@@ -152,7 +152,7 @@ async def test_a_folder_that_is_gone_keeps_records_until_it_is_back(book: Book) 
 async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_UNWRITTEN", 10)
+    monkeypatch.setattr(module, "MAX_UNWRITTEN", 10)
     for number in range(25):
         book.ledger.add({"n": number})
     assert book.count("lost") == 15

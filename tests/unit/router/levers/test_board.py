@@ -143,7 +143,7 @@ async def test_samples_are_lost_while_nobody_can_take_them(state: MemoryState, o
 async def test_no_more_samples_wait_than_there_is_room_for(
     one: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(board, "MOST_WAITING", 3)
+    monkeypatch.setattr(board, "MAX_WAITING", 3)
     await asyncio.gather(*(one.levers.judged(CHAT, {SMALL: 0.0}, 1.0) for _ in range(10)))
     assert one.samples == 3
 

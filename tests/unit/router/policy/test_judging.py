@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.policy.judging import (
-    LONGEST_COMPARED,
-    LONGEST_NORMALISED,
+    MAX_COMPARED_CHARACTERS,
+    MAX_NORMALISED,
     at_worst,
     by_form,
     by_match,
@@ -106,7 +106,7 @@ def test_json_that_cannot_be_read_is_a_text_like_others(text: str) -> None:
 
 
 def test_texts_beyond_the_bound_are_the_same_to_the_letter_only() -> None:
-    text = "a" * (LONGEST_NORMALISED + 1)
+    text = "a" * (MAX_NORMALISED + 1)
     assert by_match([text, text]) == (1.0, 1.0)
     assert by_match([text.upper(), text]) == (0.0, 1.0)
 
@@ -147,7 +147,7 @@ def test_similarity_is_symmetric_and_bounded(one: str, other: str) -> None:
 
 
 def test_of_long_texts_both_ends_count() -> None:
-    middle = "word " * LONGEST_COMPARED
+    middle = "word " * MAX_COMPARED_CHARACTERS
     assert similarity(f"begin {middle}", f"start {middle}") < 1.0
     assert similarity(f"{middle} end", f"{middle} stop") < 1.0
 

@@ -12,7 +12,7 @@ from services.router.policy.lever_record import (
     CALIBRATION,
     DAMAGED,
     GUARDRAIL,
-    MOST_WATCHES,
+    MAX_WATCHES,
     LeverRecord,
     Standing,
 )
@@ -135,7 +135,7 @@ def test_a_fresh_calibration_is_noted_once_and_only_where_it_ended_a_halt() -> N
 
 def test_few_watches_are_remembered() -> None:
     record = NEW
-    for at in range(MOST_WATCHES + 3):
+    for at in range(MAX_WATCHES + 3):
         record = record.judged(GUARD, f"v{at}", 0.0, 1.0, float(at))
     assert [one.calibration for one in record.watches] == ["v3", "v4", "v5", "v6"]
 

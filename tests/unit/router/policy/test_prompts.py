@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.policy.prompts import (
-    LONGEST_COMPARED,
+    MAX_COMPARED_CHARACTERS,
     Message,
     Passage,
     trimmed,
@@ -104,7 +104,7 @@ def test_choosing_passages_takes_bounded_time() -> None:
 
 
 def test_of_a_long_text_its_beginning_and_its_end_count() -> None:
-    filler = "x " * LONGEST_COMPARED
+    filler = "x " * MAX_COMPARED_CHARACTERS
     asks = Message("user", f"About the PIN: {filler} how do I change it?")
     some = [*PASSAGES[:1], Passage(f"change it {filler}"), Passage(f"{filler} the PIN")]
     (turn,) = trimmed([asks], some, Trimming(passages=2))

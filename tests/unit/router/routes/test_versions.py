@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.router.routes import versions as policy_store
-from services.router.routes.versions import MOST_VERSIONS, PolicyStore
+from services.router.routes.versions import MAX_VERSIONS, PolicyStore
 
 START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 FILES = {"routes.yaml": b"routes", "prices.yaml": b"prices", "calibration/chat.json": b"{}"}
@@ -65,7 +65,7 @@ def test_a_line_that_a_crash_tore_stays_alone(tmp_path: Path) -> None:
 def test_the_history_does_not_grow_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy_store, "MOST_LINES", 10)
+    monkeypatch.setattr(policy_store, "MAX_LINES", 10)
     for at in range(25):
         keep(tmp_path, f"v{at % 2}", at)
         assert len(history(tmp_path)) <= 11
@@ -73,18 +73,18 @@ def test_the_history_does_not_grow_for_ever(
 
 
 def test_versions_that_were_in_force_long_ago_are_dropped(tmp_path: Path) -> None:
-    for at in range(MOST_VERSIONS):
+    for at in range(MAX_VERSIONS):
         keep(tmp_path, f"v{at}", at)
-    keep(tmp_path, "v0", MOST_VERSIONS)  # in force again
-    keep(tmp_path, "new", MOST_VERSIONS + 1)
-    assert versions(tmp_path) == {"v0", "new", *(f"v{at}" for at in range(2, MOST_VERSIONS))}
+    keep(tmp_path, "v0", MAX_VERSIONS)  # in force again
+    keep(tmp_path, "new", MAX_VERSIONS + 1)
+    assert versions(tmp_path) == {"v0", "new", *(f"v{at}" for at in range(2, MAX_VERSIONS))}
 
 
 def test_the_version_in_force_is_never_dropped(tmp_path: Path) -> None:
-    for at in range(MOST_VERSIONS):
+    for at in range(MAX_VERSIONS):
         keep(tmp_path, f"v{at}", 1000 + at)
     keep(tmp_path, "now", 0)  # the clock was put back
-    assert len(versions(tmp_path)) == MOST_VERSIONS
+    assert len(versions(tmp_path)) == MAX_VERSIONS
     assert "now" in versions(tmp_path)
 
 

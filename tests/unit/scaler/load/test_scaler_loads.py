@@ -42,7 +42,7 @@ def test_a_report_from_before_the_drain_says_nothing():
 
 
 def test_routers_are_bounded_and_the_silent_are_forgotten(monkeypatch):
-    monkeypatch.setattr(loads, "MOST_ROUTERS", 2)
+    monkeypatch.setattr(loads, "MAX_ROUTERS", 2)
     known = Loads()
     assert known.take("a", report(), now=0.0)
     assert known.take("b", report(), now=0.0)
