@@ -7,8 +7,8 @@ from typing import Any
 
 from services.router.policy.difficulty import features
 from services.router.policy.routes import EvidencePolicy, Route
-from services.router.request.hold import first_k
-from services.router.request.journey import Attempt, Journey
+from services.router.request.attempt import Attempt
+from services.router.request.context import RequestState
 
 
 @dataclass(frozen=True)
@@ -32,37 +32,38 @@ class Pair:
 
 
 def record_of(
-    journey: Journey,
+    state: RequestState,
     pair: Pair,
     digests: Sequence[str],
     qualities: Sequence[float] | None,
     evidence: EvidencePolicy,
 ) -> dict[str, Any]:
     """The pair as the ledger keeps it: numbers, and texts only where the route wants them."""
-    checked, way = journey.checked, journey.climb
+    context, way = state.context, state.cascade
+    checked = context.checked
     route = checked.route
     told = way.told if way is not None else features(checked.written, checked.signals)
     record: dict[str, Any] = {
         "kind": "pair" if way is not None else "cached_pair",
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
-        "request_id": journey.request_id,
-        "tenant": journey.tenant,
+        "request_id": context.request_id,
+        "tenant": context.tenant,
         "route": route.name,
         "policy_version": checked.policies.version,
         "calibration_version": way.calibration_version if way is not None else "",
-        "propensity": journey.propensity,
+        "propensity": context.propensity,
         "uniform": True,  # which depends on the time, and on nothing of the request
         "judge": evidence.judging.kind.value,
         "answered": route.ladder[pair.answered].name if way is not None else "",
         "features": told,
-        "first_k": first_k(route.quality) if route.quality is not None else None,
+        "first_k": route.quality.first_k if route.quality is not None else None,
         "tiers": [
             _tier_record(route, attempt, None if qualities is None else qualities[at])
             for at, attempt in enumerate(pair.attempts, 0 if way is not None else 1)
         ],
         "qualities": qualities,
         "digests": digests,
-        "trimmed": journey.trimmed,
+        "trimmed": context.trimmed,
         "shadow_micro_usd": pair.shadow_micro_usd,
     }
     if evidence.keep_text:
@@ -74,7 +75,8 @@ def record_of(
 
 
 def _tier_record(route: Route, attempt: Attempt, quality: float | None) -> dict[str, Any]:
-    tier, sure = route.ladder[attempt.rung], attempt.certainty
+    tier, quality_policy = attempt.plan.step.tier, route.quality
+    sure = attempt.certainty(quality_policy.first_k) if quality_policy is not None else None
     return {
         "tier": tier.name,
         "model": tier.model,
