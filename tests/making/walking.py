@@ -293,6 +293,7 @@ class Way:
             settled=lambda _, attempt: self.ended.append(attempt),
             spawn=self.spawn,
             clock=self.clock,
+            pause=lambda _: asyncio.sleep(0),
         )
         self.pairs = Pairs(
             planner=self.planner,
@@ -324,9 +325,11 @@ class Way:
         self.request, self.in_force, self.streaming = request, in_force, streaming
         self.state = self.begin()
 
-    def begin(self) -> RequestState:
-        """A request that is to travel."""
-        checked = check(self.request, "acme", self.in_force, longest=1000)
+    def begin(
+        self, request: pb.GenerateRequest | None = None, *, streaming: bool | None = None
+    ) -> RequestState:
+        """A request that is to travel; the path's own unless another is given."""
+        checked = check(request or self.request, "acme", self.in_force, longest=1000)
         draw, now = self.path.draw(checked.route), self.clock()
         context = RequestContext(
             request_id="1",
@@ -335,7 +338,7 @@ class Way:
             checked=checked,
             arrived=now,
             until=now + 30,
-            streaming=self.streaming,
+            streaming=self.streaming if streaming is None else streaming,
             halted=draw.halted,
             propensity=draw.propensity,
             drawn=draw.drawn,

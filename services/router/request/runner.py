@@ -1,7 +1,7 @@
 """Attempts on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ class Runner:
         settled: hears of each attempt of which nothing runs any more.
         spawn: starts a task that outlives its request and is owned by the process.
         clock: seconds that only grow.
+        pause: waits for so many seconds.
     """
 
     fleet: Fleet
@@ -52,6 +53,7 @@ class Runner:
     settled: Callable[[RequestState, Attempt], None]
     spawn: Callable[[Coroutine[Any, Any, None]], Any]
     clock: Callable[[], float]
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def run(
         self,
@@ -102,7 +104,7 @@ class Runner:
                 return attempt
             if plan.cause is not Cause.EVIDENCE:
                 cause = Cause.RETRY
-            await asyncio.sleep(min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**number))
+            await self.pause(min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**number))
         raise Unavailable(
             f"no replica of {tier.name} could answer after {tries} tries",
             reason="NO_REPLICA",
