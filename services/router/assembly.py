@@ -14,6 +14,7 @@ from services.common.telemetry import Tracing
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
+from services.router.engines.probe import LogProbProbe
 from services.router.engines.tokenizer import ModelText
 from services.router.engines.triton import TritonEngine
 from services.router.evidence.drift import DriftWatch
@@ -54,6 +55,7 @@ class Parts:
     scaler: ScalerLink
     watch: PolicyWatch
     levers: Levers
+    probe: LogProbProbe | None
     judges: Judges
     pairs: Pairs
     drift: DriftWatch
@@ -70,6 +72,7 @@ class Parts:
             self.watch.run(),
             self.levers.run(),
             self.drift.run(),
+            *([self.probe.run()] if self.probe is not None else []),
         ]
 
     async def close(self) -> None:
@@ -155,6 +158,15 @@ def assemble(
         spawn=spawn,
     )
 
+    probe = LogProbProbe(
+        engine=engine,
+        fleet=fleet,
+        texts=texts,
+        policies=lambda: in_force.now,
+        metrics=metrics,
+        clock=clock,
+    )
+
     def answered(state: RequestState) -> None:
         drift.note(state.context.route, state.cascade)
         if state.context.drawn:
@@ -193,6 +205,7 @@ def assemble(
             files, in_force, texts, store, metrics, adopters=(fleet.adopt, load.adopt, drift.adopt)
         ),
         levers=levers,
+        probe=probe if settings.probe_engines else None,
         judges=judges,
         pairs=pairs,
         drift=drift,

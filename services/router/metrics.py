@@ -59,6 +59,17 @@ class Metrics:
             "Tries on another replica before the first token. Rising: replicas are in trouble.",
             "tier",
         )
+        self.log_probs = gauge(
+            "engine_log_probs",
+            "1 where a tier's engine tells log-probabilities, 0 where it was probed and does not: "
+            "then no answer of it stands by its certainty.",
+            "tier",
+        )
+        self.probe_tokens = counter(
+            "probe_tokens_total",
+            "Tokens of the probes that find that out, prompt and output; charged to nobody.",
+            "tier",
+        )
         self.replicas = gauge("replicas", "Replicas known, by tier and state.", "tier", "state")
         self.fleet_stale = gauge(
             "fleet_stale", "1 while the scaler is away and the last known fleet is used."
