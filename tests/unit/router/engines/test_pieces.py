@@ -48,7 +48,7 @@ def test_a_stop_text_ends_the_answer_however_it_comes(
 ) -> None:
     pieces = told(Pieces(Letters(), (stop,), 1000), [ord(one) for one in text], sizes)
     assert "".join(piece.text for piece in pieces) == text.partition(stop)[0]
-    ended = [at for at, piece in enumerate(pieces) if piece.ended][0]
+    ended = next(at for at, piece in enumerate(pieces) if piece.ended)
     assert all(piece == Piece("", 0, ended=True) for piece in pieces[ended + 1 :])
     if stop not in text:
         assert sum(piece.tokens for piece in pieces) == len(text)
