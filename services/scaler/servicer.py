@@ -19,16 +19,15 @@ from services.scaler.fleet.watchers import Seen, Update
 from services.scaler.load import reports
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
-from services.scaler.policy.replicas import State
+from services.scaler.policy.draining import ReplicaState
 
 HEARTBEAT_SECONDS = 2.5
 
 _STATES = {
-    State.STARTING: pb.REPLICA_STATE_STARTING,
-    State.READY: pb.REPLICA_STATE_READY,
-    State.DRAINING: pb.REPLICA_STATE_DRAINING,
-    State.BROKEN: pb.REPLICA_STATE_GONE,
-    State.ENDING: pb.REPLICA_STATE_GONE,
+    ReplicaState.STARTING: pb.REPLICA_STATE_STARTING,
+    ReplicaState.READY: pb.REPLICA_STATE_READY,
+    ReplicaState.DRAINING: pb.REPLICA_STATE_DRAINING,
+    ReplicaState.GONE: pb.REPLICA_STATE_GONE,
 }
 _CAPACITIES = {
     Capacity.ON_DEMAND: pb.CAPACITY_KIND_ON_DEMAND,
@@ -114,7 +113,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
             precision=view.pool.precision,
             capacity=_CAPACITIES[view.pool.capacity],
             desired_replicas=view.desired,
-            slots=len(view.pool.slots),
+            slots=view.capacity or 0,
             replicas=[_replica(seen) for seen in view.replicas],
             trouble=view.trouble,
             waiting=load.waiting,

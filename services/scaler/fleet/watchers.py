@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from services.common.errors import Overloaded, ServiceError, Unavailable
-from services.scaler.policy.replicas import State
+from services.scaler.policy.draining import ReplicaState
 from services.scaler.ports import Replica
 
 MAX_WATCHERS = 256
@@ -17,10 +17,10 @@ QUEUE = 256
 
 @dataclass(frozen=True)
 class Seen:
-    """A replica as watchers see it; BROKEN and ENDING are both gone for them."""
+    """A replica as watchers see it."""
 
     replica: Replica
-    state: State
+    state: ReplicaState
 
 
 @dataclass(frozen=True)
