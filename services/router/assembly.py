@@ -21,6 +21,7 @@ from services.router.evidence.outcomes import Outcomes
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
+from services.router.fleet.snapshot import LoadCollector
 from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.levers.board import Levers
@@ -98,6 +99,7 @@ def assemble(
     engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors)
     fleet = Fleet(in_force.now, metrics, forget=engine.forget)
     load = LoadWindow()
+    metrics.registry.register(LoadCollector(fleet.snapshot))
     ledger = FileLedger(settings.ledger_folder, settings.name, metrics)
     signer = HandleSigner.load(settings.handle_key_file)
     if settings.handle_key_file is None:

@@ -112,14 +112,12 @@ class ScalerLink:
     def _load_report(self) -> pb.ReportLoadRequest:
         report = pb.ReportLoadRequest(router=self._router)
         report.observed_at.GetCurrentTime()
-        for tier, waiting, running, replicas in self._fleet.snapshot():
-            self._metrics.waiting.labels(tier).set(waiting)
-            self._metrics.running.labels(tier).set(running)
-            seen = self._load.summary(tier, time.monotonic())
+        for load in self._fleet.snapshot():
+            seen = self._load.summary(load.tier, time.monotonic())
             told = report.tiers.add(
-                tier=tier,
-                waiting=waiting,
-                running=running,
+                tier=load.tier,
+                waiting=load.waiting,
+                running=load.running,
                 output_tokens_per_second=seen.tokens_per_second,
             )
             for place, values in (
@@ -128,8 +126,8 @@ class ScalerLink:
             ):
                 for quantile, seconds in values:
                     place.add(quantile=quantile).value.FromNanoseconds(int(seconds * 1e9))
-            for replica, in_flight in replicas:
-                report.replicas.add(replica=replica, in_flight=in_flight)
+            for replica in load.replicas:
+                report.replicas.add(replica=replica.id, in_flight=replica.in_flight)
         return report
 
 

@@ -14,6 +14,7 @@ import structlog
 from services.router.fleet.group import Replica as Replica  # noqa: PLC0414 -- part of the fleet
 from services.router.fleet.group import State as State  # noqa: PLC0414 -- the same
 from services.router.fleet.group import TierReplicas
+from services.router.fleet.snapshot import ReplicaLoad, TierLoad
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.replicas import backoff_seconds
@@ -135,20 +136,21 @@ class Fleet:
         replica.failures += 1
         replica.failing_until = time.monotonic() + backoff_seconds(replica.failures)
 
-    def snapshot(self) -> list[tuple[str, int, int, list[tuple[str, int]]]]:
-        """For each tier its name, waiting and running requests, and in flight by replica.
-
-        What still runs or waits under older policies counts too.
-        """
+    def snapshot(self) -> list[TierLoad]:
+        """What waits and runs now; what does so under older policies counts too."""
         by_tier: dict[str, list[TierReplicas]] = {name: [] for name in self._in_force}
         for group in self._groups.values():
             by_tier.setdefault(group.tier.name, []).append(group)
         return [
-            (
-                name,
-                sum(group.waiting for group in groups),
-                sum(group.running for group in groups),
-                [(one.id, one.in_flight) for group in groups for one in group.replicas.values()],
+            TierLoad(
+                tier=name,
+                waiting=sum(group.waiting for group in groups),
+                running=sum(group.running for group in groups),
+                replicas=tuple(
+                    ReplicaLoad(replica.id, replica.in_flight)
+                    for group in groups
+                    for replica in group.replicas.values()
+                ),
             )
             for name, groups in by_tier.items()
         ]
@@ -168,8 +170,6 @@ class Fleet:
             return
         self._groups.pop((tier.name, tier.model, tier.precision), None)
         if not any(one.tier.name == tier.name for one in self._groups.values()):
-            self._metrics.waiting.remove(tier.name)
-            self._metrics.running.remove(tier.name)
             for state in COUNTED:
                 self._metrics.replicas.remove(tier.name, state)
 
