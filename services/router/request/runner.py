@@ -72,6 +72,7 @@ class ReplicaRuns:
             comes.
         """
         tier = leg.turn.tier
+        self._load.arrived(tier.name, prompt_tokens=len(leg.prompt))
         failed: set[str] = set()
         tries = MAX_TRIES_BELOW if leg.turn.checked else MAX_TRIES
         for attempt in range(tries):
