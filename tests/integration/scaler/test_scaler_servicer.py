@@ -10,7 +10,7 @@ from grpc_status import rpc_status
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.scaler import servicer
-from tests.integration.scaler.harness import KEY
+from tests.integration.scaler.harness import KEY, until_async
 
 CALLER = (("authorization", "Bearer caller"),)
 SERVICE = (("authorization", "Bearer service"),)
@@ -82,6 +82,36 @@ async def test_load_is_summed_over_routers(scaler):
     assert [(await call).accepted for call in calls] == [2, 2]
     pool = await scaler.pool()
     assert (pool.waiting, pool.running) == (7, 2)
+
+
+async def test_counters_are_added_up_over_routers_and_over_their_restarts(scaler):
+    async def write(call, name: str, started_at: int, arrivals: int) -> None:
+        counts = pb.DurationCounts(counts=[0, arrivals])
+        tier = pb.TierLoad(tier="small", arrivals=arrivals, first_text_counts=counts)
+        report = pb.ReportLoadRequest(router=name, tiers=[tier])
+        report.started_at.FromSeconds(started_at)
+        await call.write(report)
+
+    calls = {name: scaler.stub.ReportLoad(metadata=KEY, timeout=10) for name in ("r1", "r2")}
+    assert not (await scaler.pool()).HasField("demand")
+    for name, started_at, arrivals in (
+        ("r1", 1, 1000),
+        ("r2", 1, 500),
+        ("r1", 1, 1003),
+        ("r2", 2, 4),  # it started anew
+    ):
+        await write(calls[name], name, started_at, arrivals)
+
+    async def demand() -> pb.Demand | None:
+        pool = await scaler.pool()
+        return pool.demand if pool.HasField("demand") else None
+
+    found = await until_async(demand)
+    arrivals = found.arrivals_per_second * (found.span.ToNanoseconds() / 1e9)
+    assert arrivals == pytest.approx(7)
+    assert [one.quantile for one in found.first_text] == [0.5, 0.95]
+    assert found.first_text[1].value.ToMicroseconds() <= 119
+    assert list(found.between_tokens) == []
 
 
 async def test_a_bad_report_names_its_fields(scaler):

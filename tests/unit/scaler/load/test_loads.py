@@ -1,4 +1,4 @@
-"""What routers report: checked, kept by age, summed."""
+"""What routers report: checked, kept by age, added up."""
 
 import contextlib
 
@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.buckets import BOUNDS, BUCKETS
 from services.common.errors import BadRequest
 from services.scaler.load import loads, reports
-from services.scaler.load.loads import Loads, Report, TierLoad
+from services.scaler.load.loads import Loads, Report, Run, TierLoad
+from services.scaler.policy.demand import Counted
 
 
 def report(waiting=0, running=0, **replicas) -> Report:
@@ -51,6 +53,119 @@ def test_routers_are_bounded_and_the_silent_are_forgotten(monkeypatch):
     assert known.take("c", report(), now=61.0)
 
 
+def counting(started_at: int = 1, tier: str = "small", **counters: int) -> Report:
+    return Report({}, {}, Run(started_at, {tier: Counted(**counters)}))
+
+
+def demanded(known: Loads, now: float) -> tuple[float, int]:
+    """Over how many seconds, and how many arrivals."""
+    demand = known.demand("small", now)
+    assert demand is not None
+    return demand.seconds, demand.counted.arrivals
+
+
+def test_what_counters_grow_by_is_added_up_over_routers():
+    known = Loads()
+    for now in (0.0, 1.0, 2.0, 3.0):
+        known.take("a", counting(arrivals=1000 + 10 * int(now)), now)
+        known.take("b", counting(arrivals=7 + 4 * int(now)), now + 0.5)
+    assert demanded(known, 4.0) == (4.0, 30 + 12)
+    demand = known.demand("small", 4.0)
+    assert demand.arrivals_per_second == pytest.approx(42 / 4)
+
+
+def test_only_the_last_minute_counts():
+    known = Loads()
+    for now in range(200):
+        known.take("a", counting(arrivals=100 * now if now < 100 else 9900 + now), float(now))
+    assert demanded(known, 199.0) == (60.0, 60)
+
+
+def test_a_router_that_started_anew_counts_from_nothing():
+    known = Loads()
+    known.take("a", counting(1, arrivals=500), 0.0)
+    known.take("a", counting(1, arrivals=510), 1.0)
+    known.take("a", counting(2, arrivals=600), 2.0)  # more than before, and yet from nothing
+    assert demanded(known, 2.0) == (2.0, 610)
+    known.take("a", counting(2, arrivals=3), 3.0)  # a tier that came in force anew
+    assert demanded(known, 3.0) == (3.0, 613)
+
+
+def test_two_runs_under_one_name_are_not_taken_for_restarts():
+    known = Loads()
+    for now in range(10):
+        known.take("a", counting(1, arrivals=1000), float(now))
+        known.take("a", counting(2, arrivals=100 + now), now + 0.5)
+    assert demanded(known, 10.0)[1] == 100 + 9  # the later run from its start, the earlier not
+
+
+def test_what_is_not_known_is_not_nothing():
+    known = Loads()
+    assert known.demand("small", 0.0) is None
+    known.take("a", report(1, 1), 0.0)  # an older router
+    known.take("a", report(1, 1), 5.0)
+    assert known.demand("small", 5.0) is None
+    known.take("b", counting(arrivals=5), 5.0)
+    assert known.demand("small", 5.5) is None  # not long enough
+    assert demanded(known, 6.0) == (1.0, 0)
+    assert known.demand("large", 6.0) is None
+    assert known.demand("small", 16.0) is None  # nobody is heard of
+    known.take("b", counting(arrivals=50), 17.0)
+    assert known.demand("small", 17.5) is None  # when they came is not known
+    known.take("b", counting(arrivals=51), 18.0)
+    assert demanded(known, 18.0) == (1.0, 1)
+
+
+def test_answers_of_all_routers_make_one_distribution():
+    known = Loads()
+    quick, slow = [0] * 40, [0] * 60
+    for name, counts in (("a", quick), ("b", slow)):
+        run = Run(1, {"small": Counted()})
+        known.take(name, Report({}, {}, run), 0.0)
+        counts[-1] = 100 if name == "a" else 20
+        run = Run(1, {"small": Counted(finished=counts[-1], first_text=tuple(counts))})
+        known.take(name, Report({}, {}, run), 1.0)
+    demand = known.demand("small", 2.0)
+    assert demand.finished_per_second == 60.0
+    assert demand.first_text_seconds(0.5) == pytest.approx(BOUNDS[39], rel=0.19)
+    assert demand.first_text_seconds(0.95) == pytest.approx(BOUNDS[59], rel=0.19)
+    assert demand.between_tokens_seconds(0.5) is None
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.integers(0, 50),
+        st.sampled_from(("goes on", "goes on", "goes on", "restarts", "forgets the tier")),
+    ),
+    max_size=30,
+)
+
+
+@given(steps)
+def test_the_sum_is_what_routers_did_and_never_negative(history):
+    """Whatever restarts: what came after the first report of each router is counted once."""
+    known, counters, started, expected = Loads(), dict.fromkeys("abc", 0), {}, 0
+    for number, (router, more, event) in enumerate(history):
+        now = number * 0.5
+        if router not in started:
+            started[router] = 1
+            counters[router] = more
+        else:
+            expected += more
+            if event == "restarts":
+                started[router] += 1
+            if event != "goes on":
+                counters[router] = 0
+            if event == "forgets the tier":
+                known.take(router, Report({}, {}, Run(started[router], {})), now)
+            counters[router] += more
+        known.take(router, counting(started[router], arrivals=counters[router]), now)
+        before = known.demand("small", now)
+        assert before is None or before.counted.arrivals == expected
+        assert before is None or before.arrivals_per_second >= 0
+
+
 def good(**changes) -> pb.ReportLoadRequest:
     tier = pb.TierLoad(tier="small", waiting=1, running=2, output_tokens_per_second=3.5)
     tier.first_text.add(quantile=0.95).value.FromMilliseconds(20)
@@ -62,8 +177,27 @@ def good(**changes) -> pb.ReportLoadRequest:
     return pb.ReportLoadRequest(**(fields | changes))
 
 
-def test_a_good_report():
+def test_a_report_of_an_older_router_has_no_counters():
     assert reports.checked(good(), "") == Report({"small": TierLoad(1, 2)}, {"x": 2})
+
+
+def test_a_good_report_with_counters():
+    request = good(
+        tiers=[
+            pb.TierLoad(
+                tier="small",
+                arrivals=5,
+                prompt_tokens=50,
+                output_tokens=70,
+                finished=4,
+                first_text_counts=pb.DurationCounts(counts=[0, 4]),
+                between_tokens_counts=pb.DurationCounts(counts=[3]),
+            )
+        ]
+    )
+    request.started_at.FromSeconds(3)
+    counted = Counted(5, 50, 70, 4, (0, 4), (3,))
+    assert reports.checked(request, "").run == Run(3 * 10**9, {"small": counted})
 
 
 @pytest.mark.parametrize(
@@ -84,6 +218,22 @@ def test_a_good_report():
         (
             {"tiers": [pb.TierLoad(tier="a", between_tokens=[pb.Quantile(quantile=2)])]},
             "tiers[0].between_tokens",
+        ),
+        ({"tiers": [pb.TierLoad(tier="a", output_tokens=-1)]}, "tiers[0].output_tokens"),
+        (
+            {"tiers": [pb.TierLoad(tier="a", first_text_counts=pb.DurationCounts(counts=[1, -1]))]},
+            "tiers[0].first_text_counts",
+        ),
+        (
+            {
+                "tiers": [
+                    pb.TierLoad(
+                        tier="a",
+                        between_tokens_counts=pb.DurationCounts(counts=[0] * (BUCKETS + 1)),
+                    )
+                ]
+            },
+            "tiers[0].between_tokens_counts",
         ),
         ({"tiers": [pb.TierLoad(tier=str(number)) for number in range(65)]}, "tiers"),
         ({"replicas": [pb.ReplicaLoad(replica="x", in_flight=-1)]}, "replicas[0]"),
