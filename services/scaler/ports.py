@@ -1,6 +1,6 @@
 """What the fleet needs from a place where replicas run: this host, perhaps a cluster elsewhere.
 
-The port is as narrow as every such place can be: it is told sizes and says what is there. How a
+The port is as narrow as every such place can be: it takes sizes and says what is there. How a
 replica comes to be there, on which slot or node, and how it is repaired is the place's own affair.
 """
 

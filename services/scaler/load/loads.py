@@ -99,7 +99,7 @@ class Loads:
     def _grow(self, router: str, run: Run, now: float) -> None:
         """Adds what the router's counters grew by since they were last heard of.
 
-        A router that was never heard of tells where its counters stand, not since when. One of an
+        A router that was never heard of says where its counters stand, not since when. One of an
         earlier run, which shares its name with a later one, is not counted.
         """
         before = self._runs.get(router)
