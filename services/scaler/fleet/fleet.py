@@ -49,7 +49,8 @@ class PoolView:
 class Fleet:
     """The fleet of one configuration on one target.
 
-    `clock` gives monotonic seconds, `wall` seconds since the epoch.
+    `clock` gives monotonic seconds, `wall` seconds since the epoch; it decides at the latest
+    `decide_seconds` after it decided last.
 
     Use: ``await adopt()``, then ``run()`` in a task of its own; ``await end_all()`` before that
     task is cancelled, if no replica shall stay.
@@ -64,12 +65,14 @@ class Fleet:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        decide_seconds: float = DECIDE_SECONDS,
     ) -> None:
         self._pools = scaling.pools
         self._target = target
         self._loads = loads
         self._metrics = metrics
         self._clock = clock
+        self._decide_seconds = decide_seconds
         self._status: Mapping[str, PoolStatus] = {}
         self._seen = True
         self._members: dict[str, Member] = {}
@@ -98,7 +101,7 @@ class Fleet:
                 self._wake.clear()
                 self._reconcile()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(DECIDE_SECONDS):
+                    async with asyncio.timeout(self._decide_seconds):
                         await self._wake.wait()
 
     async def end_all(self, drain_seconds: float) -> None:

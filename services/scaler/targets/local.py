@@ -39,11 +39,24 @@ from services.scaler.targets.slots import SlotHost, StartFailed
 
 log = structlog.get_logger()
 
-DECIDE_SECONDS = 0.2
 PAUSE_SECONDS = 5.0
-READY_PROBE_SECONDS = 0.5
-OTHER_PROBE_SECONDS = 0.1
+"""A scaler that did nothing for this long was itself away."""
 KEPT_STARTS = 20
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often the target looks, in seconds.
+
+    Attributes:
+        decide: at the latest so long after it decided last.
+        ready_probe: between two questions to a replica that is ready.
+        other_probe: between two to one that starts or drains.
+    """
+
+    decide: float = 0.2
+    ready_probe: float = 0.5
+    other_probe: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class LocalTarget:
         *,
         clock: Callable[[], float] = time.monotonic,
         make_id: Callable[[str, int], str] = new_id,
+        rhythm: Rhythm | None = None,
     ) -> None:
         self._pools = scaling.pools
         self._patience = Patience(
@@ -80,6 +94,7 @@ class LocalTarget:
         self._metrics = metrics
         self._clock = clock
         self._make_id = make_id
+        self._rhythm = rhythm or Rhythm()
         self._members: dict[str, Member] = {}
         self._wanted: dict[str, _Wanted] = {}
         self._failures: dict[str, dict[int, Failures]] = {}
@@ -116,7 +131,7 @@ class LocalTarget:
                 self._wake.clear()
                 self._reconcile()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(DECIDE_SECONDS):
+                    async with asyncio.timeout(self._rhythm.decide):
                         await self._wake.wait()
 
     def observe(self) -> Mapping[str, PoolStatus]:
@@ -261,7 +276,7 @@ class LocalTarget:
                 member.engine_requests = await self._host.running_requests(member.id)
                 self._on_change()
             calm = member.state is State.READY
-            await asyncio.sleep(READY_PROBE_SECONDS if calm else OTHER_PROBE_SECONDS)
+            await asyncio.sleep(self._rhythm.ready_probe if calm else self._rhythm.other_probe)
 
     def _ready(self, member: Member) -> None:
         member.ready_at = member.answered_at

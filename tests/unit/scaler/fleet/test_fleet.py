@@ -4,18 +4,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-import pytest
-
 from services.scaler.config import Pool, Restart, Scaling, Slot
-from services.scaler.fleet import fleet as fleet_module
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.watchers import Watcher
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.ports import Target
-from services.scaler.targets import local
-from services.scaler.targets.local import LocalTarget
+from services.scaler.targets.local import LocalTarget, Rhythm
 from services.scaler.targets.slots import Adopted
 from tests.making.replicas import Clock, Cluster, Host, pool
 
@@ -23,11 +19,7 @@ STARTING, READY = ReplicaState.STARTING, ReplicaState.READY
 DRAINING, GONE = ReplicaState.DRAINING, ReplicaState.GONE
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(fleet_module, "DECIDE_SECONDS", 0.001)
-    for name in ("DECIDE_SECONDS", "READY_PROBE_SECONDS", "OTHER_PROBE_SECONDS"):
-        monkeypatch.setattr(local, name, 0.001)
+QUICK = Rhythm(decide=0.001, ready_probe=0.001, other_probe=0.001)
 
 
 class Scene:
@@ -40,8 +32,16 @@ class Scene:
         scaling = Scaling(pools=pools, restart=Restart(first_seconds=10))
         self.pools = scaling.pools
         if isinstance(target, Host):
-            target = LocalTarget(scaling, target, metrics, clock=self.clock)
-        self.fleet = Fleet(scaling, target, self.loads, metrics, clock=self.clock, wall=lambda: 1.0)
+            target = LocalTarget(scaling, target, metrics, clock=self.clock, rhythm=QUICK)
+        self.fleet = Fleet(
+            scaling,
+            target,
+            self.loads,
+            metrics,
+            clock=self.clock,
+            wall=lambda: 1.0,
+            decide_seconds=QUICK.decide,
+        )
         self.registry = metrics.registry
         self.watcher: Watcher
 

@@ -3,21 +3,14 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-import pytest
-
 from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
 from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus, ReplicaStatus
-from services.scaler.targets import local
-from services.scaler.targets.local import LocalTarget
+from services.scaler.targets.local import LocalTarget, Rhythm
 from services.scaler.targets.slots import Adopted
 from tests.making.replicas import Clock, Host, pool
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    for name in ("DECIDE_SECONDS", "READY_PROBE_SECONDS", "OTHER_PROBE_SECONDS"):
-        monkeypatch.setattr(local, name, 0.001)
+QUICK = Rhythm(decide=0.001, ready_probe=0.001, other_probe=0.001)
 
 
 class Scene:
@@ -29,7 +22,7 @@ class Scene:
         scaling = Scaling(pools=pools, restart=Restart(first_seconds=10))
         self.host = host
         self.changed = asyncio.Event()
-        self.target = LocalTarget(scaling, host, self.metrics, clock=self.clock)
+        self.target = LocalTarget(scaling, host, self.metrics, clock=self.clock, rhythm=QUICK)
 
     def status(self, name: str = "a") -> PoolStatus:
         return self.target.observe()[name]
