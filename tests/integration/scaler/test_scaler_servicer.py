@@ -1,6 +1,5 @@
 """The scaler's calls over gRPC: who may call what, what is refused, how streams live and end."""
 
-import asyncio
 import hashlib
 
 import grpc
@@ -130,8 +129,13 @@ async def test_a_bad_report_names_its_fields(scaler):
 
 async def test_a_stopping_scaler_answers_those_who_report(scaler):
     call = scaler.stub.ReportLoad(metadata=KEY, timeout=10)
-    await call.write(pb.ReportLoadRequest(router="r1"))
-    await asyncio.sleep(0.1)
+    tier = pb.TierLoad(tier="small", waiting=3)
+    await call.write(pb.ReportLoadRequest(router="r1", tiers=[tier]))
+
+    async def taken() -> bool:
+        return (await scaler.pool()).waiting == 3
+
+    await until_async(taken)
     scaler.ask_to_stop()
     assert (await call).accepted == 1
     await scaler.stop()
