@@ -144,28 +144,24 @@ class Fleet:
     def _reconcile(self) -> None:
         now = self._clock()
         self._refresh(now)
+        if self._seen:
+            for name in sorted({*self._pools, *self._status}):
+                self._reconcile_pool(name, now)
+            exiting = self._exit_drain_seconds is not None
+            if exiting and all(status.empty for status in self._status.values()):
+                self._empty.set()
         self._count(now)
-        if not self._seen:
-            return
-        for name in sorted({*self._pools, *self._status}):
-            size, members = self._size(name), self._of(name)
-            loaded = [member.loaded(self._loads, now) for member in members]
-            drain_seconds = self._drain_seconds(name)
-            for action in decide(size, loaded, drain_seconds=drain_seconds, now=now):
-                self._act(action, now)
-            self._target.resize(
-                name,
-                size,
-                draining=[
-                    member.replica.id
-                    for member in self._of(name)
-                    if member.state is ReplicaState.DRAINING
-                ],
-                drained=self._released & {status.replica.id for status in self._replicas(name)},
-            )
-        exiting = self._exit_drain_seconds is not None
-        if exiting and all(status.empty for status in self._status.values()):
-            self._empty.set()
+
+    def _reconcile_pool(self, name: str, now: float) -> None:
+        size, drain_seconds = self._size(name), self._drain_seconds(name)
+        loaded = [member.loaded(self._loads, now) for member in self._of(name)]
+        for action in decide(size, loaded, drain_seconds=drain_seconds, now=now):
+            self._act(action, now)
+        draining = {
+            member.replica.id for member in self._of(name) if member.state is ReplicaState.DRAINING
+        }
+        there = {status.replica.id for status in self._status.get(name, _NOTHING).replicas}
+        self._target.resize(name, size, draining=draining, drained=self._released & there)
 
     def _refresh(self, now: float) -> None:
         """Takes and publishes what the target says. What it cannot see stays as it was known."""
@@ -227,18 +223,14 @@ class Fleet:
     def _drain_seconds(self, pool: str) -> float:
         settings = self._pools.get(pool)
         seconds = ORPHANS_DRAIN_SECONDS if settings is None else settings.drain_seconds
-        return (
-            seconds if self._exit_drain_seconds is None else min(seconds, self._exit_drain_seconds)
-        )
+        at_exit = self._exit_drain_seconds
+        return seconds if at_exit is None else min(seconds, at_exit)
 
     def _trouble(self, pool: str) -> str:
         return self._status.get(pool, _NOTHING).trouble if self._seen else UNSEEN
 
     def _of(self, pool: str) -> list[Member]:
         return [member for member in self._members.values() if member.replica.pool == pool]
-
-    def _replicas(self, pool: str) -> tuple[ReplicaStatus, ...]:
-        return self._status.get(pool, _NOTHING).replicas
 
     # Counting.
 
