@@ -7,6 +7,7 @@ that another could see.
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from services.common.buckets import BUCKETS, bucket_of
 from services.router.policy.routes import Policies
@@ -47,8 +48,7 @@ class LoadQuantiles:
     between_tokens: tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
+class _Sample(NamedTuple):
     """An answer that ended at `at`; all in seconds."""
 
     at: float
