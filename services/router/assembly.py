@@ -24,6 +24,7 @@ from services.router.evidence.outcomes import Outcomes
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
+from services.router.fleet.snapshot import LoadCollector
 from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.levers.board import Levers
@@ -109,6 +110,7 @@ def assemble(
     engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors, clock=clock)
     fleet = Fleet(in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock)
     load = LoadWindow()
+    metrics.registry.register(LoadCollector(fleet.snapshot))
     ledger = FileLedger(settings.ledger_folder, settings.name, metrics)
     records = Records(metrics, ledger, clock=clock)
     signer = HandleSigner.load(settings.handle_key_file)

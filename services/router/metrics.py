@@ -8,9 +8,11 @@ SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 3
 
 
 class Metrics:
-    """Every metric of the router."""
+    """Every metric of the router but what waits and runs, which is read from the fleet."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"pennyweight_router_{name}", text, labels, registry=registry)
 
@@ -54,8 +56,6 @@ class Metrics:
         )
         self.total = seconds("total_seconds", "Arrival to end, by route and tier.", "route", "tier")
         self.queued = seconds("queued_seconds", "Waiting for a place on a replica.", "tier")
-        self.waiting = gauge("waiting", "Requests waiting for a place on a replica now.", "tier")
-        self.running = gauge("running", "Requests running on replicas now.", "tier")
         self.shed = counter(
             "shed_total", "Requests turned away because the line was full, by tier.", "tier"
         )

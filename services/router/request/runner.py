@@ -74,6 +74,7 @@ class Runner:
             the attempt that came to its end. If its answer does not stand, nothing of it was told.
         """
         tier, cause = plan.step.tier, plan.cause
+        self.load.arrived(tier.name, prompt_tokens=len(plan.prompt.tokens))
         failed: set[str] = set()
         tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
         for number in range(tries):
