@@ -182,9 +182,13 @@ class OwnCall(TritonCall):
             self._call.cancel()
 
     async def _read_to_the_end(self) -> None:
-        reading = self._reading or self._spawn(self._read_all())
-        if not reading.done():
-            await asyncio.wait((reading,), timeout=LAST_SECONDS)
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                if self._reading is None:
+                    await self._read_all()
+                else:
+                    await asyncio.wait((self._reading,))
+        except TimeoutError:
             self._call.cancel()
 
     async def _read_all(self) -> None:
