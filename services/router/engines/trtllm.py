@@ -157,14 +157,21 @@ def decode(message: service_pb2.ModelStreamInferResponse) -> Chunk:
         raise classify(message.error_message)
     response = message.infer_response
     final = response.parameters["triton_final_response"].bool_param
-    outputs = {
-        output.name: raw
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)
-    }
-    ids = outputs.get("output_ids")
-    length = _integer(outputs.get("sequence_length")) if ids else 0
+    ids = log_probs = None
+    length = 0
+    others: dict[str, bytes] = {}
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
+        name = output.name
+        if name == "output_ids":
+            ids = raw
+        elif name == "sequence_length":
+            length = _integer(raw)
+        elif name == LOG_PROBS:
+            log_probs = raw
+        else:
+            others[name] = raw
     tokens = struct.unpack_from(f"<{length}i", ids) if ids and length else ()
-    return Chunk(tokens, final, _figures(outputs) if final else None, outputs.get(LOG_PROBS))
+    return Chunk(tokens, final, _figures(others) if final else None, log_probs)
 
 
 def unpack_log_probs(raw: bytes, most: int) -> Sequence[float] | None:
@@ -223,8 +230,11 @@ def _figures(outputs: Mapping[str, bytes]) -> EngineFigures:
     )
 
 
+_INT32 = struct.Struct("<i")
+
+
 def _integer(raw: bytes | None) -> int:
-    return cast("int", struct.unpack_from("<i", raw)[0]) if raw else 0
+    return cast("int", _INT32.unpack_from(raw)[0]) if raw else 0
 
 
 def _long(raw: bytes | None) -> int:
