@@ -1,7 +1,7 @@
 """The engine's turn: admit, step the pipeline once for all, see what each request got.
 
-Knows nothing of OpenVINO, processes or sockets; `pipeline.py` is the one and `child.py` the
-other. Time comes from the `clock` it is given, nanoseconds that never go back.
+Knows nothing of OpenVINO, which is `pipeline.py`'s, nor of processes and sockets, which are
+`main.py`'s. Time comes from the `clock` it is given, nanoseconds that never go back.
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ class Engine:
         try:
             self._admission.offer(key, blocks)
         except QueueFullError as error:
-            self._tell_end(key, End(str(error)))
+            self._report_end(key, End(str(error)))
             return
         except ValueError as error:
-            self._tell_end(key, End(_failure(key, error)))
+            self._report_end(key, End(_failure(key, error)))
             return
         self._waiting[key] = generation
         self._admit()
@@ -140,7 +140,7 @@ class Engine:
         """End a request with what it has. Nothing happens if it has ended already."""
         if self._admission.withdraw(key):
             del self._waiting[key]
-            self._tell_end(key, End())
+            self._report_end(key, End())
         elif key in self._running:
             run = self._running[key]
             if run.watch:
@@ -165,11 +165,11 @@ class Engine:
                 handle = self._pipeline.add(key, generation)
             except InvalidRequestError as error:
                 self._admission.release(key)
-                self._tell_end(key, End(str(error)))
+                self._report_end(key, End(str(error)))
                 continue
             except Exception as error:  # noqa: BLE001 - the pipeline raises what it likes
                 self._admission.release(key)
-                self._tell_end(key, End(_failure(key, error)))
+                self._report_end(key, End(_failure(key, error)))
                 continue
             words = generation.stop_words
             singles = {word[0] for word in words if len(word) == 1}
@@ -265,7 +265,7 @@ class Engine:
             self._news.append(Progress(key, [], [], run.end(_failure(key, error))))
         self._running.clear()
 
-    def _tell_end(self, key: int, end: End) -> None:
+    def _report_end(self, key: int, end: End) -> None:
         self._news.append(Progress(key, [], [], end))
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI behind the engine's `Pipeline` port; nothing else imports that library."""
+"""OpenVINO GenAI behind the engine's `Pipeline` port; what guides need of it is `guided.py`'s."""
 
 from __future__ import annotations
 
