@@ -3,7 +3,7 @@
 Rules learned from crashes of the server: one sending thread for each request; never ask a
 sender whether it is cancelled while or after it sends its last response. So this thread alone
 touches the senders it was given, and does everything in turns: read what the engine says, send
-what is due, look for callers who left, publish metrics.
+what is due, see which callers left, publish metrics.
 
 A dead engine process ends all its requests at once with an error and is started again.
 """
@@ -100,14 +100,14 @@ class Dispatcher:
         """Start the engine process and wait until it is loaded. Raises `NotReadyError`."""
         self._link = link = self._launch()
         while True:
-            select.select([link.wire], [], [])
+            select.select([link.transport], [], [])
             try:
-                messages = link.wire.receive()
+                messages = link.transport.receive()
             except ClosedError:
-                raise NotReadyError(f"the engine process ended ({link.bury()})") from None
+                raise NotReadyError(f"the engine process ended ({link.reap()})") from None
             for message in messages:
                 if isinstance(message, LoadFailed):
-                    link.bury()
+                    link.reap()
                     raise NotReadyError(message.reason)
                 if isinstance(message, Ready):
                     self._ready = True
@@ -141,7 +141,7 @@ class Dispatcher:
             key = next(self._keys)
             first = not self._streams
             try:
-                self._link.wire.send(Submit(key, generation))
+                self._link.transport.send(Submit(key, generation))
             except ClosedError:
                 raise NotReadyError("the engine is not at ready state: it just ended") from None
             # Only now: until here the caller may have to answer, on its own thread.
@@ -159,7 +159,7 @@ class Dispatcher:
         with self._lock:
             if self._link and self._ready:
                 try:
-                    self._link.wire.send(Cancel(key))
+                    self._link.transport.send(Cancel(key))
                 except ClosedError:
                     return  # the thread learns of it by itself
 
@@ -189,7 +189,7 @@ class Dispatcher:
         self._send_due(turns, now)
         if self._streams and now >= turns.next_check:
             turns.next_check = now + turns.check_period
-            self._look_for_leavers()
+            self._cancel_abandoned()
         if now >= turns.next_publish or not self._streams:
             self._publish(turns, now)
 
@@ -199,9 +199,9 @@ class Dispatcher:
         writes: list[Any] = []
         until = now + _IDLE_SECONDS
         if self._link:
-            reads.append(self._link.wire)
-            if self._link.wire.unsent:
-                writes.append(self._link.wire)
+            reads.append(self._link.transport)
+            if self._link.transport.unsent:
+                writes.append(self._link.transport)
         else:
             until = self._restart_at
         if self._streams:
@@ -214,7 +214,7 @@ class Dispatcher:
                 writable[0].flush()
 
     def _read(self, link: Link) -> None:
-        for message in link.wire.receive():
+        for message in link.transport.receive():
             if isinstance(message, Batch):
                 self._census = message.census
                 with self._lock:  # a request is known only once `submit` is through with it
@@ -273,7 +273,7 @@ class Dispatcher:
             with contextlib.suppress(Exception):
                 stream.sender.fail("a response could not be sent")
 
-    def _look_for_leavers(self) -> None:
+    def _cancel_abandoned(self) -> None:
         for key, stream in list(self._streams.items()):
             if not stream.cancelled and stream.sender.is_cancelled():
                 stream.cancelled = True
@@ -295,7 +295,7 @@ class Dispatcher:
         self._fail_all(reason)
         self._census = Census()
         if link:
-            self._log(f"{reason} ({link.bury()}); starting another")
+            self._log(f"{reason} ({link.reap()}); starting another")
         self._restart_at = time.monotonic() + self._restart_pause
         self._restart_pause = min(_LAST_RESTART_SECONDS, max(0.5, 2 * self._restart_pause))
 
@@ -307,7 +307,7 @@ class Dispatcher:
             text = f"Executor failed process requestId {key} due to the following error: {reason}"
             try:
                 stream.sender.fail(text)
-            except Exception as error:  # noqa: BLE001 - the others must still be told
+            except Exception as error:  # noqa: BLE001 - the others still need theirs
                 self._log(f"an error could not be sent: {error!r}")
 
 

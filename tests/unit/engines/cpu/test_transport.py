@@ -4,12 +4,12 @@ import socket
 
 import pytest
 
-from engines.cpu.transport import ClosedError, Wire
+from engines.cpu.transport import ClosedError, Transport
 
 
 @pytest.fixture
 def ends():
-    left, right = (Wire(end) for end in socket.socketpair())
+    left, right = (Transport(end) for end in socket.socketpair())
     yield left, right
     left.close()
     right.close()

@@ -10,18 +10,18 @@ from engines.cpu.messages import Batch, Cancel, Census, End, LoadFailed, Progres
 from engines.cpu.request import Generation, Limits
 from engines.cpu.settings import Settings
 from engines.cpu.stub.dispatcher import Dispatcher, NotReadyError
-from engines.cpu.transport import Wire
+from engines.cpu.transport import Transport
 
 LIMITS = Limits(vocabulary=100, max_seq_len=64, total_blocks=4, block_size=32)
 SETTINGS = Settings(model="m", cancellation_check_period_ms=1, stats_check_period_ms=10)
 
 
 class FakeLink:
-    """An engine process played by the test: `engine` is its end of the wire."""
+    """An engine process played by the test: `engine` is its end of the socket pair."""
 
     def __init__(self):
         ours, theirs = socket.socketpair()
-        self.wire, self.engine = Wire(ours), Wire(theirs)
+        self.transport, self.engine = Transport(ours), Transport(theirs)
         self.ended = False
 
     def hear(self):
@@ -38,10 +38,10 @@ class FakeLink:
 
     def quit(self):
         self.ended = True
-        self.wire.close()
+        self.transport.close()
         self.engine.close()
 
-    def bury(self):
+    def reap(self):
         self.quit()
         return "signal 9"
 
