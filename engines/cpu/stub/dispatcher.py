@@ -150,7 +150,18 @@ class Dispatcher:
             os.eventfd_write(self._wake, 1)  # the thread may be asleep for long
 
     def stop(self, request_id: str) -> None:
-        """End the running requests of that id, if any, with what they have."""
+        """End the requests of that id with what they have; nothing happens if there are none.
+
+        Each still gets its last response in the form of any other, with log-probs and figures
+        where it asked for them: a whole answer's holds every token made so far, a stream's those
+        not sent yet. Nothing in it says that the answer was cut.
+
+        TensorRT-LLM 1.2 is poorer here: its last response has the same form and figures, but the
+        executor drops the tokens first, so `output_ids` holds none (or the prompt, where that is
+        echoed) and the token counts miss them; only the length of `output_log_probs` still says
+        how far it came. It ends a request that waits once that gets a place, and knows only the
+        latest of several requests with one id.
+        """
         for key, stream in list(self._streams.items()):
             if stream.request_id == request_id:
                 self._cancel(key)
