@@ -262,7 +262,7 @@ class Engine:
         for key, run in self._running.items():
             run.handle.cancel()
             self._leaving.append(key)
-            self._news.append(Progress(key, [], [], run.end(_failure(key, error))))
+            self._news.append(self._progress(key, run, run.end(_failure(key, error))))
         self._running.clear()
 
     def _report_end(self, key: int, end: End) -> None:

@@ -42,6 +42,13 @@ class Answer:
         self.output_tokens += len(progress.tokens)
         self.end = progress.end
 
+    @property
+    def refused(self) -> bool:
+        """Whether it ended with an error before anything of it ran."""
+        return (
+            self.end is not None and self.end.error is not None and not self.end.first_scheduled_ns
+        )
+
     def due_at(self, interval: float) -> float | None:
         """When to send; None while there is nothing to.
 
