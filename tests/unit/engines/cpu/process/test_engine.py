@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engines.cpu.messages import Progress
+from engines.cpu.messages import End, Progress
 from engines.cpu.process.admission import Admission
 from engines.cpu.process.engine import BrokenError, Engine
 from engines.cpu.process.prefix import PrefixShadow
@@ -158,6 +158,34 @@ def test_cancelling_a_running_request_keeps_what_it_has():
     assert subject.census().used_blocks == 0
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_cancelling_gives_up_what_was_held_back_for_a_stop_sequence(*, streaming: bool) -> None:
+    subject = engine(FakePipeline({1: [5, 7, 8, 9]}))
+    subject.submit(1, ask(streaming=streaming, stop_words=((7, 8, 1),), log_probs=True))
+    news = [progress for _ in range(3) for progress in subject.turn()]
+    subject.cancel(1)
+    news += run(subject)[1]
+    assert tokens(news) == [5, 7, 8]
+    assert [value for progress in news for value in progress.log_probs] == [-5.0, -7.0, -8.0]
+    assert news[-1].end == End(None, 0, 2, 100, 101, 103)
+
+
+def test_cancelling_twice_late_or_what_never_came_says_nothing() -> None:
+    subject = engine(FakePipeline({1: [5, 6], 2: [7]}))
+    subject.submit(1, ask())
+    subject.submit(2, ask())
+    subject.cancel(3)
+    subject.cancel(1)
+    subject.cancel(1)
+    news = run(subject)
+    subject.cancel(1)
+    subject.cancel(2)
+    assert not subject.busy
+    assert [progress.end is not None for progress in news[1]] == [True]
+    assert tokens(news[2]) == [7]
+    assert subject.census().used_blocks == 0
+
+
 def test_a_full_queue_refuses_in_tensorrt_llms_words():
     subject = engine(FakePipeline({1: [5], 2: [5], 3: [5]}), max_batch=1, max_queue_size=1)
     for key in (1, 2, 3):
@@ -204,6 +232,18 @@ def test_a_failing_step_fails_what_ran_and_the_engine_goes_on():
     subject.submit(2, ask())
     assert tokens(run(subject)[2]) == [6]
     assert subject.census().used_blocks == 0
+
+
+def test_a_failing_step_says_what_a_whole_answer_had_made() -> None:
+    pipeline = FakePipeline({1: [5, 6, 7]})
+    subject = engine(pipeline)
+    subject.submit(1, ask(streaming=False))
+    subject.turn()
+    pipeline.trouble = [RuntimeError("boom")]
+    (last,) = run(subject)[1]
+    assert last.tokens == [5]
+    assert last.end is not None
+    assert last.end.first_scheduled_ns == 100
 
 
 def test_steps_that_never_stop_failing_end_the_engine():
