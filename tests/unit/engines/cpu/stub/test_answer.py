@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,47 @@ def test_token_ids_are_deltas_and_log_probs_the_whole_list_so_far(pieces, data):
             assert payload["output_log_probs"][0, 0].tolist() == [-t for t in tokens]
             assert payload["cum_log_probs"].tolist() == [[-sum(tokens)]]
     assert [*seen, *got.take(now=2.0)["output_ids"][0, 0].tolist()] == tokens
+
+
+def test_log_probs_that_were_given_away_stay_as_they_were():
+    got = answer(log_probs=True)
+    views, expected = [], []
+    for token in range(1000):
+        got.add(Progress(1, [token], [-float(token)]))
+        views.append(got.take(now=1.0)["output_log_probs"])
+        expected.append(-float(token))
+    assert [view.shape for view in views] == [(1, 1, length) for length in range(1, 1001)]
+    assert all(view[0, 0].tolist() == expected[: view.size] for view in views)
+
+
+def test_log_probs_are_turned_into_numbers_of_the_tensor_once():
+    class Counted(float):
+        conversions = 0
+
+        def __float__(self):
+            Counted.conversions += 1
+            return float.__float__(self)
+
+    got = answer(log_probs=True)
+    for _ in range(100):
+        got.add(Progress(1, [5], [Counted(-0.5)]))
+        got.take(now=1.0)
+    assert Counted.conversions == 100
+
+
+@given(st.lists(st.sampled_from([0.0, -1e-45, -1e-30, -(2.0**-20), -0.5, -100.0]), max_size=6))
+def test_log_probs_are_those_of_the_engine_none_added_none_made_certain(values):
+    got = answer(log_probs=True)
+    got.add(Progress(1, [5] * len(values), values, End()))
+    sent = got.take(now=1.0)["output_log_probs"][0, 0]
+    assert sent.tolist() == np.array(values, np.float32).tolist()
+    assert [value < 0 for value in sent] == [value < 0 for value in values]
+
+
+def test_log_probs_nobody_asked_for_are_not_sent():
+    got = answer()
+    got.add(Progress(1, [5], [], End()))
+    assert set(got.take(now=1.0)) == {"output_ids", "sequence_length"}
 
 
 def test_wire_shapes_and_types():
