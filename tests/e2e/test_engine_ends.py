@@ -1,12 +1,11 @@
 """How requests end before their time behind a real Triton, and that every token is counted."""
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.triton_fixtures import Answer, SharedStream, Triton, finish, start, until
+from tests.e2e.triton_fixtures import Answer, Held, SharedStream, Triton, finish, start, until
 
 PROMPT = [1, 4, 100, 200, 300, 5]
 LONG = 900
@@ -53,22 +52,6 @@ def whole(server: Triton, request_id: str, **options: Any) -> Any:
     )
 
 
-def give(stream: SharedStream, server: Triton, request: Any) -> None:
-    """Send a request and wait until the engine has it."""
-    stream.send(request, stop(server, "nobody"))
-    assert [name for name, _ in stream.take(1)] == ["nobody"]
-
-
-@contextlib.contextmanager
-def beside(server: Triton) -> Iterator[None]:
-    """A stream has its first token, so what ran before has some too; ended on the way out."""
-    call, answer = start(server, [1, 2, 3], LONG, request_id="beside")
-    yield
-    server.generate([1], 1, request_id="beside", stop=True)
-    finish(call, answer)
-    assert len(answer.tokens) < LONG, "it ended too early to prove anything"
-
-
 def test_hanging_up_reaches_the_engine(server: Triton) -> None:
     call, _ = start(server, PROMPT, LONG)
     until(lambda: server.active() == 1)
@@ -78,13 +61,22 @@ def test_hanging_up_reaches_the_engine(server: Triton) -> None:
     until(lambda: server.metrics()[used] == 0)
 
 
-def test_a_stopped_stream_ends_with_what_it_has(server: Triton, reference: list[int]) -> None:
-    call, answer = start(
-        server, PROMPT, LONG, request_id="a", return_perf_metrics=True, outputs=FIGURES
-    )
-    reply = server.generate([1], 1, request_id="a", stop=True)
+def take_reply(stream: SharedStream, request_id: str) -> None:
+    """The reply to a stop has the id of what it stops, and no tensors."""
+    ((name, reply),) = stream.take(1)
+    assert name == request_id
     assert (reply.error, reply.final, reply.responses) == ("", True, [{}])
-    finish(call, answer)
+
+
+def test_a_stopped_stream_ends_with_what_it_has(server: Triton, reference: list[int]) -> None:
+    with SharedStream(server) as stream, Held(server) as engine:
+        options = {"return_perf_metrics": True, "outputs": FIGURES}
+        request = server.request(PROMPT, LONG, request_id="a", **options)
+        call = server.stub.ModelStreamInfer(iter([request]))
+        engine.run()
+        stream.send(stop(server, "a"))
+        take_reply(stream, "a")
+    answer = finish(call, Answer())
     assert (answer.error, answer.final) == ("", True)
     assert 0 < len(answer.tokens) < LONG
     assert answer.tokens == reference[: len(answer.tokens)]
@@ -96,15 +88,13 @@ def test_a_stopped_whole_answer_says_how_far_it_came(
     server: Triton, reference: list[int], *, log_probs: bool
 ) -> None:
     with SharedStream(server) as stream:
-        give(stream, server, whole(server, "a", return_log_probs=log_probs))
-        with beside(server):
+        with Held(server) as engine:
+            stream.send(whole(server, "a", return_log_probs=log_probs))
+            engine.run()
             stream.send(stop(server, "a"))
-            # The reply to the stop has the id of what it stops, and no tensors.
-            messages = {tuple(answer.last): (name, answer) for name, answer in stream.take(2)}
-    assert [name for name, _ in messages.values()] == ["a", "a"]
-    _, reply = messages.pop(())
-    ((_, answer),) = messages.values()
-    assert reply.final
+            take_reply(stream, "a")
+        ((name, answer),) = stream.take(1)
+    assert name == "a"
     assert (answer.error, answer.final) == ("", True)
     made = len(answer.tokens)
     assert 0 < made < LONG
@@ -122,38 +112,46 @@ def test_a_stopped_whole_answer_says_how_far_it_came(
 
 def test_an_echoed_prompt_comes_with_a_stopped_answer_too(server: Triton) -> None:
     with SharedStream(server) as stream:
-        give(stream, server, whole(server, "a", exclude_input_in_output=None))
-        with beside(server):
+        with Held(server) as engine:
+            stream.send(whole(server, "a", exclude_input_in_output=None))
+            engine.run()
             stream.send(stop(server, "a"))
-            (tokens,) = [answer.tokens for _, answer in stream.take(2) if answer.last]
-    assert tokens[: len(PROMPT)] == PROMPT
-    assert len(tokens) > len(PROMPT)
+            take_reply(stream, "a")
+        ((_, answer),) = stream.take(1)
+    assert answer.tokens[: len(PROMPT)] == PROMPT
+    assert len(PROMPT) < len(answer.tokens) < LONG
 
 
 def test_a_request_stopped_while_it_waits_never_runs(server: Triton) -> None:
-    with SharedStream(server) as stream, beside(server), beside(server):
-        stream.send(whole(server, "a"), stop(server, "a"))
-        answers = {bool(answer.last): answer for _, answer in stream.take(2)}
-    assert answers[True].final
-    assert answers[True].tokens == []
-    assert answers[True].last.keys().isdisjoint(FIGURES)
+    with SharedStream(server) as stream:
+        with Held(server):
+            stream.send(*[whole(server, name) for name in "abc"], stop(server, "c"))
+            take_reply(stream, "c")
+            for name in "ab":
+                stream.send(stop(server, name))
+                take_reply(stream, name)
+        answers = dict(stream.take(3))
+    assert answers["c"].final
+    assert answers["c"].tokens == []
+    assert answers["c"].last.keys().isdisjoint(FIGURES)
 
 
 def test_stopping_twice_late_or_what_never_came_is_harmless(server: Triton) -> None:
     with SharedStream(server) as stream:
         stream.send(stop(server, "nobody"))
-        assert [(name, answer.responses) for name, answer in stream.take(1)] == [("nobody", [{}])]
-
-        with beside(server):
-            stream.send(server.request(PROMPT, 5, request_id="short", streaming=False))
-            ((_, short),) = stream.take(1)
-            assert len(short.tokens) == 5
-            stream.send(stop(server, "short"), whole(server, "long"))
-            stream.send(*[stop(server, "long") for _ in range(3)])
-            replies = stream.take(5)
-        assert sorted(name for name, _ in replies) == [*["long"] * 4, "short"]
-        assert all(reply.final and not reply.error for _, reply in replies)
-        assert sum(bool(reply.last) for _, reply in replies) == 1
+        take_reply(stream, "nobody")
+        stream.send(server.request(PROMPT, 5, request_id="short", streaming=False))
+        ((_, short),) = stream.take(1)
+        assert len(short.tokens) == 5
+        with Held(server) as engine:
+            stream.send(whole(server, "long"))
+            engine.run()
+            for name in ("short", "long", "long", "long"):
+                stream.send(stop(server, name))
+                take_reply(stream, name)
+        ((name, answer),) = stream.take(1)
+        assert (name, answer.error) == ("long", "")
+        assert 0 < len(answer.tokens) < LONG
     assert len(server.generate(PROMPT, 3).tokens) == 3
 
 
@@ -172,10 +170,8 @@ def test_a_stop_without_an_id_is_refused_and_ends_nobody(server: Triton) -> None
     nameless = server.request(PROMPT, 200, streaming=False)
     nameless.id = ""
     with SharedStream(server) as stream:
-        give(stream, server, nameless)
-        with beside(server):
-            stream.send(request)
-            answers = [answer for _, answer in stream.take(2)]
+        stream.send(nameless, request)
+        answers = [answer for _, answer in stream.take(2)]
     texts = [answer.error for answer in answers if answer.error]
     assert texts == ["Trying to stop a request but request ID is not provided"]
     assert [len(answer.tokens) for answer in answers if not answer.error] == [200]
@@ -215,13 +211,21 @@ def test_the_counters_are_what_was_received_once_the_last_response_is_there(
 
 def test_the_counters_are_what_stopped_requests_received(server: Triton) -> None:
     before = server.counted()
-    call, streamed = start(server, PROMPT, LONG, request_id="b")
     with SharedStream(server) as stream:
-        stream.send(whole(server, "a"), stop(server, "a"), stop(server, "b"))
-        answers = [answer for _, answer in stream.take(3)]
-    finish(call, streamed)
-    received = sum(len(answer.tokens) for answer in [*answers, streamed])
-    assert added(server, before) == (2 * len(PROMPT), received)
+        with Held(server) as engine:
+            stream.send(whole(server, "a"))
+            call = server.stub.ModelStreamInfer(
+                iter([server.request(PROMPT, LONG, request_id="b")])
+            )
+            engine.run()
+            for name in "ab":
+                stream.send(stop(server, name))
+                take_reply(stream, name)
+        ((_, answer),) = stream.take(1)
+    streamed = finish(call, Answer())
+    received = len(answer.tokens), len(streamed.tokens)
+    assert all(0 < tokens < LONG for tokens in received)
+    assert added(server, before) == (2 * len(PROMPT), sum(received))
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -229,16 +233,23 @@ def test_the_counters_know_what_was_made_for_callers_who_left(
     server: Triton, *, streaming: bool
 ) -> None:
     before, steps = server.counted(), steps_made(server)
-    if streaming:
-        call, answer = start(server, PROMPT, LONG)
-    else:
-        call, answer = server.stub.ModelStreamInfer(iter([whole(server, "a")])), Answer()
-        until(lambda: steps_made(server) > steps)
-    call.cancel()
-    until(lambda: added(server, before)[1] > 0)
+
+    def counted() -> bool:
+        return added(server, before)[1] > 0
+
+    def counted_after_some_work() -> bool:
+        engine.run(0.01, counted)
+        return counted()
+
+    with Held(server) as engine:
+        request = server.request(PROMPT, LONG) if streaming else whole(server, "a")
+        call = server.stub.ModelStreamInfer(iter([request]))
+        engine.run()
+        call.cancel()
+        until(counted_after_some_work)
     prompts, made = added(server, before)
     assert prompts == len(PROMPT)
-    assert max(1, len(answer.tokens)) <= made < LONG
+    assert 0 < made < LONG
     # Alone in the engine a request makes a token a step; one more step frees its blocks.
     until(lambda: steps_made(server) == steps + made + 1)
 

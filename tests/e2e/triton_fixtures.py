@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -308,6 +308,37 @@ class SharedStream:
             read(message, answer := Answer())
             taken.append((message.infer_response.id, answer))
         return taken
+
+
+class Held:
+    """A server's engine, standing still but for `run`; use as a context manager.
+
+    Whatever else the machine does, requests can so be ended in the middle.
+    """
+
+    def __init__(self, server: Triton) -> None:
+        (self._engine,) = server.engines()
+
+    def __enter__(self) -> Self:
+        self._engine.suspend()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.resume()
+
+    def run(self, seconds: float = 0.05, done: Callable[[], bool] = lambda: False) -> None:
+        """Let the engine work for about so much processor time: some dozens of tokens.
+
+        Less if it is `done`: an engine without requests uses no time.
+        """
+        began = self._worked()
+        self._engine.resume()
+        until(lambda: self._worked() - began >= seconds or done())
+        self._engine.suspend()
+
+    def _worked(self) -> float:
+        times = self._engine.cpu_times()
+        return float(times.user + times.system)
 
 
 def until(condition: Any, seconds: float = 5.0) -> float:
