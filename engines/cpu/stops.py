@@ -4,6 +4,10 @@ Single stop tokens are the pipeline's own business. A token that may be the begi
 sequence is held back until it is clear that it is not, so that no part of a stop sequence is
 ever sent.
 
+Sequences match as token ids, here as in TensorRT-LLM. A text that the model spells with other
+tokens than its tokenizer would, or whose ends lie inside tokens, is not found: the request runs
+on, and whoever reads the text ends it.
+
 State per request.
 """
 

@@ -19,9 +19,11 @@ from tests.e2e.triton_fixtures import (
     END_ID,
     REPOSITORY,
     Answer,
+    Held,
     Triton,
     collect,
     finish,
+    read,
     start,
     until,
 )
@@ -105,10 +107,15 @@ def test_a_stream_is_deltas_and_the_last_one_carries_the_flag(triton):
 
 
 def test_a_stream_begins_long_before_its_answer_is_made(slow):
-    # What has piled up travels as one response: on a busy machine a short answer may be one.
-    call, answer = start(slow, PROMPT, 900)
-    assert not answer.final
-    assert 0 < len(answer.tokens) < 450
+    # What has piled up travels as one response, so a short answer may be one; here the engine
+    # stands still in the middle.
+    with Held(slow) as engine:
+        call = slow.stub.ModelStreamInfer(iter([slow.request(PROMPT, 900)]))
+        engine.run()
+        answer = Answer()
+        read(next(call), answer)
+        assert not answer.final
+        assert 0 < len(answer.tokens) < 900
     finish(call, answer)
     assert answer.flags == [False] * (len(answer.flags) - 1) + [True]
     assert len(answer.tokens) == 900
@@ -431,15 +438,19 @@ def test_the_metric_families_and_their_labels(triton):
 
 def test_metrics_follow_the_load_and_end_at_zero(slow):
     before = slow.metrics()['nv_trt_llm_general_metrics{general_type="iteration_counter"}']
-    calls = [start(slow, [1, 2, 3], 400) for _ in range(2)]
-    until(lambda: slow.metrics()['nv_trt_llm_request_metrics{request_type="scheduled"}'] == 2)
-    during = slow.metrics()
+    with Held(slow) as engine:
+        requests = [slow.request([1, 2, 3], 400) for _ in range(2)]
+        calls = [slow.stub.ModelStreamInfer(iter([request])) for request in requests]
+        until(lambda: slow.active() == 2)
+        engine.run()
+        until(lambda: slow.metrics()['nv_trt_llm_request_metrics{request_type="scheduled"}'] == 2)
+        during = slow.metrics()
     assert during['nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used"}'] == 26
     assert during['nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction"}'] == (
         pytest.approx(26 / 64)
     )
-    for call, answer in calls:
-        finish(call, answer)
+    for call in calls:
+        assert len(collect(call).tokens) == 400
     until(lambda: slow.active() == 0)
     after = slow.metrics()
     assert after['nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="free"}'] == 64
@@ -472,13 +483,15 @@ def test_a_killed_engine_fails_its_streams_fast_and_comes_back(directory):
 def test_a_killed_server_takes_stub_engine_and_shared_memory_along(directory):
     with Triton(directory) as server:
         server.wait_ready()
-        call, answer = start(server, PROMPT, 1000)
         family = [psutil.Process(pid) for pid in server.stubs()] + server.engines()
         assert len(family) == 2
         assert server.shared_memory()
-        server.process.kill()
+        with Held(server) as engine:
+            call = server.stub.ModelStreamInfer(iter([server.request(PROMPT, 1000)]))
+            engine.run()
+            server.process.kill()
         with pytest.raises(grpc.RpcError) as caught:
-            finish(call, answer)
+            collect(call)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert until(lambda: not any(alive(process) for process in family)) < 0.5
         assert server.shared_memory() == []

@@ -217,6 +217,7 @@ def test_the_counters_are_what_stopped_requests_received(server: Triton) -> None
             call = server.stub.ModelStreamInfer(
                 iter([server.request(PROMPT, LONG, request_id="b")])
             )
+            until(lambda: server.active() == 2)
             engine.run()
             for name in "ab":
                 stream.send(stop(server, name))

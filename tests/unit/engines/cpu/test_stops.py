@@ -17,6 +17,11 @@ def test_a_beginning_of_a_stop_sequence_is_held_back():
     assert watch.held == 0
 
 
+def test_a_text_that_is_spelled_with_other_tokens_is_not_found():
+    end, of_turn, end_of, turn = 1, 2, 3, 4  # "end of turn", in two ways
+    assert StopWatch([(end, of_turn)]).feed([end_of, turn, 9]) == ([end_of, turn, 9], False)
+
+
 def test_no_part_of_a_stop_sequence_is_sent():
     watch = StopWatch([(1, 2, 3)])
     assert watch.feed([5, 1, 2, 3]) == ([5], True)
