@@ -5,10 +5,14 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import openvino as ov
 import psutil
 import pytest
@@ -41,19 +45,19 @@ FIGURES = (
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("triton")
 
 
 @pytest.fixture(scope="module")
-def triton(directory):
+def triton(directory: Path) -> Iterator[Triton]:
     with Triton(directory) as server:
         server.wait_ready()
         yield server
 
 
 @pytest.fixture(scope="module")
-def slow(directory):
+def slow(directory: Path) -> Iterator[Triton]:
     """The large model with room for two at a time and one who waits: easy to fill."""
     parameters = {
         "max_batch": "2",
@@ -66,7 +70,7 @@ def slow(directory):
         yield server
 
 
-def forward(weights, prompt, tokens):
+def forward(weights: Path, prompt: list[int], tokens: list[int]) -> npt.NDArray[np.float64]:
     """The log-prob of each of these tokens after the prompt, by the model without the engine."""
     graph = ov.Core().compile_model(
         weights / "openvino_model.xml",
@@ -81,12 +85,13 @@ def forward(weights, prompt, tokens):
         "beam_idx": np.zeros(1, np.int32),
     }
     logits = graph(inputs)["logits"][0, len(prompt) - 1 : -1].astype(np.float64)
-    chosen = logits[np.arange(len(tokens)), tokens]
-    highest = logits.max(axis=1)
-    return chosen - highest - np.log(np.exp(logits - highest[:, np.newaxis]).sum(axis=1))
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    true: npt.NDArray[np.float64] = logits[np.arange(len(tokens)), tokens]
+    return true
 
 
-def alive(process):
+def alive(process: psutil.Process) -> bool:
     """Also false for what is dead and waits for its parent to notice."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
@@ -97,7 +102,7 @@ def alive(process):
 # Streams and whole answers
 
 
-def test_a_stream_is_deltas_and_the_last_one_carries_the_flag(triton):
+def test_a_stream_is_deltas_and_the_last_one_carries_the_flag(triton: Triton) -> None:
     answer = triton.generate(PROMPT, 30)
     assert not answer.error
     assert answer.flags == [False] * (len(answer.flags) - 1) + [True]
@@ -106,7 +111,7 @@ def test_a_stream_is_deltas_and_the_last_one_carries_the_flag(triton):
         assert response["output_ids"].shape == (1, 1, response["sequence_length"][0, 0])
 
 
-def test_a_stream_begins_long_before_its_answer_is_made(slow):
+def test_a_stream_begins_long_before_its_answer_is_made(slow: Triton) -> None:
     # What has piled up travels as one response, so a short answer may be one; here the engine
     # stands still in the middle.
     with Held(slow) as engine:
@@ -121,20 +126,20 @@ def test_a_stream_begins_long_before_its_answer_is_made(slow):
     assert len(answer.tokens) == 900
 
 
-def test_a_whole_answer_is_one_response_with_the_same_tokens(triton):
+def test_a_whole_answer_is_one_response_with_the_same_tokens(triton: Triton) -> None:
     whole = triton.generate(PROMPT, 30, streaming=False)
     assert len(whole.responses) == 1
     assert whole.final
     assert whole.tokens == triton.generate(PROMPT, 30).tokens
 
 
-def test_a_whole_answer_repeats_the_prompt_unless_told_not_to(triton):
+def test_a_whole_answer_repeats_the_prompt_unless_told_not_to(triton: Triton) -> None:
     plain = triton.generate(PROMPT, 5, streaming=False, exclude_input_in_output=None)
     assert plain.tokens[: len(PROMPT)] == PROMPT
     assert len(plain.tokens) == len(PROMPT) + 5
 
 
-def test_log_probs_are_the_whole_list_so_far_and_their_sum(triton):
+def test_log_probs_are_the_whole_list_so_far_and_their_sum(triton: Triton) -> None:
     answer = triton.generate(PROMPT, 20, return_log_probs=True)
     seen: list[float] = []
     tokens = 0
@@ -150,7 +155,7 @@ def test_log_probs_are_the_whole_list_so_far_and_their_sum(triton):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 3.0])
-def test_log_probs_are_those_of_the_model_itself(slow, temperature):
+def test_log_probs_are_those_of_the_model_itself(slow: Triton, temperature: float) -> None:
     options = {"runtime_top_k": 50, "temperature": temperature, "seed": 7}
     answer = slow.generate(PROMPT, 60, return_log_probs=True, streaming=False, **options)
     true = forward(REPOSITORY / "large" / "weights" / "int8", PROMPT, answer.tokens)
@@ -161,13 +166,13 @@ def test_log_probs_are_those_of_the_model_itself(slow, temperature):
     assert answer.last["cum_log_probs"][0, 0] == pytest.approx(sent.sum(), rel=1e-4)
 
 
-def test_a_guide_makes_no_token_certain(triton):
+def test_a_guide_makes_no_token_certain(triton: Triton) -> None:
     answer = guided(triton, "ebnf_grammar", 'root ::= "zebra"', return_log_probs=True)
     assert spell(answer.tokens) == "zebra"
     assert all(value < -1 for value in answer.last["output_log_probs"][0, 0])
 
 
-def test_log_probs_that_were_not_asked_for_are_not_sent(triton):
+def test_log_probs_that_were_not_asked_for_are_not_sent(triton: Triton) -> None:
     names = ["output_log_probs", "cum_log_probs"]
     for changes in ({}, {"return_log_probs": False}):
         answer = triton.generate(PROMPT, 5, outputs=names, **changes)
@@ -175,14 +180,14 @@ def test_log_probs_that_were_not_asked_for_are_not_sent(triton):
         assert all(response.keys().isdisjoint(names) for response in answer.responses)
 
 
-def test_log_probs_do_not_change_with_temperature(triton):
+def test_log_probs_do_not_change_with_temperature(triton: Triton) -> None:
     forced = {"runtime_top_k": 1, "return_log_probs": True, "streaming": False}
     plain = triton.generate(PROMPT, 10, **forced)
     hot = triton.generate(PROMPT, 10, temperature=2.0, **forced)
     assert hot.last["output_log_probs"].tolist() == plain.last["output_log_probs"].tolist()
 
 
-def test_token_counts_are_those_of_each_response(triton):
+def test_token_counts_are_those_of_each_response(triton: Triton) -> None:
     answer = triton.generate(
         PROMPT,
         20,
@@ -194,7 +199,7 @@ def test_token_counts_are_those_of_each_response(triton):
     assert sum(int(r["num_output_tokens"][0, 0]) for r in answer.responses) == 20
 
 
-def test_figures_come_last_and_times_are_in_order(triton):
+def test_figures_come_last_and_times_are_in_order(triton: Triton) -> None:
     prompt = [1, 4, *range(600, 700), 5]
     first = triton.generate(prompt, 10, return_perf_metrics=True, outputs=FIGURES)
     again = triton.generate(prompt, 10, return_perf_metrics=True, outputs=FIGURES)
@@ -209,7 +214,7 @@ def test_figures_come_last_and_times_are_in_order(triton):
     assert int(first.last["kv_cache_reused_blocks"][0, 0]) == 0
 
 
-def test_outputs_that_cannot_be_had_are_left_out(triton):
+def test_outputs_that_cannot_be_had_are_left_out(triton: Triton) -> None:
     answer = triton.generate(
         PROMPT, 5, return_perf_metrics=True, outputs=["acceptance_rate", "arrival_time_ns"]
     )
@@ -221,13 +226,13 @@ def test_outputs_that_cannot_be_had_are_left_out(triton):
 # Sampling
 
 
-def sampled(server, seed):
+def sampled(server: Triton, seed: int | None) -> list[int]:
     return server.generate(
         PROMPT, 24, streaming=False, runtime_top_k=50, temperature=1.5, seed=seed
     ).tokens
 
 
-def test_a_seed_gives_the_same_answer_alone_and_in_any_batch(triton):
+def test_a_seed_gives_the_same_answer_alone_and_in_any_batch(triton: Triton) -> None:
     alone = sampled(triton, 7)
     assert sampled(triton, 7) == alone
     assert sampled(triton, 8) != alone
@@ -238,11 +243,11 @@ def test_a_seed_gives_the_same_answer_alone_and_in_any_batch(triton):
         assert len({tuple(future.result()) for future in others}) > 1
 
 
-def test_without_a_seed_answers_differ(triton):
+def test_without_a_seed_answers_differ(triton: Triton) -> None:
     assert sampled(triton, None) != sampled(triton, None)
 
 
-def test_penalties_change_the_answer(triton):
+def test_penalties_change_the_answer(triton: Triton) -> None:
     plain = triton.generate(PROMPT, 60, streaming=False).tokens
     penalised = triton.generate(
         PROMPT, 60, streaming=False, repetition_penalty=1.5, frequency_penalty=1.0
@@ -253,11 +258,11 @@ def test_penalties_change_the_answer(triton):
 # Ends
 
 
-def reference(server, length=40):
+def reference(server: Triton, length: int = 40) -> list[int]:
     return server.generate(PROMPT, length, streaming=False).tokens
 
 
-def cut(tokens, word):
+def cut(tokens: list[int], word: list[int]) -> list[int]:
     """What comes before the first occurrence of a stop sequence."""
     for end in range(len(word), len(tokens) + 1):
         if tokens[end - len(word) : end] == word:
@@ -265,7 +270,7 @@ def cut(tokens, word):
     raise AssertionError("the word does not occur")
 
 
-def test_the_end_token_ends_the_answer_and_is_not_in_it(triton):
+def test_the_end_token_ends_the_answer_and_is_not_in_it(triton: Triton) -> None:
     tokens = reference(triton)
     end = tokens[12]
     answer = triton.generate(PROMPT, 40, end_id=end, return_log_probs=True)
@@ -273,12 +278,12 @@ def test_the_end_token_ends_the_answer_and_is_not_in_it(triton):
     assert answer.last["output_log_probs"].shape[2] == len(answer.tokens)
 
 
-def test_without_an_end_token_the_answer_runs_to_its_length(triton):
+def test_without_an_end_token_the_answer_runs_to_its_length(triton: Triton) -> None:
     # The models end almost every answer with this token: -1 must switch it off.
     assert len(triton.generate(PROMPT, 200, end_id=-1, streaming=False).tokens) == 200
 
 
-def test_min_tokens_puts_the_end_off(triton):
+def test_min_tokens_puts_the_end_off(triton: Triton) -> None:
     end = reference(triton)[0]
     assert triton.generate(PROMPT, 40, end_id=end).tokens == []
     assert len(triton.generate(PROMPT, 40, end_id=end, min_tokens=6).tokens) >= 6
@@ -286,7 +291,9 @@ def test_min_tokens_puts_the_end_off(triton):
 
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("size", [1, 3])
-def test_stop_words_end_the_answer_and_are_not_in_it(triton, size, streaming):
+def test_stop_words_end_the_answer_and_are_not_in_it(
+    triton: Triton, size: int, *, streaming: bool
+) -> None:
     tokens = reference(triton)
     word = tokens[10 : 10 + size]
     never = [2047, 2046]
@@ -299,7 +306,7 @@ def test_stop_words_end_the_answer_and_are_not_in_it(triton, size, streaming):
 
 # Refusals
 
-REFUSALS = [
+REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": []}, "Invalid request: input_ids must hold at least one token"),
     ({"tokens": 1020}, "exceeds max_seq_len (1024)"),
     ({"tokens": -1}, "Invalid request: request_output_len must be at least 1, not -1"),
@@ -313,19 +320,21 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("changes", "text"), REFUSALS)
-def test_what_cannot_be_run_is_refused_in_words(triton, changes, text):
+def test_what_cannot_be_run_is_refused_in_words(
+    triton: Triton, changes: dict[str, Any], text: str
+) -> None:
     answer = triton.generate(**{"prompt": PROMPT, "tokens": 10, **changes})
     assert text in answer.error
     assert not triton.generate(PROMPT, 3).error
 
 
-def test_triton_itself_refuses_tensors_that_are_not_declared(triton):
+def test_triton_itself_refuses_tensors_that_are_not_declared(triton: Triton) -> None:
     request = triton.request(PROMPT, 10)
     request.inputs[0].shape[:] = [1, 1, len(PROMPT)]
     assert "unexpected shape" in collect(triton.stub.ModelStreamInfer(iter([request]))).error
 
 
-def test_a_full_queue_speaks_as_tensorrt_llm_does(slow):
+def test_a_full_queue_speaks_as_tensorrt_llm_does(slow: Triton) -> None:
     calls = [start(slow, [1, 2, 3], 900) for _ in range(2)]
     waiting = slow.stub.ModelStreamInfer(iter([slow.request([1, 2, 3], 5)]))
     until(lambda: slow.metrics()['nv_trt_llm_request_metrics{request_type="waiting"}'] == 1)
@@ -340,7 +349,7 @@ def test_a_full_queue_speaks_as_tensorrt_llm_does(slow):
 # Guided decoding
 
 
-def guided(server, kind, guide, **options):
+def guided(server: Triton, kind: str, guide: str, **options: Any) -> Answer:
     return server.generate(
         PROMPT,
         60,
@@ -352,26 +361,26 @@ def guided(server, kind, guide, **options):
     )
 
 
-def spell(tokens):
+def spell(tokens: list[int]) -> str:
     path = REPOSITORY / "small" / "weights" / "int8" / "tokenizer.json"
     spelled = token_bytes(json.loads(path.read_text()))
     return b"".join(spelled[token] for token in tokens).decode()
 
 
-def test_an_answer_follows_a_regular_expression(triton):
+def test_an_answer_follows_a_regular_expression(triton: Triton) -> None:
     assert spell(guided(triton, "regex", "[a-c]{3}-(yes|no)").tokens) in {
         f"{a}{b}{c}-{word}" for a in "abc" for b in "abc" for c in "abc" for word in ("yes", "no")
     }
 
 
-def test_an_answer_follows_a_grammar(triton):
+def test_an_answer_follows_a_grammar(triton: Triton) -> None:
     assert spell(guided(triton, "ebnf_grammar", 'root ::= "left" | "right"').tokens) in {
         "left",
         "right",
     }
 
 
-def test_an_answer_follows_a_json_schema(triton):
+def test_an_answer_follows_a_json_schema(triton: Triton) -> None:
     assert spell(guided(triton, "json_schema", '{"enum": ["x", "y", "zebra"]}').tokens) in {
         '"x"',
         '"y"',
@@ -379,7 +388,7 @@ def test_an_answer_follows_a_json_schema(triton):
     }
 
 
-def test_a_grammar_that_does_not_compile_hurts_nobody_else(triton):
+def test_a_grammar_that_does_not_compile_hurts_nobody_else(triton: Triton) -> None:
     call, answer = start(triton, PROMPT, 300)
     for kind, guide in (("regex", "[a-"), ("json_schema", "{no"), ("ebnf_grammar", "root ::= x")):
         refused = guided(triton, kind, guide)
@@ -390,7 +399,7 @@ def test_a_grammar_that_does_not_compile_hurts_nobody_else(triton):
 # In-flight batching and metrics
 
 
-def test_a_request_joins_the_running_batch(slow):
+def test_a_request_joins_the_running_batch(slow: Triton) -> None:
     call, answer = start(slow, [1, 2, 3], 600)
     joined = slow.generate([1, 2, 3], 20)
     ended = time.monotonic()
@@ -401,7 +410,7 @@ def test_a_request_joins_the_running_batch(slow):
     assert after > 10, "the first one was made to wait, or the second"
 
 
-def test_the_metric_families_and_their_labels(triton):
+def test_the_metric_families_and_their_labels(triton: Triton) -> None:
     triton.generate(PROMPT, 5)
     samples = triton.metrics()
     expected = {
@@ -436,7 +445,7 @@ def test_the_metric_families_and_their_labels(triton):
     assert samples['nv_trt_llm_request_metrics{request_type="max"}'] == 64
 
 
-def test_metrics_follow_the_load_and_end_at_zero(slow):
+def test_metrics_follow_the_load_and_end_at_zero(slow: Triton) -> None:
     before = slow.metrics()['nv_trt_llm_general_metrics{general_type="iteration_counter"}']
     with Held(slow) as engine:
         requests = [slow.request([1, 2, 3], 400) for _ in range(2)]
@@ -461,7 +470,7 @@ def test_metrics_follow_the_load_and_end_at_zero(slow):
 # Death
 
 
-def test_a_killed_engine_fails_its_streams_fast_and_comes_back(directory):
+def test_a_killed_engine_fails_its_streams_fast_and_comes_back(directory: Path) -> None:
     with Triton(directory, "large") as server:
         server.wait_ready()
         calls = [start(server, [1, 2, 3], 900) for _ in range(4)]
@@ -480,7 +489,7 @@ def test_a_killed_engine_fails_its_streams_fast_and_comes_back(directory):
         assert server.engines() != [engine]
 
 
-def test_a_killed_server_takes_stub_engine_and_shared_memory_along(directory):
+def test_a_killed_server_takes_stub_engine_and_shared_memory_along(directory: Path) -> None:
     with Triton(directory) as server:
         server.wait_ready()
         family = [psutil.Process(pid) for pid in server.stubs()] + server.engines()
@@ -497,7 +506,7 @@ def test_a_killed_server_takes_stub_engine_and_shared_memory_along(directory):
         assert server.shared_memory() == []
 
 
-def test_an_engine_whose_stub_was_killed_does_not_stay(directory):
+def test_an_engine_whose_stub_was_killed_does_not_stay(directory: Path) -> None:
     with Triton(directory) as server:
         server.wait_ready()
         start(server, PROMPT, 1000)
@@ -507,7 +516,7 @@ def test_an_engine_whose_stub_was_killed_does_not_stay(directory):
         until(lambda: not alive(engine))
 
 
-def test_sigterm_ends_an_idle_server_in_order(directory):
+def test_sigterm_ends_an_idle_server_in_order(directory: Path) -> None:
     with Triton(directory) as server:
         server.wait_ready()
         family = [psutil.Process(pid) for pid in server.stubs()] + server.engines()
@@ -520,7 +529,7 @@ def test_sigterm_ends_an_idle_server_in_order(directory):
 # Loading
 
 
-def broken(directory, damage):
+def broken(directory: Path, damage: Callable[[Path], None]) -> str:
     """A copy of the small model's folder, damaged; what the server said before it ended."""
     copy = directory / f"broken-{len(list(directory.iterdir()))}"
     shutil.copytree(REPOSITORY / "small", copy / "small")
@@ -535,10 +544,10 @@ def broken(directory, damage):
         return server.log.read_text()
 
 
-def test_a_corrupt_model_folder_fails_the_load_with_its_reason(directory):
+def test_a_corrupt_model_folder_fails_the_load_with_its_reason(directory: Path) -> None:
     graph = "openvino_model.xml"
 
-    def truncate(folder):
+    def truncate(folder: Path) -> None:
         path = folder / "weights" / "int8" / graph
         path.write_text(path.read_text()[:2000])
 
@@ -547,7 +556,7 @@ def test_a_corrupt_model_folder_fails_the_load_with_its_reason(directory):
     assert "failed to load all models" in said
 
 
-def test_missing_weights_fail_the_load_with_their_path(directory):
+def test_missing_weights_fail_the_load_with_their_path(directory: Path) -> None:
     said = broken(directory, lambda folder: (folder / "weights/int8/openvino_model.bin").unlink())
     assert "openvino_model.bin: is missing" in said
 
@@ -555,7 +564,7 @@ def test_missing_weights_fail_the_load_with_their_path(directory):
 # Closed doors
 
 
-def test_the_repository_protocol_is_closed(triton):
+def test_the_repository_protocol_is_closed(triton: Triton) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         triton.stub.RepositoryIndex(service_pb2.RepositoryIndexRequest())
     assert "restricted" in str(caught.value.details())
@@ -563,7 +572,7 @@ def test_the_repository_protocol_is_closed(triton):
     assert ready.ready
 
 
-def test_the_model_declares_itself_as_the_contract_has_it(triton):
+def test_the_model_declares_itself_as_the_contract_has_it(triton: Triton) -> None:
     config = triton.stub.ModelConfig(service_pb2.ModelConfigRequest(name="small")).config
     assert config.model_transaction_policy.decoupled
     assert config.max_batch_size > 0

@@ -70,8 +70,9 @@ def take_reply(stream: SharedStream, request_id: str) -> None:
 
 def test_a_stopped_stream_ends_with_what_it_has(server: Triton, reference: list[int]) -> None:
     with SharedStream(server) as stream, Held(server) as engine:
-        options = {"return_perf_metrics": True, "outputs": FIGURES}
-        request = server.request(PROMPT, LONG, request_id="a", **options)
+        request = server.request(
+            PROMPT, LONG, request_id="a", return_perf_metrics=True, outputs=FIGURES
+        )
         call = server.stub.ModelStreamInfer(iter([request]))
         engine.run()
         stream.send(stop(server, "a"))

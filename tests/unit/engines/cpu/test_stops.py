@@ -9,7 +9,7 @@ token = st.integers(0, 2)
 word = st.lists(token, min_size=1, max_size=4).map(tuple)
 
 
-def test_a_beginning_of_a_stop_sequence_is_held_back():
+def test_a_beginning_of_a_stop_sequence_is_held_back() -> None:
     watch = StopWatch([(1, 2, 3)])
     assert watch.feed([5, 1]) == ([5], False)
     assert watch.feed([2]) == ([], False)
@@ -17,25 +17,27 @@ def test_a_beginning_of_a_stop_sequence_is_held_back():
     assert watch.held == 0
 
 
-def test_a_text_that_is_spelled_with_other_tokens_is_not_found():
+def test_a_text_that_is_spelled_with_other_tokens_is_not_found() -> None:
     end, of_turn, end_of, turn = 1, 2, 3, 4  # "end of turn", in two ways
     assert StopWatch([(end, of_turn)]).feed([end_of, turn, 9]) == ([end_of, turn, 9], False)
 
 
-def test_no_part_of_a_stop_sequence_is_sent():
+def test_no_part_of_a_stop_sequence_is_sent() -> None:
     watch = StopWatch([(1, 2, 3)])
     assert watch.feed([5, 1, 2, 3]) == ([5], True)
     assert watch.flush() == []
 
 
-def test_what_is_held_comes_out_when_the_answer_ends_otherwise():
+def test_what_is_held_comes_out_when_the_answer_ends_otherwise() -> None:
     watch = StopWatch([(1, 2, 3)])
     assert watch.feed([5, 1, 2]) == ([5], False)
     assert watch.flush() == [1, 2]
 
 
 @given(st.lists(word, min_size=1, max_size=3), st.lists(token, max_size=30), st.data())
-def test_any_cut_of_the_stream_gives_the_text_before_the_first_stop(words, stream, data):
+def test_any_cut_of_the_stream_gives_the_text_before_the_first_stop(
+    words: list[tuple[int, ...]], stream: list[int], data: st.DataObject
+) -> None:
     whole = tuple(stream)
     ends = [
         (end, max(len(w) for w in words if whole[end - len(w) : end] == w and end >= len(w)))

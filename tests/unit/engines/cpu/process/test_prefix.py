@@ -8,20 +8,20 @@ from engines.cpu.process.prefix import PrefixShadow
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 
 
-def test_a_shared_beginning_counts_whole_blocks():
+def test_a_shared_beginning_counts_whole_blocks() -> None:
     shadow = PrefixShadow(capacity=100, block_size=4)
     shadow.remember(range(10))
     assert shadow.reused_blocks([*range(8), 99, 99]) == 2
     assert shadow.reused_blocks([99, *range(1, 8)]) == 0
 
 
-def test_a_conversation_reuses_the_partly_filled_last_block():
+def test_a_conversation_reuses_the_partly_filled_last_block() -> None:
     shadow = PrefixShadow(capacity=100, block_size=4)
     shadow.remember(range(10))
     assert shadow.reused_blocks(range(20)) == 3
 
 
-def test_the_least_recently_used_block_goes_first():
+def test_the_least_recently_used_block_goes_first() -> None:
     shadow = PrefixShadow(capacity=2, block_size=4)
     shadow.remember([1, 1, 1, 1])
     shadow.remember([2, 2, 2, 2])
@@ -31,14 +31,16 @@ def test_the_least_recently_used_block_goes_first():
     assert shadow.reused_blocks([2, 2, 2, 2]) == 0
 
 
-def test_without_capacity_nothing_is_reused():
+def test_without_capacity_nothing_is_reused() -> None:
     shadow = PrefixShadow(capacity=0, block_size=4)
     shadow.remember(range(10))
     assert shadow.reused_blocks(range(10)) == 0
 
 
 @given(st.lists(tokens, max_size=5), tokens)
-def test_never_more_than_the_longest_common_beginning(history, prompt):
+def test_never_more_than_the_longest_common_beginning(
+    history: list[list[int]], prompt: list[int]
+) -> None:
     shadow = PrefixShadow(capacity=1000, block_size=4)
     common = 0
     for earlier in history:
@@ -53,7 +55,7 @@ def test_never_more_than_the_longest_common_beginning(history, prompt):
 
 
 @given(tokens)
-def test_the_same_prompt_again_is_there_entirely(prompt):
+def test_the_same_prompt_again_is_there_entirely(prompt: list[int]) -> None:
     shadow = PrefixShadow(capacity=1000, block_size=4)
     shadow.remember(prompt)
     assert shadow.reused_blocks(prompt) == -(-len(prompt) // 4)

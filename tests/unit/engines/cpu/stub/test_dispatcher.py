@@ -1,6 +1,7 @@
 """News from the engine become responses; a dead engine ends its requests and is replaced."""
 
 import contextlib
+import functools
 import select
 import socket
 import threading
@@ -119,12 +120,15 @@ class FakePublisher:
     def __init__(self) -> None:
         self.published: list[tuple[Census, int]] = []
         self.observed: list[tuple[int, int]] = []
+        self.broken = False
 
     def publish(self, census: Census, active: int) -> None:
         with change():
             self.published.append((census, active))
 
     def observe(self, input_tokens: int, output_tokens: int) -> None:
+        if self.broken:
+            raise RuntimeError("no metrics")
         with change():
             self.observed.append((input_tokens, output_tokens))
 
@@ -140,7 +144,7 @@ class Scene:
         with change():
             self.log.append(text)
 
-    def launch(self) -> FakeLink:
+    def launch(self) -> Any:
         link = FakeLink()
         with change():
             self.links.append(link)
@@ -251,8 +255,12 @@ def test_every_request_that_ran_is_counted_once_before_its_last_response(scene: 
     senders = {name: scene.submit(name) for name in ("done", "left", "failed", "broken", "refused")}
     keys = dict(zip(senders, [link.hear().key for _ in senders], strict=True))
     seen: dict[str, int] = {}
+
+    def note(name: str) -> None:
+        seen[name] = len(scene.publisher.observed)
+
     for name, sender in senders.items():
-        sender.at_last = lambda name=name: seen.update({name: len(scene.publisher.observed)})
+        sender.at_last = functools.partial(note, name)
     senders["left"].cancelled = True
     assert link.hear() == Cancel(keys["left"])
     senders["broken"].broken = True
@@ -274,10 +282,7 @@ def test_what_a_dead_engine_had_sent_is_counted(scene: Scene) -> None:
 
 
 def test_a_request_is_answered_though_it_cannot_be_counted(scene: Scene) -> None:
-    def refuse(input_tokens: int, output_tokens: int) -> None:
-        raise RuntimeError("no metrics")
-
-    scene.publisher.observe = refuse
+    scene.publisher.broken = True
     sender = scene.submit()
     scene.news(Progress(scene.links[0].hear().key, [5], [], END))
     until(lambda: sender.finals)
@@ -309,7 +314,8 @@ def test_trouble_in_the_thread_fails_all_and_starts_anew(scene: Scene) -> None:
     sender = scene.submit(streaming=True)
     link = scene.links[0]
     link.hear()
-    link.engine.send(Batch(None, Census()))  # not iterable: an error nobody foresaw
+    nothing: Any = None  # not iterable: an error nobody foresaw
+    link.engine.send(Batch(nothing, Census()))
     until(lambda: sender.finals)
     assert "internal error" in sender.errors[0]
     until(lambda: len(scene.links) == 2)
@@ -337,7 +343,7 @@ def test_closing_fails_what_still_runs() -> None:
 
 
 def test_an_engine_that_cannot_load_says_why() -> None:
-    def launch() -> FakeLink:
+    def launch() -> Any:
         link = FakeLink()
         link.engine.send(LoadFailed("no weights"))
         return link
