@@ -18,17 +18,12 @@ from collections.abc import Sequence
 Word = tuple[int, ...]
 
 
-class StopWatch:
-    """Watch one answer for `words`, each a sequence of token ids."""
+class StopMatcher:
+    """Looks for `words` in one answer, each a sequence of token ids."""
 
     def __init__(self, words: Sequence[Word]) -> None:
         self._words = tuple(words)
         self._held: list[int] = []
-
-    @property
-    def held(self) -> int:
-        """Tokens held back now."""
-        return len(self._held)
 
     def feed(self, tokens: Sequence[int]) -> tuple[list[int], bool]:
         """Take the next tokens; return those safe to send and whether a stop sequence is complete.

@@ -133,7 +133,7 @@ def test_a_whole_answer_is_one_response_with_the_same_tokens(triton: Triton) -> 
     assert whole.tokens == triton.generate(PROMPT, 30).tokens
 
 
-def test_a_whole_answer_repeats_the_prompt_unless_told_not_to(triton: Triton) -> None:
+def test_a_whole_answer_repeats_the_prompt_unless_asked_not_to(triton: Triton) -> None:
     plain = triton.generate(PROMPT, 5, streaming=False, exclude_input_in_output=None)
     assert plain.tokens[: len(PROMPT)] == PROMPT
     assert len(plain.tokens) == len(PROMPT) + 5

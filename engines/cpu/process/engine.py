@@ -12,9 +12,9 @@ from typing import Protocol
 
 from engines.cpu.messages import Census, End, Progress
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
-from engines.cpu.process.prefix import PrefixShadow
+from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.request import Generation, InvalidRequestError
-from engines.cpu.stops import StopWatch
+from engines.cpu.stops import StopMatcher
 
 _MAX_FAILED_STEPS = 3
 
@@ -59,7 +59,7 @@ class _Run:
     generation: Generation
     handle: Handle
     stop_ids: Collection[int]
-    watch: StopWatch | None
+    matcher: StopMatcher | None
     total_blocks: int
     reused_blocks: int
     first_scheduled_ns: int
@@ -87,13 +87,13 @@ class Engine:
         self,
         pipeline: Pipeline,
         admission: Admission,
-        shadow: PrefixShadow,
+        prefixes: PrefixEstimate,
         block_size: int,
         clock: Callable[[], int],
     ) -> None:
         self._pipeline = pipeline
         self._admission = admission
-        self._shadow = shadow
+        self._prefixes = prefixes
         self._block_size = block_size
         self._clock = clock
         self._waiting: dict[int, Generation] = {}
@@ -143,8 +143,8 @@ class Engine:
             self._report_end(key, End())
         elif key in self._running:
             run = self._running[key]
-            if run.watch:
-                run.tokens += run.watch.flush()
+            if run.matcher:
+                run.tokens += run.matcher.flush()
             self._end(key, run, cut=True)
             # Room is made by the step that follows, not now: a request added on top of
             # cancelled ones in a full cache makes the pipeline give all of them up.
@@ -160,7 +160,7 @@ class Engine:
     def _admit(self) -> None:
         for key in self._admission.admit():
             generation = self._waiting.pop(key)
-            reused = self._shadow.reused_blocks(generation.prompt)
+            reused = self._prefixes.reused_blocks(generation.prompt)
             try:
                 handle = self._pipeline.add(key, generation)
             except InvalidRequestError as error:
@@ -181,7 +181,7 @@ class Engine:
                 generation=generation,
                 handle=handle,
                 stop_ids=singles,
-                watch=StopWatch(longer) if longer else None,
+                matcher=StopMatcher(longer) if longer else None,
                 total_blocks=blocks_needed(len(generation.prompt), 0, self._block_size),
                 reused_blocks=reused,
                 first_scheduled_ns=self._clock(),
@@ -209,15 +209,15 @@ class Engine:
         if fresh:
             if not run.first_token_ns:
                 run.first_token_ns = now
-                self._shadow.remember(run.generation.prompt)
+                self._prefixes.remember(run.generation.prompt)
             run.last_token_ns = now
             run.generated += fresh
             if not running and fresh[-1] in run.stop_ids:
                 del fresh[-1], log_probs[-1:]
             run.log_probs += log_probs
             stopped = False
-            if run.watch:
-                fresh, stopped = run.watch.feed(fresh)
+            if run.matcher:
+                fresh, stopped = run.matcher.feed(fresh)
             run.tokens += fresh
             if stopped:
                 # Log-probs of the stop sequence itself are still there: they go with it.
@@ -240,13 +240,13 @@ class Engine:
             self._admission.release(key)
             if run.handle.failed():
                 error = _failure(key, "the KV-cache ran full")
-            elif run.watch:
-                run.tokens += run.watch.flush()
+            elif run.matcher:
+                run.tokens += run.matcher.flush()
         # The last token's keys and values are never computed.
         whole = [*run.generation.prompt, *run.generated[:-1]]
         run.total_blocks = blocks_needed(len(whole), 0, self._block_size)
         if run.generated:
-            self._shadow.remember(whole)
+            self._prefixes.remember(whole)
         self._news.append(self._progress(key, run, run.end(error)))
 
     def _progress(self, key: int, run: _Run, end: End | None = None) -> Progress:

@@ -28,7 +28,7 @@ from engines.cpu.stub.stream import Sender, Stream
 from engines.cpu.transport import ClosedError
 
 _FIRST_RESTART_SECONDS = 0.0
-_LAST_RESTART_SECONDS = 10.0
+_MAX_RESTART_SECONDS = 10.0
 _IDLE_SECONDS = 3600.0
 
 
@@ -273,7 +273,7 @@ class Dispatcher:
         if link:
             self._log(f"{reason} ({link.reap()}); starting another")
         self._restart_at = time.monotonic() + self._restart_pause
-        self._restart_pause = min(_LAST_RESTART_SECONDS, max(0.5, 2 * self._restart_pause))
+        self._restart_pause = min(_MAX_RESTART_SECONDS, max(0.5, 2 * self._restart_pause))
 
     def _fail_all(self, reason: str) -> None:
         with self._lock:

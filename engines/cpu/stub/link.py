@@ -39,11 +39,6 @@ class Link:
         with contextlib.suppress(ClosedError):
             self.transport.send(Load(settings, folder))
 
-    @property
-    def pid(self) -> int:
-        """Of the engine process."""
-        return self._process.pid
-
     def quit(self) -> None:
         """End the process: ask, wait a little, then kill. Safe to call again."""
         with contextlib.suppress(ClosedError, OSError):

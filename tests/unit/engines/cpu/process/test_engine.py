@@ -10,7 +10,7 @@ import pytest
 from engines.cpu.messages import End, Progress
 from engines.cpu.process.admission import Admission
 from engines.cpu.process.engine import BrokenError, Engine
-from engines.cpu.process.prefix import PrefixShadow
+from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.request import Generation, InvalidRequestError
 
 BLOCK = 4
@@ -68,7 +68,7 @@ def engine(
     admission = Admission(total_blocks, max_batch, max_queue_size)
     clock = itertools.count(100)
     return Engine(
-        pipeline, admission, PrefixShadow(total_blocks, BLOCK), BLOCK, lambda: next(clock)
+        pipeline, admission, PrefixEstimate(total_blocks, BLOCK), BLOCK, lambda: next(clock)
     )
 
 
