@@ -324,7 +324,8 @@ class Held:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._engine.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):  # killed meanwhile
+            self._engine.resume()
 
     def run(self, seconds: float = 0.05, done: Callable[[], bool] = lambda: False) -> None:
         """Let the engine work for about so much processor time: some dozens of tokens.
