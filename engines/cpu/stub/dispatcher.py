@@ -1,9 +1,7 @@
 """The stub's one thread that sends: news from the engine become responses.
 
-Rules learned from crashes of the server: one sending thread for each request; never ask a
-sender whether it is cancelled while or after it sends its last response. So this thread alone
-touches the senders it was given, and does everything in schedule: read what the engine says, send
-what is due, see which callers left, publish metrics.
+It alone touches the senders it was given (`stream.py` says why), and does everything in turns:
+read what the engine says, send what is due, see which callers left, publish metrics.
 
 A dead engine process ends all its requests at once with an error and is started again.
 """
