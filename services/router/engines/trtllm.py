@@ -138,12 +138,14 @@ class Chunk(NamedTuple):
         final: nothing comes after this.
         figures: at the end.
         log_probs: of all tokens of the answer so far as they came, where they were asked for.
+        bare: it has no tensors at all, as the reply to a ``stop``.
     """
 
     tokens: Sequence[int]
     final: bool
     figures: EngineFigures | None = None
     log_probs: bytes | None = None
+    bare: bool = False
 
 
 def decode(message: service_pb2.ModelStreamInferResponse) -> Chunk:
@@ -171,7 +173,9 @@ def decode(message: service_pb2.ModelStreamInferResponse) -> Chunk:
         else:
             others[name] = raw
     tokens = struct.unpack_from(f"<{length}i", ids) if ids and length else ()
-    return Chunk(tokens, final, _figures(others) if final else None, log_probs)
+    if not final:
+        return Chunk(tokens, final=False, log_probs=log_probs)
+    return Chunk(tokens, True, _figures(others), log_probs, not response.outputs)  # noqa: FBT003
 
 
 def unpack_log_probs(raw: bytes, most: int) -> Sequence[float] | None:
