@@ -167,15 +167,13 @@ def serves(record: Record, wanted: frozenset[bytes]) -> bool:
 # What may be stored
 
 
-def flaws(*, texts: Sequence[str], finish_reason: str, tier: str) -> list[tuple[str, str]]:
+def flaws(*, finish_reason: str, tier: str) -> list[tuple[str, str]]:
     """Why an answer must not be stored, as (field, rule); empty when it may.
 
-    An answer is stored only whole: it has text, it ended by itself or at its length, and it says
-    who wrote it.
+    An answer is stored only whole: it ended by itself or at its length, and it says who wrote it.
+    It may be empty, where the first thing that the model says is a stop text.
     """
     found = []
-    if not any(texts):
-        found.append(("pieces", "must have text: only complete answers are stored"))
     if finish_reason not in FINISH_REASONS:
         found.append(("finish_reason", "must be 'stop' or 'length': only complete answers"))
     if not tier:

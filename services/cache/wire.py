@@ -46,11 +46,7 @@ def read_store(
     answer = request.answer
     ttl_seconds = seconds_of(request.ttl)
     wrong = _unnamed(tenant, request.route)
-    flaws = policy.flaws(
-        texts=[piece.text for piece in answer.pieces],
-        finish_reason=answer.finish_reason,
-        tier=answer.writer.tier,
-    )
+    flaws = policy.flaws(finish_reason=answer.finish_reason, tier=answer.writer.tier)
     wrong.extend(Violation(f"answer.{field}", rule) for field, rule in flaws)
     if not policy.MIN_TTL_SECONDS <= ttl_seconds <= policy.MAX_TTL_SECONDS:
         wrong.append(Violation("ttl", "must be between 1 s and 90 days"))

@@ -115,7 +115,6 @@ class EngineRequest:
         max_output_tokens: at most as many as `asked` says.
         request_id: names it in the replica's log.
         streaming: text comes as it is made, otherwise all of it at the end.
-        survives: the call must outlive the task that reads it.
         log_probs: they are wanted.
         deadline_seconds: from now, after which the replica may give up.
     """
@@ -126,7 +125,6 @@ class EngineRequest:
     max_output_tokens: int
     request_id: str
     streaming: bool
-    survives: bool
     log_probs: bool
     deadline_seconds: float
 
@@ -144,10 +142,10 @@ class Piece:
 
 
 class EngineCall(Protocol):
-    """One request running on a replica. Whoever started it ends it, in one of three ways.
+    """One request running on a replica; the cancellation of whoever reads it leaves it alone.
 
-    `finish` where `final` says that the replica is done, `stop` where it is not, or by reading on
-    until `final`.
+    Whoever started it ends it, in one of three ways: `finish` where `final` says that the replica
+    is done, `stop` where it is not, or by reading on until `final`.
     """
 
     output_tokens: int

@@ -120,7 +120,6 @@ class LogProbProbe:
             max_output_tokens=TOKENS,
             request_id="probe",
             streaming=False,
-            survives=False,
             log_probs=True,
             deadline_seconds=SECONDS,
         )

@@ -99,7 +99,6 @@ class TritonEngine:
             call=call,
             spawn=self._spawn,
             ask_to_stop=lambda: connection.stream().ask(encoder.stop(name)),
-            survives=request.survives,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

@@ -128,8 +128,8 @@ class TritonCall(abc.ABC):
 class OwnCall(TritonCall):
     """A streamed answer, on a call of its own.
 
-    gRPC cancels a call when the task that reads it is cancelled. A call that survives its caller is
-    therefore read by a task of ours; the others by the caller's own, which is quicker.
+    gRPC cancels a call when the task that reads it is cancelled, so it is read by a task of ours:
+    when its caller has gone it may go on, or still be asked how far it came.
     """
 
     def __init__(
@@ -141,33 +141,12 @@ class OwnCall(TritonCall):
         call: Any,
         spawn: "Callable[[Any], asyncio.Task[None]]",
         ask_to_stop: Callable[[], None],
-        survives: bool,
     ) -> None:
         super().__init__(running, pieces, clock)
         self._call = call
         self._spawn = spawn
         self._ask_to_stop = ask_to_stop
-        self._reading = spawn(self._read_all()) if survives else None
-
-    async def read(self, timeout_seconds: float) -> Piece:
-        """See `EngineCall.read`."""
-        if self._reading is not None or self._arrived:
-            return await super().read(timeout_seconds)
-        self.limit = self._clock() + timeout_seconds
-        try:
-            what = await self._next()
-        except asyncio.CancelledError:
-            # A call that we cancel surfaces like the cancellation of the task that reads it.
-            task = asyncio.current_task()
-            if not self._arrived or (task is not None and task.cancelling()):
-                raise
-            return self._next_piece()
-        self.limit = math.inf
-        if isinstance(what, Exception) or self._arrived:
-            self.arrived(what)
-            return self._next_piece()
-        self._note(what)
-        return self._pieces.take(what.tokens, final=what.final)
+        self._reading = spawn(self._read_all())
 
     def finish(self) -> None:
         """See `EngineCall.finish`."""
@@ -195,13 +174,8 @@ class OwnCall(TritonCall):
             self._call.cancel()
 
     async def _read_to_the_end(self) -> None:
-        try:
-            async with asyncio.timeout(LAST_SECONDS):
-                if self._reading is None:
-                    await self._read_all()
-                else:
-                    await asyncio.wait((self._reading,))
-        except TimeoutError:
+        if not self._reading.done():
+            await asyncio.wait((self._reading,), timeout=LAST_SECONDS)
             self._call.cancel()
 
     async def _read_all(self) -> None:

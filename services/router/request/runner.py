@@ -134,8 +134,8 @@ class Runner:
     ) -> None:
         """From the engine's first word to the attempt's ending."""
         tier = attempt.plan.step.tier
-        survives = tier.cancel is Cancel.DRAIN or (lease is not None and lease.held)
-        request = self._request(state, attempt.plan, survives=survives)
+        outlives = tier.cancel is Cancel.DRAIN or (lease is not None and lease.held)
+        request = self._request(state, attempt.plan, outlives=outlives)
         try:
             attempt.call = place.start(self.engine, request, lambda: self._settle(state, attempt))
             while attempt.ending is None:
@@ -150,7 +150,7 @@ class Runner:
             attempt.ending = Ending.LEFT
             if listener is not None and state.decision is None:
                 state.decision = self.decide(state, attempt.replica)
-            if lease is not None and (survives or attempt.complete):
+            if lease is not None and (outlives or attempt.complete):
                 self.spawn(self._go_on(state, attempt, place.moved(), lease.moved()))
             raise
         if listener is not None:  # how long evidence waits says nothing about callers
@@ -229,7 +229,7 @@ class Runner:
             attempt.ending = attempt.ending or Ending.LEFT
             lease.give_back()
 
-    def _request(self, state: RequestState, plan: Plan, *, survives: bool) -> EngineRequest:
+    def _request(self, state: RequestState, plan: Plan, *, outlives: bool) -> EngineRequest:
         context = state.context
         left = plan.deadline - self.clock()
         return EngineRequest(
@@ -239,9 +239,8 @@ class Runner:
             max_output_tokens=plan.max_output_tokens,
             request_id=context.request_id,
             streaming=plan.streams,
-            survives=survives,
             log_probs=plan.step.needs_certainty or context.drawn,
-            deadline_seconds=left + (BEYOND_DEADLINE_SECONDS if survives else LAST_WORDS_SECONDS),
+            deadline_seconds=left + (BEYOND_DEADLINE_SECONDS if outlives else LAST_WORDS_SECONDS),
         )
 
     def _settle(self, state: RequestState, attempt: Attempt) -> None:

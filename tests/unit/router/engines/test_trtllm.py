@@ -69,7 +69,6 @@ def wanted(
         max_output_tokens=7,
         request_id="id",
         streaming=streaming,
-        survives=False,
         log_probs=log_probs,
         deadline_seconds=1.0,
     )
