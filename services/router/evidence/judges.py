@@ -17,6 +17,7 @@ import structlog
 
 from pennyweight.judge.v1 import judge_pb2 as pb
 from pennyweight.judge.v1 import judge_pb2_grpc
+from services.common.calls import is_cancelled
 from services.common.channel import Peer
 from services.router.metrics import Metrics
 from services.router.policy.judging import by_form, by_match, by_similarity, sensible
@@ -185,8 +186,7 @@ async def _call(
         late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         raise _Unjudged("silent" if late else "failed") from error
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if is_cancelled():
             raise
         # grpc raises this also when the call alone was cancelled: by the judge, or by `close`.
         raise _Unjudged("failed") from None
