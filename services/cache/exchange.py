@@ -20,7 +20,7 @@ from google.rpc import code_pb2
 from pennyweight.cache.v1 import cache_pb2 as pb
 from services.cache.operations import Operations
 from services.cache.ports import Found, Granted
-from services.cache.wire import seconds_of
+from services.common.durations import seconds_of
 from services.common.errors import BadRequest, ServiceError, Violation
 from services.common.telemetry import Tracing
 

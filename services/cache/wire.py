@@ -3,13 +3,13 @@
 The one place that checks requests; what is wrong comes back as `BadRequest` with every violation.
 """
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from services.cache import policy
 from services.cache.policy import Key, Lease, Record
 from services.cache.ports import Found, Granted, Outcome
+from services.common.durations import seconds_of, set_seconds, set_time
 from services.common.errors import BadRequest, Violation
 
 
@@ -62,8 +62,10 @@ def read_store(
         where = _read_key(hash_key, tenant, request, wrong)
     if wrong:
         raise BadRequest.of(*wrong)
-    answer.stored_at.FromNanoseconds(int(now * 1e9))
-    return where, Record(_mark(answer.writer), answer.SerializeToString()), ttl_seconds
+    stored = pb.Answer()
+    stored.CopyFrom(answer)
+    set_time(stored.stored_at, now)
+    return where, Record(_mark(answer.writer), stored.SerializeToString()), ttl_seconds
 
 
 def read_abandon(hash_key: bytes, tenant: str, request: pb.AbandonRequest) -> Lease | None:
@@ -88,14 +90,9 @@ def write_lookup(outcome: Outcome, response: pb.LookupResponse) -> None:
         response.hit.answer.MergeFromString(outcome.record.answer)
     elif isinstance(outcome, Granted):
         response.miss.lease = policy.lease_text(outcome.lease)
-        response.miss.lease_ttl.FromNanoseconds(int(outcome.seconds * 1e9))
+        set_seconds(response.miss.lease_ttl, outcome.seconds)
     else:
         response.miss.SetInParent()
-
-
-def seconds_of(duration: Duration) -> float:
-    """A duration in seconds."""
-    return duration.seconds + duration.nanos * 1e-9
 
 
 def _unnamed(tenant: str, route: str) -> list[Violation]:

@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status.rpc_status import to_status
+
+from services.common.durations import duration_of
 
 DOMAIN = "pennyweight"
 
@@ -69,8 +71,7 @@ class ServiceError(Exception):
         if self.handle:
             details.append(_packed(error_details_pb2.RequestInfo(request_id=self.handle)))
         if self.retry_after_seconds is not None:
-            delay = duration_pb2.Duration(nanos=0)
-            delay.FromNanoseconds(int(self.retry_after_seconds * 1e9))
+            delay = duration_of(self.retry_after_seconds)
             details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
         details.extend(self._own_details())
         number: int = getattr(code_pb2, self.code.name)

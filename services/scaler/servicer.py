@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.credentials import Role, current_identity
+from services.common.durations import set_seconds, set_time
 from services.common.errors import Forbidden, Overloaded
 from services.scaler.config import Capacity
 from services.scaler.fleet.fleet import Fleet, PoolView
@@ -121,7 +121,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
             running=load.running,
         )
         if view.typical_start_seconds is not None:
-            result.typical_start.CopyFrom(_duration(view.typical_start_seconds))
+            set_seconds(result.typical_start, view.typical_start_seconds)
         return result
 
 
@@ -164,7 +164,7 @@ def _watch_response(update: Update, tier: str) -> pb.WatchReplicasResponse:
 def _replica(seen: Seen) -> pb.Replica:
     replica = seen.replica
     started_at = Timestamp()
-    started_at.FromNanoseconds(int(replica.started_at * 1e9))
+    set_time(started_at, replica.started_at)
     return pb.Replica(
         id=replica.id,
         pool=replica.pool,
@@ -177,9 +177,3 @@ def _replica(seen: Seen) -> pb.Replica:
         started_at=started_at,
         capacity=_CAPACITIES[replica.capacity],
     )
-
-
-def _duration(seconds: float) -> Duration:
-    result = Duration()
-    result.FromNanoseconds(int(seconds * 1e9))
-    return result

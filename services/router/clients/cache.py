@@ -14,7 +14,9 @@ import structlog
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from pennyweight.cache.v1 import cache_pb2_grpc
+from services.common.calls import is_cancelled
 from services.common.channel import Peer
+from services.common.durations import set_seconds
 from services.common.telemetry import Tracing
 from services.router.metrics import Metrics
 from services.router.policy.routes import Tier
@@ -87,7 +89,7 @@ class CacheStream:
             request.accepted_writers.add(tier=tier.name, model=tier.model, precision=tier.precision)
         request.lease = lease
         if max_wait_seconds > 0:
-            request.max_wait.FromNanoseconds(int(max_wait_seconds * 1e9))
+            set_seconds(request.max_wait, max_wait_seconds)
         result = await self._ask(operation, max_wait_seconds + self._timeout)
         if result is None:
             return CacheMiss(available=False)
@@ -114,7 +116,7 @@ class CacheStream:
         if not lease:
             _canonical(request.request, asked)
         _answer(request.answer, answer)
-        request.ttl.FromNanoseconds(int(ttl_seconds * 1e9))
+        set_seconds(request.ttl, ttl_seconds)
         self._send(operation)
 
     def abandon(self, tenant: str, route: str, lease: str) -> None:
@@ -136,7 +138,7 @@ class CacheStream:
     def _operation(self, tenant: str, timeout_seconds: float) -> pb.Operation:
         self._next_id += 1
         operation = pb.Operation(id=self._next_id, tenant=tenant)
-        operation.timeout.FromNanoseconds(int(timeout_seconds * 1e9))
+        set_seconds(operation.timeout, timeout_seconds)
         if self._tracing.enabled:
             operation.traceparent = self._tracing.traceparent()
         return operation
@@ -167,8 +169,7 @@ class CacheStream:
             result = await future
         except asyncio.CancelledError:
             self._forsake(operation, future)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_cancelled():
                 raise
             self._metrics.cache_unavailable.inc()
             return None

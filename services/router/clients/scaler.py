@@ -13,6 +13,7 @@ import structlog
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.channel import Peer
+from services.common.durations import set_seconds
 from services.router.fleet.fleet import Fleet, Replica, State
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
@@ -127,7 +128,7 @@ class ScalerLink:
                 (told.between_tokens, seen.between_tokens),
             ):
                 for quantile, seconds in values:
-                    place.add(quantile=quantile).value.FromNanoseconds(int(seconds * 1e9))
+                    set_seconds(place.add(quantile=quantile).value, seconds)
             for replica, in_flight in replicas:
                 report.replicas.add(replica=replica, in_flight=in_flight)
         return report

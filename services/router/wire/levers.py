@@ -8,6 +8,7 @@ import unicodedata
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity
+from services.common.durations import seconds_of
 from services.common.errors import BadRequest, Forbidden, NotFound, Violation
 from services.router.levers.board import Levers, SeenLever
 from services.router.policy.lever_record import RESERVED_AUTHORS
@@ -77,7 +78,9 @@ class LeverCalls:
                 request.lever,
                 author=request.author,
                 reason=request.reason,
-                seconds=_seconds(request) if request.HasField("expires_after") else None,
+                seconds=seconds_of(request.expires_after)
+                if request.HasField("expires_after")
+                else None,
             )
         return pb.SetLeverResponse(lever=_message(seen))
 
@@ -92,10 +95,6 @@ def _sees(identity: Identity, route: Route) -> bool:
     return identity.may_operate or route.admits(identity.tenant)
 
 
-def _seconds(request: pb.SetLeverRequest) -> float:
-    return request.expires_after.seconds + request.expires_after.nanos / 1e9
-
-
 def _check(request: pb.SetLeverRequest) -> None:
     wrong = [
         Violation(name, "is required") for name in ("route", "lever") if not getattr(request, name)
@@ -107,7 +106,7 @@ def _check(request: pb.SetLeverRequest) -> None:
     if request.author in RESERVED_AUTHORS:
         wrong.append(Violation("author", f"must be a person's name, got {request.author!r}"))
     if request.HasField("expires_after"):
-        seconds = _seconds(request)
+        seconds = seconds_of(request.expires_after)
         if request.state == pb.LEVER_STATE_ON:
             wrong.append(Violation("expires_after", "only a halt can expire"))
         elif not 0.0 < seconds <= MAX_HALT_SECONDS:
