@@ -14,7 +14,6 @@ from services.cache.exchange import Stream
 from services.cache.operations import Operations
 from services.cache.policy import MAX_WAIT_SECONDS
 from services.common.credentials import Role, current_identity
-from services.common.errors import Forbidden
 from services.common.telemetry import Tracing
 
 Context = Any
@@ -115,8 +114,7 @@ def _tenant() -> str:
         Forbidden: the caller is not one of our services.
     """
     identity = current_identity()
-    if identity.role is not Role.SERVICE:
-        raise Forbidden("only services may call the cache", reason="SERVICE_ONLY")
+    identity.require(Role.SERVICE)
     return identity.tenant
 
 

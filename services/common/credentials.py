@@ -37,7 +37,7 @@ TenantName = Annotated[str, StringConstraints(pattern=TENANT_PATTERN)]
 
 
 class Role(StrEnum):
-    """What a key may do."""
+    """What a key may do; each may do what those before it may."""
 
     CALLER = "caller"
     OPERATOR = "operator"
@@ -78,7 +78,21 @@ class Identity:
     @property
     def may_operate(self) -> bool:
         """Whether the caller may see and set the levers of all routes."""
-        return self.role in (Role.OPERATOR, Role.SERVICE)
+        return self.may(Role.OPERATOR)
+
+    def may(self, role: Role) -> bool:
+        """Whether the caller may do what is for this role; services may do all."""
+        ranks = tuple(Role)
+        return ranks.index(self.role) >= ranks.index(role)
+
+    def require(self, role: Role) -> None:
+        """Lets nobody through who may not do what is for this role.
+
+        Raises:
+            Forbidden: the caller may not.
+        """
+        if not self.may(role):
+            raise Forbidden(f"only {role}s may do this", reason=f"{role.upper()}S_ONLY")
 
 
 _TENANT = re.compile(TENANT_PATTERN)

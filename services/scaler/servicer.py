@@ -12,7 +12,7 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.credentials import Role, current_identity
 from services.common.durations import set_seconds, set_time
-from services.common.errors import Forbidden, Overloaded
+from services.common.errors import Overloaded
 from services.scaler.config import Capacity
 from services.scaler.fleet.fleet import Fleet, PoolView
 from services.scaler.fleet.watchers import Seen, Update
@@ -63,7 +63,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _context: grpc.aio.ServicerContext[pb.WatchReplicasRequest, pb.WatchReplicasResponse],
     ) -> AsyncIterator[pb.WatchReplicasResponse]:
         """Streams the fleet, its changes and a sign of life."""
-        _only_services()
+        current_identity().require(Role.SERVICE)
         with self._fleet.watch() as watcher:
             revision = 0
             while True:
@@ -80,7 +80,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _context: grpc.aio.ServicerContext[pb.ReportLoadRequest, pb.ReportLoadResponse],
     ) -> pb.ReportLoadResponse:
         """Takes a router's reports until it ends its stream, or we go away."""
-        _only_services()
+        current_identity().require(Role.SERVICE)
         accepted = 0
         router = ""
         async with aclosing(_until(self._closing, request_iterator)) as requests:
@@ -123,11 +123,6 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         if view.typical_start_seconds is not None:
             set_seconds(result.typical_start, view.typical_start_seconds)
         return result
-
-
-def _only_services() -> None:
-    if current_identity().role is not Role.SERVICE:
-        raise Forbidden("only services may do this", reason="SERVICE_KEY_NEEDED")
 
 
 async def _until(

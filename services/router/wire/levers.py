@@ -7,9 +7,9 @@ halt and release them.
 import unicodedata
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.common.credentials import Identity
+from services.common.credentials import Identity, Role
 from services.common.durations import seconds_of
-from services.common.errors import BadRequest, Forbidden, NotFound, Violation
+from services.common.errors import BadRequest, NotFound, Violation
 from services.router.levers.board import Levers, SeenLever
 from services.router.policy.lever_record import RESERVED_AUTHORS
 from services.router.policy.levers import levers_of
@@ -60,9 +60,7 @@ class LeverCalls:
             NotFound: there is no such route, or it has no such lever.
             Unavailable: the shared state cannot be reached. Trying again is safe.
         """
-        if not identity.may_operate:
-            message = "only operators halt and release levers"
-            raise Forbidden(message, reason="OPERATORS_ONLY")
+        identity.require(Role.OPERATOR)
         _check(request)
         route = self._route(request.route, identity)
         if request.lever not in levers_of(route):

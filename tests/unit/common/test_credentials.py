@@ -52,6 +52,19 @@ def test_operators_and_services_may_operate_and_callers_may_not(keyring: Keyring
     assert not keyring.identify(shown("for-acme")).may_operate
 
 
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("wanted", Role)
+def test_each_role_may_do_what_those_before_it_may(role: Role, wanted: Role) -> None:
+    may = list(Role).index(role) >= list(Role).index(wanted)
+    assert Identity("acme", role).may(wanted) is may
+    if may:
+        Identity("acme", role).require(wanted)
+    else:
+        with pytest.raises(Forbidden) as caught:
+            Identity("acme", role).require(wanted)
+        assert caught.value.reason == f"{wanted.upper()}S_ONLY"
+
+
 def test_an_operator_acts_for_its_own_tenant_alone(keyring: Keyring) -> None:
     with pytest.raises(Forbidden):
         keyring.identify(shown("for-ann", "other"))
