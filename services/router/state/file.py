@@ -6,8 +6,6 @@ that is damaged, empty or not ours stops the start: halts must not be forgotten 
 """
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +19,7 @@ import structlog
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
+from services.common.files import FolderLock, sync_folder
 from services.router.policy.lever_record import LeverRecord
 
 log = structlog.get_logger()
@@ -66,12 +65,12 @@ class FileState:
         """
         self._clock = clock
         self._most_kept = most_kept
-        self._lock = _locked(folder)
+        self._lock = FolderLock(folder, "router")
         try:
             self._database = _opened(folder / FILE)
             self._records: Mapping[str, bytes] = _read(self._database, folder / FILE)
         except BaseException:
-            os.close(self._lock)
+            self._lock.release()
             raise
         self._changes = 0
         self._queued = 0
@@ -102,7 +101,7 @@ class FileState:
         with suppress(Unavailable):
             await self._do(self._database.close)
         self._worker.shutdown(wait=False)
-        os.close(self._lock)
+        self._lock.release()
 
     def _swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
         now = self._records.get(name)
@@ -178,23 +177,6 @@ class _Change:
             raise
 
 
-def _locked(folder: Path) -> int:
-    """Takes the folder for this process; one that dies lets go of it."""
-    descriptor = -1
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ConfigError(
-            "environment", [f"state folder {folder}: another router uses it"]
-        ) from error
-    except OSError as error:
-        raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
-    return descriptor
-
-
 def _opened(path: Path) -> sqlite3.Connection:
     try:
         if not path.exists():
@@ -227,11 +209,7 @@ def _make(path: Path) -> None:
     database.executescript(SCHEMA)
     database.close()
     scratch.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _connected(path: Path) -> sqlite3.Connection:
