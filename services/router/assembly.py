@@ -9,6 +9,7 @@ import structlog
 
 from services.common.channel import Peer
 from services.common.telemetry import Tracing
+from services.common.versions import PolicyStore
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
@@ -28,7 +29,6 @@ from services.router.metrics import Metrics
 from services.router.request.path import RequestPath
 from services.router.routes.files import PolicyFiles
 from services.router.routes.in_force import InForce, Texts
-from services.router.routes.versions import PolicyStore
 from services.router.routes.watch import PolicyWatch
 from services.router.servicer import RouterServicer
 from services.router.state.store import SharedState
