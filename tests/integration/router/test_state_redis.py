@@ -2,17 +2,21 @@
 
 import asyncio
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from services.common.config import ConfigError, from_environment
 from services.common.errors import Unavailable
+from services.common.redis_link import REST
 from services.router.config import RouterSettings
 from services.router.state.file import FILE, FileState
 from services.router.state.redis import RedisState
 from services.router.state.store import SharedState, open_state
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO
+from tests.integration.router.world import PATIENCE
 from tests.redis_server import RedisServer, free_port
 
 
@@ -28,6 +32,16 @@ async def refused(state: SharedState) -> None:
             await asked
 
 
+async def answered(state: SharedState) -> None:
+    """Returns once it answers again, which is soon."""
+    async with asyncio.timeout(REST.cap_seconds + PATIENCE):
+        while True:
+            with suppress(Unavailable):
+                await state.changes()
+                return
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.redis
 async def test_redis_may_go_and_come_back() -> None:
     state = RedisState(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.5)
@@ -39,6 +53,7 @@ async def test_redis_may_go_and_come_back() -> None:
         server.kill()
         await refused(state)
         server.start()
+        await answered(state)
         _, records = await state.records()
         assert dict(records) == {"chat/cache": ONE}
         await state.close()
@@ -52,8 +67,31 @@ async def test_a_redis_that_is_silent_is_not_waited_for() -> None:
         server.pause()
         await refused(state)
         server.resume()
-        await asyncio.sleep(0)
+        await answered(state)
         assert (await state.swap("chat/cache", None, TWO))[1] in (ONE, TWO)  # the first may arrive
+        await state.close()
+
+
+@pytest.mark.redis
+async def test_a_redis_that_hangs_costs_its_timeout_and_then_nothing() -> None:
+    with RedisServer() as server:
+        state = RedisState(server.url, timeout_seconds=0.5)
+        await state.changes()
+        server.pause()
+        try:
+            began = time.monotonic()
+            await asyncio.gather(*(refused(state) for _ in range(20)))
+            assert time.monotonic() - began < 5  # a hundred uses, not a hundred timeouts
+            took = []
+            for _ in range(20):
+                began = time.monotonic()
+                with pytest.raises(Unavailable):
+                    await state.kept("pair:1")
+                took.append(time.monotonic() - began)
+            assert min(took) < 0.1  # far less than one timeout
+        finally:
+            server.resume()
+        await answered(state)
         await state.close()
 
 
