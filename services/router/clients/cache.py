@@ -5,6 +5,7 @@ travel in the next one together. Nothing here raises: a cache that is away is a 
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import structlog
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from pennyweight.cache.v1 import cache_pb2_grpc
+from services.common.backoff import Backoff
 from services.common.calls import is_cancelled
 from services.common.channel import Peer
 from services.common.durations import set_seconds
@@ -28,6 +30,8 @@ MAX_PENDING = 10_000
 """Operations without an answer; beyond it the cache counts as away."""
 
 MAX_IN_MESSAGE = 64
+
+RECONNECT = Backoff(0.1, 1.0)
 
 
 class CacheStream:
@@ -53,20 +57,20 @@ class CacheStream:
         """Keeps the stream up. Runs for ever; the caller owns it."""
         channel = self._peer.open()
         stub = cache_pb2_grpc.CacheServiceStub(channel)
-        backoff = 0.05
+        failures = 0
         try:
             while True:
                 try:
                     call = stub.Exchange(metadata=self._shown, wait_for_ready=True)
                     await call.wait_for_connection()
-                    backoff = 0.05
+                    failures = 0
                     await self._exchange(call)
                 except grpc.aio.AioRpcError as error:
                     log.warning("cache stream broke", code=error.code().name)
                 finally:
                     self._disconnect()
-                await asyncio.sleep(backoff)
-                backoff = min(1.0, backoff * 2)
+                failures += 1
+                await asyncio.sleep(RECONNECT.seconds(failures, random.random()))  # noqa: S311
         finally:
             await channel.close()
 

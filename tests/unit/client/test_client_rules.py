@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 import pennyweight as pw
-from pennyweight.attempts import Attempts
+from pennyweight.attempts import Attempts, backoff_seconds
 from pennyweight.channel import DEVELOPMENT_KEY, is_loopback, metadata_for, open_channel
 from pennyweight.command.show import money
 from pennyweight.errors import error_of
@@ -12,6 +12,7 @@ from pennyweight.request import request_of
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.wire import event_of, lever_of, name_of
 from services.common import credentials
+from services.common.backoff import Backoff
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,13 @@ def test_names_that_later_versions_add_do_not_break_this_one() -> None:
     assert name_of(pb.Reason.DESCRIPTOR, "REASON", 99) == "99"
     assert event_of(pb.GenerateResponse()) is None
     assert lever_of(pb.Lever(state=99)).state == "99"
+
+
+def test_waits_are_those_of_the_services() -> None:
+    backoff = Backoff(0.1, 10.0)
+    for failures in (1, 2, 5, 8, 100_000):
+        for drawn in (0.0, 0.3, 1.0):
+            assert backoff_seconds(failures, drawn) == backoff.seconds(failures, drawn)
 
 
 def test_delays_grow_and_are_spread() -> None:
