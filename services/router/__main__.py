@@ -17,6 +17,7 @@ from services.common.server import Server, stop_on_signals
 from services.common.telemetry import Tracing, configure_logging, serve_metrics
 from services.router.assembly import assemble
 from services.router.config import RouterSettings
+from services.router.levers.copy import parse_record
 from services.router.metrics import Metrics
 from services.router.state.store import open_state
 
@@ -46,7 +47,7 @@ async def serve(
         runs.add(task)
         task.add_done_callback(runs.discard)
 
-    async with open_state(settings) as state:
+    async with open_state(settings, parse_record) as state:
         parts = assemble(settings, state, Metrics(registry), tracing, spawn)
         server = Server(settings, Keyring.load(settings.keys_file), tracing)
         server.add(

@@ -132,7 +132,7 @@ class LeverCopy:
         theirs = NEW
         if stored is not None:
             try:
-                theirs = LeverRecord.from_json(orjson.loads(stored))
+                theirs = parse_record(stored)
             except ValueError as error:
                 theirs = DAMAGED
                 if stored != known.stored:
@@ -144,6 +144,15 @@ class LeverCopy:
 
 
 _NOTHING = _Known()
+
+
+def parse_record(stored: bytes) -> LeverRecord:
+    """A record as the shared state has it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return LeverRecord.from_json(orjson.loads(stored))
 
 
 def _dumped(record: LeverRecord) -> bytes:

@@ -14,13 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import orjson
 import structlog
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
 from services.common.files import FolderLock, sync_folder
-from services.router.policy.lever_record import LeverRecord
 
 log = structlog.get_logger()
 
@@ -54,11 +52,18 @@ class FileState:
     def __init__(
         self,
         folder: Path,
+        check: Callable[[bytes], object],
         *,
         clock: Callable[[], float] = time.time,
         most_kept: int = MAX_KEPT,
     ) -> None:
-        """Reads what is there. `clock` gives seconds since 1970.
+        """Reads what is there.
+
+        Args:
+            folder: of the state.
+            check: raises `ValueError` for a record that is damaged.
+            clock: seconds since 1970.
+            most_kept: values kept at most.
 
         Raises:
             ConfigError: the folder cannot be used, another router uses it, or its file is damaged.
@@ -68,7 +73,7 @@ class FileState:
         self._lock = FolderLock(folder, "router")
         try:
             self._database = _opened(folder / FILE)
-            self._records: Mapping[str, bytes] = _read(self._database, folder / FILE)
+            self._records: Mapping[str, bytes] = _read(self._database, folder / FILE, check)
         except BaseException:
             self._lock.release()
             raise
@@ -218,12 +223,14 @@ def _connected(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _read(database: sqlite3.Connection, path: Path) -> dict[str, bytes]:
+def _read(
+    database: sqlite3.Connection, path: Path, check: Callable[[bytes], object]
+) -> dict[str, bytes]:
     """Every record, each of which must be one."""
     records: dict[str, bytes] = {}
     try:
         for name, record in database.execute("SELECT name, record FROM levers"):
-            LeverRecord.from_json(orjson.loads(record))
+            check(record)
             records[name] = record
     except (ValueError, sqlite3.Error) as error:
         database.close()

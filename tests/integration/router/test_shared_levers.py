@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from services.common.errors import Unavailable
 from services.common.redis_link import REST
-from services.router.levers.copy import UNKNOWN_SECONDS
+from services.router.levers.copy import UNKNOWN_SECONDS, parse_record
 from services.router.policy.lever_record import CALIBRATION, GUARDRAIL
 from services.router.state.file import FileState
 from services.router.state.redis import LEVERS, RedisState
@@ -281,13 +281,13 @@ async def test_a_route_with_a_fixed_tier_has_levers_and_no_watch(states: list[Re
 
 
 async def test_a_router_alone_finds_its_halts_after_a_restart(tmp_path: Path) -> None:
-    state = FileState(tmp_path)
+    state = FileState(tmp_path, parse_record)
     one = router(state)
     await one.levers.refresh()
     await one.spoil()
     await one.levers.halt(CHAT, STORED, author="ann", reason="why")
     await state.close()
-    state = FileState(tmp_path)
+    state = FileState(tmp_path, parse_record)
     again = router(state)
     assert again.halted == {SMALL, STORED}
     await again.levers.refresh()

@@ -12,6 +12,7 @@ from services.common.config import ConfigError, from_environment
 from services.common.errors import Unavailable
 from services.common.redis_link import REST
 from services.router.config import RouterSettings
+from services.router.levers.copy import parse_record
 from services.router.state.file import FILE, FileState
 from services.router.state.redis import RedisState
 from services.router.state.store import SharedState, open_state
@@ -128,7 +129,7 @@ async def test_tls_and_password_come_from_files(certificate: Path) -> None:
         redis_timeout_seconds=1.0,
     )
     with RedisServer(*" ".join(options).split()):
-        async with open_state(settings) as state:
+        async with open_state(settings, parse_record) as state:
             assert await state.swap("chat/cache", None, ONE) == (True, ONE)
 
 
@@ -136,24 +137,24 @@ async def test_tls_and_password_come_from_files(certificate: Path) -> None:
 
 
 async def test_the_settings_say_which(tmp_path: Path) -> None:
-    async with open_state(RouterSettings(state_folder=tmp_path / "here")) as state:
+    async with open_state(RouterSettings(state_folder=tmp_path / "here"), parse_record) as state:
         assert isinstance(state, FileState)
     assert (tmp_path / "here" / FILE).exists()
-    async with open_state(RouterSettings(state="redis://127.0.0.1:1")) as state:
+    async with open_state(RouterSettings(state="redis://127.0.0.1:1"), parse_record) as state:
         assert isinstance(state, RedisState)
 
 
 async def test_a_password_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
     settings = RouterSettings(state="redis://127.0.0.1:1", redis_password_file=tmp_path / "none")
     with pytest.raises(ConfigError, match="redis_password_file: cannot be read"):
-        async with open_state(settings):
+        async with open_state(settings, parse_record):
             pass
 
 
 @pytest.mark.parametrize("port", ["many", "99999"])
 async def test_an_address_that_is_none_stops_the_start(port: str) -> None:
     with pytest.raises(ConfigError, match="state: "):
-        async with open_state(RouterSettings(state=f"redis://host:{port}")):
+        async with open_state(RouterSettings(state=f"redis://host:{port}"), parse_record):
             pass
 
 

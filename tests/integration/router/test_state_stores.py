@@ -11,6 +11,7 @@ import pytest
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
+from services.router.levers.copy import parse_record
 from services.router.state.file import FILE, FileState
 from services.router.state.store import SharedState
 from tests.integration.router.states import (
@@ -152,7 +153,7 @@ async def test_another_process_finds_what_was_told(open_stage: Open) -> None:
 async def test_a_folder_belongs_to_one_router_at_a_time(tmp_path: Path) -> None:
     async with file_stage(tmp_path):
         with pytest.raises(ConfigError, match="another router uses it"):
-            FileState(tmp_path)
+            FileState(tmp_path, parse_record)
     async with file_stage(tmp_path):
         pass
 
@@ -160,7 +161,7 @@ async def test_a_folder_belongs_to_one_router_at_a_time(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(ConfigError, match=r"state folder .*taken"):
-        FileState(tmp_path / "taken")
+        FileState(tmp_path / "taken", parse_record)
 
 
 def cut(path: Path) -> None:
@@ -207,7 +208,7 @@ async def test_a_damaged_file_stops_the_start_and_stays_as_it_is(
     damage(tmp_path / FILE)
     damaged = (tmp_path / FILE).read_bytes()
     with pytest.raises(ConfigError) as caught:
-        FileState(tmp_path)
+        FileState(tmp_path, parse_record)
     assert caught.value.source == str(tmp_path / FILE)
     assert "damaged" in str(caught.value)
     assert (tmp_path / FILE).read_bytes() == damaged
