@@ -204,6 +204,7 @@ class Server:
         self._settings = settings
         self._names: list[str] = []
         self._port = 0
+        self._started = False
         self._health = Health()
         self.grpc = grpc.aio.server(
             options=(
@@ -253,6 +254,7 @@ class Server:
             ConfigError: see `bind`.
         """
         port = self.bind()
+        self._started = True
         await self.grpc.start()
         await self.set_serving(serving=True)
         return port
@@ -273,6 +275,13 @@ class Server:
         # gRPC cancels calls that come in the very moment it stops; ours are refused properly.
         await asyncio.sleep(LAST_CALLS_SECONDS)
         await self.grpc.stop(self._settings.drain_seconds)
+
+    async def close(self) -> None:
+        """Ends at once whatever still runs, and gives the address back, even if it never served."""
+        self._gate.closed = True
+        if self._port and not self._started:
+            await self.grpc.start()  # gRPC keeps the address of a server that never did
+        await self.grpc.stop(None)
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         settings = self._settings
