@@ -19,8 +19,8 @@ from services.router.state.store import open_state
 log = structlog.get_logger()
 
 PREFIX = "PENNYWEIGHT_ROUTER_"
-LAST_WORDS_SECONDS = 0.3
-"""Time for the last answers to reach the cache once no call runs any more."""
+FLUSH_SECONDS = 2.0
+"""Longest wait at the end for the cache to take the last answers."""
 
 
 async def serve(
@@ -67,7 +67,8 @@ async def serve(
                 async with asyncio.timeout(settings.drain_seconds):
                     while runs:  # one may leave another, that its engine must not see cancelled
                         await asyncio.wait(runs)
-            await asyncio.sleep(LAST_WORDS_SECONDS)
+            if not await parts.cache.flush(FLUSH_SECONDS):
+                log.warning("the last answers may not have reached the cache")
             for task in (*links, *runs):
                 task.cancel()
             parts.ledger.close()

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -47,6 +48,9 @@ class CacheStream:
         self._tracing = tracing
         self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
         self._forsaken: dict[int, tuple[str, str]] = {}
+        self._unheard: set[int] = set()
+        self._lost = 0
+        self._all_heard = asyncio.Event()
         self._outbox: list[pb.Operation] = []
         self._wake = asyncio.Event()
         self._next_id = 0
@@ -121,14 +125,14 @@ class CacheStream:
             _canonical(request.request, asked)
         _answer(request.answer, answer)
         set_seconds(request.ttl, ttl_seconds)
-        self._send(operation)
+        self._tell(operation)
 
     def abandon(self, tenant: str, route: str, lease: str) -> None:
         """See `AnswerCache.abandon`."""
         operation = self._operation(tenant, self._timeout)
         operation.abandon.route = route
         operation.abandon.lease = lease
-        self._send(operation)
+        self._tell(operation)
 
     async def abandon_unless_awaited(self, tenant: str, route: str, lease: str) -> bool:
         """See `AnswerCache.abandon_unless_awaited`."""
@@ -138,6 +142,20 @@ class CacheStream:
         operation.abandon.unless_awaited = True
         result = await self._ask(operation, self._timeout)
         return result is not None and result.abandon.awaited
+
+    async def flush(self, timeout_seconds: float) -> bool:
+        """Waits until the cache has taken what was stored and given back so far.
+
+        Returns:
+            whether it has; False where it was silent for so long, or went away in between.
+        """
+        lost = self._lost
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while self._unheard:
+                    self._all_heard.clear()
+                    await self._all_heard.wait()
+        return not self._unheard and self._lost == lost
 
     def _operation(self, tenant: str, timeout_seconds: float) -> pb.Operation:
         self._next_id += 1
@@ -160,6 +178,19 @@ class CacheStream:
         self._outbox.append(operation)
         self._wake.set()
         return True
+
+    def _tell(self, operation: pb.Operation) -> None:
+        """Sends what nobody awaits the result of; `flush` waits for all of them."""
+        if len(self._unheard) >= MAX_PENDING:
+            self._metrics.cache_unavailable.inc()
+        elif self._send(operation):
+            self._unheard.add(operation.id)
+
+    def _hear(self, number: int) -> None:
+        """Notes the result of what nobody awaits."""
+        self._unheard.discard(number)
+        if not self._unheard:
+            self._all_heard.set()
 
     async def _ask(self, operation: pb.Operation, seconds: float) -> pb.OperationResult | None:
         """The result, or None when the cache is away, failed or too slow."""
@@ -227,7 +258,8 @@ class CacheStream:
         while True:
             await asyncio.sleep(self._timeout)
             asked_at = time.monotonic()
-            if not self._pending or asked_at - self._heard < self._timeout:
+            silent = asked_at - self._heard >= self._timeout
+            if not silent or not (self._pending or self._unheard):
                 continue
             self._send(self._probe())
             await asyncio.sleep(self._timeout)
@@ -248,6 +280,8 @@ class CacheStream:
                     future.set_result(result)
                 elif (whose := self._forsaken.pop(result.id, None)) is not None:
                     self._give_back(whose, result)
+                else:
+                    self._hear(result.id)
 
     async def _write(self, call: Any) -> None:
         while True:
@@ -266,6 +300,9 @@ class CacheStream:
         self._connected = False
         self._outbox.clear()
         self._forsaken.clear()
+        self._lost += len(self._unheard)
+        self._unheard.clear()
+        self._all_heard.set()
         for future in self._pending.values():
             future.cancel()
 
