@@ -86,11 +86,11 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
             stream.end()
 
     async def _run(self, name: str, request: Any, response: Any) -> None:
-        started = perf_counter()
-        result = self._operations.start(name, _tenant(), request, MAX_WAIT_SECONDS)
+        started, operation = perf_counter(), self._operations.named[name]
+        result = self._operations.start(operation, _tenant(), request, MAX_WAIT_SECONDS)
         if isinstance(result, Future):
             result = await self._settled(result)
-        self._operations.finish(name, result, response, perf_counter() - started)
+        self._operations.finish(operation, result, response, perf_counter() - started)
 
     async def _settled(self, pending: Future[Any]) -> Any:
         try:

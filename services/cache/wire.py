@@ -3,6 +3,9 @@
 The one place that checks requests; what is wrong comes back as `BadRequest` with every violation.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pennyweight.cache.v1 import cache_pb2 as pb
@@ -13,10 +16,32 @@ from services.common.durations import seconds_of, set_seconds, set_time
 from services.common.errors import BadRequest, Violation
 
 
-def read_lookup(
-    hash_key: bytes, tenant: str, request: pb.LookupRequest
-) -> tuple[Key, frozenset[bytes], float]:
-    """Key, accepted marks and the longest wait in seconds.
+class Lookup(NamedTuple):
+    """What a lookup asks for: whose answers to which request, and a lease where there is none."""
+
+    key: Key
+    wanted: frozenset[bytes]
+    wait_seconds: float
+    lease: bool
+
+
+class Storing(NamedTuple):
+    """Where to store what, and for how long; nowhere if the lease never was one."""
+
+    where: Key | Lease | None
+    record: Record
+    ttl_seconds: float
+
+
+class GivingBack(NamedTuple):
+    """The lease to end, which is None if it never was one."""
+
+    lease: Lease | None
+    unless_awaited: bool
+
+
+def read_lookup(hash_key: bytes, tenant: str, request: pb.LookupRequest) -> Lookup:
+    """What a lookup asks for.
 
     Raises:
         BadRequest: a field breaks its rule.
@@ -30,15 +55,14 @@ def read_lookup(
     key = _read_key(hash_key, tenant, request, wrong)
     if wrong or key is None:
         raise BadRequest.of(*wrong)
-    return key, frozenset(_mark(writer) for writer in request.accepted_writers), wait_seconds
+    wanted = frozenset(_mark(writer) for writer in request.accepted_writers)
+    return Lookup(key, wanted, wait_seconds, request.lease)
 
 
 def read_store(
-    hash_key: bytes, tenant: str, request: pb.StoreRequest, now: float
-) -> tuple[Key | Lease | None, Record, float]:
-    """Where to store, what, and for how many seconds; nowhere if the lease never was one.
-
-    `now` is the time of day in seconds since 1970.
+    hash_key: bytes, now: Callable[[], float], tenant: str, request: pb.StoreRequest
+) -> Storing:
+    """What to store; `now` is the time of day in seconds since 1970.
 
     Raises:
         BadRequest: a field breaks its rule.
@@ -64,12 +88,13 @@ def read_store(
         raise BadRequest.of(*wrong)
     stored = pb.Answer()
     stored.CopyFrom(answer)
-    set_time(stored.stored_at, now)
-    return where, Record(_mark(answer.writer), stored.SerializeToString()), ttl_seconds
+    set_time(stored.stored_at, now())
+    record = Record(_mark(answer.writer), stored.SerializeToString())
+    return Storing(where, record, ttl_seconds)
 
 
-def read_abandon(hash_key: bytes, tenant: str, request: pb.AbandonRequest) -> Lease | None:
-    """The lease to end; None if it never was one.
+def read_abandon(hash_key: bytes, tenant: str, request: pb.AbandonRequest) -> GivingBack:
+    """The lease to end.
 
     Raises:
         BadRequest: a field breaks its rule.
@@ -80,7 +105,7 @@ def read_abandon(hash_key: bytes, tenant: str, request: pb.AbandonRequest) -> Le
     if wrong:
         raise BadRequest.of(*wrong)
     partition = policy.partition_of(hash_key, tenant, request.route)
-    return policy.lease_from(request.lease, partition)
+    return GivingBack(policy.lease_from(request.lease, partition), request.unless_awaited)
 
 
 def write_lookup(outcome: Outcome, response: pb.LookupResponse) -> None:

@@ -20,7 +20,7 @@ def storing() -> pb.StoreRequest:
 
 
 def test_a_stored_answer_says_when_it_was_stored() -> None:
-    _, record, ttl_seconds = wire.read_store(KEY, "acme", storing(), 1000.5)
+    _, record, ttl_seconds = wire.read_store(KEY, lambda: 1000.5, "acme", storing())
     stored = pb.Answer.FromString(record.answer)
     assert (stored.stored_at.seconds, stored.stored_at.nanos) == (1000, 500_000_000)
     assert stored.pieces == storing().answer.pieces
@@ -29,5 +29,5 @@ def test_a_stored_answer_says_when_it_was_stored() -> None:
 
 def test_reading_leaves_the_request_as_it_came() -> None:
     request = storing()
-    wire.read_store(KEY, "acme", request, 1000.5)
+    wire.read_store(KEY, lambda: 1000.5, "acme", request)
     assert request == storing()
