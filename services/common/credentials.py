@@ -62,10 +62,10 @@ class KeyFile:
     def __post_init__(self) -> None:
         """Refuses a key that would stand for two tenants."""
         seen: set[str] = set()
-        for one in self.keys:
-            if one.sha256 in seen:
-                raise ValueError(f"the key {one.sha256[:8]}… appears twice")
-            seen.add(one.sha256)
+        for key in self.keys:
+            if key.sha256 in seen:
+                raise ValueError(f"the key {key.sha256[:8]}… appears twice")
+            seen.add(key.sha256)
 
 
 @dataclass(frozen=True)

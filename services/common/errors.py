@@ -95,16 +95,16 @@ class BadRequest(ServiceError):
     @classmethod
     def of(cls, *violations: Violation) -> "BadRequest":
         """A bad request that says all that is wrong with it."""
-        text = "; ".join(f"{one.name}: {one.rule}" for one in violations)
+        text = "; ".join(f"{broken.name}: {broken.rule}" for broken in violations)
         return cls(text, reason="BAD_REQUEST", violations=violations)
 
     def _own_details(self) -> list[any_pb2.Any]:
         fields = [
             error_details_pb2.BadRequest.FieldViolation(
-                field=_cut(one.name, _NAME_CHARACTERS),
-                description=_cut(one.rule, _RULE_CHARACTERS),
+                field=_cut(broken.name, _NAME_CHARACTERS),
+                description=_cut(broken.rule, _RULE_CHARACTERS),
             )
-            for one in self.violations[:_VIOLATIONS]
+            for broken in self.violations[:_VIOLATIONS]
         ]
         return [_packed(error_details_pb2.BadRequest(field_violations=fields))] if fields else []
 

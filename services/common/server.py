@@ -34,7 +34,7 @@ LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ServerSettings:
-    """What every service can be told; each adds its own fields.
+    """Settings of every service; each adds its own fields.
 
     Attributes:
         listen: host:port of the gRPC server; port 0 takes a free one.
@@ -92,7 +92,9 @@ class Gate:
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
         """Adds a service's methods, called by the generated code with the methods by name."""
-        gated = {name: self._wrap(one, f"/{service}/{name}") for name, one in handlers.items()}
+        gated = {
+            name: self._wrap(handler, f"/{service}/{name}") for name, handler in handlers.items()
+        }
         generic = grpc.method_handlers_generic_handler(service, gated)
         self._server.add_generic_rpc_handlers((generic,))
 
@@ -166,7 +168,7 @@ class _Malformed:
     why: str
 
     def error(self) -> BadRequest:
-        """What the caller is told."""
+        """The error for who sent it."""
         return BadRequest(f"the message cannot be read: {self.why}", reason="MALFORMED")
 
 
@@ -260,8 +262,8 @@ class Server:
         return port
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Tells health checkers."""
-        self._health.tell(("", *self._names), serving=serving)
+        """Says to health checkers whether this server serves."""
+        self._health.set(("", *self._names), serving=serving)
 
     async def serve_until_stopped(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then lets running calls finish.

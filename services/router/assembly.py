@@ -24,7 +24,7 @@ from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
-from services.router.levers.board import Levers
+from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.request.path import RequestPath
 from services.router.routes.files import PolicyFiles
@@ -46,7 +46,7 @@ class Parts:
     cache: CacheStream
     scaler: ScalerLink
     watch: PolicyWatch
-    levers: Levers
+    levers: SharedLeverBoard
     judges: Judges
     pairs: Pairs
     drift: DriftWatch
@@ -111,7 +111,7 @@ def assemble(
         peer(settings.cache_address), timeout_seconds=timeout, metrics=metrics, tracing=tracing
     )
     store = PolicyStore(settings.policy_folder)
-    levers = Levers(state=state, in_force=in_force, metrics=metrics)
+    levers = SharedLeverBoard(state=state, in_force=in_force, metrics=metrics)
     judges = Judges(metrics, peer)
     drift = DriftWatch(metrics)
     outcomes = Outcomes(

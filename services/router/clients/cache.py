@@ -48,9 +48,9 @@ class CacheStream:
         self._tracing = tracing
         self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
         self._forsaken: dict[int, tuple[str, str]] = {}
-        self._unheard: set[int] = set()
+        self._unanswered: set[int] = set()
         self._lost = 0
-        self._all_heard = asyncio.Event()
+        self._all_answered = asyncio.Event()
         self._outbox: list[pb.Operation] = []
         self._wake = asyncio.Event()
         self._next_id = 0
@@ -125,14 +125,14 @@ class CacheStream:
             _canonical(request.request, asked)
         _answer(request.answer, answer)
         set_seconds(request.ttl, ttl_seconds)
-        self._tell(operation)
+        self._post(operation)
 
     def abandon(self, tenant: str, route: str, lease: str) -> None:
         """See `AnswerCache.abandon`."""
         operation = self._operation(tenant, self._timeout)
         operation.abandon.route = route
         operation.abandon.lease = lease
-        self._tell(operation)
+        self._post(operation)
 
     async def abandon_unless_awaited(self, tenant: str, route: str, lease: str) -> bool:
         """See `AnswerCache.abandon_unless_awaited`."""
@@ -152,10 +152,10 @@ class CacheStream:
         lost = self._lost
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while self._unheard:
-                    self._all_heard.clear()
-                    await self._all_heard.wait()
-        return not self._unheard and self._lost == lost
+                while self._unanswered:
+                    self._all_answered.clear()
+                    await self._all_answered.wait()
+        return not self._unanswered and self._lost == lost
 
     def _operation(self, tenant: str, timeout_seconds: float) -> pb.Operation:
         self._next_id += 1
@@ -179,18 +179,18 @@ class CacheStream:
         self._wake.set()
         return True
 
-    def _tell(self, operation: pb.Operation) -> None:
+    def _post(self, operation: pb.Operation) -> None:
         """Sends what nobody awaits the result of; `flush` waits for all of them."""
-        if len(self._unheard) >= MAX_PENDING:
+        if len(self._unanswered) >= MAX_PENDING:
             self._metrics.cache_unavailable.inc()
         elif self._send(operation):
-            self._unheard.add(operation.id)
+            self._unanswered.add(operation.id)
 
-    def _hear(self, number: int) -> None:
+    def _note_answer(self, number: int) -> None:
         """Notes the result of what nobody awaits."""
-        self._unheard.discard(number)
-        if not self._unheard:
-            self._all_heard.set()
+        self._unanswered.discard(number)
+        if not self._unanswered:
+            self._all_answered.set()
 
     async def _ask(self, operation: pb.Operation, seconds: float) -> pb.OperationResult | None:
         """The result, or None when the cache is away, failed or too slow."""
@@ -259,7 +259,7 @@ class CacheStream:
             await asyncio.sleep(self._timeout)
             asked_at = time.monotonic()
             silent = asked_at - self._heard >= self._timeout
-            if not silent or not (self._pending or self._unheard):
+            if not silent or not (self._pending or self._unanswered):
                 continue
             self._send(self._probe())
             await asyncio.sleep(self._timeout)
@@ -281,7 +281,7 @@ class CacheStream:
                 elif (whose := self._forsaken.pop(result.id, None)) is not None:
                     self._give_back(whose, result)
                 else:
-                    self._hear(result.id)
+                    self._note_answer(result.id)
 
     async def _write(self, call: Any) -> None:
         while True:
@@ -300,9 +300,9 @@ class CacheStream:
         self._connected = False
         self._outbox.clear()
         self._forsaken.clear()
-        self._lost += len(self._unheard)
-        self._unheard.clear()
-        self._all_heard.set()
+        self._lost += len(self._unanswered)
+        self._unanswered.clear()
+        self._all_answered.set()
         for future in self._pending.values():
             future.cancel()
 

@@ -87,7 +87,7 @@ class Judges:
 
     async def close(self) -> None:
         """Closes the connections; who still waits for a judge gets None."""
-        await asyncio.gather(*(one.channel.close() for one in self._remote.values()))
+        await asyncio.gather(*(judge.channel.close() for judge in self._remote.values()))
 
     async def _ask(
         self, judging: Judging, route: Route, asked: Asked, answers: Sequence[str]

@@ -1,4 +1,4 @@
-"""The shared state of one router alone, in a folder on its machine; see `state.SharedState`.
+"""The shared state of one router alone, in a folder on its machine; see `store.SharedState`.
 
 It is one SQLite file, so that each change is on the disk whole, or not at all, before anybody hears
 of it. All work on it is done in one thread, in turn: a slow disk never holds up an answer. A file

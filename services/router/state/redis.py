@@ -1,4 +1,4 @@
-"""The shared state of several routers, in Redis; see `state.SharedState`.
+"""The shared state of several routers, in Redis; see `store.SharedState`.
 
     pennyweight:router:{levers}          a hash: the record of each lever
     pennyweight:router:{levers}:changes  how often any of them was changed

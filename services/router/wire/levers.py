@@ -10,7 +10,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import seconds_of
 from services.common.errors import BadRequest, NotFound, Violation
-from services.router.levers.board import Levers, SeenLever
+from services.router.levers.board import SeenLever, SharedLeverBoard
 from services.router.policy.lever_record import RESERVED_AUTHORS
 from services.router.policy.levers import levers_of
 from services.router.policy.routes import Route
@@ -24,7 +24,7 @@ MAX_HALT_SECONDS = 365 * 86_400
 class LeverCalls:
     """The calls about levers; see router.proto."""
 
-    def __init__(self, levers: Levers, in_force: InForce) -> None:
+    def __init__(self, levers: SharedLeverBoard, in_force: InForce) -> None:
         self._levers = levers
         self._in_force = in_force
 

@@ -114,7 +114,7 @@ async def test_a_flush_ends_when_the_cache_has_taken_everything(
     assert cache.taken == 3
 
 
-async def test_with_nothing_told_there_is_nothing_to_wait_for(stream: CacheStream) -> None:
+async def test_with_nothing_sent_there_is_nothing_to_wait_for(stream: CacheStream) -> None:
     lookup = await stream.lookup("acme", "chat", ASKED, [SMALL], lease=True, max_wait_seconds=0.0)
     assert lookup.available  # type: ignore[union-attr]
     assert await stream.flush(0.0)

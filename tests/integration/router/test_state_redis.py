@@ -97,7 +97,7 @@ async def test_a_redis_that_hangs_costs_its_timeout_and_then_nothing() -> None:
 
 
 @pytest.mark.redis
-async def test_a_redis_that_takes_nothing_is_told() -> None:
+async def test_a_redis_that_takes_nothing_is_said() -> None:
     with RedisServer("--min-replicas-to-write", "1") as server:
         state = RedisState(server.url, timeout_seconds=5.0)
         assert await state.changes() == ""

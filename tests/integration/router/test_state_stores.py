@@ -72,7 +72,7 @@ async def test_a_record_is_put_in_the_place_of_the_one_that_was_there(state: Sha
     assert dict(records) == {"chat/cache": TWO}
 
 
-async def test_a_record_that_changed_in_between_stays_and_is_told(state: SharedState) -> None:
+async def test_a_record_that_changed_in_between_stays_and_is_said(state: SharedState) -> None:
     assert await state.swap("chat/cache", ONE, TWO) == (False, b"")
     await state.swap("chat/cache", None, ONE)
     assert await state.swap("chat/cache", None, TWO) == (False, ONE)
@@ -137,7 +137,7 @@ async def test_a_value_runs_out(stage: Stage) -> None:
     assert await stage.state.kept("pair:1") == b"second"
 
 
-async def test_another_process_finds_what_was_told(open_stage: Open) -> None:
+async def test_another_process_finds_what_was_kept(open_stage: Open) -> None:
     async with open_stage() as stage:
         await stage.state.swap("chat/cache", None, ONE)
         await stage.state.keep_once("outcome:1", b"good", LONG)
@@ -214,7 +214,7 @@ async def test_a_damaged_file_stops_the_start_and_stays_as_it_is(
     assert (tmp_path / FILE).read_bytes() == damaged
 
 
-async def test_a_crash_leaves_what_was_told(tmp_path: Path) -> None:
+async def test_a_crash_leaves_what_was_kept(tmp_path: Path) -> None:
     """The files as they are in the middle of a life, without any orderly end."""
     async with file_stage(tmp_path / "one") as stage:
         await stage.state.swap("chat/cache", None, ONE)
@@ -240,7 +240,7 @@ async def test_beyond_the_bound_what_would_run_out_first_is_given_up(tmp_path: P
         assert kept == [True, False, True, True]
 
 
-async def test_a_disk_that_refuses_is_told_and_changes_nothing(tmp_path: Path) -> None:
+async def test_a_disk_that_refuses_is_said_and_changes_nothing(tmp_path: Path) -> None:
     async with file_stage(tmp_path) as stage:
         await stage.state.swap("chat/cache", None, ONE)
         before = await stage.state.changes()

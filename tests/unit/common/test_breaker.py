@@ -65,7 +65,7 @@ def test_a_closed_one_takes_no_note_of_uses() -> None:
 
 @dataclass
 class Model:
-    """The same told as a story: a state by name, and when that ends."""
+    """The same as a story: a state by name, and when that ends."""
 
     threshold: int
     state: str = "closed"

@@ -1,4 +1,4 @@
-"""A call's cancellation is told from that of the task that awaits it."""
+"""A call's cancellation is distinguished from that of the task that awaits it."""
 
 import asyncio
 

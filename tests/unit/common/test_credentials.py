@@ -157,7 +157,7 @@ def test_the_key_shown_to_others_is_the_files_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"])
-def test_a_missing_or_empty_key_to_show_is_told(tmp_path: Path, content: str | None) -> None:
+def test_a_missing_or_empty_key_to_show_is_said(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "key"
     if content is not None:
         path.write_text(content)
