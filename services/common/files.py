@@ -56,6 +56,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class FolderTaken(ConfigError):
+    """A folder belongs to another process."""
+
+
 class FolderLock:
     """A folder that is this process's alone until it lets go, or dies."""
 
@@ -67,25 +71,23 @@ class FolderLock:
             owner: what its processes are, for who comes second: ``router``.
 
         Raises:
-            ConfigError: another process has it, or it cannot be used.
+            FolderTaken: another process has it.
+            ConfigError: it cannot be used.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise _unusable(folder, str(error)) from error
+            raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
-            taken = isinstance(error, BlockingIOError)
-            why = f"another {owner} uses it" if taken else str(error)
-            raise _unusable(folder, why) from error
+            if not isinstance(error, BlockingIOError):
+                raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
+            why = f"state folder {folder}: another {owner} uses it"
+            raise FolderTaken("environment", [why]) from error
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Lets go of the folder."""
         os.close(self._descriptor)
-
-
-def _unusable(folder: Path, why: str) -> ConfigError:
-    return ConfigError("environment", [f"state folder {folder}: {why}"])

@@ -75,7 +75,7 @@ class FileState:
             self._database = _opened(folder / FILE)
             self._records: Mapping[str, bytes] = _read(self._database, folder / FILE, check)
         except BaseException:
-            self._lock.release()
+            self._lock.close()
             raise
         self._changes = 0
         self._queued = 0
@@ -106,7 +106,7 @@ class FileState:
         with suppress(Unavailable):
             await self._do(self._database.close)
         self._worker.shutdown(wait=False)
-        self._lock.release()
+        self._lock.close()
 
     def _swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
         now = self._records.get(name)

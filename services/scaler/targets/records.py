@@ -82,7 +82,7 @@ class Records:
     def unlock(self) -> None:
         """Lets go of the state folder."""
         if self._lock is not None:
-            self._lock.release()
+            self._lock.close()
             self._lock = None
 
     def view(self, replica_id: str) -> Path:

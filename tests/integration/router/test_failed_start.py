@@ -25,4 +25,4 @@ async def test_an_address_that_is_taken_leaves_nothing_open(tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="listen address"):
             await serve(settings, asyncio.Event())
     assert opened() - before <= {"asyncio_0"}  # the loop's own worker
-    FolderLock(settings.state_folder, "router").release()
+    FolderLock(settings.state_folder, "router").close()

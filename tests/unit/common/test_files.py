@@ -86,8 +86,8 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
     lock = FolderLock(folder, "router")
     with pytest.raises(ConfigError, match=rf"state folder {folder}: another router uses it"):
         FolderLock(folder, "router")
-    lock.release()
-    FolderLock(folder, "router").release()
+    lock.close()
+    FolderLock(folder, "router").close()
 
 
 def test_an_owner_that_dies_lets_go(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ os.kill(os.getpid(), 9)
 """
     ended = subprocess.run([sys.executable, "-c", code], check=False)
     assert ended.returncode == -9
-    FolderLock(tmp_path, "router").release()
+    FolderLock(tmp_path, "router").close()
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
@@ -115,4 +115,4 @@ def test_who_was_refused_holds_nothing_open(tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
             FolderLock(tmp_path, "router")
     assert len(names(Path("/proc/self/fd"))) == len(before)
-    lock.release()
+    lock.close()
