@@ -20,6 +20,7 @@ from services.common.backoff import Backoff
 from services.common.calls import is_cancelled
 from services.common.channel import Peer
 from services.common.durations import set_seconds
+from services.common.outbox import Outbox
 from services.common.telemetry import Tracing
 from services.router.metrics import Metrics
 from services.router.policy.routes import Tier
@@ -51,8 +52,7 @@ class CacheStream:
         self._unanswered: set[int] = set()
         self._lost = 0
         self._all_answered = asyncio.Event()
-        self._outbox: list[pb.Operation] = []
-        self._wake = asyncio.Event()
+        self._outbox: Outbox[pb.Operation] = Outbox()
         self._next_id = 0
         self._connected = False
         self._heard = 0.0
@@ -175,8 +175,7 @@ class CacheStream:
         if not self._connected or len(self._outbox) >= MAX_PENDING:
             self._metrics.cache_unavailable.inc()
             return False
-        self._outbox.append(operation)
-        self._wake.set()
+        self._outbox.put(operation)
         return True
 
     def _post(self, operation: pb.Operation) -> None:
@@ -236,8 +235,7 @@ class CacheStream:
 
         It counts as there once it has answered: a connection comes up to a cache that hangs too.
         """
-        self._outbox.append(self._probe())
-        self._wake.set()
+        self._outbox.put(self._probe())
         works = (self._read(call), self._write(call), self._watch())
         tasks = [asyncio.create_task(work) for work in works]
         try:
@@ -285,16 +283,11 @@ class CacheStream:
 
     async def _write(self, call: Any) -> None:
         while True:
-            await self._wake.wait()
-            batch = self._outbox[:MAX_IN_MESSAGE]
-            del self._outbox[:MAX_IN_MESSAGE]
-            if not self._outbox:
-                self._wake.clear()
-            if batch:
-                try:
-                    await call.write(pb.ExchangeRequest(operations=batch))
-                except asyncio.InvalidStateError:
-                    return  # the stream has just ended; the reader knows why
+            operations = await self._outbox.take(MAX_IN_MESSAGE)
+            try:
+                await call.write(pb.ExchangeRequest(operations=operations))
+            except asyncio.InvalidStateError:
+                return  # the stream has just ended; the reader knows why
 
     def _disconnect(self) -> None:
         self._connected = False
