@@ -7,7 +7,7 @@ travel in the next one together. Nothing here raises: a cache that is away is a 
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -40,13 +40,32 @@ class CacheStream:
     """The `AnswerCache` behind ``CacheService.Exchange``."""
 
     def __init__(
-        self, peer: Peer, *, timeout_seconds: float, metrics: Metrics, tracing: Tracing
+        self,
+        peer: Peer,
+        *,
+        timeout_seconds: float,
+        metrics: Metrics,
+        tracing: Tracing,
+        clock: Callable[[], float] = time.monotonic,
+        drawn: Callable[[], float] = random.random,
     ) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            peer: the cache.
+            timeout_seconds: longest that an operation may take, waits for others' answers apart.
+            metrics: where operations that failed are counted.
+            tracing: whose spans the cache's are part of.
+            clock: seconds that only grow.
+            drawn: uniformly from [0, 1], spreads reconnects.
+        """
         self._peer = peer
         self._shown = peer.metadata()
         self._timeout = timeout_seconds
         self._metrics = metrics
         self._tracing = tracing
+        self._clock = clock
+        self._drawn = drawn
         self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
         self._forsaken: dict[int, tuple[str, str]] = {}
         self._unanswered: set[int] = set()
@@ -74,7 +93,7 @@ class CacheStream:
                 finally:
                     self._disconnect()
                 failures += 1
-                await asyncio.sleep(RECONNECT.seconds(failures, random.random()))  # noqa: S311
+                await asyncio.sleep(RECONNECT.seconds(failures, self._drawn()))
         finally:
             await channel.close()
 
@@ -255,7 +274,7 @@ class CacheStream:
         """
         while True:
             await asyncio.sleep(self._timeout)
-            asked_at = time.monotonic()
+            asked_at = self._clock()
             silent = asked_at - self._heard >= self._timeout
             if not silent or not (self._pending or self._unanswered):
                 continue
@@ -268,7 +287,7 @@ class CacheStream:
     async def _read(self, call: Any) -> None:
         while True:
             message = await call.read()
-            self._heard = time.monotonic()
+            self._heard = self._clock()
             if message is grpc.aio.EOF:
                 return
             self._connected = True
