@@ -89,9 +89,10 @@ def parse_document(text: str, kind: type[T], *, source: str) -> T:
         ConfigError: it is not YAML, a key appears twice, or a value breaks its rule.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
         twice = list(_repeated_keys(root, set()))
-        data = yaml.safe_load(text)
+        data = None if root is None else loader.construct_document(root)
     except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
