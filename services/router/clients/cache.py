@@ -22,9 +22,10 @@ from services.common.channel import Peer
 from services.common.durations import set_seconds
 from services.common.outbox import Outbox
 from services.common.telemetry import Tracing
+from services.router.clients.cache_messages import read_answer, write_answer, write_request
 from services.router.metrics import Metrics
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, CacheHit, CacheMiss, Finish, Written
+from services.router.ports import Asked, CacheHit, CacheMiss, Written
 
 log = structlog.get_logger()
 
@@ -111,7 +112,7 @@ class CacheStream:
         operation = self._operation(tenant, max_wait_seconds + self._timeout)
         request = operation.lookup
         request.route = route
-        _canonical(request.request, asked)
+        write_request(request.request, asked)
         for tier in accepted:
             request.accepted_writers.add(tier=tier.name, model=tier.model, precision=tier.precision)
         request.lease = lease
@@ -122,7 +123,7 @@ class CacheStream:
             return CacheMiss(available=False)
         if result.lookup.HasField("hit"):
             hit = result.lookup.hit
-            return CacheHit(_written(hit.answer), hit.shared)
+            return CacheHit(read_answer(hit.answer), hit.shared)
         return CacheMiss(result.lookup.miss.lease)
 
     def store(
@@ -141,8 +142,8 @@ class CacheStream:
         request.route = route
         request.lease = lease
         if not lease:
-            _canonical(request.request, asked)
-        _answer(request.answer, answer)
+            write_request(request.request, asked)
+        write_answer(request.answer, answer)
         set_seconds(request.ttl, ttl_seconds)
         self._post(operation)
 
@@ -317,42 +318,3 @@ class CacheStream:
         self._all_answered.set()
         for future in self._pending.values():
             future.cancel()
-
-
-def _canonical(request: pb.CanonicalRequest, asked: Asked) -> None:
-    for turn in asked.turns:
-        request.turns.add(role=turn.role, content=turn.content)
-    if asked.shape is not None:
-        request.response_format = f"{asked.shape[0].value}:{asked.shape[1]}"
-    request.max_output_tokens = asked.max_output_tokens
-    request.temperature = asked.temperature
-    request.top_p = asked.top_p
-    request.top_k = asked.top_k
-    if asked.seed is not None:
-        request.seed = asked.seed
-    request.stop.extend(asked.stop)
-
-
-def _answer(answer: pb.Answer, written: Written) -> None:
-    for text, tokens in written.pieces:
-        answer.pieces.add(text=text, tokens=tokens)
-    answer.finish_reason = written.finish.value
-    answer.prompt_tokens = written.prompt_tokens
-    answer.output_tokens = written.output_tokens
-    writer = answer.writer
-    writer.tier, writer.model = written.tier, written.model
-    writer.precision, writer.policy_version = written.precision, written.policy_version
-
-
-def _written(answer: pb.Answer) -> Written:
-    writer = answer.writer
-    return Written(
-        pieces=tuple((piece.text, piece.tokens) for piece in answer.pieces),
-        finish=Finish(answer.finish_reason),
-        prompt_tokens=answer.prompt_tokens,
-        output_tokens=answer.output_tokens,
-        tier=writer.tier,
-        model=writer.model,
-        precision=writer.precision,
-        policy_version=writer.policy_version,
-    )
