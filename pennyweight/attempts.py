@@ -28,11 +28,11 @@ class Attempts:
     """The tries of one call. State: when it must be over, how many were made."""
 
     def __init__(
-        self, deadline: float, most: int, *, drawn: Callable[[], float] = random.random
+        self, deadline: float, max_tries: int, *, drawn: Callable[[], float] = random.random
     ) -> None:
         """`deadline` is in seconds of `time.monotonic`; `drawn` spreads the waits."""
         self._deadline = deadline
-        self._most = most
+        self._max_tries = max_tries
         self._drawn = drawn
         self._made = 0
 
@@ -48,7 +48,7 @@ class Attempts:
         self._made += 1
         backoff = backoff_seconds(self._made, self._drawn())
         delay = max(backoff, error.retry_after_seconds or 0.0)
-        final = self._made >= self._most or delay >= self.seconds_left()
+        final = self._made >= self._max_tries or delay >= self.seconds_left()
         if final or not isinstance(error, Unavailable):
             raise error
         return delay

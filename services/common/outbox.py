@@ -22,12 +22,12 @@ class Outbox(Generic[T]):
         self._items.append(item)
         self._filled.set()
 
-    async def take(self, most: int) -> list[T]:
-        """Waits until there is something, and takes at most so many, at least one."""
+    async def take(self, max_items: int) -> list[T]:
+        """Waits until there is something, and takes at most `max_items`, at least one."""
         while not self._items:
             self._filled.clear()
             await self._filled.wait()
-        return [self._items.popleft() for _ in range(min(most, len(self._items)))]
+        return [self._items.popleft() for _ in range(min(max_items, len(self._items)))]
 
     def clear(self) -> None:
         """Forgets what waits: the stream is gone."""

@@ -55,7 +55,7 @@ class FileState:
         check: Callable[[bytes], object],
         *,
         clock: Callable[[], float] = time.time,
-        most_kept: int = MAX_KEPT,
+        max_kept: int = MAX_KEPT,
     ) -> None:
         """Reads what is there.
 
@@ -63,13 +63,13 @@ class FileState:
             folder: of the state.
             check: raises `ValueError` for a record that is damaged.
             clock: seconds since 1970.
-            most_kept: values kept at most.
+            max_kept: values kept at most.
 
         Raises:
             ConfigError: the folder cannot be used, another router uses it, or its file is damaged.
         """
         self._clock = clock
-        self._most_kept = most_kept
+        self._max_kept = max_kept
         self._lock = FolderLock(folder, "router")
         try:
             self._database = _opened(folder / FILE)
@@ -127,8 +127,8 @@ class FileState:
                 return bytes(row[0])
             change("INSERT INTO kept VALUES (?, ?, ?)", key, value, now + seconds)
             (count,) = change("SELECT count(*) FROM kept").fetchone()
-            if count > self._most_kept:
-                over = count - self._most_kept
+            if count > self._max_kept:
+                over = count - self._max_kept
                 change(DROP_FIRST, over)
         return None
 

@@ -233,7 +233,7 @@ async def test_what_a_broken_off_start_left_is_no_hindrance(tmp_path: Path) -> N
 
 
 async def test_beyond_the_bound_what_would_run_out_first_is_given_up(tmp_path: Path) -> None:
-    async with file_stage(tmp_path, most_kept=3) as stage:
+    async with file_stage(tmp_path, max_kept=3) as stage:
         for at, seconds in enumerate((LONG, 10.0, LONG, LONG + 1)):
             await stage.state.keep_once(f"pair:{at}", b"kept", seconds)
         kept = [await stage.state.kept(f"pair:{at}") is not None for at in range(4)]

@@ -109,7 +109,7 @@ def test_waits_are_those_of_the_services() -> None:
 
 def test_delays_grow_and_are_spread() -> None:
     unavailable = error_of(grpc.StatusCode.UNAVAILABLE, "away")
-    attempts = Attempts(deadline=float("inf"), most=5)
+    attempts = Attempts(deadline=float("inf"), max_tries=5)
     delays = [attempts.next_delay(unavailable) for _ in range(4)]
     for made, delay in enumerate(delays):
         assert 0.05 * 2**made <= delay <= 0.1 * 2**made
@@ -122,7 +122,7 @@ def test_delays_grow_and_are_spread() -> None:
 )
 def test_only_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
     with pytest.raises(pw.PennyweightError):
-        Attempts(deadline=float("inf"), most=5).next_delay(error_of(code, "no"))
+        Attempts(deadline=float("inf"), max_tries=5).next_delay(error_of(code, "no"))
 
 
 @pytest.mark.parametrize(
