@@ -11,8 +11,8 @@
     ├── DeadlineExceeded    DEADLINE_EXCEEDED   the time was too short
     └── InternalError       INTERNAL            our fault
 
-Adapters raise these; `services.common.server` turns them into a status with google.rpc details at
-one place. Messages never hold prompt or answer text.
+Adapters raise these; `services.common.gate` turns them into a status with google.rpc details at one
+place. Messages never hold prompt or answer text.
 """
 
 from dataclasses import dataclass, field
