@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,14 +12,28 @@ import grpc
 from pennyweight.errors import PennyweightError, Unavailable, error_of, error_of_call
 
 FIRST_BACKOFF_SECONDS = 0.1
+MAX_BACKOFF_SECONDS = 10.0
+
+
+def backoff_seconds(failures: int, drawn: float) -> float:
+    """Seconds to wait after so many failures, at least one: doubling, half certain and half drawn.
+
+    So callers who failed together do not come back together. `drawn` is uniform in [0, 1].
+    """
+    longest = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 64))
+    return longest * (1.0 + drawn) / 2.0
 
 
 class Attempts:
     """The tries of one call. State: when it must be over, how many were made."""
 
-    def __init__(self, deadline: float, most: int) -> None:
+    def __init__(
+        self, deadline: float, max_tries: int, *, drawn: Callable[[], float] = random.random
+    ) -> None:
+        """`deadline` is in seconds of `time.monotonic`; `drawn` spreads the waits."""
         self._deadline = deadline
-        self._most = most
+        self._max_tries = max_tries
+        self._drawn = drawn
         self._made = 0
 
     def seconds_left(self) -> float:
@@ -29,13 +43,12 @@ class Attempts:
     def next_delay(self, error: PennyweightError) -> float:
         """Seconds to wait before the next try; raises the error where there must be none.
 
-        Doubles with each try and is spread by half, so that callers do not come back together.
         Never less than what the service asks for.
         """
-        backoff = FIRST_BACKOFF_SECONDS * 2.0**self._made * random.uniform(0.5, 1.0)  # noqa: S311
         self._made += 1
+        backoff = backoff_seconds(self._made, self._drawn())
         delay = max(backoff, error.retry_after_seconds or 0.0)
-        final = self._made >= self._most or delay >= self.seconds_left()
+        final = self._made >= self._max_tries or delay >= self.seconds_left()
         if final or not isinstance(error, Unavailable):
             raise error
         return delay

@@ -1,12 +1,10 @@
 """The cache as a process: ``python -m services.cache``."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import structlog
-import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.cache.config import PREFIX, CacheSettings
@@ -16,11 +14,9 @@ from services.cache.ports import Store
 from services.cache.servicer import CacheService, add_to_server
 from services.cache.stores.memory import MemoryStore
 from services.cache.stores.redis import open_redis
-from services.common.config import ConfigError, die, from_environment
-from services.common.credentials import Keyring
+from services.common.process import open_frame, run
 from services.common.redis_link import RedisLink
-from services.common.server import Server, stop_on_signals
-from services.common.telemetry import Tracing, configure_logging, serve_metrics
+from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
 
@@ -37,24 +33,18 @@ async def serve(
     Raises:
         ConfigError: a file or an address of the settings cannot be used.
     """
-    tracing = Tracing("cache", settings.otlp_endpoint)
-    registry = CollectorRegistry()
-    keyring, hash_key = Keyring.load(settings.keys_file), settings.hash_key()
-    async with AsyncExitStack() as opened:
-        opened.callback(tracing.close)
-        store = await opened.enter_async_context(open_store(settings, hash_key))
-        service = build(settings, store, hash_key, registry, tracing)
-        server = Server(settings, keyring, tracing)
-        server.add(add_to_server, service, SERVICE)
-        metrics = serve_metrics(settings.metrics_listen, registry)
-        opened.callback(metrics.server_close)
-        opened.callback(metrics.shutdown)
-        port = await server.start()
+    registry, hash_key = CollectorRegistry(), settings.hash_key()
+    async with open_frame("cache", settings, registry) as frame:
+        store = await frame.closing.enter_async_context(open_store(settings, hash_key))
+        service = build(settings, store, hash_key, registry, frame.tracing)
+        frame.server.add(add_to_server, service, SERVICE)
+        port = frame.bind()
+        await frame.server.start()
         log.info("serving", port=port, store=store.kind)
         started(port)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_drain_on(stop, service))
-            tasks.create_task(server.serve_until_stopped(stop))
+            tasks.create_task(frame.server.serve_until_stopped(stop))
 
 
 @asynccontextmanager
@@ -115,18 +105,9 @@ async def _drain_on(stop: asyncio.Event, service: CacheService) -> None:
     service.drain()
 
 
-async def _main() -> None:
-    settings = from_environment(CacheSettings, PREFIX, os.environ)
-    configure_logging("cache", settings.log_level)
-    await serve(settings, stop_on_signals())
-
-
 def main() -> None:
     """Runs the cache until SIGTERM or SIGINT."""
-    try:
-        uvloop.run(_main())
-    except ConfigError as error:
-        die(error)
+    run("cache", CacheSettings, PREFIX, serve)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the cache can be told: the variables ``PENNYWEIGHT_CACHE_<FIELD>``."""
+"""Settings of the cache: the variables ``PENNYWEIGHT_CACHE_<FIELD>``."""
 
 import secrets
 from pathlib import Path

@@ -18,9 +18,9 @@ import structlog
 from google.rpc import code_pb2
 
 from pennyweight.cache.v1 import cache_pb2 as pb
-from services.cache.operations import Operations
+from services.cache.operations import Operation, Operations
 from services.cache.ports import Found, Granted
-from services.cache.wire import seconds_of
+from services.common.durations import seconds_of
 from services.common.errors import BadRequest, ServiceError, Violation
 from services.common.telemetry import Tracing
 
@@ -114,7 +114,8 @@ class Stream:
     def _begin(self, operation: pb.Operation) -> None:
         started = perf_counter()
         number, name = operation.id, operation.WhichOneof("operation")
-        if name is None:
+        what = self._operations.named.get(name or "")
+        if what is None:
             self._refuse(number, BadRequest.of(Violation("operation", "is required")))
             return
         if number in self._pending:
@@ -122,29 +123,29 @@ class Stream:
             self._refuse(number, BadRequest.of(wrong))
             return
         try:
-            result = self._start(name, operation)
+            result = self._start(what, operation)
         except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
             self._refuse(number, error)
             return
         if isinstance(result, Future):
             self._pending[number] = result
-            result.add_done_callback(partial(self._done, number, name, started))
+            result.add_done_callback(partial(self._done, number, what, started))
         else:
-            self._answer(number, name, result, started)
+            self._answer(number, what, result, started)
 
-    def _start(self, name: str, operation: pb.Operation) -> Any:
+    def _start(self, what: Operation, operation: pb.Operation) -> Any:
         patience = DEFAULT_PATIENCE_SECONDS
         if operation.HasField("timeout"):
             patience = seconds_of(operation.timeout)
         if 2 * len(self._pending) > self._max_unanswered:
             patience = 0.0  # those who wait must leave room for the answers they wait for
-        request = getattr(operation, name)
+        request = what.part(operation)
         if not self._tracing.enabled:
-            return self._operations.start(name, operation.tenant, request, patience)
-        with self._tracing.span(f"cache.{name}", operation.traceparent):
-            return self._operations.start(name, operation.tenant, request, patience)
+            return self._operations.start(what, operation.tenant, request, patience)
+        with self._tracing.span(f"cache.{what.name}", operation.traceparent):
+            return self._operations.start(what, operation.tenant, request, patience)
 
-    def _done(self, number: int, name: str, started: float, pending: Future[Any]) -> None:
+    def _done(self, number: int, what: Operation, started: float, pending: Future[Any]) -> None:
         if self._closed:
             self._operations.give_back(pending)
             return
@@ -155,15 +156,15 @@ class Stream:
         elif (error := pending.exception()) is not None:
             self._refuse(number, error)
         else:
-            self._answer(number, name, pending.result(), started)
+            self._answer(number, what, pending.result(), started)
 
-    def _answer(self, number: int, name: str, result: Any, started: float) -> None:
+    def _answer(self, number: int, what: Operation, result: Any, started: float) -> None:
         size = len(result.record.answer) if isinstance(result, Found) else 0
         outgoing = self._gathering(size)
         if isinstance(result, Granted):
             outgoing.leases.append(result)
         into = outgoing.response.results.add(id=number)
-        self._operations.finish(name, result, getattr(into, name), perf_counter() - started)
+        self._operations.finish(what, result, what.part(into), perf_counter() - started)
 
     def _refuse(self, number: int, error: BaseException) -> None:
         into = self._gathering(0).response.results.add(id=number)

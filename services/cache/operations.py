@@ -1,13 +1,15 @@
 """Lookup, Store and Abandon, the same for single calls and for streams.
 
-An operation has two halves. ``start`` checks the request and asks the store; it gives the result,
-or a future of it where something has to be waited for. ``finish`` counts the result and writes it
-into the response. A store that fails turns into a miss here, or into an answer not stored.
+An operation is a row of three: `read` checks the request, `run` asks the store and gives the
+result, or a future of it where something has to be waited for, and `write` counts the result and
+puts it into the response. A store that fails turns into a miss here, or into an answer not stored.
 """
 
 import time
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prometheus_client import Histogram
@@ -20,10 +22,34 @@ from services.cache.ports import Abandon, Found, Granted, NoEntry, Outcome, Put,
 from services.common.errors import BadRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What an operation does with its request and its result.
+
+    Attributes:
+        name: in the protos.
+        read: what the tenant's request asks for; raises `BadRequest`.
+        run: asks the store for that, waiting for so many seconds at most.
+        write: counts a result and puts it into the response.
+        observe: takes how many seconds it took.
+    """
+
+    name: str
+    read: Callable[[str, Any], Any]
+    run: Callable[[Any, float], Soon[Any]]
+    write: Callable[[Any, Any], None]
+    observe: Callable[[float], None]
+
+    def part(self, message: Any) -> Any:
+        """Its request in an operation of a stream, and its response in a result."""
+        return getattr(message, self.name)
+
+
 class Operations:
     """The operations on one store.
 
     Attributes:
+        named: each operation by its name in the protos.
         counts: what has been done so far.
         draining: set when the process is about to end; then nobody waits any more.
     """
@@ -43,38 +69,52 @@ class Operations:
         self.store = store
         self.counts = counts
         self.draining = False
-        self._hash_key = hash_key
         self._max_entry_bytes = max_entry_bytes
         self._max_wait_seconds = max_wait_seconds
-        self._now = now
-        self._start: dict[str, Callable[..., Soon[Any]]] = {
-            "lookup": self._lookup,
-            "store": self._put,
-            "abandon": self._abandon,
+        self.named: Mapping[str, Operation] = {
+            row.name: row
+            for row in (
+                Operation(
+                    "lookup",
+                    partial(wire.read_lookup, hash_key),
+                    self._look,
+                    self._write_lookup,
+                    seconds.labels("lookup").observe,
+                ),
+                Operation(
+                    "store",
+                    partial(wire.read_store, hash_key, now),
+                    self._put,
+                    self._write_store,
+                    seconds.labels("store").observe,
+                ),
+                Operation(
+                    "abandon",
+                    partial(wire.read_abandon, hash_key),
+                    self._abandon,
+                    self._write_abandon,
+                    seconds.labels("abandon").observe,
+                ),
+            )
         }
-        self._finish: dict[str, Callable[..., None]] = {
-            "lookup": self._looked_up,
-            "store": self._was_put,
-            "abandon": self._abandoned,
-        }
-        self._observe = {name: seconds.labels(name).observe for name in self._start}
 
-    def start(self, name: str, tenant: str, request: Any, patience: float) -> Soon[Any]:
-        """Starts the operation `name`, which waits for at most `patience` seconds.
+    def start(self, operation: Operation, tenant: str, request: Any, patience: float) -> Soon[Any]:
+        """Starts an operation, which waits for at most `patience` seconds.
 
         Raises:
             BadRequest: a field of the request breaks its rule.
         """
         try:
-            return self._start[name](tenant, request, patience)
+            asked = operation.read(tenant, request)
         except BadRequest:
             self.counts.refused += 1
             raise
+        return operation.run(asked, patience)
 
-    def finish(self, name: str, result: Any, response: Any, seconds: float) -> None:
+    def finish(self, operation: Operation, result: Any, response: Any, seconds: float) -> None:
         """Counts the result, which took so many seconds, and writes it into the response."""
-        self._finish[name](result, response)
-        self._observe[name](seconds)
+        operation.write(result, response)
+        operation.observe(seconds)
 
     def give_back(self, pending: Future[Any]) -> None:
         """Abandons the lease of a finished operation whose caller is gone, if it got one."""
@@ -86,14 +126,13 @@ class Operations:
         if isinstance(result, Granted):
             self.store.abandon(result.lease)
 
-    def _lookup(self, tenant: str, request: pb.LookupRequest, patience: float) -> Soon[Outcome]:
-        key, wanted, wait_seconds = wire.read_lookup(self._hash_key, tenant, request)
-        if not request.lease:
-            return self.store.look(key, wanted)
-        wait = 0.0 if self.draining else min(wait_seconds, patience, self._max_wait_seconds)
-        return self.store.claim(key, wanted, wait)
+    def _look(self, asked: wire.Lookup, patience: float) -> Soon[Outcome]:
+        if not asked.lease:
+            return self.store.look(asked.key, asked.wanted)
+        wait = 0.0 if self.draining else min(asked.wait_seconds, patience, self._max_wait_seconds)
+        return self.store.claim(asked.key, asked.wanted, wait)
 
-    def _looked_up(self, outcome: Outcome, response: pb.LookupResponse) -> None:
+    def _write_lookup(self, outcome: Outcome, response: pb.LookupResponse) -> None:
         if isinstance(outcome, Found):
             result = "shared" if outcome.shared else "hit"
         elif isinstance(outcome, Granted):
@@ -103,29 +142,28 @@ class Operations:
         self.counts.lookups[result] += 1
         wire.write_lookup(outcome, response)
 
-    def _put(self, tenant: str, request: pb.StoreRequest, _: float) -> Soon[Put]:
-        where, record, ttl = wire.read_store(self._hash_key, tenant, request, self._now())
-        if len(record.answer) > self._max_entry_bytes:
+    def _put(self, asked: wire.Storing, _: float) -> Soon[Put]:
+        where = asked.where
+        if len(asked.record.answer) > self._max_entry_bytes:
             if isinstance(where, Lease):
                 self.store.abandon(where)
             return Put.TOO_LARGE
         if where is None:
             return Put.NOT_HELD
         if isinstance(where, Lease):
-            return self.store.put_under(where, record, ttl)
-        return self.store.put(where, record, ttl)
+            return self.store.put_under(where, asked.record, asked.ttl_seconds)
+        return self.store.put(where, asked.record, asked.ttl_seconds)
 
-    def _was_put(self, put: Put, response: pb.StoreResponse) -> None:
+    def _write_store(self, put: Put, response: pb.StoreResponse) -> None:
         self.counts.stores[put.name.lower()] += 1
         response.stored = put is Put.STORED
 
-    def _abandon(self, tenant: str, request: pb.AbandonRequest, _: float) -> Soon[Abandon]:
-        lease = wire.read_abandon(self._hash_key, tenant, request)
-        if lease is None:
+    def _abandon(self, asked: wire.GivingBack, _: float) -> Soon[Abandon]:
+        if asked.lease is None:
             return Abandon.ENDED
-        return self.store.abandon(lease, unless_awaited=request.unless_awaited)
+        return self.store.abandon(asked.lease, unless_awaited=asked.unless_awaited)
 
-    def _abandoned(self, abandon: Abandon, response: pb.AbandonResponse) -> None:
+    def _write_abandon(self, abandon: Abandon, response: pb.AbandonResponse) -> None:
         self.counts.abandons[abandon.name.lower()] += 1
         response.awaited = abandon is Abandon.AWAITED
         response.SetInParent()

@@ -14,7 +14,6 @@ from services.cache.exchange import Stream
 from services.cache.operations import Operations
 from services.cache.policy import MAX_WAIT_SECONDS
 from services.common.credentials import Role, current_identity
-from services.common.errors import Forbidden
 from services.common.telemetry import Tracing
 
 Context = Any
@@ -87,11 +86,11 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
             stream.end()
 
     async def _run(self, name: str, request: Any, response: Any) -> None:
-        started = perf_counter()
-        result = self._operations.start(name, _tenant(), request, MAX_WAIT_SECONDS)
+        started, operation = perf_counter(), self._operations.named[name]
+        result = self._operations.start(operation, _tenant(), request, MAX_WAIT_SECONDS)
         if isinstance(result, Future):
             result = await self._settled(result)
-        self._operations.finish(name, result, response, perf_counter() - started)
+        self._operations.finish(operation, result, response, perf_counter() - started)
 
     async def _settled(self, pending: Future[Any]) -> Any:
         try:
@@ -115,8 +114,7 @@ def _tenant() -> str:
         Forbidden: the caller is not one of our services.
     """
     identity = current_identity()
-    if identity.role is not Role.SERVICE:
-        raise Forbidden("only services may call the cache", reason="SERVICE_ONLY")
+    identity.require(Role.SERVICE)
     return identity.tenant
 
 

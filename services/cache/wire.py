@@ -3,20 +3,45 @@
 The one place that checks requests; what is wrong comes back as `BadRequest` with every violation.
 """
 
-from google.protobuf.duration_pb2 import Duration
+from collections.abc import Callable
+from typing import NamedTuple
+
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from services.cache import policy
 from services.cache.policy import Key, Lease, Record
 from services.cache.ports import Found, Granted, Outcome
+from services.common.durations import seconds_of, set_seconds, set_time
 from services.common.errors import BadRequest, Violation
 
 
-def read_lookup(
-    hash_key: bytes, tenant: str, request: pb.LookupRequest
-) -> tuple[Key, frozenset[bytes], float]:
-    """Key, accepted marks and the longest wait in seconds.
+class Lookup(NamedTuple):
+    """What a lookup asks for: whose answers to which request, and a lease where there is none."""
+
+    key: Key
+    wanted: frozenset[bytes]
+    wait_seconds: float
+    lease: bool
+
+
+class Storing(NamedTuple):
+    """Where to store what, and for how long; nowhere if the lease never was one."""
+
+    where: Key | Lease | None
+    record: Record
+    ttl_seconds: float
+
+
+class GivingBack(NamedTuple):
+    """The lease to end, which is None if it never was one."""
+
+    lease: Lease | None
+    unless_awaited: bool
+
+
+def read_lookup(hash_key: bytes, tenant: str, request: pb.LookupRequest) -> Lookup:
+    """What a lookup asks for.
 
     Raises:
         BadRequest: a field breaks its rule.
@@ -30,15 +55,14 @@ def read_lookup(
     key = _read_key(hash_key, tenant, request, wrong)
     if wrong or key is None:
         raise BadRequest.of(*wrong)
-    return key, frozenset(_mark(writer) for writer in request.accepted_writers), wait_seconds
+    wanted = frozenset(_mark(writer) for writer in request.accepted_writers)
+    return Lookup(key, wanted, wait_seconds, request.lease)
 
 
 def read_store(
-    hash_key: bytes, tenant: str, request: pb.StoreRequest, now: float
-) -> tuple[Key | Lease | None, Record, float]:
-    """Where to store, what, and for how many seconds; nowhere if the lease never was one.
-
-    `now` is the time of day in seconds since 1970.
+    hash_key: bytes, now: Callable[[], float], tenant: str, request: pb.StoreRequest
+) -> Storing:
+    """What to store; `now` is the time of day in seconds since 1970.
 
     Raises:
         BadRequest: a field breaks its rule.
@@ -58,12 +82,15 @@ def read_store(
         where = _read_key(hash_key, tenant, request, wrong)
     if wrong:
         raise BadRequest.of(*wrong)
-    answer.stored_at.FromNanoseconds(int(now * 1e9))
-    return where, Record(_mark(answer.writer), answer.SerializeToString()), ttl_seconds
+    stored = pb.Answer()
+    stored.CopyFrom(answer)
+    set_time(stored.stored_at, now())
+    record = Record(_mark(answer.writer), stored.SerializeToString())
+    return Storing(where, record, ttl_seconds)
 
 
-def read_abandon(hash_key: bytes, tenant: str, request: pb.AbandonRequest) -> Lease | None:
-    """The lease to end; None if it never was one.
+def read_abandon(hash_key: bytes, tenant: str, request: pb.AbandonRequest) -> GivingBack:
+    """The lease to end.
 
     Raises:
         BadRequest: a field breaks its rule.
@@ -74,7 +101,7 @@ def read_abandon(hash_key: bytes, tenant: str, request: pb.AbandonRequest) -> Le
     if wrong:
         raise BadRequest.of(*wrong)
     partition = policy.partition_of(hash_key, tenant, request.route)
-    return policy.lease_from(request.lease, partition)
+    return GivingBack(policy.lease_from(request.lease, partition), request.unless_awaited)
 
 
 def write_lookup(outcome: Outcome, response: pb.LookupResponse) -> None:
@@ -84,14 +111,9 @@ def write_lookup(outcome: Outcome, response: pb.LookupResponse) -> None:
         response.hit.answer.MergeFromString(outcome.record.answer)
     elif isinstance(outcome, Granted):
         response.miss.lease = policy.lease_text(outcome.lease)
-        response.miss.lease_ttl.FromNanoseconds(int(outcome.seconds * 1e9))
+        set_seconds(response.miss.lease_ttl, outcome.seconds)
     else:
         response.miss.SetInParent()
-
-
-def seconds_of(duration: Duration) -> float:
-    """A duration in seconds."""
-    return duration.seconds + duration.nanos * 1e-9
 
 
 def _unnamed(tenant: str, route: str) -> list[Violation]:

@@ -57,11 +57,11 @@ def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> 
         result = adapter.validate_python({k: v for k, v in values.items() if k in fields})
     except ValidationError as error:
         problems += [
-            f"{prefix}{'.'.join(str(part) for part in one['loc']).upper()}: "
-            f"{one['msg']}, got {_shown(one['input'])}"
-            if one["loc"]
-            else f"{prefix}*: {one['msg']}"  # a rule over several settings
-            for one in error.errors()
+            f"{prefix}{'.'.join(str(part) for part in wrong['loc']).upper()}: "
+            f"{wrong['msg']}, got {_shown(wrong['input'])}"
+            if wrong["loc"]
+            else f"{prefix}*: {wrong['msg']}"  # a rule over several settings
+            for wrong in error.errors()
         ]
         raise ConfigError("environment", problems) from error
     if problems:
@@ -89,9 +89,10 @@ def parse_document(text: str, kind: type[T], *, source: str) -> T:
         ConfigError: it is not YAML, a key appears twice, or a value breaks its rule.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
         twice = list(_repeated_keys(root, set()))
-        data = yaml.safe_load(text)
+        data = None if root is None else loader.construct_document(root)
     except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
@@ -105,9 +106,9 @@ def parse_document(text: str, kind: type[T], *, source: str) -> T:
         return TypeAdapter(kind).validate_python(data if data is not None else {})
     except ValidationError as error:
         problems = [
-            f"line {_line_of(root, one['loc'])}: {'.'.join(str(part) for part in one['loc'])}: "
-            f"{one['msg']}, got {_shown(one['input'])}"
-            for one in error.errors()
+            f"line {_line_of(root, wrong['loc'])}: {'.'.join(str(part) for part in wrong['loc'])}: "
+            f"{wrong['msg']}, got {_shown(wrong['input'])}"
+            for wrong in error.errors()
         ]
         raise ConfigError(source, problems) from error
 

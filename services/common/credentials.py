@@ -37,7 +37,7 @@ TenantName = Annotated[str, StringConstraints(pattern=TENANT_PATTERN)]
 
 
 class Role(StrEnum):
-    """What a key may do."""
+    """What a key may do; each may do what those before it may."""
 
     CALLER = "caller"
     OPERATOR = "operator"
@@ -62,10 +62,10 @@ class KeyFile:
     def __post_init__(self) -> None:
         """Refuses a key that would stand for two tenants."""
         seen: set[str] = set()
-        for one in self.keys:
-            if one.sha256 in seen:
-                raise ValueError(f"the key {one.sha256[:8]}… appears twice")
-            seen.add(one.sha256)
+        for key in self.keys:
+            if key.sha256 in seen:
+                raise ValueError(f"the key {key.sha256[:8]}… appears twice")
+            seen.add(key.sha256)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,21 @@ class Identity:
     @property
     def may_operate(self) -> bool:
         """Whether the caller may see and set the levers of all routes."""
-        return self.role in (Role.OPERATOR, Role.SERVICE)
+        return self.may(Role.OPERATOR)
+
+    def may(self, role: Role) -> bool:
+        """Whether the caller may do what is for this role; services may do all."""
+        ranks = tuple(Role)
+        return ranks.index(self.role) >= ranks.index(role)
+
+    def require(self, role: Role) -> None:
+        """Lets nobody through who may not do what is for this role.
+
+        Raises:
+            Forbidden: the caller may not.
+        """
+        if not self.may(role):
+            raise Forbidden(f"only {role}s may do this", reason=f"{role.upper()}S_ONLY")
 
 
 _TENANT = re.compile(TENANT_PATTERN)

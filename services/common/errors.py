@@ -11,17 +11,19 @@
     ├── DeadlineExceeded    DEADLINE_EXCEEDED   the time was too short
     └── InternalError       INTERNAL            our fault
 
-Adapters raise these; `services.common.server` turns them into a status with google.rpc details at
-one place. Messages never hold prompt or answer text.
+Adapters raise these; `services.common.gate` turns them into a status with google.rpc details at one
+place. Messages never hold prompt or answer text.
 """
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status.rpc_status import to_status
+
+from services.common.durations import duration_of
 
 DOMAIN = "pennyweight"
 
@@ -69,8 +71,7 @@ class ServiceError(Exception):
         if self.handle:
             details.append(_packed(error_details_pb2.RequestInfo(request_id=self.handle)))
         if self.retry_after_seconds is not None:
-            delay = duration_pb2.Duration(nanos=0)
-            delay.FromNanoseconds(int(self.retry_after_seconds * 1e9))
+            delay = duration_of(self.retry_after_seconds)
             details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
         details.extend(self._own_details())
         number: int = getattr(code_pb2, self.code.name)
@@ -94,16 +95,16 @@ class BadRequest(ServiceError):
     @classmethod
     def of(cls, *violations: Violation) -> "BadRequest":
         """A bad request that says all that is wrong with it."""
-        text = "; ".join(f"{one.name}: {one.rule}" for one in violations)
+        text = "; ".join(f"{broken.name}: {broken.rule}" for broken in violations)
         return cls(text, reason="BAD_REQUEST", violations=violations)
 
     def _own_details(self) -> list[any_pb2.Any]:
         fields = [
             error_details_pb2.BadRequest.FieldViolation(
-                field=_cut(one.name, _NAME_CHARACTERS),
-                description=_cut(one.rule, _RULE_CHARACTERS),
+                field=_cut(broken.name, _NAME_CHARACTERS),
+                description=_cut(broken.rule, _RULE_CHARACTERS),
             )
-            for one in self.violations[:_VIOLATIONS]
+            for broken in self.violations[:_VIOLATIONS]
         ]
         return [_packed(error_details_pb2.BadRequest(field_violations=fields))] if fields else []
 

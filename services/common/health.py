@@ -1,6 +1,6 @@
 """The standard health service (grpc.health.v1).
 
-Beside grpc's own: whoever watches is told that the server ends and is then let go, so that watchers
+Beside grpc's own: whoever watches hears that the server ends and is then let go, so that watchers
 never hold up a drain.
 """
 
@@ -22,7 +22,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._changed = asyncio.Event()
         self._ended = False
 
-    def tell(self, names: Iterable[str], *, serving: bool) -> None:
+    def set(self, names: Iterable[str], *, serving: bool) -> None:
         """These serve from now on, or do not."""
         status = _Response.SERVING if serving else _Response.NOT_SERVING
         self._status.update(dict.fromkeys(names, status))
@@ -31,7 +31,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def ends(self) -> None:
         """None serves any more, and none will."""
         self._ended = True
-        self.tell(self._status, serving=False)
+        self.set(self._status, serving=False)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -51,13 +51,13 @@ class Health(health_pb2_grpc.HealthServicer):
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """How it stands with a service, now and at each change."""
         del context
-        told: int | None = None
+        sent: int | None = None
         while True:
             changed, ended = self._changed, self._ended
             status = self._status.get(request.service, _Response.SERVICE_UNKNOWN)
-            if status != told:
+            if status != sent:
                 yield _Response(status=status)
-                told = status
+                sent = status
             if ended:
                 return
             await changed.wait()

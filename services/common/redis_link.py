@@ -1,11 +1,13 @@
-"""The connections to Redis, and whether it can be used; nothing here knows of entries or leases.
+"""The connections to Redis, and whether it can be used; nothing here knows what is kept there.
 
-Redis is up while one connection listens to it. When that breaks, or operations fail in a row, it is
-down: operations fail at once, and only the listener tries again, more and more patiently. So nobody
-who asks ever waits for longer than one operation may take.
+Operations that fail in a row open a breaker: from then on they fail at once, so that a Redis that
+hangs costs nobody its timeout again and again. Where nobody listens to Redis, the first operation
+after a rest tries it. Where somebody does (`RedisLink.tend`), Redis is up only while that
+connection is, and only the listener tries again, so that no operation ever waits for the trial.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -19,6 +21,9 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError, ResponseError
 
+from services.common.backoff import Backoff
+from services.common.breaker import Breaker
+
 log = structlog.get_logger()
 
 Script: TypeAlias = AsyncScript
@@ -27,9 +32,11 @@ CONNECT_SECONDS = 1.0
 LISTEN_SECONDS = 0.25
 """How soon the listener notices that operations have failed."""
 FAILURES_IN_A_ROW = 3
-MIN_PAUSE_SECONDS = 0.05
-MAX_PAUSE_SECONDS = 2.0
-LOG_EVERY_SECONDS = 1.0
+REST = Backoff(0.1, 1.0)
+"""Between trials of a Redis that nobody listens to."""
+PAUSE = Backoff(0.1, 2.0)
+"""Between a listener's connections."""
+LOG_EVERY_SECONDS = 10.0
 
 
 class RedisFailed(Exception):
@@ -37,7 +44,11 @@ class RedisFailed(Exception):
 
 
 class RedisLink:
-    """A bounded number of connections, and one that listens."""
+    """A bounded number of connections, and perhaps one that listens. State of the process.
+
+    Attributes:
+        tried: set once a listener knows whether Redis is there.
+    """
 
     def __init__(
         self,
@@ -47,7 +58,23 @@ class RedisLink:
         ca_file: Path | None = None,
         timeout_seconds: float,
         connections: int,
+        clock: Callable[[], float] = time.monotonic,
+        drawn: Callable[[], float] = random.random,
     ) -> None:
+        """Does not connect yet.
+
+        Args:
+            url: of Redis.
+            password: to it; None for none.
+            ca_file: PEM bundle that signed its certificate; None for the system's.
+            timeout_seconds: longest that an operation may take.
+            connections: most operations at a time; more wait for their turn.
+            clock: seconds that only grow.
+            drawn: uniformly from [0, 1], spreads rests.
+
+        Raises:
+            ValueError: `url` is no address of a Redis.
+        """
         options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
         self._timeout_seconds = timeout_seconds
         self._turns = asyncio.Semaphore(connections)
@@ -60,10 +87,19 @@ class RedisLink:
             socket_keepalive=True,
             **options,
         )
-        self._failures = 0
+        self._clock = clock
+        self._drawn = drawn
+        self._breaker = Breaker(FAILURES_IN_A_ROW, REST)
+        self._listening: bool | None = None  # None where nobody ever did
         self._quiet_until = 0.0
-        self.up = False
         self.tried = asyncio.Event()
+
+    @property
+    def up(self) -> bool:
+        """Whether an operation may be tried now; else it fails at once."""
+        if self._listening is None:
+            return self._breaker.allows(self._clock())
+        return self._listening and self._breaker.closed
 
     def script(self, lua: str) -> Script:
         """A script that is loaded when Redis does not have it."""
@@ -93,20 +129,20 @@ class RedisLink:
 
         `resumed` is called whenever listening begins: what was said before was not heard.
         """
-        pause = MIN_PAUSE_SECONDS
+        self._listening = False
+        failures = 0
         while True:
-            began = time.monotonic()
+            began = self._clock()
             try:
                 await self._listen(channel, heard, resumed)
             except (RedisError, OSError, TimeoutError) as error:
                 self._warn(error)
             finally:
-                self.up = False
+                self._listening = False
                 self.tried.set()
-            if time.monotonic() - began > MAX_PAUSE_SECONDS:
-                pause = MIN_PAUSE_SECONDS
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            lasted = self._clock() - began > PAUSE.cap_seconds
+            failures = 1 if lasted else failures + 1
+            await asyncio.sleep(PAUSE.seconds(failures, self._drawn()))
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -123,8 +159,8 @@ class RedisLink:
                 await listener.subscribe(channel)
                 while await listener.get_message(timeout=CONNECT_SECONDS) is None:
                     pass  # the first message confirms the subscription
-            self._failures = 0
-            self.up = True
+            self._breaker = self._breaker.succeeded()
+            self._listening = True
             self.tried.set()
             log.info("redis is up")
             resumed()
@@ -140,6 +176,7 @@ class RedisLink:
         async with self._turns:  # a queue of our own making says nothing about Redis
             if not self.up:
                 raise RedisFailed
+            self._breaker = self._breaker.tried(self._clock())
             return await self._timed(operation)
 
     async def _timed(self, operation: Callable[[], Awaitable[Any]]) -> Any:
@@ -148,21 +185,22 @@ class RedisLink:
                 result = await operation()
         except ResponseError as error:  # it is there, but refuses: no memory left, read-only
             self._warn(error)
+            self._works()
             raise RedisFailed from error
         except (RedisError, OSError, TimeoutError) as error:
             self._warn(error)
-            self._failures += 1
-            if self._failures >= FAILURES_IN_A_ROW:
-                self.up = False
+            self._breaker = self._breaker.failed(self._clock(), self._drawn())
             raise RedisFailed from error
-        self._failures = 0
+        self._works()
         return result
 
+    def _works(self) -> None:
+        if not self._breaker.closed:
+            log.info("redis answers again")
+        self._breaker = self._breaker.succeeded()
+
     def _warn(self, error: Exception) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._quiet_until:
             self._quiet_until = now + LOG_EVERY_SECONDS
-            log.warning(
-                "redis failed; answering as if nothing were stored",
-                error=f"{type(error).__name__}: {error}",
-            )
+            log.warning("redis failed", error=f"{type(error).__name__}: {error}")

@@ -1,40 +1,33 @@
-"""The gRPC server around a servicer: credentials, errors, health, reflection, TLS, drain.
+"""The gRPC server around a servicer: address, health, reflection, TLS, drain.
 
-Leaves to the servicers: what a call means. They read `current_identity()` and raise
-`ServiceError`s; they hold no ``try`` ladders.
+Leaves to the gate who may call and what errors become, and to the servicers what a call means.
 """
 
 import asyncio
-import inspect
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import grpc
-import structlog
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, ConfigError
-from services.common.credentials import Keyring, set_current_identity
-from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
+from services.common.credentials import Keyring
+from services.common.gate import Gate
 from services.common.health import Health
 from services.common.telemetry import Tracing
-
-log = structlog.get_logger()
 
 LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ServerSettings:
-    """What every service can be told; each adds its own fields.
+    """Settings of every service; each adds its own fields.
 
     Attributes:
         listen: host:port of the gRPC server; port 0 takes a free one.
@@ -73,126 +66,6 @@ class ServerSettings:
 
 LAST_CALLS_SECONDS = 0.2
 
-Handler = Any
-"""A grpc.RpcMethodHandler; the class takes type parameters only in the type stubs."""
-
-
-class Gate:
-    """Lets known callers in and turns errors into statuses, for every method alike.
-
-    Stands before a server while servicers are added and wraps their handlers once: an interceptor
-    would cost every call anew.
-    """
-
-    def __init__(self, server: grpc.aio.Server, keyring: Keyring, tracing: Tracing) -> None:
-        self._server = server
-        self._keyring = keyring
-        self._tracing = tracing
-        self.closed = False
-
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
-        """Adds a service's methods, called by the generated code with the methods by name."""
-        gated = {name: self._wrap(one, f"/{service}/{name}") for name, one in handlers.items()}
-        generic = grpc.method_handlers_generic_handler(service, gated)
-        self._server.add_generic_rpc_handlers((generic,))
-
-    def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """The generated code's other way to add the same methods, which therefore adds nothing."""
-
-    def _wrap(self, handler: Handler, method: str) -> Handler:
-        inner: Any = (
-            handler.unary_unary
-            or handler.unary_stream
-            or handler.stream_unary
-            or handler.stream_stream
-        )
-
-        readable = _readable if handler.request_streaming else _as_is
-
-        async def generator(request: Any, context: Any) -> AsyncIterator[Any]:
-            try:
-                parent = self._enter(request, context)
-                with self._tracing.span(method, parent):
-                    async with aclosing(inner(readable(request), context)) as responses:
-                        async for response in responses:
-                            yield response
-            except Exception as error:  # noqa: BLE001
-                await self._abort(error, context, method)
-
-        async def coroutine(request: Any, context: Any) -> Any:
-            try:
-                parent = self._enter(request, context)
-                with self._tracing.span(method, parent):
-                    return await inner(readable(request), context)
-            except Exception as error:  # noqa: BLE001
-                await self._abort(error, context, method)
-
-        make: Any = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[handler.request_streaming, handler.response_streaming]
-        return make(
-            generator if inspect.isasyncgenfunction(inner) else coroutine,
-            _tolerant(handler.request_deserializer),
-            handler.response_serializer,
-        )
-
-    def _enter(self, request: Any, context: Any) -> str:
-        if self.closed:
-            raise Unavailable("this server is stopping; try another", reason="STOPPING")
-        if isinstance(request, _Malformed):
-            raise request.error()
-        metadata = context.invocation_metadata()
-        set_current_identity(self._keyring.identify(metadata))
-        if not self._tracing.enabled:
-            return ""
-        return next((str(v) for k, v in metadata or () if k == "traceparent"), "")
-
-    async def _abort(self, error: Exception, context: Any, method: str) -> None:
-        if isinstance(error, grpc.aio.AbortError):
-            raise error
-        if not isinstance(error, ServiceError):
-            log.error("unexpected error", method=method, exc_info=error)
-            error = InternalError("internal error; the log of this service has the details")
-        await context.abort_with_status(error.status())
-
-
-@dataclass(frozen=True)
-class _Malformed:
-    """Stands for a message that cannot be read, such as one with invalid UTF-8."""
-
-    why: str
-
-    def error(self) -> BadRequest:
-        """What the caller is told."""
-        return BadRequest(f"the message cannot be read: {self.why}", reason="MALFORMED")
-
-
-def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """A deserialiser whose failure the caller sees as INVALID_ARGUMENT, not as INTERNAL."""
-
-    def read(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except DecodeError as error:
-            return _Malformed(str(error))
-
-    return read
-
-
-async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """A stream of requests that ends with the caller's error at one that cannot be read."""
-    async for request in requests:
-        if isinstance(request, _Malformed):
-            raise request.error()
-        yield request
-
-
-def _as_is(request: Any) -> Any:
-    return request
-
 
 class Server:
     """One listening gRPC server.
@@ -204,6 +77,7 @@ class Server:
         self._settings = settings
         self._names: list[str] = []
         self._port = 0
+        self._started = False
         self._health = Health()
         self.grpc = grpc.aio.server(
             options=(
@@ -253,13 +127,14 @@ class Server:
             ConfigError: see `bind`.
         """
         port = self.bind()
+        self._started = True
         await self.grpc.start()
         await self.set_serving(serving=True)
         return port
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Tells health checkers."""
-        self._health.tell(("", *self._names), serving=serving)
+        """Says to health checkers whether this server serves."""
+        self._health.set(("", *self._names), serving=serving)
 
     async def serve_until_stopped(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then lets running calls finish.
@@ -273,6 +148,13 @@ class Server:
         # gRPC cancels calls that come in the very moment it stops; ours are refused properly.
         await asyncio.sleep(LAST_CALLS_SECONDS)
         await self.grpc.stop(self._settings.drain_seconds)
+
+    async def close(self) -> None:
+        """Ends at once whatever still runs, and gives the address back, even if it never served."""
+        self._gate.closed = True
+        if self._port and not self._started:
+            await self.grpc.start()  # gRPC keeps the address of a server that never did
+        await self.grpc.stop(None)
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         settings = self._settings

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import sys
@@ -12,6 +11,8 @@ from typing import BinaryIO
 
 import psutil
 
+from services.common.config import ConfigError
+from services.common.files import LOCK, FolderLock, FolderTaken
 from services.local.plan import ROOT, Service, StackError
 
 LEASH = Path(__file__).with_name("leash.py")
@@ -65,24 +66,19 @@ class Child:
         return "\n".join(text.splitlines()[-SHOWN_LINES:])
 
 
-def lock_state(state: Path) -> BinaryIO:
-    """Takes the state folder for this stack, until the result is closed or the process ends.
+def lock_state(state: Path) -> FolderLock:
+    """Takes the state folder for this stack, until it is closed or the process ends.
 
     Raises:
         StackError: another stack has it, or it cannot be written to.
     """
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        held = (state / "lock").open("wb")
-    except OSError as error:
-        raise StackError(f"The state folder {state} cannot be used: {error.strerror}.") from error
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        held.close()
+        return FolderLock(state, "stack")
+    except FolderTaken:
         hint = "Stop that one, or choose another folder with --state."
         raise StackError(f"Another stack uses the folder {state}.", hint) from None
-    return held
+    except ConfigError as error:
+        raise StackError(f"The state folder {state} cannot be used.", str(error)) from error
 
 
 def _fresh(log: Path) -> BinaryIO:
@@ -105,14 +101,14 @@ def end_replicas(scaler_state: Path) -> list[str]:
     Replicas outlive a scaler by design; only those recorded below its state folder are ended, and
     none while another scaler has that folder. Returns the ids of those that were there.
     """
-    ids, lock = recorded_replicas(scaler_state), scaler_state / "lock"
-    if not ids or not lock.exists():
+    ids = recorded_replicas(scaler_state)
+    if not ids or not (scaler_state / LOCK).exists():
         return []
-    with lock.open("rb") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return []
+    try:
+        lock = FolderLock(scaler_state, "scaler")
+    except FolderTaken:
+        return []
+    with contextlib.closing(lock):
         found = [(process, name) for process, name in _processes_of_replicas() if name in ids]
         for process, _ in found:
             with contextlib.suppress(psutil.NoSuchProcess):

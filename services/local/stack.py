@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
+from services.common.files import FolderLock
 from services.local.children import Child, end_replicas, lock_state, recorded_replicas
 from services.local.plan import Plan, StackError, check_ports
 
@@ -65,7 +66,7 @@ class Stack:
         self._stop = stop
         self._say = say
         self._children: dict[str, Child] = {}
-        self._lock: BinaryIO | None = None
+        self._lock: FolderLock | None = None
 
     async def __aenter__(self) -> Self:
         """Starts the services.

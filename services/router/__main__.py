@@ -1,29 +1,26 @@
 """Runs the router: ``python -m services.router``."""
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 import structlog
-import uvloop
 from prometheus_client import CollectorRegistry
 
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
-from services.common.config import ConfigError, die, from_environment
-from services.common.credentials import Keyring
-from services.common.server import Server, stop_on_signals
-from services.common.telemetry import Tracing, configure_logging, serve_metrics
+from services.common.process import open_frame, run
 from services.router.assembly import assemble
 from services.router.config import RouterSettings
+from services.router.levers.copy import parse_record
 from services.router.metrics import Metrics
 from services.router.state.store import open_state
 
 log = structlog.get_logger()
 
-LAST_WORDS_SECONDS = 0.3
-"""Time for the last answers to reach the cache once no call runs any more."""
+PREFIX = "PENNYWEIGHT_ROUTER_"
+FLUSH_SECONDS = 2.0
+"""Longest wait at the end for the cache to take the last answers."""
 
 
 async def serve(
@@ -37,7 +34,6 @@ async def serve(
         ConfigError: a file, address or folder that the settings name cannot be used.
     """
     registry = CollectorRegistry()
-    tracing = Tracing("router", settings.otlp_endpoint)
     tasks = asyncio.TaskGroup()
     runs: set[asyncio.Task[None]] = set()
 
@@ -46,39 +42,36 @@ async def serve(
         runs.add(task)
         task.add_done_callback(runs.discard)
 
-    async with open_state(settings) as state:
-        parts = assemble(settings, state, Metrics(registry), tracing, spawn)
-        server = Server(settings, Keyring.load(settings.keys_file), tracing)
-        server.add(
+    async with open_frame("router", settings, registry) as frame:
+        state = await frame.closing.enter_async_context(open_state(settings, parse_record))
+        parts = assemble(settings, state, Metrics(registry), frame.tracing, spawn)
+        frame.closing.push_async_callback(parts.close)
+        frame.server.add(
             router_pb2_grpc.add_RouterServiceServicer_to_server,
             parts.servicer,
             router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,
         )
-        exposition = serve_metrics(settings.metrics_listen, registry)
-        port = server.bind()
+        port = frame.bind()
         await parts.levers.refresh()
         async with tasks:
             links = [tasks.create_task(work) for work in parts.links()]
             tasks.create_task(parts.ledger.run())
-            await server.start()
+            await frame.server.start()
             policies = parts.in_force.now
             routes = len(policies.routes)
             log.info("serving", port=port, policy_version=policies.version, routes=routes)
             started(port)
-            await server.serve_until_stopped(stop)
+            await frame.server.serve_until_stopped(stop)
             parts.pairs.stop()
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.drain_seconds):
                     while runs:  # one may leave another, that its engine must not see cancelled
                         await asyncio.wait(runs)
-            await asyncio.sleep(LAST_WORDS_SECONDS)
+            if not await parts.cache.flush(FLUSH_SECONDS):
+                log.warning("the last answers may not have reached the cache")
             for task in (*links, *runs):
                 task.cancel()
             parts.ledger.close()
-        exposition.shutdown()
-        exposition.server_close()
-        await parts.close()
-    tracing.close()
     log.info("stopped")
 
 
@@ -90,18 +83,9 @@ async def _contained(work: Coroutine[Any, Any, None]) -> None:
         log.exception("a task of a request failed")
 
 
-async def _main() -> None:
-    settings = from_environment(RouterSettings, "PENNYWEIGHT_ROUTER_", os.environ)
-    configure_logging("router", settings.log_level)
-    await serve(settings, stop_on_signals())
-
-
 def main() -> None:
     """Runs the router until SIGTERM or SIGINT."""
-    try:
-        uvloop.run(_main())
-    except ConfigError as error:
-        die(error)
+    run("router", RouterSettings, PREFIX, serve)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import structlog
 
 from services.common.channel import Peer
 from services.common.telemetry import Tracing
+from services.common.versions import PolicyStore
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
@@ -27,7 +28,7 @@ from services.router.fleet.load import LoadWindow
 from services.router.fleet.snapshot import LoadCollector
 from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
-from services.router.levers.board import Levers
+from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
 from services.router.request.context import RequestState
@@ -37,7 +38,6 @@ from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
 from services.router.routes.files import PolicyFiles
 from services.router.routes.in_force import InForce, Texts
-from services.router.routes.versions import PolicyStore
 from services.router.routes.watch import PolicyWatch
 from services.router.servicer import RouterServicer
 from services.router.state.store import SharedState
@@ -55,7 +55,7 @@ class Parts:
     cache: CacheStream
     scaler: ScalerLink
     watch: PolicyWatch
-    levers: Levers
+    levers: SharedLeverBoard
     probe: LogProbProbe | None
     judges: Judges
     pairs: Pairs
@@ -125,7 +125,7 @@ def assemble(
         peer(settings.cache_address), timeout_seconds=timeout, metrics=metrics, tracing=tracing
     )
     store = PolicyStore(settings.policy_folder)
-    levers = Levers(state=state, in_force=in_force, metrics=metrics)
+    levers = SharedLeverBoard(state=state, in_force=in_force, metrics=metrics)
     judges = Judges(metrics, peer)
     drift = DriftWatch(metrics)
     outcomes = Outcomes(

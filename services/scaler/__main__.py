@@ -3,16 +3,11 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 
 import structlog
-import uvloop
 
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
-from services.common.config import ConfigError, die, from_environment
-from services.common.credentials import Keyring
-from services.common.server import Server, stop_on_signals
-from services.common.telemetry import Tracing, configure_logging, serve_metrics
+from services.common.process import open_frame, run
 from services.scaler.config import ENVIRONMENT_PREFIX, ScalerSettings, Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.load.loads import Loads
@@ -37,7 +32,7 @@ async def serve(
     Replicas inherit `environment`, without our own settings in it.
 
     Raises:
-        ConfigError: a setting or a file it names cannot be used.
+        ConfigError: a setting, or a file or an address it names, cannot be used.
     """
     scaling = Scaling.load(settings.scaling_file)
     loads, metrics = Loads(), Metrics()
@@ -51,21 +46,15 @@ async def serve(
     target = LocalTarget(scaling, processes, metrics)
     fleet = Fleet(scaling, target, loads, metrics)
     servicer = ScalerServicer(fleet, loads, metrics)
-    tracing = Tracing("scaler", settings.otlp_endpoint)
-    server = Server(settings, Keyring.load(settings.keys_file), tracing)
-    server.add(add_ScalerServiceServicer_to_server, servicer, SERVICE)
-    async with AsyncExitStack() as opened:
-        opened.callback(tracing.close)
-        opened.push_async_callback(target.close)
-        port = server.bind()
+    async with open_frame("scaler", settings, metrics.registry) as frame:
+        frame.closing.push_async_callback(target.close)
+        server = frame.server
+        server.add(add_ScalerServiceServicer_to_server, servicer, SERVICE)
+        port = frame.bind()
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
-        exporter = serve_metrics(settings.metrics_listen, metrics.registry)
-        opened.callback(exporter.server_close)
-        opened.callback(exporter.shutdown)
-        opened.push_async_callback(server.grpc.stop, 0)
         await server.start()
-        log.info("serving", port=port, metrics_port=exporter.server_port)
+        log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
         async with asyncio.TaskGroup() as tasks:
             keeping = tasks.create_task(fleet.run())
@@ -80,18 +69,14 @@ async def serve(
         await server.serve_until_stopped(stop)
 
 
-async def _main() -> None:
-    settings = from_environment(ScalerSettings, ENVIRONMENT_PREFIX, os.environ)
-    configure_logging("scaler", settings.log_level)
-    await serve(settings, os.environ, stop_on_signals())
-
-
 def main() -> None:
     """Runs the scaler until SIGTERM or SIGINT."""
-    try:
-        uvloop.run(_main())
-    except ConfigError as error:
-        die(error)
+    run(
+        "scaler",
+        ScalerSettings,
+        ENVIRONMENT_PREFIX,
+        lambda settings, stop: serve(settings, os.environ, stop),
+    )
 
 
 if __name__ == "__main__":

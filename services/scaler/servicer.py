@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.credentials import Role, current_identity
-from services.common.errors import Forbidden, Overloaded
+from services.common.durations import duration_of, set_seconds, set_time
+from services.common.errors import Overloaded
 from services.scaler.config import Capacity
 from services.scaler.fleet.fleet import Fleet, PoolView
 from services.scaler.fleet.watchers import Seen, Update
@@ -65,7 +65,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _context: grpc.aio.ServicerContext[pb.WatchReplicasRequest, pb.WatchReplicasResponse],
     ) -> AsyncIterator[pb.WatchReplicasResponse]:
         """Streams the fleet, its changes and a sign of life."""
-        _only_services()
+        current_identity().require(Role.SERVICE)
         with self._fleet.watch() as watcher:
             revision = 0
             while True:
@@ -82,7 +82,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _context: grpc.aio.ServicerContext[pb.ReportLoadRequest, pb.ReportLoadResponse],
     ) -> pb.ReportLoadResponse:
         """Takes a router's reports until it ends its stream, or we go away."""
-        _only_services()
+        current_identity().require(Role.SERVICE)
         accepted = 0
         router = ""
         async with aclosing(_until(self._closing, request_iterator)) as requests:
@@ -123,15 +123,10 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
             running=load.running,
         )
         if view.typical_start_seconds is not None:
-            result.typical_start.CopyFrom(_duration(view.typical_start_seconds))
+            set_seconds(result.typical_start, view.typical_start_seconds)
         if (demand := self._loads.demand(view.pool.tier, self._clock())) is not None:
             result.demand.CopyFrom(_demand(demand))
         return result
-
-
-def _only_services() -> None:
-    if current_identity().role is not Role.SERVICE:
-        raise Forbidden("only services may do this", reason="SERVICE_KEY_NEEDED")
 
 
 async def _until(
@@ -168,7 +163,7 @@ def _watch_response(update: Update, tier: str) -> pb.WatchReplicasResponse:
 def _replica(seen: Seen) -> pb.Replica:
     replica = seen.replica
     started_at = Timestamp()
-    started_at.FromNanoseconds(int(replica.started_at * 1e9))
+    set_time(started_at, replica.started_at)
     return pb.Replica(
         id=replica.id,
         pool=replica.pool,
@@ -185,7 +180,7 @@ def _replica(seen: Seen) -> pb.Replica:
 
 def _demand(demand: Demand) -> pb.Demand:
     return pb.Demand(
-        span=_duration(demand.seconds),
+        span=duration_of(demand.seconds),
         arrivals_per_second=demand.arrivals_per_second,
         prompt_tokens_per_second=demand.prompt_tokens_per_second,
         output_tokens_per_second=demand.output_tokens_per_second,
@@ -198,13 +193,7 @@ def _demand(demand: Demand) -> pb.Demand:
 def _quantiles(seconds_at: Callable[[float], float | None]) -> list[pb.Quantile]:
     found = [(fraction, seconds_at(fraction)) for fraction in QUANTILES]
     return [
-        pb.Quantile(quantile=fraction, value=_duration(seconds))
+        pb.Quantile(quantile=fraction, value=duration_of(seconds))
         for fraction, seconds in found
         if seconds is not None
     ]
-
-
-def _duration(seconds: float) -> Duration:
-    result = Duration()
-    result.FromNanoseconds(int(seconds * 1e9))
-    return result

@@ -7,12 +7,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError
+from services.common.versions import PolicyStore
 from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
 from services.router.policy.routes import Calibrated, Policies
 from services.router.routes.files import PolicyFiles
 from services.router.routes.in_force import InForce, Texts
-from services.router.routes.versions import PolicyStore
 from services.router.routes.watch import PolicyWatch
 from tests.making.policy_folder import LADDERED, PRICES, Files
 

@@ -80,6 +80,7 @@ class RedisStore:
         self._leases_expired = 0
         self._damaged = 0
         self._running: set[Future[Any]] = set()
+        self._closed = False
         self._claim_script = link.script(CLAIM)
         self._put_script = link.script(PUT)
         self._abandon_script = link.script(ABANDON)
@@ -129,7 +130,7 @@ class RedisStore:
     async def close(self) -> None:
         """Ends everything that runs; whoever waits goes without an answer."""
         self.dismiss_waiters()
-        self._link.up = False
+        self._closed = True
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -148,7 +149,7 @@ class RedisStore:
                 wake.set()
 
     def _soon(self, failed: T, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Soon[T]:
-        if not self._link.up:
+        if self._closed or not self._link.up:
             return failed
         return self._run(self._unless_failed(failed, work(*args)))
 
@@ -222,7 +223,8 @@ class RedisStore:
             raise
         if answer > 0:
             return float(answer) / 1000
-        self._leases_expired -= answer
+        if answer < 0:
+            self._leases_expired += 1
         return Granted(lease, self._lease_seconds)
 
     async def _opened(self, key: Key, data: bytes) -> Record | None:

@@ -1,6 +1,6 @@
 """What Redis runs for the cache, each script as one step that nothing comes between.
 
-All take the keys of one request in this order: entry, lease, holder, awaited. `redis_store` says
+All take the keys of one request in this order: entry, lease, holder, awaited. `stores.redis` says
 what they are for.
 """
 

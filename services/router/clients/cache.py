@@ -5,8 +5,10 @@ travel in the next one together. Nothing here raises: a cache that is away is a 
 """
 
 import asyncio
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -14,11 +16,16 @@ import structlog
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from pennyweight.cache.v1 import cache_pb2_grpc
+from services.common.backoff import Backoff
+from services.common.calls import is_cancelled
 from services.common.channel import Peer
+from services.common.durations import set_seconds
+from services.common.outbox import Outbox
 from services.common.telemetry import Tracing
+from services.router.clients.cache_messages import read_answer, write_answer, write_request
 from services.router.metrics import Metrics
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, CacheHit, CacheMiss, Finish, Written
+from services.router.ports import Asked, CacheHit, CacheMiss, Written
 
 log = structlog.get_logger()
 
@@ -27,22 +34,45 @@ MAX_PENDING = 10_000
 
 MAX_IN_MESSAGE = 64
 
+RECONNECT = Backoff(0.1, 1.0)
+
 
 class CacheStream:
     """The `AnswerCache` behind ``CacheService.Exchange``."""
 
     def __init__(
-        self, peer: Peer, *, timeout_seconds: float, metrics: Metrics, tracing: Tracing
+        self,
+        peer: Peer,
+        *,
+        timeout_seconds: float,
+        metrics: Metrics,
+        tracing: Tracing,
+        clock: Callable[[], float] = time.monotonic,
+        drawn: Callable[[], float] = random.random,
     ) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            peer: the cache.
+            timeout_seconds: longest that an operation may take, waits for others' answers apart.
+            metrics: where operations that failed are counted.
+            tracing: whose spans the cache's are part of.
+            clock: seconds that only grow.
+            drawn: uniformly from [0, 1], spreads reconnects.
+        """
         self._peer = peer
         self._shown = peer.metadata()
         self._timeout = timeout_seconds
         self._metrics = metrics
         self._tracing = tracing
+        self._clock = clock
+        self._drawn = drawn
         self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
         self._forsaken: dict[int, tuple[str, str]] = {}
-        self._outbox: list[pb.Operation] = []
-        self._wake = asyncio.Event()
+        self._unanswered: set[int] = set()
+        self._lost = 0
+        self._all_answered = asyncio.Event()
+        self._outbox: Outbox[pb.Operation] = Outbox()
         self._next_id = 0
         self._connected = False
         self._heard = 0.0
@@ -51,20 +81,20 @@ class CacheStream:
         """Keeps the stream up. Runs for ever; the caller owns it."""
         channel = self._peer.open()
         stub = cache_pb2_grpc.CacheServiceStub(channel)
-        backoff = 0.05
+        failures = 0
         try:
             while True:
                 try:
                     call = stub.Exchange(metadata=self._shown, wait_for_ready=True)
                     await call.wait_for_connection()
-                    backoff = 0.05
+                    failures = 0
                     await self._exchange(call)
                 except grpc.aio.AioRpcError as error:
                     log.warning("cache stream broke", code=error.code().name)
                 finally:
                     self._disconnect()
-                await asyncio.sleep(backoff)
-                backoff = min(1.0, backoff * 2)
+                failures += 1
+                await asyncio.sleep(RECONNECT.seconds(failures, self._drawn()))
         finally:
             await channel.close()
 
@@ -82,18 +112,18 @@ class CacheStream:
         operation = self._operation(tenant, max_wait_seconds + self._timeout)
         request = operation.lookup
         request.route = route
-        _canonical(request.request, asked)
+        write_request(request.request, asked)
         for tier in accepted:
             request.accepted_writers.add(tier=tier.name, model=tier.model, precision=tier.precision)
         request.lease = lease
         if max_wait_seconds > 0:
-            request.max_wait.FromNanoseconds(int(max_wait_seconds * 1e9))
+            set_seconds(request.max_wait, max_wait_seconds)
         result = await self._ask(operation, max_wait_seconds + self._timeout)
         if result is None:
             return CacheMiss(available=False)
         if result.lookup.HasField("hit"):
             hit = result.lookup.hit
-            return CacheHit(_written(hit.answer), hit.shared)
+            return CacheHit(read_answer(hit.answer), hit.shared)
         return CacheMiss(result.lookup.miss.lease)
 
     def store(
@@ -112,17 +142,17 @@ class CacheStream:
         request.route = route
         request.lease = lease
         if not lease:
-            _canonical(request.request, asked)
-        _answer(request.answer, answer)
-        request.ttl.FromNanoseconds(int(ttl_seconds * 1e9))
-        self._send(operation)
+            write_request(request.request, asked)
+        write_answer(request.answer, answer)
+        set_seconds(request.ttl, ttl_seconds)
+        self._post(operation)
 
     def abandon(self, tenant: str, route: str, lease: str) -> None:
         """See `AnswerCache.abandon`."""
         operation = self._operation(tenant, self._timeout)
         operation.abandon.route = route
         operation.abandon.lease = lease
-        self._send(operation)
+        self._post(operation)
 
     async def abandon_unless_awaited(self, tenant: str, route: str, lease: str) -> bool:
         """See `AnswerCache.abandon_unless_awaited`."""
@@ -133,10 +163,24 @@ class CacheStream:
         result = await self._ask(operation, self._timeout)
         return result is not None and result.abandon.awaited
 
+    async def flush(self, timeout_seconds: float) -> bool:
+        """Waits until the cache has taken what was stored and given back so far.
+
+        Returns:
+            whether it has; False where it was silent for so long, or went away in between.
+        """
+        lost = self._lost
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while self._unanswered:
+                    self._all_answered.clear()
+                    await self._all_answered.wait()
+        return not self._unanswered and self._lost == lost
+
     def _operation(self, tenant: str, timeout_seconds: float) -> pb.Operation:
         self._next_id += 1
         operation = pb.Operation(id=self._next_id, tenant=tenant)
-        operation.timeout.FromNanoseconds(int(timeout_seconds * 1e9))
+        set_seconds(operation.timeout, timeout_seconds)
         if self._tracing.enabled:
             operation.traceparent = self._tracing.traceparent()
         return operation
@@ -151,9 +195,21 @@ class CacheStream:
         if not self._connected or len(self._outbox) >= MAX_PENDING:
             self._metrics.cache_unavailable.inc()
             return False
-        self._outbox.append(operation)
-        self._wake.set()
+        self._outbox.put(operation)
         return True
+
+    def _post(self, operation: pb.Operation) -> None:
+        """Sends what nobody awaits the result of; `flush` waits for all of them."""
+        if len(self._unanswered) >= MAX_PENDING:
+            self._metrics.cache_unavailable.inc()
+        elif self._send(operation):
+            self._unanswered.add(operation.id)
+
+    def _note_answer(self, number: int) -> None:
+        """Notes the result of what nobody awaits."""
+        self._unanswered.discard(number)
+        if not self._unanswered:
+            self._all_answered.set()
 
     async def _ask(self, operation: pb.Operation, seconds: float) -> pb.OperationResult | None:
         """The result, or None when the cache is away, failed or too slow."""
@@ -167,8 +223,7 @@ class CacheStream:
             result = await future
         except asyncio.CancelledError:
             self._forsake(operation, future)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_cancelled():
                 raise
             self._metrics.cache_unavailable.inc()
             return None
@@ -200,8 +255,7 @@ class CacheStream:
 
         It counts as there once it has answered: a connection comes up to a cache that hangs too.
         """
-        self._outbox.append(self._probe())
-        self._wake.set()
+        self._outbox.put(self._probe())
         works = (self._read(call), self._write(call), self._watch())
         tasks = [asyncio.create_task(work) for work in works]
         try:
@@ -221,8 +275,9 @@ class CacheStream:
         """
         while True:
             await asyncio.sleep(self._timeout)
-            asked_at = time.monotonic()
-            if not self._pending or asked_at - self._heard < self._timeout:
+            asked_at = self._clock()
+            silent = asked_at - self._heard >= self._timeout
+            if not silent or not (self._pending or self._unanswered):
                 continue
             self._send(self._probe())
             await asyncio.sleep(self._timeout)
@@ -233,7 +288,7 @@ class CacheStream:
     async def _read(self, call: Any) -> None:
         while True:
             message = await call.read()
-            self._heard = time.monotonic()
+            self._heard = self._clock()
             if message is grpc.aio.EOF:
                 return
             self._connected = True
@@ -243,62 +298,23 @@ class CacheStream:
                     future.set_result(result)
                 elif (whose := self._forsaken.pop(result.id, None)) is not None:
                     self._give_back(whose, result)
+                else:
+                    self._note_answer(result.id)
 
     async def _write(self, call: Any) -> None:
         while True:
-            await self._wake.wait()
-            batch = self._outbox[:MAX_IN_MESSAGE]
-            del self._outbox[:MAX_IN_MESSAGE]
-            if not self._outbox:
-                self._wake.clear()
-            if batch:
-                try:
-                    await call.write(pb.ExchangeRequest(operations=batch))
-                except asyncio.InvalidStateError:
-                    return  # the stream has just ended; the reader knows why
+            operations = await self._outbox.take(MAX_IN_MESSAGE)
+            try:
+                await call.write(pb.ExchangeRequest(operations=operations))
+            except asyncio.InvalidStateError:
+                return  # the stream has just ended; the reader knows why
 
     def _disconnect(self) -> None:
         self._connected = False
         self._outbox.clear()
         self._forsaken.clear()
+        self._lost += len(self._unanswered)
+        self._unanswered.clear()
+        self._all_answered.set()
         for future in self._pending.values():
             future.cancel()
-
-
-def _canonical(request: pb.CanonicalRequest, asked: Asked) -> None:
-    for turn in asked.turns:
-        request.turns.add(role=turn.role, content=turn.content)
-    if asked.shape is not None:
-        request.response_format = f"{asked.shape[0].value}:{asked.shape[1]}"
-    request.max_output_tokens = asked.max_output_tokens
-    request.temperature = asked.temperature
-    request.top_p = asked.top_p
-    request.top_k = asked.top_k
-    if asked.seed is not None:
-        request.seed = asked.seed
-    request.stop.extend(asked.stop)
-
-
-def _answer(answer: pb.Answer, written: Written) -> None:
-    for text, tokens in written.pieces:
-        answer.pieces.add(text=text, tokens=tokens)
-    answer.finish_reason = written.finish.value
-    answer.prompt_tokens = written.prompt_tokens
-    answer.output_tokens = written.output_tokens
-    writer = answer.writer
-    writer.tier, writer.model = written.tier, written.model
-    writer.precision, writer.policy_version = written.precision, written.policy_version
-
-
-def _written(answer: pb.Answer) -> Written:
-    writer = answer.writer
-    return Written(
-        pieces=tuple((piece.text, piece.tokens) for piece in answer.pieces),
-        finish=Finish(answer.finish_reason),
-        prompt_tokens=answer.prompt_tokens,
-        output_tokens=answer.output_tokens,
-        tier=writer.tier,
-        model=writer.model,
-        precision=writer.precision,
-        policy_version=writer.policy_version,
-    )

@@ -4,6 +4,7 @@ While the scaler is away the last known fleet stays in use, marked stale.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -12,6 +13,7 @@ import structlog
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
+from services.common.backoff import Backoff
 from services.common.channel import Peer
 from services.router.clients.load_reports import LoadReports
 from services.router.fleet.fleet import Fleet
@@ -25,6 +27,7 @@ SILENCE_SECONDS = 12.0
 """The scaler says something at least every 5 s; after this long it counts as away."""
 
 REPORT_SECONDS = 1.0
+RECONNECT = Backoff(0.1, 1.0)
 
 STATES = {
     pb.REPLICA_STATE_STARTING: State.STARTING,
@@ -61,11 +64,11 @@ class ScalerLink:
 
     async def watch(self) -> None:
         """Follows the fleet. Runs for ever; the caller owns it."""
-        backoff = 0.05
+        failures = 0
         while True:
             try:
                 async for message in self._messages():
-                    backoff = 0.05
+                    failures = 0
                     replicas = [_replica(replica) for replica in message.replicas]
                     if message.full:
                         self._fleet.replace(replicas)
@@ -76,8 +79,8 @@ class ScalerLink:
                 if not self._fleet.stale:
                     log.warning("scaler is away; using the last known fleet", error=_named(error))
                 self._fleet.set_stale(stale=True)
-            await asyncio.sleep(backoff)
-            backoff = min(1.0, backoff * 2)
+            failures += 1
+            await asyncio.sleep(RECONNECT.seconds(failures, random.random()))  # noqa: S311
 
     async def report(self) -> None:
         """Streams this router's load. Runs for ever; the caller owns it."""

@@ -17,6 +17,9 @@ import structlog
 
 from pennyweight.judge.v1 import judge_pb2 as pb
 from pennyweight.judge.v1 import judge_pb2_grpc
+from services.common.backoff import Backoff
+from services.common.breaker import Breaker
+from services.common.calls import is_cancelled
 from services.common.channel import Peer
 from services.router.metrics import Metrics
 from services.router.policy.judging import by_form, by_match, by_similarity, sensible
@@ -30,6 +33,7 @@ MAX_AT_ONCE = 8
 
 FAILURES_IN_A_ROW = 5
 REST_SECONDS = 30.0
+TRUSTED = Breaker(FAILURES_IN_A_ROW, Backoff(REST_SECONDS, REST_SECONDS))
 """After so many failures in a row a judge is left alone for so long; then one call tries it."""
 
 INLINE_CHARACTERS = 2_000
@@ -83,7 +87,7 @@ class Judges:
 
     async def close(self) -> None:
         """Closes the connections; who still waits for a judge gets None."""
-        await asyncio.gather(*(one.channel.close() for one in self._remote.values()))
+        await asyncio.gather(*(judge.channel.close() for judge in self._remote.values()))
 
     async def _ask(
         self, judging: Judging, route: Route, asked: Asked, answers: Sequence[str]
@@ -99,8 +103,10 @@ class Judges:
             remote = self._remote[judging.address] = _Remote(channel)
         if remote.running >= MAX_AT_ONCE:
             raise _Unjudged("busy")
-        if not remote.may_be_asked(self._clock()):
+        now = self._clock()
+        if not remote.breaker.allows(now):
             raise _Unjudged(remote.why)
+        remote.breaker = remote.breaker.tried(now)
         *others, best = range(len(answers))
         self._random.shuffle(others)  # their order would tell which tier wrote which
         order = [*others, best]
@@ -117,7 +123,7 @@ class Judges:
             raise
         finally:
             remote.running -= 1
-        remote.failures = 0
+        remote.breaker = remote.breaker.succeeded()
         by_answer = dict(zip(order, said, strict=True))
         return [by_answer[at] for at in range(len(answers))]
 
@@ -137,38 +143,24 @@ class _Remote:
     Attributes:
         channel: to it.
         running: calls under way.
-        failures: in a row.
+        breaker: on the judges' clock.
         why: how it failed last.
-        rests_until: on the judges' clock.
     """
 
     channel: grpc.aio.Channel
     running: int = 0
-    failures: int = 0
+    breaker: Breaker = TRUSTED
     why: str = ""
-    rests_until: float = 0.0
     stub: "judge_pb2_grpc.JudgeServiceAsyncStub" = field(init=False)
 
     def __post_init__(self) -> None:
         self.stub = judge_pb2_grpc.JudgeServiceStub(self.channel)
 
-    def may_be_asked(self, now: float) -> bool:
-        """Whether it is not at rest; of those who come after a rest, the first alone may."""
-        if self.failures < FAILURES_IN_A_ROW:
-            return True
-        if now < self.rests_until:
-            return False
-        self.rests_until = now + REST_SECONDS
-        return True
-
     def failed(self, why: str, now: float) -> None:
         """Notes a failure."""
-        self.failures += 1
-        self.why = why
-        if self.failures == FAILURES_IN_A_ROW:
+        trusted, self.breaker, self.why = self.breaker.closed, self.breaker.failed(now), why
+        if trusted and not self.breaker.closed:
             log.warning("a judge is left alone for a while", why=why, seconds=REST_SECONDS)
-        if self.failures >= FAILURES_IN_A_ROW:
-            self.rests_until = now + REST_SECONDS
 
 
 async def _call(
@@ -185,8 +177,7 @@ async def _call(
         late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         raise _Unjudged("silent" if late else "failed") from error
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if is_cancelled():
             raise
         # grpc raises this also when the call alone was cancelled: by the judge, or by `close`.
         raise _Unjudged("failed") from None

@@ -68,7 +68,7 @@ class _Halted:
     names: frozenset[str]
 
 
-class Levers:
+class SharedLeverBoard:
     """The `LeverBoard` of a router. State of the process; the truth is in the shared state."""
 
     def __init__(
@@ -102,9 +102,9 @@ class Levers:
             or found.version != version
             or now >= found.until
         ):
-            seen = [one for one in self.listed((route,)) if one.standing.halted]
-            until = min((one.standing.expires or inf for one in seen), default=inf)
-            names = frozenset(one.name for one in seen)
+            halted = [lever for lever in self.listed((route,)) if lever.standing.halted]
+            until = min((lever.standing.expires or inf for lever in halted), default=inf)
+            names = frozenset(lever.name for lever in halted)
             found = self._halted[route.name] = _Halted(route, version, until, names)
         return found.names
 
@@ -193,7 +193,7 @@ class Levers:
         except Unavailable:
             before, after = self._copy.record(name), taken(self._copy.record(name))
             if after.standing(self._clock(), calibration).halted and after is not before:
-                self._copy.keep(name, after)  # halted here at once, told as soon as can be
+                self._copy.keep(name, after)  # halted here at once, and for all as soon as can be
                 self._count(route, lever, before, after)
         except ValueError as error:
             log.warning("a sample says nothing", route=route.name, lever=lever, error=str(error))

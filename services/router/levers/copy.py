@@ -1,6 +1,6 @@
 """A router's copy of the shared records of levers, and how it changes the shared ones.
 
-Records go by name here; which routes have them is for `levers` to know. What the copy knows and the
+Records go by name here; which routes have them is for `board` to know. What the copy knows and the
 shared state has lost, such as a halt that could not be written, is owed to it and written again.
 """
 
@@ -22,7 +22,7 @@ UNKNOWN_SECONDS = 2.0
 """After so long without an answer of the shared state nobody knows what it says."""
 
 READ_EVERY = 20
-"""Each so-manieth look reads everything, whether or not anything seems to have changed."""
+"""One look in so many reads everything, whether or not anything seems to have changed."""
 
 TRIES = 16
 
@@ -121,7 +121,7 @@ class LeverCopy:
         raise Unavailable("others change this lever all the time", reason="LEVER_CONTENDED")
 
     def keep(self, name: str, record: LeverRecord) -> None:
-        """Takes a record that the shared state could not be told of; it is owed from now on."""
+        """Takes a record that could not be written to the shared state; it is owed from now on."""
         stored = self._known.get(name, _NOTHING).stored
         self._known[name] = _Known(stored, record, owed=True)
         self.version += 1
@@ -132,7 +132,7 @@ class LeverCopy:
         theirs = NEW
         if stored is not None:
             try:
-                theirs = LeverRecord.from_json(orjson.loads(stored))
+                theirs = parse_record(stored)
             except ValueError as error:
                 theirs = DAMAGED
                 if stored != known.stored:
@@ -144,6 +144,15 @@ class LeverCopy:
 
 
 _NOTHING = _Known()
+
+
+def parse_record(stored: bytes) -> LeverRecord:
+    """A record as the shared state has it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return LeverRecord.from_json(orjson.loads(stored))
 
 
 def _dumped(record: LeverRecord) -> bytes:

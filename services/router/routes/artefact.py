@@ -8,12 +8,12 @@ but the standard library.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from services.common.files import write_whole
 from services.router.policy.calibration import (
     Certificate,
     Judgement,
@@ -118,16 +118,8 @@ def write(path: Path, artefact: Artefact) -> Artefact:
     told = _told(artefact)
     told["version"] = f"{artefact.created}-{_checksum({**told, 'version': ''})[:8]}"
     told["checksum"] = _checksum(told)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(told, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    text = json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    write_whole(path, text.encode())
     return read(path)
 
 

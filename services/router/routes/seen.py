@@ -38,7 +38,7 @@ class SeenFiles:
     def __init__(self) -> None:
         self._seen: dict[Path, _Seen] = {}
 
-    def read(self, path: Path, most_bytes: int) -> bytes:
+    def read(self, path: Path, max_bytes: int) -> bytes:
         """Reads a file and notes how it was.
 
         Raises:
@@ -50,8 +50,8 @@ class SeenFiles:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is no plain file", str(path))
-        if found.st_size > most_bytes:
-            raise OSError(errno.EFBIG, f"is larger than {most_bytes} bytes", str(path))
+        if found.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"is larger than {max_bytes} bytes", str(path))
         data = path.read_bytes()
         self._seen[path] = _Seen(stamp, hashlib.sha256(data).digest(), now)
         return data
@@ -61,9 +61,9 @@ class SeenFiles:
         found = [path]
         with contextlib.suppress(OSError):  # it is no folder, or nobody may look into it
             found += sorted(path.iterdir())[:MAX_ENTRIES]
-        for one in found:
-            if one not in self._seen:
-                self._seen[one] = _Seen(_stamp(one))
+        for entry in found:
+            if entry not in self._seen:
+                self._seen[entry] = _Seen(_stamp(entry))
 
     def changed(self) -> bool:
         """Whether any of them is not as it was, is there now, or has gone."""

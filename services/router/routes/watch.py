@@ -9,12 +9,12 @@ from pathlib import Path
 import structlog
 
 from services.common.config import ConfigError
+from services.common.versions import PolicyStore
 from services.router.metrics import Metrics
 from services.router.policy.routes import Policies
 from services.router.ports import TierText
 from services.router.routes.files import PolicyFiles
 from services.router.routes.in_force import InForce, Texts
-from services.router.routes.versions import PolicyStore
 
 log = structlog.get_logger()
 

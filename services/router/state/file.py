@@ -1,4 +1,4 @@
-"""The shared state of one router alone, in a folder on its machine; see `state.SharedState`.
+"""The shared state of one router alone, in a folder on its machine; see `store.SharedState`.
 
 It is one SQLite file, so that each change is on the disk whole, or not at all, before anybody hears
 of it. All work on it is done in one thread, in turn: a slow disk never holds up an answer. A file
@@ -6,8 +6,6 @@ that is damaged, empty or not ours stops the start: halts must not be forgotten 
 """
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -16,12 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import orjson
 import structlog
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
-from services.router.policy.lever_record import LeverRecord
+from services.common.files import FolderLock, sync_folder
 
 log = structlog.get_logger()
 
@@ -55,23 +52,30 @@ class FileState:
     def __init__(
         self,
         folder: Path,
+        check: Callable[[bytes], object],
         *,
         clock: Callable[[], float] = time.time,
-        most_kept: int = MAX_KEPT,
+        max_kept: int = MAX_KEPT,
     ) -> None:
-        """Reads what is there. `clock` gives seconds since 1970.
+        """Reads what is there.
+
+        Args:
+            folder: of the state.
+            check: raises `ValueError` for a record that is damaged.
+            clock: seconds since 1970.
+            max_kept: values kept at most.
 
         Raises:
             ConfigError: the folder cannot be used, another router uses it, or its file is damaged.
         """
         self._clock = clock
-        self._most_kept = most_kept
-        self._lock = _locked(folder)
+        self._max_kept = max_kept
+        self._lock = FolderLock(folder, "router")
         try:
             self._database = _opened(folder / FILE)
-            self._records: Mapping[str, bytes] = _read(self._database, folder / FILE)
+            self._records: Mapping[str, bytes] = _read(self._database, folder / FILE, check)
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
         self._changes = 0
         self._queued = 0
@@ -102,7 +106,7 @@ class FileState:
         with suppress(Unavailable):
             await self._do(self._database.close)
         self._worker.shutdown(wait=False)
-        os.close(self._lock)
+        self._lock.close()
 
     def _swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
         now = self._records.get(name)
@@ -123,8 +127,8 @@ class FileState:
                 return bytes(row[0])
             change("INSERT INTO kept VALUES (?, ?, ?)", key, value, now + seconds)
             (count,) = change("SELECT count(*) FROM kept").fetchone()
-            if count > self._most_kept:
-                over = count - self._most_kept
+            if count > self._max_kept:
+                over = count - self._max_kept
                 change(DROP_FIRST, over)
         return None
 
@@ -178,23 +182,6 @@ class _Change:
             raise
 
 
-def _locked(folder: Path) -> int:
-    """Takes the folder for this process; one that dies lets go of it."""
-    descriptor = -1
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ConfigError(
-            "environment", [f"state folder {folder}: another router uses it"]
-        ) from error
-    except OSError as error:
-        raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
-    return descriptor
-
-
 def _opened(path: Path) -> sqlite3.Connection:
     try:
         if not path.exists():
@@ -227,11 +214,7 @@ def _make(path: Path) -> None:
     database.executescript(SCHEMA)
     database.close()
     scratch.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -240,12 +223,14 @@ def _connected(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _read(database: sqlite3.Connection, path: Path) -> dict[str, bytes]:
+def _read(
+    database: sqlite3.Connection, path: Path, check: Callable[[bytes], object]
+) -> dict[str, bytes]:
     """Every record, each of which must be one."""
     records: dict[str, bytes] = {}
     try:
         for name, record in database.execute("SELECT name, record FROM levers"):
-            LeverRecord.from_json(orjson.loads(record))
+            check(record)
             records[name] = record
     except (ValueError, sqlite3.Error) as error:
         database.close()

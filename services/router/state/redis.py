@@ -1,38 +1,28 @@
-"""The shared state of several routers, in Redis; see `state.SharedState`.
+"""The shared state of several routers, in Redis; see `store.SharedState`.
 
     pennyweight:router:{levers}          a hash: the record of each lever
     pennyweight:router:{levers}:changes  how often any of them was changed
     pennyweight:router:kept:<key>        a value that is kept for a while
 
 Each change is one script, so nothing comes between a look and what follows from it. Redis must
-keep what it is told (``appendonly yes``); evicting is for values with a time to live at most.
+keep what it was given (``appendonly yes``); evicting is for values with a time to live at most.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import structlog
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from typing import TypeVar
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
-
-log = structlog.get_logger()
+from services.common.redis_link import RedisFailed, RedisLink
 
 LEVERS = "pennyweight:router:{levers}"
 CHANGES = f"{LEVERS}:changes"
 KEPT = "pennyweight:router:kept:"
 
-Told: TypeAlias = bytes | str | int
-
 CONNECTIONS = 8
-CLOSE_SECONDS = 1.0
+
+T = TypeVar("T")
 
 # Keys: levers, changes.
 READ = "return {redis.call('GET', KEYS[2]) or '', redis.call('HGETALL', KEYS[1])}"
@@ -56,7 +46,7 @@ return false
 
 
 class RedisState:
-    """A bounded number of connections. State of the process, not of a request."""
+    """The state over a link that nobody listens to: routers look often. State of the process."""
 
     def __init__(
         self,
@@ -71,80 +61,62 @@ class RedisState:
         Raises:
             ConfigError: `url` is no address of a Redis.
         """
-        options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
-        self._timeout_seconds = timeout_seconds
-        self._turns = asyncio.Semaphore(CONNECTIONS)
-        self._failing = False
         try:
-            self._client = Redis.from_url(
+            self._link = RedisLink(
                 url,
                 password=password,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=None,  # every use is under a timeout of its own
-                socket_keepalive=True,
-                **options,
+                ca_file=ca_file,
+                timeout_seconds=timeout_seconds,
+                connections=CONNECTIONS,
             )
         except ValueError as error:
             raise ConfigError("environment", [f"state: {error}"]) from error
-        self._read = self._client.register_script(READ)
-        self._swap = self._client.register_script(SWAP)
-        self._keep_once = self._client.register_script(KEEP_ONCE)
+        self._read = self._link.script(READ)
+        self._swap = self._link.script(SWAP)
+        self._keep_once = self._link.script(KEEP_ONCE)
 
     async def changes(self) -> str:
         """See `SharedState.changes`."""
-        return _text(await self._use(lambda: self._client.get(CHANGES)))
+        return _text(await _reached(self._link.get(CHANGES)))
 
     async def records(self) -> tuple[str, Mapping[str, bytes]]:
         """See `SharedState.records`."""
-        changes, flat = await self._use(lambda: self._read(keys=[LEVERS, CHANGES]))
+        changes, flat = await _reached(self._link.run(self._read, (LEVERS, CHANGES), ()))
         names = [name.decode(errors="replace") for name in flat[::2]]
         return _text(changes), dict(zip(names, flat[1::2], strict=True))
 
     async def swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
         """See `SharedState.swap`."""
-        args: list[Told] = [name, before or b"", after]
-        done, now = await self._use(lambda: self._swap(keys=[LEVERS, CHANGES], args=args))
+        args = (name, before or b"", after)
+        done, now = await _reached(self._link.run(self._swap, (LEVERS, CHANGES), args))
         return bool(done), now
 
     async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
         """See `ports.Keeper.keep_once`."""
-        args: list[Told] = [value, max(1, round(seconds * 1000))]
-        before: bytes | None = await self._use(
-            lambda: self._keep_once(keys=[KEPT + key], args=args)
-        )
+        args = (value, max(1, round(seconds * 1000)))
+        before: bytes | None = await _reached(self._link.run(self._keep_once, (KEPT + key,), args))
         return before
 
     async def kept(self, key: str) -> bytes | None:
         """See `ports.Keeper.kept`."""
-        value: bytes | None = await self._use(lambda: self._client.get(KEPT + key))
-        return value
+        return await _reached(self._link.get(KEPT + key))
 
     async def close(self) -> None:
         """Closes all connections."""
-        with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._client.aclose()
+        await self._link.close()
 
-    async def _use(self, operation: Callable[[], Awaitable[Any]]) -> Any:
-        """Asks Redis within the timeout, waiting for a free connection included.
 
-        Raises:
-            Unavailable: there was no result.
-        """
-        try:
-            async with asyncio.timeout(self._timeout_seconds), self._turns:
-                result = await operation()
-        except (RedisError, OSError, TimeoutError) as error:
-            if not self._failing:
-                self._failing = True
-                log.warning("redis failed", error=f"{type(error).__name__}: {error}")
-            message = "the state that routers share cannot be reached; try again"
-            raise Unavailable(message, reason="STATE_UNREACHABLE") from error
-        if self._failing:
-            self._failing = False
-            log.info("redis is back")
-        return result
+async def _reached(use: Awaitable[T]) -> T:
+    """What Redis says.
+
+    Raises:
+        Unavailable: it said nothing in time, or has not for a while and is left alone.
+    """
+    try:
+        return await use
+    except RedisFailed as error:
+        message = "the state that routers share cannot be reached; try again"
+        raise Unavailable(message, reason="STATE_UNREACHABLE") from error
 
 
 def _text(counted: bytes | None) -> str:

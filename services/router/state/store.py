@@ -1,10 +1,10 @@
 """What routers share: the records of levers, and small values kept for a while.
 
-One router alone keeps them in a folder (`state_file`), several in Redis (`state_redis`). Neither
+One router alone keeps them in a folder (`file`), several in Redis (`redis`). Neither
 knows what a record says.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -45,8 +45,15 @@ class SharedState(Keeper, Protocol):
 
 
 @asynccontextmanager
-async def open_state(settings: RouterSettings) -> AsyncIterator[SharedState]:
+async def open_state(
+    settings: RouterSettings, check: Callable[[bytes], object]
+) -> AsyncIterator[SharedState]:
     """The state that the settings name.
+
+    Args:
+        settings: of the router.
+        check: raises `ValueError` for a record that is damaged; a folder that holds one stops the
+            start, while Redis hands it out.
 
     Raises:
         ConfigError: the folder or a file of the settings cannot be used, or is damaged. That Redis
@@ -54,7 +61,7 @@ async def open_state(settings: RouterSettings) -> AsyncIterator[SharedState]:
     """
     state: FileState | RedisState
     if settings.state == "file":
-        state = FileState(settings.state_folder)
+        state = FileState(settings.state_folder, check)
     else:
         state = RedisState(
             settings.state,

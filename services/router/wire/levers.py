@@ -7,9 +7,10 @@ halt and release them.
 import unicodedata
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.common.credentials import Identity
-from services.common.errors import BadRequest, Forbidden, NotFound, Violation
-from services.router.levers.board import Levers, SeenLever
+from services.common.credentials import Identity, Role
+from services.common.durations import seconds_of
+from services.common.errors import BadRequest, NotFound, Violation
+from services.router.levers.board import SeenLever, SharedLeverBoard
 from services.router.policy.lever_record import RESERVED_AUTHORS
 from services.router.policy.levers import levers_of
 from services.router.policy.routes import Route
@@ -23,7 +24,7 @@ MAX_HALT_SECONDS = 365 * 86_400
 class LeverCalls:
     """The calls about levers; see router.proto."""
 
-    def __init__(self, levers: Levers, in_force: InForce) -> None:
+    def __init__(self, levers: SharedLeverBoard, in_force: InForce) -> None:
         self._levers = levers
         self._in_force = in_force
 
@@ -59,9 +60,7 @@ class LeverCalls:
             NotFound: there is no such route, or it has no such lever.
             Unavailable: the shared state cannot be reached. Trying again is safe.
         """
-        if not identity.may_operate:
-            message = "only operators halt and release levers"
-            raise Forbidden(message, reason="OPERATORS_ONLY")
+        identity.require(Role.OPERATOR)
         _check(request)
         route = self._route(request.route, identity)
         if request.lever not in levers_of(route):
@@ -77,7 +76,9 @@ class LeverCalls:
                 request.lever,
                 author=request.author,
                 reason=request.reason,
-                seconds=_seconds(request) if request.HasField("expires_after") else None,
+                seconds=seconds_of(request.expires_after)
+                if request.HasField("expires_after")
+                else None,
             )
         return pb.SetLeverResponse(lever=_message(seen))
 
@@ -92,10 +93,6 @@ def _sees(identity: Identity, route: Route) -> bool:
     return identity.may_operate or route.admits(identity.tenant)
 
 
-def _seconds(request: pb.SetLeverRequest) -> float:
-    return request.expires_after.seconds + request.expires_after.nanos / 1e9
-
-
 def _check(request: pb.SetLeverRequest) -> None:
     wrong = [
         Violation(name, "is required") for name in ("route", "lever") if not getattr(request, name)
@@ -107,7 +104,7 @@ def _check(request: pb.SetLeverRequest) -> None:
     if request.author in RESERVED_AUTHORS:
         wrong.append(Violation("author", f"must be a person's name, got {request.author!r}"))
     if request.HasField("expires_after"):
-        seconds = _seconds(request)
+        seconds = seconds_of(request.expires_after)
         if request.state == pb.LEVER_STATE_ON:
             wrong.append(Violation("expires_after", "only a halt can expire"))
         elif not 0.0 < seconds <= MAX_HALT_SECONDS:

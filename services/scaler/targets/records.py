@@ -6,9 +6,7 @@ When a replica ends, its log moves to `<state folder>/logs/`, where the newest a
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from services.common.config import ConfigError
+from services.common.files import FolderLock, write_whole
 from services.scaler.ports import Replica
 
 log = structlog.get_logger()
@@ -76,7 +75,7 @@ class Records:
     def __init__(self, state_folder: Path) -> None:
         self._replicas = state_folder.resolve() / "replicas"
         self._logs = state_folder.resolve() / "logs"
-        self._lock: int | None = None
+        self._lock: FolderLock | None = None
 
     def lock(self) -> None:
         """Takes the state folder for this process; a scaler that dies lets go of it.
@@ -85,22 +84,18 @@ class Records:
             ConfigError: another scaler has it, or it cannot be written to.
         """
         folder = self._replicas.parent
+        self._lock = FolderLock(folder, "scaler")
         try:
-            self._replicas.mkdir(parents=True, exist_ok=True)
+            self._replicas.mkdir(exist_ok=True)
             self._logs.mkdir(exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                "environment", [f"state folder {folder}: another scaler uses it"]
-            ) from error
         except OSError as error:
+            self.unlock()
             raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
 
     def unlock(self) -> None:
         """Lets go of the state folder."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def view(self, replica_id: str) -> Path:
@@ -113,11 +108,8 @@ class Records:
 
     def write(self, record: Record) -> None:
         """Writes the record in one piece."""
-        folder = self._replicas / record.replica.id
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / ".record.json"
-        scratch.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-        scratch.rename(folder / "record.json")
+        data = json.dumps(asdict(record), indent=1).encode()
+        write_whole(self._replicas / record.replica.id / "record.json", data)
 
     def read_all(self) -> Iterator[tuple[str, Record | None]]:
         """Every replica id that has a folder, with its record; None where that is not usable."""

@@ -1,17 +1,10 @@
 """Requests and answers of the cache's tests."""
 
-from google.protobuf.duration_pb2 import Duration
-
 from pennyweight.cache.v1 import cache_pb2 as pb
+from services.common.durations import duration_of
 
 SMALL = pb.Writer(tier="small", model="tiny-llm", precision="int4", policy_version="1")
 LARGE = pb.Writer(tier="large", model="big-llm", precision="int8", policy_version="1")
-
-
-def duration(seconds: float) -> Duration:
-    result = Duration()
-    result.FromNanoseconds(int(seconds * 1e9))
-    return result
 
 
 def canonical(text: str = "What is a pennyweight?", **changes) -> pb.CanonicalRequest:
@@ -21,7 +14,7 @@ def canonical(text: str = "What is a pennyweight?", **changes) -> pb.CanonicalRe
 
 def lookup(text: str = "What is a pennyweight?", *, wait: float = 0, **changes) -> pb.LookupRequest:
     fields = {"route": "support", "accepted_writers": [SMALL], "lease": True} | changes
-    return pb.LookupRequest(request=canonical(text), max_wait=duration(wait), **fields)
+    return pb.LookupRequest(request=canonical(text), max_wait=duration_of(wait), **fields)
 
 
 def answer(text: str = "A unit of mass.", writer: pb.Writer = SMALL, **changes) -> pb.Answer:
@@ -35,7 +28,7 @@ def store(
 ) -> pb.StoreRequest:
     fields = {"route": "support", "answer": answer()} | changes
     request = None if lease else canonical(text)
-    return pb.StoreRequest(lease=lease, request=request, ttl=duration(ttl), **fields)
+    return pb.StoreRequest(lease=lease, request=request, ttl=duration_of(ttl), **fields)
 
 
 def abandon(lease: str, **changes) -> pb.AbandonRequest:

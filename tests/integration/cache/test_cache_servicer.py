@@ -9,6 +9,7 @@ from grpc_status import rpc_status
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from services.common.credentials import Identity, Keyring, Role
+from services.common.durations import duration_of
 from tests.integration.cache.harness import METADATA, cache_over, memory_store, metadata, until
 from tests.integration.cache.messages import (
     LARGE,
@@ -16,7 +17,6 @@ from tests.integration.cache.messages import (
     abandon,
     answer,
     canonical,
-    duration,
     lookup,
     store,
 )
@@ -122,7 +122,7 @@ async def test_a_lease_ends_once(cache):
         ("store", store(ttl=91 * 86400), ["ttl"]),
         (
             "store",
-            pb.StoreRequest(route="r", ttl=duration(60)),
+            pb.StoreRequest(route="r", ttl=duration_of(60)),
             ["answer.finish_reason", "answer.writer.tier", "request"],
         ),
         ("store", store(answer=answer(finish_reason="cancelled")), ["answer.finish_reason"]),

@@ -7,8 +7,9 @@ import pytest
 from google.rpc import code_pb2
 
 from pennyweight.cache.v1 import cache_pb2 as pb
+from services.common.durations import duration_of
 from tests.integration.cache.harness import METADATA, Exchange, cache_over, memory_store, until
-from tests.integration.cache.messages import abandon, answer, duration, lookup, store
+from tests.integration.cache.messages import abandon, answer, lookup, store
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ async def test_an_id_that_is_in_use_is_refused(cache):
 
 async def test_an_operation_waits_no_longer_than_it_may_take(exchange):
     await exchange.run(lookup=lookup())
-    result = await exchange.run(lookup=lookup(wait=60), timeout=duration(0.05))
+    result = await exchange.run(lookup=lookup(wait=60), timeout=duration_of(0.05))
     assert result.code == code_pb2.OK
     assert not result.lookup.miss.lease
 

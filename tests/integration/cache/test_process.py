@@ -37,8 +37,8 @@ async def process(**settings):
 async def port_of(running) -> int:
     async with asyncio.timeout(60):
         async for line in running.stderr:
-            if line.startswith(b"{") and (told := json.loads(line))["event"] == "serving":
-                return int(told["port"])
+            if line.startswith(b"{") and (record := json.loads(line))["event"] == "serving":
+                return int(record["port"])
     raise AssertionError("the cache does not start")
 
 
@@ -50,7 +50,7 @@ async def awaited(url: str) -> None:
 
 
 @pytest.mark.redis
-async def test_two_processes_share_a_lease_and_stop_when_told(redis_server):
+async def test_two_processes_share_a_lease_and_stop_when_they_must(redis_server):
     redis_server.flush()
     slow = {"store": redis_server.url, "redis_timeout_seconds": "2"}
     async with process(**slow) as first, process(**slow) as second:

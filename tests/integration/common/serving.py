@@ -104,10 +104,10 @@ async def serving(
     keys: Path | None = None,
     tracing: Tracing | None = None,
     ca: bytes | None = None,
-    **told: Any,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
     """Runs the server for the length of the block."""
-    settings = ServerSettings(keys_file=keys, **told)
+    settings = ServerSettings(keys_file=keys, **changes)
     server = Server(settings, Keyring.load(keys), tracing or Tracing("shop"))
     shop = Shop()
     server.add(router_pb2_grpc.add_RouterServiceServicer_to_server, _All(shop), ROUTER)

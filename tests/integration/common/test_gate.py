@@ -105,7 +105,7 @@ async def test_an_error_of_ours_becomes_its_status(running: Running, call: Call)
 
 
 @each_shape
-async def test_an_unexpected_error_is_logged_and_not_told(running: Running, call: Call) -> None:
+async def test_an_unexpected_error_is_logged_and_not_shown(running: Running, call: Call) -> None:
     async def break_down() -> None:
         raise RuntimeError("secret inner state")
 

@@ -23,7 +23,7 @@ async def test_a_serving_server_is_well() -> None:
         assert await probe(f"127.0.0.1:{running.port}") == (0, "")
 
 
-async def test_a_server_that_is_away_or_stops_serving_is_told() -> None:
+async def test_a_server_that_is_away_or_stops_serving_is_said() -> None:
     async with serving() as running:
         await running.server.set_serving(serving=False)
         code, said = await probe(f"127.0.0.1:{running.port}")
@@ -33,7 +33,7 @@ async def test_a_server_that_is_away_or_stops_serving_is_told() -> None:
     assert "UNAVAILABLE" in said
 
 
-async def test_a_wrong_use_is_told() -> None:
+async def test_a_wrong_use_is_said() -> None:
     code, said = await probe()
     assert code == 1
     assert said.startswith("usage: ")

@@ -138,8 +138,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 async def test_tls_callers_who_know_the_authority_are_served(certificates: Certificates) -> None:
-    told = {"tls_certificate": certificates["server.pem"], "tls_key": certificates["server.key"]}
-    async with serving(ca=certificates["ca.pem"].read_bytes(), **told) as running:
+    files = {"tls_certificate": certificates["server.pem"], "tls_key": certificates["server.key"]}
+    async with serving(ca=certificates["ca.pem"].read_bytes(), **files) as running:
         assert await running.complete("r") == "r"
         peer = Peer(f"localhost:{running.port}", tls_ca=certificates["ca.pem"])
         async with peer.open() as channel:
@@ -154,13 +154,13 @@ async def test_tls_callers_who_know_the_authority_are_served(certificates: Certi
 async def test_with_a_client_authority_callers_show_a_certificate(
     certificates: Certificates,
 ) -> None:
-    told = {
+    files = {
         "tls_certificate": certificates["server.pem"],
         "tls_key": certificates["server.key"],
         "tls_client_ca": certificates["ca.pem"],
     }
     authority = certificates["ca.pem"].read_bytes()
-    async with serving(ca=authority, **told) as running:
+    async with serving(ca=authority, **files) as running:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await running.complete("r")
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -76,10 +76,10 @@ async def collecting() -> AsyncIterator[Collector]:
 async def test_a_call_is_traced_under_the_callers_span() -> None:
     async with collecting() as collector:
         tracing = Tracing("shop", f"http://127.0.0.1:{collector.port}")
-        told: list[str] = []
+        sent: list[str] = []
 
         async def remember() -> None:
-            told.append(tracing.traceparent())
+            sent.append(tracing.traceparent())
 
         async with serving(tracing=tracing) as running:
             running.shop.do = remember
@@ -89,4 +89,4 @@ async def test_a_call_is_traced_under_the_callers_span() -> None:
     assert span.name == "/pennyweight.router.v1.RouterService/Complete"
     assert span.trace_id.hex() == PARENT.split("-")[1]
     assert span.parent_span_id.hex() == PARENT.split("-")[2]
-    assert told == [f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"]
+    assert sent == [f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"]

@@ -8,7 +8,6 @@ import pytest
 import uvloop
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from services.router import __main__ as router_main
 from services.router.clients import scaler
 from services.router.ledger import file as ledger
 from tests.integration.router.world import Caller, World
@@ -31,7 +30,6 @@ def changes() -> dict[str, Any]:
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaler, "REPORT_SECONDS", 0.03)
     monkeypatch.setattr(ledger, "COMMIT_SECONDS", 0.03)
-    monkeypatch.setattr(router_main, "LAST_WORDS_SECONDS", 0.05)
 
     def serve_forever(server: ThreadingWSGIServer) -> None:
         BaseServer.serve_forever(server, poll_interval=0.01)  # not half a second

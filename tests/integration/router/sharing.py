@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry
 
-from services.router.levers.board import Levers, SeenLever
+from services.router.levers.board import SeenLever, SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Route
@@ -28,7 +28,7 @@ def recalibrated(one: Route, version: str) -> Route:
 class Router:
     """What of a router has to do with levers."""
 
-    levers: Levers
+    levers: SharedLeverBoard
     in_force: InForce
     registry: CollectorRegistry
     now: list[float]
@@ -42,8 +42,8 @@ class Router:
         return next(one for one in listed if one.name == lever)
 
     def metric(self, name: str, **labels: str) -> float | None:
-        told = {"route": "chat", "lever": SMALL, **labels} if labels != {"none": ""} else {}
-        return self.registry.get_sample_value(f"pennyweight_router_{name}", told)
+        chosen = {"route": "chat", "lever": SMALL, **labels} if labels != {"none": ""} else {}
+        return self.registry.get_sample_value(f"pennyweight_router_{name}", chosen)
 
     async def spoil(self, route: Route = CHAT, lever: str = SMALL) -> None:
         """Bad samples, as many as halt a lever."""
@@ -57,7 +57,7 @@ class Router:
 
 def router(state: SharedState, chat: Route = CHAT) -> Router:
     in_force, registry, now = InForce(policies(chat)), CollectorRegistry(), [1.7e9]
-    levers = Levers(
+    levers = SharedLeverBoard(
         state=state,
         in_force=in_force,
         metrics=Metrics(registry),

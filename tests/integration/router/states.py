@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from services.router.levers.copy import parse_record
 from services.router.policy.lever_record import LeverRecord
 from services.router.state.file import FileState
 from services.router.state.redis import KEPT, RedisState
@@ -38,7 +39,7 @@ class Stage:
 @asynccontextmanager
 async def file_stage(folder: Path, **limits: Any) -> AsyncIterator[Stage]:
     now = [1000.0]
-    state = FileState(folder, clock=lambda: now[0], **limits)
+    state = FileState(folder, parse_record, clock=lambda: now[0], **limits)
 
     async def advance(seconds: float) -> None:
         now[0] += seconds

@@ -47,8 +47,8 @@ def asked(shape: tuple[GuideKind, str] | None = None) -> Asked:
     )
 
 
-def judged(kind: JudgeKind, address: str = "", **told: Any) -> Route:
-    judging = Judging(kind, address, **told)
+def judged(kind: JudgeKind, address: str = "", **options: Any) -> Route:
+    judging = Judging(kind, address, **options)
     rungs = ladder("small", "medium", "large")
     return route("chat", *rungs, quality=quality(evidence=EvidencePolicy(judging=judging)))
 
@@ -109,8 +109,8 @@ class Court:
     async def ask(
         self, address: str, answers: Sequence[str] = ANSWERS, seconds: float = PATIENCE
     ) -> Sequence[float] | None:
-        told = judged(JudgeKind.MODEL, address, timeout_seconds=seconds)
-        return await self.judges.judge(told, asked(), answers)
+        chat = judged(JudgeKind.MODEL, address, timeout_seconds=seconds)
+        return await self.judges.judge(chat, asked(), answers)
 
     def failures(self) -> dict[str, float]:
         """How many of each kind were counted."""
@@ -279,8 +279,8 @@ async def test_what_cannot_even_be_tried_is_counted_and_told_without_texts(
         raise OSError(f"no way to {address}")
 
     judges = Judges(Metrics(registry), broken)
-    told = judged(JudgeKind.MODEL, "nowhere:1")
-    assert await judges.judge(told, asked(), ANSWERS) is None
+    chat = judged(JudgeKind.MODEL, "nowhere:1")
+    assert await judges.judge(chat, asked(), ANSWERS) is None
     labels = {"route": "chat", "why": "failed"}
     assert registry.get_sample_value("pennyweight_router_judge_failures_total", labels) == 1
     said = capsys.readouterr()
@@ -307,11 +307,11 @@ async def test_texts_are_compared_with_the_top_tiers_however_long(court: Court, 
 
 
 async def test_the_form_that_was_asked_for_judges_every_tier(court: Court) -> None:
-    told = judged(JudgeKind.SCHEMA)
+    chat = judged(JudgeKind.SCHEMA)
     numbers = asked((GuideKind.REGEX, "[0-9]+"))
     objects = asked((GuideKind.JSON_SCHEMA, '{"type": "object"}'))
-    assert await court.judges.judge(told, numbers, ["5", "five", "x"]) == (1.0, 0.0, 0.0)
-    assert await court.judges.judge(told, objects, ["{}", "5"]) == (1.0, 0.0)
+    assert await court.judges.judge(chat, numbers, ["5", "five", "x"]) == (1.0, 0.0, 0.0)
+    assert await court.judges.judge(chat, objects, ["{}", "5"]) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("kind", [JudgeKind.SCHEMA, JudgeKind.OUTCOME])
@@ -350,9 +350,9 @@ async def test_the_example_asks_a_route_in_both_orders(
     server = serve(router, "127.0.0.1:0")
     address = f"127.0.0.1:{await server.start()}"
     log = tmp_path / "log"
-    told = ("--listen", "127.0.0.1:0", "--router", address, "--route", "judge")
+    arguments = ("--listen", "127.0.0.1:0", "--router", address, "--route", "judge")
     try:
-        with Process("examples.judge", *told, errors=log):
+        with Process("examples.judge", *arguments, errors=log):
             await until(lambda: "judging at port" in log.read_text(), "the judge does not start")
             port = log.read_text().split()[-1]
             assert await court.ask(f"127.0.0.1:{port}") == qualities
@@ -364,8 +364,15 @@ async def test_the_example_asks_a_route_in_both_orders(
 
 async def test_the_example_fails_where_its_router_does(court: Court, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    told = ("--listen", "127.0.0.1:0", "--router", f"127.0.0.1:{free_port()}", "--route", "judge")
-    with Process("examples.judge", *told, errors=log):
+    arguments = (
+        "--listen",
+        "127.0.0.1:0",
+        "--router",
+        f"127.0.0.1:{free_port()}",
+        "--route",
+        "judge",
+    )
+    with Process("examples.judge", *arguments, errors=log):
         await until(lambda: "judging at port" in log.read_text(), "the judge does not start")
         assert await court.ask(f"127.0.0.1:{log.read_text().split()[-1]}", seconds=2.0) is None
     (why,) = court.failures()

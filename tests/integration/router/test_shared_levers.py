@@ -9,13 +9,14 @@ import pytest
 from redis.asyncio import Redis
 
 from services.common.errors import Unavailable
-from services.router.levers.copy import UNKNOWN_SECONDS
+from services.common.redis_link import REST
+from services.router.levers.copy import UNKNOWN_SECONDS, parse_record
 from services.router.policy.lever_record import CALIBRATION, GUARDRAIL
 from services.router.state.file import FileState
 from services.router.state.redis import LEVERS, RedisState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, Router, recalibrated, router
 from tests.integration.router.states import DURABLE
-from tests.integration.router.world import until
+from tests.integration.router.world import PATIENCE, until
 from tests.making.policies import ladder, policies, route
 from tests.redis_server import RedisServer
 
@@ -145,6 +146,15 @@ async def test_a_fresh_calibration_ends_the_guardrails_halt_alone(routers: list[
     assert one.halted == {SMALL, STORED}  # and none for a router that still runs the one before
 
 
+async def found_again(each: Router) -> None:
+    """Looks until the shared state answers, which has been left alone for a while at most."""
+    async with asyncio.timeout(REST.cap_seconds + PATIENCE):
+        await each.levers.refresh()
+        while not each.seen().known:
+            await asyncio.sleep(0.01)
+            await each.levers.refresh()
+
+
 async def test_a_redis_that_is_away_halts_all_until_it_is_back(
     server: RedisServer, routers: list[Router]
 ) -> None:
@@ -166,7 +176,7 @@ async def test_a_redis_that_is_away_halts_all_until_it_is_back(
             await each.levers.release(CHAT, STORED, author="bob", reason="why")
     server.start()
     for each in routers:
-        await each.levers.refresh()
+        await found_again(each)
         assert each.halted == {STORED}
         assert each.seen(STORED).standing.author == "ann"
         assert each.metric("lever_state_unreachable", none="") == 0
@@ -271,13 +281,13 @@ async def test_a_route_with_a_fixed_tier_has_levers_and_no_watch(states: list[Re
 
 
 async def test_a_router_alone_finds_its_halts_after_a_restart(tmp_path: Path) -> None:
-    state = FileState(tmp_path)
+    state = FileState(tmp_path, parse_record)
     one = router(state)
     await one.levers.refresh()
     await one.spoil()
     await one.levers.halt(CHAT, STORED, author="ann", reason="why")
     await state.close()
-    state = FileState(tmp_path)
+    state = FileState(tmp_path, parse_record)
     again = router(state)
     assert again.halted == {SMALL, STORED}
     await again.levers.refresh()

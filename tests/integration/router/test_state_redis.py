@@ -2,17 +2,22 @@
 
 import asyncio
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from services.common.config import ConfigError, from_environment
 from services.common.errors import Unavailable
+from services.common.redis_link import REST
 from services.router.config import RouterSettings
+from services.router.levers.copy import parse_record
 from services.router.state.file import FILE, FileState
 from services.router.state.redis import RedisState
 from services.router.state.store import SharedState, open_state
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO
+from tests.integration.router.world import PATIENCE
 from tests.redis_server import RedisServer, free_port
 
 
@@ -28,6 +33,16 @@ async def refused(state: SharedState) -> None:
             await asked
 
 
+async def answered(state: SharedState) -> None:
+    """Returns once it answers again, which is soon."""
+    async with asyncio.timeout(REST.cap_seconds + PATIENCE):
+        while True:
+            with suppress(Unavailable):
+                await state.changes()
+                return
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.redis
 async def test_redis_may_go_and_come_back() -> None:
     state = RedisState(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.5)
@@ -39,6 +54,7 @@ async def test_redis_may_go_and_come_back() -> None:
         server.kill()
         await refused(state)
         server.start()
+        await answered(state)
         _, records = await state.records()
         assert dict(records) == {"chat/cache": ONE}
         await state.close()
@@ -52,13 +68,36 @@ async def test_a_redis_that_is_silent_is_not_waited_for() -> None:
         server.pause()
         await refused(state)
         server.resume()
-        await asyncio.sleep(0)
+        await answered(state)
         assert (await state.swap("chat/cache", None, TWO))[1] in (ONE, TWO)  # the first may arrive
         await state.close()
 
 
 @pytest.mark.redis
-async def test_a_redis_that_takes_nothing_is_told() -> None:
+async def test_a_redis_that_hangs_costs_its_timeout_and_then_nothing() -> None:
+    with RedisServer() as server:
+        state = RedisState(server.url, timeout_seconds=0.5)
+        await state.changes()
+        server.pause()
+        try:
+            began = time.monotonic()
+            await asyncio.gather(*(refused(state) for _ in range(20)))
+            assert time.monotonic() - began < 5  # a hundred uses, not a hundred timeouts
+            took = []
+            for _ in range(20):
+                began = time.monotonic()
+                with pytest.raises(Unavailable):
+                    await state.kept("pair:1")
+                took.append(time.monotonic() - began)
+            assert min(took) < 0.1  # far less than one timeout
+        finally:
+            server.resume()
+        await answered(state)
+        await state.close()
+
+
+@pytest.mark.redis
+async def test_a_redis_that_takes_nothing_is_said() -> None:
     with RedisServer("--min-replicas-to-write", "1") as server:
         state = RedisState(server.url, timeout_seconds=5.0)
         assert await state.changes() == ""
@@ -90,7 +129,7 @@ async def test_tls_and_password_come_from_files(certificate: Path) -> None:
         redis_timeout_seconds=1.0,
     )
     with RedisServer(*" ".join(options).split()):
-        async with open_state(settings) as state:
+        async with open_state(settings, parse_record) as state:
             assert await state.swap("chat/cache", None, ONE) == (True, ONE)
 
 
@@ -98,24 +137,24 @@ async def test_tls_and_password_come_from_files(certificate: Path) -> None:
 
 
 async def test_the_settings_say_which(tmp_path: Path) -> None:
-    async with open_state(RouterSettings(state_folder=tmp_path / "here")) as state:
+    async with open_state(RouterSettings(state_folder=tmp_path / "here"), parse_record) as state:
         assert isinstance(state, FileState)
     assert (tmp_path / "here" / FILE).exists()
-    async with open_state(RouterSettings(state="redis://127.0.0.1:1")) as state:
+    async with open_state(RouterSettings(state="redis://127.0.0.1:1"), parse_record) as state:
         assert isinstance(state, RedisState)
 
 
 async def test_a_password_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
     settings = RouterSettings(state="redis://127.0.0.1:1", redis_password_file=tmp_path / "none")
     with pytest.raises(ConfigError, match="redis_password_file: cannot be read"):
-        async with open_state(settings):
+        async with open_state(settings, parse_record):
             pass
 
 
 @pytest.mark.parametrize("port", ["many", "99999"])
 async def test_an_address_that_is_none_stops_the_start(port: str) -> None:
     with pytest.raises(ConfigError, match="state: "):
-        async with open_state(RouterSettings(state=f"redis://host:{port}")):
+        async with open_state(RouterSettings(state=f"redis://host:{port}"), parse_record):
             pass
 
 

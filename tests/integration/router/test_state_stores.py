@@ -11,6 +11,7 @@ import pytest
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
+from services.router.levers.copy import parse_record
 from services.router.state.file import FILE, FileState
 from services.router.state.store import SharedState
 from tests.integration.router.states import (
@@ -71,7 +72,7 @@ async def test_a_record_is_put_in_the_place_of_the_one_that_was_there(state: Sha
     assert dict(records) == {"chat/cache": TWO}
 
 
-async def test_a_record_that_changed_in_between_stays_and_is_told(state: SharedState) -> None:
+async def test_a_record_that_changed_in_between_stays_and_is_said(state: SharedState) -> None:
     assert await state.swap("chat/cache", ONE, TWO) == (False, b"")
     await state.swap("chat/cache", None, ONE)
     assert await state.swap("chat/cache", None, TWO) == (False, ONE)
@@ -136,7 +137,7 @@ async def test_a_value_runs_out(stage: Stage) -> None:
     assert await stage.state.kept("pair:1") == b"second"
 
 
-async def test_another_process_finds_what_was_told(open_stage: Open) -> None:
+async def test_another_process_finds_what_was_kept(open_stage: Open) -> None:
     async with open_stage() as stage:
         await stage.state.swap("chat/cache", None, ONE)
         await stage.state.keep_once("outcome:1", b"good", LONG)
@@ -152,7 +153,7 @@ async def test_another_process_finds_what_was_told(open_stage: Open) -> None:
 async def test_a_folder_belongs_to_one_router_at_a_time(tmp_path: Path) -> None:
     async with file_stage(tmp_path):
         with pytest.raises(ConfigError, match="another router uses it"):
-            FileState(tmp_path)
+            FileState(tmp_path, parse_record)
     async with file_stage(tmp_path):
         pass
 
@@ -160,7 +161,7 @@ async def test_a_folder_belongs_to_one_router_at_a_time(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(ConfigError, match=r"state folder .*taken"):
-        FileState(tmp_path / "taken")
+        FileState(tmp_path / "taken", parse_record)
 
 
 def cut(path: Path) -> None:
@@ -207,13 +208,13 @@ async def test_a_damaged_file_stops_the_start_and_stays_as_it_is(
     damage(tmp_path / FILE)
     damaged = (tmp_path / FILE).read_bytes()
     with pytest.raises(ConfigError) as caught:
-        FileState(tmp_path)
+        FileState(tmp_path, parse_record)
     assert caught.value.source == str(tmp_path / FILE)
     assert "damaged" in str(caught.value)
     assert (tmp_path / FILE).read_bytes() == damaged
 
 
-async def test_a_crash_leaves_what_was_told(tmp_path: Path) -> None:
+async def test_a_crash_leaves_what_was_kept(tmp_path: Path) -> None:
     """The files as they are in the middle of a life, without any orderly end."""
     async with file_stage(tmp_path / "one") as stage:
         await stage.state.swap("chat/cache", None, ONE)
@@ -232,14 +233,14 @@ async def test_what_a_broken_off_start_left_is_no_hindrance(tmp_path: Path) -> N
 
 
 async def test_beyond_the_bound_what_would_run_out_first_is_given_up(tmp_path: Path) -> None:
-    async with file_stage(tmp_path, most_kept=3) as stage:
+    async with file_stage(tmp_path, max_kept=3) as stage:
         for at, seconds in enumerate((LONG, 10.0, LONG, LONG + 1)):
             await stage.state.keep_once(f"pair:{at}", b"kept", seconds)
         kept = [await stage.state.kept(f"pair:{at}") is not None for at in range(4)]
         assert kept == [True, False, True, True]
 
 
-async def test_a_disk_that_refuses_is_told_and_changes_nothing(tmp_path: Path) -> None:
+async def test_a_disk_that_refuses_is_said_and_changes_nothing(tmp_path: Path) -> None:
     async with file_stage(tmp_path) as stage:
         await stage.state.swap("chat/cache", None, ONE)
         before = await stage.state.changes()

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 import pennyweight as pw
-from pennyweight.attempts import Attempts
+from pennyweight.attempts import Attempts, backoff_seconds
 from pennyweight.channel import DEVELOPMENT_KEY, is_loopback, metadata_for, open_channel
 from pennyweight.command.show import money
 from pennyweight.errors import error_of
@@ -12,6 +12,7 @@ from pennyweight.request import request_of
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.wire import event_of, lever_of, name_of
 from services.common import credentials
+from services.common.backoff import Backoff
 
 
 @pytest.fixture(autouse=True)
@@ -99,9 +100,16 @@ def test_names_that_later_versions_add_do_not_break_this_one() -> None:
     assert lever_of(pb.Lever(state=99)).state == "99"
 
 
+def test_waits_are_those_of_the_services() -> None:
+    backoff = Backoff(0.1, 10.0)
+    for failures in (1, 2, 5, 8, 100_000):
+        for drawn in (0.0, 0.3, 1.0):
+            assert backoff_seconds(failures, drawn) == backoff.seconds(failures, drawn)
+
+
 def test_delays_grow_and_are_spread() -> None:
     unavailable = error_of(grpc.StatusCode.UNAVAILABLE, "away")
-    attempts = Attempts(deadline=float("inf"), most=5)
+    attempts = Attempts(deadline=float("inf"), max_tries=5)
     delays = [attempts.next_delay(unavailable) for _ in range(4)]
     for made, delay in enumerate(delays):
         assert 0.05 * 2**made <= delay <= 0.1 * 2**made
@@ -114,7 +122,7 @@ def test_delays_grow_and_are_spread() -> None:
 )
 def test_only_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
     with pytest.raises(pw.PennyweightError):
-        Attempts(deadline=float("inf"), most=5).next_delay(error_of(code, "no"))
+        Attempts(deadline=float("inf"), max_tries=5).next_delay(error_of(code, "no"))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,19 @@ def test_operators_and_services_may_operate_and_callers_may_not(keyring: Keyring
     assert not keyring.identify(shown("for-acme")).may_operate
 
 
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("wanted", Role)
+def test_each_role_may_do_what_those_before_it_may(role: Role, wanted: Role) -> None:
+    may = list(Role).index(role) >= list(Role).index(wanted)
+    assert Identity("acme", role).may(wanted) is may
+    if may:
+        Identity("acme", role).require(wanted)
+    else:
+        with pytest.raises(Forbidden) as caught:
+            Identity("acme", role).require(wanted)
+        assert caught.value.reason == f"{wanted.upper()}S_ONLY"
+
+
 def test_an_operator_acts_for_its_own_tenant_alone(keyring: Keyring) -> None:
     with pytest.raises(Forbidden):
         keyring.identify(shown("for-ann", "other"))
@@ -144,7 +157,7 @@ def test_the_key_shown_to_others_is_the_files_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"])
-def test_a_missing_or_empty_key_to_show_is_told(tmp_path: Path, content: str | None) -> None:
+def test_a_missing_or_empty_key_to_show_is_said(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "key"
     if content is not None:
         path.write_text(content)

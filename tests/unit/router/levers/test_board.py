@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common.errors import Unavailable
 from services.router.levers import board
-from services.router.levers.board import Levers
+from services.router.levers.board import SharedLeverBoard
 from services.router.levers.copy import READ_EVERY, TRIES, UNKNOWN_SECONDS
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
@@ -26,7 +26,7 @@ class Board:
 
     def __init__(self, state: MemoryState) -> None:
         self.now = 1_700_000_000.0
-        self.levers = Levers(
+        self.levers = SharedLeverBoard(
             state=state,
             in_force=InForce(policies(CHAT)),
             metrics=Metrics(CollectorRegistry()),

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.errors import BadRequest, Forbidden, NotFound, Unavailable
-from services.router.levers.board import Levers
+from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Trimming
@@ -36,7 +36,7 @@ class Desk:
     def __init__(self) -> None:
         self.state, self.now = MemoryState(), NOW
         self.in_force = InForce(policies(CHAT, BRIEF, THEIRS))
-        self.levers = Levers(
+        self.levers = SharedLeverBoard(
             state=self.state,
             in_force=self.in_force,
             metrics=Metrics(CollectorRegistry()),

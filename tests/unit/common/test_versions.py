@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.router.routes import versions as policy_store
-from services.router.routes.versions import MAX_VERSIONS, PolicyStore
+from services.common import versions as policy_store
+from services.common.versions import MAX_VERSIONS, PolicyStore
 
 START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 FILES = {"routes.yaml": b"routes", "prices.yaml": b"prices", "calibration/chat.json": b"{}"}
@@ -49,6 +49,14 @@ def test_the_history_tells_what_came_in_force_and_when(tmp_path: Path) -> None:
         ("03", "v1"),
     ]
     assert versions(tmp_path) == {"v1", "v2"}
+
+
+def test_who_put_a_version_in_force_and_why_is_kept_where_somebody_said(tmp_path: Path) -> None:
+    keep(tmp_path, "v1", author="ann", note="cheaper nights")
+    keep(tmp_path, "v2", 1)
+    first, second = history(tmp_path)
+    assert (first["author"], first["note"]) == ("ann", "cheaper nights")
+    assert second.keys() == {"time", "version", "source"}
 
 
 def test_a_line_that_a_crash_tore_stays_alone(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Keeps each version of the policies that came in force, so that what decided can be looked up.
 
 ``versions/<version>/`` holds the files whole, as they were: copying them back beside each other
-puts them in force again. ``history.jsonl`` has a line for each time a version came in force. A
-folder on one machine; several routers may share it.
+puts them in force again. ``history.jsonl`` has a line for each time a version came in force: when,
+from where, and by whom and why where somebody said so. A folder on one machine; several processes
+may share it. What is in the files is for those who keep them to know.
 """
 
 import contextlib
@@ -12,7 +13,8 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from services.common.files import sync_folder, unfinished_beside, write_new, write_whole
 
 MAX_VERSIONS = 50
 MAX_LINES = 10_000
@@ -31,7 +33,14 @@ class PolicyStore:
         self._history = folder / "history.jsonl"
 
     def keep(
-        self, version: str, contents: Mapping[str, bytes], *, source: str, now: dt.datetime
+        self,
+        version: str,
+        contents: Mapping[str, bytes],
+        *,
+        source: str,
+        now: dt.datetime,
+        author: str = "",
+        note: str = "",
     ) -> None:
         """Keeps a version that comes in force, and drops the one that was in force longest ago.
 
@@ -42,6 +51,8 @@ class PolicyStore:
             contents: its files by their path in the version's folder.
             source: where it came from: `start` or `files`.
             now: when it came.
+            author: who put it in force; empty where nobody said.
+            note: why; empty where nobody said.
 
         Raises:
             OSError: it could not be kept; trying again is harmless.
@@ -52,27 +63,25 @@ class PolicyStore:
         stamp = now.timestamp()
         os.utime(place, (stamp, stamp))
         if self._last_version() != version:
-            self._note({"time": now.isoformat(), "version": version, "source": source})
+            said = {"author": author, "note": note}
+            line = {"time": now.isoformat(), "version": version, "source": source}
+            self._add_line(line | {name: text for name, text in said.items() if text})
         self._prune(version)
 
     def _write(self, place: Path, contents: Mapping[str, bytes]) -> None:
         """Writes a version's folder: whole, or not at all."""
-        unfinished = place.with_name(f".{place.name}.{os.getpid()}")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished = unfinished_beside(place)
         try:
             for name, data in contents.items():
                 path = unfinished / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                write_new(path, data)
             try:
                 unfinished.rename(place)
             except OSError:
-                if not place.is_dir():  # else another router was quicker
+                if not place.is_dir():  # else another process was quicker
                     raise
-            _sync(self._versions)
+            sync_folder(self._versions)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -83,12 +92,12 @@ class PolicyStore:
             return str(json.loads(lines[-1]).get("version", "")) if lines else ""
         return ""
 
-    def _note(self, line: Mapping[str, Any]) -> None:
+    def _add_line(self, line: Mapping[str, str]) -> None:
         """Adds a line to the history, on one of its own even where a crash tore the last one."""
         old = self._history.read_bytes() if self._history.exists() else b""
         lines = old.splitlines(keepends=True)
         if len(lines) >= MAX_LINES:
-            _replace(self._history, b"".join(lines[MAX_LINES // 2 :]))
+            write_whole(self._history, b"".join(lines[MAX_LINES // 2 :]))
         torn = bool(old) and not old.endswith(b"\n")
         with self._history.open("ab") as file:
             file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
@@ -96,29 +105,18 @@ class PolicyStore:
             os.fsync(file.fileno())
 
     def _prune(self, current: str) -> None:
-        """Drops versions beyond the most, and what routers that crashed left unfinished."""
-        found: list[tuple[float, Path]] = []
-        for one in self._versions.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # another router was quicker
-                found.append((one.stat().st_mtime, one))
-        whole = [one for one in found if not one[1].name.startswith(".")]
-        whole = sorted(one for one in whole if one[1].name != current)
-        unfinished = [one for one in found if one[1].name.startswith(".")]
+        """Drops versions beyond the most, and what processes that crashed left unfinished."""
+        whole: list[tuple[float, Path]] = []
         newest = (self._versions / current).stat().st_mtime
-        left_over = [one for one in unfinished if one[0] < newest - LEFT_OVER_SECONDS]
-        for _, old in (*whole[: max(0, len(whole) + 1 - MAX_VERSIONS)], *left_over):
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        dropped: list[Path] = []
+        for folder in self._versions.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                changed_at = folder.stat().st_mtime
+                if not folder.name.startswith("."):
+                    whole.append((changed_at, folder))
+                elif changed_at < newest - LEFT_OVER_SECONDS:
+                    dropped.append(folder)
+        others = sorted(kept for kept in whole if kept[1].name != current)
+        dropped += [folder for _, folder in others[: max(0, len(others) + 1 - MAX_VERSIONS)]]
+        for folder in dropped:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,36 @@
+"""Seconds as the protos say them: durations, and moments since 1970.
+
+To the nanosecond, which is what the messages hold: 0.29 s is 290,000,000 ns, not one less.
+"""
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+NANOSECONDS = 1_000_000_000
+
+
+def seconds_of(duration: Duration) -> float:
+    """A duration in seconds; 0 where it is absent."""
+    return duration.seconds + duration.nanos / NANOSECONDS
+
+
+def set_seconds(duration: Duration, seconds: float) -> None:
+    """Writes seconds into a duration of a message."""
+    duration.FromNanoseconds(_nanoseconds(seconds))
+
+
+def duration_of(seconds: float) -> Duration:
+    """Seconds as a duration of its own."""
+    duration = Duration()
+    set_seconds(duration, seconds)
+    return duration
+
+
+def set_time(timestamp: Timestamp, seconds: float) -> None:
+    """Writes a moment, in seconds since 1970, into a timestamp of a message."""
+    timestamp.FromNanoseconds(_nanoseconds(seconds))
+
+
+def _nanoseconds(seconds: float) -> int:
+    whole = int(seconds)  # apart, as a float holds no nanoseconds of the seconds since 1970
+    return whole * NANOSECONDS + round((seconds - whole) * NANOSECONDS)

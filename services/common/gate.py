@@ -1,0 +1,143 @@
+"""Where every call comes in: who calls is found out, and errors become statuses.
+
+Leaves to the servicers: what a call means. They read `current_identity()` and raise
+`ServiceError`s; they hold no ``try`` ladders.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from services.common.credentials import Keyring, set_current_identity
+from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
+from services.common.telemetry import Tracing
+
+log = structlog.get_logger()
+
+Handler = Any
+"""A grpc.RpcMethodHandler; the class takes type parameters only in the type stubs."""
+
+
+class Gate:
+    """Lets known callers in and turns errors into statuses, for every method alike.
+
+    Stands before a server while servicers are added and wraps their handlers once: an interceptor
+    would cost every call anew.
+    """
+
+    def __init__(self, server: grpc.aio.Server, keyring: Keyring, tracing: Tracing) -> None:
+        self._server = server
+        self._keyring = keyring
+        self._tracing = tracing
+        self.closed = False
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
+        """Adds a service's methods, called by the generated code with the methods by name."""
+        gated = {
+            name: self._wrap(handler, f"/{service}/{name}") for name, handler in handlers.items()
+        }
+        generic = grpc.method_handlers_generic_handler(service, gated)
+        self._server.add_generic_rpc_handlers((generic,))
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """The generated code's other way to add the same methods, which therefore adds nothing."""
+
+    def _wrap(self, handler: Handler, method: str) -> Handler:
+        inner: Any = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+
+        readable = _readable if handler.request_streaming else _as_is
+
+        async def generator(request: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                parent = self._enter(request, context)
+                with self._tracing.span(method, parent):
+                    async with aclosing(inner(readable(request), context)) as responses:
+                        async for response in responses:
+                            yield response
+            except Exception as error:  # noqa: BLE001
+                await self._abort(error, context, method)
+
+        async def coroutine(request: Any, context: Any) -> Any:
+            try:
+                parent = self._enter(request, context)
+                with self._tracing.span(method, parent):
+                    return await inner(readable(request), context)
+            except Exception as error:  # noqa: BLE001
+                await self._abort(error, context, method)
+
+        make: Any = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        return make(
+            generator if inspect.isasyncgenfunction(inner) else coroutine,
+            _tolerant(handler.request_deserializer),
+            handler.response_serializer,
+        )
+
+    def _enter(self, request: Any, context: Any) -> str:
+        if self.closed:
+            raise Unavailable("this server is stopping; try another", reason="STOPPING")
+        if isinstance(request, _Malformed):
+            raise request.error()
+        metadata = context.invocation_metadata()
+        set_current_identity(self._keyring.identify(metadata))
+        if not self._tracing.enabled:
+            return ""
+        return next((str(v) for k, v in metadata or () if k == "traceparent"), "")
+
+    async def _abort(self, error: Exception, context: Any, method: str) -> None:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        if not isinstance(error, ServiceError):
+            log.error("unexpected error", method=method, exc_info=error)
+            error = InternalError("internal error; the log of this service has the details")
+        await context.abort_with_status(error.status())
+
+
+@dataclass(frozen=True)
+class _Malformed:
+    """Stands for a message that cannot be read, such as one with invalid UTF-8."""
+
+    why: str
+
+    def error(self) -> BadRequest:
+        """The error for who sent it."""
+        return BadRequest(f"the message cannot be read: {self.why}", reason="MALFORMED")
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A deserialiser whose failure the caller sees as INVALID_ARGUMENT, not as INTERNAL."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            return _Malformed(str(error))
+
+    return read
+
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """A stream of requests that ends with the caller's error at one that cannot be read."""
+    async for request in requests:
+        if isinstance(request, _Malformed):
+            raise request.error()
+        yield request
+
+
+def _as_is(request: Any) -> Any:
+    return request

@@ -1,0 +1,98 @@
+"""A service as a process: what all of them do at their start and at their end.
+
+    with the environment read and logs set up (`run`):
+        tracing, keys and the metrics endpoint are opened (`open_frame`),
+        the service opens its own parts, and has them closed with the rest (`Frame.closing`),
+        its address is taken (`Frame.bind`), and its server serves until the process is told to end.
+
+What was opened is closed in the opposite order, whether the service ended as it should, failed or
+never started.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from services.common.config import ConfigError, die, from_environment
+from services.common.credentials import Keyring
+from services.common.server import Server, ServerSettings, stop_on_signals
+from services.common.telemetry import Tracing, configure_logging, serve_metrics
+
+Settings = TypeVar("Settings", bound=ServerSettings)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every service has open while it runs.
+
+    Attributes:
+        server: where servicers are added; it does not listen before `bind`.
+        tracing: where spans go.
+        metrics_port: of ``/metrics``.
+        closing: what a service opens itself goes here, to be closed after the server.
+    """
+
+    server: Server
+    tracing: Tracing
+    metrics_port: int
+    closing: AsyncExitStack
+
+    def bind(self) -> int:
+        """Takes the address, and sees to it that the server is stopped before all else is closed.
+
+        Raises:
+            ConfigError: the address cannot be listened on, or the TLS files are wrong.
+        """
+        self.closing.push_async_callback(self.server.close)
+        return self.server.bind()
+
+
+@asynccontextmanager
+async def open_frame(
+    service: str, settings: ServerSettings, registry: CollectorRegistry
+) -> AsyncIterator[Frame]:
+    """Opens what every service needs; `service` names it in traces.
+
+    Raises:
+        ConfigError: a file or an address of the settings cannot be used.
+    """
+    async with AsyncExitStack() as closing:
+        tracing = Tracing(service, settings.otlp_endpoint)
+        closing.callback(tracing.close)
+        server = Server(settings, Keyring.load(settings.keys_file), tracing)
+        exposition = serve_metrics(settings.metrics_listen, registry)
+        closing.callback(exposition.server_close)
+        closing.callback(exposition.shutdown)
+        yield Frame(server, tracing, exposition.server_port, closing)
+
+
+def run(
+    service: str,
+    kind: type[Settings],
+    prefix: str,
+    serve: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
+) -> None:
+    """Runs a service until SIGTERM or SIGINT. With wrong settings it ends with status 2.
+
+    Args:
+        service: its name in logs.
+        kind: of its settings.
+        prefix: of the variables that hold them.
+        serve: runs it until the event is set.
+    """
+
+    async def settled() -> None:
+        settings = from_environment(kind, prefix, os.environ)
+        configure_logging(service, settings.log_level)
+        await serve(settings, stop_on_signals())
+
+    try:
+        uvloop.run(settled())
+    except ConfigError as error:
+        die(error)

@@ -1,0 +1,47 @@
+"""What is put in comes out in order, as much at a time as has piled up."""
+
+import asyncio
+
+from services.common.outbox import Outbox
+
+
+async def test_what_piled_up_is_taken_together_and_in_order() -> None:
+    outbox: Outbox[int] = Outbox()
+    for number in range(5):
+        outbox.put(number)
+    assert len(outbox) == 5
+    assert [await outbox.take(3), await outbox.take(3)] == [[0, 1, 2], [3, 4]]
+    assert len(outbox) == 0
+
+
+async def test_who_takes_waits_until_there_is_something() -> None:
+    outbox: Outbox[str] = Outbox()
+    taking = asyncio.create_task(outbox.take(10))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not taking.done()
+    outbox.put("first")
+    outbox.put("second")
+    assert await taking == ["first", "second"]
+
+
+async def test_what_is_forgotten_is_never_taken() -> None:
+    outbox: Outbox[str] = Outbox()
+    outbox.put("of the stream before")
+    outbox.clear()
+    taking = asyncio.create_task(outbox.take(1))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not taking.done()
+    outbox.put("of this one")
+    assert await taking == ["of this one"]
+
+
+async def test_a_writer_that_ends_takes_nothing_with_it() -> None:
+    outbox: Outbox[str] = Outbox()
+    taking = asyncio.create_task(outbox.take(1))
+    await asyncio.sleep(0)
+    outbox.put("kept")
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert await outbox.take(1) == ["kept"]
