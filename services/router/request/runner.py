@@ -216,18 +216,28 @@ class Runner:
                 stoppable = tier.cancel is Cancel.ABORT and not attempt.complete
                 if stoppable and not await lease.is_awaited():
                     return
-                attempt.ending = None
-                while attempt.ending is None:
-                    await self._advance(state, attempt, None)
-                if attempt.ending is Ending.STOOD:
-                    attempt.ending = Ending.OUTLIVED
+                await self._to_its_end(state, attempt)
+                if attempt.ending is Ending.OUTLIVED:
                     lease.store(attempt.answer, tier)
         except (ReplicaFailed, ServiceError) as error:
-            attempt.ending = Ending.FAILED
             log.warning("a run without a caller failed", why=str(error))
         finally:
-            attempt.ending = attempt.ending or Ending.LEFT
             lease.give_back()
+
+    async def _to_its_end(self, state: RequestState, attempt: Attempt) -> None:
+        """Carries an attempt whose caller has gone to its ending."""
+        attempt.ending = None
+        try:
+            while attempt.ending is None:
+                await self._advance(state, attempt, None)
+        except (ReplicaFailed, ServiceError):
+            attempt.ending = Ending.FAILED
+            raise
+        except BaseException:
+            attempt.ending = Ending.LEFT
+            raise
+        if attempt.ending is Ending.STOOD:
+            attempt.ending = Ending.OUTLIVED
 
     def _request(self, state: RequestState, plan: Plan, *, outlives: bool) -> EngineRequest:
         context = state.context

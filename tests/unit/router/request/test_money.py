@@ -167,6 +167,20 @@ async def test_what_no_engine_says_is_estimated_from_the_tiers_pace() -> None:
     assert (attempt.output_tokens, attempt.estimated) == (15, True)
 
 
+async def test_a_run_that_dies_for_nobody_is_not_estimated() -> None:
+    way, engine = scene(chat(), streaming=False)
+    engine.script = lambda _: {"text": "abc", "sure": SURE, "dies_at": 0, "says": True}
+    leader, follower = way.begin(), way.begin()
+    leading = asyncio.create_task(way.answer(Listener(), leader))
+    await asyncio.sleep(0)
+    following = asyncio.create_task(way.answer(Listener(), follower))
+    leading.cancel()
+    await asyncio.wait((leading, following))
+    await way.rest()
+    check(way, engine.runs)
+    assert {attempt.ending for attempt in leader.attempts} == {"failed"}
+
+
 async def test_both_tiers_of_a_ladder_that_is_cancelled_are_charged() -> None:
     way, engine = scene(laddered(), sure=UNSURE, streaming=False)
     task = asyncio.create_task(way.answer(Listener(), way.state))
@@ -283,7 +297,7 @@ routes = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     told=routes,
     history=st.lists(asks, min_size=1, max_size=8),
