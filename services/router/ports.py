@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from pennyweight.ledger.schema import LedgerRecord
 from services.router.policy.prompts import Message as Message  # noqa: PLC0414 -- part of the ports
 from services.router.policy.routes import Route, Tier
 
@@ -235,7 +236,7 @@ class TierText(Protocol):
 class Ledger(Protocol):
     """One record a finished request."""
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: LedgerRecord | dict[str, Any]) -> None:
         """Takes a record; never blocks and never fails the request."""
 
 

@@ -6,16 +6,15 @@ which can be compared with the digests of the answers that were given.
 """
 
 import asyncio
-import datetime as dt
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import structlog
 
+from pennyweight.ledger.schema import OutcomeRecord, time_text
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable, Violation
 from services.router.evidence.handles import HandleSigner
@@ -170,18 +169,25 @@ class Outcomes:
         )
 
     def _write(self, route: Route, tenant: str, request_id: str, outcome: Outcome) -> None:
-        now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
-        facts: dict[str, Any] = {
-            "request_id": request_id,
-            "tenant": tenant,
-            "route": route.name,
-            "resolved": outcome.resolved,
-            "rating": outcome.rating,
-        }
-        log.info("outcome", **facts, corrected=outcome.corrected_digest is not None)
-        facts["corrected_digest"] = outcome.corrected_digest
-        time_of = now.isoformat(timespec="milliseconds")
-        self._ledger.add({"kind": "outcome", "time": time_of, **facts})
+        record = OutcomeRecord(
+            time=time_text(self._clock()),
+            request_id=request_id,
+            tenant=tenant,
+            route=route.name,
+            resolved=outcome.resolved,
+            rating=outcome.rating,
+            corrected_digest=outcome.corrected_digest,
+        )
+        self._ledger.add(record)
+        log.info(
+            "outcome",
+            request_id=request_id,
+            tenant=tenant,
+            route=route.name,
+            resolved=outcome.resolved,
+            rating=outcome.rating,
+            corrected=outcome.corrected_digest is not None,
+        )
         for kind, said in (
             ("resolved", outcome.resolved is True),
             ("unresolved", outcome.resolved is False),

@@ -191,7 +191,9 @@ class Pairs:
             await self._levers.judged(route, losses, weight)
         elif evidence.judging.kind is JudgeKind.OUTCOME:
             await self._wait_for_outcome(journey, pair, digests, weight)
-        self._ledger.add(record_of(journey, pair, digests, qualities, evidence))
+        self._ledger.add(
+            record_of(journey, pair, digests, qualities, evidence, unix_seconds=time.time())
+        )
         return "unjudged" if qualities is None else "judged"
 
     async def _wait_for_outcome(
