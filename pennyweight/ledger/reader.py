@@ -30,7 +30,7 @@ NAMES_SHOWN = 3
 
 
 class LedgerError(Exception):
-    """A ledger cannot be read.
+    """A ledger cannot be read; the message says why, in a sentence.
 
     Attributes:
         hint: what to do about it, a sentence.
@@ -237,6 +237,7 @@ def opened(folder: Path) -> Iterator[Ledger]:
     Raises:
         ExtraMissing: DuckDB is not installed.
         NoLedger: the folder holds no ledger files.
+        LedgerError: it holds some, and none can be read.
     """
     try:
         import duckdb  # noqa: PLC0415 -- the extra may be missing
@@ -266,7 +267,7 @@ def opened(folder: Path) -> Iterator[Ledger]:
                     refused[Path(file).name] = str(error).partition("\n")[0]
         unreadable = Unreadable(lines, refused)
         if not files:
-            raise NoLedger(f"No ledger in {folder}.", " ".join(unreadable.notes()))
+            raise LedgerError(f"Nothing in {folder} can be read.", " ".join(unreadable.notes()))
         _of(base, files).create_view("raw")
         base.execute(LINES)
         yield Ledger(base, unreadable, tuple(files))

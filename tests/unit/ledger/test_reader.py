@@ -12,6 +12,7 @@ import pytest
 from pennyweight.ledger import reader
 from pennyweight.ledger.reader import (
     ExtraMissing,
+    LedgerError,
     NoLedger,
     Tail,
     Unreadable,
@@ -92,11 +93,11 @@ def test_a_file_that_cannot_be_read_at_all_is_named(tmp_path: Path) -> None:
     assert "left out: 3 (endless.jsonl: " in notes[1]
 
 
-def test_a_folder_of_which_nothing_can_be_read_is_no_ledger(tmp_path: Path) -> None:
+def test_a_folder_without_a_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoLedger, match=r"no \*\.jsonl files"), opened(tmp_path):
         pass
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(NoLedger) as refused, opened(tmp_path):
+    with pytest.raises(LedgerError, match="can be read") as refused, opened(tmp_path):
         pass
     assert "folder.jsonl" in refused.value.hint
 
