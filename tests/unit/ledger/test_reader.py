@@ -1,8 +1,8 @@
 """Ledgers of every age are read; what is no record is counted and named, and stops nothing."""
 
-import builtins
 import gzip
 import json
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -148,14 +148,7 @@ def test_whole_records_of_a_route(tmp_path: Path) -> None:
 
 
 def test_without_duckdb_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    imported = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name == "duckdb":
-            raise ModuleNotFoundError(name)
-        return imported(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ExtraMissing) as missing, opened(tmp_path):
         pass
     assert "pennyweight[ledger]" in missing.value.hint

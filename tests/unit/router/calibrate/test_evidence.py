@@ -1,6 +1,7 @@
 """Outcomes judge the pairs that they are of, when the ledger is read."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,9 @@ def test_a_folder_of_foreign_files_alone_is_refused_by_name(tmp_path: Path) -> N
     (tmp_path / "core.jsonl").write_bytes(b'{"a": "' + b"x" * 40_000_000)
     with pytest.raises(BadEvidence, match=r"Nothing in .* can be read.*core\.jsonl"):
         from_ledger(tmp_path, "support")
+
+
+def test_without_duckdb_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(BadEvidence, match=r"needs DuckDB.*pennyweight\[ledger\]"):
+        read(tmp_path, pair())
