@@ -223,7 +223,7 @@ class Ledger:
         rows = self.base.execute(
             """
             SELECT json FROM read_ndjson_objects($files, ignore_errors = true)
-            WHERE json->>'kind' IN (SELECT unnest($kinds)) AND json->>'route' = $route
+            WHERE (json->>'kind') IN (SELECT unnest($kinds)) AND (json->>'route') = $route
             """,
             {"files": list(self.files), "kinds": list(kinds), "route": route},
         ).fetchall()
