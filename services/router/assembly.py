@@ -1,5 +1,7 @@
 """Puts the router together from its settings."""
 
+import random
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,12 @@ from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.levers.board import Levers
 from services.router.metrics import Metrics
+from services.router.policy.pace import Paces
+from services.router.request.context import RequestState
 from services.router.request.path import RequestPath
+from services.router.request.plan import Planner
+from services.router.request.runner import Runner
+from services.router.request.stored import StoredAnswers
 from services.router.routes.files import PolicyFiles
 from services.router.routes.in_force import InForce, Texts
 from services.router.routes.versions import PolicyStore
@@ -91,14 +98,16 @@ def assemble(
     Raises:
         ConfigError: a file or folder that the settings name cannot be used.
     """
+    clock = time.monotonic
     files = PolicyFiles(settings.routes_file, settings.prices_file)
     in_force = InForce(files.load())
     texts = Texts(lambda folder: ModelText(Path(folder)))
     texts.adopt(in_force.now, texts.load(in_force.now))
-    engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors)
-    fleet = Fleet(in_force.now, metrics, forget=engine.forget)
+    engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors, clock=clock)
+    fleet = Fleet(in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock)
     load = LoadWindow()
     ledger = FileLedger(settings.ledger_folder, settings.name, metrics)
+    records = Records(metrics, ledger, clock=clock)
     signer = HandleSigner.load(settings.handle_key_file)
     if settings.handle_key_file is None:
         log.warning("no handle_key_file: request handles end with this process")
@@ -122,8 +131,20 @@ def assemble(
         levers=levers,
         metrics=metrics,
     )
+    planner = Planner(texts, load, clock)
+    runner = Runner(
+        fleet=fleet,
+        engine=engine,
+        load=load,
+        metrics=metrics,
+        paces=Paces(),
+        settled=records.attempt,
+        spawn=spawn,
+        clock=clock,
+    )
     pairs = Pairs(
-        texts=texts,
+        planner=planner,
+        runner=runner,
         judge=judges,
         levers=levers,
         keeper=state,
@@ -133,27 +154,33 @@ def assemble(
         metrics=metrics,
         spawn=spawn,
     )
+
+    def answered(state: RequestState) -> None:
+        drift.note(state.context.route, state.cascade)
+        if state.context.drawn:
+            pairs.gather(state)
+
     path = RequestPath(
+        stored=StoredAnswers(cache=cache, metrics=metrics, clock=clock),
+        planner=planner,
+        runner=runner,
         fleet=fleet,
-        engine=engine,
-        texts=texts,
-        cache=cache,
         levers=levers,
-        pairs=pairs,
-        drift=drift,
-        load=load,
         metrics=metrics,
-        spawn=spawn,
+        answered=answered,
+        chance=random.random,
+        clock=clock,
     )
     servicer = RouterServicer(
         path=path,
         in_force=in_force,
         fleet=fleet,
         signer=signer,
-        records=Records(metrics, ledger),
+        records=records,
         outcomes=outcomes,
         levers=LeverCalls(levers, in_force),
         max_prompt_characters=settings.max_prompt_characters,
+        clock=clock,
     )
     return Parts(
         in_force=in_force,

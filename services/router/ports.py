@@ -7,7 +7,7 @@ Adapters: `triton` (engine), `cache` (answers), `scaler` (fleet), `tokenizer` (t
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from pennyweight.ledger.schema import LedgerRecord
 from services.router.policy.prompts import Message as Message  # noqa: PLC0414 -- part of the ports
@@ -66,25 +66,8 @@ class EngineFigures:
     reused_prompt_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EngineChunk:
-    """Tokens that have come, and at the end the figures.
-
-    Attributes:
-        tokens: new ones.
-        final: nothing comes after this.
-        figures: at the end.
-        log_probs: of all tokens of the answer so far, where they were asked for.
-    """
-
-    tokens: Sequence[int]
-    final: bool
-    figures: EngineFigures | None = None
-    log_probs: Sequence[float] | None = None
-
-
 class ReplicaFailed(Exception):
-    """The replica could not go on; before the first token another one may be tried.
+    """The replica could not go on; before anything was committed another one may be tried.
 
     Attributes:
         lost: the replica itself is in trouble, not just full.
@@ -95,48 +78,124 @@ class ReplicaFailed(Exception):
         super().__init__(message)
 
 
-class EngineRun(Protocol):
-    """One request running on a replica. Read it to the end, or cancel or drain it."""
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do, as its adapter knows it.
 
-    async def read(self, timeout_seconds: float) -> EngineChunk:
-        """The next tokens.
+    Attributes:
+        has_log_probs: it tells how likely each token was; None while nobody knows. Where it does, a
+            log-probability of 0 is a token that was certain; where it does not, certainty is
+            unknown, whatever numbers it fills in.
+        can_resume: it can go on from a prompt and the tokens of an answer so far.
+        counts_tokens: it says how many tokens it made.
+        has_priority: it serves more important requests first.
+    """
+
+    has_log_probs: bool | None
+    can_resume: bool
+    counts_tokens: bool
+    has_priority: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A conversation as an engine gets it: as messages, and as that tier's tokens."""
+
+    messages: tuple[Message, ...]
+    tokens: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What one engine is asked for.
+
+    Attributes:
+        tier: whose model answers.
+        prompt: the conversation.
+        asked: how the answer is drawn; its `messages` are those of the prompt or longer.
+        max_output_tokens: at most as many as `asked` says.
+        request_id: names it in the replica's log.
+        streaming: text comes as it is made, otherwise all of it at the end.
+        survives: the call must outlive the task that reads it.
+        log_probs: they are wanted.
+        deadline_seconds: from now, after which the replica may give up.
+    """
+
+    tier: Tier
+    prompt: Prompt
+    asked: Asked
+    max_output_tokens: int
+    request_id: str
+    streaming: bool
+    survives: bool
+    log_probs: bool
+    deadline_seconds: float
+
+
+@dataclass(slots=True)
+class Piece:
+    """The next text of an answer and the tokens it stands for; `ended`: the answer is complete.
+
+    Tokens that complete no character count with the text that does.
+    """
+
+    text: str
+    tokens: int
+    ended: bool
+
+
+class EngineCall(Protocol):
+    """One request running on a replica. Whoever started it ends it, in one of three ways.
+
+    `finish` where `final` says that the replica is done, `stop` where it is not, or by reading on
+    until `final`.
+    """
+
+    output_tokens: int
+    """Tokens that the replica is known to have made, read or not."""
+
+    final: bool
+    """The replica has said all it will say: `output_tokens` is exact."""
+
+    @property
+    def finish_reason(self) -> Finish:
+        """Why the answer ended, once it has."""
+
+    figures: EngineFigures
+    """What the replica measured, once it is final."""
+
+    async def read(self, timeout_seconds: float) -> Piece:
+        """The next text; after the answer has ended, empty pieces until `final`.
 
         Raises:
             ReplicaFailed: the replica is lost, refused for now, or silent for too long.
             ServiceError: the request itself cannot be served.
         """
 
-    async def finish(self) -> None:
-        """Ends the stream after its final chunk, as the server wants it ended."""
+    def log_probs(self, most: int) -> Sequence[float] | None:
+        """Those of the answer's first tokens; None where not all of them are there."""
+
+    def finish(self) -> None:
+        """Lets go of a call that is final, as its server wants it ended."""
+
+    async def stop(self) -> None:
+        """Ends the request on the replica, and hears how far it came where the replica says so."""
 
     def cancel(self) -> None:
-        """Stops the request on the replica."""
+        """Ends the request on the replica, and hears no more of it."""
 
     def give_up(self, why: str) -> None:
-        """Ends the run because its replica is lost; whoever reads it gets `ReplicaFailed`."""
+        """Ends the call because its replica is lost; whoever reads it gets `ReplicaFailed`."""
 
 
 class Engine(Protocol):
-    """Runs token ids on replicas."""
+    """Answers requests on replicas, in pieces of text."""
 
-    def start(
-        self,
-        address: str,
-        tier: Tier,
-        prompt: Sequence[int],
-        asked: Asked,
-        *,
-        request_id: str,
-        streaming: bool,
-        outlives: bool,
-        log_probs: bool,
-        deadline_seconds: float,
-    ) -> EngineRun:
-        """Starts a request; the returned run is read by the caller. Never blocks.
+    def capabilities(self, tier: Tier) -> Capabilities:
+        """What the tier's engine can do, as far as is known now."""
 
-        `streaming` brings tokens as they come, otherwise all at the end. `outlives` says that the
-        run must survive the cancellation of the task that reads it. `log_probs` asks for them.
-        """
+    def start(self, address: str, request: EngineRequest) -> EngineCall:
+        """Starts a request; whoever calls it reads the call. Never blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +295,7 @@ class TierText(Protocol):
 class Ledger(Protocol):
     """One record a finished request."""
 
-    def add(self, record: LedgerRecord | dict[str, Any]) -> None:
+    def add(self, record: LedgerRecord) -> None:
         """Takes a record; never blocks and never fails the request."""
 
 

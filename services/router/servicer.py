@@ -4,6 +4,7 @@ import asyncio
 import functools
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
@@ -16,7 +17,7 @@ from services.router.fleet.fleet import Fleet
 from services.router.ledger.request_record import Records
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Policies
-from services.router.request.journey import Journey, Listener
+from services.router.request.context import Listener, RequestContext, RequestState
 from services.router.request.path import RequestPath
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
@@ -41,7 +42,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         outcomes: Outcomes,
         levers: LeverCalls,
         max_prompt_characters: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` gives seconds that only grow."""
         self._path = path
         self._in_force = in_force
         self._fleet = fleet
@@ -50,29 +53,33 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._outcomes = outcomes
         self._levers = levers
         self._longest = max_prompt_characters
+        self._clock = clock
 
     # grpc.aio takes a coroutine that writes as well as a generator; with one, a caller who hangs
     # up cancels exactly the await we are in.
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]
         """See router.proto."""
-        journey = await self._begin(request, context, streaming=True)
-        await self._travel(journey, _StreamListener(context, journey))
-        summary = summary_message(journey)
+        state = await self._begin(request, context, streaming=True)
+        listener = _StreamListener(context, state.context.handle)
+        await self._travel(state, listener)
+        summary = summary_message(state, listener.decision, self._clock())
         await context.write(pb.GenerateResponse(finished=pb.Finished(summary=summary)))
 
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:
         """See router.proto."""
-        journey = await self._begin(request, context, streaming=False)
-        await self._travel(journey, _Silent())
-        return pb.CompleteResponse(text=journey.text, summary=summary_message(journey))
+        state = await self._begin(request, context, streaming=False)
+        await self._travel(state, _Silent())
+        decision = decision_message(state.decision)
+        summary = summary_message(state, decision, self._clock())
+        return pb.CompleteResponse(text=state.answer.text, summary=summary)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """See router.proto."""
-        journey = await self._begin(request, context, streaming=False)
-        most = await self._path.explain(journey)
+        state = await self._begin(request, context, streaming=False)
+        most = await self._path.explain(state)
         return pb.ExplainResponse(
-            decision=decision_message(journey.decision),
-            prompt_tokens=journey.prompt_tokens,
+            decision=decision_message(state.decision),
+            prompt_tokens=state.answer.prompt_tokens,
             max_micro_usd=most,
         )
 
@@ -106,13 +113,13 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         """See router.proto."""
         return await self._levers.set_lever(request, current_identity())
 
-    async def _begin(self, request: Request, context: Any, *, streaming: bool) -> Journey:
+    async def _begin(self, request: Request, context: Any, *, streaming: bool) -> RequestState:
         """Checks who asks for what and in which time.
 
         Raises:
             ServiceError: the request is refused.
         """
-        arrived, left = time.monotonic(), context.time_remaining()
+        arrived, left = self._clock(), context.time_remaining()
         tenant, policies = current_identity().tenant, self._in_force.now
         try:
             work = functools.partial(check, request, tenant, policies, longest=self._longest)
@@ -133,58 +140,72 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         except ServiceError as error:
             self._records.refused(tenant, _known(request, policies), error)
             raise
-        request_id = secrets.token_hex(16)
-        return Journey(
-            request_id=request_id,
-            handle=self._signer.sign(request_id, tenant, route.name, int(time.time())),
-            tenant=tenant,
-            checked=checked,
-            arrived=arrived,
-            until=arrived + left,
-            until_is_ours=ours,
-            streaming=streaming,
+        request_id, draw = secrets.token_hex(16), self._path.draw(route)
+        return RequestState(
+            RequestContext(
+                request_id=request_id,
+                handle=self._signer.sign(request_id, tenant, route.name, int(time.time())),
+                tenant=tenant,
+                checked=checked,
+                arrived=arrived,
+                until=arrived + left,
+                until_is_ours=ours,
+                streaming=streaming,
+                halted=draw.halted,
+                propensity=draw.propensity,
+                drawn=draw.drawn,
+            ),
+            settled=self._records.settled,
         )
 
-    async def _travel(self, journey: Journey, listener: Listener) -> None:
-        """Sends a request on its way and records how it ended."""
-        status = "OK"
+    async def _travel(self, state: RequestState, listener: Listener) -> None:
+        """Sends a request on its way and notes how it ended."""
+        status, context = "OK", state.context
         try:
-            if journey.until_is_ours:
-                async with asyncio.timeout(journey.until - time.monotonic()):
-                    await self._path.answer(journey, listener)
+            if context.until_is_ours:
+                async with asyncio.timeout(context.until - self._clock()):
+                    await self._path.answer(state, listener)
             else:  # gRPC cancels this task when the caller's deadline passes
-                await self._path.answer(journey, listener)
+                await self._path.answer(state, listener)
         except TimeoutError:
             status = "DEADLINE_EXCEEDED"
             raise DeadlineExceeded(
-                "the deadline passed before the answer was complete", handle=journey.handle
+                "the deadline passed before the answer was complete", handle=context.handle
             ) from None
         except ServiceError as error:
             status = error.code.name
-            error.handle = journey.handle
+            error.handle = context.handle
             raise
         except asyncio.CancelledError:
-            late = time.monotonic() >= journey.until - DEADLINE_SLACK_SECONDS
+            late = self._clock() >= context.until - DEADLINE_SLACK_SECONDS
             status = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             raise
         except BaseException:
             status = "INTERNAL"
             raise
         finally:
-            self._records.ended(journey, status)
+            state.end(status, self._clock())
+            self._records.ended(state)
+            state.leave()
 
 
 class _StreamListener:
-    """Sends the answer's events as they come."""
+    """Sends the answer's events as they come.
 
-    def __init__(self, context: Any, journey: Journey) -> None:
+    Attributes:
+        decision: as the caller was told of it.
+    """
+
+    def __init__(self, context: Any, handle: str) -> None:
         self._write = context.write
-        self._journey = journey
+        self._handle = handle
         self._event = pb.GenerateResponse()
         self._delta = self._event.delta
+        self.decision = pb.Decision()
 
     async def started(self, decision: Decision) -> None:
-        started = pb.Started(handle=self._journey.handle, decision=decision_message(decision))
+        self.decision = decision_message(decision)
+        started = pb.Started(handle=self._handle, decision=self.decision)
         await self._write(pb.GenerateResponse(started=started))
 
     async def piece(self, text: str, tokens: int) -> None:
@@ -194,7 +215,7 @@ class _StreamListener:
 
 
 class _Silent:
-    """For whole answers: the journey keeps the pieces."""
+    """For whole answers: the attempt keeps the pieces."""
 
     async def started(self, decision: Decision) -> None:
         pass

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -12,23 +12,33 @@ from prometheus_client import CollectorRegistry
 from pennyweight.ledger.schema import LedgerRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
-from services.router.evidence.drift import DriftWatch
+from services.router.engines.pieces import Pieces
 from services.router.evidence.pairs import Pairs
-from services.router.fleet.fleet import Fleet, Replica, State
+from services.router.fleet.fleet import Fleet
+from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
+from services.router.policy.pace import Paces
 from services.router.policy.routes import Route, Tier
 from services.router.ports import (
     Asked,
     CacheHit,
     CacheMiss,
-    EngineChunk,
+    Capabilities,
+    EngineFigures,
+    EngineRequest,
+    Finish,
     Message,
+    Piece,
     Written,
 )
-from services.router.request.journey import Journey
+from services.router.request.attempt import Attempt
+from services.router.request.context import RequestContext, RequestState
 from services.router.request.path import RequestPath
+from services.router.request.plan import Planner
+from services.router.request.runner import Runner
+from services.router.request.stored import StoredAnswers
 from services.router.wire.requests import check
 from tests.making.policies import policies
 
@@ -54,31 +64,47 @@ class Letters:
         return ""
 
 
-@dataclass(eq=False)
 class Run:
-    """A run that says its chunks one after another; an exception among them is raised.
+    """A call that says its chunks one after another; an exception among them is raised.
 
-    `sure` is the log-probability of every token; None says none.
+    One token a letter. `sure` is the log-probability of every token; None says none. What is left
+    of the chunks when the call is stopped was never made.
     """
 
-    chunks: list[str | Exception]
-    sure: float | None = None
-    cancelled: bool = False
-    finished: bool = False
-    said: int = 0
-    asked: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, chunks: list[str | Exception], sure: float | None = None) -> None:
+        self.chunks = chunks
+        self.sure = sure
+        self.cancelled = self.finished = self.final = False
+        self.output_tokens = 0
+        self.figures = EngineFigures()
+        self.asked: EngineRequest | None = None
+        self._pieces = Pieces(Letters(), (), 0)
 
-    async def read(self, timeout_seconds: float) -> EngineChunk:
+    def start(self, request: EngineRequest) -> None:
+        self.asked = request
+        self._pieces = Pieces(Letters(), request.asked.stop, request.max_output_tokens)
+
+    @property
+    def finish_reason(self) -> Finish:
+        return self._pieces.finish_reason
+
+    async def read(self, timeout_seconds: float) -> Piece:
         await asyncio.sleep(0)
         text = self.chunks.pop(0)
         if isinstance(text, Exception):
             raise text
-        self.said += len(text)
-        log_probs = None if self.sure is None else [self.sure] * self.said
-        return EngineChunk([ord(one) for one in text], final=not self.chunks, log_probs=log_probs)
+        self.output_tokens += len(text)
+        self.final = not self.chunks
+        return self._pieces.take([ord(one) for one in text], final=self.final)
 
-    async def finish(self) -> None:
+    def log_probs(self, most: int) -> list[float] | None:
+        return None if self.sure is None or most > self.output_tokens else [self.sure] * most
+
+    def finish(self) -> None:
         self.finished = True
+
+    async def stop(self) -> None:
+        self.cancel()
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -93,14 +119,26 @@ class Engine:
 
     runs: dict[str, list[Run]]
     started: list[tuple[str, Run]] = field(default_factory=list)
+    has_log_probs: bool | None = None
 
-    def start(self, address: str, tier: Tier, prompt: Any, asked: Any, **told: Any) -> Run:
-        if not self.runs.get(tier.name):
+    def capabilities(self, tier: Tier) -> Capabilities:
+        return Capabilities(
+            self.has_log_probs, can_resume=False, counts_tokens=True, has_priority=False
+        )
+
+    def start(self, address: str, request: EngineRequest) -> Run:
+        tier = request.tier.name
+        if not self.runs.get(tier):
             raise InternalError("cannot start")
-        run = self.runs[tier.name].pop(0)
-        run.asked = {"prompt": prompt, "asked": asked, **told}
-        self.started.append((tier.name, run))
+        run = self.runs[tier].pop(0)
+        run.start(request)
+        self.started.append((tier, run))
         return run
+
+    @property
+    def asked(self) -> list[EngineRequest]:
+        """What they were asked."""
+        return [run.asked for _, run in self.started if run.asked is not None]
 
     @property
     def order(self) -> list[str]:
@@ -233,7 +271,7 @@ class Way:
     ) -> None:
         in_force = policies(told)
         self.metrics = Metrics(CollectorRegistry())
-        self.fleet = Fleet(in_force, self.metrics)
+        self.fleet = Fleet(in_force, self.metrics, spawn=self.spawn)
         self.replicas = [
             Replica(one.name, one.name, one.model, one.precision, "a:1", State.READY, 8)
             for one in told.ladder
@@ -242,10 +280,26 @@ class Way:
         self.engine, self.board, self.shelf = engine, board or Board(), Shelf()
         self.cache, self.judge = cache or Cache(), judge or Same()
         self.spawned: list[asyncio.Task[None]] = []
+        self.settled: list[RequestState] = []
+        self.ended: list[Attempt] = []
         self.load = LoadWindow()
+        self.late = 0.0
         texts = {one.tokenizer: Letters() for one in told.ladder}
+        self.planner = Planner(texts, self.load, self.clock)
+        self.runner = Runner(
+            fleet=self.fleet,
+            engine=engine,
+            load=self.load,
+            metrics=self.metrics,
+            paces=Paces(),
+            settled=lambda _, attempt: self.ended.append(attempt),
+            spawn=self.spawn,
+            clock=self.clock,
+            pause=lambda _: asyncio.sleep(0),
+        )
         self.pairs = Pairs(
-            texts=texts,
+            planner=self.planner,
+            runner=self.runner,
             judge=self.judge,
             levers=self.board,
             keeper=self.shelf,
@@ -256,32 +310,49 @@ class Way:
             spawn=self.spawn,
         )
         self.path = RequestPath(
+            stored=StoredAnswers(cache=self.cache, metrics=self.metrics, clock=self.clock),
+            planner=self.planner,
+            runner=self.runner,
             fleet=self.fleet,
-            engine=engine,
-            texts=texts,
-            cache=self.cache,
             levers=self.board,
-            pairs=self.pairs,
-            drift=DriftWatch(self.metrics),
-            load=self.load,
             metrics=self.metrics,
-            spawn=self.spawn,
+            answered=self.answered,
             chance=chance,
+            clock=self.clock,
         )
         if request is None:
             request = pb.GenerateRequest()
             request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
         request.route = told.name
-        now = time.monotonic()
-        self.journey = Journey(
+        self.request, self.in_force, self.streaming = request, in_force, streaming
+        self.state = self.begin()
+
+    def begin(
+        self, request: pb.GenerateRequest | None = None, *, streaming: bool | None = None
+    ) -> RequestState:
+        """A request that is to travel; the path's own unless another is given."""
+        checked = check(request or self.request, "acme", self.in_force, longest=1000)
+        draw, now = self.path.draw(checked.route), self.clock()
+        context = RequestContext(
             request_id="1",
             handle="1",
             tenant="acme",
-            checked=check(request, "acme", in_force, longest=1000),
+            checked=checked,
             arrived=now,
             until=now + 30,
-            streaming=streaming,
+            streaming=self.streaming if streaming is None else streaming,
+            halted=draw.halted,
+            propensity=draw.propensity,
+            drawn=draw.drawn,
         )
+        return RequestState(context, settled=self.settled.append)
+
+    def clock(self) -> float:
+        return time.monotonic() + self.late
+
+    def answered(self, state: RequestState) -> None:
+        if state.context.drawn:
+            self.pairs.gather(state)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.spawned.append(asyncio.create_task(work))
@@ -290,26 +361,41 @@ class Way:
         """Goes the whole way, and waits for what goes on behind it; returns what was told."""
         listener = listener or Listener()
         try:
-            await self.path.answer(self.journey, listener)
+            await self.answer(listener)
         finally:
-            while pending := [task for task in self.spawned if not task.done()]:
-                await asyncio.wait(pending)
+            await self.rest()
         return listener.events
+
+    async def answer(self, listener: Listener, state: RequestState | None = None) -> None:
+        """Goes the way and ends, as the servicer does."""
+        state, status = state or self.state, "INTERNAL"
+        try:
+            await self.path.answer(state, listener)
+            status = "OK"
+        finally:
+            state.end(status, self.clock())
+            state.leave()
+
+    async def rest(self) -> None:
+        """Waits for what goes on behind requests."""
+        while pending := [task for task in self.spawned if not task.done()]:
+            await asyncio.wait(pending)
 
     @property
     def decision(self) -> Decision:
-        assert self.journey.decision is not None
-        return self.journey.decision
+        """What was decided last, with what it cost."""
+        assert self.state.decision is not None
+        return replace(self.state.decision, candidates=self.state.candidates)
 
     def in_flight(self) -> int:
-        return sum(replica.in_flight + len(replica.runs) for replica in self.replicas)
+        return sum(replica.in_flight + len(replica.calls) for replica in self.replicas)
 
     async def hang_up(self, listener: Listener) -> None:
         """Goes the way until the listener blocks, then hangs up and lets the rest end."""
-        task = asyncio.create_task(self.path.answer(self.journey, listener))
+        task = asyncio.create_task(self.answer(listener))
         if listener.raises is None:
             await asyncio.wait_for(listener.blocked.wait(), 10)
             task.cancel()
         await asyncio.wait((task,))
         assert task.cancelled() or task.exception() is not None
-        await asyncio.gather(*self.spawned)
+        await self.rest()

@@ -36,7 +36,7 @@ class Scene:
         policies = reading.load()
         self.texts = Texts(self.text)
         self.texts.adopt(policies, self.texts.load(policies))
-        self.fleet = Fleet(policies, metrics)
+        self.fleet = Fleet(policies, metrics, spawn=lambda work: work.close())
         self.in_force = InForce(policies)
         self.watch = PolicyWatch(
             reading,

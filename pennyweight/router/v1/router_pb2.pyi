@@ -773,7 +773,7 @@ class Delta(_message.Message):
     text: _builtins.str
     """Whole UTF-8 characters, to be appended to what came before. Never empty."""
     tokens: _builtins.int
-    """Tokens this piece stands for. 0 when the piece only completes earlier tokens."""
+    """Tokens that this piece stands for, those before it that completed no character included."""
     def __init__(
         self,
         *,
@@ -942,7 +942,9 @@ class Usage(_message.Message):
     prompt_tokens: _builtins.int
     """Tokens of the rendered prompt, the chat template's included."""
     output_tokens: _builtins.int
-    """Tokens of the answer."""
+    """Tokens of the answer. Those of the pieces add up to it, but for tokens at the very end that gave
+    no text: of a stop text, or of a character that was cut off.
+    """
     reused_prompt_tokens: _builtins.int
     """Prompt tokens whose attention state the replica could reuse. An estimate on the CPU engine.
     Absent: the replica did not say.
@@ -972,19 +974,27 @@ class Cost(_message.Message):
 
     MICRO_USD_FIELD_NUMBER: _builtins.int
     BASELINE_MICRO_USD_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
     micro_usd: _builtins.int
-    """Paid for this answer, in micro-USD. 0 for an answer from the cache."""
+    """Charged for this answer, in micro-USD: every run that it took, on whichever tier. 0 for an answer
+    from the cache.
+    """
     baseline_micro_usd: _builtins.int
     """What the same tokens would have cost on the route's top tier without a cache, in micro-USD."""
+    estimated: _builtins.bool
+    """Some of it is an estimate or still grows, as a replica has not said how far it came, or works on
+    for this request. What was charged in the end is in the ledger.
+    """
     def __init__(
         self,
         *,
         micro_usd: _builtins.int = ...,
         baseline_micro_usd: _builtins.int = ...,
+        estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_micro_usd", b"baseline_micro_usd", "micro_usd", b"micro_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_micro_usd", b"baseline_micro_usd", "estimated", b"estimated", "micro_usd", b"micro_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1015,7 +1025,7 @@ class Timings(_message.Message):
     @_builtins.property
     def engine(self) -> _duration_pb2.Duration:
         """From the moment the engine first scheduled the request until its last token, as the replica
-        measured it; other requests in the same batch share that time.
+        measured it, for all runs together; other requests in the same batch share that time.
         """
 
     def __init__(

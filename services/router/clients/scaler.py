@@ -13,7 +13,8 @@ import structlog
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.channel import Peer
-from services.router.fleet.fleet import Fleet, Replica, State
+from services.router.fleet.fleet import Fleet
+from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
 

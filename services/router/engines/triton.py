@@ -9,16 +9,17 @@ stream a request is ended by TensorRT-LLM's ``stop`` tensor under the same id.
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2
 
-from services.router.engines.triton_streams import OwnCall, Run, SharedCall, SharedStream
+from services.router.engines.pieces import Pieces
+from services.router.engines.triton_streams import OwnCall, SharedCall, SharedStream, TritonCall
 from services.router.engines.trtllm import Encoder
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, TierText
+from services.router.ports import Capabilities, EngineRequest, TierText
 
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
@@ -42,47 +43,69 @@ CHANNEL_OPTIONS = (
 class TritonEngine:
     """The `Engine` over Triton; connections open when first used."""
 
-    def __init__(self, texts: Mapping[str, TierText], *, grpc_errors: bool = False) -> None:
-        """`texts` are by `Tier.tokenizer`."""
+    def __init__(
+        self,
+        texts: Mapping[str, TierText],
+        *,
+        grpc_errors: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`texts` are by `Tier.tokenizer`; `clock` gives seconds that only grow."""
         self._texts = texts
+        self._clock = clock
         self._encoders: dict[tuple[str, str], Encoder] = {}
         self._metadata = (("triton_grpc_error", "true"),) if grpc_errors else ()
         self._replicas: dict[str, _Connection] = {}
-        self._running: set[Run] = set()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._running: set[TritonCall] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
+        self._has_log_probs: dict[tuple[str, str], bool] = {}
 
-    def start(
-        self,
-        address: str,
-        tier: Tier,
-        prompt: Sequence[int],
-        asked: Asked,
-        *,
-        request_id: str,
-        streaming: bool,
-        outlives: bool,
-        log_probs: bool,
-        deadline_seconds: float,
-    ) -> "Run":
+    def capabilities(self, tier: Tier) -> Capabilities:
+        """See `Engine.capabilities`."""
+        return Capabilities(
+            has_log_probs=self._has_log_probs.get((tier.model, tier.precision)),
+            can_resume=True,
+            counts_tokens=True,
+            has_priority=False,
+        )
+
+    def learn_log_probs(self, tier: Tier, *, has: bool) -> None:
+        """Notes what `probe` found out about a tier's engine."""
+        self._has_log_probs[tier.model, tier.precision] = has
+
+    def start(self, address: str, request: EngineRequest) -> TritonCall:
         """See `Engine.start`."""
         connection = self._replicas.get(address)
         if connection is None:
             connection = self._replicas[address] = _Connection(address, self._metadata)
+        tier = request.tier
         encoder = self._encoder(tier)
         # A number makes the id unique: what an earlier try left behind must not answer this one.
-        name = f"{request_id}.{next(self._numbers)}"
-        request = encoder.request(
-            prompt, asked, request_id=name, streaming=streaming, log_probs=log_probs
+        message = encoder.request(request, f"{request.request_id}.{next(self._numbers)}")
+        text = self._texts[tier.tokenizer].detokenizer()
+        pieces = Pieces(text, request.asked.stop, request.max_output_tokens)
+        if not request.streaming:
+            stream = connection.stream()
+            return SharedCall(
+                self._running, pieces, self._clock, stream=stream, request=message, encoder=encoder
+            )
+        call = connection.call(message, request.deadline_seconds)
+        return OwnCall(
+            self._running,
+            pieces,
+            self._clock,
+            call=call,
+            spawn=self._spawn,
+            survives=request.survives,
         )
-        run: Run
-        if streaming:
-            call = connection.call(request, deadline_seconds)
-            run = OwnCall(self._running, call, outlives=outlives)
-        else:
-            run = SharedCall(self._running, connection.stream(), request, encoder)
-        self._running.add(run)
-        return run
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Starts a task that ends by itself, within the time that its call has."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _encoder(self, tier: Tier) -> Encoder:
         """Makes requests for the tier's model, with its tokenizer; made when first needed."""
@@ -95,23 +118,21 @@ class TritonEngine:
         return encoder
 
     async def watch(self) -> None:
-        """Gives up runs that stay silent beyond their time. Runs for ever; the caller owns it.
+        """Gives up calls that stay silent beyond their time. Runs for ever; the caller owns it.
 
-        One look over all runs every quarter second, instead of a timer for each message.
+        One look over all calls every quarter second, instead of a timer for each message.
         """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            now = time.monotonic()
-            for run in [run for run in self._running if run.limit < now]:
-                run.give_up("the replica fell silent")
+            now = self._clock()
+            for call in [call for call in self._running if call.limit < now]:
+                call.give_up("the replica fell silent")
 
     def forget(self, address: str) -> None:
         """Drops the connection to a replica that is gone."""
         connection = self._replicas.pop(address, None)
         if connection is not None:
-            task = asyncio.get_running_loop().create_task(connection.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._spawn(connection.close())
 
     async def close(self) -> None:
         """Closes all connections."""

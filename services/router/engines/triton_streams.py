@@ -8,77 +8,113 @@ import abc
 import asyncio
 import math
 import struct
-import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import DeadlineExceeded, InternalError, ServiceError
-from services.router.engines.trtllm import Encoder, classify, decode
-from services.router.ports import EngineChunk, ReplicaFailed
+from services.router.engines.pieces import Pieces
+from services.router.engines.trtllm import Chunk, Encoder, classify, decode, unpack_log_probs
+from services.router.ports import EngineFigures, Finish, Piece, ReplicaFailed
 
 LAST_SECONDS = 1.0
-"""How long a stream may take to end after its last response."""
+"""How long a replica may take for its last word after it was asked to end a request."""
 
 
-class _Run(abc.ABC):
-    """One request on one replica.
+class TritonCall(abc.ABC):
+    """See `EngineCall`; one request on one replica.
 
     Attributes:
-        limit: monotonic seconds at which the replica counts as silent.
+        limit: seconds of the clock at which the replica counts as silent.
     """
 
-    def __init__(self, running: "set[Run]") -> None:
+    def __init__(
+        self, running: "set[TritonCall]", pieces: Pieces, clock: Callable[[], float]
+    ) -> None:
         self._running = running
-        self._arrived: deque[EngineChunk | Exception] = deque()
+        self._pieces = pieces
+        self._clock = clock
+        self._arrived: deque[Chunk | Exception] = deque()
         self._reader: asyncio.Future[None] | None = None
+        self._log_probs: bytes | None = None
         self.limit = math.inf
+        self.output_tokens = 0
+        self.final = False
+        self.figures = EngineFigures()
+        running.add(self)
 
-    def arrived(self, what: EngineChunk | Exception) -> None:
+    @property
+    def finish_reason(self) -> Finish:
+        """See `EngineCall.finish_reason`."""
+        return self._pieces.finish_reason
+
+    def arrived(self, what: Chunk | Exception) -> None:
         """Takes what came for this request; it stays until it is read."""
+        if isinstance(what, Chunk):
+            self._note(what)
         self._arrived.append(what)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    async def read(self, timeout_seconds: float) -> EngineChunk:
-        """See `EngineRun.read`."""
-        self.limit = time.monotonic() + timeout_seconds
+    async def read(self, timeout_seconds: float) -> Piece:
+        """See `EngineCall.read`."""
+        self.limit = self._clock() + timeout_seconds
         while not self._arrived:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         self.limit = math.inf  # a caller who takes text slowly is no silence of the replica
-        what = self._arrived.popleft()
-        if isinstance(what, Exception):
-            await self.finish()
-            raise what
-        if not self._arrived:
-            return what
-        return self._merged(what)
+        return self._next_piece()
+
+    def log_probs(self, most: int) -> Sequence[float] | None:
+        """See `EngineCall.log_probs`."""
+        return None if self._log_probs is None else unpack_log_probs(self._log_probs, most)
 
     @abc.abstractmethod
-    async def finish(self) -> None:
-        """See `EngineRun.finish`."""
+    def finish(self) -> None:
+        """See `EngineCall.finish`."""
+
+    @abc.abstractmethod
+    async def stop(self) -> None:
+        """See `EngineCall.stop`."""
 
     @abc.abstractmethod
     def cancel(self) -> None:
-        """See `EngineRun.cancel`."""
+        """See `EngineCall.cancel`."""
 
     def give_up(self, why: str) -> None:
-        """See `EngineRun.give_up`."""
+        """See `EngineCall.give_up`."""
         self.arrived(ReplicaFailed(why, lost=True))
         self.cancel()
 
-    def _merged(self, chunk: EngineChunk) -> EngineChunk:
-        """All that has piled up while the caller was written to, as one chunk."""
-        tokens, log_probs = [*chunk.tokens], chunk.log_probs
-        while self._arrived and isinstance(following := self._arrived[0], EngineChunk):
-            chunk = following
-            tokens += chunk.tokens
-            log_probs = chunk.log_probs or log_probs
+    def _note(self, chunk: Chunk) -> None:
+        """Counts what a chunk brings, read or not."""
+        self.output_tokens += len(chunk.tokens)
+        if chunk.log_probs:  # other than tokens they come as the whole list so far
+            self._log_probs = chunk.log_probs
+        if chunk.final:
+            self.final = True
+            self.figures = chunk.figures or self.figures
+
+    def _next_piece(self) -> Piece:
+        """The piece of all that has piled up.
+
+        Raises:
+            ReplicaFailed, ServiceError: that came next.
+        """
+        what = self._arrived.popleft()
+        if isinstance(what, Exception):
+            self.finish()
+            raise what
+        tokens: Sequence[int] = what.tokens
+        final = what.final
+        while self._arrived and isinstance(following := self._arrived[0], Chunk):
             self._arrived.popleft()
-        return EngineChunk(tokens, chunk.final, chunk.figures, log_probs)
+            tokens = [*tokens, *following.tokens]
+            final = following.final
+        return self._pieces.take(tokens, final=final)
 
     def _end(self) -> bool:
         """Notes the end; False if it was noted before."""
@@ -88,53 +124,75 @@ class _Run(abc.ABC):
         return True
 
 
-class OwnCall(_Run):
+class OwnCall(TritonCall):
     """A streamed answer, on a call of its own.
 
-    gRPC cancels a call when the task that reads it is cancelled. A run that may go on without its
-    caller is therefore read by a task of ours; the others by the caller's own, which is quicker.
+    gRPC cancels a call when the task that reads it is cancelled. A call that survives its caller is
+    therefore read by a task of ours; the others by the caller's own, which is quicker.
     """
 
-    def __init__(self, running: "set[Run]", call: Any, *, outlives: bool) -> None:
-        super().__init__(running)
+    def __init__(
+        self,
+        running: "set[TritonCall]",
+        pieces: Pieces,
+        clock: Callable[[], float],
+        *,
+        call: Any,
+        spawn: "Callable[[Any], asyncio.Task[None]]",
+        survives: bool,
+    ) -> None:
+        super().__init__(running, pieces, clock)
         self._call = call
-        self._reading = asyncio.create_task(self._read_all()) if outlives else None
+        self._spawn = spawn
+        self._reading = spawn(self._read_all()) if survives else None
 
-    async def read(self, timeout_seconds: float) -> EngineChunk:
-        """See `EngineRun.read`."""
-        if self._reading is None and not self._arrived:
-            self.limit = time.monotonic() + timeout_seconds
-            try:
-                self.arrived(await self._next())
-            except asyncio.CancelledError:
-                # A call that we cancel surfaces like the cancellation of the task that reads it.
-                task = asyncio.current_task()
-                if not self._arrived or (task is not None and task.cancelling()):
-                    raise
-        return await super().read(timeout_seconds)
+    async def read(self, timeout_seconds: float) -> Piece:
+        """See `EngineCall.read`."""
+        if self._reading is not None or self._arrived:
+            return await super().read(timeout_seconds)
+        self.limit = self._clock() + timeout_seconds
+        try:
+            what = await self._next()
+        except asyncio.CancelledError:
+            # A call that we cancel surfaces like the cancellation of the task that reads it.
+            task = asyncio.current_task()
+            if not self._arrived or (task is not None and task.cancelling()):
+                raise
+            return self._next_piece()
+        self.limit = math.inf
+        if isinstance(what, Exception) or self._arrived:
+            self.arrived(what)
+            return self._next_piece()
+        self._note(what)
+        return self._pieces.take(what.tokens, final=what.final)
 
-    async def finish(self) -> None:
-        """See `EngineRun.finish`."""
+    def finish(self) -> None:
+        """See `EngineCall.finish`."""
         # To its end, not cancelled: cancelling after the last response upsets Triton 2.51.
-        if not self._end():
-            return
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read_all())
-        if not self._reading.done():
-            await asyncio.wait((self._reading,), timeout=LAST_SECONDS)
-            self._call.cancel()
+        if self._end():
+            self._spawn(self._read_to_the_end())
+
+    async def stop(self) -> None:
+        """See `EngineCall.stop`: what is under way to us is not waited for."""
+        self.cancel()
 
     def cancel(self) -> None:
-        """See `EngineRun.cancel`."""
+        """See `EngineCall.cancel`."""
         if self._end():
             self._call.cancel()
 
+    async def _read_to_the_end(self) -> None:
+        reading = self._reading or self._spawn(self._read_all())
+        if not reading.done():
+            await asyncio.wait((reading,), timeout=LAST_SECONDS)
+            self._call.cancel()
+
     async def _read_all(self) -> None:
-        while isinstance(what := await self._next(), EngineChunk):
+        while isinstance(what := await self._next(), Chunk):
             self.arrived(what)
         self.arrived(what)
 
-    async def _next(self) -> EngineChunk | Exception:
+    async def _next(self) -> Chunk | Exception:
         try:
             message = await self._call.read()
         except grpc.aio.AioRpcError as error:
@@ -144,34 +202,49 @@ class OwnCall(_Run):
         return _decoded(message)
 
 
-class SharedCall(_Run):
+class SharedCall(TritonCall):
     """A whole answer, on a shared stream."""
 
     def __init__(
         self,
-        running: "set[Run]",
+        running: "set[TritonCall]",
+        pieces: Pieces,
+        clock: Callable[[], float],
+        *,
         stream: "SharedStream",
         request: service_pb2.ModelInferRequest,
         encoder: Encoder,
     ) -> None:
-        super().__init__(running)
+        super().__init__(running, pieces, clock)
         self._stream = stream
         self._encoder = encoder
         self._id = request.id
         stream.send(request, self)
 
-    async def finish(self) -> None:
-        """See `EngineRun.finish`."""
+    def finish(self) -> None:
+        """See `EngineCall.finish`."""
         if self._end():
-            self._stream.end(self._id, None)
+            self._stream.end(self._id)
+
+    async def stop(self) -> None:
+        """See `EngineCall.stop`: the replica's last response says what it has made."""
+        if not self._end():
+            return
+        self._stream.ask(self._encoder.stop(self._id))
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                while not self.final:
+                    await self.read(LAST_SECONDS)
+        except (TimeoutError, ReplicaFailed, ServiceError):
+            pass  # nobody says
+        finally:
+            self._stream.end(self._id)
 
     def cancel(self) -> None:
-        """See `EngineRun.cancel`."""
+        """See `EngineCall.cancel`."""
         if self._end():
-            self._stream.end(self._id, self._encoder.stop(self._id))
-
-
-Run = OwnCall | SharedCall
+            self._stream.end(self._id)
+            self._stream.ask(self._encoder.stop(self._id))
 
 
 class SharedStream:
@@ -179,21 +252,26 @@ class SharedStream:
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self._runs: dict[str, SharedCall] = {}
+        self._calls: dict[str, SharedCall] = {}
         self._outbox: list[service_pb2.ModelInferRequest] = []
         self._wake = asyncio.Event()
         self.broken = False
         self._tasks = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
 
-    def send(self, request: service_pb2.ModelInferRequest, run: SharedCall) -> None:
-        """Sends a request; `run` is told what comes back."""
-        self._runs[request.id] = run
-        self._post(request)
+    def send(self, request: service_pb2.ModelInferRequest, call: SharedCall) -> None:
+        """Sends a request; `call` is told what comes back."""
+        self._calls[request.id] = call
+        self.ask(request)
 
-    def end(self, request_id: str, stop: service_pb2.ModelInferRequest | None) -> None:
-        """Nobody waits for the request any more; `stop` tells the replica."""
-        if self._runs.pop(request_id, None) is not None and stop is not None:
-            self._post(stop)
+    def ask(self, request: service_pb2.ModelInferRequest) -> None:
+        """Sends a message, unless the stream is broken."""
+        if not self.broken:
+            self._outbox.append(request)
+            self._wake.set()
+
+    def end(self, request_id: str) -> None:
+        """Nobody waits for the request any more."""
+        self._calls.pop(request_id, None)
 
     async def close(self) -> None:
         """Ends the stream; what still waits on it fails."""
@@ -203,17 +281,12 @@ class SharedStream:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._call.cancel()
 
-    def _post(self, request: service_pb2.ModelInferRequest) -> None:
-        if not self.broken:
-            self._outbox.append(request)
-            self._wake.set()
-
     async def _read(self) -> None:
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
-                run = self._runs.get(message.infer_response.id)
-                if run is not None:  # else it was stopped meanwhile
-                    run.arrived(_decoded(message))
+                call = self._calls.get(message.infer_response.id)
+                if call is not None:  # else it was stopped meanwhile
+                    call.arrived(_decoded(message))
             self._fail(ReplicaFailed("the replica ended the stream", lost=True))
         except grpc.aio.AioRpcError as error:
             self._fail(_from_status(error))
@@ -233,11 +306,11 @@ class SharedStream:
         self.broken = True
         _, writer = self._tasks
         writer.cancel()
-        for run in self._runs.values():
-            run.arrived(error)
+        for call in self._calls.values():
+            call.arrived(error)
 
 
-def _decoded(message: service_pb2.ModelStreamInferResponse) -> EngineChunk | Exception:
+def _decoded(message: service_pb2.ModelStreamInferResponse) -> Chunk | Exception:
     try:
         return decode(message)
     except (ReplicaFailed, ServiceError) as error:

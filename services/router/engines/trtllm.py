@@ -7,13 +7,13 @@ quirks included, is that of TensorRT-LLM 1.2; this file knows no connection (see
 import random
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import BadRequest, InternalError, Violation
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, EngineChunk, EngineFigures, ReplicaFailed, TierText
+from services.router.ports import EngineFigures, EngineRequest, ReplicaFailed, TierText
 
 FULL = ("Exceeds maximum queue size", "Maximum queue size of")
 """Messages that say: no room now, though nothing is wrong; another replica may have some."""
@@ -81,27 +81,20 @@ class Encoder:
         self._skeleton = _skeleton(tier.model)
         self._ends = struct.pack("<i", text.end_id), struct.pack("<i", text.pad_id)
 
-    def request(
-        self,
-        prompt: Sequence[int],
-        asked: Asked,
-        *,
-        request_id: str,
-        streaming: bool,
-        log_probs: bool = False,
-    ) -> service_pb2.ModelInferRequest:
-        """The tensors of a request; `log_probs` asks for those of the answer's tokens."""
+    def request(self, wanted: EngineRequest, name: str) -> service_pb2.ModelInferRequest:
+        """The tensors of a request; `name` is its id on the replica."""
+        prompt, asked = wanted.prompt.tokens, wanted.asked
         request = service_pb2.ModelInferRequest()
         request.CopyFrom(self._skeleton)
-        request.id = request_id
+        request.id = name
         request.inputs[0].shape[1] = len(prompt)
         request.raw_input_contents.extend(
             (
                 struct.pack(f"<{len(prompt)}i", *prompt),
                 struct.pack("<i", len(prompt)),
-                struct.pack("<i", asked.max_output_tokens),
+                struct.pack("<i", wanted.max_output_tokens),
                 *self._ends,
-                b"\1" if streaming else b"\0",
+                b"\1" if wanted.streaming else b"\0",
                 b"\1",
                 b"\1",
                 struct.pack("<f", asked.temperature or 1.0),
@@ -111,7 +104,7 @@ class Encoder:
                 struct.pack("<Q", random.getrandbits(63) if asked.seed is None else asked.seed),
             )
         )
-        if log_probs:
+        if wanted.log_probs:
             _declare(request, "return_log_probs", "BOOL", (1, 1))
             request.raw_input_contents.append(b"\1")
             request.outputs.add().name = LOG_PROBS
@@ -137,7 +130,23 @@ class Encoder:
         return request
 
 
-def decode(message: service_pb2.ModelStreamInferResponse) -> EngineChunk:
+class Chunk(NamedTuple):
+    """What one message brings.
+
+    Attributes:
+        tokens: new ones.
+        final: nothing comes after this.
+        figures: at the end.
+        log_probs: of all tokens of the answer so far as they came, where they were asked for.
+    """
+
+    tokens: Sequence[int]
+    final: bool
+    figures: EngineFigures | None = None
+    log_probs: bytes | None = None
+
+
+def decode(message: service_pb2.ModelStreamInferResponse) -> Chunk:
     """What a message brings.
 
     Raises:
@@ -148,15 +157,24 @@ def decode(message: service_pb2.ModelStreamInferResponse) -> EngineChunk:
         raise classify(message.error_message)
     response = message.infer_response
     final = response.parameters["triton_final_response"].bool_param
-    names = [output.name for output in response.outputs]
-    outputs = dict(zip(names, response.raw_output_contents, strict=False))
+    outputs = {
+        output.name: raw
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)
+    }
     ids = outputs.get("output_ids")
     length = _integer(outputs.get("sequence_length")) if ids else 0
     tokens = struct.unpack_from(f"<{length}i", ids) if ids and length else ()
-    told = outputs.get(LOG_PROBS)
-    # Tokens come as they are new; log-probs, other than those, as the whole list so far.
-    log_probs = struct.unpack_from(f"<{len(told) // 4}f", told) if told else None
-    return EngineChunk(tokens, final, _figures(outputs) if final else None, log_probs)
+    return Chunk(tokens, final, _figures(outputs) if final else None, outputs.get(LOG_PROBS))
+
+
+def unpack_log_probs(raw: bytes, most: int) -> Sequence[float] | None:
+    """The first log-probabilities of a list as it came; None where it has fewer.
+
+    Unpacked only when somebody asks: each message brings the whole list so far.
+    """
+    if len(raw) < 4 * most:
+        return None
+    return struct.unpack_from(f"<{most}f", raw)
 
 
 def _skeleton(model: str) -> service_pb2.ModelInferRequest:

@@ -26,10 +26,12 @@ class DriftWatch:
         self._now: Policies | None = None
         self._gauges = metrics.drift, metrics.drift_limit, metrics.drift_alert
 
-    def note(self, route: Route, way: Cascade) -> None:
+    def note(self, route: Route, way: Cascade | None) -> None:
         """Counts a request that a tier of a calibrated route answered."""
         calibration = route.quality.calibration if route.quality is not None else None
-        if calibration is None or way.reason() is Reason.HALTED:  # not what was calibrated
+        if (
+            way is None or calibration is None or way.reason() is Reason.HALTED
+        ):  # not what was calibrated
             return
         if self._now is not None and self._now.routes.get(route.name) is not route:
             return  # it came under policies that are in force no more

@@ -9,8 +9,7 @@ compared with what the top tier says now.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import orjson
@@ -19,15 +18,14 @@ import structlog
 from services.common.errors import ServiceError, Unavailable
 from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
-from services.router.policy.admission import Priority
-from services.router.policy.cascade import Step
 from services.router.policy.levers import CACHE, TRIMMING, calibration_version, lever_of_tier
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Route
-from services.router.ports import Judge, Keeper, Ledger, LeverBoard, Message, TierText
+from services.router.ports import Judge, Keeper, Ledger, LeverBoard, Message
+from services.router.request.attempt import Attempt
+from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import has_form
-from services.router.request.journey import Attempt, Journey
-from services.router.request.run import Leg
-from services.router.request.runner import ReplicaRuns
+from services.router.request.plan import Planner
+from services.router.request.runner import Runner
 
 log = structlog.get_logger()
 
@@ -41,7 +39,8 @@ class Pairs:
     def __init__(
         self,
         *,
-        texts: Mapping[str, TierText],
+        planner: Planner,
+        runner: Runner,
         judge: Judge,
         levers: LeverBoard,
         keeper: Keeper,
@@ -50,13 +49,15 @@ class Pairs:
         settle: Callable[[Route, str], Awaitable[None]],
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """`digest` is of an answer, keyed: by it a corrected answer is recognised later.
 
-        `settle` judges the pair of a route and request id whose outcome came first. `texts` are by
-        `Tier.tokenizer`; `spawn` starts a task that is owned by the process.
+        `settle` judges the pair of a route and request id whose outcome came first. `spawn` starts
+        a task that is owned by the process. `wall_clock` gives seconds since 1970.
         """
-        self._texts = texts
+        self._planner = planner
+        self._runner = runner
         self._judge = judge
         self._levers = levers
         self._keeper = keeper
@@ -65,6 +66,7 @@ class Pairs:
         self._settle_outcome = settle
         self._metrics = metrics
         self._spawn = spawn
+        self._wall_clock = wall_clock
         self._running: Counter[str] = Counter()
         self._stopping = asyncio.Event()
 
@@ -72,20 +74,21 @@ class Pairs:
         """Gives up what is under way: evidence must not hold up a stop."""
         self._stopping.set()
 
-    def gather(self, journey: Journey, runs: ReplicaRuns) -> None:
+    def gather(self, state: RequestState) -> None:
         """Starts a pair for an answered request; beyond the route's bound it is left out."""
-        route = journey.checked.route
+        route = state.context.route
         evidence = _evidence(route)
         if self._stopping.is_set() or self._running[route.name] >= evidence.most_running:
             self._metrics.pairs.labels(route.name, "left_out").inc()
             return
         self._running[route.name] += 1
-        self._spawn(self._gather(journey, runs, evidence))
+        state.stay()
+        self._spawn(self._gather(state, evidence))
 
-    async def _gather(self, journey: Journey, runs: ReplicaRuns, evidence: EvidencePolicy) -> None:
-        route = journey.checked.route.name
+    async def _gather(self, state: RequestState, evidence: EvidencePolicy) -> None:
+        route = state.context.route.name
         became = "failed"
-        made = asyncio.ensure_future(self._made(journey, runs, evidence))
+        made = asyncio.ensure_future(self._made(state, evidence))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait(
@@ -94,7 +97,8 @@ class Pairs:
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if made.done():
-                became = await self._settle(journey, made.result(), evidence)
+                pair = made.result()
+                became = "failed" if pair is None else await self._settle(state, pair, evidence)
         except ServiceError as error:  # no room, no replica: evidence is what goes first
             log.info("a pair was given up", route=route, why=error.reason)
         finally:
@@ -102,86 +106,68 @@ class Pairs:
                 task.cancel()
             await asyncio.wait((made, stopping))
             self._running[route] -= 1
+            state.leave()
             self._metrics.pairs.labels(route, became).inc()
 
-    async def _made(self, journey: Journey, runs: ReplicaRuns, evidence: EvidencePolicy) -> Pair:
-        """Runs what has not run yet, one tier after another."""
-        until = time.monotonic() + evidence.seconds
-        checked = journey.checked
-        top = len(checked.route.ladder) - 1
-        whole = checked.asked.turns
-        if journey.climb is None:  # a stored answer
-            best = await self._attempt(journey, runs, top, whole, until)
+    async def _made(self, state: RequestState, evidence: EvidencePolicy) -> Pair | None:
+        """Runs what has not run yet, one tier after another; None where a prompt does not fit."""
+        context = state.context
+        until = self._runner.clock() + evidence.seconds
+        top = len(context.route.ladder) - 1
+        whole = context.checked.asked.turns
+        if state.cascade is None:  # a stored answer
+            text = state.answer.text
+            best = await self._attempt(state, top, whole, until)
+            if best is None:
+                return None
             return Pair(
-                answers=(journey.text, best.text),
+                answers=(text, best.text),
                 attempts=(best,),
                 answered=0,
                 compared={CACHE: (1, 0)},
                 shadow_micro_usd=best.micro_usd,
             )
-        ran = {attempt.rung: attempt for attempt in journey.attempts if attempt.complete}
-        answered = journey.climb.turn().rung
+        answered = state.cascade.turn().rung
+        ran = {attempt.plan.step.rung: attempt for attempt in state.attempts if attempt.complete}
+        wanted = [(rung, context.messages) for rung in range(top + 1)]
+        compared = _compared(context.route, answered)
+        if context.trimmed:
+            wanted.append((top, whole))
+            compared[TRIMMING] = (top + 1, top)
         attempts: list[Attempt] = []
         shadow = 0
-        for rung in range(top + 1):
-            attempt = ran.get(rung)
+        for at, (rung, messages) in enumerate(wanted):
+            attempt = ran.get(rung) if at <= top else None
             if attempt is None:
-                attempt = await self._attempt(journey, runs, rung, journey.turns, until)
+                attempt = await self._attempt(state, rung, messages, until)
+                if attempt is None:
+                    return None
                 shadow += attempt.micro_usd
             attempts.append(attempt)
-        compared = _compared(checked.route, answered)
-        answers = [attempt.text for attempt in attempts]
-        if journey.trimmed:
-            best = await self._attempt(journey, runs, top, whole, until)
-            shadow += best.micro_usd
-            answers.append(best.text)
-            compared[TRIMMING] = (top + 1, top)
-        return Pair(tuple(answers), tuple(attempts), answered, compared, shadow)
+        answers = tuple(attempt.text for attempt in attempts)
+        return Pair(answers, tuple(attempts[: top + 1]), answered, compared, shadow)
 
     async def _attempt(
-        self, journey: Journey, runs: ReplicaRuns, rung: int, turns: Sequence[Message], until: float
-    ) -> Attempt:
-        """Has one tier answer, for nobody.
+        self, state: RequestState, rung: int, messages: Sequence[Message], until: float
+    ) -> Attempt | None:
+        """Has one tier answer, for nobody; None where it has no room for the prompt.
 
         Raises:
             ServiceError: it cannot.
         """
-        checked = journey.checked
-        tier = checked.route.ladder[rung]
-        prompt = await self._texts[tier.tokenizer].encode(turns)
-        room = tier.max_sequence_tokens - len(prompt)
-        if room < 1:
-            raise Unavailable(f"the prompt is too long for {tier.name}", reason="TOO_LONG")
-        shadow = Journey(
-            request_id=f"{journey.request_id}-{rung}",
-            handle="",
-            tenant=journey.tenant,
-            checked=replace(
-                checked,
-                asked=replace(checked.asked, turns=tuple(turns)),
-                priority=Priority.BACKGROUND,
-                read_cache=False,
-                write_cache=False,
-            ),
-            arrived=time.monotonic(),
-            until=until,
-            streaming=False,
-            drawn=True,
-            prompt_tokens=len(prompt),
-        )
-        turn = Step(tier, rung, checked=False, needs_certainty=True)
-        limit = min(checked.asked.max_output_tokens, room)
-        await runs.run(shadow, Leg(turn, prompt, limit, shadow.arrived, until), None)
-        attempt = shadow.attempts[-1]
-        self._metrics.shadow_micro_usd.labels(checked.route.name).inc(attempt.micro_usd)
-        return replace(attempt, valid=await has_form(journey, attempt.text))
+        plan = await self._planner.evidence(state, rung, messages, until)
+        if plan is None:
+            return None
+        attempt = await self._runner.run(state, plan)
+        attempt.valid = await has_form(attempt.text, state.context.checked.validators)
+        return attempt
 
-    async def _settle(self, journey: Journey, pair: Pair, evidence: EvidencePolicy) -> str:
+    async def _settle(self, state: RequestState, pair: Pair, evidence: EvidencePolicy) -> str:
         """Has a pair judged and tells of it; returns what became of it."""
-        checked = journey.checked
-        route = checked.route
-        qualities = await self._judge.judge(route, checked.asked, pair.answers)
-        weight = _weight(evidence, journey.propensity)
+        context = state.context
+        route = context.route
+        qualities = await self._judge.judge(route, context.checked.asked, pair.answers)
+        weight = _weight(evidence, context.propensity)
         digests = [self._digest(text) for text in pair.answers]
         if qualities is not None:
             losses = {
@@ -190,28 +176,28 @@ class Pairs:
             }
             await self._levers.judged(route, losses, weight)
         elif evidence.judging.kind is JudgeKind.OUTCOME:
-            await self._wait_for_outcome(journey, pair, digests, weight)
+            await self._wait_for_outcome(context, pair, digests, weight)
         self._ledger.add(
-            record_of(journey, pair, digests, qualities, evidence, unix_seconds=time.time())
+            record_of(state, pair, digests, qualities, evidence, unix_seconds=self._wall_clock())
         )
         return "unjudged" if qualities is None else "judged"
 
     async def _wait_for_outcome(
-        self, journey: Journey, pair: Pair, digests: Sequence[str], weight: float
+        self, context: RequestContext, pair: Pair, digests: Sequence[str], weight: float
     ) -> None:
         """Keeps what is needed to judge the pair where the outcome will come in."""
         kept = {
-            "route": journey.checked.route.name,
-            "calibration": calibration_version(journey.checked.route),
+            "route": context.route.name,
+            "calibration": calibration_version(context.route),
             "answered": pair.answered,
             "digests": digests,
             "weight": weight,
             "losses_of": pair.compared,
         }
         try:
-            key = f"pair:{journey.request_id}"
+            key = f"pair:{context.request_id}"
             await self._keeper.keep_once(key, orjson.dumps(kept), OUTCOME_SECONDS)
-            await self._settle_outcome(journey.checked.route, journey.request_id)
+            await self._settle_outcome(context.route, context.request_id)
         except Unavailable:
             log.warning("a pair cannot wait for its outcome: the shared state is away")
 

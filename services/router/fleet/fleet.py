@@ -7,13 +7,13 @@ the new one. `replicas` has the places and the line of one such group.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from typing import Any
 
 import structlog
 
-from services.router.fleet.group import Replica as Replica  # noqa: PLC0414 -- part of the fleet
-from services.router.fleet.group import State as State  # noqa: PLC0414 -- the same
-from services.router.fleet.group import TierReplicas
+from services.router.fleet.group import Replica, State, TierReplicas
+from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.replicas import backoff_seconds
@@ -35,9 +35,21 @@ class Fleet:
         policies: Policies,
         metrics: Metrics,
         *,
+        spawn: Callable[[Coroutine[Any, Any, None]], Any],
         forget: Callable[[str], None] = lambda _address: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts without replicas. `forget` is told the address of each replica that goes."""
+        """Starts without replicas.
+
+        Args:
+            policies: in force.
+            metrics: what it counts.
+            spawn: starts a task that outlives its request and is owned by the process.
+            forget: is told each address where no replica is any more.
+            clock: seconds that only grow.
+        """
+        self._spawn = spawn
+        self._clock = clock
         self._metrics = metrics
         self._forget = forget
         self._known: dict[str, Replica] = {}
@@ -79,6 +91,8 @@ class Fleet:
                 self._remove(known)
                 known = None
             if known is not None:
+                if known.address != told.address:
+                    self._forget(known.address)
                 known.state, known.address = told.state, told.address
                 known.max_in_flight = told.max_in_flight
             elif told.state is not State.GONE:
@@ -96,35 +110,28 @@ class Fleet:
         chosen = group.choose() if group else None
         return chosen.id if chosen else ""
 
-    async def acquire(
+    async def place(
         self, tier: Tier, priority: Priority, *, avoid: Collection[str], until: float
-    ) -> Replica:
-        """Takes a place on a replica; whoever holds it must `release` it.
+    ) -> Place:
+        """Takes room for one attempt on a replica: ``async with await fleet.place(…) as place``.
 
         Args:
             tier: whose replica, as the request's version of the policies describes it.
             priority: standing in the line.
             avoid: replicas where this request failed before.
-            until: monotonic seconds at which the caller's deadline passes.
+            until: seconds of the clock at which nobody waits for it any more.
 
         Raises:
             Overloaded: the line is full, or a more important request took the place in it.
             Unavailable: no replica was ready in the time the tier allows.
-            DeadlineExceeded: the deadline passed in the line.
+            DeadlineExceeded: `until` passed in the line.
         """
         group = self._group(tier)
         try:
-            return await group.acquire(priority, avoid=avoid, until=until)
+            replica = await group.acquire(priority, avoid=avoid, until=until)
         finally:
             self._drop_if_unused(group)
-
-    def release(self, replica: Replica) -> None:
-        """Gives a place back; the first in the line gets it."""
-        replica.in_flight -= 1
-        group = self._groups.get(_kind(replica))
-        if group is not None:
-            group.serve()
-            self._drop_if_unused(group)
+        return Place(replica, tier, self._give_back, self._spawn)
 
     def succeeded(self, replica: Replica) -> None:
         """Notes that the replica answers."""
@@ -133,7 +140,7 @@ class Fleet:
     def failed(self, replica: Replica) -> None:
         """Notes a failure: the replica is avoided for a while."""
         replica.failures += 1
-        replica.failing_until = time.monotonic() + backoff_seconds(replica.failures)
+        replica.failing_until = self._clock() + backoff_seconds(replica.failures)
 
     def snapshot(self) -> list[tuple[str, int, int, list[tuple[str, int]]]]:
         """For each tier its name, waiting and running requests, and in flight by replica.
@@ -153,12 +160,20 @@ class Fleet:
             for name, groups in by_tier.items()
         ]
 
+    def _give_back(self, replica: Replica) -> None:
+        """The first in the line gets the room."""
+        replica.in_flight -= 1
+        group = self._groups.get(_kind(replica))
+        if group is not None:
+            group.serve()
+            self._drop_if_unused(group)
+
     def _group(self, tier: Tier) -> TierReplicas:
         """The replicas that serve a tier as it is described here."""
         kind = (tier.name, tier.model, tier.precision)
         group = self._groups.get(kind)
         if group is None:
-            group = self._groups[kind] = TierReplicas(tier, self._metrics)
+            group = self._groups[kind] = TierReplicas(tier, self._metrics, self._clock)
             group.replicas |= {one.id: one for one in self._known.values() if _kind(one) == kind}
         return group
 
@@ -187,8 +202,8 @@ class Fleet:
         if group is not None:
             del group.replicas[replica.id]
         replica.state = State.GONE
-        for run in list(replica.runs):
-            run.give_up("the replica is gone")
+        for call in list(replica.calls):
+            call.give_up("the replica is gone")
         self._forget(replica.address)
         if group is not None:
             self._drop_if_unused(group)

@@ -5,17 +5,16 @@ choice nothing else runs.
 """
 
 import asyncio
-import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from services.common.errors import DeadlineExceeded, Overloaded, Unavailable
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority, WaitingLine
-from services.router.policy.replicas import Candidate, choose_replica
+from services.router.policy.replicas import choose_replica
 from services.router.policy.routes import Tier
-from services.router.ports import EngineRun
+from services.router.ports import EngineCall
 
 
 class State(StrEnum):
@@ -32,7 +31,7 @@ class Replica:
     """A replica as the scaler told it, and what this router runs there.
 
     Attributes:
-        runs: requests running on it, to be given up when it goes.
+        calls: engine calls running on it, to be given up when it goes.
         in_flight: places taken, the ones about to start included.
         failures: failures in a row.
         failing_until: monotonic seconds until which it is avoided.
@@ -45,7 +44,7 @@ class Replica:
     address: str
     state: State
     max_in_flight: int
-    runs: set[EngineRun] = field(default_factory=set)
+    calls: set[EngineCall] = field(default_factory=set)
     in_flight: int = 0
     failures: int = 0
     failing_until: float = 0.0
@@ -55,16 +54,17 @@ class Replica:
 class _Wait:
     """Somebody in the line: `avoid` names replicas where the request failed before."""
 
-    place: "asyncio.Future[Replica]"
+    room: "asyncio.Future[Replica]"
     avoid: Collection[str]
 
 
 class TierReplicas:
     """The replicas of a tier as one version of the policies describes it, and their line."""
 
-    def __init__(self, tier: Tier, metrics: Metrics) -> None:
-        """Starts without replicas."""
+    def __init__(self, tier: Tier, metrics: Metrics, clock: Callable[[], float]) -> None:
+        """Starts without replicas; `clock` gives seconds that only grow."""
         self.tier = tier
+        self._clock = clock
         self.replicas: dict[str, Replica] = {}
         self._metrics = metrics
         self._line: WaitingLine[_Wait] = WaitingLine(tier.queue_size)
@@ -98,21 +98,8 @@ class TierReplicas:
 
     def choose(self, avoid: Collection[str] = ()) -> Replica | None:
         """The replica that would be taken now; None when none has room."""
-        replicas = self.replicas
-        if len(replicas) == 1:  # nothing to compare on the commonest fleet of a laptop
-            (only,) = replicas.values()
-            free = only.state is State.READY and only.in_flight < only.max_in_flight
-            return only if free else None
-        chosen = choose_replica(
-            (
-                Candidate(one.id, one.in_flight, one.max_in_flight, one.failing_until)
-                for one in replicas.values()
-                if one.state is State.READY
-            ),
-            now=time.monotonic(),
-            avoid=avoid,
-        )
-        return replicas[chosen.id] if chosen else None
+        ready = [one for one in self.replicas.values() if one.state is State.READY]
+        return choose_replica(ready, now=self._clock(), avoid=avoid)
 
     def serve(self) -> None:
         """Gives free places to those who wait."""
@@ -121,25 +108,25 @@ class TierReplicas:
             if replica is None:
                 return
             self._line.leave(ticket)
-            if not ticket.holder.place.done():
+            if not ticket.holder.room.done():
                 replica.in_flight += 1
-                ticket.holder.place.set_result(replica)
+                ticket.holder.room.set_result(replica)
 
     async def _wait(self, priority: Priority, avoid: Collection[str], until: float) -> Replica:
         tier = self.tier
         loop = asyncio.get_running_loop()
         wait = _Wait(loop.create_future(), avoid)
         ticket, evicted = self._line.join(wait, priority)
-        if evicted is not None and not evicted.holder.place.done():  # else it has just hung up
-            evicted.holder.place.set_exception(self._overloaded(tier))
+        if evicted is not None and not evicted.holder.room.done():  # else it has just hung up
+            evicted.holder.room.set_exception(self._overloaded(tier))
         if ticket is None:
             raise self._overloaded(tier)
-        left = until - time.monotonic()
+        left = until - self._clock()
         self.serve()
         replica: Replica | None = None
         try:
             async with asyncio.timeout(min(left, tier.queue_seconds)):
-                replica = await wait.place
+                replica = await wait.room
         except TimeoutError:
             if left <= tier.queue_seconds:
                 raise DeadlineExceeded(
@@ -155,11 +142,11 @@ class TierReplicas:
             return replica
         finally:
             self._line.leave(ticket)
-            place = wait.place
-            if not place.done():
-                place.cancel()
-            elif replica is None and not place.cancelled() and place.exception() is None:
-                place.result().in_flight -= 1  # it came at the very moment we gave up
+            room = wait.room
+            if not room.done():
+                room.cancel()
+            elif replica is None and not room.cancelled() and room.exception() is None:
+                room.result().in_flight -= 1  # it came at the very moment we gave up
                 self.serve()
 
     def _overloaded(self, tier: Tier) -> Overloaded:

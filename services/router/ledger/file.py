@@ -11,7 +11,6 @@ import datetime as dt
 import os
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import orjson
 import structlog
@@ -25,9 +24,6 @@ log = structlog.get_logger()
 COMMIT_SECONDS = 0.5
 MAX_UNWRITTEN = 100_000
 """Records kept in memory while the disk refuses them; beyond it the oldest are given up."""
-
-
-_Record = LedgerRecord | dict[str, Any]
 
 
 class FileLedger:
@@ -48,10 +44,10 @@ class FileLedger:
         self._folder = folder
         self._name = f"{router}-{os.getpid()}-{os.urandom(3).hex()}"
         self._metrics = metrics
-        self._records: deque[_Record] = deque()
+        self._records: deque[LedgerRecord] = deque()
         self._closed = asyncio.Event()
 
-    def add(self, record: _Record) -> None:
+    def add(self, record: LedgerRecord) -> None:
         """See `Ledger.add`."""
         if len(self._records) >= MAX_UNWRITTEN:
             self._records.popleft()
@@ -88,7 +84,7 @@ class FileLedger:
                 self._records.popleft()
         self._metrics.ledger_records.inc(len(batch))
 
-    def _write(self, batch: list[_Record]) -> None:
+    def _write(self, batch: list[LedgerRecord]) -> None:
         hour = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H")
         path = self._folder / f"{hour}-{self._name}.jsonl"
         data = b"".join(_line(record) for record in batch)
@@ -107,5 +103,5 @@ class FileLedger:
             os.close(descriptor)
 
 
-def _line(record: _Record) -> bytes:
+def _line(record: LedgerRecord) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

@@ -14,8 +14,8 @@ from pennyweight.ledger.schema import (
 from services.router.policy.difficulty import features
 from services.router.policy.routes import EvidencePolicy, Route
 from services.router.ports import Message
-from services.router.request.hold import first_k
-from services.router.request.journey import Attempt, Journey
+from services.router.request.attempt import Attempt
+from services.router.request.context import RequestState
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Pair:
 
 
 def record_of(
-    journey: Journey,
+    state: RequestState,
     pair: Pair,
     digests: Sequence[str],
     qualities: Sequence[float] | None,
@@ -51,37 +51,39 @@ def record_of(
 
     `unix_seconds` is the time of the record.
     """
-    checked, way = journey.checked, journey.climb
+    context, way = state.context, state.cascade
+    checked = context.checked
     route = checked.route
     cached = way is None
     return PairRecord(
         kind="cached_pair" if cached else "pair",
         time=time_text(unix_seconds),
-        request_id=journey.request_id,
-        tenant=journey.tenant,
+        request_id=context.request_id,
+        tenant=context.tenant,
         route=route.name,
         policy_version=checked.policies.version,
         calibration_version="" if way is None else way.calibration_version,
-        propensity=journey.propensity,
+        propensity=context.propensity,
         uniform=True,  # which depends on the time, and on nothing of the request
         judge=evidence.judging.kind.value,
         answered="" if cached else route.ladder[pair.answered].name,
         features=features(checked.written, checked.signals) if way is None else way.told,
-        first_k=first_k(route.quality) if route.quality is not None else None,
+        first_k=route.quality.first_k if route.quality is not None else None,
         tiers=tuple(
             _tier_record(route, attempt, None if qualities is None else qualities[at])
             for at, attempt in enumerate(pair.attempts, 1 if cached else 0)
         ),
         qualities=None if qualities is None else tuple(qualities),
         digests=tuple(digests),
-        trimmed=journey.trimmed,
+        trimmed=context.trimmed,
         shadow_micro_usd=pair.shadow_micro_usd,
         text=_texts(checked.asked.turns, pair.answers) if evidence.keep_text else None,
     )
 
 
 def _tier_record(route: Route, attempt: Attempt, quality: float | None) -> TierRecord:
-    tier, sure, engine = route.ladder[attempt.rung], attempt.certainty, attempt.engine_seconds
+    tier, policy, engine = attempt.plan.step.tier, route.quality, attempt.engine_seconds
+    sure = attempt.certainty(policy.first_k) if policy is not None else None
     return TierRecord(
         tier=tier.name,
         model=tier.model,

@@ -1,17 +1,19 @@
 """What a request leaves behind: metrics, one ledger record and one canonical log line."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from pennyweight.ledger.schema import AttemptRecord, RequestRecord, time_text
 from services.common.errors import ServiceError
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.ports import Ledger
-from services.router.request.journey import Journey
+from services.router.request.attempt import Attempt, Cause, Ending
+from services.router.request.context import RequestState
 
 PRIORITY_NAMES: Mapping[Priority, str] = {one: one.name.lower() for one in Priority}
 
@@ -23,20 +25,38 @@ class _Ended:
     requests: Any
     total: Any
     first_text: Any
+    queued: Any
+    baseline_micro_usd: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """The metrics of the attempts of one tier for one route."""
+
     prompt_tokens: Any
     output_tokens: Any
-    queued: Any
     micro_usd: Any
-    baseline_micro_usd: Any
+    shadow_micro_usd: Any
 
 
 class Records:
     """Writes them; state of the process."""
 
-    def __init__(self, metrics: Metrics, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` is the one that requests are timed by, `wall_clock` gives seconds since 1970."""
         self._metrics = metrics
         self._ledger = ledger
+        self._clock = clock
+        self._wall_clock = wall_clock
         self._ended: dict[tuple[str, str, str], _Ended] = {}
+        self._ran: dict[tuple[str, str], _Ran] = {}
         self._log = structlog.get_logger().bind()
 
     def refused(self, tenant: str, route: str, error: ServiceError) -> None:
@@ -45,67 +65,64 @@ class Records:
         status = error.code.name
         self._log.info("request", tenant=tenant, route=route, status=status, reason=error.reason)
 
-    def ended(self, journey: Journey, status: str) -> None:
-        """A request that ended, well or not; `status` is the gRPC code's name."""
-        now = time.monotonic()
-        checked, decision, way = journey.checked, journey.decision, journey.climb
-        route = checked.route.name
-        tier = replica = reason = model = precision = ""
-        if decision is not None:
-            tier, replica, reason = decision.tier, decision.replica, decision.reason.value
-            model, precision = decision.model, decision.precision
-        engine, first = journey.figures.engine_seconds, journey.first_text_at
-        total = now - journey.arrived
-        first_text = None if first is None else first - journey.arrived
+    def attempt(self, state: RequestState, attempt: Attempt) -> None:
+        """An attempt of which nothing runs any more."""
+        route, tier = state.context.route.name, attempt.plan.step.tier.name
+        metrics = self._ran.get((route, tier))
+        if metrics is None:
+            known = self._metrics
+            metrics = self._ran[route, tier] = _Ran(
+                prompt_tokens=known.prompt_tokens.labels(tier),
+                output_tokens=known.output_tokens.labels(tier),
+                micro_usd=known.micro_usd.labels(route),
+                shadow_micro_usd=known.shadow_micro_usd.labels(route),
+            )
+        price = attempt.micro_usd
+        metrics.prompt_tokens.inc(attempt.prompt_tokens)
+        metrics.output_tokens.inc(attempt.output_tokens)
+        metrics.micro_usd.inc(price)
+        if attempt.cause is Cause.EVIDENCE:
+            metrics.shadow_micro_usd.inc(price)
 
-        metrics = self._metrics_of(route, tier, status)
+    def ended(self, state: RequestState) -> None:
+        """A request whose caller has the answer, or is gone."""
+        decision, answer, context = state.decision, state.answer, state.context
+        tier = decision.tier if decision is not None else ""
+        metrics = self._metrics_of(context.route.name, tier, state.status)
         metrics.requests.inc()
-        metrics.total.observe(total)
-        if first_text is not None:
-            metrics.first_text.observe(first_text)
-        if replica:
-            metrics.prompt_tokens.inc(journey.prompt_tokens)
-            metrics.output_tokens.inc(journey.output_tokens)
-            metrics.queued.observe(journey.queued_seconds)
-        metrics.micro_usd.inc(journey.micro_usd)
-        metrics.baseline_micro_usd.inc(journey.baseline_micro_usd)
+        metrics.total.observe(state.ended_at - context.arrived)
+        if answer.first_text_at is not None and state.committed:
+            metrics.first_text.observe(answer.first_text_at - context.arrived)
+        if state.attempts:
+            metrics.queued.observe(state.queued_seconds)
+        metrics.baseline_micro_usd.inc(state.baseline_micro_usd)
 
-        facts: dict[str, Any] = {
-            "request_id": journey.request_id,
-            "tenant": journey.tenant,
-            "route": route,
-            "tier": tier,
-            "replica": replica,
-            "reason": reason,
-            "cache": journey.cache.value,
-            "status": status,
-            "prompt_tokens": journey.prompt_tokens,
-            "output_tokens": journey.output_tokens,
-            "micro_usd": journey.micro_usd,
-            "baseline_micro_usd": journey.baseline_micro_usd,
-            "engine_ms": None if engine is None else round(engine * 1e3, 3),
-            "queued_ms": round(journey.queued_seconds * 1e3, 3),
-            "first_text_ms": None if first_text is None else round(first_text * 1e3, 3),
-            "total_ms": round(total * 1e3, 3),
-            "policy_version": checked.policies.version,
-        }
-        if way is not None and way.calibration_version:
-            facts["calibration_version"] = way.calibration_version
-        if way is not None and (refused := way.refused()):
-            facts["refused"] = refused
-            facts["refused_micro_usd"] = journey.spent_micro_usd
-        self._log.info("request", **facts)
-        facts.update(
-            kind="request",
-            time=time.time(),
-            handle=journey.handle,
-            model=model,
-            precision=precision,
-            priority=PRIORITY_NAMES[checked.priority],
-            idempotency_key=checked.idempotency_key,
-            attributes=checked.attributes,
+    def settled(self, state: RequestState) -> None:
+        """A request that has ended and for which nothing runs any more."""
+        ago = self._clock() - state.ended_at
+        record = record_of(state, self._wall_clock() - ago)
+        self._ledger.add(record)
+        self._log.info(
+            "request",
+            request_id=record.request_id,
+            tenant=record.tenant,
+            route=record.route,
+            tier=record.tier,
+            replica=record.replica,
+            reason=record.reason,
+            cache=record.cache,
+            status=record.status,
+            attempts=len(record.attempts),
+            prompt_tokens=record.prompt_tokens,
+            output_tokens=record.output_tokens,
+            micro_usd=record.micro_usd,
+            baseline_micro_usd=record.baseline_micro_usd,
+            engine_ms=record.engine_ms,
+            queued_ms=record.queued_ms,
+            first_text_ms=record.first_text_ms,
+            total_ms=record.total_ms,
+            policy_version=record.policy_version,
         )
-        self._ledger.add(facts)
 
     def _metrics_of(self, route: str, tier: str, status: str) -> _Ended:
         key = (route, tier, status)
@@ -116,10 +133,69 @@ class Records:
                 requests=metrics.requests.labels(route, tier, status),
                 total=metrics.total.labels(route, tier),
                 first_text=metrics.first_text.labels(route, tier),
-                prompt_tokens=metrics.prompt_tokens.labels(tier),
-                output_tokens=metrics.output_tokens.labels(tier),
                 queued=metrics.queued.labels(tier),
-                micro_usd=metrics.micro_usd.labels(route),
                 baseline_micro_usd=metrics.baseline_micro_usd.labels(route),
             )
         return found
+
+
+def record_of(state: RequestState, unix_seconds: float) -> RequestRecord:
+    """The request as the ledger keeps it; it ended at that time."""
+    context, decision, answer = state.context, state.decision, state.answer
+    checked, cascade, arrived = context.checked, state.cascade, context.arrived
+    first = answer.first_text_at if state.committed else None
+    return RequestRecord(
+        time=time_text(unix_seconds),
+        request_id=context.request_id,
+        handle=context.handle,
+        tenant=context.tenant,
+        route=context.route.name,
+        priority=PRIORITY_NAMES[checked.priority],
+        idempotency_key=checked.idempotency_key,
+        attributes=checked.attributes,
+        status=state.status,
+        policy_version=checked.policies.version,
+        calibration_version=cascade.calibration_version if cascade is not None else "",
+        tier=decision.tier if decision is not None else "",
+        model=decision.model if decision is not None else "",
+        precision=decision.precision if decision is not None else "",
+        replica=decision.replica if decision is not None else "",
+        reason=decision.reason.value if decision is not None else "",
+        cache=state.cache.value,
+        prompt_tokens=answer.prompt_tokens,
+        output_tokens=answer.output_tokens,
+        reused_prompt_tokens=answer.figures.reused_prompt_tokens,
+        engine_ms=_milliseconds(state.engine_seconds),
+        queued_ms=round(state.queued_seconds * 1e3, 3),
+        first_text_ms=None if first is None else round((first - arrived) * 1e3, 3),
+        total_ms=round((state.ended_at - arrived) * 1e3, 3),
+        micro_usd=state.micro_usd,
+        baseline_micro_usd=state.baseline_micro_usd,
+        estimated=state.estimated,
+        attempts=tuple([_attempt_record(attempt, arrived) for attempt in state.attempts]),
+    )
+
+
+def _attempt_record(attempt: Attempt, arrived: float) -> AttemptRecord:
+    tier = attempt.plan.step.tier
+    ended = attempt.began if attempt.ended_at is None else attempt.ended_at
+    return AttemptRecord(
+        tier=tier.name,
+        model=tier.model,
+        precision=tier.precision,
+        replica=attempt.replica,
+        cause=attempt.cause.value,
+        verdict=(attempt.ending or Ending.LEFT).value,
+        prompt_tokens=attempt.prompt_tokens,
+        output_tokens=attempt.output_tokens,
+        engine_ms=_milliseconds(attempt.engine_seconds),
+        micro_usd=attempt.micro_usd,
+        committed=attempt.committed,
+        estimated=attempt.estimated,
+        began_ms=round((attempt.began - arrived) * 1e3, 3),
+        took_ms=round((ended - attempt.began) * 1e3, 3),
+    )
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 3)

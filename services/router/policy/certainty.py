@@ -45,29 +45,33 @@ class Certainty:
     first_k: float
 
 
-def certainty_of(log_probs: Sequence[float], first_k: int) -> Certainty | None:
+def certainty_of(
+    log_probs: Sequence[float], first_k: int, *, reported: bool | None = None
+) -> Certainty | None:
     """Sums up the log-probs of an answer, or of the tokens that are held back so far.
 
     Args:
         log_probs: one a token.
         first_k: how many tokens `Certainty.first_k` looks at, at least 1.
+        reported: the engine tells log-probs, so that 0 says certain; False, it does not, whatever
+            it fills in; None, nobody knows, and nothing but zeros says nothing.
 
     Returns:
-        None where certainty is unknown: no tokens, nothing but zeros, or a value that is no
+        None where certainty is unknown: no tokens, none reported, or a value that is no
         log-probability (positive, infinite, not a number).
     """
     if first_k < 1:
         raise ValueError(f"first_k must be at least 1, got {first_k}")
-    if not log_probs:
+    if not log_probs or reported is False:
         return None
     lowest, highest = min(log_probs), max(log_probs)
     total = sum(log_probs)  # not finite if any is not
-    if not math.isfinite(total) or highest > NEAR_ZERO or lowest >= 0.0:
+    if not math.isfinite(total) or highest > NEAR_ZERO or (lowest >= 0.0 and not reported):
         return None
     first = log_probs[:first_k]
     return Certainty(
         mean=min(0.0, total / len(log_probs)),
-        minimum=lowest,
+        minimum=min(0.0, lowest),
         first_k=min(0.0, sum(first) / len(first)),
     )
 

@@ -196,6 +196,12 @@ class Quality:
     calibration: Calibrated | None = None
     artefact: str = ""
 
+    @property
+    def first_k(self) -> int:
+        """Tokens that `Certainty.first_k` looks at: those of the calibration in force."""
+        calibration = self.calibration
+        return calibration.judgement.first_k if calibration is not None else self.first_tokens
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -1,27 +1,25 @@
-"""A request on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
+"""Attempts on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
-from enum import Enum
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from services.common.errors import ServiceError, Unavailable
-from services.router.fleet.fleet import Fleet, Replica
+from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
+from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
+from services.router.policy.pace import Paces
 from services.router.policy.routes import Cancel
-from services.router.policy.stop_texts import StopTexts
-from services.router.ports import Engine, ReplicaFailed, TierText
-from services.router.request import hold as held
-from services.router.request.hold import Held
-from services.router.request.journey import Journey, Listener
-from services.router.request.run import Leg, ReplicaRun
-from services.router.request.stored import StoredAnswers
+from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed
+from services.router.request.attempt import Answer, Attempt, Cause, Ending, Plan
+from services.router.request.context import Listener, RequestState
+from services.router.request.hold import has_form, hold_back_for
+from services.router.request.stored import Lease
 
 log = structlog.get_logger()
 
@@ -35,256 +33,256 @@ BEYOND_DEADLINE_SECONDS = 60.0
 """How much longer than its caller a run may live that others wait for or that must drain."""
 
 
-class _State(Enum):
-    GOING = "going"
-    STANDS = "stands"
-    REFUSED = "refused"
+@dataclass(frozen=True)
+class Runner:
+    """Runs plans on the fleet; state of the process, none of a request.
 
+    Attributes:
+        paces: how quick each tier is, for what engines do not say.
+        settled: hears of each attempt of which nothing runs any more.
+        spawn: starts a task that outlives its request and is owned by the process.
+        clock: seconds that only grow.
+        pause: waits for so many seconds.
+    """
 
-class ReplicaRuns:
-    """Runs requests on the fleet; state of the process, none of a request."""
+    fleet: Fleet
+    engine: Engine
+    load: LoadWindow
+    metrics: Metrics
+    paces: Paces
+    settled: Callable[[RequestState, Attempt], None]
+    spawn: Callable[[Coroutine[Any, Any, None]], Any]
+    clock: Callable[[], float]
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    def __init__(
+    async def run(
         self,
-        *,
-        fleet: Fleet,
-        engine: Engine,
-        texts: Mapping[str, TierText],
-        answers: StoredAnswers,
-        load: LoadWindow,
-        metrics: Metrics,
-        spawn: Callable[[Coroutine[Any, Any, None]], Any],
-    ) -> None:
-        """`spawn` starts a task that outlives its request and is owned by the process."""
-        self._fleet = fleet
-        self._engine = engine
-        self._texts = texts
-        self._answers = answers
-        self._load = load
-        self._metrics = metrics
-        self._spawn = spawn
+        state: RequestState,
+        plan: Plan,
+        listener: Listener | None = None,
+        lease: Lease | None = None,
+    ) -> Attempt:
+        """Runs a plan; until something is committed a failed replica is replaced by another.
 
-    async def run(self, journey: Journey, leg: Leg, listener: Listener | None) -> bool:
-        """Runs on a replica; before the first text is told a failed one is replaced by another.
+        Args:
+            state: of the request.
+            plan: what is to be done.
+            listener: the caller; None for evidence, which nobody is told.
+            lease: on the stored answer; an attempt that outlives its caller takes it along.
 
         Returns:
-            whether the answer stands; if not, nothing of it was told, and the next tier's turn
-            comes.
+            the attempt that came to its end. If its answer does not stand, nothing of it was told.
         """
-        tier = leg.turn.tier
+        tier, cause = plan.step.tier, plan.cause
         failed: set[str] = set()
-        tries = MAX_TRIES_BELOW if leg.turn.checked else MAX_TRIES
-        for attempt in range(tries):
-            joined = time.monotonic()
-            replica = await self._fleet.acquire(
-                tier, journey.checked.priority, avoid=failed, until=leg.until
-            )
-            journey.queued_seconds += time.monotonic() - joined
+        tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
+        for number in range(tries):
+            joined = self.clock()
+            place = await self.fleet.place(tier, plan.priority, avoid=failed, until=plan.until)
+            if listener is not None:
+                state.queued_seconds += self.clock() - joined
+            attempt = self._begin(state, plan, cause, place)
             try:
-                stands = await self._run_on(replica, journey, leg, listener)
+                async with place:
+                    await self._carry(state, attempt, place, listener, lease)
             except ReplicaFailed as failure:
                 if failure.lost:
-                    self._fleet.failed(replica)
-                if journey.decision is not None:
+                    self.fleet.failed(place.replica)
+                if attempt.committed:
                     raise Unavailable(
-                        f"replica {replica.id} was lost in the middle of the answer: {failure}",
+                        f"replica {attempt.replica} was lost in the middle of the answer: "
+                        f"{failure}",
                         reason="REPLICA_LOST",
                     ) from failure
-                failed.add(replica.id)
-                self._metrics.retries.labels(tier.name).inc()
-                log.warning("trying again", replica=replica.id, attempt=attempt, why=str(failure))
+                failed.add(attempt.replica)
+                self.metrics.retries.labels(tier.name).inc()
+                log.warning(
+                    "trying again", replica=attempt.replica, number=number, why=str(failure)
+                )
             else:
-                self._fleet.succeeded(replica)
-                return stands
-            await asyncio.sleep(min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**attempt))
+                self.fleet.succeeded(place.replica)
+                return attempt
+            if plan.cause is not Cause.EVIDENCE:
+                cause = Cause.RETRY
+            await self.pause(min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**number))
         raise Unavailable(
             f"no replica of {tier.name} could answer after {tries} tries",
             reason="NO_REPLICA",
             retry_after_seconds=MAX_RETRY_SECONDS,
         )
 
-    async def _run_on(
-        self, replica: Replica, journey: Journey, leg: Leg, listener: Listener | None
-    ) -> bool:
-        tier = leg.turn.tier
-        outlives = bool(journey.lease) or tier.cancel is Cancel.DRAIN
+    def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:
+        context = state.context
+        hold = hold_back_for(plan.step, context.route.quality, context.checked.validators)
+        attempt = Attempt(plan, cause, place.replica.id, self.clock(), hold)
+        attempt.answer.prompt_tokens = len(plan.prompt.tokens)
+        attempt.has_log_probs = self.engine.capabilities(plan.step.tier).has_log_probs
+        state.begin(attempt)
+        return attempt
+
+    async def _carry(
+        self,
+        state: RequestState,
+        attempt: Attempt,
+        place: Place,
+        listener: Listener | None,
+        lease: Lease | None,
+    ) -> None:
+        """From the engine's first word to the attempt's ending."""
+        tier = attempt.plan.step.tier
+        survives = tier.cancel is Cancel.DRAIN or (lease is not None and lease.held)
+        request = self._request(state, attempt.plan, survives=survives)
         try:
-            run = self._start(replica, journey, leg, outlives=outlives)
-        except BaseException:
-            self._fleet.release(replica)
-            raise
-        replica.runs.add(run.engine)
-        try:
-            while (state := await self._advance(journey, run, listener)) is _State.GOING:
-                pass
-        except (ReplicaFailed, ServiceError):
-            run.engine.cancel()
-            self._leave(run)
-            if journey.decision is None:
-                journey.forget()
+            attempt.call = place.start(self.engine, request, lambda: self._settle(state, attempt))
+            while attempt.ending is None:
+                await self._advance(state, attempt, listener)
+        except (ReplicaFailed, ServiceError) as error:
+            attempt.ending = Ending.FAILED
+            attempt.refused = not (isinstance(error, ReplicaFailed) and error.lost)
+            if listener is not None and not attempt.committed:
+                state.answer = Answer()
             raise
         except BaseException:  # the caller has gone
-            if journey.decision is None and listener is not None:
-                journey.decision = self.decide(journey, replica.id)
-            journey.settle(tier)
-            if outlives or run.ended:
-                self._spawn(self._outlive(journey, run, journey.lease))
-                journey.lease = ""  # now in the hands of that task, like the place
-            else:
-                run.engine.cancel()
-                self._leave(run)
+            attempt.ending = Ending.LEFT
+            if listener is not None and state.decision is None:
+                state.decision = self.decide(state, attempt.replica)
+            if lease is not None and (survives or attempt.complete):
+                self.spawn(self._go_on(state, attempt, place.moved(), lease.moved()))
             raise
-        self._leave(run)
-        if listener is not None:  # how long shadow runs wait says nothing about callers
-            self._note_time(journey, leg)
-        if state is _State.REFUSED:
-            self._metrics.escalations.labels(journey.checked.route.name, tier.name).inc()
-            journey.take_back(tier)
-            return False
-        journey.settle(tier)
-        self._note_end(journey, run, told=listener is not None)
-        self._answers.store(journey, tier)
-        return True
-
-    def _start(self, replica: Replica, journey: Journey, leg: Leg, *, outlives: bool) -> ReplicaRun:
-        tier, asked = leg.turn.tier, journey.checked.asked
-        kept_back = held.held_for(journey, leg.turn)
-        streaming = journey.streaming and (kept_back is None or kept_back.first_tokens is not None)
-        left = journey.until - time.monotonic()
-        engine = self._engine.start(
-            replica.address,
-            tier,
-            leg.prompt,
-            asked
-            if leg.limit == asked.max_output_tokens
-            else replace(asked, max_output_tokens=leg.limit),
-            request_id=journey.request_id,
-            streaming=streaming,
-            outlives=outlives,
-            log_probs=leg.turn.needs_certainty or journey.drawn,
-            deadline_seconds=left + BEYOND_DEADLINE_SECONDS if outlives else left,
-        )
-        return ReplicaRun(
-            engine=engine,
-            replica=replica,
-            turn=leg.turn,
-            text=self._texts[tier.tokenizer].detokenizer(),
-            stops=StopTexts(asked.stop),
-            limit=leg.limit,
-            streaming=streaming,
-            held=kept_back,
-        )
+        if listener is not None:  # how long evidence waits says nothing about callers
+            self._note_time(attempt)
 
     async def _advance(
-        self, journey: Journey, run: ReplicaRun, listener: Listener | None
-    ) -> _State:
-        """Takes the next tokens of a run, and ends it with the answer.
+        self, state: RequestState, attempt: Attempt, listener: Listener | None
+    ) -> None:
+        """Takes the next text of an attempt, and notes its ending with the answer.
 
-        What has come is noted before anybody is told: a caller who hangs up just then leaves a run
-        that can go on, or has ended.
+        What has come is noted before anybody is told: a caller who hangs up just then leaves an
+        attempt that can go on, or has ended.
         """
-        piece = None
-        if not run.ended:
-            chunk = await run.engine.read(run.patience(journey))
-            piece = run.take(journey, chunk), len(chunk.tokens)
-        if run.held is not None:
-            if not run.held.is_ripe(journey.output_tokens, ended=run.ended):
-                return _State.GOING
-            if not await self._stands(journey, run, run.held):
-                await run.end(self._spawn, self._leave)
-                return _State.REFUSED
-            piece = run.release(journey, run.held)
-        if piece is not None and listener is not None:
-            if journey.decision is None:
-                journey.decision = self.decide(journey, run.replica.id)
-                await listener.started(journey.decision)
-            if piece[0]:
-                await listener.piece(*piece)
-        if not run.ended:
-            return _State.GOING
-        await run.end(self._spawn, self._leave)
-        return _State.STANDS
+        call, piece = attempt.call, Piece("", 0, attempt.complete)
+        assert call is not None  # noqa: S101 -- it was started
+        if not attempt.complete:
+            piece = await call.read(attempt.patience())
+            attempt.take(piece, self.clock())
+        if attempt.hold is not None:
+            if not attempt.hold.is_ready(attempt.answer.output_tokens, complete=attempt.complete):
+                return
+            if not await self._stands(state, attempt):
+                return
+            piece = attempt.release(self.clock())
+        if listener is not None and (state.context.streaming or attempt.complete):
+            await self._tell(state, attempt, piece, listener)
+        if attempt.complete:
+            evidence = attempt.cause is Cause.EVIDENCE
+            attempt.ending = Ending.EVIDENCE if evidence else Ending.STOOD
 
-    async def _stands(self, journey: Journey, run: ReplicaRun, kept_back: Held) -> bool:
+    async def _tell(
+        self, state: RequestState, attempt: Attempt, piece: Piece, listener: Listener
+    ) -> None:
+        """Tells the caller; with the first text the answer is committed to."""
+        if not state.committed and (piece.text or piece.ended):
+            decision = self.decide(state, attempt.replica)
+            state.commit(decision, attempt)
+            await listener.started(decision)
+        if piece.text:
+            await listener.piece(piece.text, piece.tokens)
+
+    async def _stands(self, state: RequestState, attempt: Attempt) -> bool:
         """Judges what is held back of a checked tier's answer."""
-        way = journey.climb
-        assert way is not None  # noqa: S101 -- a checked turn comes from a climb
-        sure = held.certainty(journey, run.log_probs, journey.output_tokens)
-        valid = kept_back.first_tokens is not None or await held.has_form(journey, kept_back.text)
-        stands = way.stands(sure, valid=valid)
+        context, cascade, hold = state.context, state.cascade, attempt.hold
+        assert cascade is not None  # noqa: S101 -- a checked step comes from a cascade
+        assert hold is not None  # noqa: S101 -- it is what is judged
+        quality = context.route.quality
+        sure = attempt.certainty(quality.first_k) if quality is not None else None
+        whole = hold.first_tokens is None
+        attempt.valid = not whole or await has_form(hold.text, context.checked.validators)
+        stands = cascade.stands(sure, valid=attempt.valid)
         if not stands:
-            way.paid(run.turn.tier.price.of(journey.prompt_tokens, journey.output_tokens))
-            journey.attempts.append(run.attempt(journey, kept_back.text, valid=valid))
+            attempt.ending = Ending.UNSURE if attempt.valid else Ending.INVALID
         return stands
 
-    async def _outlive(self, journey: Journey, run: ReplicaRun, lease: str) -> None:
-        """Goes on with a run whose caller has gone: it must drain, or others wait for it."""
-        journey.lease = lease
-        tier = run.turn.tier
+    async def _go_on(
+        self, state: RequestState, attempt: Attempt, place: Place, lease: Lease
+    ) -> None:
+        """Goes on with an attempt whose caller has gone: it must drain, or others wait for it."""
+        tier = attempt.plan.step.tier
         try:
-            stoppable = tier.cancel is Cancel.ABORT and not run.ended
-            if stoppable and not await self._answers.is_awaited(journey):
-                run.engine.cancel()
-                return
-            while (state := await self._advance(journey, run, None)) is _State.GOING:
-                pass
-            if state is _State.STANDS:
-                self._answers.store(journey, tier)
+            async with place:
+                stoppable = tier.cancel is Cancel.ABORT and not attempt.complete
+                if stoppable and not await lease.is_awaited():
+                    return
+                attempt.ending = None
+                while attempt.ending is None:
+                    await self._advance(state, attempt, None)
+                if attempt.ending is Ending.STOOD:
+                    attempt.ending = Ending.OUTLIVED
+                    lease.store(attempt.answer, tier)
         except (ReplicaFailed, ServiceError) as error:
-            run.engine.cancel()
+            attempt.ending = Ending.FAILED
             log.warning("a run without a caller failed", why=str(error))
-        except BaseException:
-            run.engine.cancel()
-            raise
         finally:
-            self._leave(run)
-            self._answers.give_back(journey)
+            attempt.ending = attempt.ending or Ending.LEFT
+            lease.give_back()
 
-    def _leave(self, run: ReplicaRun) -> None:
-        if run.draining:
-            return
-        run.replica.runs.discard(run.engine)
-        self._fleet.release(run.replica)
+    def _request(self, state: RequestState, plan: Plan, *, survives: bool) -> EngineRequest:
+        context = state.context
+        left = plan.deadline - self.clock()
+        return EngineRequest(
+            tier=plan.step.tier,
+            prompt=plan.prompt,
+            asked=context.checked.asked,
+            max_output_tokens=plan.max_output_tokens,
+            request_id=context.request_id,
+            streaming=plan.streams,
+            survives=survives,
+            log_probs=plan.step.needs_certainty or context.drawn,
+            deadline_seconds=left + BEYOND_DEADLINE_SECONDS if survives else left,
+        )
 
-    def decide(self, journey: Journey, replica: str) -> Decision:
+    def _settle(self, state: RequestState, attempt: Attempt) -> None:
+        """Nothing of the attempt runs any more."""
+        now, call, tier = self.clock(), attempt.call, attempt.plan.step.tier
+        attempt.ended_at = now
+        seconds = now - attempt.began
+        if call is not None and call.final:
+            self.paces.note(tier.name, seconds, call.output_tokens)
+        elif attempt.estimated and not attempt.plan.streams and attempt.ending is not Ending.FAILED:
+            most = attempt.plan.max_output_tokens
+            attempt.guessed_tokens = self.paces.tokens(tier.name, seconds, most)
+        self.settled(state, attempt)
+        state.leave()
+
+    def decide(self, state: RequestState, replica: str) -> Decision:
         """The decision to run on a replica; empty for none yet."""
-        checked, way = journey.checked, journey.climb
-        assert way is not None  # noqa: S101 -- it was chosen by one
-        tier = way.turn().tier
+        context, cascade = state.context, state.cascade
+        assert cascade is not None  # noqa: S101 -- it was chosen by one
+        tier = cascade.turn().tier
         return Decision(
-            route=checked.route.name,
-            policy_version=checked.policies.version,
+            route=context.route.name,
+            policy_version=context.checked.policies.version,
             tier=tier.name,
             model=tier.model,
             precision=tier.precision,
             replica=replica,
-            reason=way.reason(),
-            explanation=way.explanation(),
-            cache=journey.cache,
-            fleet_stale=self._fleet.stale,
-            candidates=way.candidates(),
-            calibration_version=way.calibration_version,
-            propensity=journey.propensity,
-            halted=tuple(sorted(journey.halted)),
+            reason=cascade.reason(),
+            explanation=cascade.explanation(),
+            cache=state.cache,
+            fleet_stale=self.fleet.stale,
+            candidates=cascade.candidates(),
+            calibration_version=cascade.calibration_version,
+            propensity=context.propensity,
+            halted=tuple(sorted(context.halted)),
         )
 
-    def _note_end(self, journey: Journey, run: ReplicaRun, *, told: bool) -> None:
-        """Notes an answer that stands; what it was paid is part of the decision now."""
-        if told and journey.climb is not None and journey.decision is not None:
-            journey.climb.paid(journey.micro_usd - journey.spent_micro_usd)
-            candidates = journey.climb.candidates()
-            journey.decision = replace(journey.decision, candidates=candidates)
-        if journey.drawn:
-            journey.attempts.append(run.attempt(journey, journey.text, valid=True))
-
-    def _note_time(self, journey: Journey, leg: Leg) -> None:
+    def _note_time(self, attempt: Attempt) -> None:
         """Notes how long the tier took; the text of an answer that fell would have come now."""
-        now = time.monotonic()
-        first = journey.first_text_at
-        self._load.add(
-            leg.turn.tier.name,
+        now, answer = self.clock(), attempt.answer
+        first = answer.first_text_at
+        self.load.add(
+            attempt.plan.step.tier.name,
             now,
-            first_text=(now if first is None else first) - leg.began,
-            decode_seconds=0.0 if first is None else journey.last_text_at - first,
-            tokens=journey.output_tokens,
+            first_text=(now if first is None else first) - attempt.plan.began,
+            decode_seconds=0.0 if first is None else answer.last_text_at - first,
+            tokens=answer.output_tokens,
         )

@@ -1,142 +1,194 @@
-"""Stored answers on a request's way: asked for, replayed, stored."""
+"""Stored answers on a request's way: asked for, replayed, stored; and the lease on writing one."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
 from services.router.policy.cascade import accepted_writers
 from services.router.policy.decision import CacheOutcome, Decision, Reason
 from services.router.policy.levers import CACHE
 from services.router.policy.routes import Tier
 from services.router.ports import AnswerCache, CacheHit, CacheMiss, Written
+from services.router.request.attempt import Answer
+from services.router.request.context import Listener, RequestContext, RequestState
 from services.router.request.hold import has_form
-from services.router.request.journey import Journey, Listener
 
 MAX_STORED_PIECES = 64
+
+
+class Lease:
+    """Leave to write the stored answer of a request: used, given back or moved, and then over.
+
+    While it is held identical requests wait for that answer. A caller who wants a fresh answer
+    stored without asking for an old one has leave too, though nobody waits.
+    """
+
+    def __init__(
+        self,
+        cache: AnswerCache,
+        context: RequestContext,
+        token: str = "",
+        *,
+        refreshes: bool = False,
+    ) -> None:
+        """`token` is the cache's word for it; empty where nobody waits."""
+        self._cache = cache
+        self._context = context
+        self._token = token
+        self._refreshes = refreshes
+
+    @property
+    def held(self) -> bool:
+        """Whether others may wait for the answer."""
+        return bool(self._token)
+
+    def moved(self) -> "Lease":
+        """The same leave in other hands; this one is over."""
+        other = Lease(self._cache, self._context, self._token, refreshes=self._refreshes)
+        self._end()
+        return other
+
+    def store(self, answer: Answer, tier: Tier) -> None:
+        """Stores a complete answer that the tier wrote, and so ends the lease."""
+        if not self._token and not self._refreshes:
+            return
+        context = self._context
+        self._cache.store(
+            context.tenant,
+            context.route.name,
+            context.asked,
+            Written(
+                pieces=_merged(answer),
+                finish=answer.finish,
+                prompt_tokens=answer.prompt_tokens,
+                output_tokens=answer.output_tokens,
+                tier=tier.name,
+                model=tier.model,
+                precision=tier.precision,
+                policy_version=context.checked.policies.version,
+            ),
+            lease=self._token,
+            ttl_seconds=context.route.cache.ttl_seconds,
+        )
+        self._end()
+
+    def give_back(self) -> None:
+        """Ends a lease that was neither used nor moved: the next one may try."""
+        if self._token:
+            context = self._context
+            self._cache.abandon(context.tenant, context.route.name, self._token)
+        self._end()
+
+    async def is_awaited(self) -> bool:
+        """Whether somebody else waits for this answer; if not, the lease is given back."""
+        if not self._token:
+            return False
+        context = self._context
+        if await self._cache.abandon_unless_awaited(
+            context.tenant, context.route.name, self._token
+        ):
+            return True
+        self._token = ""
+        return False
+
+    def _end(self) -> None:
+        self._token, self._refreshes = "", False
 
 
 class StoredAnswers:
     """What a route's policy makes of the cache; state of the process."""
 
-    def __init__(self, *, fleet: Fleet, cache: AnswerCache, metrics: Metrics) -> None:
-        self._fleet = fleet
+    def __init__(self, *, cache: AnswerCache, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._cache = cache
         self._metrics = metrics
+        self._clock = clock
 
-    async def ask(self, journey: Journey, *, lease: bool) -> CacheHit | CacheMiss:
-        """Looks for an answer that the policy in force accepts, if request and route allow it."""
-        checked = journey.checked
-        route = checked.route
-        if not checked.read_cache or CACHE in journey.halted:
-            return CacheMiss()
-        left = journey.until - time.monotonic()
+    async def ask(self, state: RequestState, *, lease: bool) -> CacheHit | Lease:
+        """Looks for an answer that the policy in force accepts, if request and route allow it.
+
+        Returns:
+            it, or the leave to write one.
+        """
+        context = state.context
+        checked, route = context.checked, context.route
+        if CACHE in context.halted:
+            return Lease(self._cache, context)
+        if not checked.read_cache:
+            return Lease(self._cache, context, refreshes=checked.write_cache)
+        left = context.until - self._clock()
         found = await self._cache.lookup(
-            journey.tenant,
+            context.tenant,
             route.name,
-            journey.asked,
-            accepted_writers(route, journey.halted),
+            context.asked,
+            accepted_writers(route, context.halted),
             lease=lease,
             max_wait_seconds=min(route.cache.wait_seconds, left / 2) if lease else 0.0,
         )
-        if isinstance(found, CacheHit) and not await _fits(journey, found.answer):
+        if isinstance(found, CacheHit) and not await _fits(context, found.answer):
             found = CacheMiss()
         if isinstance(found, CacheHit):
-            journey.cache = CacheOutcome.SHARED if found.shared else CacheOutcome.EXACT
+            state.cache = CacheOutcome.SHARED if found.shared else CacheOutcome.EXACT
         else:
-            journey.cache = CacheOutcome.MISS if found.available else CacheOutcome.UNAVAILABLE
-        self._metrics.cache_outcomes.labels(route.name, journey.cache.value).inc()
-        return found
+            state.cache = CacheOutcome.MISS if found.available else CacheOutcome.UNAVAILABLE
+        self._metrics.cache_outcomes.labels(route.name, state.cache.value).inc()
+        # A miss without a lease means that another holder stores, or that the cache is away.
+        return found if isinstance(found, CacheHit) else Lease(self._cache, context, found.lease)
 
-    async def replay(self, journey: Journey, hit: CacheHit, listener: Listener) -> None:
+    async def replay(
+        self, state: RequestState, hit: CacheHit, listener: Listener, *, fleet_stale: bool
+    ) -> None:
         """Tells a stored answer as it was streamed."""
-        answer = hit.answer
-        journey.decision = self.decide(journey, hit)
-        journey.prompt_tokens, journey.output_tokens = answer.prompt_tokens, answer.output_tokens
-        journey.finish = answer.finish
-        await listener.started(journey.decision)
-        for text, tokens in answer.pieces:
-            journey.note_text(text, tokens)
+        decision = self.decide(state, hit, fleet_stale=fleet_stale)
+        state.replay(hit.answer)
+        state.commit(decision, None)
+        await listener.started(decision)
+        for text, tokens in hit.answer.pieces:
+            state.answer.note(text, tokens, self._clock())
             await listener.piece(text, tokens)
-        journey.settle(None)
 
-    def decide(self, journey: Journey, hit: CacheHit) -> Decision:
+    @staticmethod
+    def decide(state: RequestState, hit: CacheHit, *, fleet_stale: bool) -> Decision:
         """The decision to serve a stored answer."""
-        answer = hit.answer
+        context, answer = state.context, hit.answer
         how = "was just being written" if hit.shared else "was stored"
         return Decision(
-            route=journey.checked.route.name,
-            policy_version=journey.checked.policies.version,
+            route=context.route.name,
+            policy_version=context.checked.policies.version,
             tier=answer.tier,
             model=answer.model,
             precision=answer.precision,
             replica="",
             reason=Reason.CACHED,
             explanation=f"The answer that {answer.tier} gave to the same question {how}.",
-            cache=journey.cache,
-            fleet_stale=self._fleet.stale,
-            propensity=journey.propensity,
-            halted=tuple(sorted(journey.halted)),
+            cache=state.cache,
+            fleet_stale=fleet_stale,
+            propensity=context.propensity,
+            halted=tuple(sorted(context.halted)),
         )
 
-    def store(self, journey: Journey, tier: Tier) -> None:
-        """Stores a complete answer, and so ends the lease."""
-        checked = journey.checked
-        # A miss without a lease means that another holder stores, or that the cache is away.
-        refresh = checked.write_cache and not checked.read_cache and CACHE not in journey.halted
-        if not journey.pieces or not (journey.lease or refresh):
-            return
-        self._cache.store(
-            journey.tenant,
-            checked.route.name,
-            journey.asked,
-            Written(
-                pieces=_merged(journey.pieces),
-                finish=journey.finish,
-                prompt_tokens=journey.prompt_tokens,
-                output_tokens=journey.output_tokens,
-                tier=tier.name,
-                model=tier.model,
-                precision=tier.precision,
-                policy_version=checked.policies.version,
-            ),
-            lease=journey.lease,
-            ttl_seconds=checked.route.cache.ttl_seconds,
-        )
-        journey.lease = ""
 
-    def give_back(self, journey: Journey) -> None:
-        """Ends a lease that was neither used nor handed on: the next one may try."""
-        if journey.lease:
-            self._cache.abandon(journey.tenant, journey.checked.route.name, journey.lease)
-            journey.lease = ""
-
-    async def is_awaited(self, journey: Journey) -> bool:
-        """Whether somebody else waits for this answer; if not, the lease is given back."""
-        route = journey.checked.route.name
-        if await self._cache.abandon_unless_awaited(journey.tenant, route, journey.lease):
-            return True
-        journey.lease = ""
-        return False
-
-
-async def _fits(journey: Journey, answer: Written) -> bool:
+async def _fits(context: RequestContext, answer: Written) -> bool:
     """Whether a stored answer passes what this request wants checked, as if it were given now."""
-    route = journey.checked.route
+    route = context.route
     if route.quality is None or answer.tier == route.top_tier.name:
         return True
-    return await has_form(journey, "".join([text for text, _ in answer.pieces]))
+    text = "".join([text for text, _ in answer.pieces])
+    return await has_form(text, context.checked.validators)
 
 
-def _merged(pieces: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    """The same text in at most `MAX_STORED_PIECES` pieces."""
+def _merged(answer: Answer) -> tuple[tuple[str, int], ...]:
+    """The same text in at most `MAX_STORED_PIECES` pieces, whose tokens are all the answer's."""
+    pieces: Sequence[tuple[str, int]] = answer.pieces
     step = -(-len(pieces) // MAX_STORED_PIECES)
-    if step <= 1:
-        return tuple(pieces)
-    return tuple(
-        (
-            "".join([text for text, _ in pieces[at : at + step]]),
-            sum(tokens for _, tokens in pieces[at : at + step]),
-        )
-        for at in range(0, len(pieces), step)
-    )
+    if step > 1:
+        pieces = [
+            (
+                "".join([text for text, _ in pieces[at : at + step]]),
+                sum([tokens for _, tokens in pieces[at : at + step]]),
+            )
+            for at in range(0, len(pieces), step)
+        ]
+    without_text = answer.output_tokens - sum([tokens for _, tokens in pieces])
+    if pieces and without_text:
+        *rest, (text, tokens) = pieces
+        pieces = [*rest, (text, tokens + without_text)]
+    return tuple(pieces)

@@ -1,6 +1,5 @@
 """Routes, decisions and summaries as messages."""
 
-import time
 from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
@@ -8,7 +7,7 @@ from services.router.fleet.fleet import Fleet
 from services.router.policy.decision import CacheOutcome, Candidate, Decision, Reason, Verdict
 from services.router.policy.routes import Quality, Route, Tier
 from services.router.ports import Finish
-from services.router.request.journey import Journey
+from services.router.request.context import RequestState
 
 FINISH = {Finish.STOP: pb.FINISH_REASON_STOP, Finish.LENGTH: pb.FINISH_REASON_LENGTH}
 REASONS = {one: pb.Reason.Value(f"REASON_{one.name}") for one in Reason}
@@ -89,28 +88,37 @@ def _tier(tier: Tier, fleet: Fleet) -> pb.Tier:
     )
 
 
-def summary_message(journey: Journey) -> pb.Summary:
-    """What an answer took."""
-    figures, decision = journey.figures, journey.decision
+def summary_message(state: RequestState, decision: pb.Decision, now: float) -> pb.Summary:
+    """What an answer took; `decision` is how its caller was told of it, if that was before.
+
+    What the tiers cost is known only now, and becomes part of the decision.
+    """
+    context, answer = state.context, state.answer
+    for candidate, weighed in zip(decision.candidates, state.candidates, strict=True):
+        candidate.micro_usd = weighed.micro_usd
     summary = pb.Summary(
-        handle=journey.handle,
-        decision=decision_message(decision),
-        finish_reason=FINISH[journey.finish],
+        handle=context.handle,
+        decision=decision,
+        finish_reason=FINISH[answer.finish],
         usage=pb.Usage(
-            prompt_tokens=journey.prompt_tokens,
-            output_tokens=journey.output_tokens,
-            reused_prompt_tokens=figures.reused_prompt_tokens,
+            prompt_tokens=answer.prompt_tokens,
+            output_tokens=answer.output_tokens,
+            reused_prompt_tokens=answer.figures.reused_prompt_tokens,
         ),
-        cost=pb.Cost(micro_usd=journey.micro_usd, baseline_micro_usd=journey.baseline_micro_usd),
+        cost=pb.Cost(
+            micro_usd=state.micro_usd,
+            baseline_micro_usd=state.baseline_micro_usd,
+            estimated=state.estimated,
+        ),
     )
     timings = summary.timings
-    set_duration(timings.total, time.monotonic() - journey.arrived)
-    if journey.first_text_at is not None:
-        set_duration(timings.first_text, journey.first_text_at - journey.arrived)
-    if decision is not None and decision.replica:
-        set_duration(timings.queued, journey.queued_seconds)
-    if figures.engine_seconds is not None:
-        set_duration(timings.engine, figures.engine_seconds)
+    set_duration(timings.total, now - context.arrived)
+    if answer.first_text_at is not None:
+        set_duration(timings.first_text, answer.first_text_at - context.arrived)
+    if state.attempts:
+        set_duration(timings.queued, state.queued_seconds)
+    if (engine := state.engine_seconds) is not None:
+        set_duration(timings.engine, engine)
     return summary
 
 

@@ -5,18 +5,17 @@ Every broken rule of a request is reported at once, each under its field's path.
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.policy.admission import Priority
 from services.router.policy.difficulty import Signals
-from services.router.policy.forms import Validator
 from services.router.policy.prompts import Passage, trimmed, with_passages
 from services.router.policy.routes import Policies, Route
 from services.router.ports import Asked, Message
+from services.router.request.checked import Checked
 from services.router.wire.forms import shape_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
@@ -50,34 +49,6 @@ class Request(Protocol):
     @property
     def terms(self) -> pb.Terms: ...  # noqa: D102
     def ByteSize(self) -> int: ...  # noqa: D102, N802
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A request that keeps every rule.
-
-    Attributes:
-        policies: in force when it came; it keeps to them to its end.
-        route: that is asked.
-        asked: what is asked, whole.
-        shorter: the conversation as models get it where the route trims prompts, else None.
-        written: what the user wrote, without passages: what difficulty is predicted from.
-        signals: what the caller knows.
-        validators: what a lower tier's answer must pass, the wanted form first.
-    """
-
-    policies: Policies
-    route: Route
-    asked: Asked
-    shorter: tuple[Message, ...] | None
-    written: str
-    signals: Signals
-    validators: tuple[Validator, ...]
-    priority: Priority
-    idempotency_key: str
-    attributes: Mapping[str, str]
-    read_cache: bool
-    write_cache: bool
 
 
 def takes_long(request: Request) -> bool:

@@ -107,10 +107,14 @@ async def test_a_tier_that_must_not_be_cancelled_runs_to_its_end(
     hold, script = halting()
     triton = await world.add("a", "careful", script=script)
     await hang_up(world, caller, asking("careful"), streaming=streaming)
-    (record,) = await world.ledger(1)
-    assert record["status"] == "CANCELLED"
+    await world.ended(1)
+    assert world.written() == []  # what still runs belongs to it
     hold.until.set()
     await until(lambda: triton.received[0].ended_at)
+    (record,) = await world.ledger(1)
+    assert record["status"] == "CANCELLED"
+    (attempt,) = record["attempts"]
+    assert (attempt["verdict"], attempt["output_tokens"]) == ("outlived", len(tokens()))
     await free(world)
     assert triton.received[0].cancelled_at is None
     assert triton.stops == []
@@ -125,7 +129,7 @@ async def test_a_deadline_does_not_cancel_where_it_must_not(
     ask = caller.ask if streaming else caller.whole
     with pytest.raises(grpc.aio.AioRpcError, match="DEADLINE_EXCEEDED"):
         await ask(asking("careful"), 0.5)  # type: ignore[operator]
-    await world.ledger(1)
+    await world.ended(1)
     hold.until.set()
     await until(lambda: triton.received[0].ended_at)
     assert triton.received[0].cancelled_at is None
@@ -149,7 +153,7 @@ async def test_a_stop_text_after_a_hang_up_does_not_cancel_where_it_must_not(
     triton = await world.add("a", "careful", script=script)
     request = asking("careful", sampling=pb.Sampling(stop=["two"]))
     await hang_up(world, caller, request, streaming=True)
-    await world.ledger(1)
+    await world.ended(1)
     first.until.set()
     await until(lambda: triton.received[0].sent == len(said))
     await free(world, running=1)  # it keeps its place while the replica works on it
@@ -190,7 +194,7 @@ async def test_a_run_that_others_wait_for_goes_on_without_its_caller(
         await until(lambda: triton.received)
     await others_wait()
     call.cancel()
-    await world.ledger(1)
+    await world.ended(1)
     hold.until.set()
     told = await waiting[0]
     assert told.text == HELLO
@@ -209,7 +213,7 @@ async def test_who_waits_for_a_run_that_fails_runs_it_again(cached_world: World)
     waiting = asyncio.create_task(second.ask(asking("cached")))
     await world.eventually(lambda: world.cache.count("waiters"), 1)
     call.cancel()
-    await world.ledger(1)
+    await world.ended(1)
     await world.add("b")
     world.gone("a")
     told = await waiting
@@ -232,7 +236,7 @@ async def test_who_hangs_up_while_waiting_does_not_take_the_lease_along(
     waiting.append(asyncio.create_task(callers[2].ask(request)))
     await world.eventually(lambda: world.cache.count("waiters"), 2)
     waiting[0].cancel()
-    await world.ledger(1)
+    await world.ended(1)
     await world.add("b")
     world.gone("a")  # the run fails and the lease goes to the first in the line, who has gone
     async with asyncio.timeout(5):  # less than a lease lasts, and less than anybody waits for one

@@ -83,7 +83,8 @@ async def test_nothing_of_an_unsure_answer_is_ever_told(scene: Scene, route: str
     assert sum(paid) == cost.micro_usd
     (record,) = await scene.world.ledger(1)
     assert (record["kind"], record["tier"], record["reason"]) == ("request", "top", "escalated")
-    assert (record["refused"], record["refused_micro_usd"]) == (["small"], paid[0])
+    made = [(one["tier"], one["verdict"], one["micro_usd"]) for one in record["attempts"]]
+    assert made == [("small", "unsure", paid[0]), ("top", "stood", paid[1])]
     escalations = await scene.world.metric("escalations_total", route=route, tier="small")
     assert escalations == 1
 

@@ -443,6 +443,16 @@ class World:
         await until(lambda: len(self.written()) >= records, f"fewer than {records} records")
         return self.written()
 
+    async def ended(self, requests: int) -> None:
+        """Waits until that many requests have ended, though something may still run for them."""
+
+        async def enough() -> bool:
+            lines = (await self.metrics()).splitlines()
+            found = [one for one in lines if one.startswith("pennyweight_router_requests_total{")]
+            return sum(float(line.split()[-1]) for line in found) >= requests
+
+        await self.eventually(enough, wanted=True)
+
     def written(self) -> list[dict[str, Any]]:
         """The ledger now."""
         return read_ledger(self.folder)

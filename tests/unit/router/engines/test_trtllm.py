@@ -9,9 +9,15 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from services.common.errors import BadRequest, InternalError
-from services.router.engines.trtllm import TOKENS_PER_BLOCK, Encoder, classify, decode
+from services.router.engines.trtllm import (
+    TOKENS_PER_BLOCK,
+    Encoder,
+    classify,
+    decode,
+    unpack_log_probs,
+)
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, GuideKind, Message, ReplicaFailed
+from services.router.ports import Asked, EngineRequest, GuideKind, Message, Prompt, ReplicaFailed
 from tests.making.policies import tier
 
 LOST, FULL, BAD, BROKEN = "another replica, lost", "another replica, full", "bad input", "broken"
@@ -52,15 +58,29 @@ def sent(request: pb.ModelInferRequest) -> dict[str, tuple[str, list[int], bytes
     }
 
 
-def encoded(prompt: list[int] | None = None, *, streaming: bool = True, **changes: Any) -> dict:
-    request = encoder().request(
-        prompt or [5, 6], asked(**changes), request_id="id", streaming=streaming
+def wanted(
+    *prompt: int, streaming: bool = True, log_probs: bool = False, **changes: Any
+) -> EngineRequest:
+    """What the router wants of a replica."""
+    return EngineRequest(
+        tier=tier("small"),
+        prompt=Prompt((), prompt or (5, 6)),
+        asked=asked(**changes),
+        max_output_tokens=7,
+        request_id="id",
+        streaming=streaming,
+        survives=False,
+        log_probs=log_probs,
+        deadline_seconds=1.0,
     )
-    return sent(request)
+
+
+def encoded(**changes: Any) -> dict[str, tuple[str, list[int], bytes]]:
+    return sent(encoder().request(wanted(**changes), "id"))
 
 
 def test_a_request_sends_what_the_engine_wants() -> None:
-    request = encoder().request([5, 6, 7], asked(), request_id="id", streaming=True)
+    request = encoder().request(wanted(5, 6, 7), "id")
     assert (request.model_name, request.id) == ("small", "id")
     assert request.parameters["triton_enable_empty_final_response"].bool_param
     tensors = sent(request)
@@ -139,8 +159,8 @@ def test_a_shape_becomes_a_guide(kind: GuideKind) -> None:
 
 def test_requests_do_not_share_anything() -> None:
     one = encoder()
-    first = one.request([1], asked(stop=("x",)), request_id="1", streaming=True)
-    second = one.request([1, 2], asked(), request_id="2", streaming=True)
+    first = one.request(wanted(1, stop=("x",)), "1")
+    second = one.request(wanted(1, 2), "2")
     assert "stop_words_list" not in sent(second)
     assert sent(first)["input_ids"][1] == [1, 1]
     assert sent(second)["input_ids"][1] == [1, 2]
@@ -251,12 +271,12 @@ def test_a_long_message_is_cut() -> None:
 
 
 def test_log_probs_are_asked_for_only_where_they_are_wanted() -> None:
-    plain = encoder().request([1], asked(), request_id="id", streaming=True)
-    told = encoder().request([1], asked(), request_id="id", streaming=True, log_probs=True)
+    plain = encoder().request(wanted(), "id")
+    asking = encoder().request(wanted(log_probs=True), "id")
     assert "return_log_probs" not in sent(plain)
-    assert sent(told)["return_log_probs"] == ("BOOL", [1, 1], b"\1")
-    wanted = [one.name for one in told.outputs]
-    assert wanted == [*(one.name for one in plain.outputs), "output_log_probs"]
+    assert sent(asking)["return_log_probs"] == ("BOOL", [1, 1], b"\1")
+    outputs = [one.name for one in asking.outputs]
+    assert outputs == [*(one.name for one in plain.outputs), "output_log_probs"]
 
 
 def test_log_probs_come_as_the_whole_list_so_far() -> None:
@@ -270,6 +290,10 @@ def test_log_probs_come_as_the_whole_list_so_far() -> None:
         response.outputs.add().name = name
         response.raw_output_contents.append(raw)
     chunk = decode(message)
-    assert (list(chunk.tokens), list(chunk.log_probs or ())) == ([7], [-0.5, -1.25])
+    assert list(chunk.tokens) == [7]
+    assert chunk.log_probs is not None
+    assert unpack_log_probs(chunk.log_probs, 2) == (-0.5, -1.25)
+    assert unpack_log_probs(chunk.log_probs, 1) == (-0.5,)
+    assert unpack_log_probs(chunk.log_probs, 3) is None  # fewer than there are tokens say nothing
     del response.outputs[2], response.raw_output_contents[2]
     assert decode(message).log_probs is None

@@ -10,7 +10,7 @@ from services.router.policy.admission import Priority
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import EvidencePolicy, Hold, Route
-from services.router.ports import EngineChunk
+from services.router.ports import Piece
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Engine, Listener, Run, Way
 
@@ -37,13 +37,13 @@ def count(way: Way, what: str) -> float:
 
 async def test_shadow_runs_have_the_lowest_priority_and_store_nothing() -> None:
     way = Way(chat(), both(), chance=always)
-    acquire, asked = way.fleet.acquire, []
+    place, asked = way.fleet.place, []
 
     async def noting(tier: Any, priority: Priority, **more: Any) -> Any:
         asked.append((tier.name, priority))
-        return await acquire(tier, priority, **more)
+        return await place(tier, priority, **more)
 
-    way.fleet.acquire = noting  # type: ignore[method-assign]
+    way.fleet.place = noting  # type: ignore[method-assign]
     await way.go()
     assert asked == [("small", Priority.INTERACTIVE), ("large", Priority.BACKGROUND)]
     assert [one.tier for one in way.cache.stored] == ["small"]
@@ -54,8 +54,8 @@ async def test_room_for_pairs_comes_back_when_they_end() -> None:
     way = Way(chat(evidence=EvidencePolicy(most_running=1)), engine, chance=always)
     await way.go()
     for _ in range(2):
-        way.journey.attempts.clear()
-        way.pairs.gather(way.journey, way.path._runs)
+        way.state.attempts.clear()
+        way.pairs.gather(way.state)
         await asyncio.gather(*way.spawned)
     assert (count(way, "judged"), count(way, "left_out")) == (3, 0)
 
@@ -71,7 +71,7 @@ async def test_a_router_that_stops_begins_no_pair() -> None:
 async def test_a_pair_that_takes_too_long_is_given_up() -> None:
     large = Run(["large"], SURE)
 
-    async def hangs(seconds: float) -> EngineChunk:
+    async def hangs(seconds: float) -> Piece:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -117,7 +117,7 @@ async def test_a_pair_says_which_answers_had_the_wanted_form() -> None:
 async def test_the_certainty_of_a_drawn_answer_is_known_though_nobody_asks_for_it() -> None:
     way = Way(chat(Rung(1.0, None)), both(), chance=always)
     await way.go()
-    assert [run.asked["log_probs"] for _, run in way.engine.started] == [True, True]
+    assert [run.asked.log_probs for _, run in way.engine.started] == [True, True]
     assert way.shelf.records[0]["tiers"][0]["certainty"]["mean"] == SURE
 
 
@@ -126,4 +126,4 @@ async def test_a_caller_who_leaves_leaves_no_evidence_but_what_it_cost(blocks_at
     way = Way(chat(), both(), chance=always)
     await way.hang_up(Listener(blocks_at))
     assert way.engine.order == ["small"]
-    assert way.journey.micro_usd > 0
+    assert way.state.micro_usd > 0

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
-from services.router.fleet.fleet import Fleet, Replica, State
+from services.router.fleet.fleet import Fleet
+from services.router.fleet.group import Replica, State
+from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.routes import Tier
@@ -32,6 +34,7 @@ class Scene:
         self.fleet = Fleet(
             policies(route("chat", small)),
             Metrics(self.registry),
+            spawn=lambda work: work.close(),
             forget=self.forgotten.append,
         )
 
@@ -44,9 +47,9 @@ class Scene:
         *,
         avoid: Collection[str] = (),
         seconds: float = 60.0,
-    ) -> Replica:
+    ) -> Place:
         until = time.monotonic() + seconds
-        return await self.fleet.acquire(self.tier, priority, avoid=avoid, until=until)
+        return await self.fleet.place(self.tier, priority, avoid=avoid, until=until)
 
     def waiting(self) -> int:
         ((_, waiting, _, _),) = self.fleet.snapshot()
@@ -93,10 +96,10 @@ async def test_a_free_place_is_taken_at_once_and_given_back() -> None:
     scene = Scene()
     scene.tell("a", "b")
     first, second = await scene.acquire(), await scene.acquire()
-    assert {first.id, second.id} == {"a", "b"}
+    assert {first.replica.id, second.replica.id} == {"a", "b"}
     assert scene.in_flight() == {"a": 1, "b": 1}
-    scene.fleet.release(first)
-    scene.fleet.release(second)
+    first.give_back()
+    second.give_back()
     assert scene.in_flight() == {"a": 0, "b": 0}
 
 
@@ -108,12 +111,12 @@ async def test_who_waits_gets_the_place_that_is_given_back() -> None:
     person = asyncio.create_task(scene.acquire(Priority.INTERACTIVE))
     await settle()
     assert scene.waiting() == 2
-    scene.fleet.release(held)
+    held.give_back()
     await settle()
     assert person.done()
     assert not batch.done()
-    scene.fleet.release(await person)
-    assert (await batch).id == "a"
+    (await person).give_back()
+    assert (await batch).replica.id == "a"
 
 
 async def test_a_newcomer_does_not_overtake_the_line() -> None:
@@ -122,7 +125,7 @@ async def test_a_newcomer_does_not_overtake_the_line() -> None:
     held = await scene.acquire()
     waiting = asyncio.create_task(scene.acquire())
     await settle()
-    scene.fleet.release(held)  # the place is promised before the waiting one has run again
+    held.give_back()  # the place is promised before the waiting one has run again
     newcomer = asyncio.create_task(scene.acquire())
     await settle()
     assert waiting.done()
@@ -141,14 +144,14 @@ async def test_a_replica_that_becomes_ready_serves_the_line() -> None:
     await settle()
     assert [one.done() for one in waiting] == [True, True, False]
     scene.tell("a", max_in_flight=3)
-    assert (await waiting[2]).id == "a"
+    assert (await waiting[2]).replica.id == "a"
 
 
 async def test_a_draining_replica_gets_nothing_new() -> None:
     scene = Scene()
     scene.tell("a", "b", max_in_flight=8)
     scene.tell("a", state=State.DRAINING, max_in_flight=8)
-    assert {(await scene.acquire()).id for _ in range(8)} == {"b"}
+    assert {(await scene.acquire()).replica.id for _ in range(8)} == {"b"}
     assert scene.fleet.ready("small") == 1
 
 
@@ -175,7 +178,7 @@ async def test_a_more_important_request_takes_the_place_of_the_youngest_least_im
     with pytest.raises(Overloaded):
         await waiting[2]
     scene.tell("a")
-    assert (await important).id == "a"
+    assert (await important).replica.id == "a"
     for one in waiting:
         one.cancel()
 
@@ -196,11 +199,11 @@ async def test_a_place_that_comes_when_its_taker_has_just_gone_goes_to_the_next(
     gone = asyncio.create_task(scene.acquire())
     following = asyncio.create_task(scene.acquire())
     await settle()
-    scene.fleet.release(held)  # promised to the first in the line
+    held.give_back()  # promised to the first in the line
     gone.cancel()
     await settle()
     assert gone.cancelled()
-    assert (await following).id == "a"
+    assert (await following).replica.id == "a"
     assert scene.in_flight() == {"a": 1}
 
 
@@ -214,7 +217,7 @@ async def test_an_eviction_of_somebody_who_has_just_hung_up_hurts_nobody() -> No
     assert gone.cancelled()
     assert not important.done()
     scene.tell("a")
-    assert (await important).id == "a"
+    assert (await important).replica.id == "a"
     assert scene.in_flight() == {"a": 1}
 
 
@@ -236,36 +239,37 @@ async def test_a_wait_beyond_what_the_tier_allows_is_unavailable() -> None:
 async def test_a_request_goes_elsewhere_after_a_failure_and_back_only_at_need() -> None:
     scene = Scene()
     scene.tell("a", "b")
-    assert (await scene.acquire(avoid={"a"})).id == "b"
-    assert (await scene.acquire(avoid={"a"})).id == "a"
+    assert (await scene.acquire(avoid={"a"})).replica.id == "b"
+    assert (await scene.acquire(avoid={"a"})).replica.id == "a"
 
 
 async def test_a_failing_replica_is_avoided_until_it_answers() -> None:
     scene = Scene()
     scene.tell("a", "b", max_in_flight=3)
     failing = await scene.acquire()
-    assert failing.id == "a"
-    scene.fleet.failed(failing)
-    scene.fleet.release(failing)
+    assert failing.replica.id == "a"
+    scene.fleet.failed(failing.replica)
+    failing.give_back()
     taken = [await scene.acquire() for _ in range(3)]
-    assert {one.id for one in taken} == {"b"}
+    assert {one.replica.id for one in taken} == {"b"}
     assert scene.fleet.preview("small") == "a"  # nothing else has room
-    scene.fleet.release(taken[0])
+    taken[0].give_back()
     assert scene.fleet.preview("small") == "b"
-    scene.fleet.succeeded(failing)
+    scene.fleet.succeeded(failing.replica)
     assert scene.fleet.preview("small") == "a"
 
 
 async def test_a_replica_that_is_gone_gives_up_its_runs() -> None:
     scene = Scene()
     scene.tell("a")
-    replica, run = await scene.acquire(), Run()
-    replica.runs.add(run)
+    place, run = await scene.acquire(), Run()
+    replica = place.replica
+    replica.calls.add(run)
     scene.tell("a", state=State.GONE)
     assert run.gave_up == "the replica is gone"
     assert scene.forgotten == ["a:1"]
     assert scene.in_flight() == {}
-    scene.fleet.release(replica)  # the run's end gives the place back all the same
+    place.give_back()  # the run's end gives the place back all the same
     assert replica.in_flight == 0
 
 
@@ -277,7 +281,7 @@ async def test_replace_takes_the_whole_fleet_and_keeps_what_runs() -> None:
     assert scene.in_flight() == {"b": 1, "c": 0}
     assert scene.forgotten == ["a:1"]
     for one in held:
-        scene.fleet.release(one)
+        one.give_back()
     assert scene.in_flight() == {"b": 0, "c": 0}
 
 
@@ -331,8 +335,8 @@ class Walk:
     def __init__(self) -> None:
         self.scene = Scene()
         self.seen: set[Replica] = set()
-        self.asking: list[asyncio.Task[Replica]] = []
-        self.held: list[Replica] = []
+        self.asking: list[asyncio.Task[Place]] = []
+        self.held: list[Place] = []
 
     def step(self, kind: str, *rest: Any) -> None:
         fleet = self.scene.fleet
@@ -344,9 +348,9 @@ class Walk:
             case "cancel", (number,) if self.asking:
                 self.asking[number % len(self.asking)].cancel()
             case "release", (number,) if self.held:
-                fleet.release(self.held.pop(number % len(self.held)))
+                self.held.pop(number % len(self.held)).give_back()
             case "fail", (number,) if self.held:
-                fleet.failed(self.held[number % len(self.held)])
+                fleet.failed(self.held[number % len(self.held)].replica)
             case "tell", (name, state, most):
                 fleet.update([told(name, state=state, max_in_flight=most)])
             case "replace", (chosen, most):
@@ -367,7 +371,7 @@ class Walk:
 
     def check(self) -> None:
         for replica in self.seen:
-            assert replica.in_flight == sum(1 for one in self.held if one is replica)
+            assert replica.in_flight == sum(1 for place in self.held if place.replica is replica)
         assert self.scene.waiting() == len(self.asking) <= self.scene.tier.queue_size
         if self.asking:
             assert self.scene.fleet.preview("small") == ""  # nobody waits beside a free place
@@ -401,8 +405,27 @@ def test_no_place_is_ever_lost_or_given_twice(walked: list[tuple[Any, ...]]) -> 
         walk.collect()
         walk.check()
         while walk.held:
-            walk.scene.fleet.release(walk.held.pop())
+            walk.held.pop().give_back()
         walk.check()
         assert all(replica.in_flight == 0 for replica in walk.seen)
 
     asyncio.run(play())
+
+
+async def test_a_replica_that_moves_leaves_its_old_connection_behind() -> None:
+    scene = Scene()
+    scene.tell("a")
+    scene.tell("a", address="elsewhere:1")
+    assert scene.forgotten == ["a:1"]
+    assert (await scene.acquire()).replica.address == "elsewhere:1"
+
+
+async def test_a_place_in_other_hands_is_given_back_by_them_alone() -> None:
+    scene = Scene()
+    scene.tell("a")
+    async with await scene.acquire() as place:
+        other = place.moved()
+    assert scene.in_flight() == {"a": 1}
+    other.give_back()
+    other.give_back()
+    assert scene.in_flight() == {"a": 0}

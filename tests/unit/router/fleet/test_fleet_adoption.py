@@ -12,7 +12,9 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from services.common.errors import Overloaded, ServiceError
-from services.router.fleet.fleet import Fleet, Replica, State
+from services.router.fleet.fleet import Fleet
+from services.router.fleet.group import Replica, State
+from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.routes import Tier
@@ -32,15 +34,16 @@ class Scene:
         self.fleet = Fleet(
             policies(route("chat", *tiers)),
             Metrics(self.registry),
+            spawn=lambda work: work.close(),
             forget=self.forgotten.append,
         )
 
     def adopt(self, *tiers: Tier) -> None:
         self.fleet.adopt(policies(route("chat", *tiers)))
 
-    async def acquire(self, wanted: Tier, *, seconds: float = 60.0) -> Replica:
+    async def acquire(self, wanted: Tier, *, seconds: float = 60.0) -> Place:
         until = time.monotonic() + seconds
-        return await self.fleet.acquire(wanted, Priority.INTERACTIVE, avoid=(), until=until)
+        return await self.fleet.place(wanted, Priority.INTERACTIVE, avoid=(), until=until)
 
     def load(self) -> dict[str, tuple[int, int]]:
         """Waiting and running by tier."""
@@ -67,7 +70,7 @@ async def test_a_new_tier_gets_the_replicas_that_were_there_before_it() -> None:
     scene.adopt(OTHER, NEW)
     assert (scene.fleet.ready("small"), scene.fleet.preview("small")) == (1, "b")
     assert scene.metric("replicas", tier="small", state="ready") == 1
-    assert (await scene.acquire(NEW)).id == "b"
+    assert (await scene.acquire(NEW)).replica.id == "b"
 
 
 async def test_a_tier_with_another_model_leaves_the_replicas_of_the_old_one() -> None:
@@ -76,11 +79,11 @@ async def test_a_tier_with_another_model_leaves_the_replicas_of_the_old_one() ->
     running = await scene.acquire(OLD)
     scene.adopt(NEW)
     assert scene.fleet.preview("small") == "b"
-    assert (await scene.acquire(NEW)).id == "b"
+    assert (await scene.acquire(NEW)).replica.id == "b"
     assert scene.load() == {"small": (0, 2)}  # the scaler is still told of what runs on the old one
-    scene.fleet.release(running)
+    running.give_back()
     assert scene.load() == {"small": (0, 1)}
-    assert running.state is State.READY
+    assert running.replica.state is State.READY
 
 
 async def test_a_request_under_way_gets_the_model_that_its_policies_name() -> None:
@@ -92,10 +95,10 @@ async def test_a_request_under_way_gets_the_model_that_its_policies_name() -> No
     scene.adopt(NEW)
     await settle()
     assert not waiting.done()  # "b" is free, and serves another model
-    scene.fleet.release(held)
-    assert (await waiting).id == "a"
-    scene.fleet.release(await waiting)
-    assert (await scene.acquire(OLD)).id == "a"  # one that chose its tier before the change
+    held.give_back()
+    assert (await waiting).replica.id == "a"
+    (await waiting).give_back()
+    assert (await scene.acquire(OLD)).replica.id == "a"  # one that chose its tier before the change
 
 
 async def test_who_waits_is_served_by_replicas_of_its_model_that_come_later() -> None:
@@ -104,7 +107,7 @@ async def test_who_waits_is_served_by_replicas_of_its_model_that_come_later() ->
     await settle()
     scene.adopt(NEW)
     scene.fleet.update([told("a")])
-    assert (await waiting).id == "a"
+    assert (await waiting).replica.id == "a"
 
 
 async def test_a_tier_that_is_gone_serves_requests_under_way_and_is_forgotten() -> None:
@@ -114,11 +117,11 @@ async def test_a_tier_that_is_gone_serves_requests_under_way_and_is_forgotten() 
     scene.adopt(OTHER)
     assert scene.load() == {"other": (0, 0), "small": (0, 1)}
     assert (scene.fleet.ready("small"), scene.fleet.preview("small")) == (0, "")
-    scene.fleet.release(held)
+    held.give_back()
     assert scene.load() == {"other": (0, 0)}
     late = await scene.acquire(OLD)
-    assert late.id == "a"
-    scene.fleet.release(late)
+    assert late.replica.id == "a"
+    late.give_back()
     assert scene.load() == {"other": (0, 0)}
 
 
@@ -131,7 +134,7 @@ async def test_gauges_of_a_tier_go_with_it() -> None:
     held = await scene.acquire(OLD)
     scene.adopt(OTHER)
     assert scene.metric("running", tier="small") == 0
-    scene.fleet.release(held)
+    held.give_back()
     assert scene.metric("running", tier="small") is None
     assert scene.metric("waiting", tier="small") is None
     for state in State:
@@ -147,8 +150,8 @@ async def test_a_replica_that_goes_after_its_tier_is_forgotten() -> None:
     scene.fleet.replace([])
     assert scene.forgotten == ["a:1"]
     assert scene.load() == {"other": (0, 0)}
-    scene.fleet.release(held)
-    assert held.in_flight == 0
+    held.give_back()
+    assert held.replica.in_flight == 0
     scene.adopt(OTHER, OLD)
     assert scene.fleet.preview("small") == ""
 
@@ -158,10 +161,10 @@ async def test_a_replica_that_is_told_with_another_model_is_another_replica() ->
     scene.fleet.update([told("a")])
     held = await scene.acquire(OLD)
     scene.fleet.update([told("a", model="new", address="a:2")])
-    assert held.state is State.GONE
+    assert held.replica.state is State.GONE
     assert scene.forgotten == ["a:1"]
     scene.adopt(NEW)
-    assert (await scene.acquire(NEW)).address == "a:2"
+    assert (await scene.acquire(NEW)).replica.address == "a:2"
 
 
 async def test_a_line_takes_its_new_size_at_once() -> None:
@@ -178,7 +181,7 @@ async def test_a_line_takes_its_new_size_at_once() -> None:
     await settle()
     assert scene.load() == {"small": (3, 0)}
     scene.fleet.update([told("a", max_in_flight=3)])
-    assert {(await one).id for one in waiting} == {"a"}
+    assert {(await one).replica.id for one in waiting} == {"a"}
 
 
 async def test_a_replica_without_a_tier_is_no_cause_for_a_warning() -> None:
@@ -218,8 +221,8 @@ class Walk:
     def __init__(self) -> None:
         self.scene = Scene(OTHER, OLD)
         self.in_force: Tier | None = OLD
-        self.asking: list[tuple[Tier, asyncio.Task[Replica]]] = []
-        self.held: list[Replica] = []
+        self.asking: list[tuple[Tier, asyncio.Task[Place]]] = []
+        self.held: list[Place] = []
 
     def step(self, kind: str, *rest: Any) -> None:
         fleet = self.scene.fleet
@@ -232,7 +235,7 @@ class Walk:
             case "cancel", (number,) if self.asking:
                 self.asking[number % len(self.asking)][1].cancel()
             case "release", (number,) if self.held:
-                fleet.release(self.held.pop(number % len(self.held)))
+                self.held.pop(number % len(self.held)).give_back()
             case "tell", (name, model, state, most):
                 fleet.update([told(name, model=model, state=state, max_in_flight=most)])
 
@@ -243,16 +246,17 @@ class Walk:
                 continue
             error = task.exception()
             if error is None:
-                assert task.result().model == wanted.model
+                assert task.result().replica.model == wanted.model
                 self.held.append(task.result())
             else:
                 assert isinstance(error, ServiceError), error
 
     def check(self) -> None:
         fleet = self.scene.fleet
-        for replica in {*self.held, *fleet._known.values()}:
-            assert replica.in_flight == self.held.count(replica)
-        living = [one for one in self.held if one.state is not State.GONE]
+        held = [place.replica for place in self.held]
+        for replica in {*held, *fleet._known.values()}:
+            assert replica.in_flight == held.count(replica)
+        living = [replica for replica in held if replica.state is not State.GONE]
         waiting, running = self.scene.load().get("small", (0, 0))
         assert (waiting, running) == (len(self.asking), len(living))
         for wanted, _ in self.asking:
@@ -284,7 +288,7 @@ def test_no_place_is_lost_and_no_request_gets_another_model(walked: list[tuple[A
         await asyncio.gather(*(task for _, task in walk.asking), return_exceptions=True)
         walk.collect()
         while walk.held:
-            walk.scene.fleet.release(walk.held.pop())
+            walk.held.pop().give_back()
         walk.check()
         assert len(walk.scene.fleet._groups) == 1 + (walk.in_force is not None)
 

@@ -1,8 +1,6 @@
 """Checks of what is held back, wherever they run."""
 
 import threading
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -22,10 +20,7 @@ async def test_a_check_that_takes_long_runs_beside_the_requests(
         threads.append(threading.get_ident())
         return True
 
-    journey: Any = SimpleNamespace(
-        checked=SimpleNamespace(validators=(Validator("x", holds, cost),))
-    )
-    assert await has_form(journey, "x" * characters)
+    assert await has_form("x" * characters, (Validator("x", holds, cost),))
     assert (threads[0] != threading.get_ident()) is aside
 
 

@@ -25,6 +25,7 @@ from services.router.policy.routes import (
     Trimming,
 )
 from services.router.ports import Finish, ReplicaFailed, Written
+from services.router.request.attempt import Cause
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Board, Cache, Engine, Listener, Run, Same, Way
 
@@ -56,7 +57,7 @@ async def test_a_sure_answer_of_the_cheap_tier_stands() -> None:
     )
     small, large = way.decision.candidates
     assert (small.verdict, small.certainty) == (Verdict.CHOSEN, SURE)
-    assert (small.accept_at_certainty, small.micro_usd) == (-0.5, way.journey.micro_usd)
+    assert (small.accept_at_certainty, small.micro_usd) == (-0.5, way.state.micro_usd)
     assert large.verdict is Verdict.NOT_REACHED
     assert way.decision.calibration_version == "2026-11-01-abc"
     assert [one.tier for one in way.cache.stored] == ["small"]
@@ -66,7 +67,7 @@ async def test_a_sure_answer_of_the_cheap_tier_stands() -> None:
 async def test_an_unsure_answer_is_never_told_and_the_next_tier_answers() -> None:
     way = Way(chat(CHECKED), both(UNSURE))
     assert await way.go() == ["started", "large says"]
-    assert way.journey.text == "large says"
+    assert way.state.answer.text == "large says"
     assert way.decision.reason is Reason.ESCALATED
     assert way.decision.explanation == (
         "large answers: small was not sure of its answer (certainty -2.00, at least -0.50 is "
@@ -84,10 +85,10 @@ async def test_both_runs_are_paid_for_and_the_baseline_is_the_top_tier_alone() -
     way = Way(told, both(UNSURE))
     await way.go()
     small, large = (tier.price.of(2, 10) for tier in told.ladder)
-    assert way.journey.micro_usd == small + large
-    assert way.journey.baseline_micro_usd == large
+    assert way.state.micro_usd == small + large
+    assert way.state.baseline_micro_usd == large
     assert [one.micro_usd for one in way.decision.candidates] == [small, large]
-    assert (way.journey.prompt_tokens, way.journey.output_tokens) == (2, 10)
+    assert (way.state.answer.prompt_tokens, way.state.answer.output_tokens) == (2, 10)
 
 
 @pytest.mark.parametrize("sure", [None, 0.0, math.nan, 0.5])
@@ -100,7 +101,7 @@ async def test_unknown_certainty_is_never_certain(sure: float | None) -> None:
 async def test_a_rung_that_asks_for_no_certainty_takes_any_answer() -> None:
     way = Way(chat(Rung(1.0, None)), both(None))
     assert await way.go() == ["started", "small says"]
-    assert not way.engine.started[0][1].asked["log_probs"]
+    assert not way.engine.started[0][1].asked.log_probs
 
 
 async def test_without_a_calibration_the_top_tier_answers() -> None:
@@ -156,7 +157,7 @@ async def test_the_whole_answer_is_held_before_a_stream_begins() -> None:
     engine = runs(small=[Run(["one ", "two"], SURE)])
     way = Way(chat(CHECKED), engine)
     assert await way.go() == ["started", "one two"]
-    assert engine.started[0][1].asked["streaming"] is False
+    assert engine.started[0][1].asked.streaming is False
 
 
 def first_tokens(**changes: Any) -> Route:
@@ -168,7 +169,7 @@ async def test_the_first_tokens_are_held_and_the_rest_streams() -> None:
     engine = runs(small=[Run(["on", "e ", "two ", "three"], SURE)])
     way = Way(first_tokens(), engine)
     assert await way.go() == ["started", "one ", "two ", "three"]
-    assert engine.started[0][1].asked["streaming"] is True
+    assert engine.started[0][1].asked.streaming is True
     (stored,) = way.cache.stored
     assert "".join(text for text, _ in stored.pieces) == "one two three"
 
@@ -182,7 +183,8 @@ async def test_unsure_first_tokens_end_the_run_at_once(cancel: Cancel) -> None:
     assert await way.go() == ["started", "large"]
     assert small.cancelled == (cancel is Cancel.ABORT)
     assert small.finished == (cancel is Cancel.DRAIN)  # read to its end and thrown away
-    assert way.decision.candidates[0].micro_usd == tiers[0].price.of(2, 4)
+    made = len("one two three") if cancel is Cancel.DRAIN else len("one ")
+    assert way.decision.candidates[0].micro_usd == tiers[0].price.of(2, made)
 
 
 async def test_an_answer_shorter_than_the_held_tokens_is_judged_at_its_end() -> None:
@@ -215,7 +217,7 @@ async def test_a_held_run_that_is_lost_is_tried_elsewhere_from_the_start() -> No
     lost = Run(["hal", ReplicaFailed("gone", lost=False)], SURE)
     way = Way(chat(CHECKED), runs(small=[lost, Run(["whole"], SURE)]))
     assert await way.go() == ["started", "whole"]
-    assert way.journey.output_tokens == 5
+    assert way.state.answer.output_tokens == 5
 
 
 async def test_a_tier_no_replica_of_which_answers_is_passed_over() -> None:
@@ -235,7 +237,7 @@ async def test_the_top_tiers_failure_is_the_callers() -> None:
     async def full(*_: Any, **__: Any) -> None:
         raise Overloaded("full", reason="QUEUE_FULL")
 
-    way.fleet.acquire = full  # type: ignore[method-assign, assignment]
+    way.fleet.place = full  # type: ignore[method-assign, assignment]
     with pytest.raises(Overloaded):
         await way.go()
     assert way.cache.abandoned == ["lease"]
@@ -252,7 +254,7 @@ async def test_a_caller_who_leaves_a_held_run_leaves_its_answer_only_if_it_stand
 
         small.read = read  # type: ignore[method-assign]
         way = Way(chat(CHECKED), runs(small=[small]))
-        task = asyncio.create_task(way.path.answer(way.journey, Listener()))
+        task = asyncio.create_task(way.answer(Listener()))
         while not small.asked:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -308,7 +310,7 @@ async def test_money_caps_the_top_tiers_answer() -> None:
     price = ladder("small", "large")[1].price
     way = Way(chat(quality=quality(), limits=Limits(micro_usd=price.of(2, 5))), both())
     await way.go()
-    assert way.engine.started[0][1].asked["asked"].max_output_tokens == 5
+    assert way.engine.asked[0].max_output_tokens == 5
 
 
 async def test_a_prompt_that_money_does_not_pay_for_is_refused() -> None:
@@ -320,7 +322,7 @@ async def test_a_prompt_that_money_does_not_pay_for_is_refused() -> None:
 async def test_no_time_for_two_tiers_goes_straight_to_the_top() -> None:
     way = Way(chat(CHECKED), both())
     for tier in ("small", "large"):
-        way.load.add(tier, way.journey.arrived, first_text=16.0, decode_seconds=0.0, tokens=1)
+        way.load.add(tier, way.state.context.arrived, first_text=16.0, decode_seconds=0.0, tokens=1)
     await way.go()
     assert way.engine.order == ["large"]
     assert way.decision.reason is Reason.LIMITED
@@ -341,15 +343,15 @@ async def test_trimming_shortens_what_models_get_and_its_answers_are_stored_apar
     told = chat(quality=quality(), trimming=Trimming(white_space=True))
     way = Way(told, both(), request=request)
     await way.go()
-    assert bytes(way.engine.started[0][1].asked["prompt"]) == b"a b"
-    assert way.journey.checked.asked.turns[0].content == "a     b"
+    assert bytes(way.engine.started[0][1].asked.prompt.tokens) == b"a b"
+    assert way.state.context.checked.asked.turns[0].content == "a     b"
     assert way.cache.asked == ["a b", "a b"]
-    assert (way.journey.prompt_tokens, way.journey.baseline_prompt_tokens) == (3, 7)
-    assert way.journey.micro_usd == told.top_tier.price.of(3, 10)
-    assert way.journey.baseline_micro_usd == told.top_tier.price.of(7, 10)
+    assert (way.state.answer.prompt_tokens, way.state.baseline_prompt_tokens) == (3, 7)
+    assert way.state.micro_usd == told.top_tier.price.of(3, 10)
+    assert way.state.baseline_micro_usd == told.top_tier.price.of(7, 10)
     halted = Way(told, both(), request=request, board=Board({"trimming"}))
     await halted.go()
-    assert bytes(halted.engine.started[0][1].asked["prompt"]) == b"a     b"
+    assert bytes(halted.engine.started[0][1].asked.prompt.tokens) == b"a     b"
     assert halted.cache.asked == ["a     b", "a     b"]
 
 
@@ -361,7 +363,7 @@ async def test_a_drawn_request_is_answered_by_every_tier_behind_the_callers_back
     assert await way.go() == ["started", "small says"]
     assert way.engine.order == ["small", "large"]
     shadow = way.engine.started[1][1]
-    assert shadow.asked["log_probs"]
+    assert shadow.asked.log_probs
     (pair,) = way.shelf.records
     assert (pair["kind"], pair["answered"], pair["propensity"]) == ("pair", "small", 0.05)
     assert [one["quality"] for one in pair["tiers"]] == [0.0, 1.0]
@@ -371,7 +373,8 @@ async def test_a_drawn_request_is_answered_by_every_tier_behind_the_callers_back
     assert pair["text"] is None
     assert "says" not in str({key: value for key, value in pair.items() if key != "digests"})
     assert way.board.told == [({"tier:small": 1.0}, 1.0)]
-    assert way.journey.micro_usd == pair["tiers"][0]["micro_usd"]  # the caller's own cost
+    assert way.state.micro_usd == sum(tier["micro_usd"] for tier in pair["tiers"])
+    assert [attempt.cause for attempt in way.ended] == [Cause.FIRST, Cause.EVIDENCE]
 
 
 async def test_an_escalated_request_needs_no_shadow_run_and_lost_nothing() -> None:
@@ -437,7 +440,7 @@ async def test_trimming_is_compared_with_the_whole_prompt_on_the_top_tier() -> N
     way = Way(told, engine, request=request, chance=ALWAYS)
     await way.go()
     assert engine.order == ["small", "large", "large"]
-    assert bytes(engine.started[2][1].asked["prompt"]) == b"a     b"
+    assert bytes(engine.started[2][1].asked.prompt.tokens) == b"a     b"
     assert way.board.told == [({"tier:small": 0.0, "trimming": 1.0}, 1.0)]
     assert way.judge.asked == [("x", "trimmed", "whole")]
 
@@ -478,14 +481,14 @@ async def test_texts_are_kept_only_where_the_route_wants_them() -> None:
 
 async def test_a_pair_that_finds_no_room_is_given_up_and_nobody_notices() -> None:
     way = Way(chat(CHECKED), runs(small=[Run(["s"], SURE)], large=[]), chance=ALWAYS)
-    acquire = way.fleet.acquire
+    place = way.fleet.place
 
     async def busy(tier: Any, *told: Any, **more: Any) -> Any:
         if tier.name == "large":
             raise Unavailable("no room", reason="NO_REPLICA")
-        return await acquire(tier, *told, **more)
+        return await place(tier, *told, **more)
 
-    way.fleet.acquire = busy  # type: ignore[method-assign]
+    way.fleet.place = busy  # type: ignore[method-assign]
     assert await way.go() == ["started", "s"]
     assert way.shelf.records == []
     assert way.metrics.pairs.labels("chat", "failed")._value.get() == 1
@@ -501,31 +504,31 @@ async def test_pairs_are_bounded_and_end_at_a_stop() -> None:
     async def waits(*_: Any, **__: Any) -> Any:
         await never.wait()
 
-    acquire = way.fleet.acquire
-    await way.path.answer(way.journey, Listener())
-    way.fleet.acquire = waits  # type: ignore[method-assign, assignment]
+    place = way.fleet.place
+    await way.answer(Listener())
+    way.fleet.place = waits  # type: ignore[method-assign, assignment]
     for _ in range(3):
         await asyncio.sleep(0)
-    way.pairs.gather(way.journey, way.path._runs)
+    way.pairs.gather(way.state)
     assert way.metrics.pairs.labels("chat", "left_out")._value.get() == 1
     way.pairs.stop()
     await asyncio.wait_for(asyncio.gather(*way.spawned), 5)
     assert way.metrics.pairs.labels("chat", "failed")._value.get() == 1
-    way.fleet.acquire = acquire  # type: ignore[method-assign]
+    way.fleet.place = place  # type: ignore[method-assign]
 
 
 async def test_explaining_finds_a_stored_answer_as_a_request_would() -> None:
     told = chat(CHECKED, limits=Limits(micro_usd=1))  # pays for no tier
     way = Way(told, both(), cache=Cache(answer=stored("old news")))
-    assert await way.path.explain(way.journey) == 0
+    assert await way.path.explain(way.state) == 0
     assert (way.decision.reason, way.decision.tier) == (Reason.CACHED, "small")
-    assert way.journey.prompt_tokens == 2
+    assert way.state.answer.prompt_tokens == 2
 
 
 async def test_explaining_runs_nothing_and_names_the_first_turn() -> None:
     way = Way(chat(CHECKED), both(), chance=ALWAYS)
     told = chat(CHECKED)
-    most = await way.path.explain(way.journey)
+    most = await way.path.explain(way.state)
     assert way.engine.order == []
     assert most == sum(tier.price.of(2, 64) for tier in told.ladder)
     assert way.decision.tier == "small"

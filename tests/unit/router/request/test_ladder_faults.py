@@ -13,7 +13,8 @@ from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.decision import Reason, Verdict
 from services.router.policy.routes import Cancel, Hold, Limits, Route
-from services.router.ports import EngineChunk, ReplicaFailed
+from services.router.ports import Piece, ReplicaFailed
+from services.router.request.attempt import Cause
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Board, Engine, Listener, Run, Way
 
@@ -32,15 +33,15 @@ def runs(**told: list[Run]) -> Engine:
 
 def refuse(way: Way, tier_name: str, error: Exception) -> list[float]:
     """Has the fleet refuse places of a tier; returns until when each was waited for."""
-    acquire, waited = way.fleet.acquire, []
+    place, waited = way.fleet.place, []
 
     async def refusing(tier: Any, *told: Any, until: float, **more: Any) -> Any:
         if tier.name != tier_name:
-            return await acquire(tier, *told, until=until, **more)
+            return await place(tier, *told, until=until, **more)
         waited.append(until)
         raise error
 
-    way.fleet.acquire = refusing  # type: ignore[method-assign]
+    way.fleet.place = refusing  # type: ignore[method-assign]
     return waited
 
 
@@ -50,8 +51,8 @@ async def test_what_a_refused_answer_cost_is_told_though_the_next_tier_fails() -
     refuse(way, "large", Overloaded("full"))
     with pytest.raises(Overloaded):
         await way.go()
-    assert way.journey.micro_usd == told.ladder[0].price.of(2, 10) > 0
-    assert way.journey.micro_usd == way.journey.spent_micro_usd
+    assert way.state.micro_usd == told.ladder[0].price.of(2, 10) > 0
+    assert way.state.baseline_micro_usd == 0  # nobody was answered
 
 
 async def test_a_lower_tier_without_room_leaves_time_for_the_next_one() -> None:
@@ -60,7 +61,7 @@ async def test_a_lower_tier_without_room_leaves_time_for_the_next_one() -> None:
     before = time.monotonic()
     assert await way.go() == ["started", "large"]
     assert way.decision.reason is Reason.UNAVAILABLE
-    left = way.journey.until - before
+    left = way.state.context.until - before
     assert waited[0] == pytest.approx(before + left / 2, abs=1.0)
 
 
@@ -69,7 +70,7 @@ async def test_the_last_tier_is_waited_for_until_the_deadline() -> None:
     waited = refuse(way, "small", DeadlineExceeded("the deadline passed in the line"))
     with pytest.raises(DeadlineExceeded):
         await way.go()
-    assert waited == [way.journey.until]
+    assert waited == [way.state.context.until]
 
 
 @pytest.mark.parametrize("hold", list(Hold))
@@ -83,7 +84,7 @@ async def test_a_lower_tier_whose_engine_fails_gives_way(hold: Hold) -> None:
     assert await way.go() == ["started", "large"]
     small, large = way.decision.candidates
     assert (small.verdict, large.verdict) == (Verdict.UNAVAILABLE, Verdict.CHOSEN)
-    assert (way.journey.text, way.journey.output_tokens) == ("large", 5)
+    assert (way.state.answer.text, way.state.answer.output_tokens) == ("large", 5)
     assert way.cache.stored[0].output_tokens == 5
     assert way.in_flight() == 0
 
@@ -103,8 +104,9 @@ async def test_a_shadow_run_that_was_paid_is_counted_though_its_pair_fails() -> 
     refuse(way, "large", Unavailable("no room"))
     assert await way.go() == ["started", "t"]
     assert way.shelf.records == []
-    paid = way.metrics.shadow_micro_usd.labels("chat")._value.get()
-    assert paid == told.ladder[1].price.of(2, 5)
+    paid = [attempt.micro_usd for attempt in way.ended if attempt.cause is Cause.EVIDENCE]
+    assert paid == [told.ladder[1].price.of(2, 5)]
+    assert way.state.micro_usd == told.ladder[0].price.of(2, 1) + paid[0]
 
 
 async def test_shadow_runs_say_nothing_about_how_long_callers_wait() -> None:
@@ -113,7 +115,7 @@ async def test_shadow_runs_say_nothing_about_how_long_callers_wait() -> None:
     )
     await way.go()
     assert way.engine.order == ["small", "large"]
-    now = time.monotonic() + 2.0
+    now = way.clock() + 2.0
     assert way.load.slow_seconds("small", now) is not None
     assert way.load.slow_seconds("large", now) is None
 
@@ -121,14 +123,14 @@ async def test_shadow_runs_say_nothing_about_how_long_callers_wait() -> None:
 async def test_each_tiers_time_is_its_own() -> None:
     small = Run(["small"], UNSURE)
 
-    async def read(seconds: float) -> EngineChunk:
-        way.journey.arrived -= 20.0  # as if this run took so long
+    async def read(seconds: float) -> Piece:
+        way.late += 20.0  # as if this run took so long
         return await Run.read(small, seconds)
 
     small.read = read  # type: ignore[method-assign]
     way = Way(chat(CHECKED), runs(small=[small], large=[Run(["large"], SURE)]))
     await way.go()
-    now = time.monotonic() + 2.0
+    now = way.clock() + 2.0
     assert way.load.summary("small", now).first_text  # it ran, though it was not told
     slow = way.load.slow_seconds("large", now)
     assert slow is not None
@@ -139,8 +141,8 @@ async def test_a_refused_run_that_must_drain_keeps_its_place_until_it_has() -> N
     gate = asyncio.Event()
     small = Run(["on", "e ", "two"], UNSURE)
 
-    async def read(seconds: float) -> EngineChunk:
-        if small.said >= 4:
+    async def read(seconds: float) -> Piece:
+        if small.output_tokens >= 4:
             await gate.wait()
         return await Run.read(small, seconds)
 
@@ -150,10 +152,10 @@ async def test_a_refused_run_that_must_drain_keeps_its_place_until_it_has() -> N
     told = route("chat", *tiers, quality=quality(calibration=calibration, hold=Hold.TOKENS))
     way = Way(told, runs(small=[small], large=[Run(["large"], SURE)]))
     listener = Listener()
-    await way.path.answer(way.journey, listener)
+    await way.answer(listener)
     assert listener.events == ["started", "large"]
     assert [one.in_flight for one in way.replicas] == [1, 0]
-    assert way.replicas[0].runs == {small}
+    assert way.replicas[0].calls == {small}
     gate.set()
     await asyncio.gather(*way.spawned)
     assert small.finished
@@ -162,11 +164,7 @@ async def test_a_refused_run_that_must_drain_keeps_its_place_until_it_has() -> N
 
 async def test_log_probs_of_some_tokens_alone_are_no_certainty() -> None:
     small = Run(["small"], SURE)
-
-    async def read(seconds: float) -> EngineChunk:
-        return replace(await Run.read(small, seconds), log_probs=[SURE] * 4)
-
-    small.read = read  # type: ignore[method-assign]
+    small.log_probs = lambda most: None  # type: ignore[method-assign] # fewer than were asked for
     way = Way(chat(CHECKED), runs(small=[small], large=[Run(["large"], SURE)]))
     assert await way.go() == ["started", "large"]
 
@@ -190,8 +188,8 @@ async def test_a_replica_lost_after_the_held_tokens_were_told_ends_the_answer() 
 async def test_past_the_deadline_no_other_tier_is_tried() -> None:
     way = Way(chat(CHECKED), runs(small=[], large=[Run(["large"], SURE)]))
     refuse(way, "small", DeadlineExceeded("the deadline passed in the line"))
-    way.journey.until = time.monotonic()
-    way.path._allowed = lambda *_: True  # type: ignore[method-assign]
+    way.state = replace(way.state, context=replace(way.state.context, until=way.clock()))
+    way.planner._allowed = lambda *_: True  # type: ignore[method-assign]
     with pytest.raises(DeadlineExceeded):
         await way.go()
     assert way.engine.order == []

@@ -34,7 +34,7 @@ async def test_a_caller_who_goes_while_being_told_leaves_a_whole_answer(
     assert stored.output_tokens == sum(tokens for _, tokens in stored.pieces) == 13
     assert (run.finished, run.cancelled) == (True, False)
     assert way.replica.in_flight == 0
-    assert not way.replica.runs
+    assert not way.replica.calls
     assert cache.abandoned == []
 
 
@@ -92,7 +92,7 @@ async def test_a_run_that_cannot_start_gives_its_place_back() -> None:
     cache = Cache()
     way = Way(None, cache)
     with pytest.raises(InternalError):
-        await way.path.answer(way.journey, Listener())
+        await way.answer(Listener())
     assert way.replica.in_flight == 0
     assert cache.abandoned == ["lease"]
 
@@ -100,7 +100,7 @@ async def test_a_run_that_cannot_start_gives_its_place_back() -> None:
 async def test_a_good_answer_is_stored_and_its_lease_with_it() -> None:
     run, cache, listener = Run([*CHUNKS]), Cache(), Listener()
     way = Way(run, cache)
-    await way.path.answer(way.journey, listener)
+    await way.answer(listener)
     assert listener.events == ["started", *CHUNKS]
     assert [one.output_tokens for one in cache.stored] == [13]
     assert cache.abandoned == []

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.router.config import load_policies
-from services.router.fleet.fleet import Replica, State
+from services.router.fleet.group import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.routes import watch as policies_module
 from tests.making.policy_folder import LADDERED, PRICES

@@ -1,0 +1,215 @@
+"""One try of one tier on one replica: its answer so far, and what it took.
+
+Retry, escalation and evidence are each an attempt, as hedge and replay will be. It ends exactly
+once, with its tokens, its price and its verdict.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from services.router.policy.admission import Priority
+from services.router.policy.cascade import Step
+from services.router.policy.certainty import Certainty, certainty_of
+from services.router.ports import EngineCall, EngineFigures, Finish, Piece, Prompt
+from services.router.request.hold import HoldBack
+
+TOKENS_A_PAUSE = 64
+
+
+class Cause(StrEnum):
+    """Why an attempt is made; values are the ledger's."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    ESCALATION = "escalation"
+    EVIDENCE = "evidence"
+
+
+class Ending(StrEnum):
+    """What became of an attempt; values are the ledger's verdicts."""
+
+    STOOD = "stood"
+    UNSURE = "unsure"
+    INVALID = "invalid"
+    FAILED = "failed"
+    LEFT = "left"
+    OUTLIVED = "outlived"
+    EVIDENCE = "evidence"
+
+
+@dataclass(slots=True)
+class Answer:
+    """What has come of an answer. Times are seconds of the router's clock.
+
+    Attributes:
+        prompt_tokens: of the prompt, as its tier reads it.
+        output_tokens: of the answer.
+        pieces: text and the tokens it stands for, as they came.
+        finish: why it ended.
+        figures: what its replica measured.
+    """
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    pieces: list[tuple[str, int]] = field(default_factory=list)
+    finish: Finish = Finish.STOP
+    figures: EngineFigures = field(default_factory=EngineFigures)
+    first_text_at: float | None = None
+    last_text_at: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join([text for text, _ in self.pieces])
+
+    def note(self, text: str, tokens: int, now: float) -> None:
+        """Takes the next text, never empty, and the tokens it stands for."""
+        if self.first_text_at is None:
+            self.first_text_at = now
+        self.last_text_at = now
+        self.pieces.append((text, tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one tier is to do for a request.
+
+    Attributes:
+        step: the tier, and whether its answer must pass a check.
+        prompt: as that tier gets it.
+        max_output_tokens: most tokens it may add.
+        began: when its turn came.
+        until: when a place on a replica is no longer waited for.
+        deadline: when nobody waits for the answer any more.
+        cause: why.
+        priority: standing in the line for a place.
+        streams: the replica is to send text as it is made.
+    """
+
+    step: Step
+    prompt: Prompt
+    max_output_tokens: int
+    began: float
+    until: float
+    deadline: float
+    cause: Cause
+    priority: Priority
+    streams: bool
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try.
+
+    Attributes:
+        plan: what it is to do.
+        cause: why it was made: the plan's, or because the one before failed.
+        replica: id of the replica it runs on.
+        began: when it was started there.
+        hold: what is kept back; None once the answer stands, or where nothing is.
+        answer: as it came.
+        call: to the engine; None until it is started.
+        complete: the answer is whole, though the replica may still be at work.
+        ending: what became of it; None until that is known.
+        has_log_probs: its engine tells them, as `Capabilities` says.
+        refused: the replica took no work for it.
+        valid: its answer has the wanted form.
+        committed: something of it was told to the caller.
+        guessed_tokens: that it has made by estimate, where the replica did not say.
+        ended_at: when nothing of it ran any more.
+    """
+
+    plan: Plan
+    cause: Cause
+    replica: str
+    began: float
+    hold: HoldBack | None = None
+    answer: Answer = field(default_factory=Answer)
+    call: EngineCall | None = None
+    complete: bool = False
+    ending: Ending | None = None
+    has_log_probs: bool | None = None
+    refused: bool = False
+    valid: bool = True
+    committed: bool = False
+    guessed_tokens: int = 0
+    ended_at: float | None = None
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens that the engine has made for it, sent or not, as far as is known."""
+        return max(self.call.output_tokens if self.call else 0, self.guessed_tokens)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens that the engine has read for it; 0 where it refused the work."""
+        idle = self.call is None or (self.ending is Ending.FAILED and not self.call.output_tokens)
+        return 0 if idle else len(self.plan.prompt.tokens)
+
+    @property
+    def micro_usd(self) -> int:
+        """What that costs at the tier's price."""
+        return self.plan.step.tier.price.of(self.prompt_tokens, self.output_tokens)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the engine has not said how far it came."""
+        return self.call is not None and not self.call.final and not self.refused
+
+    @property
+    def engine_seconds(self) -> float | None:
+        """As the replica measured; None where it did not say."""
+        return self.call.figures.engine_seconds if self.call is not None else None
+
+    def patience(self) -> float:
+        """How long the replica may stay silent now, in seconds."""
+        tier = self.plan.step.tier
+        if self.answer.output_tokens:
+            return tier.idle_seconds
+        if self.plan.streams:
+            return tier.first_token_seconds
+        # A whole answer comes at its end: a pause for each of the longer ones' stretches is
+        # granted.
+        stretches = self.plan.max_output_tokens // TOKENS_A_PAUSE
+        return tier.first_token_seconds + tier.idle_seconds * stretches
+
+    def take(self, piece: Piece, now: float) -> None:
+        """Notes what has come."""
+        answer, call = self.answer, self.call
+        answer.output_tokens += piece.tokens
+        if self.hold is not None:
+            self.hold.pieces.append((piece.text, piece.tokens))
+        elif piece.text:
+            answer.note(piece.text, piece.tokens, now)
+        if piece.ended and call is not None:
+            self.complete = True
+            answer.finish, answer.figures = call.finish_reason, call.figures
+
+    def release(self, now: float) -> Piece:
+        """Lets go of what was held back, as its answer stands; returns it as one piece."""
+        hold, self.hold = self.hold, None
+        pieces = hold.pieces if hold is not None else []
+        for text, tokens in pieces:
+            if text:
+                self.answer.note(text, tokens, now)
+        text = "".join([text for text, _ in pieces])
+        return Piece(text, sum([tokens for _, tokens in pieces]), self.complete)
+
+    @property
+    def text(self) -> str:
+        """What has come, held back or not."""
+        return self.hold.text if self.hold is not None else self.answer.text
+
+    def certainty(self, first_k: int) -> Certainty | None:
+        """How sure the model was of what has come; None where that is not known.
+
+        `first_k` is how many tokens `Certainty.first_k` looks at.
+        """
+        tokens = self.answer.output_tokens
+        log_probs: Sequence[float] | None = None
+        if self.call is not None and tokens:
+            log_probs = self.call.log_probs(tokens)
+        if log_probs is None:
+            return None
+        return certainty_of(log_probs, first_k, reported=self.has_log_probs)

@@ -1,0 +1,39 @@
+"""A request that keeps every rule."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.router.policy.admission import Priority
+from services.router.policy.difficulty import Signals
+from services.router.policy.forms import Validator
+from services.router.policy.prompts import Message
+from services.router.policy.routes import Policies, Route
+from services.router.ports import Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is asked of which route, with every default filled in.
+
+    Attributes:
+        policies: in force when it came; it keeps to them to its end.
+        route: that is asked.
+        asked: what is asked, whole.
+        shorter: the conversation as models get it where the route trims prompts, else None.
+        written: what the user wrote, without passages: what difficulty is predicted from.
+        signals: what the caller knows.
+        validators: what a lower tier's answer must pass, the wanted form first.
+    """
+
+    policies: Policies
+    route: Route
+    asked: Asked
+    shorter: tuple[Message, ...] | None
+    written: str
+    signals: Signals
+    validators: tuple[Validator, ...]
+    priority: Priority
+    idempotency_key: str
+    attributes: Mapping[str, str]
+    read_cache: bool
+    write_cache: bool
