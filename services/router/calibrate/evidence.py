@@ -8,9 +8,8 @@ one, with the help of `answered`, the tier whose answer the caller got, and `dig
 tier answered; see `outcomes`. What cannot be used is left out and counted by reason, lines and
 files that cannot be read among it.
 
-A labelled file is JSONL of such records, or a CSV. Its lines need `request_id`, `features` and
-`tiers` (of each `tier`, `quality` and what it cost) alone; `text` (and `task_type`) may stand for
-`features`, `propensity` may be left out. A CSV has `text`, `task_type`, `propensity` and,
+A labelled file is JSONL of such records, in which `text` (and `task_type`) may stand for
+`features` and `propensity` may be left out, or a CSV with `text`, `task_type`, `propensity` and,
 for each tier, `<tier>.quality`, `<tier>.mean`, `<tier>.minimum`, `<tier>.first_k`,
 `<tier>.micro_usd`, `<tier>.engine_ms`, `<tier>.answer`. With the answers' texts the guardrail's
 level can be told in the terms of the judge that will watch the route.
