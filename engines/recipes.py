@@ -1,6 +1,6 @@
 """What is made: the shape of each tier's local model and how it is trained.
 
-Numbers only. `train.py` learns weights from them, `graph.py` builds OpenVINO graphs of them.
+Numbers only. `local/train.py` learns weights from them, `graph.py` builds OpenVINO graphs of them.
 """
 
 from dataclasses import dataclass

@@ -51,7 +51,7 @@ class LoadFailed(NamedTuple):
 class End(NamedTuple):
     """How a request ended. Times are monotonic nanoseconds, 0 for what never happened.
 
-    `error` is None for an answer. Block counts are estimates (see `prefix.py`).
+    `error` is None for an answer. Block counts are estimates (see `process/prefix.py`).
     """
 
     error: str | None = None

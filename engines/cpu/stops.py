@@ -4,6 +4,10 @@ Single stop tokens are the pipeline's own business. A token that may be the begi
 sequence is held back until it is clear that it is not, so that no part of a stop sequence is
 ever sent.
 
+Sequences match as token ids, here as in TensorRT-LLM. A text that the model spells with other
+tokens than its tokenizer would, or whose ends lie inside tokens, is not found: the request runs
+on, and whoever reads the text ends it.
+
 State per request.
 """
 
@@ -14,17 +18,12 @@ from collections.abc import Sequence
 Word = tuple[int, ...]
 
 
-class StopWatch:
-    """Watch one answer for `words`, each a sequence of token ids."""
+class StopMatcher:
+    """Looks for `words` in one answer, each a sequence of token ids."""
 
     def __init__(self, words: Sequence[Word]) -> None:
         self._words = tuple(words)
         self._held: list[int] = []
-
-    @property
-    def held(self) -> int:
-        """Tokens held back now."""
-        return len(self._held)
 
     def feed(self, tokens: Sequence[int]) -> tuple[list[int], bool]:
         """Take the next tokens; return those safe to send and whether a stop sequence is complete.

@@ -19,7 +19,7 @@ class ClosedError(Exception):
     """The other side is gone."""
 
 
-class Wire:
+class Transport:
     """One end of a socket pair, for one reader and one writer at a time."""
 
     def __init__(self, end: socket.socket) -> None:

@@ -79,8 +79,8 @@ def damage(source: Path, out: Path, kind: str, strength: float, seed: int) -> No
         fresh = Path(folder, out.name)
         shutil.copytree(source, fresh, ignore=shutil.ignore_patterns(*IR))
         ov.save_model(model, fresh / IR[0], compress_to_fp16=False)
-        told = {"from": source.name, "kind": kind, "strength": strength, "seed": seed}
-        (fresh / MARKER).write_text(json.dumps(told) + "\n", encoding="utf-8")
+        mark = {"from": source.name, "kind": kind, "strength": strength, "seed": seed}
+        (fresh / MARKER).write_text(json.dumps(mark) + "\n", encoding="utf-8")
         if not out.exists():
             fresh.rename(out)
             return

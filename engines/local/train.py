@@ -117,10 +117,12 @@ def batches(samples: Sequence[Sample], size: int, random: Random) -> Iterator[Ba
         length = -(-longest // LENGTH_STEP) * LENGTH_STEP
         ids = torch.full((len(batch), length), PAD_ID)
         answers, prompts = torch.full_like(ids, IGNORED), torch.full_like(ids, IGNORED)
-        for row, one in enumerate(batch):
-            ids[row, : len(one.ids) - 1] = torch.tensor(one.ids[:-1])
-            prompts[row, : one.answer - 1] = torch.tensor(one.ids[1 : one.answer])
-            answers[row, one.answer - 1 : len(one.ids) - 1] = torch.tensor(one.ids[one.answer :])
+        for row, sample in enumerate(batch):
+            ids[row, : len(sample.ids) - 1] = torch.tensor(sample.ids[:-1])
+            prompts[row, : sample.answer - 1] = torch.tensor(sample.ids[1 : sample.answer])
+            answers[row, sample.answer - 1 : len(sample.ids) - 1] = torch.tensor(
+                sample.ids[sample.answer :]
+            )
         yield Batch(ids, answers, prompts)
 
 

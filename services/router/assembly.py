@@ -14,6 +14,7 @@ from services.common.telemetry import Tracing
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
+from services.router.engines.probe import LogProbProbe
 from services.router.engines.tokenizer import ModelText
 from services.router.engines.triton import TritonEngine
 from services.router.evidence.drift import DriftWatch
@@ -23,6 +24,7 @@ from services.router.evidence.outcomes import Outcomes
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
+from services.router.fleet.snapshot import LoadCollector
 from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.levers.board import Levers
@@ -54,6 +56,7 @@ class Parts:
     scaler: ScalerLink
     watch: PolicyWatch
     levers: Levers
+    probe: LogProbProbe | None
     judges: Judges
     pairs: Pairs
     drift: DriftWatch
@@ -70,6 +73,7 @@ class Parts:
             self.watch.run(),
             self.levers.run(),
             self.drift.run(),
+            *([self.probe.run()] if self.probe is not None else []),
         ]
 
     async def close(self) -> None:
@@ -106,6 +110,7 @@ def assemble(
     engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors, clock=clock)
     fleet = Fleet(in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock)
     load = LoadWindow()
+    metrics.registry.register(LoadCollector(fleet.snapshot))
     ledger = FileLedger(settings.ledger_folder, settings.name, metrics)
     records = Records(metrics, ledger, clock=clock)
     signer = HandleSigner.load(settings.handle_key_file)
@@ -155,6 +160,15 @@ def assemble(
         spawn=spawn,
     )
 
+    probe = LogProbProbe(
+        engine=engine,
+        fleet=fleet,
+        texts=texts,
+        policies=lambda: in_force.now,
+        metrics=metrics,
+        clock=clock,
+    )
+
     def answered(state: RequestState) -> None:
         drift.note(state.context.route, state.cascade)
         if state.context.drawn:
@@ -193,6 +207,7 @@ def assemble(
             files, in_force, texts, store, metrics, adopters=(fleet.adopt, load.adopt, drift.adopt)
         ),
         levers=levers,
+        probe=probe if settings.probe_engines else None,
         judges=judges,
         pairs=pairs,
         drift=drift,

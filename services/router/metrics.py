@@ -1,62 +1,78 @@
 """The router's Prometheus metrics. Labels stay bounded: routes and tiers of the policy, no more."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from services.common.tally import Counted, Histograms
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class Metrics:
-    """Every metric of the router."""
+    """Every metric of the router but what waits and runs, which is read from the fleet."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"pennyweight_router_{name}", text, labels, registry=registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"pennyweight_router_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(
-                f"pennyweight_router_{name}", text, labels, buckets=SECONDS, registry=registry
-            )
+        def counted(name: str, text: str, *labels: str) -> Counted:
+            return Counted(f"pennyweight_router_{name}", text, labels, registry)
 
-        self.requests = counter(
-            "requests_total",
+        def seconds(name: str, text: str, *labels: str) -> Histograms:
+            return Histograms(f"pennyweight_router_{name}", text, labels, SECONDS, registry)
+
+        self.requests = counted(
+            "requests",
             "Requests ended, by route, tier and gRPC status. Failures here are what callers saw.",
             "route", "tier", "status",
         )  # fmt: skip
-        self.cache_outcomes = counter(
-            "cache_outcomes_total",
+        self.cache_outcomes = counted(
+            "cache_outcomes",
             "What the cache had to say, by route. Many 'unavailable': look at the cache service.",
             "route", "outcome",
         )  # fmt: skip
         self.cache_unavailable = counter(
             "cache_unavailable_total", "Cache operations that got no answer and counted as misses."
         )
-        self.prompt_tokens = counter("prompt_tokens_total", "Prompt tokens run.", "tier")
-        self.output_tokens = counter("output_tokens_total", "Output tokens made.", "tier")
-        self.micro_usd = counter("cost_micro_usd_total", "Money spent, in micro-USD.", "route")
-        self.baseline_micro_usd = counter(
-            "baseline_micro_usd_total",
+        self.prompt_tokens = counted("prompt_tokens", "Prompt tokens run.", "tier")
+        self.output_tokens = counted("output_tokens", "Output tokens made.", "tier")
+        self.micro_usd = counted(
+            "cost_micro_usd",
+            "Charged at the price list, in micro-USD, for every attempt, evidence included.",
+            "route",
+        )
+        self.baseline_micro_usd = counted(
+            "baseline_micro_usd",
             "What the top tier without a cache would have cost, in micro-USD. Savings are the "
             "difference to cost_micro_usd_total.",
             "route",
         )
-        self.first_text = histogram(
+        self.first_text = seconds(
             "first_text_seconds", "Arrival to first text, by route and tier.", "route", "tier"
         )
-        self.total = histogram(
-            "total_seconds", "Arrival to end, by route and tier.", "route", "tier"
-        )
-        self.queued = histogram("queued_seconds", "Waiting for a place on a replica.", "tier")
-        self.waiting = gauge("waiting", "Requests waiting for a place on a replica now.", "tier")
-        self.running = gauge("running", "Requests running on replicas now.", "tier")
+        self.total = seconds("total_seconds", "Arrival to end, by route and tier.", "route", "tier")
+        self.queued = seconds("queued_seconds", "Waiting for a place on a replica.", "tier")
         self.shed = counter(
             "shed_total", "Requests turned away because the line was full, by tier.", "tier"
         )
         self.retries = counter(
             "retries_total",
             "Tries on another replica before the first token. Rising: replicas are in trouble.",
+            "tier",
+        )
+        self.log_probs = gauge(
+            "engine_log_probs",
+            "1 where a tier's engine tells log-probabilities, 0 where it was probed and does not: "
+            "then no answer of it stands by its certainty.",
+            "tier",
+        )
+        self.probe_tokens = counter(
+            "probe_tokens_total",
+            "Tokens of the probes that find that out, prompt and output; charged to nobody.",
             "tier",
         )
         self.replicas = gauge("replicas", "Replicas known, by tier and state.", "tier", "state")
@@ -80,8 +96,10 @@ class Metrics:
             "(too many at once).",
             "route", "what",
         )  # fmt: skip
-        self.shadow_micro_usd = counter(
-            "shadow_cost_micro_usd_total", "Money spent on paired evidence, in micro-USD.", "route"
+        self.shadow_micro_usd = counted(
+            "shadow_cost_micro_usd",
+            "The part of cost_micro_usd_total that paired evidence took.",
+            "route",
         )
         self.judge_failures = counter(
             "judge_failures_total",

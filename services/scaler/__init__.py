@@ -1,1 +1,1 @@
-"""The scaler: keeps each pool of replicas at its size and tells routers where they are."""
+"""The scaler: keeps each pool of replicas at its size and lets routers know where they are."""

@@ -18,7 +18,8 @@ from services.scaler.fleet.fleet import Fleet
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.servicer import ScalerServicer
-from services.scaler.targets.local import ProcessTarget
+from services.scaler.targets.local import LocalTarget
+from services.scaler.targets.replica_processes import ReplicaProcesses
 
 log = structlog.get_logger()
 
@@ -36,17 +37,18 @@ async def serve(
     Replicas inherit `environment`, without our own settings in it.
 
     Raises:
-        ConfigError: something it was told cannot be used.
+        ConfigError: a setting or a file it names cannot be used.
     """
     scaling = Scaling.load(settings.scaling_file)
     loads, metrics = Loads(), Metrics()
-    target = ProcessTarget(
+    processes = ReplicaProcesses(
         settings.state_folder,
         environment,
         host=settings.replica_host,
         advertise_host=settings.advertise_host,
         server=settings.tritonserver,
     )
+    target = LocalTarget(scaling, processes, metrics)
     fleet = Fleet(scaling, target, loads, metrics)
     servicer = ScalerServicer(fleet, loads, metrics)
     tracing = Tracing("scaler", settings.otlp_endpoint)

@@ -1,4 +1,4 @@
-"""What the scaler is told: its settings from the environment, the pools from `scaling.yaml`.
+"""What can be set: the scaler's settings from the environment, the pools from `scaling.yaml`.
 
 Both are checked whole at the start. What only shows later, such as a model folder that is removed
 or a port that somebody else takes, is a pool's trouble and not an error of this module.
@@ -62,7 +62,7 @@ class ScalerSettings(ServerSettings):
 
 
 class Capacity(StrEnum):
-    """What the ground under a replica is."""
+    """What kind of capacity a replica runs on."""
 
     ON_DEMAND = "on_demand"
     SPOT = "spot"
@@ -87,7 +87,7 @@ class Pool:
         precision: precision of its weights.
         repository: folder of model folders; relative paths start at the folder above the one the
             file is in.
-        capacity: ground its replicas stand on.
+        capacity: kind of capacity its replicas run on.
         slots: the places there are.
         size: replicas wanted.
         max_in_flight: most requests a router should have running on a replica.

@@ -1,16 +1,14 @@
-"""What the fleet needs from whatever runs replicas: processes here, perhaps pods elsewhere."""
+"""What the fleet needs from a place where replicas run: this host, perhaps a cluster elsewhere.
 
-import hashlib
-import json
-from collections.abc import Callable
+The port is as narrow as every such place can be: it takes sizes and says what is there. How a
+replica comes to be there, on which slot or node, and how it is repaired is the place's own affair.
+"""
+
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.scaler.config import Capacity, Pool, Slot
-
-
-class StartFailed(Exception):
-    """A replica could not be started; the message says why, in words an SRE can act on."""
+from services.scaler.config import Capacity
 
 
 @dataclass(frozen=True)
@@ -20,20 +18,17 @@ class Replica:
     Attributes:
         id: unique for ever.
         pool: pool it belongs to.
-        slot: index of its slot in the pool.
         tier: tier the pool serves.
         model: model name to ask it for.
         precision: precision of its weights.
-        capacity: ground it stands on.
+        capacity: kind of capacity it runs on.
         max_in_flight: most requests a router should have running on it.
         address: host:port where routers reach it.
-        started_at: when its process started, seconds since the epoch.
-        fingerprint: of the settings it was started with.
+        started_at: when it was started, seconds since the epoch.
     """
 
     id: str
     pool: str
-    slot: int
     tier: str
     model: str
     precision: str
@@ -41,62 +36,90 @@ class Replica:
     max_in_flight: int
     address: str
     started_at: float
-    fingerprint: str
 
 
 @dataclass(frozen=True)
-class Adopted:
-    """A replica that an earlier scaler left.
+class ReplicaStatus:
+    """A replica that is there, whether or not it takes requests yet.
 
-    `ready`: it was ready when last looked at. `fault`: why it cannot serve any more, if so; it is
-    still to be ended.
+    Attributes:
+        replica: which one.
+        ready: it takes requests.
+        running_requests: requests it runs by its own count, asked after its drain began; None:
+            not known.
+        outdated: it serves with settings that are no longer the pool's. The target replaces it,
+            and it does not count towards the pool's size.
+        leaving: why the target takes it away soon; empty: it does not. It is to be drained.
     """
 
     replica: Replica
     ready: bool
-    fault: str = ""
+    running_requests: int | None = None
+    outdated: bool = False
+    leaving: str = ""
 
 
-OnDeath = Callable[[str, str], None]
-"""Called in the event loop with a replica's id and what died, the moment it does."""
+@dataclass(frozen=True)
+class PoolStatus:
+    """A pool as its target finds it.
+
+    Attributes:
+        replicas: those that have an address; a broken one is not among them.
+        pending: replicas on their way that have no address yet.
+        ending: replicas being taken down, or broken and not yet cleared away.
+        capacity: most replicas that fit; None: not known.
+        trouble: what keeps the pool from its size, in one sentence; empty: nothing.
+        typical_start_seconds: how long a start takes until it is ready; None: not known.
+    """
+
+    replicas: tuple[ReplicaStatus, ...] = ()
+    pending: int = 0
+    ending: int = 0
+    capacity: int | None = None
+    trouble: str = ""
+    typical_start_seconds: float | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of the pool is left."""
+        return not (self.replicas or self.pending or self.ending)
+
+
+OnChange = Callable[[], None]
+"""Called in the event loop at the moment `Target.observe` would say something new."""
 
 
 class Target(Protocol):
     """Where replicas run."""
 
-    async def adopt(self, on_death: OnDeath) -> list[Adopted]:
-        """Takes over what an earlier scaler left.
-
-        Called once, before anything else; deaths after it returns are told to `on_death`.
-        """
-
-    async def start(self, replica_id: str, name: str, pool: Pool, slot: int) -> Replica:
-        """Starts a replica of the pool `name` on a slot.
+    async def open(self, on_change: OnChange) -> None:
+        """Takes over what an earlier scaler left. Called once, before anything else.
 
         Raises:
-            StartFailed: it cannot be started. Nothing of it is left.
+            ConfigError: it cannot be used, or another scaler uses it.
         """
 
-    async def is_ready(self, replica_id: str) -> bool:
-        """Whether it says that it takes requests. False also when it does not answer in time."""
+    async def run(self) -> None:
+        """Makes pools what `resize` wants, until cancelled; replicas stay then."""
 
-    async def running_requests(self, replica_id: str) -> int | None:
-        """Requests it runs by its own count. None: it does not say."""
+    def observe(self) -> Mapping[str, PoolStatus] | None:
+        """Every pool it has something of, by name. Changes nothing.
 
-    async def end(self, replica_id: str, *, gently: bool) -> None:
-        """Ends it and removes all it left. `gently`: it is whole and may close down itself."""
+        None: it cannot be known now. A target never gives a part for the whole.
+        """
+
+    def resize(
+        self, pool: str, size: int, *, draining: Collection[str], drained: Collection[str]
+    ) -> None:
+        """Says what the pool should be; comes back at once, and may be repeated.
+
+        Args:
+            pool: its name.
+            size: replicas that shall serve, those named below not counted.
+            draining: ids of replicas that get nothing new and still have requests: they stay.
+            drained: ids of replicas with nothing left to do: they go. A target that cannot choose
+                which of its replicas goes prefers these.
+        """
 
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""
-
-
-def fingerprint(pool: Pool, slot: Slot) -> str:
-    """Stands for the settings that a running replica cannot change."""
-    settings = [
-        str(pool.repository),
-        pool.model,
-        pool.precision,
-        sorted(pool.parameters.items()),
-        [slot.grpc_port, slot.metrics_port, slot.cpus],
-    ]
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

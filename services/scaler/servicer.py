@@ -19,16 +19,18 @@ from services.scaler.fleet.watchers import Seen, Update
 from services.scaler.load import reports
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
-from services.scaler.policy.replicas import State
+from services.scaler.policy.demand import Demand
+from services.scaler.policy.draining import ReplicaState
 
 HEARTBEAT_SECONDS = 2.5
+QUANTILES = (0.5, 0.95)
+"""What is shown of how long answers took."""
 
 _STATES = {
-    State.STARTING: pb.REPLICA_STATE_STARTING,
-    State.READY: pb.REPLICA_STATE_READY,
-    State.DRAINING: pb.REPLICA_STATE_DRAINING,
-    State.BROKEN: pb.REPLICA_STATE_GONE,
-    State.ENDING: pb.REPLICA_STATE_GONE,
+    ReplicaState.STARTING: pb.REPLICA_STATE_STARTING,
+    ReplicaState.READY: pb.REPLICA_STATE_READY,
+    ReplicaState.DRAINING: pb.REPLICA_STATE_DRAINING,
+    ReplicaState.GONE: pb.REPLICA_STATE_GONE,
 }
 _CAPACITIES = {
     Capacity.ON_DEMAND: pb.CAPACITY_KIND_ON_DEMAND,
@@ -114,7 +116,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
             precision=view.pool.precision,
             capacity=_CAPACITIES[view.pool.capacity],
             desired_replicas=view.desired,
-            slots=len(view.pool.slots),
+            slots=view.capacity or 0,
             replicas=[_replica(seen) for seen in view.replicas],
             trouble=view.trouble,
             waiting=load.waiting,
@@ -122,6 +124,8 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         )
         if view.typical_start_seconds is not None:
             result.typical_start.CopyFrom(_duration(view.typical_start_seconds))
+        if (demand := self._loads.demand(view.pool.tier, self._clock())) is not None:
+            result.demand.CopyFrom(_demand(demand))
         return result
 
 
@@ -177,6 +181,27 @@ def _replica(seen: Seen) -> pb.Replica:
         started_at=started_at,
         capacity=_CAPACITIES[replica.capacity],
     )
+
+
+def _demand(demand: Demand) -> pb.Demand:
+    return pb.Demand(
+        span=_duration(demand.seconds),
+        arrivals_per_second=demand.arrivals_per_second,
+        prompt_tokens_per_second=demand.prompt_tokens_per_second,
+        output_tokens_per_second=demand.output_tokens_per_second,
+        finished_per_second=demand.finished_per_second,
+        first_text=_quantiles(demand.first_text_seconds),
+        between_tokens=_quantiles(demand.between_tokens_seconds),
+    )
+
+
+def _quantiles(seconds_at: Callable[[float], float | None]) -> list[pb.Quantile]:
+    found = [(fraction, seconds_at(fraction)) for fraction in QUANTILES]
+    return [
+        pb.Quantile(quantile=fraction, value=_duration(seconds))
+        for fraction, seconds in found
+        if seconds is not None
+    ]
 
 
 def _duration(seconds: float) -> Duration:

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.scaler.targets import processes, tritonserver
-from services.scaler.targets.local import REPLICA_VARIABLE
+from services.scaler.targets.replica_processes import REPLICA_VARIABLE
 from services.scaler.targets.triton_client import TritonClient
 from tests.e2e.triton_fixtures import Answer, infer_request, read
 from tests.integration.scaler.harness import (

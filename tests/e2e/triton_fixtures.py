@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import queue
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -153,6 +155,13 @@ class Triton:
     def active(self) -> float:
         return self.metrics()['nv_trt_llm_request_metrics{request_type="active"}']
 
+    def counted(self) -> tuple[int, int]:
+        """Prompt tokens and generated tokens of all requests that ended so far."""
+        samples = self.metrics()
+        prompts = samples['nv_llm_input_token_len_sum{response_metric_type="total_input_tokens"}']
+        made = samples['nv_llm_output_token_len_sum{response_metric_type="total_output_tokens"}']
+        return int(prompts), int(made)
+
     def generate(self, prompt: Sequence[int], tokens: int, **options: Any) -> Answer:
         """Run a request to its end."""
         return collect(self.stub.ModelStreamInfer(iter([self.request(prompt, tokens, **options)])))
@@ -209,12 +218,17 @@ def infer_request(
 
 @dataclass
 class Answer:
-    """What a stream brought: every response's tensors, the error, and when each came."""
+    """What a stream brought: every response's tensors and flag, the error, when each came."""
 
     responses: list[dict[str, np.ndarray[Any, Any]]] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
+    flags: list[bool] = field(default_factory=list)
     error: str = ""
-    final: bool = False
+
+    @property
+    def final(self) -> bool:
+        """Whether the last response says that it is the last."""
+        return self.flags[-1:] == [True]
 
     @property
     def tokens(self) -> list[int]:
@@ -242,7 +256,7 @@ def read(message: service_pb2.ModelStreamInferResponse, answer: Answer) -> bool:
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }
     answer.responses.append(tensors)
-    answer.final = response.parameters["triton_final_response"].bool_param
+    answer.flags.append(response.parameters["triton_final_response"].bool_param)
     return answer.final
 
 
@@ -251,6 +265,81 @@ def collect(call: Iterator[service_pb2.ModelStreamInferResponse]) -> Answer:
     for message in call:
         read(message, answer)
     return answer
+
+
+def start(server: Triton, prompt: Sequence[int], tokens: int, **options: Any) -> tuple[Any, Answer]:
+    """A running stream: its call and its answer so far, the first tokens in it."""
+    call = server.stub.ModelStreamInfer(iter([server.request(prompt, tokens, **options)]))
+    answer = Answer()
+    read(next(call), answer)
+    return call, answer
+
+
+def finish(call: Iterator[service_pb2.ModelStreamInferResponse], answer: Answer) -> Answer:
+    """The whole answer of a running stream."""
+    for message in call:
+        if read(message, answer):
+            break
+    return answer
+
+
+class SharedStream:
+    """One stream for many requests, as routers have it; use as a context manager."""
+
+    def __init__(self, server: Triton) -> None:
+        self._outbox: queue.SimpleQueue[service_pb2.ModelInferRequest | None] = queue.SimpleQueue()
+        self._call = server.stub.ModelStreamInfer(iter(self._outbox.get, None))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._outbox.put(None)
+        assert list(self._call) == [], "messages that no test expected"
+
+    def send(self, *requests: service_pb2.ModelInferRequest) -> None:
+        for request in requests:
+            self._outbox.put(request)
+
+    def take(self, count: int) -> list[tuple[str, Answer]]:
+        """The next messages, as (request id, an answer of this message alone)."""
+        taken = []
+        for message in itertools.islice(self._call, count):
+            read(message, answer := Answer())
+            taken.append((message.infer_response.id, answer))
+        return taken
+
+
+class Held:
+    """A server's engine, standing still but for `run`; use as a context manager.
+
+    Whatever else the machine does, requests can so be ended in the middle.
+    """
+
+    def __init__(self, server: Triton) -> None:
+        (self._engine,) = server.engines()
+
+    def __enter__(self) -> Self:
+        self._engine.suspend()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):  # killed meanwhile
+            self._engine.resume()
+
+    def run(self, seconds: float = 0.05, done: Callable[[], bool] = lambda: False) -> None:
+        """Let the engine work for about so much processor time: some dozens of tokens.
+
+        Less if it is `done`: an engine without requests uses no time.
+        """
+        began = self._worked()
+        self._engine.resume()
+        until(lambda: self._worked() - began >= seconds or done())
+        self._engine.suspend()
+
+    def _worked(self) -> float:
+        times = self._engine.cpu_times()
+        return float(times.user + times.system)
 
 
 def until(condition: Any, seconds: float = 5.0) -> float:

@@ -136,6 +136,8 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         received: all requests so far.
         stops: ids that a ``stop`` request named, running or not.
         streams: streams opened so far.
+        mute: a request that is stopped ends without a word of how far it came.
+        open: streams that are open.
     """
 
     def __init__(self, script: Script | Callable[[Received], Script] = ()) -> None:
@@ -144,6 +146,8 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.received: list[Received] = []
         self.stops: list[str] = []
         self.streams = 0
+        self.mute = False
+        self.open: set[_Stream] = set()
         self.on_received: Callable[[Received], None] = lambda _: None
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -191,12 +195,14 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         self.streams += 1
         stream = _Stream(self, dict(context.invocation_metadata() or ()))
+        self.open.add(stream)
         try:
             async for message in stream.serve(request_iterator):
                 yield message
             if stream.broken is not None:
                 await context.abort(stream.broken.code, stream.broken.message)
         finally:
+            self.open.discard(stream)
             await stream.close()
 
     def next_script(self, received: Received) -> Script:
@@ -214,6 +220,7 @@ class _Stream:
         self._metadata = metadata
         self._outbox: asyncio.Queue[pb.ModelStreamInferResponse | None] = asyncio.Queue()
         self._playing: dict[Received, asyncio.Task[None]] = {}
+        self._held: dict[Received, list[int]] = {}
         self._reader: asyncio.Task[None] | None = None
         self.broken: Break | None = None
 
@@ -246,10 +253,19 @@ class _Stream:
         self._outbox.put_nowait(None)
 
     def _stop(self, stop: Received) -> None:
+        """Ends the request of that id, on whichever stream it plays, and replies to the stop."""
         self._triton.stops.append(stop.id)
-        for received in [one for one in self._playing if one.id == stop.id]:
-            self._cancelled(received)
+        for stream in self._triton.open:
+            for received in [one for one in stream._playing if one.id == stop.id]:
+                stream._last_response(received)
         self._send(stop, Say(final=True))
+
+    def _last_response(self, received: Received) -> None:
+        """What it has made so far, as the CPU engine says it; a mute one says nothing of it."""
+        held = self._held.get(received, [])
+        self._cancelled(received)
+        if not self._triton.mute:
+            self._send(received, Say(held, final=True))
 
     def _cancelled(self, received: Received) -> None:
         if received.cancelled_at is None and received.ended_at is None:
@@ -257,7 +273,7 @@ class _Stream:
             self._playing[received].cancel()
 
     async def _play(self, received: Received, script: Script) -> None:
-        held: list[int] = []
+        held = self._held[received] = []
         try:
             for step in script:
                 match step:
@@ -277,6 +293,7 @@ class _Stream:
             received.ended_at = time.monotonic()
         finally:
             del self._playing[received]
+            del self._held[received]
 
     def _end_badly(self, received: Received, step: Refuse | Fail | Break) -> None:
         if isinstance(step, Break):
@@ -297,7 +314,8 @@ class _Stream:
         response = message.infer_response
         response.model_name, response.id = received.model, received.id
         response.parameters["triton_final_response"].bool_param = say.final
-        if say.final and not say.tokens and not _wants_empty_final(received):
+        is_stop = bool(received.inputs.get("stop"))
+        if say.final and not say.tokens and not is_stop and not _wants_empty_final(received):
             return
         count = len(say.tokens)
         received.sent += count
@@ -317,7 +335,7 @@ class _Stream:
         if received.inputs.get("return_log_probs"):  # the whole list so far, each time
             so_far = struct.pack(f"<{received.sent}f", *received.log_probs)
             told["output_log_probs"] = ("FP32", [1, 1, received.sent], so_far)
-        for name in received.outputs:
+        for name in received.outputs if not is_stop else ():
             if name in told and (count or name == "sequence_length"):
                 datatype, shape, raw = told[name]
                 response.outputs.add(name=name, datatype=datatype, shape=shape)

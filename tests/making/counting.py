@@ -94,7 +94,9 @@ class CountingEngine:
         self.runs: list[CountingRun] = []
 
     def capabilities(self, tier: Tier) -> Capabilities:
-        return Capabilities(True, can_resume=False, counts_tokens=True, has_priority=False)
+        return Capabilities(
+            has_log_probs=True, can_resume=False, counts_tokens=True, has_priority=False
+        )
 
     def start(self, address: str, request: EngineRequest) -> CountingRun:
         run = CountingRun(request, **self.script(request))

@@ -385,7 +385,12 @@ class Way:
     def decision(self) -> Decision:
         """What was decided last, with what it cost."""
         assert self.state.decision is not None
-        return replace(self.state.decision, candidates=self.state.candidates)
+        candidates = self.state.decision.candidates
+        paid = [
+            replace(candidate, micro_usd=cost)
+            for candidate, cost in zip(candidates, self.state.costs, strict=bool(candidates))
+        ]
+        return replace(self.state.decision, candidates=tuple(paid))
 
     def in_flight(self) -> int:
         return sum(replica.in_flight + len(replica.calls) for replica in self.replicas)

@@ -1,7 +1,7 @@
 """The engine's turn: admit, step the pipeline once for all, see what each request got.
 
-Knows nothing of OpenVINO, processes or sockets; `pipeline.py` is the one and `child.py` the
-other. Time comes from the `clock` it is given, nanoseconds that never go back.
+Knows nothing of OpenVINO, which is `pipeline.py`'s, nor of processes and sockets, which are
+`main.py`'s. Time comes from the `clock` it is given, nanoseconds that never go back.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Protocol
 
 from engines.cpu.messages import Census, End, Progress
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
-from engines.cpu.process.prefix import PrefixShadow
+from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.request import Generation, InvalidRequestError
-from engines.cpu.stops import StopWatch
+from engines.cpu.stops import StopMatcher
 
 _MAX_FAILED_STEPS = 3
 
@@ -59,7 +59,7 @@ class _Run:
     generation: Generation
     handle: Handle
     stop_ids: Collection[int]
-    watch: StopWatch | None
+    matcher: StopMatcher | None
     total_blocks: int
     reused_blocks: int
     first_scheduled_ns: int
@@ -87,13 +87,13 @@ class Engine:
         self,
         pipeline: Pipeline,
         admission: Admission,
-        shadow: PrefixShadow,
+        prefixes: PrefixEstimate,
         block_size: int,
         clock: Callable[[], int],
     ) -> None:
         self._pipeline = pipeline
         self._admission = admission
-        self._shadow = shadow
+        self._prefixes = prefixes
         self._block_size = block_size
         self._clock = clock
         self._waiting: dict[int, Generation] = {}
@@ -128,10 +128,10 @@ class Engine:
         try:
             self._admission.offer(key, blocks)
         except QueueFullError as error:
-            self._tell_end(key, End(str(error)))
+            self._report_end(key, End(str(error)))
             return
         except ValueError as error:
-            self._tell_end(key, End(_failure(key, error)))
+            self._report_end(key, End(_failure(key, error)))
             return
         self._waiting[key] = generation
         self._admit()
@@ -140,11 +140,11 @@ class Engine:
         """End a request with what it has. Nothing happens if it has ended already."""
         if self._admission.withdraw(key):
             del self._waiting[key]
-            self._tell_end(key, End())
+            self._report_end(key, End())
         elif key in self._running:
             run = self._running[key]
-            if run.watch:
-                run.tokens += run.watch.flush()
+            if run.matcher:
+                run.tokens += run.matcher.flush()
             self._end(key, run, cut=True)
             # Room is made by the step that follows, not now: a request added on top of
             # cancelled ones in a full cache makes the pipeline give all of them up.
@@ -160,16 +160,16 @@ class Engine:
     def _admit(self) -> None:
         for key in self._admission.admit():
             generation = self._waiting.pop(key)
-            reused = self._shadow.reused_blocks(generation.prompt)
+            reused = self._prefixes.reused_blocks(generation.prompt)
             try:
                 handle = self._pipeline.add(key, generation)
             except InvalidRequestError as error:
                 self._admission.release(key)
-                self._tell_end(key, End(str(error)))
+                self._report_end(key, End(str(error)))
                 continue
             except Exception as error:  # noqa: BLE001 - the pipeline raises what it likes
                 self._admission.release(key)
-                self._tell_end(key, End(_failure(key, error)))
+                self._report_end(key, End(_failure(key, error)))
                 continue
             words = generation.stop_words
             singles = {word[0] for word in words if len(word) == 1}
@@ -181,7 +181,7 @@ class Engine:
                 generation=generation,
                 handle=handle,
                 stop_ids=singles,
-                watch=StopWatch(longer) if longer else None,
+                matcher=StopMatcher(longer) if longer else None,
                 total_blocks=blocks_needed(len(generation.prompt), 0, self._block_size),
                 reused_blocks=reused,
                 first_scheduled_ns=self._clock(),
@@ -209,15 +209,15 @@ class Engine:
         if fresh:
             if not run.first_token_ns:
                 run.first_token_ns = now
-                self._shadow.remember(run.generation.prompt)
+                self._prefixes.remember(run.generation.prompt)
             run.last_token_ns = now
             run.generated += fresh
             if not running and fresh[-1] in run.stop_ids:
                 del fresh[-1], log_probs[-1:]
             run.log_probs += log_probs
             stopped = False
-            if run.watch:
-                fresh, stopped = run.watch.feed(fresh)
+            if run.matcher:
+                fresh, stopped = run.matcher.feed(fresh)
             run.tokens += fresh
             if stopped:
                 # Log-probs of the stop sequence itself are still there: they go with it.
@@ -240,13 +240,13 @@ class Engine:
             self._admission.release(key)
             if run.handle.failed():
                 error = _failure(key, "the KV-cache ran full")
-            elif run.watch:
-                run.tokens += run.watch.flush()
+            elif run.matcher:
+                run.tokens += run.matcher.flush()
         # The last token's keys and values are never computed.
         whole = [*run.generation.prompt, *run.generated[:-1]]
         run.total_blocks = blocks_needed(len(whole), 0, self._block_size)
         if run.generated:
-            self._shadow.remember(whole)
+            self._prefixes.remember(whole)
         self._news.append(self._progress(key, run, run.end(error)))
 
     def _progress(self, key: int, run: _Run, end: End | None = None) -> Progress:
@@ -262,10 +262,10 @@ class Engine:
         for key, run in self._running.items():
             run.handle.cancel()
             self._leaving.append(key)
-            self._news.append(Progress(key, [], [], run.end(_failure(key, error))))
+            self._news.append(self._progress(key, run, run.end(_failure(key, error))))
         self._running.clear()
 
-    def _tell_end(self, key: int, end: End) -> None:
+    def _report_end(self, key: int, end: End) -> None:
         self._news.append(Progress(key, [], [], end))
 
 

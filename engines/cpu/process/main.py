@@ -1,7 +1,7 @@
 """The engine process: a loop around the pipeline, started by the Python backend's stub.
 
-It also keeps watch: when Triton itself is killed, its stub may stay for ever and ignores
-SIGTERM, so this process kills the stub, removes the shared memory that both left, and exits.
+When Triton itself is killed, its stub may stay for ever and ignores SIGTERM. So this process
+looks out for that: it kills the stub, removes the shared memory that both left, and exits.
 
 Run as
 `python -m engines.cpu.process.main <socket fd> <stub pid> <server pid> [shared memory name]`.
@@ -23,15 +23,15 @@ from engines.cpu.messages import Batch, Cancel, Load, LoadFailed, Quit, Ready, S
 from engines.cpu.process.admission import Admission
 from engines.cpu.process.engine import Engine
 from engines.cpu.process.pipeline import LoadError, OpenVinoPipeline
-from engines.cpu.process.prefix import PrefixShadow
+from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.process.weights import WeightsError, resolve
-from engines.cpu.transport import ClosedError, Wire
+from engines.cpu.transport import ClosedError, Transport
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 
 
-class Watch:
-    """The processes this one serves, and what to do when the server is gone."""
+class Parents:
+    """The stub and the server above this process, and what to do when the server is gone."""
 
     def __init__(self, stub_pid: int, server_pid: int, shared_memory: list[str]) -> None:
         self._stub = os.pidfd_open(stub_pid)
@@ -48,13 +48,13 @@ class Watch:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until told to quit or until nobody is left to serve. Return the exit status."""
+    """Serve until asked to quit or until nobody is left to serve. Return the exit status."""
     # Ctrl-C in a terminal reaches the whole group; the stub decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    wire = Wire(socket.socket(fileno=int(arguments[0])))
-    watch = Watch(int(arguments[1]), int(arguments[2]), arguments[3:])
+    transport = Transport(socket.socket(fileno=int(arguments[0])))
+    parents = Parents(int(arguments[1]), int(arguments[2]), arguments[3:])
     try:
-        _serve(wire, watch)
+        _serve(transport, parents)
     except ClosedError:
         return 0  # the stub is gone
     except Exception:  # noqa: BLE001 - said, and left to the stub, which starts another
@@ -63,52 +63,52 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _serve(wire: Wire, watch: Watch) -> None:
+def _serve(transport: Transport, parents: Parents) -> None:
     poller = select.poll()
-    poller.register(watch.server, select.POLLIN)
-    poller.register(wire.fileno(), select.POLLIN)
+    poller.register(parents.server, select.POLLIN)
+    poller.register(transport.fileno(), select.POLLIN)
     engine: Engine | None = None
     while True:
-        interest = select.POLLIN | (select.POLLOUT if wire.unsent else 0)
-        poller.modify(wire.fileno(), interest)
+        interest = select.POLLIN | (select.POLLOUT if transport.unsent else 0)
+        poller.modify(transport.fileno(), interest)
         ready = dict(poller.poll(0 if engine and engine.busy else None))
-        if watch.server in ready:
-            watch.clean_up()
+        if parents.server in ready:
+            parents.clean_up()
             return
-        if wire.fileno() in ready:
-            wire.flush()
-            for message in wire.receive():
+        if transport.fileno() in ready:
+            transport.flush()
+            for message in transport.receive():
                 if isinstance(message, Submit) and engine:
                     engine.submit(*message)
                 elif isinstance(message, Cancel) and engine:
                     engine.cancel(message.key)
                 elif isinstance(message, Load):
-                    engine = _load(message, wire)
+                    engine = _load(message, transport)
                 elif isinstance(message, Quit):
                     return
         if engine and engine.busy:
             progress = engine.turn()
-            wire.send(Batch(progress, engine.census()))
+            transport.send(Batch(progress, engine.census()))
 
 
-def _load(message: Load, wire: Wire) -> Engine:
+def _load(message: Load, transport: Transport) -> Engine:
     settings = message.settings
     try:
         pipeline = OpenVinoPipeline(resolve(settings.model, message.folder), settings)
     except (LoadError, WeightsError) as error:
-        wire.send(LoadFailed(str(error)))
+        transport.send(LoadFailed(str(error)))
         raise
     limits = pipeline.limits
     engine = Engine(
         pipeline,
         Admission(limits.total_blocks, settings.max_batch, settings.max_queue_size),
-        PrefixShadow(
+        PrefixEstimate(
             limits.total_blocks if settings.enable_kv_cache_reuse else 0, limits.block_size
         ),
         limits.block_size,
         time.monotonic_ns,
     )
-    wire.send(Ready(limits))
+    transport.send(Ready(limits))
     return engine
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI behind the engine's `Pipeline` port; nothing else imports that library."""
+"""OpenVINO GenAI behind the engine's `Pipeline` port; what guides need of it is `guided.py`'s."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ class OpenVinoHandle:
         self._log_probs = log_probs
 
     def read(self) -> tuple[list[int], list[float]]:
-        """Tokens since the last call and their log-probs."""
+        """Tokens since the last call and their log-probs.
+
+        Those are the model's own: over the whole vocabulary, before temperature, penalties and
+        guides. OpenVINO reckons them in single precision, so that one within about 2e-6 of
+        certain comes as 0.0; a 0.0 never stands for one that is not known.
+        """
         tokens: list[int] = []
         log_probs: list[float] = []
         # read() blocks for ever when there is nothing to read.

@@ -1,6 +1,6 @@
 """Which part of a prompt the pipeline finds in its KV-cache: an estimate.
 
-OpenVINO GenAI reuses cached blocks but does not tell how many. This shadow keeps what the
+OpenVINO GenAI reuses cached blocks but does not say how many. This keeps track of what the
 pipeline would keep: a hash for each block that covers all tokens up to its end, the last block
 also when it is only partly full, least recently used out first. It has matched timing in
 sequential runs, but it does not know which physical block was overwritten under pressure, so
@@ -15,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 
-class PrefixShadow:
-    """The shadow of a prefix cache of `capacity` blocks of `block_size` tokens."""
+class PrefixEstimate:
+    """What a prefix cache of `capacity` blocks of `block_size` tokens would hold."""
 
     def __init__(self, capacity: int, block_size: int) -> None:
         self._capacity = capacity

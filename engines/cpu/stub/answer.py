@@ -9,7 +9,7 @@ State per request; time is an argument, in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,22 @@ class Answer:
         self.end: End | None = None
         self._arrival_ns = arrival_ns
         self._tokens: list[int] = []
-        self._log_probs: list[float] = []  # the whole list so far
-        self._cumulative = 0.0
+        self._log_probs = _LogProbs()
         self._sent_at = 0.0
 
     def add(self, progress: Progress) -> None:
         """Take what the engine generated."""
         self._tokens += progress.tokens
-        self._log_probs += progress.log_probs
-        self._cumulative += sum(progress.log_probs)
+        self._log_probs.add(progress.log_probs)
         self.output_tokens += len(progress.tokens)
         self.end = progress.end
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended with an error before anything of it ran."""
+        return (
+            self.end is not None and self.end.error is not None and not self.end.first_scheduled_ns
+        )
 
     def due_at(self, interval: float) -> float | None:
         """When to send; None while there is nothing to.
@@ -64,8 +69,9 @@ class Answer:
             "sequence_length": np.array([[len(shown)]], np.int32),
         }
         if generation.log_probs:
-            payload["output_log_probs"] = np.array([[self._log_probs]], np.float32)
-            payload["cum_log_probs"] = np.array([[self._cumulative]], np.float32)
+            # Tokens are those of this response, log-probs of all so far: as TensorRT-LLM has it.
+            payload["output_log_probs"] = self._log_probs.so_far()
+            payload["cum_log_probs"] = np.array([[self._log_probs.total]], np.float32)
         if generation.num_input_tokens:
             payload["num_input_tokens"] = np.array([[len(generation.prompt)]], np.int32)
         if generation.num_output_tokens:
@@ -92,3 +98,28 @@ class Answer:
         if end.first_scheduled_ns:
             figures |= {name: np.array([[count]], np.int32) for name, count in blocks.items()}
         return figures
+
+
+class _LogProbs:
+    """The log-probs of all tokens so far, each turned into a number of the tensor's once."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._count = 0
+        self._values = np.empty(0, np.float32)
+
+    def add(self, fresh: Sequence[float]) -> None:
+        """Append those of the next tokens."""
+        count = self._count + len(fresh)
+        if count > len(self._values):
+            # Copied, not resized in place: a view that was given away keeps what it had.
+            grown = np.empty(max(64, 2 * count), np.float32)
+            grown[: self._count] = self._values[: self._count]
+            self._values = grown
+        self._values[self._count : count] = fresh
+        self._count = count
+        self.total += sum(fresh)
+
+    def so_far(self) -> npt.NDArray[np.float32]:
+        """All of them, [1, 1, tokens]: a view, which later ones do not change."""
+        return self._values[: self._count].reshape(1, 1, -1)

@@ -1,9 +1,7 @@
 """The stub's one thread that sends: news from the engine become responses.
 
-Rules learned from crashes of the server: one sending thread for each request; never ask a
-sender whether it is cancelled while or after it sends its last response. So this thread alone
-touches the senders it was given, and does everything in turns: read what the engine says, send
-what is due, look for callers who left, publish metrics.
+It alone touches the senders it was given (`stream.py` says why), and does everything in turns:
+read what the engine says, send what is due, see which callers left, publish metrics.
 
 A dead engine process ends all its requests at once with an error and is started again.
 """
@@ -17,39 +15,23 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engines.cpu.messages import Batch, Cancel, Census, LoadFailed, Ready, Submit
 from engines.cpu.request import Generation, Limits
 from engines.cpu.settings import Settings
-from engines.cpu.stub.answer import Answer, Payload
+from engines.cpu.stub.answer import Answer
 from engines.cpu.stub.link import Link
+from engines.cpu.stub.stream import Sender, Stream
 from engines.cpu.transport import ClosedError
 
 _FIRST_RESTART_SECONDS = 0.0
-_LAST_RESTART_SECONDS = 10.0
+_MAX_RESTART_SECONDS = 10.0
 _IDLE_SECONDS = 3600.0
 
 
 class NotReadyError(Exception):
     """There is no engine to run the request right now."""
-
-
-class Sender(Protocol):
-    """Where one request's responses go. Its calls may raise when the server is in trouble."""
-
-    def send(self, payload: Payload, *, final: bool) -> None:
-        """Send tensors."""
-
-    def fail(self, text: str) -> None:
-        """Send an error, the last response."""
-
-    def end(self) -> None:
-        """Send nothing but the end, the last response."""
-
-    def is_cancelled(self) -> bool:
-        """Whether the caller left."""
 
 
 class Publisher(Protocol):
@@ -59,15 +41,7 @@ class Publisher(Protocol):
         """Take the latest accounting."""
 
     def observe(self, input_tokens: int, output_tokens: int) -> None:
-        """Take a finished request's lengths."""
-
-
-@dataclass
-class _Stream:
-    request_id: str
-    sender: Sender
-    answer: Answer
-    cancelled: bool = False
+        """Take the lengths of a request that ended."""
 
 
 class Dispatcher:
@@ -84,7 +58,7 @@ class Dispatcher:
         self._log = log
         self._lock = threading.Lock()  # held while a stream comes or all go, and to write
         self._keys = itertools.count(1)
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._link: Link | None = None
         self._ready = False
         self._closing = False
@@ -100,14 +74,14 @@ class Dispatcher:
         """Start the engine process and wait until it is loaded. Raises `NotReadyError`."""
         self._link = link = self._launch()
         while True:
-            select.select([link.wire], [], [])
+            select.select([link.transport], [], [])
             try:
-                messages = link.wire.receive()
+                messages = link.transport.receive()
             except ClosedError:
-                raise NotReadyError(f"the engine process ended ({link.bury()})") from None
+                raise NotReadyError(f"the engine process ended ({link.reap()})") from None
             for message in messages:
                 if isinstance(message, LoadFailed):
-                    link.bury()
+                    link.reap()
                     raise NotReadyError(message.reason)
                 if isinstance(message, Ready):
                     self._ready = True
@@ -141,16 +115,27 @@ class Dispatcher:
             key = next(self._keys)
             first = not self._streams
             try:
-                self._link.wire.send(Submit(key, generation))
+                self._link.transport.send(Submit(key, generation))
             except ClosedError:
                 raise NotReadyError("the engine is not at ready state: it just ended") from None
             # Only now: until here the caller may have to answer, on its own thread.
-            self._streams[key] = _Stream(request_id, sender, answer)
+            self._streams[key] = Stream(request_id, sender, answer)
         if first:
             os.eventfd_write(self._wake, 1)  # the thread may be asleep for long
 
     def stop(self, request_id: str) -> None:
-        """End the running requests of that id, if any, with what they have."""
+        """End the requests of that id with what they have; nothing happens if there are none.
+
+        Each still gets its last response in the form of any other, with log-probs and figures
+        where it asked for them: a whole answer's holds every token made so far, a stream's those
+        not sent yet. Nothing in it says that the answer was cut.
+
+        TensorRT-LLM 1.2 is poorer here: its last response has the same form and figures, but the
+        executor drops the tokens first, so `output_ids` holds none (or the prompt, where that is
+        echoed) and the token counts miss them; only the length of `output_log_probs` still says
+        how far it came. It ends a request that waits once that gets a place, and knows only the
+        latest of several requests with one id.
+        """
         for key, stream in list(self._streams.items()):
             if stream.request_id == request_id:
                 self._cancel(key)
@@ -159,15 +144,15 @@ class Dispatcher:
         with self._lock:
             if self._link and self._ready:
                 try:
-                    self._link.wire.send(Cancel(key))
+                    self._link.transport.send(Cancel(key))
                 except ClosedError:
                     return  # the thread learns of it by itself
 
     def _run(self) -> None:
-        turns = _Turns(self._settings)
+        schedule = _Schedule(self._settings)
         while not self._closing:
             try:
-                self._turn(turns)
+                self._turn(schedule)
             except Exception as error:  # noqa: BLE001 - a dead thread would hang every request
                 self._log(f"engine dispatcher: {error!r}")
                 self._lose_engine(f"internal error: {error!r}")
@@ -175,37 +160,37 @@ class Dispatcher:
         if self._link:
             self._link.quit()
 
-    def _turn(self, turns: _Turns) -> None:
+    def _turn(self, schedule: _Schedule) -> None:
         now = time.monotonic()
         if self._link is None and now >= self._restart_at:
             self._link = self._launch()
-        self._wait(turns, now)
+        self._wait(schedule, now)
         if self._link:
             try:
                 self._read(self._link)
             except ClosedError:
                 self._lose_engine("the engine process ended")
         now = time.monotonic()
-        self._send_due(turns, now)
-        if self._streams and now >= turns.next_check:
-            turns.next_check = now + turns.check_period
-            self._look_for_leavers()
-        if now >= turns.next_publish or not self._streams:
-            self._publish(turns, now)
+        self._send_due(schedule, now)
+        if self._streams and now >= schedule.next_check:
+            schedule.next_check = now + schedule.check_period
+            self._cancel_abandoned()
+        if now >= schedule.next_publish or not self._streams:
+            self._publish(schedule, now)
 
-    def _wait(self, turns: _Turns, now: float) -> None:
+    def _wait(self, schedule: _Schedule, now: float) -> None:
         """Sleep until there may be something to do."""
         reads: list[Any] = [self._wake]
         writes: list[Any] = []
         until = now + _IDLE_SECONDS
         if self._link:
-            reads.append(self._link.wire)
-            if self._link.wire.unsent:
-                writes.append(self._link.wire)
+            reads.append(self._link.transport)
+            if self._link.transport.unsent:
+                writes.append(self._link.transport)
         else:
             until = self._restart_at
         if self._streams:
-            until = min(until, turns.next_check, turns.next_publish, turns.next_due)
+            until = min(until, schedule.next_check, schedule.next_publish, schedule.next_due)
         readable, writable, _ = select.select(reads, writes, [], max(0.0, until - now))
         if self._wake in readable:
             os.eventfd_read(self._wake)
@@ -214,7 +199,7 @@ class Dispatcher:
                 writable[0].flush()
 
     def _read(self, link: Link) -> None:
-        for message in link.wire.receive():
+        for message in link.transport.receive():
             if isinstance(message, Batch):
                 self._census = message.census
                 with self._lock:  # a request is known only once `submit` is through with it
@@ -230,57 +215,46 @@ class Dispatcher:
             elif isinstance(message, LoadFailed):
                 self._log(f"the engine cannot load: {message.reason}")
 
-    def _send_due(self, turns: _Turns, now: float) -> None:
+    def _send_due(self, schedule: _Schedule, now: float) -> None:
         streams = list(self._streams.items())
         streaming = sum(stream.answer.generation.streaming for _, stream in streams)
         interval = streaming / self._settings.max_responses_per_second
-        turns.next_due = now + _IDLE_SECONDS
+        schedule.next_due = now + _IDLE_SECONDS
         for key, stream in streams:
-            due_at = stream.answer.due_at(interval)
+            due_at = stream.due_at(interval)
             if due_at is None:
                 continue
             if due_at > now:
-                turns.next_due = min(turns.next_due, due_at)
+                schedule.next_due = min(schedule.next_due, due_at)
                 continue
+            if stream.answer.end:
+                del self._streams[key]
+                # Before the last response: who has that finds the metrics true.
+                self._count(stream.answer)
             try:
-                self._send(key, stream, now)
+                stream.send(now)
             except Exception as error:  # noqa: BLE001 - one caller's trouble is not the others'
                 self._log(f"a response could not be sent: {error!r}")
-                self._give_up(key)
+                self._cancel(key)
+                with contextlib.suppress(Exception):
+                    stream.fail("a response could not be sent")
 
-    def _send(self, key: int, stream: _Stream, now: float) -> None:
-        end = stream.answer.end
-        if end is None:
-            stream.sender.send(stream.answer.take(now), final=False)
+    def _count(self, answer: Answer) -> None:
+        """Add a request's tokens to the metrics, once, however it ended."""
+        if self._publisher is None or answer.refused:
             return
-        del self._streams[key]
-        if end.error:
-            stream.sender.fail(end.error)
-            return
-        if stream.cancelled:
-            stream.sender.end()
-        else:
-            stream.sender.send(stream.answer.take(now), final=True)
-        if self._publisher:
-            generation = stream.answer.generation
-            self._publisher.observe(len(generation.prompt), stream.answer.output_tokens)
+        try:
+            self._publisher.observe(len(answer.generation.prompt), answer.output_tokens)
+        except Exception as error:  # noqa: BLE001 - the caller still needs the answer
+            self._log(f"tokens could not be counted: {error!r}")
 
-    def _give_up(self, key: int) -> None:
-        """End a request whose responses do not get through."""
-        self._cancel(key)
-        stream = self._streams.pop(key, None)
-        if stream:  # its last response was not tried yet
-            with contextlib.suppress(Exception):
-                stream.sender.fail("a response could not be sent")
-
-    def _look_for_leavers(self) -> None:
+    def _cancel_abandoned(self) -> None:
         for key, stream in list(self._streams.items()):
-            if not stream.cancelled and stream.sender.is_cancelled():
-                stream.cancelled = True
+            if stream.just_cancelled():
                 self._cancel(key)
 
-    def _publish(self, turns: _Turns, now: float) -> None:
-        turns.next_publish = now + turns.publish_period
+    def _publish(self, schedule: _Schedule, now: float) -> None:
+        schedule.next_publish = now + schedule.publish_period
         current = (self._census, len(self._streams))
         if self._publisher and current != self._published:
             self._published = current
@@ -295,23 +269,24 @@ class Dispatcher:
         self._fail_all(reason)
         self._census = Census()
         if link:
-            self._log(f"{reason} ({link.bury()}); starting another")
+            self._log(f"{reason} ({link.reap()}); starting another")
         self._restart_at = time.monotonic() + self._restart_pause
-        self._restart_pause = min(_LAST_RESTART_SECONDS, max(0.5, 2 * self._restart_pause))
+        self._restart_pause = min(_MAX_RESTART_SECONDS, max(0.5, 2 * self._restart_pause))
 
     def _fail_all(self, reason: str) -> None:
         with self._lock:
             self._ready = False
             streams, self._streams = self._streams, {}
         for key, stream in streams.items():
+            self._count(stream.answer)
             text = f"Executor failed process requestId {key} due to the following error: {reason}"
             try:
-                stream.sender.fail(text)
-            except Exception as error:  # noqa: BLE001 - the others must still be told
+                stream.fail(text)
+            except Exception as error:  # noqa: BLE001 - the others still need theirs
                 self._log(f"an error could not be sent: {error!r}")
 
 
-class _Turns:
+class _Schedule:
     """When the dispatcher's recurring work is due next, monotonic seconds."""
 
     def __init__(self, settings: Settings) -> None:

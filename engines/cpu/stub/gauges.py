@@ -35,8 +35,11 @@ _FAMILIES = {
     ),
 }
 _LENGTHS = {
-    "nv_llm_input_token_len": ("total_input_tokens", "Prompt tokens of finished requests"),
-    "nv_llm_output_token_len": ("total_output_tokens", "Answer tokens of finished requests"),
+    "nv_llm_input_token_len": ("total_input_tokens", "Prompt tokens of requests that ended"),
+    "nv_llm_output_token_len": (
+        "total_output_tokens",
+        "Tokens made for requests that ended, sent or not",
+    ),
 }
 _LENGTH_BUCKETS = [10, 50, 100, 500, 1000]
 
@@ -109,7 +112,7 @@ class Gauges:
         self._set(general, iteration_counter=census.iterations)
 
     def observe(self, input_tokens: int, output_tokens: int) -> None:
-        """Count a finished request's lengths."""
+        """Count the lengths of a request that ended."""
         for metric, tokens in zip(self._lengths, (input_tokens, output_tokens), strict=True):
             metric.observe(tokens)
 

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from engines.cpu.messages import Load, Quit
 from engines.cpu.settings import Settings
-from engines.cpu.transport import ClosedError, Wire
+from engines.cpu.transport import ClosedError, Transport
 
 _ROOT = Path(__file__).resolve().parents[3]
-_GRACE_SECONDS = 2.0
-_LAST_BREATH_SECONDS = 0.005  # its wire closes a moment before it is gone; callers wait
+_QUIT_SECONDS = 2.0  # from being asked to quit to being killed
+# From its end of the socket closing to its exit status: a moment, and callers wait for it.
+_EXIT_SECONDS = 0.005
 
 
 class Link:
-    """A running engine process. It is loading until it says `Ready` over the wire."""
+    """A running engine process. It is loading until it says `Ready`."""
 
     def __init__(self, settings: Settings, folder: Path, shared_memory: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
@@ -33,33 +34,28 @@ class Link:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-        self.wire = Wire(ours)
-        # A process that is gone already shows as a closed wire when it is read.
+        self.transport = Transport(ours)
+        # A process that is gone already shows as a closed transport when it is read.
         with contextlib.suppress(ClosedError):
-            self.wire.send(Load(settings, folder))
-
-    @property
-    def pid(self) -> int:
-        """Of the engine process."""
-        return self._process.pid
+            self.transport.send(Load(settings, folder))
 
     def quit(self) -> None:
         """End the process: ask, wait a little, then kill. Safe to call again."""
         with contextlib.suppress(ClosedError, OSError):
-            self.wire.send(Quit())
+            self.transport.send(Quit())
         try:
-            self._process.wait(_GRACE_SECONDS)
+            self._process.wait(_QUIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self.wire.close()
+        self.transport.close()
 
-    def bury(self) -> str:
-        """Make sure that the process is gone; say how it ended."""
+    def reap(self) -> str:
+        """Make sure that the process is gone; return how it ended."""
         try:
-            status = self._process.wait(_LAST_BREATH_SECONDS)
+            status = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        self.wire.close()
+        self.transport.close()
         return f"signal {-status}" if status < 0 else f"exit status {status}"

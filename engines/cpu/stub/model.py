@@ -109,12 +109,22 @@ class TritonPythonModel:
         if isinstance(work, Generation):
             self._dispatcher.submit(request.request_id(), work, sender, arrival_ns)
         elif isinstance(work, Stop):
-            self._dispatcher.stop(request.request_id())
-            sender.end()
+            _stop(self._dispatcher, request.request_id(), sender)
 
     def finalize(self) -> None:
         """End the engine process."""
         self._dispatcher.close()
+
+
+def _stop(dispatcher: Dispatcher, request_id: str, sender: TritonSender) -> None:
+    """Stop what runs under that id; the reply comes at once, in TensorRT-LLM's words and form."""
+    if not request_id:
+        sender.fail("Trying to stop a request but request ID is not provided")
+        return
+    dispatcher.stop(request_id)
+    # A response without tensors, not just the end: callers who did not ask for empty last
+    # responses get it too.
+    sender.send({}, final=True)
 
 
 def _shared_memory_names() -> list[str]:

@@ -67,7 +67,7 @@ class _CapacityKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capacity
     """Cheaper; may be taken away at short notice."""
 
 class CapacityKind(_CapacityKind, metaclass=_CapacityKindEnumTypeWrapper):
-    """What the ground under a replica is."""
+    """What kind of capacity a replica runs on."""
 
 CAPACITY_KIND_UNSPECIFIED: CapacityKind.ValueType  # 0
 """Never sent."""
@@ -110,7 +110,7 @@ class Replica(_message.Message):
     max_in_flight: _builtins.int
     """Most requests a router should have running on it at once. At least 1."""
     capacity: Global___CapacityKind.ValueType
-    """Ground it stands on."""
+    """Kind of capacity it runs on."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When its process started."""
@@ -201,6 +201,7 @@ class ReportLoadRequest(_message.Message):
     OBSERVED_AT_FIELD_NUMBER: _builtins.int
     TIERS_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """Name of the router, stable over its life, so that a balancer in between never hides one."""
     @_builtins.property
@@ -215,6 +216,12 @@ class ReportLoadRequest(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaLoad]:
         """One for each replica the router knows."""
 
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When this run of the router began; another value means that its counters began again at 0.
+        Later runs of a router have later values. Absent: the router reports no counters.
+        """
+
     def __init__(
         self,
         *,
@@ -222,10 +229,11 @@ class ReportLoadRequest(_message.Message):
         observed_at: _timestamp_pb2.Timestamp | None = ...,
         tiers: _abc.Iterable[Global___TierLoad] | None = ...,
         replicas: _abc.Iterable[Global___ReplicaLoad] | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at", "replicas", b"replicas", "router", b"router", "tiers", b"tiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at", "replicas", b"replicas", "router", b"router", "started_at", b"started_at", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,6 +251,12 @@ class TierLoad(_message.Message):
     OUTPUT_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     FIRST_TEXT_FIELD_NUMBER: _builtins.int
     BETWEEN_TOKENS_FIELD_NUMBER: _builtins.int
+    ARRIVALS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    FIRST_TEXT_COUNTS_FIELD_NUMBER: _builtins.int
+    BETWEEN_TOKENS_COUNTS_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
     """The tier."""
     waiting: _builtins.int
@@ -251,6 +265,18 @@ class TierLoad(_message.Message):
     """Requests running."""
     output_tokens_per_second: _builtins.float
     """Output tokens a second since the last report."""
+    arrivals: _builtins.int
+    """The fields below count from `started_at` of the report, or from when the tier came in force
+    after that. They never fall otherwise, so those of several routers add up.
+    Turns of the tier at a request: each asks for a place on a replica once or, after a failure,
+    again.
+    """
+    prompt_tokens: _builtins.int
+    """Tokens of the prompts of these."""
+    output_tokens: _builtins.int
+    """Tokens of the answers that ended."""
+    finished: _builtins.int
+    """Answers that ended."""
     @_builtins.property
     def first_text(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
         """Time from arrival to first text, over the last minute. Empty: no requests."""
@@ -258,6 +284,14 @@ class TierLoad(_message.Message):
     @_builtins.property
     def between_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
         """Time between two tokens of one answer, over the last minute. Empty: no requests."""
+
+    @_builtins.property
+    def first_text_counts(self) -> Global___DurationCounts:
+        """Answers that ended, by the time from the arrival at the tier to the first text."""
+
+    @_builtins.property
+    def between_tokens_counts(self) -> Global___DurationCounts:
+        """Answers of more than one token that ended, by their mean time between two tokens."""
 
     def __init__(
         self,
@@ -268,14 +302,47 @@ class TierLoad(_message.Message):
         output_tokens_per_second: _builtins.float = ...,
         first_text: _abc.Iterable[Global___Quantile] | None = ...,
         between_tokens: _abc.Iterable[Global___Quantile] | None = ...,
+        arrivals: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        finished: _builtins.int = ...,
+        first_text_counts: Global___DurationCounts | None = ...,
+        between_tokens_counts: Global___DurationCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["between_tokens_counts", b"between_tokens_counts", "first_text_counts", b"first_text_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["between_tokens", b"between_tokens", "first_text", b"first_text", "output_tokens_per_second", b"output_tokens_per_second", "running", b"running", "tier", b"tier", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals", b"arrivals", "between_tokens", b"between_tokens", "between_tokens_counts", b"between_tokens_counts", "finished", b"finished", "first_text", b"first_text", "first_text_counts", b"first_text_counts", "output_tokens", b"output_tokens", "output_tokens_per_second", b"output_tokens_per_second", "prompt_tokens", b"prompt_tokens", "running", b"running", "tier", b"tier", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TierLoad: _TypeAlias = TierLoad  # noqa: Y015
+
+@_typing.final
+class DurationCounts(_message.Message):
+    """How many durations fell in each bucket of a scale that never changes, so that counts add up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Bucket i of 0 to 80 has durations of at most 0.1 ms * 2^(i/4) that are longer than the bound of
+        the bucket before it; bucket 81 has the durations longer than 104.8576 s. Buckets at the end
+        without a count may be left out. None negative.
+        """
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DurationCounts: _TypeAlias = DurationCounts  # noqa: Y015
 
 @_typing.final
 class Quantile(_message.Message):
@@ -412,6 +479,7 @@ class Pool(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     TYPICAL_START_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name."""
     tier: _builtins.str
@@ -425,7 +493,7 @@ class Pool(_message.Message):
     desired_replicas: _builtins.int
     """Replicas wanted."""
     slots: _builtins.int
-    """Most replicas that fit: its slots."""
+    """Most replicas that fit: its slots. 0: not known."""
     trouble: _builtins.str
     """What keeps the pool from its size, in one sentence. Empty: nothing."""
     waiting: _builtins.int
@@ -439,6 +507,12 @@ class Pool(_message.Message):
     @_builtins.property
     def typical_start(self) -> _duration_pb2.Duration:
         """Median time from start to ready over the last starts. Absent: none yet."""
+
+    @_builtins.property
+    def demand(self) -> Global___Demand:
+        """What the pool's tier was asked for lately. Absent: no router that is heard of counts it, or
+        none for long enough.
+        """
 
     def __init__(
         self,
@@ -455,11 +529,64 @@ class Pool(_message.Message):
         waiting: _builtins.int = ...,
         running: _builtins.int = ...,
         typical_start: _duration_pb2.Duration | None = ...,
+        demand: Global___Demand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["typical_start", b"typical_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "typical_start", b"typical_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "desired_replicas", b"desired_replicas", "model", b"model", "name", b"name", "precision", b"precision", "replicas", b"replicas", "running", b"running", "slots", b"slots", "tier", b"tier", "trouble", b"trouble", "typical_start", b"typical_start", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "demand", b"demand", "desired_replicas", b"desired_replicas", "model", b"model", "name", b"name", "precision", b"precision", "replicas", b"replicas", "running", b"running", "slots", b"slots", "tier", b"tier", "trouble", b"trouble", "typical_start", b"typical_start", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class Demand(_message.Message):
+    """What a tier was asked for in a span of time, added up over the routers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPAN_FIELD_NUMBER: _builtins.int
+    ARRIVALS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    FINISHED_PER_SECOND_FIELD_NUMBER: _builtins.int
+    FIRST_TEXT_FIELD_NUMBER: _builtins.int
+    BETWEEN_TOKENS_FIELD_NUMBER: _builtins.int
+    arrivals_per_second: _builtins.float
+    """Turns of the tier at a request, by second."""
+    prompt_tokens_per_second: _builtins.float
+    """Tokens of their prompts, by second."""
+    output_tokens_per_second: _builtins.float
+    """Tokens of the answers that ended, by second."""
+    finished_per_second: _builtins.float
+    """Answers that ended, by second."""
+    @_builtins.property
+    def span(self) -> _duration_pb2.Duration:
+        """The span, up to now; at most a minute."""
+
+    @_builtins.property
+    def first_text(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
+        """Time from arrival at the tier to first text, within 19 % of the true value. Empty: no answers."""
+
+    @_builtins.property
+    def between_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
+        """Mean time between two tokens of an answer, within 19 % of the true value. Empty: no answers."""
+
+    def __init__(
+        self,
+        *,
+        span: _duration_pb2.Duration | None = ...,
+        arrivals_per_second: _builtins.float = ...,
+        prompt_tokens_per_second: _builtins.float = ...,
+        output_tokens_per_second: _builtins.float = ...,
+        finished_per_second: _builtins.float = ...,
+        first_text: _abc.Iterable[Global___Quantile] | None = ...,
+        between_tokens: _abc.Iterable[Global___Quantile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals_per_second", b"arrivals_per_second", "between_tokens", b"between_tokens", "finished_per_second", b"finished_per_second", "first_text", b"first_text", "output_tokens_per_second", b"output_tokens_per_second", "prompt_tokens_per_second", b"prompt_tokens_per_second", "span", b"span"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Demand: _TypeAlias = Demand  # noqa: Y015

@@ -1,11 +1,11 @@
-"""The scaler, as the router sees it: it tells the fleet, and is told the load.
+"""The scaler, as the router sees it: it says what the fleet is, and hears of the load.
 
 While the scaler is away the last known fleet stays in use, marked stale.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import structlog
@@ -13,6 +13,7 @@ import structlog
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.channel import Peer
+from services.router.clients.load_reports import LoadReports
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
@@ -34,16 +35,27 @@ STATES = {
 
 
 class ScalerLink:
-    """Keeps the fleet current and reports the load."""
+    """Keeps the fleet current and reports the load of the router of this name.
+
+    `clock` gives monotonic seconds, `wall` seconds since the epoch.
+    """
 
     def __init__(
-        self, peer: Peer, fleet: Fleet, load: LoadWindow, metrics: Metrics, *, router: str
+        self,
+        peer: Peer,
+        fleet: Fleet,
+        load: LoadWindow,
+        metrics: Metrics,
+        *,
+        router: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._shown = peer.metadata()
         self._fleet = fleet
-        self._load = load
+        self._load_reports = LoadReports(router, fleet.snapshot, load, wall=wall)
         self._metrics = metrics
-        self._router = router
+        self._clock = clock
         self._channel = peer.open()
         self._stub = scaler_pb2_grpc.ScalerServiceStub(self._channel)
 
@@ -54,7 +66,7 @@ class ScalerLink:
             try:
                 async for message in self._messages():
                     backoff = 0.05
-                    replicas = [_replica(one) for one in message.replicas]
+                    replicas = [_replica(replica) for replica in message.replicas]
                     if message.full:
                         self._fleet.replace(replicas)
                         self._fleet.set_stale(stale=False)
@@ -106,47 +118,24 @@ class ScalerLink:
 
     async def _reports(self) -> AsyncIterator[pb.ReportLoadRequest]:
         while True:
-            yield self._load_report()
+            yield self._load_reports.next(self._clock())
             self._metrics.load_reports.inc()
             await asyncio.sleep(REPORT_SECONDS)
-
-    def _load_report(self) -> pb.ReportLoadRequest:
-        report = pb.ReportLoadRequest(router=self._router)
-        report.observed_at.GetCurrentTime()
-        for tier, waiting, running, replicas in self._fleet.snapshot():
-            self._metrics.waiting.labels(tier).set(waiting)
-            self._metrics.running.labels(tier).set(running)
-            seen = self._load.summary(tier, time.monotonic())
-            told = report.tiers.add(
-                tier=tier,
-                waiting=waiting,
-                running=running,
-                output_tokens_per_second=seen.tokens_per_second,
-            )
-            for place, values in (
-                (told.first_text, seen.first_text),
-                (told.between_tokens, seen.between_tokens),
-            ):
-                for quantile, seconds in values:
-                    place.add(quantile=quantile).value.FromNanoseconds(int(seconds * 1e9))
-            for replica, in_flight in replicas:
-                report.replicas.add(replica=replica, in_flight=in_flight)
-        return report
 
 
 class _Gap(Exception):
     """The watch lost a message or ended."""
 
 
-def _replica(told: pb.Replica) -> Replica:
+def _replica(message: pb.Replica) -> Replica:
     return Replica(
-        id=told.id,
-        tier=told.tier,
-        model=told.model,
-        precision=told.precision,
-        address=told.address,
-        state=STATES.get(told.state, State.GONE),
-        max_in_flight=max(1, told.max_in_flight),
+        id=message.id,
+        tier=message.tier,
+        model=message.model,
+        precision=message.precision,
+        address=message.address,
+        state=STATES.get(message.state, State.GONE),
+        max_in_flight=max(1, message.max_in_flight),
     )
 
 

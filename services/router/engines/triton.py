@@ -82,7 +82,8 @@ class TritonEngine:
         tier = request.tier
         encoder = self._encoder(tier)
         # A number makes the id unique: what an earlier try left behind must not answer this one.
-        message = encoder.request(request, f"{request.request_id}.{next(self._numbers)}")
+        name = f"{request.request_id}.{next(self._numbers)}"
+        message = encoder.request(request, name)
         text = self._texts[tier.tokenizer].detokenizer()
         pieces = Pieces(text, request.asked.stop, request.max_output_tokens)
         if not request.streaming:
@@ -97,6 +98,7 @@ class TritonEngine:
             self._clock,
             call=call,
             spawn=self._spawn,
+            ask_to_stop=lambda: connection.stream().ask(encoder.stop(name)),
             survives=request.survives,
         )
 

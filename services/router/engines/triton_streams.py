@@ -20,6 +20,7 @@ from services.router.engines.pieces import Pieces
 from services.router.engines.trtllm import Chunk, Encoder, classify, decode, unpack_log_probs
 from services.router.ports import EngineFigures, Finish, Piece, ReplicaFailed
 
+LOG_PROB_BYTES = 4
 LAST_SECONDS = 1.0
 """How long a replica may take for its last word after it was asked to end a request."""
 
@@ -139,11 +140,13 @@ class OwnCall(TritonCall):
         *,
         call: Any,
         spawn: "Callable[[Any], asyncio.Task[None]]",
+        ask_to_stop: Callable[[], None],
         survives: bool,
     ) -> None:
         super().__init__(running, pieces, clock)
         self._call = call
         self._spawn = spawn
+        self._ask_to_stop = ask_to_stop
         self._reading = spawn(self._read_all()) if survives else None
 
     async def read(self, timeout_seconds: float) -> Piece:
@@ -173,8 +176,18 @@ class OwnCall(TritonCall):
             self._spawn(self._read_to_the_end())
 
     async def stop(self) -> None:
-        """See `EngineCall.stop`: what is under way to us is not waited for."""
-        self.cancel()
+        """See `EngineCall.stop`: read to its end, which comes soon, all its tokens are counted."""
+        self._ask_to_stop()
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                while not self.final:
+                    await self.read(LAST_SECONDS)
+            self.finish()
+        except (TimeoutError, ReplicaFailed, ServiceError):
+            self.cancel()
+        except BaseException:
+            self.cancel()
+            raise
 
     def cancel(self) -> None:
         """See `EngineCall.cancel`."""
@@ -182,9 +195,13 @@ class OwnCall(TritonCall):
             self._call.cancel()
 
     async def _read_to_the_end(self) -> None:
-        reading = self._reading or self._spawn(self._read_all())
-        if not reading.done():
-            await asyncio.wait((reading,), timeout=LAST_SECONDS)
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                if self._reading is None:
+                    await self._read_all()
+                else:
+                    await asyncio.wait((self._reading,))
+        except TimeoutError:
             self._call.cancel()
 
     async def _read_all(self) -> None:
@@ -216,6 +233,7 @@ class SharedCall(TritonCall):
         encoder: Encoder,
     ) -> None:
         super().__init__(running, pieces, clock)
+        self._last: asyncio.Future[None] | None = None
         self._stream = stream
         self._encoder = encoder
         self._id = request.id
@@ -230,15 +248,40 @@ class SharedCall(TritonCall):
         """See `EngineCall.stop`: the replica's last response says what it has made."""
         if not self._end():
             return
+        self._last = asyncio.get_running_loop().create_future()
         self._stream.ask(self._encoder.stop(self._id))
         try:
             async with asyncio.timeout(LAST_SECONDS):
-                while not self.final:
-                    await self.read(LAST_SECONDS)
-        except (TimeoutError, ReplicaFailed, ServiceError):
+                await self._last
+        except TimeoutError:
             pass  # nobody says
         finally:
             self._stream.end(self._id)
+
+    def arrived(self, what: Chunk | Exception) -> None:
+        """See `TritonCall.arrived`; what comes after a stop says how far the answer came."""
+        if self._last is None:
+            super().arrived(what)
+        elif isinstance(what, Exception):
+            self._hear_the_last()
+        elif not what.bare:  # else it is the reply to the stop itself
+            self._count(what)
+            self._hear_the_last()
+
+    def _count(self, chunk: Chunk) -> None:
+        """Counts what a stopped request has made, if its last response says so.
+
+        TensorRT-LLM 1.2 drops the tokens of a whole answer that is stopped: then the length of its
+        log-probabilities alone tells how many there were, where they were asked for.
+        """
+        made = len(chunk.tokens) or len(chunk.log_probs or b"") // LOG_PROB_BYTES
+        self.output_tokens = max(self.output_tokens, made)
+        self.final = made > 0
+        self.figures = chunk.figures or self.figures
+
+    def _hear_the_last(self) -> None:
+        if self._last is not None and not self._last.done():
+            self._last.set_result(None)
 
     def cancel(self) -> None:
         """See `EngineCall.cancel`."""

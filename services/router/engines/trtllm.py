@@ -138,12 +138,14 @@ class Chunk(NamedTuple):
         final: nothing comes after this.
         figures: at the end.
         log_probs: of all tokens of the answer so far as they came, where they were asked for.
+        bare: it has no tensors at all, as the reply to a ``stop``.
     """
 
     tokens: Sequence[int]
     final: bool
     figures: EngineFigures | None = None
     log_probs: bytes | None = None
+    bare: bool = False
 
 
 def decode(message: service_pb2.ModelStreamInferResponse) -> Chunk:
@@ -157,14 +159,23 @@ def decode(message: service_pb2.ModelStreamInferResponse) -> Chunk:
         raise classify(message.error_message)
     response = message.infer_response
     final = response.parameters["triton_final_response"].bool_param
-    outputs = {
-        output.name: raw
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)
-    }
-    ids = outputs.get("output_ids")
-    length = _integer(outputs.get("sequence_length")) if ids else 0
+    ids = log_probs = None
+    length = 0
+    others: dict[str, bytes] = {}
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
+        name = output.name
+        if name == "output_ids":
+            ids = raw
+        elif name == "sequence_length":
+            length = _integer(raw)
+        elif name == LOG_PROBS:
+            log_probs = raw
+        else:
+            others[name] = raw
     tokens = struct.unpack_from(f"<{length}i", ids) if ids and length else ()
-    return Chunk(tokens, final, _figures(outputs) if final else None, outputs.get(LOG_PROBS))
+    if not final:
+        return Chunk(tokens, final=False, log_probs=log_probs)
+    return Chunk(tokens, True, _figures(others), log_probs, not response.outputs)  # noqa: FBT003
 
 
 def unpack_log_probs(raw: bytes, most: int) -> Sequence[float] | None:
@@ -223,8 +234,11 @@ def _figures(outputs: Mapping[str, bytes]) -> EngineFigures:
     )
 
 
+_INT32 = struct.Struct("<i")
+
+
 def _integer(raw: bytes | None) -> int:
-    return cast("int", struct.unpack_from("<i", raw)[0]) if raw else 0
+    return cast("int", _INT32.unpack_from(raw)[0]) if raw else 0
 
 
 def _long(raw: bytes | None) -> int:

@@ -14,6 +14,7 @@ import structlog
 
 from services.router.fleet.group import Replica, State, TierReplicas
 from services.router.fleet.place import Place
+from services.router.fleet.snapshot import ReplicaLoad, TierLoad
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.replicas import backoff_seconds
@@ -142,20 +143,24 @@ class Fleet:
         replica.failures += 1
         replica.failing_until = self._clock() + backoff_seconds(replica.failures)
 
-    def snapshot(self) -> list[tuple[str, int, int, list[tuple[str, int]]]]:
-        """For each tier its name, waiting and running requests, and in flight by replica.
+    def snapshot(self) -> list[TierLoad]:
+        """What waits and runs now; what does so under older policies counts too.
 
-        What still runs or waits under older policies counts too.
+        May be asked from another thread: what it walks over is copied at once.
         """
-        by_tier: dict[str, list[TierReplicas]] = {name: [] for name in self._in_force}
-        for group in self._groups.values():
+        by_tier: dict[str, list[TierReplicas]] = {name: [] for name in self._in_force.copy()}
+        for group in list(self._groups.values()):
             by_tier.setdefault(group.tier.name, []).append(group)
         return [
-            (
-                name,
-                sum(group.waiting for group in groups),
-                sum(group.running for group in groups),
-                [(one.id, one.in_flight) for group in groups for one in group.replicas.values()],
+            TierLoad(
+                tier=name,
+                waiting=sum(group.waiting for group in groups),
+                running=sum(group.running for group in groups),
+                replicas=tuple(
+                    ReplicaLoad(replica.id, replica.in_flight)
+                    for group in groups
+                    for replica in list(group.replicas.values())
+                ),
             )
             for name, groups in by_tier.items()
         ]
@@ -183,8 +188,6 @@ class Fleet:
             return
         self._groups.pop((tier.name, tier.model, tier.precision), None)
         if not any(one.tier.name == tier.name for one in self._groups.values()):
-            self._metrics.waiting.remove(tier.name)
-            self._metrics.running.remove(tier.name)
             for state in COUNTED:
                 self._metrics.replicas.remove(tier.name, state)
 

@@ -82,7 +82,7 @@ class TierReplicas:
     @property
     def running(self) -> int:
         """Places taken."""
-        return sum(one.in_flight for one in self.replicas.values())
+        return sum([one.in_flight for one in list(self.replicas.values())])
 
     def count(self, state: State) -> int:
         """Number of replicas in that state."""

@@ -1,9 +1,15 @@
-"""What the last minute looked like, tier by tier: the figures that load reports carry."""
+"""What tiers had to do: counters since the start, and what the last minute looked like.
+
+The figures that load reports carry and that requests are planned with. No query changes anything
+that another could see.
+"""
 
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from services.common.buckets import BUCKETS, bucket_of
 from services.router.policy.routes import Policies
 
 WINDOW_SECONDS = 60.0
@@ -14,44 +20,88 @@ FRESH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class LoadSummary:
-    """One tier's figures; quantiles are pairs of quantile and seconds, empty without requests."""
+class LoadTotals:
+    """What a tier had to do since it came in force; every figure only grows.
 
-    tokens_per_second: float
+    Attributes:
+        arrivals: its turns at a request.
+        prompt_tokens: tokens of the prompts of these.
+        output_tokens: tokens of the answers that ended.
+        finished: answers that ended.
+        first_text: answers that ended, by time to first text, in `services.common.buckets`.
+        between_tokens: answers that ended, by mean time between two tokens, the same.
+    """
+
+    arrivals: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    finished: int = 0
+    first_text: tuple[int, ...] = ()
+    between_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadQuantiles:
+    """The last minute's answers: pairs of quantile and seconds, empty without answers."""
+
     first_text: tuple[tuple[float, float], ...]
     between_tokens: tuple[tuple[float, float], ...]
 
 
+class _Sample(NamedTuple):
+    """An answer that ended at `at`; all in seconds."""
+
+    at: float
+    first_text: float
+    between: float | None
+    total: float
+
+
 @dataclass
-class _TierWindow:
-    samples: deque[tuple[float, float, float | None]] = field(
-        default_factory=lambda: deque(maxlen=MAX_SAMPLES)
-    )
-    totals: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
-    tokens: int = 0
-    since: float | None = None
+class _Tier:
+    arrivals: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    finished: int = 0
+    first_text: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    between_tokens: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    samples: deque[_Sample] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
     slow: float | None = None
     slow_since: float | None = None
 
+    def last_minute(self, now: float) -> list[_Sample]:
+        return [sample for sample in self.samples if sample.at >= now - WINDOW_SECONDS]
+
 
 class LoadWindow:
-    """Finished requests of the last minute; state for each tier, bounded."""
+    """Counters and the answers of the last minute; state for each tier, bounded."""
 
     def __init__(self) -> None:
-        self._tiers: dict[str, _TierWindow] = defaultdict(_TierWindow)
+        self._tiers: dict[str, _Tier] = defaultdict(_Tier)
+
+    def arrived(self, tier: str, *, prompt_tokens: int) -> None:
+        """Takes a request whose turn at the tier comes, before it asks for a replica."""
+        counted = self._tiers[tier]
+        counted.arrivals += 1
+        counted.prompt_tokens += prompt_tokens
 
     def add(
         self, tier: str, now: float, *, first_text: float, decode_seconds: float, tokens: int
     ) -> None:
-        """Takes a finished request: seconds to its first text, seconds and tokens after that.
+        """Takes an answer that ended: seconds to its first text, seconds and tokens after that.
 
         An answer that came at once says nothing about the time between tokens.
         """
-        window = self._tiers[tier]
+        counted = self._tiers[tier]
         between = decode_seconds / (tokens - 1) if tokens > 1 and decode_seconds > 0 else None
-        window.samples.append((now, first_text, between))
-        window.totals.append((now, first_text + decode_seconds))
-        window.tokens += tokens
+        counted.output_tokens += tokens
+        counted.finished += 1
+        counted.first_text[bucket_of(first_text)] += 1
+        if between is not None:
+            counted.between_tokens[bucket_of(between)] += 1
+        while counted.samples and counted.samples[0].at < now - WINDOW_SECONDS:
+            counted.samples.popleft()
+        counted.samples.append(_Sample(now, first_text, between, first_text + decode_seconds))
 
     def adopt(self, policies: Policies) -> None:
         """Forgets tiers that policies which come in force do not have."""
@@ -59,29 +109,35 @@ class LoadWindow:
             del self._tiers[name]
 
     def slow_seconds(self, tier: str, now: float) -> float | None:
-        """Seconds that 95 % of the last minute's answers took at most; None without any."""
-        window = self._tiers[tier]
-        if window.slow_since is None or now - window.slow_since >= FRESH_SECONDS:
-            totals = window.totals
-            while totals and totals[0][0] < now - WINDOW_SECONDS:
-                totals.popleft()
-            found = _quantiles(total for _, total in totals)
-            window.slow, window.slow_since = (found[1][1] if found else None), now
-        return window.slow
+        """Seconds that 95 % of the last minute's answers took at most; None without any.
 
-    def summary(self, tier: str, now: float) -> LoadSummary:
-        """The tier's figures; tokens a second count from the last summary."""
-        window = self._tiers[tier]
-        while window.samples and window.samples[0][0] < now - WINDOW_SECONDS:
-            window.samples.popleft()
-        passed = now - window.since if window.since is not None else 0.0
-        rate = window.tokens / passed if passed > 0 else 0.0
-        window.tokens, window.since = 0, now
-        return LoadSummary(
-            tokens_per_second=rate,
-            first_text=_quantiles(sample[1] for sample in window.samples),
+        Requests ask this: it is computed once a second and kept.
+        """
+        counted = self._tiers[tier]
+        if counted.slow_since is None or now - counted.slow_since >= FRESH_SECONDS:
+            found = _quantiles(sample.total for sample in counted.last_minute(now))
+            counted.slow, counted.slow_since = (found[1][1] if found else None), now
+        return counted.slow
+
+    def totals(self, tier: str) -> LoadTotals:
+        """The tier's counters as they are now."""
+        counted = self._tiers.get(tier, _Tier())
+        return LoadTotals(
+            arrivals=counted.arrivals,
+            prompt_tokens=counted.prompt_tokens,
+            output_tokens=counted.output_tokens,
+            finished=counted.finished,
+            first_text=tuple(counted.first_text),
+            between_tokens=tuple(counted.between_tokens),
+        )
+
+    def quantiles(self, tier: str, now: float) -> LoadQuantiles:
+        """How quick the last minute's answers were."""
+        samples = self._tiers[tier].last_minute(now) if tier in self._tiers else []
+        return LoadQuantiles(
+            first_text=_quantiles(sample.first_text for sample in samples),
             between_tokens=_quantiles(
-                sample[2] for sample in window.samples if sample[2] is not None
+                sample.between for sample in samples if sample.between is not None
             ),
         )
 

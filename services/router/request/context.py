@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.router.policy.cascade import Cascade
-from services.router.policy.decision import CacheOutcome, Candidate, Decision
+from services.router.policy.decision import CacheOutcome, Decision
 from services.router.policy.levers import TRIMMING
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route
@@ -133,19 +133,13 @@ class RequestState:
         return self._open > 1 or any(attempt.estimated for attempt in self.attempts)
 
     @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Every tier as the decision weighed it, with what its attempts cost."""
-        if self.decision is None:
-            return ()
-        weighed = self.decision.candidates
-        costs = [0] * len(weighed)
+    def costs(self) -> list[int]:
+        """What each tier of the ladder was charged for the answer, evidence aside."""
+        costs = [0] * len(self.context.route.ladder)
         for attempt in self.attempts:
-            if costs and attempt.cause is not Cause.EVIDENCE:
+            if attempt.cause is not Cause.EVIDENCE:
                 costs[attempt.plan.step.rung] += attempt.micro_usd
-        return tuple(
-            replace(candidate, micro_usd=cost) if cost else candidate
-            for candidate, cost in zip(weighed, costs, strict=True)
-        )
+        return costs
 
     def begin(self, attempt: Attempt) -> None:
         """Takes a new attempt; `leave` follows once nothing of it runs any more."""

@@ -32,6 +32,9 @@ MAX_RETRY_SECONDS = 1.0
 BEYOND_DEADLINE_SECONDS = 60.0
 """How much longer than its caller a run may live that others wait for or that must drain."""
 
+LAST_WORDS_SECONDS = 2.0
+"""How much longer any other may, to say how far it came."""
+
 
 @dataclass(frozen=True)
 class Runner:
@@ -74,6 +77,7 @@ class Runner:
             the attempt that came to its end. If its answer does not stand, nothing of it was told.
         """
         tier, cause = plan.step.tier, plan.cause
+        self.load.arrived(tier.name, prompt_tokens=len(plan.prompt.tokens))
         failed: set[str] = set()
         tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
         for number in range(tries):
@@ -237,7 +241,7 @@ class Runner:
             streaming=plan.streams,
             survives=survives,
             log_probs=plan.step.needs_certainty or context.drawn,
-            deadline_seconds=left + BEYOND_DEADLINE_SECONDS if survives else left,
+            deadline_seconds=left + (BEYOND_DEADLINE_SECONDS if survives else LAST_WORDS_SECONDS),
         )
 
     def _settle(self, state: RequestState, attempt: Attempt) -> None:

@@ -94,8 +94,9 @@ def summary_message(state: RequestState, decision: pb.Decision, now: float) -> p
     What the tiers cost is known only now, and becomes part of the decision.
     """
     context, answer = state.context, state.answer
-    for candidate, weighed in zip(decision.candidates, state.candidates, strict=True):
-        candidate.micro_usd = weighed.micro_usd
+    if decision.candidates:  # none was weighed for a stored answer
+        for candidate, cost in zip(decision.candidates, state.costs, strict=True):
+            candidate.micro_usd = cost
     summary = pb.Summary(
         handle=context.handle,
         decision=decision,

@@ -5,7 +5,6 @@ Every broken rule of a request is reported at once, each under its field's path.
 
 import math
 import re
-from dataclasses import replace
 from typing import Protocol
 
 from pennyweight.router.v1 import router_pb2 as pb
@@ -14,7 +13,7 @@ from services.router.policy.admission import Priority
 from services.router.policy.difficulty import Signals
 from services.router.policy.prompts import Passage, trimmed, with_passages
 from services.router.policy.routes import Policies, Route
-from services.router.ports import Asked, Message
+from services.router.ports import Asked, GuideKind, Message
 from services.router.request.checked import Checked
 from services.router.wire.forms import shape_of, validators_of
 
@@ -80,10 +79,10 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
     terms = request.terms
     validators = validators_of(shape, terms, wrong)
     _check_terms(terms, wrong)
-    asked = _asked(request.sampling, route, wrong)
+    whole = with_passages(turns, passages) if turns else ()
+    asked = _asked(request.sampling, whole, shape, route, wrong)
     if wrong:
         raise BadRequest.of(*wrong)
-    asked = replace(asked, turns=with_passages(turns, passages), shape=shape)
     shorter = trimmed(turns, passages, route.trimming) if route.trimming.on else None
     cache = route.cache.use and terms.cache_use != pb.CACHE_USE_BYPASS and asked.repeatable
     return Checked(
@@ -156,8 +155,14 @@ def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[
     )
 
 
-def _asked(sampling: pb.Sampling, route: Route, wrong: list[Violation]) -> Asked:
-    """How the answer is drawn; what is asked comes in later."""
+def _asked(
+    sampling: pb.Sampling,
+    turns: tuple[Message, ...],
+    shape: tuple[GuideKind, str] | None,
+    route: Route,
+    wrong: list[Violation],
+) -> Asked:
+    """What is asked and how the answer is drawn."""
     tokens = route.default_output_tokens
     if sampling.HasField("max_output_tokens"):
         tokens = sampling.max_output_tokens
@@ -176,8 +181,8 @@ def _asked(sampling: pb.Sampling, route: Route, wrong: list[Violation]) -> Asked
             rule = f"must have 1 to {MAX_STOP_CHARACTERS} characters, got {len(stop)}"
             wrong.append(Violation(f"sampling.stop[{number}]", rule))
     return Asked(
-        turns=(),
-        shape=None,
+        turns=turns,
+        shape=shape,
         max_output_tokens=tokens,
         temperature=temperature,
         top_p=top_p,

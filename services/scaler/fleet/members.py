@@ -1,106 +1,53 @@
 """What the fleet knows about one replica, and how that becomes what the policy judges."""
 
-import asyncio
-import secrets
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from services.scaler.config import Pool
+from services.scaler.fleet.watchers import Seen
 from services.scaler.load.loads import Loads
-from services.scaler.policy import replicas as policy
-from services.scaler.policy.replicas import Observed, State
-from services.scaler.ports import Adopted, Replica, fingerprint
+from services.scaler.policy.draining import Loaded, ReplicaState, in_flight
+from services.scaler.ports import Replica, ReplicaStatus
 
 
 @dataclass
 class Member:
-    """A replica. Times are those of the fleet's clock.
+    """A replica that watchers know of. Times are those of the fleet's clock.
 
     Attributes:
-        id: its id.
-        pool: name of its pool, which may no longer be configured.
-        slot: its slot there.
-        state: where it is in its life.
+        status: what its target last said of it.
+        state: where it is in its life, as watchers know it.
         since: when that state began.
-        started: when we started it; None: adopted.
-        replica: what the target says of it; None: its process is just being started.
-        ready_at: when it became ready; None: not yet.
-        answered_at: when it last said that it is ready.
-        engine_requests: its engine's count since the drain began; None: not known.
-        fault: why it is broken.
-        care: the task that looks after it.
     """
 
-    id: str
-    pool: str
-    slot: int
-    state: State
+    status: ReplicaStatus
+    state: ReplicaState
     since: float
-    started: float | None = None
-    replica: Replica | None = None
-    ready_at: float | None = None
-    answered_at: float = 0.0
-    engine_requests: int | None = None
-    fault: str = ""
-    care: asyncio.Task[None] | None = None
 
     @property
-    def present(self) -> bool:
-        """Whether it is there for watchers: a broken or ending one is gone for them."""
-        return self.state not in (State.BROKEN, State.ENDING)
+    def replica(self) -> Replica:
+        """The replica itself."""
+        return self.status.replica
 
-    def outdated(self, pool: Pool | None) -> bool:
-        """Whether it was started with other settings than its pool has now."""
-        if pool is None or self.slot >= len(pool.slots):
-            return True
-        wanted = fingerprint(pool, pool.slots[self.slot])
-        return self.replica is not None and self.replica.fingerprint != wanted
+    @property
+    def seen(self) -> Seen:
+        """The replica as watchers see it."""
+        return Seen(self.replica, self.state)
 
-    def observe(self, pool: Pool | None, loads: Loads, now: float) -> Observed:
+    def loaded(self, loads: Loads, now: float) -> Loaded:
         """For the policy. While draining, only reports from after its beginning count."""
-        draining = self.state is State.DRAINING
-        reports = loads.in_flight(self.id, self.since if draining else 0.0, now)
-        return Observed(
-            id=self.id,
-            slot=self.slot,
+        draining = self.state is ReplicaState.DRAINING
+        reports = loads.in_flight(self.replica.id, self.since if draining else 0.0, now)
+        return Loaded(
+            id=self.replica.id,
             state=self.state,
             since=self.since,
-            answered_at=self.answered_at,
-            in_flight=policy.in_flight(self.engine_requests, reports),
-            outdated=self.outdated(pool),
-            fault=self.fault,
+            in_flight=in_flight(self.status.running_requests, reports),
+            outdated=self.status.outdated,
+            leaving=self.status.leaving,
         )
 
 
-def adopted(found: Adopted, pool: Pool | None, now: float) -> Member:
-    """A replica that an earlier scaler left, with what its pool says of it today."""
-    replica = found.replica
-    if pool is not None:
-        replica = replace(
-            replica, tier=pool.tier, capacity=pool.capacity, max_in_flight=pool.max_in_flight
-        )
-    state = State.READY if found.ready else State.STARTING
-    return Member(
-        id=replica.id,
-        pool=replica.pool,
-        slot=replica.slot,
-        state=State.BROKEN if found.fault else state,
-        since=now,
-        replica=replica,
-        ready_at=now if found.ready else None,
-        answered_at=now,
-        fault=found.fault,
-    )
-
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-def new_id(pool: str, slot: int) -> str:
-    """Unique for ever: pool, slot, then the millisecond and ten random bits in base 32."""
-    number = (time.time_ns() // 1_000_000) << 10 | secrets.randbits(10)
-    digits = []
-    while number:
-        number, digit = divmod(number, 32)
-        digits.append(_ALPHABET[digit])
-    return f"{pool}-{slot}-{''.join(reversed(digits))}"
+def state_of(status: ReplicaStatus, before: ReplicaState | None = None) -> ReplicaState:
+    """The state that a status means after `before`; a drain is not taken back."""
+    if before is ReplicaState.DRAINING:
+        return before
+    return ReplicaState.READY if status.ready else ReplicaState.STARTING

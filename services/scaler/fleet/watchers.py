@@ -1,4 +1,4 @@
-"""Tells watchers of each change, in order, without ever waiting for one of them."""
+"""Sends watchers each change, in order, without ever waiting for one of them."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from services.common.errors import Overloaded, ServiceError, Unavailable
-from services.scaler.policy.replicas import State
+from services.scaler.policy.draining import ReplicaState
 from services.scaler.ports import Replica
 
 MAX_WATCHERS = 256
@@ -17,10 +17,10 @@ QUEUE = 256
 
 @dataclass(frozen=True)
 class Seen:
-    """A replica as watchers see it; BROKEN and ENDING are both gone for them."""
+    """A replica as watchers see it."""
 
     replica: Replica
-    state: State
+    state: ReplicaState
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Watcher:
 
 
 class Watchers:
-    """All subscriptions. `on_drop` is told of each that is dropped for its slowness."""
+    """All subscriptions. `on_drop` is called for each that is dropped for its slowness."""
 
     def __init__(self, on_drop: Callable[[], None] = lambda: None) -> None:
         self._watchers: set[Watcher] = set()
@@ -117,7 +117,7 @@ class Watchers:
             self._watchers.discard(watcher)
 
     def publish(self, update: Update) -> None:
-        """Tells all watchers; those without room are dropped."""
+        """Sends it to all watchers; those without room are dropped."""
         for watcher in list(self._watchers):
             if not watcher.offer(update):
                 self._watchers.discard(watcher)

@@ -1,10 +1,13 @@
-"""What the routers last said about their load: one report for each router, with its age.
+"""What the routers say about their load, added up: the last report of each, and what counters grew.
 
 In process alone: routers report every second, so a new scaler knows all within seconds.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from services.scaler.load.history import HISTORY_SECONDS, History
+from services.scaler.policy.demand import Counted, Demand, grown
 
 LIVE_SECONDS = 10.0
 """A router that has not reported for this long is not counted."""
@@ -15,33 +18,49 @@ MAX_ROUTERS = 256
 
 @dataclass(frozen=True)
 class TierLoad:
-    """Requests of one tier as one router sees them."""
+    """Requests of one tier as one router sees them, or several together."""
 
     waiting: int
     running: int
 
 
 @dataclass(frozen=True)
+class Run:
+    """The counters of one run of a router, by tier; `started_at` tells it from other runs."""
+
+    started_at: int
+    tiers: Mapping[str, Counted]
+
+
+@dataclass(frozen=True)
 class Report:
-    """A router's load: by tier, and requests in flight by replica id."""
+    """A router's load: by tier, requests in flight by replica id, and counters if it has them."""
 
     tiers: Mapping[str, TierLoad]
     replicas: Mapping[str, int]
+    run: Run | None = None
 
 
 class Loads:
-    """The last report of each router. Times are those of the fleet's clock."""
+    """The load of all routers. Times are those of the fleet's clock."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, Report]] = {}
+        self._runs: dict[str, Run] = {}
+        self._history = History()
 
     def take(self, router: str, report: Report, now: float) -> bool:
         """Keeps the report; False if there are too many routers for one more."""
         for name, (at, _) in list(self._last.items()):
             if now - at > FORGET_SECONDS:
                 del self._last[name]
+                self._runs.pop(name, None)
         if router not in self._last and len(self._last) >= MAX_ROUTERS:
             return False
+        if report.run is not None:
+            if not self._counting(now):
+                self._history.forget()
+            self._grow(router, report.run, now)
         self._last[router] = (now, report)
         return True
 
@@ -50,9 +69,16 @@ class Loads:
         return sum(1 for _ in self._live(now))
 
     def tier(self, tier: str, now: float) -> TierLoad:
-        """The tier's load, summed over the live routers."""
-        found = [report.tiers[tier] for _, report in self._live(now) if tier in report.tiers]
-        return TierLoad(sum(one.waiting for one in found), sum(one.running for one in found))
+        """The tier's load, added up over the live routers."""
+        loads = [report.tiers[tier] for _, report in self._live(now) if tier in report.tiers]
+        return TierLoad(sum(load.waiting for load in loads), sum(load.running for load in loads))
+
+    def demand(self, tier: str, now: float, seconds: float = HISTORY_SECONDS) -> Demand | None:
+        """What the tier was asked for in the last `seconds`, added up over routers.
+
+        None: no live router counts it, or none for long enough. That is not to say: nothing.
+        """
+        return self._history.demand(tier, seconds, now) if self._counting(now) else None
 
     def in_flight(self, replica: str, since: float, now: float) -> list[int | None]:
         """Each live router's requests on the replica; None where its report is older than `since`.
@@ -66,3 +92,23 @@ class Loads:
 
     def _live(self, now: float) -> Iterator[tuple[float, Report]]:
         return ((at, report) for at, report in self._last.values() if now - at <= LIVE_SECONDS)
+
+    def _counting(self, now: float) -> bool:
+        return any(report.run is not None for _, report in self._live(now))
+
+    def _grow(self, router: str, run: Run, now: float) -> None:
+        """Adds what the router's counters grew by since they were last heard of.
+
+        A router that was never heard of says where its counters stand, not since when. One of an
+        earlier run, which shares its name with a later one, is not counted.
+        """
+        before = self._runs.get(router)
+        if before is not None and run.started_at < before.started_at:
+            return
+        self._runs[router] = run
+        for tier, counted in run.tiers.items():
+            growth = Counted()
+            if before is not None:
+                restarted = run.started_at != before.started_at
+                growth = grown(before.tiers.get(tier, Counted()), counted, restarted=restarted)
+            self._history.add(tier, growth, now)

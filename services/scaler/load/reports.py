@@ -5,12 +5,16 @@ import re
 from collections.abc import Iterator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.buckets import BUCKETS
 from services.common.errors import BadRequest, Violation
-from services.scaler.load.loads import Report, TierLoad
+from services.scaler.load.loads import Report, Run, TierLoad
+from services.scaler.policy.demand import Counted
 
 MAX_TIERS = 64
 MAX_REPLICAS = 4096
 MAX_QUANTILES = 16
+MAX_VIOLATIONS = 16
+_COUNTERS = ("arrivals", "prompt_tokens", "output_tokens", "finished")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -22,7 +26,7 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
     """
     violations = (
         *_header(request, router),
-        *(one for index, tier in enumerate(request.tiers) for one in _tier(index, tier)),
+        *(found for index, tier in enumerate(request.tiers) for found in _tier(index, tier)),
         *_repeated(request),
         *(
             Violation(f"replicas[{index}]", "must name a replica; in_flight from 0 up")
@@ -31,10 +35,28 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
         ),
     )
     if violations:
-        raise BadRequest.of(*violations[:MAX_QUANTILES])
+        raise BadRequest.of(*violations[:MAX_VIOLATIONS])
     return Report(
-        tiers={one.tier: TierLoad(one.waiting, one.running) for one in request.tiers},
-        replicas={one.replica: one.in_flight for one in request.replicas},
+        tiers={tier.tier: TierLoad(tier.waiting, tier.running) for tier in request.tiers},
+        replicas={replica.replica: replica.in_flight for replica in request.replicas},
+        run=_run(request) if request.HasField("started_at") else None,
+    )
+
+
+def _run(request: pb.ReportLoadRequest) -> Run:
+    return Run(
+        started_at=request.started_at.ToNanoseconds(),
+        tiers={
+            tier.tier: Counted(
+                arrivals=tier.arrivals,
+                prompt_tokens=tier.prompt_tokens,
+                output_tokens=tier.output_tokens,
+                finished=tier.finished,
+                first_text=tuple(tier.first_text_counts.counts),
+                between_tokens=tuple(tier.between_tokens_counts.counts),
+            )
+            for tier in request.tiers
+        },
     )
 
 
@@ -50,9 +72,9 @@ def _header(request: pb.ReportLoadRequest, router: str) -> Iterator[Violation]:
 
 
 def _repeated(request: pb.ReportLoadRequest) -> Iterator[Violation]:
-    if len({one.tier for one in request.tiers}) < len(request.tiers):
+    if len({tier.tier for tier in request.tiers}) < len(request.tiers):
         yield Violation("tiers", "must name each tier once")
-    if len({one.replica for one in request.replicas}) < len(request.replicas):
+    if len({replica.replica for replica in request.replicas}) < len(request.replicas):
         yield Violation("replicas", "must name each replica once")
 
 
@@ -60,15 +82,25 @@ def _tier(index: int, tier: pb.TierLoad) -> Iterator[Violation]:
     place = f"tiers[{index}]"
     if not tier.tier:
         yield Violation(f"{place}.tier", "must be set")
-    for name in ("waiting", "running"):
+    for name in ("waiting", "running", *_COUNTERS):
         if getattr(tier, name) < 0:
             yield Violation(f"{place}.{name}", "must be 0 or more")
     rate = tier.output_tokens_per_second
     if not math.isfinite(rate) or rate < 0:
         yield Violation(f"{place}.output_tokens_per_second", "must be a number from 0 up")
+    yield from _distributions(place, tier)
+
+
+def _distributions(place: str, tier: pb.TierLoad) -> Iterator[Violation]:
     for name in ("first_text", "between_tokens"):
         points = getattr(tier, name)
         if len(points) > MAX_QUANTILES:
             yield Violation(f"{place}.{name}", f"must be at most {MAX_QUANTILES} quantiles")
-        elif not all(0 <= one.quantile <= 1 for one in points):
+        elif not all(0 <= point.quantile <= 1 for point in points):
             yield Violation(f"{place}.{name}", "each quantile must be from 0 to 1")
+    for name in ("first_text_counts", "between_tokens_counts"):
+        counts = getattr(tier, name).counts
+        if len(counts) > BUCKETS:
+            yield Violation(f"{place}.{name}", f"must be at most {BUCKETS} buckets")
+        elif any(count < 0 for count in counts):
+            yield Violation(f"{place}.{name}", "each count must be 0 or more")

@@ -1,18 +1,16 @@
-"""What to do about one pool now: start, drain, stop, wait or hold, each with its reason.
+"""What to do about a pool on numbered slots: start, stop, retire, wait or hold, with a reason.
 
 Pure: a pool's goal, what is observed, past failures and the time go in, actions come out. The same
-input gives the same output. Leaves observing and acting to `fleet`, and whether a process still
-lives to the target.
+input gives the same output. Leaves observing and acting to the target that has the slots, and to
+`draining` which replicas go when there are too many.
 
 The rules, in this order:
 
-1. What cannot be observed is left alone.
-2. A broken replica is stopped, one that is not ready in time too, one that is drained too.
-3. A replica that stopped answering is stopped after a while, one at a time: when all fall silent at
+1. A broken replica is stopped, one that is not ready in time too, one that is released too.
+2. A replica that stopped answering is stopped after a while, one at a time: when all fall silent at
    once, the fault is more likely ours.
-4. More replicas than wanted: those still starting are stopped, then the least loaded are drained.
-   A replica whose settings are out of date counts as extra once it can be spared.
-5. Fewer than wanted: free slots get one each, those with the fewest failures first. A slot that
+3. A replica whose settings are out of date is retired once it can be spared.
+4. Fewer than wanted: free slots get one each, those with the fewest failures first. A slot that
    failed waits, twice as long after each failure; after several it is quarantined, and tried only
    when no other slot is left.
 """
@@ -23,7 +21,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a replica is in its life, as the scaler sees it."""
+    """Where a replica on a slot is in its life."""
 
     STARTING = "starting"
     READY = "ready"
@@ -44,7 +42,6 @@ class Patience:
         quarantine_after: failures in a row after which a slot is tried last.
         stable_seconds: a replica that served this long clears its slot's failures.
         silence_seconds: a ready replica that has not answered for this long is replaced.
-        settle_seconds: a drain lasts at least this long, so that every router has heard of it.
     """
 
     first_seconds: float = 0.5
@@ -52,17 +49,15 @@ class Patience:
     quarantine_after: int = 5
     stable_seconds: float = 30.0
     silence_seconds: float = 30.0
-    settle_seconds: float = 0.5
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a pool should be: `size` replicas on `slots` slots; times in seconds."""
+    """What a pool should be: `size` replicas on `slots` slots, ready within `start_seconds`."""
 
     size: int
     slots: int
     start_seconds: float
-    drain_seconds: float
 
 
 @dataclass(frozen=True)
@@ -75,8 +70,8 @@ class Observed:
         state: where it is in its life.
         since: when that state began.
         answered_at: when it last said that it is ready.
-        in_flight: requests running on it; None: not known.
         outdated: its settings are no longer the pool's.
+        released: it has nothing left to do and may be ended.
         fault: why it is broken.
     """
 
@@ -85,8 +80,8 @@ class Observed:
     state: State
     since: float
     answered_at: float = 0.0
-    in_flight: int | None = None
     outdated: bool = False
+    released: bool = False
     fault: str = ""
 
 
@@ -113,8 +108,8 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Drain:
-    """Give the replica nothing new and let it finish."""
+class Retire:
+    """Have the replica drained; it counts no longer."""
 
     replica: str
     reason: str
@@ -144,7 +139,7 @@ class Hold:
     reason: str
 
 
-Action = Start | Drain | Stop | Wait | Hold
+Action = Start | Stop | Retire | Wait | Hold
 
 NEXT_TRY = "; next try in "
 """What stands in a trouble between its reason and the seconds left, which change all the time."""
@@ -152,27 +147,24 @@ NEXT_TRY = "; next try in "
 
 def decide(
     goal: Goal,
-    replicas: Sequence[Observed] | None,
+    replicas: Sequence[Observed],
     failures: Mapping[int, Failures],
     patience: Patience,
     now: float,
 ) -> tuple[Action, ...]:
-    """What to do now. `replicas` None: they cannot be observed. `failures` by slot."""
-    if replicas is None:
-        return (Hold("the replicas cannot be observed"),)
+    """What to do now. `failures` by slot."""
     stops = _stops(goal, replicas, patience, now)
     stopped = {stop.replica for stop in stops}
     serving = [
-        one
-        for one in replicas
-        if one.id not in stopped and one.state in (State.STARTING, State.READY)
+        replica
+        for replica in replicas
+        if replica.id not in stopped and replica.state in (State.STARTING, State.READY)
     ]
-    current = [one for one in serving if not _extra(goal, one)]
-    extra = [one for one in serving if _extra(goal, one)]
-    free = [slot for slot in range(goal.slots) if all(one.slot != slot for one in replicas)]
+    current = [replica for replica in serving if not _extra(goal, replica)]
+    extra = [replica for replica in serving if _extra(goal, replica)]
+    free = [slot for slot in range(goal.slots) if all(replica.slot != slot for replica in replicas)]
     return (
         *stops,
-        *_shrink(goal, current),
         *_spare(goal, current, extra, room=bool(free), moving=len(serving) < len(replicas)),
         *_grow(goal, len(current), free, failures, patience=patience, now=now),
     )
@@ -180,7 +172,7 @@ def decide(
 
 def trouble(
     goal: Goal,
-    replicas: Sequence[Observed] | None,
+    replicas: Sequence[Observed],
     failures: Mapping[int, Failures],
     actions: Sequence[Action],
     now: float,
@@ -192,10 +184,10 @@ def trouble(
     for action in actions:
         if isinstance(action, Wait):
             return f"{action.reason}{NEXT_TRY}{max(action.until - now, 0):.0f} s"
-    if sum(one.state is State.READY for one in replicas or ()) < goal.size:
-        for one in replicas or ():
-            if one.slot in failures:
-                return f"slot {one.slot}: {_failed(failures[one.slot])}; trying again"
+    if sum(replica.state is State.READY for replica in replicas) < goal.size:
+        for replica in replicas:
+            if replica.slot in failures:
+                return f"slot {replica.slot}: {_failed(failures[replica.slot])}; trying again"
     return next((action.reason for action in actions if isinstance(action, Hold)), "")
 
 
@@ -207,67 +199,29 @@ def after_failure(
     return Failures(earlier + 1, now, why)
 
 
-def in_flight(engine: int | None, routers: Sequence[int | None]) -> int | None:
-    """Requests on a replica from the engine's own count and those of the live routers.
-
-    None among the inputs: not known. Zero only comes back when everybody who could know says so;
-    an engine that counts nothing leaves it to the routers.
-    """
-    known = [count for count in routers if count is not None]
-    highest = max(engine or 0, sum(known))
-    if highest > 0:
-        return highest
-    complete = len(known) == len(routers) and (engine is not None or bool(routers))
-    return 0 if complete else None
-
-
-def _extra(goal: Goal, one: Observed) -> bool:
-    return one.outdated or one.slot >= goal.slots
+def _extra(goal: Goal, replica: Observed) -> bool:
+    return replica.outdated or replica.slot >= goal.slots
 
 
 def _stops(goal: Goal, replicas: Sequence[Observed], patience: Patience, now: float) -> list[Stop]:
     stops = []
     silent = []
-    for one in replicas:
-        held = now - one.since
-        if one.state is State.BROKEN:
-            stops.append(Stop(one.id, one.fault, failed=True))
-        elif one.state is State.STARTING and held >= goal.start_seconds:
+    for replica in replicas:
+        held = now - replica.since
+        if replica.state is State.BROKEN:
+            stops.append(Stop(replica.id, replica.fault, failed=True))
+        elif replica.released and replica.state is not State.ENDING:
+            stops.append(Stop(replica.id, "released", failed=False))
+        elif replica.state is State.STARTING and held >= goal.start_seconds:
             reason = f"not ready after {goal.start_seconds:g} s"
-            stops.append(Stop(one.id, reason, failed=True))
-        elif one.state is State.DRAINING:
-            if one.in_flight == 0 and held >= patience.settle_seconds:
-                stops.append(Stop(one.id, "drained", failed=False))
-            elif held >= goal.drain_seconds:
-                left = "an unknown number of" if one.in_flight is None else str(one.in_flight)
-                reason = f"{left} requests left after draining {goal.drain_seconds:g} s"
-                stops.append(Stop(one.id, reason, failed=False))
-        elif one.state is State.READY and now - one.answered_at >= patience.silence_seconds:
-            silent.append(one)
-    if silent and all(one.state in (State.READY, State.DRAINING) for one in replicas):
-        longest = min(silent, key=lambda one: (one.answered_at, one.id))
+            stops.append(Stop(replica.id, reason, failed=True))
+        elif replica.state is State.READY and now - replica.answered_at >= patience.silence_seconds:
+            silent.append(replica)
+    if silent and all(replica.state in (State.READY, State.DRAINING) for replica in replicas):
+        longest = min(silent, key=lambda replica: (replica.answered_at, replica.id))
         reason = f"has not answered for {patience.silence_seconds:g} s"
         stops.append(Stop(longest.id, reason, failed=True))
     return stops
-
-
-def _shrink(goal: Goal, current: Sequence[Observed]) -> list[Action]:
-    """Lets the surplus go: first those that serve nobody yet, then the least loaded."""
-    surplus = len(current) - goal.size
-    if surplus <= 0:
-        return []
-    unknown = float("inf")
-    order = sorted(
-        current,
-        key=lambda one: (
-            one.state is State.READY,
-            unknown if one.in_flight is None else one.in_flight,
-            -one.since,
-            one.id,
-        ),
-    )
-    reason = f"the pool wants {goal.size} and has {len(current)}"
-    return [_let_go(one, reason) for one in order[:surplus]]
 
 
 def _spare(
@@ -278,20 +232,24 @@ def _spare(
     room: bool,
     moving: bool,
 ) -> list[Action]:
-    """Lets outdated replicas go: as many as can be spared, or one, where its slot is needed."""
-    ready = sum(one.state is State.READY for one in current)
+    """Lets outdated replicas go: as many as can be spared, or one, where its slot is needed.
+
+    A slot is needed only when nothing is under way that would make one spare by itself.
+    """
+    ready = sum(replica.state is State.READY for replica in current)
+    moving = moving or ready < len(current)
     spared = ready + len(extra) - goal.size
     if spared <= 0 and len(current) < goal.size and not room and not moving:
         spared = 1
-    order = sorted(extra, key=lambda one: (one.state is State.READY, one.id))
+    order = sorted(extra, key=lambda replica: (replica.state is State.READY, replica.id))
     reason = "its settings are not the pool's any more"
-    return [_let_go(one, reason) for one in order[: max(spared, 0)]]
+    return [_let_go(replica, reason) for replica in order[: max(spared, 0)]]
 
 
-def _let_go(one: Observed, reason: str) -> Action:
-    if one.state is State.STARTING:
-        return Stop(one.id, reason, failed=False)
-    return Drain(one.id, reason)
+def _let_go(replica: Observed, reason: str) -> Action:
+    if replica.state is State.STARTING:
+        return Stop(replica.id, reason, failed=False)
+    return Retire(replica.id, reason)
 
 
 def _grow(
@@ -318,7 +276,7 @@ def _grow(
         return actions
     waiting = [slot for slot in free if slot not in due]
     if not waiting:
-        return [*actions, Hold(f"{reason}: a slot is still being cleared")]
+        return [*actions, Hold(f"{reason}: no slot is free yet")]
     first = min(waiting, key=lambda slot: (failures[slot].due(patience), slot))
     text = f"slot {first}: {_failed(failures[first])}"
     if all(failures[slot].count >= patience.quarantine_after for slot in waiting):

@@ -1,1 +1,11 @@
-"""Where replicas run."""
+"""Where replicas run: today on numbered slots of this host.
+
+Another place, such as a cluster, is a class of its own here that fits `ports.Target`:
+
+1. `observe` gives what is there, from memory and whole, or None while it cannot be known.
+2. `resize` notes what is wanted; `run` makes it so, and asks for no more than that.
+3. Call `on_change` whenever `observe` would say something new.
+4. A replica that will be taken away says why in `leaving`, so that the fleet drains it first.
+5. Name it in `__main__`, and run the fleet's tests over it as they run over `Cluster`, which is
+   such a place in a hundred lines.
+"""

@@ -1,301 +1,317 @@
-"""Runs replicas as `tritonserver` processes of this host.
+"""Keeps pools at their size on the numbered slots of this host.
 
-Each replica is a session of its own, so it outlives a scaler that crashes; its record lets the
-next one adopt it. A server's and its Python stubs' deaths are noticed through process descriptors.
-Leaves to `tritonserver` what is run, to `fleet` when.
+Observes, decides (`policy.replicas`) and acts through a `SlotHost`; repair, waiting after failures
+and quarantine of slots are decided here and seen by nobody else. Deciding never awaits, so nothing
+can change between the snapshot and the recording of what was decided; what takes time runs in
+tasks beside it. Leaves to the fleet what is published, and when a replica has finished its work.
 """
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
+import contextlib
+import statistics
 import time
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import structlog
 
-from services.scaler.config import Pool
-from services.scaler.ports import Adopted, OnDeath, Replica, StartFailed, fingerprint
-from services.scaler.targets import processes, tritonserver
-from services.scaler.targets.records import Known, Record, Records
-from services.scaler.targets.triton_client import TritonClient
+from services.scaler.config import Scaling
+from services.scaler.metrics import Metrics
+from services.scaler.policy.replicas import (
+    NEXT_TRY,
+    Action,
+    Failures,
+    Goal,
+    Observed,
+    Patience,
+    Retire,
+    Start,
+    State,
+    Stop,
+    after_failure,
+    decide,
+    trouble,
+)
+from services.scaler.ports import OnChange, PoolStatus
+from services.scaler.targets.members import Member, adopted, new_id
+from services.scaler.targets.slots import SlotHost, StartFailed
 
 log = structlog.get_logger()
 
-REPLICA_VARIABLE = "PENNYWEIGHT_REPLICA_ID"
-"""In the environment of everything a replica starts: how its family is found."""
-
-EXIT_SECONDS = 5
-
-
-@dataclass
-class _Running:
-    record: Record
-    client: TritonClient
-    server: processes.Watch | None = None
-    stubs: list[processes.Watch] = field(default_factory=list)
+PAUSE_SECONDS = 5.0
+"""A scaler that did nothing for this long was itself away."""
+KEPT_STARTS = 20
 
 
-class ProcessTarget:
-    """See `services.scaler.ports.Target`.
+@dataclass(frozen=True)
+class Rhythm:
+    """How often the target looks, in seconds.
 
-    `host` is what replicas listen on, `advertise_host` where routers reach them; `environment` is
-    inherited by them without our own settings. `server` names an installed tritonserver.
+    Attributes:
+        decide: at the latest so long after it decided last.
+        ready_probe: between two questions to a replica that is ready.
+        other_probe: between two to one that starts or drains.
+    """
+
+    decide: float = 0.2
+    ready_probe: float = 0.5
+    other_probe: float = 0.1
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What `resize` last said of a pool."""
+
+    size: int = 0
+    draining: frozenset[str] = frozenset()
+    drained: frozenset[str] = frozenset()
+
+
+class LocalTarget:
+    """See `services.scaler.ports.Target`. A pool that was never resized is left alone.
+
+    `clock` gives monotonic seconds; `make_id` a new id for a pool's name and slot.
     """
 
     def __init__(
         self,
-        state_folder: Path,
-        environment: Mapping[str, str],
+        scaling: Scaling,
+        host: SlotHost,
+        metrics: Metrics,
         *,
-        host: str = "127.0.0.1",
-        advertise_host: str = "",
-        server: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        make_id: Callable[[str, int], str] = new_id,
+        rhythm: Rhythm | None = None,
     ) -> None:
-        self._records = Records(state_folder)
-        self._cache = state_folder.resolve() / "runtime"
-        self._environment = {
-            name: value
-            for name, value in environment.items()
-            if not name.startswith("PENNYWEIGHT_")
-        }
+        self._pools = scaling.pools
+        self._patience = Patience(
+            first_seconds=scaling.restart.first_seconds,
+            cap_seconds=scaling.restart.cap_seconds,
+            quarantine_after=scaling.restart.quarantine_after,
+        )
         self._host = host
-        self._local_host = "127.0.0.1" if host == "0.0.0.0" else host
-        self._advertise_host = advertise_host or host
-        self._server = server
-        self._running: dict[str, _Running] = {}
-        self._on_death: OnDeath = lambda _id, _what: None
+        self._metrics = metrics
+        self._clock = clock
+        self._make_id = make_id
+        self._rhythm = rhythm or Rhythm()
+        self._members: dict[str, Member] = {}
+        self._wanted: dict[str, _Wanted] = {}
+        self._failures: dict[str, dict[int, Failures]] = {}
+        self._trouble: dict[str, str] = {}
+        self._starts: dict[str, deque[float]] = {}
+        self._on_change: OnChange = lambda: None
+        self._wake = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
 
-    async def adopt(self, on_death: OnDeath) -> list[Adopted]:
-        """Takes over what an earlier scaler left; ends what it has no usable record of.
-
-        Raises:
-            ConfigError: another scaler has the state folder.
-        """
-        self._on_death = on_death
-        self._records.lock()
-        found = list(self._records.read_all())
-        for replica_id, record in found:
-            if record is None:
-                await self._clear(replica_id)
-        # Without a pause from the first to the return: no death goes unheard.
-        return [self._adopt(record) for _, record in found if record is not None]
-
-    async def start(self, replica_id: str, name: str, pool: Pool, slot: int) -> Replica:
-        """Starts a replica.
+    async def open(self, on_change: OnChange) -> None:
+        """Takes over the replicas that outlived an earlier scaler.
 
         Raises:
-            StartFailed: the port is taken, the model folder or the server is not usable.
+            ConfigError: another scaler keeps them.
         """
-        try:
-            record = await asyncio.to_thread(self._spawn, replica_id, name, pool, slot)
-        except (
-            StartFailed,
-            tritonserver.ModelFolderError,
-            tritonserver.RuntimeNotFoundError,
-            OSError,
-        ) as error:
-            await self._clear(replica_id)
-            raise StartFailed(str(error)) from error
-        self._watch(record)
-        return record.replica
+        self._on_change = on_change
+        for found in await self._host.adopt(self._on_death):
+            name = found.replica.pool
+            member = adopted(found, self._pools.get(name), self._clock())
+            self._members[member.id] = member
+            if member.present:
+                self._metrics.adoptions.labels(*self._labels(name)).inc()
+                log.info("adopted", replica=member.id, address=found.replica.address)
 
-    async def is_ready(self, replica_id: str) -> bool:
-        """Whether it says so; the first time it does, its stubs are found and watched."""
-        running = self._running.get(replica_id)
-        if running is None or not await running.client.is_ready():
-            return False
-        if running.record.stubs is None and running.record.server is not None:
-            found = tritonserver.stub_pids(running.record.server.pid)
-            ticks = [(pid, processes.started_ticks(pid)) for pid in found]
-            stubs = tuple(Known(pid, tick) for pid, tick in ticks if tick is not None)
-            running.record = replace(running.record, stubs=stubs)
-            try:
-                self._records.write(running.record)
-            except OSError as error:  # the next scaler will look for the stubs again
-                log.warning("record not written", replica=replica_id, error=str(error))
-            return self._watch_stubs(running)
-        return True
+    async def run(self) -> None:
+        """Keeps pools at their size until cancelled. Leaves the replicas running."""
+        async with self._tasks:
+            for member in self._members.values():
+                member.care = self._tasks.create_task(self._look_after(member))
+            decided = self._clock()
+            while True:
+                self._discount(self._clock() - decided)
+                decided = self._clock()
+                self._wake.clear()
+                self._reconcile()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._rhythm.decide):
+                        await self._wake.wait()
 
-    async def running_requests(self, replica_id: str) -> int | None:
-        """Requests it runs by its engine's count; None: it does not say."""
-        running = self._running.get(replica_id)
-        return None if running is None else await running.client.running_requests()
+    def observe(self) -> Mapping[str, PoolStatus]:
+        """Every pool, also those that are no longer configured and still have replicas."""
+        return {name: self._status(name) for name in self._names()}
 
-    async def end(self, replica_id: str, *, gently: bool) -> None:
-        """Ends it and removes its processes, shared memory and record."""
-        running = self._running.pop(replica_id, None)
-        if running is not None:
-            for watch in (running.server, *running.stubs):
-                if watch is not None:
-                    watch.expect()
-            if gently and running.server is not None:
-                running.server.send(signal.SIGTERM)
-                try:
-                    await asyncio.wait_for(running.server.dead.wait(), EXIT_SECONDS + 2)
-                except TimeoutError:
-                    log.warning("replica did not end by itself", replica=replica_id)
-            await running.client.close()
-        await self._clear(replica_id)
-        for watch in (running.server, *running.stubs) if running is not None else ():
-            if watch is not None:
-                processes.reap(watch.pid)
-                watch.close()
+    def resize(
+        self, pool: str, size: int, *, draining: Collection[str], drained: Collection[str]
+    ) -> None:
+        """Says what the pool should be."""
+        wanted = _Wanted(size, frozenset(draining), frozenset(drained))
+        if self._wanted.get(pool) == wanted:
+            return
+        self._wanted[pool] = wanted
+        for member in self._of(pool):
+            member.released = member.released or member.id in wanted.drained
+            if member.id in wanted.draining and member.state is State.READY:
+                member.state, member.since = State.DRAINING, self._clock()
+        self._wake.set()
 
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""
-        for running in self._running.values():
-            await running.client.close()
-            for watch in (running.server, *running.stubs):
-                if watch is not None:
-                    watch.close()
-        self._running.clear()
-        self._records.unlock()
+        await self._host.close()
 
-    def _spawn(self, replica_id: str, name: str, pool: Pool, slot: int) -> Record:
-        """Starts the server process; runs in a thread."""
-        place = pool.slots[slot]
-        grpc_port = _free_port(self._host, place.grpc_port)
-        metrics_port = _free_port(self._host, place.metrics_port)
-        launch = tritonserver.ReplicaLaunch(
-            replica_id=replica_id,
-            model=pool.model,
-            repository=pool.repository,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
-            host=self._host,
-            parameters=pool.parameters,
-            cpus=place.cpus,
-            exit_timeout_seconds=EXIT_SECONDS,
-        )
-        replica = Replica(
-            id=replica_id,
-            pool=name,
-            slot=slot,
-            tier=pool.tier,
-            model=pool.model,
-            precision=pool.precision,
-            capacity=pool.capacity,
-            max_in_flight=pool.max_in_flight,
-            address=f"{self._advertise_host}:{grpc_port}",
-            started_at=time.time(),
-            fingerprint=fingerprint(pool, place),
-        )
-        config = tritonserver.read_model_config(pool.repository / pool.model)
-        record = Record(replica, grpc_port, metrics_port, python=config.backend == "python")
-        # Written before the process is there: if we die in between, its family is still found.
-        self._records.write(record)
-        view = tritonserver.prepare_view(launch, self._records.view(replica_id))
-        runtime = tritonserver.find_runtime(self._cache, self._server)
-        environment = {**self._environment, REPLICA_VARIABLE: replica_id}
-        argv, environment = tritonserver.command(runtime, launch, view, environment)
-        with self._records.log_file(replica_id).open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603
-                argv,
-                env=environment,
-                cwd=view,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        # From here on it is known by its id and start, as an adopted one is; `reap` collects it.
-        process.returncode = 0
-        ticks = processes.started_ticks(process.pid)
-        if ticks is None:
-            processes.reap(process.pid)
-            raise StartFailed(self._records.last_error(replica_id) or "it ended at once")
-        record = replace(record, server=Known(process.pid, ticks))
-        self._records.write(record)
-        return record
-
-    def _adopt(self, record: Record) -> Adopted:
-        """Watches what the record tells of, if it is still there."""
-        replica_id = record.replica.id
-        flag = f"--model-repository={self._records.view(replica_id)}"
-        if record.server is None:
-            for pid in processes.family(REPLICA_VARIABLE, replica_id):
-                ticks = processes.started_ticks(pid)
-                if ticks is not None and flag in processes.command_line(pid):
-                    record = replace(record, server=Known(pid, ticks))
-                    self._records.write(record)
-        address = f"{self._advertise_host}:{record.grpc_port}"
-        record = replace(record, replica=replace(record.replica, address=address))
-        server = record.server
-        whole = server is not None and flag in processes.command_line(server.pid)
-        return Adopted(
-            record.replica,
-            ready=record.stubs is not None,
-            fault="" if whole and self._watch(record, tell=False) else "it died unobserved",
+    def _status(self, name: str) -> PoolStatus:
+        settings, starts = self._pools.get(name), self._starts.get(name)
+        members = self._of(name)
+        found = [member.status(settings) for member in members]
+        return PoolStatus(
+            replicas=tuple(status for status in found if status is not None),
+            pending=sum(member.present and member.replica is None for member in members),
+            ending=sum(not member.present for member in members),
+            capacity=0 if settings is None else len(settings.slots),
+            trouble=self._trouble.get(name, ""),
+            typical_start_seconds=statistics.median(starts) if starts else None,
         )
 
-    def _watch(self, record: Record, *, tell: bool = True) -> bool:
-        """Watches server and known stubs; False, or a death told, if one is gone already."""
-        replica_id = record.replica.id
-        client = TritonClient(
-            self._local_host, record.grpc_port, record.metrics_port, record.replica.model
+    def _discount(self, pause: float) -> None:
+        """Discounts a pause of ours: a scaler that was stopped or starved heard nobody in it."""
+        if pause > PAUSE_SECONDS:
+            log.warning("the scaler itself paused", seconds=round(pause, 1))
+            for member in self._members.values():
+                member.answered_at += pause
+
+    # Deciding: nothing below awaits until the tasks it starts.
+
+    def _reconcile(self) -> None:
+        now = self._clock()
+        for name in self._names() & self._wanted.keys():
+            goal, failures = self._goal(name), self._failures.setdefault(name, {})
+            actions = decide(goal, self._observed(name), failures, self._patience, now)
+            for action in actions:
+                self._act(name, action, now)
+            self._note(name, trouble(goal, self._observed(name), failures, actions, now))
+
+    def _goal(self, name: str) -> Goal:
+        pool, size = self._pools.get(name), self._wanted[name].size
+        if pool is None:
+            return Goal(size=0, slots=0, start_seconds=float("inf"))
+        return Goal(size, len(pool.slots), pool.start_seconds)
+
+    def _names(self) -> set[str]:
+        return {*self._pools, *(member.pool for member in self._members.values())}
+
+    def _of(self, pool: str) -> list[Member]:
+        return [member for member in self._members.values() if member.pool == pool]
+
+    def _observed(self, pool: str) -> list[Observed]:
+        settings = self._pools.get(pool)
+        return [member.observe(settings) for member in self._of(pool)]
+
+    def _note(self, pool: str, found: str) -> None:
+        """Keeps the pool's trouble; logs it when it is another one, not as its time passes."""
+        before = self._trouble.get(pool, "").partition(NEXT_TRY)[0]
+        self._trouble[pool] = found
+        if found and found.partition(NEXT_TRY)[0] != before:
+            log.warning("pool in trouble", pool=pool, trouble=found)
+        elif before and not found:
+            log.info("pool out of trouble", pool=pool)
+
+    def _act(self, pool: str, action: Action, now: float) -> None:
+        match action:
+            case Start(slot, reason):
+                replica_id = self._make_id(pool, slot)
+                member = Member(replica_id, pool, slot, State.STARTING, now, started=now)
+                self._members[member.id] = member
+                log.info("starting", replica=member.id, reason=reason)
+                member.care = self._tasks.create_task(self._start(member))
+                self._on_change()
+            case Retire(replica_id, reason):
+                member = self._members[replica_id]
+                log.info("retiring", replica=replica_id, reason=reason)
+                member.leaving = reason
+                self._become(member, State.DRAINING)
+            case Stop(replica_id):
+                member = self._members[replica_id]
+                if member.replica is not None:  # else its process is just being started
+                    self._stop(member, action, now)
+
+    def _stop(self, member: Member, stop: Stop, now: float) -> None:
+        log.info("stopping", replica=member.id, reason=stop.reason, failed=stop.failed)
+        if stop.failed:
+            self._failed(member, stop.reason, now)
+        self._become(member, State.ENDING)
+        if member.care is not None:
+            member.care.cancel()
+        member.care = self._tasks.create_task(self._end(member, gently=not stop.failed))
+
+    def _failed(self, member: Member, why: str, now: float) -> None:
+        failures = self._failures.setdefault(member.pool, {})
+        served = now - member.ready_at if member.ready_at is not None else 0.0
+        failures[member.slot] = after_failure(
+            failures.get(member.slot), served, self._patience, now, why
         )
-        running = self._running[replica_id] = _Running(record, client)
-        assert record.server is not None  # noqa: S101
-        server = record.server
+        self._metrics.failures.labels(*self._labels(member.pool)).inc()
 
-        def died() -> None:
-            processes.reap(server.pid)
-            self._on_death(replica_id, self._why_it_died(running))
+    # A replica's life.
 
-        running.server = processes.Watch.open(server.pid, server.ticks, died)
-        whole = running.server is not None and self._watch_stubs(running, tell=tell)
-        if running.server is None and tell:
-            died()
-        return whole
-
-    def _watch_stubs(self, running: _Running, *, tell: bool = True) -> bool:
-        """Watches the stubs in the record; False, or a death told, if one is gone already."""
-        record = running.record
-
-        def died() -> None:
-            self._on_death(record.replica.id, "its Python stub died")
-
-        watches = [processes.Watch.open(one.pid, one.ticks, died) for one in record.stubs or ()]
-        running.stubs = [watch for watch in watches if watch is not None]
-        if record.stubs is None:
-            return True
-        whole = len(running.stubs) == len(watches) and bool(watches) == record.python
-        if not whole and tell:
-            died()
-        return whole
-
-    def _why_it_died(self, running: _Running) -> str:
-        if running.record.stubs is not None:
-            return "its server process died"
-        reason = self._records.last_error(running.record.replica.id)
-        return f"its server ended while starting{': ' if reason else ''}{reason}"
-
-    async def _clear(self, replica_id: str) -> None:
-        """Kills what is left of a replica and removes its shared memory and record."""
-        if not await processes.kill_family(REPLICA_VARIABLE, replica_id):
-            log.error("processes of a replica cannot be killed", replica=replica_id)
-        tritonserver.remove_shared_memory(replica_id)
-        await asyncio.to_thread(self._records.remove, replica_id)
-
-
-def _free_port(host: str, wanted: int) -> int:
-    """`wanted`, or a free port for 0.
-
-    Raises:
-        StartFailed: somebody else has it.
-    """
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    async def _start(self, member: Member) -> None:
+        self._metrics.starts.labels(*self._labels(member.pool)).inc()
         try:
-            probe.bind((host, wanted))
-        except OSError as error:
-            raise StartFailed(
-                f"port {wanted} on {host} is taken: {os.strerror(error.errno or 0)}"
-            ) from error
-        port: int = probe.getsockname()[1]
-        return port
+            member.replica = await self._host.start(
+                member.id, member.pool, self._pools[member.pool], member.slot
+            )
+        except StartFailed as error:
+            log.warning("could not be started", replica=member.id, reason=str(error))
+            self._failed(member, str(error), self._clock())
+            self._remove(member)
+            return
+        self._changed()
+        await self._look_after(member)
+
+    async def _look_after(self, member: Member) -> None:
+        """Asks the replica how it is for as long as it is present."""
+        while member.present:
+            ready = await self._host.is_ready(member.id)
+            if ready and member.present:
+                member.answered_at = self._clock()
+                if member.state is State.STARTING and self._host.note_ready(member.id):
+                    self._ready(member)
+            if member.state is State.DRAINING:
+                member.engine_requests = await self._host.running_requests(member.id)
+                self._on_change()
+            calm = member.state is State.READY
+            await asyncio.sleep(self._rhythm.ready_probe if calm else self._rhythm.other_probe)
+
+    def _ready(self, member: Member) -> None:
+        member.ready_at = member.answered_at
+        log.info("ready", replica=member.id)
+        if member.started is not None:
+            took = member.ready_at - member.started
+            self._starts.setdefault(member.pool, deque(maxlen=KEPT_STARTS)).append(took)
+            self._metrics.start_seconds.labels(*self._labels(member.pool)).observe(took)
+        self._become(member, State.READY)
+
+    async def _end(self, member: Member, *, gently: bool) -> None:
+        await self._host.end(member.id, gently=gently)
+        self._remove(member)
+
+    def _remove(self, member: Member) -> None:
+        del self._members[member.id]
+        self._changed()
+
+    def _on_death(self, replica_id: str, what: str) -> None:
+        member = self._members.get(replica_id)
+        if member is None or not member.present:
+            return
+        log.warning("replica broke", replica=replica_id, fault=what)
+        member.fault = what
+        self._become(member, State.BROKEN)
+
+    def _become(self, member: Member, state: State) -> None:
+        member.state = state
+        member.since = self._clock()
+        self._changed()
+
+    def _changed(self) -> None:
+        self._wake.set()
+        self._on_change()
+
+    def _labels(self, pool: str) -> tuple[str, str]:
+        """Pool and tier. A pool that is no longer configured has no tier."""
+        return pool, self._pools[pool].tier if pool in self._pools else ""

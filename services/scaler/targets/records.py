@@ -43,13 +43,26 @@ class Known:
 
 
 @dataclass(frozen=True)
+class SlotReplica(Replica):
+    """A replica on a slot of this host.
+
+    Attributes:
+        slot: index of its slot in the pool.
+        fingerprint: of the settings it was started with.
+    """
+
+    slot: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Record:
     """A replica's record. `server` is absent until it runs, `stubs` until it is ready.
 
     `python`: its model runs in Triton's Python backend, so there must be a stub.
     """
 
-    replica: Replica
+    replica: SlotReplica
     grpc_port: int
     metrics_port: int
     python: bool

@@ -249,7 +249,7 @@ def command(
         "allow-http": "false",
         "grpc-address": launch.host,
         "grpc-port": launch.grpc_port,
-        # The key is drawn here and told to nobody: these protocols are closed.
+        # The key is drawn here and kept by nobody: these protocols are closed.
         "grpc-restricted-protocol": (
             "model-repository,shared-memory,trace,logging:"
             f"pennyweight-closed={secrets.token_urlsafe(24)}"

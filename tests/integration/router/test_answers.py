@@ -230,3 +230,10 @@ async def test_the_load_is_reported_to_the_scaler(world: World, caller: Caller) 
     assert {one.tier: one.running for one in report.tiers}["small"] == 1
     hold.until.set()
     await call
+    await until(lambda: world.scaler.reports[-1].tiers[0].finished == 1)
+    small = world.scaler.reports[-1].tiers[0]
+    assert (small.tier, small.arrivals) == ("small", 1)
+    assert small.prompt_tokens > 0
+    assert small.output_tokens > 0
+    assert sum(small.first_text_counts.counts) == 1
+    assert world.scaler.reports[-1].started_at == report.started_at

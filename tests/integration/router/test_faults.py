@@ -276,6 +276,19 @@ async def test_the_last_known_fleet_serves_while_the_scaler_is_away(
     assert await world.metric("fleet_stale") == 0
 
 
+async def test_what_runs_is_shown_while_the_scaler_is_away(world: World, caller: Caller) -> None:
+    hold = Hold()
+    await world.add("a", script=[hold, *hello()])
+    await world.scaler.stop()
+    call = asyncio.create_task(caller.ask())
+    await until(lambda: world.replicas["a"].received)
+    assert await world.metric("running", tier="small") == 1
+    assert await world.metric("waiting", tier="small") == 0
+    hold.until.set()
+    await call
+    await world.eventually(lambda: world.metric("running", tier="small"), 0)
+
+
 async def test_a_fleet_that_changed_while_the_scaler_was_away_is_learnt(
     world: World, caller: Caller
 ) -> None:

@@ -522,6 +522,7 @@ def write_settings(folder: Path) -> dict[str, Any]:
         "ledger_folder": folder / "ledger",
         "state_folder": folder / "state",
         "policy_folder": folder / "versions",
+        "probe_engines": False,  # tests say what replicas receive
         "drain_seconds": PATIENCE,
     }
 

@@ -22,7 +22,7 @@ from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.scaler.__main__ import serve
 from services.scaler.config import ScalerSettings
 from services.scaler.targets import processes
-from services.scaler.targets.local import REPLICA_VARIABLE
+from services.scaler.targets.replica_processes import REPLICA_VARIABLE
 from services.scaler.targets.tritonserver import remove_shared_memory, shared_memory_prefix
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,6 +1,5 @@
 """The scaler's calls over gRPC: who may call what, what is refused, how streams live and end."""
 
-import asyncio
 import hashlib
 
 import grpc
@@ -10,7 +9,7 @@ from grpc_status import rpc_status
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.scaler import servicer
-from tests.integration.scaler.harness import KEY
+from tests.integration.scaler.harness import KEY, until_async
 
 CALLER = (("authorization", "Bearer caller"),)
 SERVICE = (("authorization", "Bearer service"),)
@@ -84,6 +83,36 @@ async def test_load_is_summed_over_routers(scaler):
     assert (pool.waiting, pool.running) == (7, 2)
 
 
+async def test_counters_are_added_up_over_routers_and_over_their_restarts(scaler):
+    async def write(call, name: str, started_at: int, arrivals: int) -> None:
+        counts = pb.DurationCounts(counts=[0, arrivals])
+        tier = pb.TierLoad(tier="small", arrivals=arrivals, first_text_counts=counts)
+        report = pb.ReportLoadRequest(router=name, tiers=[tier])
+        report.started_at.FromSeconds(started_at)
+        await call.write(report)
+
+    calls = {name: scaler.stub.ReportLoad(metadata=KEY, timeout=10) for name in ("r1", "r2")}
+    assert not (await scaler.pool()).HasField("demand")
+    for name, started_at, arrivals in (
+        ("r1", 1, 1000),
+        ("r2", 1, 500),
+        ("r1", 1, 1003),
+        ("r2", 2, 4),  # it started anew
+    ):
+        await write(calls[name], name, started_at, arrivals)
+
+    async def demand() -> pb.Demand | None:
+        pool = await scaler.pool()
+        return pool.demand if pool.HasField("demand") else None
+
+    found = await until_async(demand)
+    arrivals = found.arrivals_per_second * (found.span.ToNanoseconds() / 1e9)
+    assert arrivals == pytest.approx(7)
+    assert [one.quantile for one in found.first_text] == [0.5, 0.95]
+    assert found.first_text[1].value.ToMicroseconds() <= 119
+    assert list(found.between_tokens) == []
+
+
 async def test_a_bad_report_names_its_fields(scaler):
     call = scaler.stub.ReportLoad(metadata=KEY, timeout=10)
     await call.write(pb.ReportLoadRequest(router="r1"))
@@ -100,8 +129,13 @@ async def test_a_bad_report_names_its_fields(scaler):
 
 async def test_a_stopping_scaler_answers_those_who_report(scaler):
     call = scaler.stub.ReportLoad(metadata=KEY, timeout=10)
-    await call.write(pb.ReportLoadRequest(router="r1"))
-    await asyncio.sleep(0.1)
+    tier = pb.TierLoad(tier="small", waiting=3)
+    await call.write(pb.ReportLoadRequest(router="r1", tiers=[tier]))
+
+    async def taken() -> bool:
+        return (await scaler.pool()).waiting == 3
+
+    await until_async(taken)
     scaler.ask_to_stop()
     assert (await call).accepted == 1
     await scaler.stop()

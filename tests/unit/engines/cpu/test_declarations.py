@@ -19,12 +19,14 @@ REPOSITORY = Path(__file__).resolve().parents[4] / "model_repository" / "cpu"
 
 
 @pytest.fixture(params=["small", "large"])
-def config(request):
+def config(request: pytest.FixtureRequest) -> model_config_pb2.ModelConfig:
     text = (REPOSITORY / request.param / "config.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def test_every_tensor_of_the_contract_is_declared_and_no_other(config):
+def test_every_tensor_of_the_contract_is_declared_and_no_other(
+    config: model_config_pb2.ModelConfig,
+) -> None:
     declared = {
         tensor.name: (
             model_config_pb2.DataType.Name(tensor.data_type),
@@ -42,17 +44,19 @@ def test_every_tensor_of_the_contract_is_declared_and_no_other(config):
     assert OUTPUTS.keys() >= ABSENT_OUTPUTS
 
 
-def test_only_the_contracts_required_inputs_are_required(config):
+def test_only_the_contracts_required_inputs_are_required(
+    config: model_config_pb2.ModelConfig,
+) -> None:
     assert {t.name for t in config.input if not t.optional} == set(REQUIRED_INPUTS)
 
 
-def test_a_batch_dimension_and_streaming(config):
+def test_a_batch_dimension_and_streaming(config: model_config_pb2.ModelConfig) -> None:
     assert config.max_batch_size > 0
     assert config.model_transaction_policy.decoupled
     assert not config.HasField("dynamic_batching")  # requests arrive singly and at once
 
 
-def test_the_parameters_are_the_engines(config):
+def test_the_parameters_are_the_engines(config: model_config_pb2.ModelConfig) -> None:
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     settings = from_parameters(parameters)
     assert settings.model == "weights/int8"
@@ -71,6 +75,8 @@ def test_the_parameters_are_the_engines(config):
         ({"model": "m", "normalize_log_probs": "true"}, "must be false"),
     ],
 )
-def test_a_parameter_that_means_nothing_stops_the_load(parameters, text):
+def test_a_parameter_that_means_nothing_stops_the_load(
+    parameters: dict[str, str], text: str
+) -> None:
     with pytest.raises(SettingsError, match=text):
         from_parameters(parameters)

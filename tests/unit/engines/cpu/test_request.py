@@ -43,7 +43,7 @@ def generation(**values: Any) -> Generation:
     return parsed
 
 
-def test_the_least_request_is_greedy_whole_and_repeats_the_prompt():
+def test_the_least_request_is_greedy_whole_and_repeats_the_prompt() -> None:
     got = generation()
     assert got.prompt == (1, 2, 3)
     assert got.max_new_tokens == 8
@@ -53,18 +53,18 @@ def test_the_least_request_is_greedy_whole_and_repeats_the_prompt():
     assert not got.streaming
 
 
-def test_a_stream_never_repeats_the_prompt():
+def test_a_stream_never_repeats_the_prompt() -> None:
     assert not generation(streaming=True).echo_prompt
 
 
-def test_excluding_the_prompt_has_a_default_per_model():
+def test_excluding_the_prompt_has_a_default_per_model() -> None:
     values = tensors()
     got = parse(values, REQUIRED_OUTPUTS, LIMITS, exclude_input_by_default=True)
     assert isinstance(got, Generation)
     assert not got.echo_prompt
 
 
-def test_input_lengths_cuts_the_padding_off():
+def test_input_lengths_cuts_the_padding_off() -> None:
     assert generation(input_ids=[1, 2, 3, 0, 0], input_lengths=2).prompt == (1, 2)
 
 
@@ -80,24 +80,24 @@ def test_input_lengths_cuts_the_padding_off():
         ({"runtime_top_k": 5, "temperature": 0.0}, True),
     ],
 )
-def test_sampling_follows_tensorrt_llm(values, greedy):
+def test_sampling_follows_tensorrt_llm(*, values: dict[str, Any], greedy: bool) -> None:
     assert generation(**values).sampling.greedy is greedy
 
 
-def test_stop_words_are_split_at_their_ends():
+def test_stop_words_are_split_at_their_ends() -> None:
     words = [[7, 8, 9, 5, 0], [2, 3, 4, -1, -1]]
     assert generation(stop_words_list=words).stop_words == ((7, 8), (9,), (5,))
 
 
-def test_stop_needs_nothing_else():
+def test_stop_needs_nothing_else() -> None:
     assert parse({"stop": np.array([True])}, (), LIMITS) == Stop()
 
 
-def test_a_seed_may_use_all_64_bits():
+def test_a_seed_may_use_all_64_bits() -> None:
     assert generation(runtime_top_k=5, seed=2**64 - 1).sampling.seed == 2**64 - 1
 
 
-def test_a_guide_is_kind_and_text():
+def test_a_guide_is_kind_and_text() -> None:
     got = generation(
         end_id=2, guided_decoding_guide_type=[b"regex"], guided_decoding_guide=["ä+".encode()]
     )
@@ -146,33 +146,35 @@ def test_a_guide_is_kind_and_text():
         ({"guided_decoding_guide": [b"\xff"]}, "guided_decoding_guide must be UTF-8"),
     ],
 )
-def test_what_cannot_be_run_is_refused_with_tensor_rule_and_value(values, text):
+def test_what_cannot_be_run_is_refused_with_tensor_rule_and_value(
+    values: dict[str, Any], text: str
+) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         generation(**values)
     assert str(caught.value).startswith(f"Invalid request: {text}")
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED_INPUTS))
-def test_what_has_no_equivalent_is_refused_never_ignored(name):
+def test_what_has_no_equivalent_is_refused_never_ignored(name: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"{name} has no equivalent on the CPU engine"):
         generation(**{name: [1]})
 
 
 @pytest.mark.parametrize("name", REQUIRED_OUTPUTS)
-def test_the_required_outputs_must_be_asked_for(name):
+def test_the_required_outputs_must_be_asked_for(name: str) -> None:
     outputs = set(REQUIRED_OUTPUTS) - {name}
     with pytest.raises(InvalidRequestError, match=f"{name} must be among the requested outputs"):
         parse(tensors(), outputs, LIMITS)
 
 
-def test_a_batch_in_one_request_is_refused():
+def test_a_batch_in_one_request_is_refused() -> None:
     values = tensors()
     values["input_ids"] = np.ones((2, 3), np.int32)
     with pytest.raises(InvalidRequestError, match="the batch dimension must be 1, not 2"):
         parse(values, REQUIRED_OUTPUTS, LIMITS)
 
 
-def test_an_answer_must_fit_into_the_cache():
+def test_an_answer_must_fit_into_the_cache() -> None:
     limits = Limits(vocabulary=100, max_seq_len=64, total_blocks=1, block_size=32)
     with pytest.raises(InvalidRequestError, match=r"exceeds the KV-cache \(32 tokens\)"):
         parse(tensors(request_output_len=30), REQUIRED_OUTPUTS, limits)

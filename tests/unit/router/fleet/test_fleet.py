@@ -52,13 +52,13 @@ class Scene:
         return await self.fleet.place(self.tier, priority, avoid=avoid, until=until)
 
     def waiting(self) -> int:
-        ((_, waiting, _, _),) = self.fleet.snapshot()
-        return waiting
+        (load,) = self.fleet.snapshot()
+        return load.waiting
 
     def in_flight(self) -> dict[str, int]:
-        ((_, _, running, replicas),) = self.fleet.snapshot()
-        assert running == sum(count for _, count in replicas)
-        return dict(replicas)
+        (load,) = self.fleet.snapshot()
+        assert load.running == sum(replica.in_flight for replica in load.replicas)
+        return {replica.id: replica.in_flight for replica in load.replicas}
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"pennyweight_router_{name}", labels)

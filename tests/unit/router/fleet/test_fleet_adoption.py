@@ -15,6 +15,7 @@ from services.common.errors import Overloaded, ServiceError
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.group import Replica, State
 from services.router.fleet.place import Place
+from services.router.fleet.snapshot import LoadCollector
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.routes import Tier
@@ -47,7 +48,7 @@ class Scene:
 
     def load(self) -> dict[str, tuple[int, int]]:
         """Waiting and running by tier."""
-        return {name: (waiting, running) for name, waiting, running, _ in self.fleet.snapshot()}
+        return {load.tier: (load.waiting, load.running) for load in self.fleet.snapshot()}
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"pennyweight_router_{name}", labels)
@@ -128,12 +129,10 @@ async def test_a_tier_that_is_gone_serves_requests_under_way_and_is_forgotten() 
 async def test_gauges_of_a_tier_go_with_it() -> None:
     scene = Scene(OTHER, OLD)
     scene.fleet.update([told("a")])
-    metrics = scene.fleet._metrics
-    for gauge in (metrics.waiting, metrics.running):
-        gauge.labels("small").set(0)  # as load reports do
+    scene.registry.register(LoadCollector(scene.fleet.snapshot))
     held = await scene.acquire(OLD)
     scene.adopt(OTHER)
-    assert scene.metric("running", tier="small") == 0
+    assert scene.metric("running", tier="small") == 1
     held.give_back()
     assert scene.metric("running", tier="small") is None
     assert scene.metric("waiting", tier="small") is None

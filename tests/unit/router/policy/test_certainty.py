@@ -55,3 +55,15 @@ def test_rounding_above_zero_is_zero() -> None:
     assert certainty_of([-0.5], 1) is not None
     with pytest.raises(ValueError, match="first_k"):
         certainty_of([-0.5], 0)
+
+
+@given(st.integers(1, 9))
+def test_zeros_are_certain_where_the_engine_tells_log_probs(count: int) -> None:
+    zeros = [0.0] * count
+    assert certainty_of(zeros, 4, reported=True) == Certainty(0.0, 0.0, 0.0)
+    assert certainty_of(zeros, 4) is None
+
+
+@given(st.lists(st.floats(-50, -0.1), min_size=1, max_size=9))
+def test_what_an_engine_fills_in_that_tells_none_is_unknown(given_in: list[float]) -> None:
+    assert certainty_of(given_in, 4, reported=False) is None

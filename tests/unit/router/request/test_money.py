@@ -127,7 +127,9 @@ async def test_a_leader_who_leaves_pays_for_the_run_that_goes_on_for_its_followe
 
 
 async def test_a_run_that_must_drain_is_charged_to_its_end() -> None:
-    way, engine = scene(chat(cancel=Cancel.DRAIN, cache=CachePolicy(False, 1.0, 1.0)))
+    way, engine = scene(
+        chat(cancel=Cancel.DRAIN, cache=CachePolicy(use=False, ttl_seconds=1.0, wait_seconds=1.0))
+    )
     await leave(way, way.state, 6)
     before = engine.runs[0].made
     assert way.settled == []  # its record waits for the run
@@ -270,7 +272,7 @@ behaviours = st.fixed_dictionaries(
         "text": st.text(alphabet="abc", min_size=1, max_size=24),
         "sure": st.sampled_from([SURE, UNSURE]),
         "dies_at": st.none() | st.none() | st.integers(0, 12),
-        "says": st.just(True),
+        "says": st.just(value=True),
     }
 )
 routes = st.one_of(

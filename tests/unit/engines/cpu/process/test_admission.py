@@ -8,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
 
 
-def test_a_large_request_at_the_head_holds_back_small_ones():
+def test_a_large_request_at_the_head_holds_back_small_ones() -> None:
     admission = Admission(total_blocks=10, max_batch=8, max_queue_size=0)
     admission.offer(1, 6)
     assert admission.admit() == [1]
@@ -19,7 +19,7 @@ def test_a_large_request_at_the_head_holds_back_small_ones():
     assert admission.admit() == [2, 3]
 
 
-def test_the_queue_bound_speaks_as_tensorrt_llm_does():
+def test_the_queue_bound_speaks_as_tensorrt_llm_does() -> None:
     admission = Admission(total_blocks=10, max_batch=1, max_queue_size=1)
     admission.offer(1, 1)
     admission.admit()
@@ -31,14 +31,14 @@ def test_the_queue_bound_speaks_as_tensorrt_llm_does():
         admission.offer(3, 1)
 
 
-def test_what_could_never_fit_is_not_lined_up():
+def test_what_could_never_fit_is_not_lined_up() -> None:
     admission = Admission(total_blocks=10, max_batch=1, max_queue_size=0)
     with pytest.raises(ValueError, match="needs 11 KV-cache blocks, the engine has 10"):
         admission.offer(1, 11)
 
 
 @given(st.integers(1, 5000), st.integers(0, 5000), st.integers(1, 64))
-def test_blocks_needed_is_the_least_that_holds_all_tokens(prompt, new, size):
+def test_blocks_needed_is_the_least_that_holds_all_tokens(prompt: int, new: int, size: int) -> None:
     blocks = blocks_needed(prompt, new, size)
     assert (blocks - 1) * size < prompt + new <= blocks * size
 
@@ -49,7 +49,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     offered = Bundle("offered")
     total, places, queue = 12, 3, 4
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.admission = Admission(self.total, self.places, self.queue)
         self.next_key = 0
@@ -57,7 +57,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.running: dict[int, int] = {}
 
     @rule(target=offered, blocks=st.integers(1, 12))
-    def offer(self, blocks):
+    def offer(self, blocks: int) -> int:
         key = self.next_key
         self.next_key += 1
         try:
@@ -69,7 +69,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         return key
 
     @rule()
-    def admit(self):
+    def admit(self) -> None:
         admitted = self.admission.admit()
         assert admitted == [key for key, _ in self.line[: len(admitted)]]
         for key, blocks in self.line[: len(admitted)]:
@@ -80,7 +80,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert full or sum(self.running.values()) + self.line[0][1] > self.total
 
     @rule(key=consumes(offered))
-    def leave(self, key):
+    def leave(self, key: int) -> None:
         waited = any(key == waiting for waiting, _ in self.line)
         assert self.admission.withdraw(key) is waited
         self.line = [entry for entry in self.line if entry[0] != key]
@@ -89,7 +89,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             del self.running[key]
 
     @invariant()
-    def nothing_is_lost_or_given_twice(self):
+    def nothing_is_lost_or_given_twice(self) -> None:
         assert self.admission.used_blocks == sum(self.running.values()) <= self.total
         assert self.admission.running == len(self.running) <= self.places
         assert self.admission.waiting == len(self.line)

@@ -1,15 +1,16 @@
 """The engine's turn around a scripted pipeline."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from engines.cpu.messages import Progress
+from engines.cpu.messages import End, Progress
 from engines.cpu.process.admission import Admission
 from engines.cpu.process.engine import BrokenError, Engine
-from engines.cpu.process.prefix import PrefixShadow
+from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.request import Generation, InvalidRequestError
 
 BLOCK = 4
@@ -22,37 +23,37 @@ class FakeHandle:
     cancelled: bool = False
     ignored: bool = False
 
-    def read(self):
+    def read(self) -> tuple[list[int], list[float]]:
         tokens, self.unread = self.unread, []
         return tokens, [-float(token) for token in tokens]
 
-    def running(self):
+    def running(self) -> bool:
         return bool(self.script) and not self.ignored
 
-    def failed(self):
+    def failed(self) -> bool:
         return self.ignored
 
-    def cancel(self):
+    def cancel(self) -> None:
         self.cancelled = True
 
 
 class FakePipeline:
     """Generates each request's script, a token a step; raises what `trouble` holds."""
 
-    def __init__(self, scripts):
+    def __init__(self, scripts: Mapping[int, list[int] | Exception]) -> None:
         self.scripts = scripts
         self.handles: dict[int, FakeHandle] = {}
         self.trouble: list[Exception] = []
         self.steps = 0
 
-    def add(self, key, generation):
+    def add(self, key: int, generation: Generation) -> FakeHandle:
         script = self.scripts[key]
         if isinstance(script, Exception):
             raise script
         self.handles[key] = FakeHandle(list(script))
         return self.handles[key]
 
-    def step(self):
+    def step(self) -> None:
         if self.trouble:
             raise self.trouble.pop(0)
         self.steps += 1
@@ -61,11 +62,13 @@ class FakePipeline:
                 handle.unread.append(handle.script.pop(0))
 
 
-def engine(pipeline, total_blocks=100, max_batch=8, max_queue_size=0):
+def engine(
+    pipeline: FakePipeline, total_blocks: int = 100, max_batch: int = 8, max_queue_size: int = 0
+) -> Engine:
     admission = Admission(total_blocks, max_batch, max_queue_size)
     clock = itertools.count(100)
     return Engine(
-        pipeline, admission, PrefixShadow(total_blocks, BLOCK), BLOCK, lambda: next(clock)
+        pipeline, admission, PrefixEstimate(total_blocks, BLOCK), BLOCK, lambda: next(clock)
     )
 
 
@@ -81,11 +84,11 @@ def run(subject: Engine) -> dict[int, list[Progress]]:
     return news
 
 
-def tokens(news):
+def tokens(news: list[Progress]) -> list[int]:
     return [token for progress in news for token in progress.tokens]
 
 
-def test_a_request_that_arrives_later_joins_the_running_batch():
+def test_a_request_that_arrives_later_joins_the_running_batch() -> None:
     pipeline = FakePipeline({1: [5, 5, 5, 5], 2: [6, 6]})
     subject = engine(pipeline)
     subject.submit(1, ask())
@@ -96,7 +99,7 @@ def test_a_request_that_arrives_later_joins_the_running_batch():
     assert pipeline.steps == 4
 
 
-def test_the_end_token_is_not_part_of_the_answer():
+def test_the_end_token_is_not_part_of_the_answer() -> None:
     subject = engine(FakePipeline({1: [5, 6, 9]}))
     subject.submit(1, ask(end_id=9, log_probs=True))
     news = run(subject)[1]
@@ -106,13 +109,13 @@ def test_the_end_token_is_not_part_of_the_answer():
     assert news[-1].end.error is None
 
 
-def test_a_token_that_means_nothing_here_stays():
+def test_a_token_that_means_nothing_here_stays() -> None:
     subject = engine(FakePipeline({1: [5, 6, 9]}))
     subject.submit(1, ask(end_id=7))
     assert tokens(run(subject)[1]) == [5, 6, 9]
 
 
-def test_a_long_stop_sequence_ends_the_request_and_frees_it_after_the_next_step():
+def test_a_long_stop_sequence_ends_the_request_and_frees_it_after_the_next_step() -> None:
     pipeline = FakePipeline({1: [5, 7, 8, 5, 5], 2: [6]})
     subject = engine(pipeline, total_blocks=2)
     subject.submit(1, ask(stop_words=((7, 8),), log_probs=True))
@@ -128,14 +131,14 @@ def test_a_long_stop_sequence_ends_the_request_and_frees_it_after_the_next_step(
     assert subject.census().used_blocks == 0
 
 
-def test_a_whole_answer_comes_once():
+def test_a_whole_answer_comes_once() -> None:
     subject = engine(FakePipeline({1: [5, 6, 7]}))
     subject.submit(1, ask(streaming=False))
     (only,) = run(subject)[1]
     assert only.tokens == [5, 6, 7]
 
 
-def test_cancelling_a_waiting_request_never_starts_it():
+def test_cancelling_a_waiting_request_never_starts_it() -> None:
     pipeline = FakePipeline({1: [5, 5], 2: [6]})
     subject = engine(pipeline, max_batch=1)
     subject.submit(1, ask())
@@ -147,7 +150,7 @@ def test_cancelling_a_waiting_request_never_starts_it():
     assert tokens(news[1]) == [5, 5]
 
 
-def test_cancelling_a_running_request_keeps_what_it_has():
+def test_cancelling_a_running_request_keeps_what_it_has() -> None:
     subject = engine(FakePipeline({1: [5, 6, 7, 8]}))
     subject.submit(1, ask(streaming=False))
     subject.turn()
@@ -158,7 +161,35 @@ def test_cancelling_a_running_request_keeps_what_it_has():
     assert subject.census().used_blocks == 0
 
 
-def test_a_full_queue_refuses_in_tensorrt_llms_words():
+@pytest.mark.parametrize("streaming", [True, False])
+def test_cancelling_gives_up_what_was_held_back_for_a_stop_sequence(*, streaming: bool) -> None:
+    subject = engine(FakePipeline({1: [5, 7, 8, 9]}))
+    subject.submit(1, ask(streaming=streaming, stop_words=((7, 8, 1),), log_probs=True))
+    news = [progress for _ in range(3) for progress in subject.turn()]
+    subject.cancel(1)
+    news += run(subject)[1]
+    assert tokens(news) == [5, 7, 8]
+    assert [value for progress in news for value in progress.log_probs] == [-5.0, -7.0, -8.0]
+    assert news[-1].end == End(None, 0, 2, 100, 101, 103)
+
+
+def test_cancelling_twice_late_or_what_never_came_says_nothing() -> None:
+    subject = engine(FakePipeline({1: [5, 6], 2: [7]}))
+    subject.submit(1, ask())
+    subject.submit(2, ask())
+    subject.cancel(3)
+    subject.cancel(1)
+    subject.cancel(1)
+    news = run(subject)
+    subject.cancel(1)
+    subject.cancel(2)
+    assert not subject.busy
+    assert [progress.end is not None for progress in news[1]] == [True]
+    assert tokens(news[2]) == [7]
+    assert subject.census().used_blocks == 0
+
+
+def test_a_full_queue_refuses_in_tensorrt_llms_words() -> None:
     subject = engine(FakePipeline({1: [5], 2: [5], 3: [5]}), max_batch=1, max_queue_size=1)
     for key in (1, 2, 3):
         subject.submit(key, ask())
@@ -170,7 +201,7 @@ def test_a_full_queue_refuses_in_tensorrt_llms_words():
     assert tokens(news[2]) == [5]
 
 
-def test_a_request_the_pipeline_refuses_fails_alone():
+def test_a_request_the_pipeline_refuses_fails_alone() -> None:
     pipeline = FakePipeline({1: ValueError("somewhere:\nno such thing"), 2: [5]})
     subject = engine(pipeline)
     subject.submit(1, ask())
@@ -184,7 +215,7 @@ def test_a_request_the_pipeline_refuses_fails_alone():
     assert subject.census().used_blocks == 0
 
 
-def test_what_is_the_requests_own_fault_is_said_as_such():
+def test_what_is_the_requests_own_fault_is_said_as_such() -> None:
     subject = engine(FakePipeline({1: InvalidRequestError("bad grammar")}))
     subject.submit(1, ask())
     end = run(subject)[1][0].end
@@ -192,7 +223,7 @@ def test_what_is_the_requests_own_fault_is_said_as_such():
     assert end.error == "Invalid request: bad grammar"
 
 
-def test_a_failing_step_fails_what_ran_and_the_engine_goes_on():
+def test_a_failing_step_fails_what_ran_and_the_engine_goes_on() -> None:
     pipeline = FakePipeline({1: [5, 5], 2: [6]})
     subject = engine(pipeline)
     pipeline.trouble = [RuntimeError("boom")]
@@ -206,7 +237,19 @@ def test_a_failing_step_fails_what_ran_and_the_engine_goes_on():
     assert subject.census().used_blocks == 0
 
 
-def test_steps_that_never_stop_failing_end_the_engine():
+def test_a_failing_step_says_what_a_whole_answer_had_made() -> None:
+    pipeline = FakePipeline({1: [5, 6, 7]})
+    subject = engine(pipeline)
+    subject.submit(1, ask(streaming=False))
+    subject.turn()
+    pipeline.trouble = [RuntimeError("boom")]
+    (last,) = run(subject)[1]
+    assert last.tokens == [5]
+    assert last.end is not None
+    assert last.end.first_scheduled_ns == 100
+
+
+def test_steps_that_never_stop_failing_end_the_engine() -> None:
     pipeline = FakePipeline({1: [5]})
     subject = engine(pipeline)
     pipeline.trouble = [RuntimeError("boom")] * 10
@@ -215,7 +258,7 @@ def test_steps_that_never_stop_failing_end_the_engine():
         run(subject)
 
 
-def test_a_request_given_up_for_want_of_cache_says_so():
+def test_a_request_given_up_for_want_of_cache_says_so() -> None:
     pipeline = FakePipeline({1: [5, 5, 5]})
     subject = engine(pipeline)
     subject.submit(1, ask())
@@ -226,7 +269,7 @@ def test_a_request_given_up_for_want_of_cache_says_so():
     assert "the KV-cache ran full" in str(end.error)
 
 
-def test_the_census_counts_what_reads_its_prompt_and_what_answers():
+def test_the_census_counts_what_reads_its_prompt_and_what_answers() -> None:
     pipeline = FakePipeline({1: [5, 5, 5], 2: [6]})
     subject = engine(pipeline, max_batch=1)
     subject.submit(1, ask())
@@ -240,7 +283,7 @@ def test_the_census_counts_what_reads_its_prompt_and_what_answers():
     assert subject.census()._replace(iterations=0, reused_blocks=0) == type(before)()
 
 
-def test_times_and_blocks_of_an_answer():
+def test_times_and_blocks_of_an_answer() -> None:
     subject = engine(FakePipeline({1: [5, 6], 2: [5, 6]}))
     subject.submit(1, ask(prompt=(1, 2, 3, 4, 5)))
     first = run(subject)[1][-1].end

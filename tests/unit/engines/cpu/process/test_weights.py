@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -12,14 +13,15 @@ from engines.cpu.process.weights import IR, WeightsError, resolve
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A hub cache as a download leaves it, and no network: `hub(files)` fills org/model."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    cache = tmp_path / "hub"
+class Hub:
+    """A hub cache as a download leaves it."""
 
-    def fill(*files):
-        model = cache / "models--org--model"
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+
+    def fill(self, *files: str) -> Path:
+        """The snapshot of org/model, with these files."""
+        model = self.cache / "models--org--model"
         snapshot = model / "snapshots" / REVISION
         snapshot.mkdir(parents=True)
         (model / "refs").mkdir()
@@ -28,11 +30,15 @@ def hub(tmp_path, monkeypatch):
             (snapshot / name).write_text("")
         return snapshot
 
-    fill.cache = cache
-    return fill
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """No network, and nothing downloaded yet."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return Hub(tmp_path / "hub")
 
 
-def test_a_folder_beside_the_model(tmp_path):
+def test_a_folder_beside_the_model(tmp_path: Path) -> None:
     folder = tmp_path / "weights" / "int8"
     folder.mkdir(parents=True)
     for name in IR:
@@ -41,43 +47,47 @@ def test_a_folder_beside_the_model(tmp_path):
     assert resolve(str(folder), tmp_path / "elsewhere") == folder
 
 
-def test_missing_weights_are_not_looked_for_on_the_hub(tmp_path):
+def test_missing_weights_are_not_looked_for_on_the_hub(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"weights/int8: there is no such folder"):
         resolve("weights/int8", tmp_path)
 
 
-def test_a_folder_without_a_graph_says_which_file_is_missing(tmp_path):
+def test_a_folder_without_a_graph_says_which_file_is_missing(tmp_path: Path) -> None:
     (tmp_path / "weights" / "int8").mkdir(parents=True)
     with pytest.raises(WeightsError, match=r"weights/int8/openvino_model.xml: is missing"):
         resolve("weights/int8", tmp_path)
 
 
-def test_a_hub_model_in_openvinos_form(hub, tmp_path):
-    snapshot = hub(*IR, "config.json")
+def test_a_hub_model_in_openvinos_form(hub: Hub, tmp_path: Path) -> None:
+    snapshot = hub.fill(*IR, "config.json")
     assert resolve("org/model", tmp_path, hub.cache) == snapshot
 
 
-def test_a_hub_model_that_is_not_there(hub, tmp_path):
+def test_a_hub_model_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="org/model: cannot be had from the Hugging Face hub"):
         resolve("org/model", tmp_path, hub.cache)
 
 
-def test_another_form_needs_the_exporter(hub, tmp_path, monkeypatch):
-    hub("config.json", "model.safetensors")
+def test_another_form_needs_the_exporter(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.fill("config.json", "model.safetensors")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(WeightsError, match="optimum-cli is not installed"):
         resolve("org/model", tmp_path, hub.cache)
 
 
-def exporter(folder, body):
+def exporter(folder: Path, body: str) -> None:
     program = folder / "optimum-cli"
     program.write_text(f"#!/bin/sh\n{body}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
 
-def test_another_form_is_exported_once(hub, tmp_path, monkeypatch):
-    hub("config.json", "model.safetensors")
+def test_another_form_is_exported_once(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.fill("config.json", "model.safetensors")
     # The last argument is the folder to write; the arguments are kept to be looked at.
     files = " ".join(f'"$out/{name}"' for name in IR)
     exporter(tmp_path, f'echo "$@" >> {tmp_path}/calls; for out; do :; done; touch {files}')
@@ -91,8 +101,10 @@ def test_another_form_is_exported_once(hub, tmp_path, monkeypatch):
     assert "--weight-format int8" in call
 
 
-def test_a_failed_export_leaves_nothing_behind(hub, tmp_path, monkeypatch):
-    snapshot = hub("config.json")
+def test_a_failed_export_leaves_nothing_behind(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = hub.fill("config.json")
     exporter(tmp_path, "echo 'unknown architecture' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))

@@ -1,47 +1,72 @@
 """News from the engine become responses; a dead engine ends its requests and is replaced."""
 
+import contextlib
+import functools
+import select
 import socket
 import threading
-import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from engines.cpu.messages import Batch, Cancel, Census, End, LoadFailed, Progress, Ready, Submit
 from engines.cpu.request import Generation, Limits
 from engines.cpu.settings import Settings
+from engines.cpu.stub.answer import Payload
 from engines.cpu.stub.dispatcher import Dispatcher, NotReadyError
-from engines.cpu.transport import Wire
+from engines.cpu.transport import Transport
 
 LIMITS = Limits(vocabulary=100, max_seq_len=64, total_blocks=4, block_size=32)
+END = End(first_scheduled_ns=1)
 SETTINGS = Settings(model="m", cancellation_check_period_ms=1, stats_check_period_ms=10)
 
 
+_changed = threading.Condition()
+"""Notified whenever a fake was used, so that nobody sleeps to wait."""
+
+
+def until(condition: Callable[[], object]) -> None:
+    with _changed:
+        assert _changed.wait_for(condition, timeout=5), "it did not happen"
+
+
+@contextlib.contextmanager
+def change() -> Iterator[None]:
+    with _changed:
+        yield
+        _changed.notify_all()
+
+
 class FakeLink:
-    """An engine process played by the test: `engine` is its end of the wire."""
+    """An engine process played by the test: `engine` is its end of the socket pair."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        self.wire, self.engine = Wire(ours), Wire(theirs)
+        self.transport, self.engine = Transport(ours), Transport(theirs)
         self.ended = False
+        self.inbox: list[Any] = []
+        self.at_reap: Callable[[], None] = lambda: None
 
-    def hear(self):
+    def hear(self) -> Any:
         """The next message from the dispatcher."""
-        until(self.refill)
+        while not self.inbox:
+            readable, _, _ = select.select([self.engine], [], [], 5)
+            assert readable, "the dispatcher says nothing"
+            self.refill()
         return self.inbox.pop(0)
 
-    inbox: list[object]
-
-    def refill(self):
-        self.inbox = getattr(self, "inbox", [])
+    def refill(self) -> list[Any]:
         self.inbox += self.engine.receive()
         return self.inbox
 
-    def quit(self):
+    def quit(self) -> None:
         self.ended = True
-        self.wire.close()
+        self.transport.close()
         self.engine.close()
 
-    def bury(self):
+    def reap(self) -> str:
+        self.at_reap()
         self.quit()
         return "signal 9"
 
@@ -49,79 +74,96 @@ class FakeLink:
 class FakeSender:
     """Remembers, and refuses what would crash the server."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sent: list[list[int]] = []
         self.errors: list[str] = []
         self.finals = 0
         self.cancelled = False
+        self.broken = False
+        self.at_last: Callable[[], None] = lambda: None
         self.thread: int | None = None
 
-    def touch(self):
+    def touch(self) -> None:
         assert self.finals == 0, "used after its last response"
         assert self.thread in (None, threading.get_ident()), "used by two threads"
         self.thread = threading.get_ident()
 
-    def send(self, payload, *, final):
-        self.touch()
-        self.sent.append(payload["output_ids"][0, 0].tolist())
-        self.finals += final
+    def send(self, payload: Payload, *, final: bool) -> None:
+        with change():
+            self.touch()
+            if final:
+                self.at_last()
+            if self.broken:
+                raise RuntimeError("cannot send")
+            self.sent.append(payload["output_ids"][0, 0].tolist())
+            self.finals += final
 
-    def fail(self, text):
-        self.touch()
-        self.errors.append(text)
-        self.finals += 1
+    def fail(self, text: str) -> None:
+        with change():
+            self.touch()
+            self.at_last()
+            self.errors.append(text)
+            self.finals += 1
 
-    def end(self):
-        self.touch()
-        self.finals += 1
+    def end(self) -> None:
+        with change():
+            self.touch()
+            self.at_last()
+            self.finals += 1
 
-    def is_cancelled(self):
+    def is_cancelled(self) -> bool:
         self.touch()
         return self.cancelled
 
 
 class FakePublisher:
-    def __init__(self):
+    def __init__(self) -> None:
         self.published: list[tuple[Census, int]] = []
         self.observed: list[tuple[int, int]] = []
+        self.broken = False
 
-    def publish(self, census, active):
-        self.published.append((census, active))
+    def publish(self, census: Census, active: int) -> None:
+        with change():
+            self.published.append((census, active))
 
-    def observe(self, input_tokens, output_tokens):
-        self.observed.append((input_tokens, output_tokens))
-
-
-def until(condition):
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.0005)
+    def observe(self, input_tokens: int, output_tokens: int) -> None:
+        if self.broken:
+            raise RuntimeError("no metrics")
+        with change():
+            self.observed.append((input_tokens, output_tokens))
 
 
 class Scene:
-    def __init__(self):
+    def __init__(self) -> None:
         self.links: list[FakeLink] = []
         self.log: list[str] = []
         self.publisher = FakePublisher()
-        self.dispatcher = Dispatcher(SETTINGS, self.launch, self.log.append)
+        self.dispatcher = Dispatcher(SETTINGS, self.launch, self.say)
 
-    def launch(self):
+    def say(self, text: str) -> None:
+        with change():
+            self.log.append(text)
+
+    def launch(self) -> Any:
         link = FakeLink()
-        self.links.append(link)
+        with change():
+            self.links.append(link)
         if len(self.links) == 1:
             link.engine.send(Ready(LIMITS))
         return link
 
-    def submit(self, request_id="", **options):
+    def submit(self, request_id: str = "", **options: Any) -> FakeSender:
         sender = FakeSender()
         generation = Generation(prompt=(1, 2), max_new_tokens=9, **options)
         self.dispatcher.submit(request_id, generation, sender, 1)
         return sender
 
+    def news(self, *progress: Progress) -> None:
+        self.links[-1].engine.send(Batch([*progress], Census()))
+
 
 @pytest.fixture
-def scene():
+def scene() -> Iterator[Scene]:
     scene = Scene()
     assert scene.dispatcher.start() == LIMITS
     scene.dispatcher.serve(scene.publisher)
@@ -130,14 +172,14 @@ def scene():
     assert all(link.ended for link in scene.links)
 
 
-def test_tokens_go_to_their_callers_until_the_end(scene):
+def test_tokens_go_to_their_callers_until_the_end(scene: Scene) -> None:
     first, second = scene.submit(streaming=True), scene.submit()
     link = scene.links[0]
     keys = [link.hear().key, link.hear().key]
     census = Census(iterations=1, running=2)
     link.engine.send(Batch([Progress(key, [5], []) for key in keys], census))
     until(lambda: first.sent == [[5]])
-    link.engine.send(Batch([Progress(key, [6], [], End()) for key in keys], census))
+    link.engine.send(Batch([Progress(key, [6], [], END) for key in keys], census))
     until(lambda: first.finals and second.finals)
     assert first.sent == [[5], [6]]
     assert second.sent == [[5, 6]]
@@ -145,26 +187,42 @@ def test_tokens_go_to_their_callers_until_the_end(scene):
     assert scene.publisher.observed == [(2, 2), (2, 2)]
 
 
-def test_an_error_of_one_request_is_its_own(scene):
+def test_an_error_of_one_request_is_its_own(scene: Scene) -> None:
     sender = scene.submit(streaming=True)
     key = scene.links[0].hear().key
-    scene.links[0].engine.send(Batch([Progress(key, [], [], End("no"))], Census()))
+    scene.news(Progress(key, [], [], End("no")))
     until(lambda: sender.finals)
     assert sender.errors == ["no"]
 
 
-def test_a_caller_who_leaves_ends_the_request(scene):
+def test_a_caller_who_leaves_ends_the_request(scene: Scene) -> None:
     sender = scene.submit(streaming=True)
     link = scene.links[0]
     key = link.hear().key
     sender.cancelled = True
     assert link.hear() == Cancel(key)
-    link.engine.send(Batch([Progress(key, [5], [], End())], Census()))
+    scene.news(Progress(key, [5], [], END))
     until(lambda: sender.finals)
     assert sender.sent == []
 
 
-def test_stop_ends_all_requests_of_that_id(scene):
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_stopped_request_ends_with_what_it_has(scene: Scene, *, streaming: bool) -> None:
+    sender = scene.submit("a", streaming=streaming)
+    link = scene.links[0]
+    key = link.hear().key
+    scene.news(Progress(key, [5, 6], []))
+    if streaming:
+        until(lambda: sender.sent)
+    scene.dispatcher.stop("a")
+    assert link.hear() == Cancel(key)
+    scene.news(Progress(key, [7], [], END))
+    until(lambda: sender.finals)
+    assert sender.sent == ([[5, 6], [7]] if streaming else [[5, 6, 7]])
+    assert scene.publisher.observed == [(2, 3)]
+
+
+def test_stop_ends_all_requests_of_that_id_and_no_other(scene: Scene) -> None:
     scene.submit("a")
     scene.submit("a")
     scene.submit("b")
@@ -175,16 +233,75 @@ def test_stop_ends_all_requests_of_that_id(scene):
     assert not link.refill()
 
 
-def test_a_dead_engine_fails_its_requests_at_once_and_is_replaced(scene):
-    senders = [scene.submit(streaming=True) for _ in range(20)]
+def test_stopping_twice_late_or_what_nobody_asked_for_harms_nothing(scene: Scene) -> None:
+    sender, other = scene.submit("a"), scene.submit("b", streaming=True)
+    link = scene.links[0]
+    key, other_key = link.hear().key, link.hear().key
+    scene.dispatcher.stop("nobody")
+    scene.dispatcher.stop("a")
+    scene.dispatcher.stop("a")
+    assert [link.hear(), link.hear()] == [Cancel(key), Cancel(key)]
+    scene.news(Progress(key, [5], [], END), Progress(other_key, [6], []))
+    until(lambda: sender.finals and other.sent)
+    scene.dispatcher.stop("a")
+    assert not link.refill()
+    scene.news(Progress(other_key, [7], [], END))
+    until(lambda: other.finals)
+    assert (sender.sent, other.sent) == ([[5]], [[6], [7]])
+
+
+def test_every_request_that_ran_is_counted_once_before_its_last_response(scene: Scene) -> None:
+    link = scene.links[0]
+    senders = {name: scene.submit(name) for name in ("done", "left", "failed", "broken", "refused")}
+    keys = dict(zip(senders, [link.hear().key for _ in senders], strict=True))
+    seen: dict[str, int] = {}
+
+    def note(name: str) -> None:
+        seen[name] = len(scene.publisher.observed)
+
+    for name, sender in senders.items():
+        sender.at_last = functools.partial(note, name)
+    senders["left"].cancelled = True
+    assert link.hear() == Cancel(keys["left"])
+    senders["broken"].broken = True
+    for name, error in (("done", None), ("left", None), ("failed", "no"), ("broken", None)):
+        scene.news(Progress(keys[name], [5, 6], [], END._replace(error=error)))
+    scene.news(Progress(keys["refused"], [], [], End("the queue is full")))
+    until(lambda: senders["refused"].finals)
+    assert seen == {"done": 1, "left": 2, "failed": 3, "broken": 4, "refused": 4}
+    assert scene.publisher.observed == [(2, 2)] * 4
+
+
+def test_what_a_dead_engine_had_sent_is_counted(scene: Scene) -> None:
+    sender = scene.submit(streaming=True)
+    scene.news(Progress(scene.links[0].hear().key, [5, 6], []))
+    until(lambda: sender.sent)
     scene.links[0].engine.close()
-    began = time.monotonic()
-    until(lambda: all(sender.finals for sender in senders))
-    assert time.monotonic() - began < 0.1
+    until(lambda: sender.finals)
+    assert scene.publisher.observed == [(2, 2)]
+
+
+def test_a_request_is_answered_though_it_cannot_be_counted(scene: Scene) -> None:
+    scene.publisher.broken = True
+    sender = scene.submit()
+    scene.news(Progress(scene.links[0].hear().key, [5], [], END))
+    until(lambda: sender.finals)
+    assert sender.sent == [[5]]
+
+
+def test_a_dead_engine_fails_its_requests_before_anything_else_and_is_replaced(
+    scene: Scene,
+) -> None:
+    senders = [scene.submit(streaming=True) for _ in range(20)]
+    failed_at_reap: list[int] = []
+    link = scene.links[0]
+    link.at_reap = lambda: failed_at_reap.append(sum(sender.finals for sender in senders))
+    link.engine.close()
+    until(lambda: len(scene.links) == 2)
+    assert failed_at_reap == [20]
     assert senders[4].errors == [
         "Executor failed process requestId 5 due to the following error: the engine process ended"
     ]
-    until(lambda: len(scene.links) == 2)
     with pytest.raises(NotReadyError, match="not at ready state"):
         scene.submit()
     scene.links[1].engine.send(Ready(LIMITS))
@@ -193,31 +310,30 @@ def test_a_dead_engine_fails_its_requests_at_once_and_is_replaced(scene):
     assert isinstance(scene.links[1].hear(), Submit)
 
 
-def test_trouble_in_the_thread_fails_all_and_starts_anew(scene):
+def test_trouble_in_the_thread_fails_all_and_starts_anew(scene: Scene) -> None:
     sender = scene.submit(streaming=True)
     link = scene.links[0]
     link.hear()
-    link.engine.send(Batch(None, Census()))  # not iterable: an error nobody foresaw
+    nothing: Any = None  # not iterable: an error nobody foresaw
+    link.engine.send(Batch(nothing, Census()))
     until(lambda: sender.finals)
     assert "internal error" in sender.errors[0]
     until(lambda: len(scene.links) == 2)
 
 
-def test_a_caller_who_cannot_be_reached_does_not_hurt_others(scene):
+def test_a_caller_who_cannot_be_reached_does_not_hurt_others(scene: Scene) -> None:
     lost, other = scene.submit(streaming=True), scene.submit(streaming=True)
     link = scene.links[0]
     keys = [link.hear().key, link.hear().key]
-
-    def refuse(payload, *, final):
-        raise RuntimeError("cannot send")
-
-    lost.send = refuse
-    link.engine.send(Batch([Progress(key, [5], []) for key in keys], Census()))
+    lost.broken = True
+    scene.news(*[Progress(key, [5], []) for key in keys])
     until(lambda: other.sent == [[5]] and lost.finals)
     assert link.hear() == Cancel(keys[0])
+    scene.news(Progress(keys[0], [6], [], END))
+    until(lambda: scene.publisher.observed == [(2, 2)])
 
 
-def test_closing_fails_what_still_runs():
+def test_closing_fails_what_still_runs() -> None:
     scene = Scene()
     scene.dispatcher.start()
     scene.dispatcher.serve(scene.publisher)
@@ -226,8 +342,8 @@ def test_closing_fails_what_still_runs():
     assert "the model is being unloaded" in sender.errors[0]
 
 
-def test_an_engine_that_cannot_load_says_why():
-    def launch():
+def test_an_engine_that_cannot_load_says_why() -> None:
+    def launch() -> Any:
         link = FakeLink()
         link.engine.send(LoadFailed("no weights"))
         return link

@@ -1,30 +1,28 @@
-"""The scaler's policy: invariants for all inputs, and timelines that read like incidents."""
+"""Replicas on slots: invariants for all inputs, and timelines that read like incidents."""
 
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.scaler.policy.replicas import (
-    Drain,
     Failures,
     Goal,
     Hold,
     Observed,
     Patience,
+    Retire,
     Start,
     State,
     Stop,
     Wait,
     after_failure,
     decide,
-    in_flight,
     trouble,
 )
 
 PATIENCE = Patience()
-GOAL = Goal(size=2, slots=3, start_seconds=60, drain_seconds=30)
+GOAL = Goal(size=2, slots=3, start_seconds=60)
 NOW = 1000.0
 
 
@@ -43,7 +41,7 @@ times = st.floats(0, 2000, allow_nan=False)
 @st.composite
 def situations(draw):
     slots = draw(st.integers(1, 6))
-    goal = Goal(draw(st.integers(0, slots)), slots, draw(st.floats(3, 100)), 30.0)
+    goal = Goal(draw(st.integers(0, slots)), slots, draw(st.floats(3, 100)))
     taken = draw(st.lists(st.integers(0, slots + 1), unique=True, max_size=slots + 2))
     replicas = [
         Observed(
@@ -52,8 +50,8 @@ def situations(draw):
             state=draw(st.sampled_from(State)),
             since=draw(times),
             answered_at=draw(times),
-            in_flight=draw(st.none() | st.integers(0, 5)),
             outdated=draw(st.booleans()),
+            released=draw(st.booleans()),
             fault="it died",
         )
         for slot in taken
@@ -82,11 +80,11 @@ def test_never_two_on_a_slot_and_never_more_than_slots(situation):
 def test_each_replica_gets_at_most_one_action_and_each_action_a_reason(situation):
     goal, replicas, failures, now = situation
     actions = decide(goal, replicas, failures, PATIENCE, now)
-    named = [action.replica for action in actions if isinstance(action, Drain | Stop)]
+    named = [action.replica for action in actions if isinstance(action, Retire | Stop)]
     assert len(named) == len(set(named))
     states = {one.id: one.state for one in replicas}
     assert all(action.reason for action in actions)
-    assert all(states[a.replica] is State.READY for a in actions if type(a) is Drain)
+    assert all(states[a.replica] is State.READY for a in actions if type(a) is Retire)
     assert all(states[a.replica] is not State.ENDING for a in actions if type(a) is Stop)
 
 
@@ -101,46 +99,11 @@ def test_never_starts_before_a_slot_is_due(situation):
             assert action.until > now
 
 
-@settings(deadline=None, max_examples=50)
-@given(situations())
-def test_holds_still_when_nothing_can_be_seen(situation):
-    goal, _, failures, now = situation
-    actions = decide(goal, None, failures, PATIENCE, now)
-    assert actions == (Hold("the replicas cannot be observed"),)
-    assert trouble(goal, None, failures, actions, now)
-
-
-@settings(deadline=None, max_examples=25)
-@given(situations())
-def test_converges_to_its_size_and_then_rests(situation):
-    goal, replicas, failures, now = situation
-    failures = dict(failures)
-    fleet = {one.id: one for one in replicas}
-    quiet = 0
-    for step in range(300):
-        now += 1.0
-        actions = decide(goal, list(fleet.values()), failures, PATIENCE, now)
-        quiet = quiet + 1 if not actions else 0
-        for action in actions:
-            match action:
-                case Start(slot):
-                    fleet[f"n{step}-{slot}"] = Observed(
-                        f"n{step}-{slot}", slot, State.STARTING, now, now
-                    )
-                case Drain(name):
-                    fleet[name] = replace(fleet[name], state=State.DRAINING, since=now, in_flight=0)
-                case Stop(name):
-                    fleet[name] = replace(fleet[name], state=State.ENDING, since=now)
-        for name, one in list(fleet.items()):
-            if one.state is State.ENDING and now > one.since:
-                del fleet[name]
-            elif one.state is State.STARTING and now - one.since >= 0.5:
-                fleet[name] = replace(one, state=State.READY, since=now, answered_at=now)
-            elif one.state is State.READY:
-                fleet[name] = replace(one, answered_at=now)
-    assert quiet >= 10
-    assert [one.state for one in fleet.values()] == [State.READY] * goal.size
-    assert not any(one.outdated or one.slot >= goal.slots for one in fleet.values())
+def test_a_released_replica_is_ended_and_not_for_a_failure():
+    released = replica(2, State.DRAINING, released=True)
+    assert decided(replica(0), replica(1), released) == (Stop("r2", "released", failed=False),)
+    starting = replica(2, State.STARTING, released=True, since=NOW - 100)
+    assert decided(replica(0), replica(1), starting) == (Stop("r2", "released", failed=False),)
 
 
 def test_an_empty_pool_is_filled():
@@ -153,38 +116,11 @@ def test_a_full_pool_is_left_alone():
     assert decided(replica(0), replica(1)) == ()
 
 
-def test_the_least_loaded_is_drained_and_unknown_load_counts_as_most():
-    actions = decided(replica(0, in_flight=None), replica(1, in_flight=3), replica(2, in_flight=1))
-    assert actions == (Drain("r2", "the pool wants 2 and has 3"),)
-
-
-def test_a_starting_replica_goes_before_a_ready_one():
-    actions = decided(replica(0), replica(1), replica(2, State.STARTING))
-    assert actions == (Stop("r2", "the pool wants 2 and has 3", failed=False),)
-
-
 def test_a_replica_that_is_not_ready_in_time_is_a_failure():
     late = replica(0, State.STARTING, since=NOW - 60)
     stop, start = decided(late, replica(1))
     assert stop == Stop("r0", "not ready after 60 s", failed=True)
     assert start.slot == 2  # its own slot is not clear yet
-
-
-@pytest.mark.parametrize(
-    ("held", "running", "expected"),
-    [
-        (0.2, 0, None),
-        (0.6, 0, "drained"),
-        (29.0, 3, None),
-        (29.0, None, None),
-        (30.0, 3, "3 requests left after draining 30 s"),
-        (30.0, None, "an unknown number of requests left after draining 30 s"),
-    ],
-)
-def test_a_drain_ends_when_nothing_runs_or_time_is_up(held, running, expected):
-    draining = replica(2, State.DRAINING, since=NOW - held, in_flight=running)
-    stops = decided(replica(0), replica(1), draining)
-    assert [stop.reason for stop in stops] == ([expected] if expected else [])
 
 
 def test_silence_replaces_one_at_a_time():
@@ -242,23 +178,14 @@ def test_outdated_replicas_are_replaced_without_losing_capacity():
 
 def test_an_outdated_replica_gives_up_its_slot_when_there_is_no_other():
     goal = replace(GOAL, size=1, slots=1)
-    drain, hold = decided(replica(0, outdated=True), goal=goal)
-    assert (type(drain), type(hold)) == (Drain, Hold)
+    retire, hold = decided(replica(0, outdated=True), goal=goal)
+    assert (type(retire), type(hold)) == (Retire, Hold)
 
 
-@pytest.mark.parametrize(
-    ("engine", "routers", "expected"),
-    [
-        (0, [], 0),
-        (0, [0, 0], 0),
-        (0, [0, None], None),
-        (0, [2, None], 2),
-        (None, [], None),
-        (None, [0], 0),
-        (None, [1, 2], 3),
-        (5, [1], 5),
-        (5, [None], 5),
-    ],
-)
-def test_zero_in_flight_needs_everybodys_word(engine, routers, expected):
-    assert in_flight(engine, routers) == expected
+def test_an_outdated_replica_serves_on_while_another_starts_on_the_last_slot():
+    goal = replace(GOAL, size=3, slots=3)
+    old = [replica(slot, outdated=True) for slot in (0, 1)]
+    (hold,) = decided(*old, replica(2, State.STARTING), goal=goal)
+    assert type(hold) is Hold
+    retire, hold = decided(*old, replica(2), goal=goal)
+    assert (type(retire), type(hold)) == (Retire, Hold)

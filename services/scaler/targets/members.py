@@ -1,0 +1,120 @@
+"""What the local target knows about the replica on a slot, and how the policy judges it."""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, replace
+
+from services.scaler.config import Pool
+from services.scaler.policy.replicas import Observed, State
+from services.scaler.ports import ReplicaStatus
+from services.scaler.targets.records import SlotReplica
+from services.scaler.targets.slots import Adopted, fingerprint
+
+
+@dataclass
+class Member:
+    """A replica. Times are those of the target's clock.
+
+    Attributes:
+        id: its id.
+        pool: name of its pool, which may no longer be configured.
+        slot: its slot there.
+        state: where it is in its life.
+        since: when that state began.
+        started: when we started it; None: adopted.
+        replica: what its host says of it; None: its process is just being started.
+        ready_at: when it became ready; None: not yet.
+        answered_at: when it last said that it is ready.
+        engine_requests: its engine's count since the drain began; None: not known.
+        leaving: why it goes, though nobody asked for a smaller pool; empty: it does not.
+        released: it has nothing left to do.
+        fault: why it is broken.
+        care: the task that looks after it.
+    """
+
+    id: str
+    pool: str
+    slot: int
+    state: State
+    since: float
+    started: float | None = None
+    replica: SlotReplica | None = None
+    ready_at: float | None = None
+    answered_at: float = 0.0
+    engine_requests: int | None = None
+    leaving: str = ""
+    released: bool = False
+    fault: str = ""
+    care: asyncio.Task[None] | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether it is there for others: a broken or ending one is gone for them."""
+        return self.state not in (State.BROKEN, State.ENDING)
+
+    def outdated(self, pool: Pool | None) -> bool:
+        """Whether it was started with other settings than its pool has now."""
+        if pool is None or self.slot >= len(pool.slots):
+            return True
+        wanted = fingerprint(pool, pool.slots[self.slot])
+        return self.replica is not None and self.replica.fingerprint != wanted
+
+    def observe(self, pool: Pool | None) -> Observed:
+        """The replica as the policy judges it; `pool` as it is configured now, if it is."""
+        return Observed(
+            id=self.id,
+            slot=self.slot,
+            state=self.state,
+            since=self.since,
+            answered_at=self.answered_at,
+            outdated=self.outdated(pool),
+            released=self.released,
+            fault=self.fault,
+        )
+
+    def status(self, pool: Pool | None) -> ReplicaStatus | None:
+        """The replica as others may know it; None: it has no address yet, or is gone for them."""
+        if self.replica is None or not self.present:
+            return None
+        return ReplicaStatus(
+            self.replica,
+            ready=self.state is not State.STARTING,
+            running_requests=self.engine_requests,
+            outdated=self.outdated(pool),
+            leaving=self.leaving,
+        )
+
+
+def adopted(found: Adopted, pool: Pool | None, now: float) -> Member:
+    """A replica that an earlier scaler left, with what its pool says of it today."""
+    replica = found.replica
+    if pool is not None:
+        replica = replace(
+            replica, tier=pool.tier, capacity=pool.capacity, max_in_flight=pool.max_in_flight
+        )
+    state = State.READY if found.ready else State.STARTING
+    return Member(
+        id=replica.id,
+        pool=replica.pool,
+        slot=replica.slot,
+        state=State.BROKEN if found.fault else state,
+        since=now,
+        replica=replica,
+        ready_at=now if found.ready else None,
+        answered_at=now,
+        fault=found.fault,
+    )
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(pool: str, slot: int) -> str:
+    """Unique for ever: pool, slot, then the millisecond and ten random bits in base 32."""
+    number = (time.time_ns() // 1_000_000) << 10 | secrets.randbits(10)
+    digits = []
+    while number:
+        number, digit = divmod(number, 32)
+        digits.append(_ALPHABET[digit])
+    return f"{pool}-{slot}-{''.join(reversed(digits))}"

@@ -1,0 +1,312 @@
+"""Runs replicas as `tritonserver` processes of this host.
+
+Each replica is a session of its own, so it outlives a scaler that crashes; its record lets the
+next one adopt it. A server's and its Python stubs' deaths are noticed through process descriptors.
+Leaves to `tritonserver` what is run, to `local` when and on which slot.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import structlog
+
+from services.scaler.config import Pool
+from services.scaler.targets import processes, tritonserver
+from services.scaler.targets.records import Known, Record, Records, SlotReplica
+from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint
+from services.scaler.targets.triton_client import TritonClient
+
+log = structlog.get_logger()
+
+REPLICA_VARIABLE = "PENNYWEIGHT_REPLICA_ID"
+"""In the environment of everything a replica starts: how its family is found."""
+
+EXIT_SECONDS = 5
+
+
+@dataclass
+class _Running:
+    record: Record
+    client: TritonClient
+    server: processes.Watch | None = None
+    stubs: list[processes.Watch] = field(default_factory=list)
+
+
+class ReplicaProcesses:
+    """See `services.scaler.targets.slots.SlotHost`.
+
+    `host` is what replicas listen on, `advertise_host` where routers reach them; `environment` is
+    inherited by them without our own settings. `server` names an installed tritonserver. `wall`
+    gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        state_folder: Path,
+        environment: Mapping[str, str],
+        *,
+        host: str = "127.0.0.1",
+        advertise_host: str = "",
+        server: Path | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._records = Records(state_folder)
+        self._cache = state_folder.resolve() / "runtime"
+        self._environment = {
+            name: value
+            for name, value in environment.items()
+            if not name.startswith("PENNYWEIGHT_")
+        }
+        self._host = host
+        self._local_host = "127.0.0.1" if host == "0.0.0.0" else host
+        self._advertise_host = advertise_host or host
+        self._server = server
+        self._wall = wall
+        self._running: dict[str, _Running] = {}
+        self._on_death: OnDeath = lambda _id, _what: None
+
+    async def adopt(self, on_death: OnDeath) -> list[Adopted]:
+        """Takes over what an earlier scaler left; ends what it has no usable record of.
+
+        Raises:
+            ConfigError: another scaler has the state folder.
+        """
+        self._on_death = on_death
+        self._records.lock()
+        found = list(self._records.read_all())
+        for replica_id, record in found:
+            if record is None:
+                await self._clear(replica_id)
+        # Without a pause from the first to the return: no death goes unheard.
+        return [self._adopt(record) for _, record in found if record is not None]
+
+    async def start(self, replica_id: str, name: str, pool: Pool, slot: int) -> SlotReplica:
+        """Starts a replica.
+
+        Raises:
+            StartFailed: the port is taken, the model folder or the server is not usable.
+        """
+        try:
+            record = await asyncio.to_thread(self._spawn, replica_id, name, pool, slot)
+        except (
+            StartFailed,
+            tritonserver.ModelFolderError,
+            tritonserver.RuntimeNotFoundError,
+            OSError,
+        ) as error:
+            await self._clear(replica_id)
+            raise StartFailed(str(error)) from error
+        self._watch(record)
+        return record.replica
+
+    async def is_ready(self, replica_id: str) -> bool:
+        """Whether it says that it takes requests. False also when it does not answer in time."""
+        running = self._running.get(replica_id)
+        return running is not None and await running.client.is_ready()
+
+    def note_ready(self, replica_id: str) -> bool:
+        """Finds its stubs, which are there once it is ready; records and watches them.
+
+        False: one of them is gone already, and its death has been reported.
+        """
+        running = self._running.get(replica_id)
+        if running is None or running.record.server is None:
+            return False
+        if running.record.stubs is not None:
+            return True
+        found = tritonserver.stub_pids(running.record.server.pid)
+        ticks = [(pid, processes.started_ticks(pid)) for pid in found]
+        stubs = tuple(Known(pid, tick) for pid, tick in ticks if tick is not None)
+        running.record = replace(running.record, stubs=stubs)
+        try:
+            self._records.write(running.record)
+        except OSError as error:  # the next scaler will look for the stubs again
+            log.warning("record not written", replica=replica_id, error=str(error))
+        return self._watch_stubs(running)
+
+    async def running_requests(self, replica_id: str) -> int | None:
+        """Requests it runs by its engine's count; None: it does not say."""
+        running = self._running.get(replica_id)
+        return None if running is None else await running.client.running_requests()
+
+    async def end(self, replica_id: str, *, gently: bool) -> None:
+        """Ends it and removes its processes, shared memory and record."""
+        running = self._running.pop(replica_id, None)
+        if running is not None:
+            for watch in (running.server, *running.stubs):
+                if watch is not None:
+                    watch.expect()
+            if gently and running.server is not None:
+                running.server.send(signal.SIGTERM)
+                try:
+                    await asyncio.wait_for(running.server.dead.wait(), EXIT_SECONDS + 2)
+                except TimeoutError:
+                    log.warning("replica did not end by itself", replica=replica_id)
+            await running.client.close()
+        await self._clear(replica_id)
+        for watch in (running.server, *running.stubs) if running is not None else ():
+            if watch is not None:
+                processes.reap(watch.pid)
+                watch.close()
+
+    async def close(self) -> None:
+        """Lets go of all replicas without ending any."""
+        for running in self._running.values():
+            await running.client.close()
+            for watch in (running.server, *running.stubs):
+                if watch is not None:
+                    watch.close()
+        self._running.clear()
+        self._records.unlock()
+
+    def _spawn(self, replica_id: str, name: str, pool: Pool, slot: int) -> Record:
+        """Starts the server process; runs in a thread."""
+        place = pool.slots[slot]
+        grpc_port = _free_port(self._host, place.grpc_port)
+        metrics_port = _free_port(self._host, place.metrics_port)
+        launch = tritonserver.ReplicaLaunch(
+            replica_id=replica_id,
+            model=pool.model,
+            repository=pool.repository,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            host=self._host,
+            parameters=pool.parameters,
+            cpus=place.cpus,
+            exit_timeout_seconds=EXIT_SECONDS,
+        )
+        replica = SlotReplica(
+            id=replica_id,
+            pool=name,
+            slot=slot,
+            tier=pool.tier,
+            model=pool.model,
+            precision=pool.precision,
+            capacity=pool.capacity,
+            max_in_flight=pool.max_in_flight,
+            address=f"{self._advertise_host}:{grpc_port}",
+            started_at=self._wall(),
+            fingerprint=fingerprint(pool, place),
+        )
+        config = tritonserver.read_model_config(pool.repository / pool.model)
+        record = Record(replica, grpc_port, metrics_port, python=config.backend == "python")
+        # Written before the process is there: if we die in between, its family is still found.
+        self._records.write(record)
+        view = tritonserver.prepare_view(launch, self._records.view(replica_id))
+        runtime = tritonserver.find_runtime(self._cache, self._server)
+        environment = {**self._environment, REPLICA_VARIABLE: replica_id}
+        argv, environment = tritonserver.command(runtime, launch, view, environment)
+        with self._records.log_file(replica_id).open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603
+                argv,
+                env=environment,
+                cwd=view,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        # From here on it is known by its id and start, as an adopted one is; `reap` collects it.
+        process.returncode = 0
+        ticks = processes.started_ticks(process.pid)
+        if ticks is None:
+            processes.reap(process.pid)
+            raise StartFailed(self._records.last_error(replica_id) or "it ended at once")
+        record = replace(record, server=Known(process.pid, ticks))
+        self._records.write(record)
+        return record
+
+    def _adopt(self, record: Record) -> Adopted:
+        """Watches what the record names, if it is still there."""
+        replica_id = record.replica.id
+        flag = f"--model-repository={self._records.view(replica_id)}"
+        if record.server is None:
+            for pid in processes.family(REPLICA_VARIABLE, replica_id):
+                ticks = processes.started_ticks(pid)
+                if ticks is not None and flag in processes.command_line(pid):
+                    record = replace(record, server=Known(pid, ticks))
+                    self._records.write(record)
+        address = f"{self._advertise_host}:{record.grpc_port}"
+        record = replace(record, replica=replace(record.replica, address=address))
+        server = record.server
+        whole = server is not None and flag in processes.command_line(server.pid)
+        return Adopted(
+            record.replica,
+            ready=record.stubs is not None,
+            fault="" if whole and self._watch(record, report=False) else "it died unobserved",
+        )
+
+    def _watch(self, record: Record, *, report: bool = True) -> bool:
+        """Watches server and known stubs; False, or a death reported, if one is gone already."""
+        replica_id = record.replica.id
+        client = TritonClient(
+            self._local_host, record.grpc_port, record.metrics_port, record.replica.model
+        )
+        running = self._running[replica_id] = _Running(record, client)
+        assert record.server is not None  # noqa: S101
+        server = record.server
+
+        def died() -> None:
+            processes.reap(server.pid)
+            self._on_death(replica_id, self._why_it_died(running))
+
+        running.server = processes.Watch.open(server.pid, server.ticks, died)
+        whole = running.server is not None and self._watch_stubs(running, report=report)
+        if running.server is None and report:
+            died()
+        return whole
+
+    def _watch_stubs(self, running: _Running, *, report: bool = True) -> bool:
+        """Watches the stubs in the record; False, or a death reported, if one is gone already."""
+        record = running.record
+
+        def died() -> None:
+            self._on_death(record.replica.id, "its Python stub died")
+
+        watches = [processes.Watch.open(stub.pid, stub.ticks, died) for stub in record.stubs or ()]
+        running.stubs = [watch for watch in watches if watch is not None]
+        if record.stubs is None:
+            return True
+        whole = len(running.stubs) == len(watches) and bool(watches) == record.python
+        if not whole and report:
+            died()
+        return whole
+
+    def _why_it_died(self, running: _Running) -> str:
+        if running.record.stubs is not None:
+            return "its server process died"
+        reason = self._records.last_error(running.record.replica.id)
+        return f"its server ended while starting{': ' if reason else ''}{reason}"
+
+    async def _clear(self, replica_id: str) -> None:
+        """Kills what is left of a replica and removes its shared memory and record."""
+        if not await processes.kill_family(REPLICA_VARIABLE, replica_id):
+            log.error("processes of a replica cannot be killed", replica=replica_id)
+        tritonserver.remove_shared_memory(replica_id)
+        await asyncio.to_thread(self._records.remove, replica_id)
+
+
+def _free_port(host: str, wanted: int) -> int:
+    """`wanted`, or a free port for 0.
+
+    Raises:
+        StartFailed: somebody else has it.
+    """
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+        except OSError as error:
+            raise StartFailed(
+                f"port {wanted} on {host} is taken: {os.strerror(error.errno or 0)}"
+            ) from error
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,286 @@
+"""The fleet over two kinds of target: numbered slots here, a cluster that numbers nothing."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from services.scaler.config import Pool, Restart, Scaling, Slot
+from services.scaler.fleet.fleet import Fleet
+from services.scaler.fleet.watchers import Watcher
+from services.scaler.load.loads import Loads, Report
+from services.scaler.metrics import Metrics
+from services.scaler.policy.draining import ReplicaState
+from services.scaler.ports import Target
+from services.scaler.targets.local import LocalTarget, Rhythm
+from services.scaler.targets.slots import Adopted
+from tests.making.replicas import Clock, Cluster, Host, pool
+
+STARTING, READY = ReplicaState.STARTING, ReplicaState.READY
+DRAINING, GONE = ReplicaState.DRAINING, ReplicaState.GONE
+
+
+QUICK = Rhythm(decide=0.001, ready_probe=0.001, other_probe=0.001)
+
+
+class Scene:
+    """A fleet at work, one watcher, and what it saw."""
+
+    def __init__(self, pools: dict[str, Pool], target: Target | Host) -> None:
+        self.clock = Clock()
+        self.loads = Loads()
+        metrics = Metrics()
+        scaling = Scaling(pools=pools, restart=Restart(first_seconds=10))
+        self.pools = scaling.pools
+        if isinstance(target, Host):
+            target = LocalTarget(scaling, target, metrics, clock=self.clock, rhythm=QUICK)
+        self.fleet = Fleet(
+            scaling,
+            target,
+            self.loads,
+            metrics,
+            clock=self.clock,
+            wall=lambda: 1.0,
+            decide_seconds=QUICK.decide,
+        )
+        self.registry = metrics.registry
+        self.watcher: Watcher
+
+    async def next(self) -> tuple[str, ReplicaState, int]:
+        """The next replica the watcher hears of, its state and the revision."""
+        while True:
+            update = await self.watcher.next(5.0)
+            assert update is not None
+            if update.replicas:
+                (seen,) = update.replicas
+                return seen.replica.id, seen.state, update.revision
+
+    async def states(self, count: int) -> list[ReplicaState]:
+        return [(await self.next())[1] for _ in range(count)]
+
+    def report(self, router: str, **in_flight: int) -> None:
+        self.loads.take(router, Report({}, in_flight), self.clock())
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        with self.fleet.watch() as self.watcher:
+            yield
+
+
+@asynccontextmanager
+async def keeping(target: Target | Host, **pools: Pool):
+    scene = Scene(pools or {"a": pool()}, target)
+    await scene.fleet.adopt()
+    with scene.watching():
+        task = asyncio.create_task(scene.fleet.run())
+        try:
+            yield scene
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            if not task.cancelled():
+                task.result()
+
+
+async def turns(count: int = 20) -> None:
+    """Lets the fleet decide several times."""
+    for _ in range(count):
+        await asyncio.sleep(0.001)
+
+
+async def test_a_death_is_published_before_anything_else_runs():
+    host = Host()
+    async with keeping(host, a=pool(slots=(Slot(),))) as scene:
+        _, _, first = await scene.next()
+        name, state, second = await scene.next()
+        assert (state, second) == (READY, first + 1)
+        host.kill(name, "its server process died")
+        assert scene.fleet.pools()[0].replicas == ()
+        assert await scene.next() == (name, GONE, second + 1)
+        await turns()
+        assert host.ended == [(name, False)]
+        assert "next try in 10 s" in scene.fleet.pools()[0].trouble
+
+
+async def test_a_pool_shows_how_many_fit_and_how_long_starts_take():
+    async with keeping(Host()) as scene:
+        assert await scene.states(2) == [STARTING, READY]
+        (view,) = scene.fleet.pools()
+        assert (view.name, view.desired, view.capacity) == ("a", 1, 2)
+        assert view.typical_start_seconds == 0.0
+
+
+async def test_adopted_replicas_are_in_the_first_message_and_stay():
+    host = Host()
+    host.left = [Adopted(host.replica("a-0-old", "a", pool(), 0), ready=True)]
+    async with keeping(host) as scene:
+        update = await scene.watcher.next(1.0)
+        assert update is not None
+        assert update.full
+        assert [(one.replica.id, one.state) for one in update.replicas] == [("a-0-old", READY)]
+        await turns()
+        assert host.ended == []
+
+
+async def test_replicas_of_a_forgotten_pool_are_drained_and_ended():
+    host = Host()
+    host.left = [Adopted(host.replica("b-0-old", "b", pool(), 0), ready=True)]
+    async with keeping(host, a=pool(size=0)) as scene:
+        assert await scene.states(2) == [READY, DRAINING]
+        scene.clock.now = 1.0
+        assert await scene.states(1) == [GONE]
+        await turns()
+    assert host.ended == [("b-0-old", True)]
+
+
+async def test_the_end_waits_for_running_requests_but_not_for_ever():
+    host = Host()
+    host.running = 2
+    async with keeping(host) as scene:
+        assert await scene.states(2) == [STARTING, READY]
+        ending = asyncio.create_task(scene.fleet.end_all(5.0))
+        assert await scene.states(1) == [DRAINING]
+        scene.clock.now = 4.9
+        await turns()
+        assert not ending.done()
+        scene.clock.now = 5.0
+        await ending
+        assert await scene.states(1) == [GONE]
+    assert [gently for _, gently in host.ended] == [True]
+
+
+async def test_the_end_waits_until_all_is_cleared_away():
+    cleared = asyncio.Event()
+
+    class Slow(Host):
+        async def end(self, replica_id: str, *, gently: bool) -> None:
+            await cleared.wait()
+
+    async with keeping(Slow()) as scene:
+        assert await scene.states(2) == [STARTING, READY]
+        ending = asyncio.create_task(scene.fleet.end_all(0.0))
+        assert await scene.states(2) == [DRAINING, GONE]
+        await turns()
+        assert not ending.done()
+        cleared.set()
+        await ending
+
+
+async def test_old_settings_serve_until_new_ones_do():
+    host = Host()
+    old = host.replica("a-0-old", "a", pool(parameters={"x": "1"}), 0)
+    host.left = [Adopted(old, ready=True)]
+    async with keeping(host) as scene:
+        seen = [await scene.next() for _ in range(4)]
+        assert [state for _, state, _ in seen] == [READY, STARTING, READY, DRAINING]
+        assert [name == "a-0-old" for name, _, _ in seen] == [True, False, False, True]
+        scene.clock.now = 1.0
+        assert (await scene.next())[:2] == ("a-0-old", GONE)
+        await turns()
+        assert [one.state for one in scene.fleet.pools()[0].replicas] == [READY]
+
+
+# A target without slots.
+
+
+async def test_a_cluster_is_asked_for_a_number_and_shows_what_it_made():
+    cluster = Cluster("a")
+    async with keeping(cluster, a=pool(size=2)) as scene:
+        await turns()
+        assert cluster.deployments["a"].replicas == 2
+        cluster.settle()
+        assert [(await scene.next())[:2] for _ in range(2)] == [
+            ("a-1", STARTING),
+            ("a-2", STARTING),
+        ]
+        cluster.change("a-2", ready=True)
+        assert (await scene.next())[:2] == ("a-2", READY)
+        (view,) = scene.fleet.pools()
+        assert (view.desired, view.capacity, view.trouble) == (2, None, "")
+
+
+async def test_a_cluster_takes_the_replica_that_was_drained():
+    cluster = Cluster("a")
+    async with keeping(cluster, a=pool(size=3, slots=(Slot(),) * 3)) as scene:
+        await turns()
+        cluster.settle()
+        for name in ("a-1", "a-2", "a-3"):
+            cluster.change(name, ready=True)
+        assert await scene.states(6) == [STARTING] * 3 + [READY] * 3
+        scene.report("router", **{"a-1": 2, "a-2": 1, "a-3": 2})
+        scene.pools["a"] = pool(size=2)
+        assert (await scene.next())[:2] == ("a-2", DRAINING)
+        scene.clock.now = 1.0
+        scene.report("router", **{"a-1": 2, "a-2": 1, "a-3": 2})
+        await turns()
+        cluster.settle()
+        assert sorted(cluster.deployments["a"].pods) == ["a-1", "a-2", "a-3"]
+        scene.report("router", **{"a-1": 2, "a-3": 2})
+        assert (await scene.next())[:2] == ("a-2", GONE)
+        await turns()
+        cluster.settle()
+        assert sorted(cluster.deployments["a"].pods) == ["a-1", "a-3"]
+        await turns()
+        assert cluster.deployments["a"].replicas == 2
+
+
+async def test_what_a_cluster_takes_away_is_drained_and_replaced():
+    cluster = Cluster("a")
+    async with keeping(cluster, a=pool(size=1)) as scene:
+        await turns()
+        cluster.settle()
+        cluster.change("a-1", ready=True)
+        assert await scene.states(2) == [STARTING, READY]
+        cluster.change("a-1", leaving="its node is taken away")
+        assert (await scene.next())[:2] == ("a-1", DRAINING)
+        await turns()
+        cluster.settle()
+        assert (await scene.next())[:2] == ("a-2", STARTING)
+        scene.report("router")
+        scene.clock.now = 1.0
+        scene.report("router")
+        assert (await scene.next())[:2] == ("a-1", GONE)
+
+
+async def test_a_cluster_that_cannot_be_seen_is_left_alone_and_its_fleet_stays():
+    cluster = Cluster("a")
+    async with keeping(cluster, a=pool(size=2)) as scene:
+        await turns()
+        cluster.settle()
+        assert await scene.states(2) == [STARTING] * 2
+        cluster.reachable = False
+        scene.pools["a"] = pool(size=0)
+        await turns()
+        (view,) = scene.fleet.pools()
+        assert [one.state for one in view.replicas] == [STARTING] * 2
+        assert view.trouble == "the replicas cannot be observed"
+        assert cluster.deployments["a"].replicas == 2
+        cluster.reachable = True
+        assert await scene.states(2) == [GONE] * 2
+        assert scene.fleet.pools()[0].trouble == ""
+
+
+async def test_a_replica_that_is_not_ready_any_more_gets_nothing_new():
+    cluster = Cluster("a")
+    async with keeping(cluster, a=pool(size=1)) as scene:
+        await turns()
+        cluster.settle()
+        cluster.change("a-1", ready=True)
+        cluster.change("a-1", ready=False)
+        assert await scene.states(3) == [STARTING, READY, STARTING]
+
+
+async def test_replicas_are_counted_by_state():
+    cluster = Cluster("a")
+    async with keeping(cluster, a=pool(size=3, slots=(Slot(),) * 3)) as scene:
+        await turns()
+        cluster.settle()
+        cluster.change("a-1", ready=True)
+        del cluster.deployments["a"].pods["a-3"]
+        await turns()
+
+        def count(state: str) -> float | None:
+            labels = {"pool": "a", "tier": "small", "state": state}
+            return scene.registry.get_sample_value("pennyweight_scaler_replicas", labels)
+
+        states = ("starting", "ready", "draining", "gone")
+        assert [count(state) for state in states] == [2, 1, 0, 0]

@@ -1,0 +1,258 @@
+"""What routers report: checked, kept by age, added up."""
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.buckets import BOUNDS, BUCKETS
+from services.common.errors import BadRequest
+from services.scaler.load import loads, reports
+from services.scaler.load.loads import Loads, Report, Run, TierLoad
+from services.scaler.policy.demand import Counted
+
+
+def report(waiting=0, running=0, **replicas) -> Report:
+    return Report({"small": TierLoad(waiting, running)}, replicas)
+
+
+def test_routers_are_summed_until_they_fall_silent():
+    known = Loads()
+    known.take("a", report(1, 2), now=0.0)
+    known.take("b", report(10, 20), now=5.0)
+    assert known.tier("small", 9.0) == TierLoad(11, 22)
+    assert known.tier("small", 11.0) == TierLoad(10, 20)
+    assert known.tier("large", 9.0) == TierLoad(0, 0)
+    assert (known.routers(9.0), known.routers(11.0), known.routers(16.0)) == (2, 1, 0)
+
+
+def test_a_router_is_counted_once():
+    known = Loads()
+    known.take("a", report(1, 1), now=0.0)
+    known.take("a", report(2, 2), now=1.0)
+    assert known.tier("small", 1.0) == TierLoad(2, 2)
+
+
+def test_a_report_from_before_the_drain_says_nothing():
+    known = Loads()
+    known.take("a", report(x=0), now=1.0)
+    known.take("b", report(x=3), now=3.0)
+    known.take("c", report(), now=3.0)
+    assert known.in_flight("x", since=2.0, now=4.0) == [None, 3, 0]
+
+
+def test_routers_are_bounded_and_the_silent_are_forgotten(monkeypatch):
+    monkeypatch.setattr(loads, "MAX_ROUTERS", 2)
+    known = Loads()
+    assert known.take("a", report(), now=0.0)
+    assert known.take("b", report(), now=0.0)
+    assert not known.take("c", report(), now=1.0)
+    assert known.take("a", report(), now=30.0)
+    assert known.take("c", report(), now=61.0)
+
+
+def counting(started_at: int = 1, tier: str = "small", **counters: int) -> Report:
+    return Report({}, {}, Run(started_at, {tier: Counted(**counters)}))
+
+
+def demanded(known: Loads, now: float) -> tuple[float, int]:
+    """Over how many seconds, and how many arrivals."""
+    demand = known.demand("small", now)
+    assert demand is not None
+    return demand.seconds, demand.counted.arrivals
+
+
+def test_what_counters_grow_by_is_added_up_over_routers():
+    known = Loads()
+    for now in (0.0, 1.0, 2.0, 3.0):
+        known.take("a", counting(arrivals=1000 + 10 * int(now)), now)
+        known.take("b", counting(arrivals=7 + 4 * int(now)), now + 0.5)
+    assert demanded(known, 4.0) == (4.0, 30 + 12)
+    demand = known.demand("small", 4.0)
+    assert demand.arrivals_per_second == pytest.approx(42 / 4)
+
+
+def test_only_the_last_minute_counts():
+    known = Loads()
+    for now in range(200):
+        known.take("a", counting(arrivals=100 * now if now < 100 else 9900 + now), float(now))
+    assert demanded(known, 199.0) == (60.0, 60)
+
+
+def test_a_router_that_started_anew_counts_from_nothing():
+    known = Loads()
+    known.take("a", counting(1, arrivals=500), 0.0)
+    known.take("a", counting(1, arrivals=510), 1.0)
+    known.take("a", counting(2, arrivals=600), 2.0)  # more than before, and yet from nothing
+    assert demanded(known, 2.0) == (2.0, 610)
+    known.take("a", counting(2, arrivals=3), 3.0)  # a tier that came in force anew
+    assert demanded(known, 3.0) == (3.0, 613)
+
+
+def test_two_runs_under_one_name_are_not_taken_for_restarts():
+    known = Loads()
+    for now in range(10):
+        known.take("a", counting(1, arrivals=1000), float(now))
+        known.take("a", counting(2, arrivals=100 + now), now + 0.5)
+    assert demanded(known, 10.0)[1] == 100 + 9  # the later run from its start, the earlier not
+
+
+def test_what_is_not_known_is_not_nothing():
+    known = Loads()
+    assert known.demand("small", 0.0) is None
+    known.take("a", report(1, 1), 0.0)  # an older router
+    known.take("a", report(1, 1), 5.0)
+    assert known.demand("small", 5.0) is None
+    known.take("b", counting(arrivals=5), 5.0)
+    assert known.demand("small", 5.5) is None  # not long enough
+    assert demanded(known, 6.0) == (1.0, 0)
+    assert known.demand("large", 6.0) is None
+    assert known.demand("small", 16.0) is None  # nobody is heard of
+    known.take("b", counting(arrivals=50), 17.0)
+    assert known.demand("small", 17.5) is None  # when they came is not known
+    known.take("b", counting(arrivals=51), 18.0)
+    assert demanded(known, 18.0) == (1.0, 1)
+
+
+def test_answers_of_all_routers_make_one_distribution():
+    known = Loads()
+    quick, slow = [0] * 40, [0] * 60
+    for name, counts in (("a", quick), ("b", slow)):
+        run = Run(1, {"small": Counted()})
+        known.take(name, Report({}, {}, run), 0.0)
+        counts[-1] = 100 if name == "a" else 20
+        run = Run(1, {"small": Counted(finished=counts[-1], first_text=tuple(counts))})
+        known.take(name, Report({}, {}, run), 1.0)
+    demand = known.demand("small", 2.0)
+    assert demand.finished_per_second == 60.0
+    assert demand.first_text_seconds(0.5) == pytest.approx(BOUNDS[39], rel=0.19)
+    assert demand.first_text_seconds(0.95) == pytest.approx(BOUNDS[59], rel=0.19)
+    assert demand.between_tokens_seconds(0.5) is None
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.integers(0, 50),
+        st.sampled_from(("goes on", "goes on", "goes on", "restarts", "forgets the tier")),
+    ),
+    max_size=30,
+)
+
+
+@given(steps)
+def test_the_sum_is_what_routers_did_and_never_negative(history):
+    """Whatever restarts: what came after the first report of each router is counted once."""
+    known, counters, started, expected = Loads(), dict.fromkeys("abc", 0), {}, 0
+    for number, (router, more, event) in enumerate(history):
+        now = number * 0.5
+        if router not in started:
+            started[router] = 1
+            counters[router] = more
+        else:
+            expected += more
+            if event == "restarts":
+                started[router] += 1
+            if event != "goes on":
+                counters[router] = 0
+            if event == "forgets the tier":
+                known.take(router, Report({}, {}, Run(started[router], {})), now)
+            counters[router] += more
+        known.take(router, counting(started[router], arrivals=counters[router]), now)
+        before = known.demand("small", now)
+        assert before is None or before.counted.arrivals == expected
+        assert before is None or before.arrivals_per_second >= 0
+
+
+def good(**changes) -> pb.ReportLoadRequest:
+    tier = pb.TierLoad(tier="small", waiting=1, running=2, output_tokens_per_second=3.5)
+    tier.first_text.add(quantile=0.95).value.FromMilliseconds(20)
+    fields = {
+        "router": "router-1",
+        "tiers": [tier],
+        "replicas": [pb.ReplicaLoad(replica="x", in_flight=2)],
+    }
+    return pb.ReportLoadRequest(**(fields | changes))
+
+
+def test_a_report_of_an_older_router_has_no_counters():
+    assert reports.checked(good(), "") == Report({"small": TierLoad(1, 2)}, {"x": 2})
+
+
+def test_a_good_report_with_counters():
+    request = good(
+        tiers=[
+            pb.TierLoad(
+                tier="small",
+                arrivals=5,
+                prompt_tokens=50,
+                output_tokens=70,
+                finished=4,
+                first_text_counts=pb.DurationCounts(counts=[0, 4]),
+                between_tokens_counts=pb.DurationCounts(counts=[3]),
+            )
+        ]
+    )
+    request.started_at.FromSeconds(3)
+    counted = Counted(5, 50, 70, 4, (0, 4), (3,))
+    assert reports.checked(request, "").run == Run(3 * 10**9, {"small": counted})
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"router": ""}, "router"),
+        ({"router": "a b"}, "router"),
+        ({"router": "r" * 129}, "router"),
+        ({"router": "other"}, "router"),
+        ({"tiers": [pb.TierLoad(tier="a"), pb.TierLoad(tier="a")]}, "tiers"),
+        ({"tiers": [pb.TierLoad()]}, "tiers[0].tier"),
+        ({"tiers": [pb.TierLoad(tier="a", waiting=-1)]}, "tiers[0].waiting"),
+        ({"tiers": [pb.TierLoad(tier="a", running=-1)]}, "tiers[0].running"),
+        (
+            {"tiers": [pb.TierLoad(tier="a", output_tokens_per_second=float("nan"))]},
+            "tiers[0].output_tokens_per_second",
+        ),
+        (
+            {"tiers": [pb.TierLoad(tier="a", between_tokens=[pb.Quantile(quantile=2)])]},
+            "tiers[0].between_tokens",
+        ),
+        ({"tiers": [pb.TierLoad(tier="a", output_tokens=-1)]}, "tiers[0].output_tokens"),
+        (
+            {"tiers": [pb.TierLoad(tier="a", first_text_counts=pb.DurationCounts(counts=[1, -1]))]},
+            "tiers[0].first_text_counts",
+        ),
+        (
+            {
+                "tiers": [
+                    pb.TierLoad(
+                        tier="a",
+                        between_tokens_counts=pb.DurationCounts(counts=[0] * (BUCKETS + 1)),
+                    )
+                ]
+            },
+            "tiers[0].between_tokens_counts",
+        ),
+        ({"tiers": [pb.TierLoad(tier=str(number)) for number in range(65)]}, "tiers"),
+        ({"replicas": [pb.ReplicaLoad(replica="x", in_flight=-1)]}, "replicas[0]"),
+        ({"replicas": [pb.ReplicaLoad(in_flight=1)]}, "replicas[0]"),
+        ({"replicas": [pb.ReplicaLoad(replica="x")] * 2}, "replicas"),
+    ],
+)
+def test_a_bad_report_is_named_by_field(changes, field):
+    with pytest.raises(BadRequest) as caught:
+        reports.checked(good(**changes), "router-1")
+    assert field in [violation.name for violation in caught.value.violations]
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_message_is_taken_or_refused(data):
+    try:
+        request = pb.ReportLoadRequest.FromString(data)
+    except Exception:  # noqa: BLE001
+        return
+    with contextlib.suppress(BadRequest):
+        reports.checked(request, "")

@@ -1,0 +1,226 @@
+"""The local target over a host that does as it is told: slots, repair, adoption."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
+from services.scaler.metrics import Metrics
+from services.scaler.ports import PoolStatus, ReplicaStatus
+from services.scaler.targets.local import LocalTarget, Rhythm
+from services.scaler.targets.slots import Adopted
+from tests.making.replicas import Clock, Host, pool
+
+QUICK = Rhythm(decide=0.001, ready_probe=0.001, other_probe=0.001)
+
+
+class Scene:
+    """A target at work, and what it says."""
+
+    def __init__(self, host: Host, pools: dict[str, Pool]) -> None:
+        self.clock = Clock()
+        self.metrics = Metrics()
+        scaling = Scaling(pools=pools, restart=Restart(first_seconds=10))
+        self.host = host
+        self.changed = asyncio.Event()
+        self.target = LocalTarget(scaling, host, self.metrics, clock=self.clock, rhythm=QUICK)
+
+    def status(self, name: str = "a") -> PoolStatus:
+        return self.target.observe()[name]
+
+    def resize(self, size: int, *, name: str = "a", draining=(), drained=()) -> None:
+        self.target.resize(name, size, draining=draining, drained=drained)
+
+    async def until(self, wanted) -> PoolStatus:
+        """The status of pool a, once it is as wanted."""
+        async with asyncio.timeout(5.0):
+            while not wanted(self.status()):
+                self.changed.clear()
+                await self.changed.wait()
+        return self.status()
+
+    async def ready(self, count: int = 1) -> tuple[ReplicaStatus, ...]:
+        status = await self.until(lambda it: [one.ready for one in it.replicas] == [True] * count)
+        return status.replicas
+
+
+@asynccontextmanager
+async def at_work(host: Host, **pools: Pool):
+    scene = Scene(host, pools or {"a": pool()})
+    await scene.target.open(scene.changed.set)
+    task = asyncio.create_task(scene.target.run())
+    try:
+        yield scene
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled():
+            task.result()
+
+
+async def test_nothing_is_started_before_a_size_is_wanted():
+    async with at_work(Host()) as scene:
+        await asyncio.sleep(0.02)
+        assert scene.status() == PoolStatus(capacity=2)
+        scene.resize(2)
+        first, second = await scene.ready(2)
+        assert [one.replica.address for one in (first, second)] == ["127.0.0.1:0", "127.0.0.1:1"]
+
+
+async def test_asking_whether_it_is_ready_changes_nothing_and_the_first_yes_is_noted_once():
+    host = Host()
+    async with at_work(host) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        await asyncio.sleep(0.02)
+        assert host.noted == [one.replica.id]
+
+
+async def test_a_replica_that_lost_a_part_when_it_was_ready_does_not_serve():
+    host = Host()
+    host.whole = False
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        status = await scene.until(lambda it: len(it.replicas) == 1)
+        await asyncio.sleep(0.02)
+        host.kill(status.replicas[0].replica.id, "its Python stub died")
+        assert scene.status().replicas == ()
+        assert scene.status().ending == 1
+
+
+async def test_another_slot_takes_over_at_once():
+    host = Host()
+    async with at_work(host) as scene:
+        scene.resize(1)
+        (before,) = await scene.ready()
+        host.kill(before.replica.id, "its Python stub died")
+        assert scene.status().replicas == ()
+        (after,) = await scene.ready()
+        assert after.replica.address == "127.0.0.1:1"
+        await scene.until(lambda it: not it.ending)
+        assert host.ended == [(before.replica.id, False)]
+
+
+async def test_what_cannot_start_is_the_pools_trouble_and_is_tried_again():
+    host = Host()
+    host.refusal = "port 18101 is taken"
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        await asyncio.sleep(0.02)
+        expected = "slot 0: failed once, last because port 18101 is taken; next try in 10 s"
+        assert scene.status().trouble == expected
+        host.refusal = ""
+        scene.clock.now = 10.0
+        await scene.ready()
+        await asyncio.sleep(0.01)
+        assert scene.status().trouble == ""
+
+
+async def test_adopted_replicas_stay_and_have_what_their_pool_says_today():
+    host = Host()
+    host.left = [Adopted(host.replica("a-0-old", "a", pool(), 0), ready=True)]
+    async with at_work(host, a=pool(capacity=Capacity.SPOT)) as scene:
+        (one,) = scene.status().replicas
+        assert (one.replica.id, one.ready) == ("a-0-old", True)
+        assert one.replica.capacity is Capacity.SPOT
+        scene.resize(1)
+        await asyncio.sleep(0.02)
+        assert (host.ended, scene.status().typical_start_seconds) == ([], None)
+
+
+async def test_an_adopted_replica_that_is_broken_is_only_cleared_away():
+    host = Host()
+    broken = host.replica("a-0-old", "a", pool(), 0)
+    host.left = [Adopted(broken, ready=True, fault="it died unobserved")]
+    async with at_work(host) as scene:
+        assert (scene.status().replicas, scene.status().ending) == ((), 1)
+        scene.resize(0)
+        await scene.until(lambda it: it.empty)
+        assert host.ended == [("a-0-old", False)]
+
+
+async def test_a_pool_that_is_no_longer_configured_leaves():
+    host = Host()
+    host.left = [Adopted(host.replica("b-0-old", "b", pool(), 0), ready=True)]
+    async with at_work(host, a=pool(size=0)) as scene:
+        scene.resize(0, name="b")
+        async with asyncio.timeout(5.0):
+            while not scene.status("b").replicas[0].leaving:
+                await asyncio.sleep(0.001)
+        scene.resize(0, name="b", drained=["b-0-old"])
+        async with asyncio.timeout(5.0):
+            while "b" in scene.target.observe():
+                await asyncio.sleep(0.001)
+    assert host.ended == [("b-0-old", True)]
+
+
+async def test_a_draining_replica_stays_with_its_engines_count_until_it_is_drained():
+    host = Host()
+    host.running = 2
+    async with at_work(host) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        assert one.running_requests is None
+        name = one.replica.id
+        scene.resize(0, draining=[name])
+        status = await scene.until(lambda it: it.replicas[0].running_requests == 2)
+        assert [one.ready for one in status.replicas] == [True]
+        await asyncio.sleep(0.02)
+        assert host.ended == []
+        scene.resize(0, drained=[name])
+        await scene.until(lambda it: it.empty)
+        assert host.ended == [(name, True)]
+
+
+async def test_a_draining_replica_does_not_count():
+    async with at_work(Host()) as scene:
+        scene.resize(1)
+        (before,) = await scene.ready()
+        scene.resize(1, draining=[before.replica.id])
+        kept, _ = await scene.ready(2)
+        assert kept.replica.id == before.replica.id
+
+
+async def test_outdated_replicas_leave_when_their_successor_is_ready():
+    host = Host()
+    old = host.replica("a-0-old", "a", pool(parameters={"x": "1"}), 0)
+    host.left = [Adopted(old, ready=True)]
+    host.ready = False
+    async with at_work(host) as scene:
+        scene.resize(1)
+        status = await scene.until(lambda it: len(it.replicas) == 2)
+        assert [(one.outdated, one.leaving) for one in status.replicas] == [
+            (True, ""),
+            (False, ""),
+        ]
+        host.ready = True
+        status = await scene.until(lambda it: it.replicas[0].leaving != "")
+        assert status.replicas[0].leaving == "its settings are not the pool's any more"
+        assert status.replicas[1].ready
+
+
+async def test_a_typical_start_is_the_median():
+    host = Host()
+    host.ready = False
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        await scene.until(lambda it: len(it.replicas) == 1)
+        scene.clock.now = 4.0
+        host.ready = True
+        await scene.ready()
+        assert scene.status().typical_start_seconds == 4.0
+
+
+async def test_a_scaler_that_paused_does_not_take_its_own_silence_for_a_replicas():
+    host = Host()
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        await scene.ready()
+        host.ready = False
+        await asyncio.sleep(0.05)
+        scene.clock.now += 34.0
+        await asyncio.sleep(0.05)
+        assert host.ended == []
+        for _ in range(8):
+            scene.clock.now += 4.0
+            await asyncio.sleep(0.02)
+        assert host.ended, "real silence is still noticed"

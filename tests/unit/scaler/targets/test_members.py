@@ -1,0 +1,43 @@
+"""Replicas on slots: their names, and what others may know of them."""
+
+import re
+
+from services.scaler.policy.replicas import State
+from services.scaler.targets.members import Member, new_id
+from services.scaler.targets.tritonserver import shared_memory_prefix
+from tests.making.replicas import Host, pool
+
+
+def test_ids_fit_where_they_are_used():
+    name = new_id("p" * 32, 1023)
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}", name)
+    assert name.startswith("p" * 32 + "-1023-")
+    assert shared_memory_prefix(name).count("_") == 2
+
+
+def member(state: State, **changes) -> Member:
+    replica = Host().replica("a-0-x", "a", pool(), 0)
+    return Member("a-0-x", "a", 0, state, since=1.0, **({"replica": replica} | changes))
+
+
+def test_only_what_has_an_address_and_is_whole_is_shown():
+    shown = {state: member(state).status(pool()) for state in State}
+    assert {state for state, status in shown.items() if status} == {
+        State.STARTING,
+        State.READY,
+        State.DRAINING,
+    }
+    assert [shown[s].ready for s in (State.STARTING, State.READY, State.DRAINING)] == [
+        False,
+        True,
+        True,
+    ]
+    assert member(State.STARTING, replica=None).status(pool()) is None
+
+
+def test_other_settings_or_no_slot_any_more_make_it_outdated():
+    one = member(State.READY)
+    assert not one.outdated(pool())
+    assert one.outdated(pool(parameters={"x": "1"}))
+    assert one.outdated(None)
+    assert Member("a-2-x", "a", 2, State.READY, since=1.0).outdated(pool())

@@ -1,0 +1,70 @@
+"""Records of replicas: written whole, read again, also those of an earlier scaler."""
+
+import json
+
+import pytest
+
+from services.common.config import ConfigError
+from services.scaler.config import Capacity
+from services.scaler.targets.records import Known, Record, Records, SlotReplica
+
+REPLICA = SlotReplica(
+    id="small-cpu-0-abc",
+    pool="small-cpu",
+    slot=0,
+    tier="small",
+    model="m",
+    precision="int8",
+    capacity=Capacity.ON_DEMAND,
+    max_in_flight=64,
+    address="127.0.0.1:18101",
+    started_at=1_700_000_000.5,
+    fingerprint="0123456789abcdef",
+)
+RECORD = Record(REPLICA, 18101, 18201, python=True, server=Known(7, 70), stubs=(Known(8, 80),))
+
+# As scalers have always written it: replicas outlive an upgrade.
+WRITTEN = """\
+{"replica": {"id": "small-cpu-0-abc", "pool": "small-cpu", "slot": 0, "tier": "small",
+  "model": "m", "precision": "int8", "capacity": "on_demand", "max_in_flight": 64,
+  "address": "127.0.0.1:18101", "started_at": 1700000000.5, "fingerprint": "0123456789abcdef"},
+ "grpc_port": 18101, "metrics_port": 18201, "python": true,
+ "server": {"pid": 7, "ticks": 70}, "stubs": [{"pid": 8, "ticks": 80}]}
+"""
+
+
+@pytest.fixture
+def records(tmp_path):
+    records = Records(tmp_path)
+    records.lock()
+    yield records
+    records.unlock()
+
+
+def test_what_is_written_is_read_again(records):
+    records.write(RECORD)
+    assert list(records.read_all()) == [(REPLICA.id, RECORD)]
+    records.remove(REPLICA.id)
+    assert list(records.read_all()) == []
+
+
+def test_the_form_of_a_record_stays(records, tmp_path):
+    folder = tmp_path / "replicas" / REPLICA.id
+    folder.mkdir()
+    (folder / "record.json").write_text(WRITTEN)
+    assert list(records.read_all()) == [(REPLICA.id, RECORD)]
+    records.write(RECORD)
+    assert json.loads((folder / "record.json").read_text()) == json.loads(WRITTEN)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"replica": {}}'])
+def test_what_cannot_be_read_is_named_and_no_record(records, tmp_path, text):
+    folder = tmp_path / "replicas" / "a-0-b"
+    folder.mkdir()
+    (folder / "record.json").write_text(text)
+    assert list(records.read_all()) == [("a-0-b", None)]
+
+
+def test_a_state_folder_belongs_to_one_scaler(records, tmp_path):
+    with pytest.raises(ConfigError, match="another scaler uses it"):
+        Records(tmp_path).lock()
