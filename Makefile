@@ -57,8 +57,9 @@ protos: $(READY) ## generate the stubs from protos/
 lock: $(READY) ## pin every package anew in constraints.txt
 	@tools/lock $(BIN)/python
 
-docs: $(READY) ## write the tables of settings in docs/operating.md
+docs: $(READY) ## write the tables in docs/operating.md and docs/ledger.md
 	$(BIN)/python -m tools.settings
+	$(BIN)/python -m tools.ledger_fields
 
 bench: $(READY) ## run the benchmarks; ONLY=name runs one
 	@$(BIN)/python -m bench $(ONLY)

@@ -43,9 +43,14 @@ def tables() -> str:
 
 def page(text: str) -> str:
     """The page with its tables as they should be."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
+    return between(BEGIN, END, text, tables())
+
+
+def between(begin: str, end: str, text: str, new: str) -> str:
+    """The text with `new` between the two marks."""
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{new}\n\n{end}{after}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +62,15 @@ class _Row:
 def _fields(kind: Any) -> dict[str, _Row]:
     meanings: dict[str, str] = {}
     for one in reversed(kind.__mro__):
-        meanings |= _attributes(inspect.getdoc(one) or "" if "__doc__" in vars(one) else "")
+        meanings |= attributes(inspect.getdoc(one) or "" if "__doc__" in vars(one) else "")
     return {
         field.name: _Row(_default(field), meanings[field.name])
         for field in dataclasses.fields(kind)
     }
 
 
-def _attributes(doc: str) -> dict[str, str]:
-    """What the docstring's "Attributes:" say of each."""
+def attributes(doc: str) -> dict[str, str]:
+    """What the "Attributes:" of a docstring say of each."""
     listed = doc.partition("Attributes:\n")[2]
     found: dict[str, str] = {}
     for line in inspect.cleandoc("\n" + listed).splitlines():

@@ -6,8 +6,8 @@ never change their meaning within a schema; new ones may come, so readers ignore
 know. This module imports the standard library alone, and its records are serialised as they stand
 by `orjson.dumps`. The page docs/ledger.md has the same fields for readers of the files.
 
-Money is whole micro-USD, at the prices in force when the request ran. Durations are milliseconds.
-"Null" below is JSON's, Python's None.
+Times are as `time_text` spells them. Money is whole micro-USD, at the prices in force when the
+request ran. Durations are milliseconds. "Null" below is JSON's, Python's None.
 """
 
 import datetime as dt
@@ -52,16 +52,16 @@ class AttemptRecord:
     """One run on one replica; every unit of engine work stands in exactly one.
 
     Attributes:
-        tier: that ran.
-        model: it served.
-        precision: of the model's weights.
-        replica: it ran on; empty where none was found.
-        cause: why it ran, one of `CAUSES`.
-        verdict: what became of it, one of `VERDICTS`.
-        prompt_tokens: that the engine read; 0 where it refused the request.
-        output_tokens: that the engine made, sent or not.
+        tier: the tier that ran.
+        model: the model it served.
+        precision: of that model's weights.
+        replica: the replica it ran on; empty where none was found.
+        cause: why it ran; one of the causes.
+        verdict: what became of it; one of the verdicts.
+        prompt_tokens: tokens that the engine read; 0 where it refused the request.
+        output_tokens: tokens that the engine made, sent or not.
         engine_ms: engine time; null where the engine did not say.
-        micro_usd: its tokens at the tier's price.
+        micro_usd: price of its tokens, by the tier's price.
         committed: something of it was sent to the caller, so it could not be taken back.
         estimated: its tokens are an estimate, as the engine could not be asked.
         began_ms: from the request's arrival to its start.
@@ -92,37 +92,39 @@ class RequestRecord:
     answered. Requests refused before anything was decided leave no record.
 
     Attributes:
-        kind: ``request``.
-        schema: 2.
-        time: when the request ended, as `time_text` spells it.
-        request_id: names the request; pairs and outcomes of it carry the same.
-        handle: signed name that its caller got, by which outcomes are told; empty where none.
-        tenant: whose key it came with.
-        route: it was sent to.
-        priority: its class: ``critical``, ``interactive``, ``batch`` or ``background``.
-        idempotency_key: equal in retries of one call by its caller; empty where none was sent.
+        kind: always ``request``.
+        schema: always 2.
+        time: when the request ended.
+        request_id: name of the request; pairs and outcomes of it carry the same.
+        handle: signed name that its caller got, and may send outcomes with.
+        tenant: the tenant whose key it came with.
+        route: the route it was sent to.
+        priority: class of its priority: ``critical``, ``interactive``, ``batch`` or ``background``.
+        idempotency_key: the caller's key, equal in retries of one call; empty where none was sent.
         attributes: labels that the caller sent, as team or feature; may be empty.
         status: name of the gRPC code it ended with; ``OK`` where it was answered.
-        policy_version: of the policies that decided.
-        calibration_version: of the calibration that decided; empty where none did.
-        tier: that answered, or that wrote the stored answer; empty where none did.
-        model: of that tier; empty where none answered.
+        policy_version: version of the policies that decided.
+        calibration_version: version of the calibration that decided; empty where none did.
+        tier: the tier that answered, or that wrote the stored answer; empty where none did.
+        model: that tier's model; empty where none answered.
         precision: of that model's weights; empty where none answered.
-        replica: that answered; empty for a stored answer, and where none did.
-        reason: why this tier, as `Reason` in the router's proto; empty where none answered.
+        replica: the replica that answered; empty for a stored answer, and where none did.
+        reason: why this tier, a `Reason` of the router's proto in small letters; empty where none
+            answered.
         cache: what the cache had: ``not_asked``, ``miss``, ``exact``, ``shared`` or
             ``unavailable``.
-        prompt_tokens: of the prompt as the answering tier read it.
-        output_tokens: of the answer, as far as it came.
-        reused_prompt_tokens: of the prompt, those that the replica had already; null where it did
-            not say.
+        prompt_tokens: tokens of the prompt, as the answering tier read it.
+        output_tokens: tokens of the answer, as far as it came.
+        reused_prompt_tokens: tokens of the prompt that the replica had ready from before; null
+            where it did not say.
         engine_ms: engine time of all attempts; null where no engine said.
-        queued_ms: waited for a place on replicas.
+        queued_ms: wait for a place on replicas.
         first_text_ms: from arrival to the first text sent; null where none was.
         total_ms: from arrival until the caller had its answer or was gone.
-        micro_usd: charged: the sum over its attempts, evidence included.
-        baseline_micro_usd: what the route's top tier without a cache would have cost.
-        estimated: some of its tokens are an estimate; see the attempts.
+        micro_usd: what it is charged: the sum over its attempts, evidence included.
+        baseline_micro_usd: what the same answer would have cost on the route's top tier, without a
+            cache.
+        estimated: some of its tokens are an estimate; the attempts say which.
         attempts: everything that ran for it, by when it began; empty for a stored answer.
     """
 
@@ -165,7 +167,7 @@ class CertaintyRecord:
     Attributes:
         mean: over the answer's tokens.
         minimum: of its least certain token.
-        first_k: mean over its first tokens, as many as `PairRecord.first_k` says.
+        first_k: mean over its first tokens, as many as the pair's `first_k` says.
     """
 
     mean: float
@@ -178,12 +180,12 @@ class TierRecord:
     """What one tier made of a pair's request.
 
     Attributes:
-        tier: its name.
-        model: it served.
-        precision: of the model's weights.
-        version: of the model's weights; empty where the policies give none.
-        quality: of its answer, in [0, 1]; null where nobody judged it.
-        certainty: of its answer; null where unknown.
+        tier: name of the tier.
+        model: the model it served.
+        precision: of that model's weights.
+        version: of that model's weights; empty where the policies give none.
+        quality: quality of its answer, in [0, 1]; null where nobody judged it.
+        certainty: certainty of its answer; null where unknown.
         valid: its answer has the form that the request wants.
         micro_usd: price of its run, which stands in the request's attempts.
         engine_ms: engine time of its run; null where the engine did not say.
@@ -205,8 +207,8 @@ class MessageRecord:
     """A message of a conversation.
 
     Attributes:
-        role: whose it is, as ``user``.
-        content: its text.
+        role: whose message it is, as ``user``.
+        content: text of the message.
     """
 
     role: str
@@ -215,11 +217,11 @@ class MessageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRecord:
-    """Texts of a pair, which are kept only where the route says ``keep_text``.
+    """Texts of a pair; kept only where the route says `keep_text`.
 
     Attributes:
-        messages: of the request, oldest first.
-        answers: in the order of `PairRecord.digests`.
+        messages: the request's, oldest first.
+        answers: the answers that were compared, in the order of the pair's `digests`.
     """
 
     messages: tuple[MessageRecord, ...]
@@ -231,30 +233,30 @@ class PairRecord:
     """One request that several tiers answered: evidence for calibration and guardrail.
 
     Attributes:
-        kind: ``pair``; ``cached_pair`` where the caller got a stored answer, which the top tier's
-            is compared with.
-        schema: 2.
-        time: when the pair was settled, as `time_text` spells it.
-        request_id: of the request.
-        tenant: of the request.
-        route: of the request.
-        policy_version: of the policies that decided.
-        calibration_version: of the calibration that decided; empty where none did.
+        kind: ``pair``; ``cached_pair`` where the caller got a stored answer, which is compared
+            with the top tier's.
+        schema: always 2.
+        time: when all of it had run and was judged, or could not be.
+        request_id: the request's name, as in its own record.
+        tenant: the request's.
+        route: the request's.
+        policy_version: version of the policies that decided.
+        calibration_version: version of the calibration that decided; empty where none did.
         propensity: probability in (0, 1] with which such a request is drawn as evidence.
         uniform: the propensity depended on the time alone, and on nothing of the request.
-        judge: its kind: ``match``, ``similarity``, ``schema``, ``model`` or ``outcome``.
-        answered: tier whose answer the caller got; empty for a stored answer.
-        features: of the prompt, hashed: [index, value] of those that are not 0.
-        first_k: tokens that the certainties' `first_k` looks at; null where the route has no
-            quality policy.
-        tiers: that answered, cheapest first; of a ``cached_pair`` the top tier alone.
-        qualities: of all answers that were compared, in the order of `digests`; null where nobody
-            judged them.
+        judge: kind of the judge: ``match``, ``similarity``, ``schema``, ``model`` or ``outcome``.
+        answered: the tier whose answer the caller got; empty for a stored answer.
+        features: hashed features of the prompt: [index, value] of those that are not 0.
+        first_k: how many first tokens the certainties' `first_k` looks at; null where the route
+            has no quality policy.
+        tiers: the tiers that answered, cheapest first; of a ``cached_pair`` the top tier alone.
+        qualities: quality of each answer that was compared, in the order of `digests`; null where
+            nobody judged them.
         digests: keyed digests of the answers: of the stored one first, if there is one; then of
             each tier's; then, where the prompt had been trimmed, of the top tier's to all of it.
         trimmed: models got less of the prompt than the caller sent.
-        shadow_micro_usd: of the runs for evidence alone. It stands in the request's attempts and
-            is charged there: never add it to `RequestRecord.micro_usd`.
+        shadow_micro_usd: price of the runs for evidence alone. It stands in the request's attempts
+            and is charged there: never add it to the request's `micro_usd`.
         text: prompt and answers; null unless the route keeps them.
     """
 
@@ -285,16 +287,16 @@ class OutcomeRecord:
     """What a caller said of an answer. The first record of a request counts.
 
     Attributes:
-        kind: ``outcome``.
-        schema: 2.
-        time: when it was said, as `time_text` spells it.
-        request_id: of the request.
-        tenant: of the request.
-        route: of the request.
+        kind: always ``outcome``.
+        schema: always 2.
+        time: when it was said.
+        request_id: the request's name, as in its own record.
+        tenant: the request's.
+        route: the request's.
         resolved: whether the answer did what it was asked for; null where that was not said.
         rating: from -1 to 1; null where none was given.
-        corrected_digest: keyed digest of the answer it should have been, which compares with
-            `PairRecord.digests`; null where none was given.
+        corrected_digest: keyed digest of the answer it should have been, to compare with the
+            pair's `digests`; null where none was given.
     """
 
     kind: Literal["outcome"] = field(default="outcome", init=False)

@@ -18,7 +18,7 @@ from pennyweight.command import ending
 from pennyweight.command.options import Address, TlsCa, connect
 from pennyweight.command.show import console
 from services.local.demo import run_demo
-from services.local.plan import ADDRESSES, ROOT, Plan, StackError, plan
+from services.local.plan import ADDRESSES, ROOT, Plan, StackError, plan, plan_demo
 from services.local.screen import Screen
 from services.local.stack import Stack, Stop
 from services.local.status import Observer, Status
@@ -75,14 +75,15 @@ def demo(state: State = ROOT / "state") -> None:
 
     async def body(stack: Stack) -> bool:
         await screen.show_start(stack.starting())
-        return await run_demo(stack.plan["router"].address, screen.console)
+        answered = await run_demo(stack.plan["router"].address, screen.console)
+        screen.say(f"It is added up by: .venv/bin/pennyweight ledger --folder {stack.plan.ledger}")
+        return answered
 
     state = state.resolve()
     state.mkdir(parents=True, exist_ok=True)
-    # A place of its own, so that a demo runs beside a stack that is up; the ledger is shared.
+    # A place of its own, so that a demo runs beside a stack that is up.
     own = Path(tempfile.mkdtemp(prefix="demo-", dir=state))
-    environ = {"PENNYWEIGHT_ROUTER_LEDGER_FOLDER": str(state / "ledger"), **os.environ}
-    code = _run(lambda: plan(environ, own, any_port=True), screen, body)
+    code = _run(lambda: plan_demo(os.environ, state, own), screen, body)
     if code == 0:
         shutil.rmtree(own)
     raise typer.Exit(code)

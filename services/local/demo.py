@@ -24,8 +24,8 @@ SAVED = {"saved": 5}
 ROOMY_WIDTH, MAX_WIDTH = 120, 160
 QUESTION_SHARE = 0.42
 
-TOLD = frozenset(("escalated", "skipped", "halted", "limited", "unavailable"))
-"""Reasons that are told in full below the row."""
+EXPLAINED = frozenset(("escalated", "skipped", "halted", "limited", "unavailable"))
+"""Reasons whose decision is explained below the row."""
 
 MILLION = 1_000_000
 
@@ -55,7 +55,7 @@ async def run_demo(address: str, console: Console) -> bool:
         async for row in _ask_all(client):
             rows.append(row)
             console.print(_line(widths, _cells(row)))
-            if row.summary is not None and row.summary.decision.reason in TOLD:
+            if row.summary is not None and row.summary.decision.reason in EXPLAINED:
                 console.print(Text(f"  └ {row.summary.decision.explanation}", style="yellow"))
     console.print(_foot(rows))
     return all(row.summary is not None for row in rows)
@@ -112,9 +112,9 @@ def _line(widths: list[int], cells: Iterable[Text]) -> Table:
 def _foot(rows: list[Row]) -> Text:
     done = [row.summary for row in rows if row.summary is not None]
     failed = len(rows) - len(done)
-    paid = sum(one.cost.micro_usd for one in done)
-    baseline = sum(one.cost.baseline_micro_usd for one in done)
-    cached = sum(not one.decision.replica for one in done)
+    paid = sum(summary.cost.micro_usd for summary in done)
+    baseline = sum(summary.cost.baseline_micro_usd for summary in done)
+    cached = sum(not summary.decision.replica for summary in done)
     foot = Text("\n")
     if failed:
         foot.append(f"{failed} of {len(rows)} questions failed.\n", style="bold red")

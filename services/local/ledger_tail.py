@@ -1,9 +1,11 @@
 """What the ledger gained since we began to look: requests, tokens, money."""
 
-import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pennyweight.ledger.reader import Tail, Unreadable, spent_micro_usd
 
 
 @dataclass(frozen=True)
@@ -22,44 +24,36 @@ class Totals:
         """What "always the top tier, no cache" would have cost more."""
         return self.baseline_micro_usd - self.micro_usd
 
-    def plus(self, record: dict[str, Any]) -> "Totals":
-        """The sums with one more record; paired evidence adds what it cost, and no request."""
-        if record.get("kind", "request") != "request":
-            shadow = int(record.get("shadow_micro_usd") or 0)
-            return replace(self, micro_usd=self.micro_usd + shadow)
+    def plus(self, record: Mapping[str, Any]) -> "Totals":
+        """The sums with one more record; those of other kinds add no request."""
+        spent = self.micro_usd + spent_micro_usd(record)
+        if record["kind"] != "request":
+            return replace(self, micro_usd=spent)
         return Totals(
             self.requests + 1,
             self.failed + (record.get("status") != "OK"),
             self.from_cache + (record.get("cache") in ("exact", "shared")),
             self.output_tokens + int(record.get("output_tokens") or 0),
-            self.micro_usd + int(record.get("micro_usd") or 0),
+            spent,
             self.baseline_micro_usd + int(record.get("baseline_micro_usd") or 0),
         )
 
 
-@dataclass
 class LedgerTail:
-    """Reads on in each file from where it was; a line still being written waits for the next time.
+    """Adds up what comes. State: how far the ledger is read, and the sums so far."""
 
-    State: how far each file is read, and the sums so far.
-    """
-
-    folder: Path
-    totals: Totals = Totals()
-    _read: dict[Path, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         """Leaves out what is there already."""
-        self._read = {path: path.stat().st_size for path in self.folder.glob("*.jsonl")}
+        self._tail = Tail(folder)
+        self.totals = Totals()
 
     def read(self) -> Totals:
         """The sums now."""
-        for path in sorted(self.folder.glob("*.jsonl")):
-            start = self._read.get(path, 0)
-            with path.open("rb") as file:
-                file.seek(start)
-                whole, newline, _ = file.read().rpartition(b"\n")
-            self._read[path] = start + len(whole) + len(newline)
-            for line in whole.splitlines():
-                self.totals = self.totals.plus(json.loads(line))
+        for record in self._tail.read():
+            self.totals = self.totals.plus(record)
         return self.totals
+
+    @property
+    def unreadable(self) -> Unreadable:
+        """What of the ledger is in no sum."""
+        return self._tail.unreadable

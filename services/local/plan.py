@@ -1,4 +1,4 @@
-"""What is started, where it listens and what it is told.
+"""What is started, where it listens and with which settings.
 
 The environment of the command goes before what is planned here, so every setting of every service
 can be changed as usual: ``PENNYWEIGHT_ROUTER_LISTEN=127.0.0.1:6000``.
@@ -24,6 +24,8 @@ ADDRESSES = {
 }
 """Of gRPC and of the metrics, in the order in which services start; they stop in reverse."""
 
+DEMO_LEDGER = "demo-ledger"
+"""Folder below the state of what demos asked: made-up questions are no part of the real ledger."""
 
 SCALING_FILE = "PENNYWEIGHT_SCALER_SCALING_FILE"
 
@@ -72,7 +74,7 @@ class Plan:
     scaler_state: Path
 
     def service_key(self) -> str | None:
-        """The key that the router shows to the others, if it is told one; it opens every call.
+        """The key that the router shows to the others, if it has one; it opens every call.
 
         Raises:
             StackError: the file cannot be read.
@@ -149,6 +151,21 @@ def plan(
     )
 
 
+def plan_demo(environ: Mapping[str, str], state: Path, own: Path) -> Plan:
+    """Plans a stack for a moment, that runs beside one that is up and leaves its ledger alone.
+
+    Args:
+        environ: environment of the command.
+        state: folder in which the demos' common ledger stays.
+        own: folder for all else.
+
+    Raises:
+        StackError: as `plan` does.
+    """
+    ledger = {"PENNYWEIGHT_ROUTER_LEDGER_FOLDER": str(state / DEMO_LEDGER)}
+    return plan({**ledger, **environ}, own, any_port=True)
+
+
 def check_ports(services: tuple[Service, ...]) -> None:
     """Makes sure that all addresses can be listened on.
 
@@ -217,8 +234,8 @@ def _change_scaling(source: Path, target: Path, *, any_port: bool, weights: Sequ
                 pool["slots"] = [
                     {**slot, "grpc_port": 0, "metrics_port": 0} for slot in pool["slots"]
                 ]
-        for one in weights:
-            _change_weights(pools, one)
+        for weight in weights:
+            _change_weights(pools, weight)
     except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise StackError(f"The scaling file {source} cannot be used.", repr(error)) from error
     target.parent.mkdir(parents=True, exist_ok=True)

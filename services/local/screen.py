@@ -110,17 +110,22 @@ def status_panel(status: Status) -> RenderableType:
     numbers.add_row(
         "saved", money(totals.saved_micro_usd), saved, f"paid {money(totals.micro_usd)}"
     )
-    return Group(Text(), pools, Text(), numbers)
+    notes = [Text(note, style="yellow") for note in status.notes]
+    return Group(Text(), pools, Text(), numbers, *notes)
 
 
 def status_line(status: Status) -> str:
     """The status in one line; without rates, so that it changes only when something happened."""
     totals = status.totals
     pools = ", ".join(f"{pool.name} {_replicas(pool).plain}" for pool in status.pools)
-    return (
-        f"{pools} · {totals.requests:,} requests · {totals.output_tokens:,} tokens · "
-        f"{totals.from_cache:,} from the cache · saved {money(totals.saved_micro_usd)}"
+    sums = (
+        pools,
+        f"{totals.requests:,} requests",
+        f"{totals.output_tokens:,} tokens",
+        f"{totals.from_cache:,} from the cache",
+        f"saved {money(totals.saved_micro_usd)}",
     )
+    return " · ".join((*sums, *status.notes))
 
 
 def _replicas(pool: PoolStatus) -> Text:

@@ -29,13 +29,19 @@ class PoolStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The stack at one moment; rates are over the last seconds."""
+    """The stack at one moment; rates are over the last seconds.
+
+    Attributes:
+        cached_answers: that the cache keeps; None where it does not say.
+        notes: on what of the ledger is in no sum, a sentence each.
+    """
 
     pools: tuple[PoolStatus, ...]
     totals: Totals
     requests_per_second: float
     tokens_per_second: float
     cached_answers: int | None
+    notes: tuple[str, ...] = ()
 
 
 class Observer:
@@ -60,6 +66,7 @@ class Observer:
             requests_per_second=(totals.requests - before.requests) / seconds,
             tokens_per_second=(totals.output_tokens - before.output_tokens) / seconds,
             cached_answers=await self._cached_answers(),
+            notes=self._ledger.unreadable.notes(),
         )
 
     async def _cached_answers(self) -> int | None:
@@ -76,7 +83,7 @@ class Observer:
 
 def _pool(pool: scaler_pb2.Pool) -> PoolStatus:
     kind = scaler_pb2.ReplicaState.DESCRIPTOR
-    states = Counter(name_of(kind, "REPLICA_STATE", one.state) for one in pool.replicas)
+    states = Counter(name_of(kind, "REPLICA_STATE", replica.state) for replica in pool.replicas)
     return PoolStatus(
         name=pool.name,
         desired=pool.desired_replicas,

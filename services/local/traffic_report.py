@@ -124,16 +124,16 @@ def _table(tally: Tally) -> Table:
     titles = (*LEFT, "answers", "share", "paid", "baseline", "saved")
     for title, foot in zip(titles, cells, strict=True):
         table.add_column(title, foot, justify="left" if title in LEFT else "right")
-    for (tier, reason), one in sorted(tally.sums.items(), key=lambda item: -item[1].answers):
-        table.add_row(tier, words(reason), *_numbers(one, whole))
+    for (tier, reason), sums in sorted(tally.sums.items(), key=lambda item: -item[1].answers):
+        table.add_row(tier, words(reason), *_numbers(sums, whole))
     return table
 
 
-def _numbers(one: Sum, whole: Sum) -> tuple[str, ...]:
+def _numbers(sums: Sum, whole: Sum) -> tuple[str, ...]:
     return (
-        f"{one.answers:,}",
-        percent(one.answers / whole.answers),
-        money(one.paid),
-        money(one.baseline),
-        share(one.baseline - one.paid, one.baseline),
+        f"{sums.answers:,}",
+        percent(sums.answers / whole.answers),
+        money(sums.paid),
+        money(sums.baseline),
+        share(sums.baseline - sums.paid, sums.baseline),
     )

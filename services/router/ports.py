@@ -7,8 +7,9 @@ Adapters: `triton` (engine), `cache` (answers), `scaler` (fleet), `tokenizer` (t
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
+from pennyweight.ledger.schema import LedgerRecord
 from services.router.policy.prompts import Message as Message  # noqa: PLC0414 -- part of the ports
 from services.router.policy.routes import Route, Tier
 
@@ -292,7 +293,7 @@ class TierText(Protocol):
 class Ledger(Protocol):
     """One record a finished request."""
 
-    def add(self, record: Any) -> None:
+    def add(self, record: LedgerRecord) -> None:
         """Takes a record; never blocks and never fails the request."""
 
 

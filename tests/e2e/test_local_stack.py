@@ -124,10 +124,11 @@ def test_the_demo(start: Start) -> None:
     assert 0 < part < 1
     assert int(saved) == round(part * 100)
     assert local.left() == []
-    # The ledger stays, and tells the same as the screen.
+    # Its ledger stays, apart from that of a stack that is up, and says the same as the screen.
+    assert not (local.folder / "ledger").exists()
     table = subprocess.run(
         [sys.executable, "-m", "pennyweight.command", "ledger"],
-        env={**os.environ, "PENNYWEIGHT_ROUTER_LEDGER_FOLDER": str(local.folder / "ledger")},
+        env={**os.environ, "PENNYWEIGHT_ROUTER_LEDGER_FOLDER": str(local.folder / "demo-ledger")},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import orjson
 from prometheus_client import CollectorRegistry
 
+from pennyweight.ledger.schema import LedgerRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
 from services.router.engines.pieces import Pieces
@@ -230,7 +232,7 @@ class Same:
 
 @dataclass
 class Shelf:
-    """Values kept, for ever; ledger records too."""
+    """Values kept, for ever; ledger records too, as they come back out of JSON."""
 
     values: dict[str, bytes] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -248,8 +250,8 @@ class Shelf:
     async def settle(self, route: Route, request_id: str) -> None:
         self.settled.append((route.name, request_id))
 
-    def add(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
+    def add(self, record: LedgerRecord) -> None:
+        self.records.append(orjson.loads(orjson.dumps(record)))
 
 
 class Way:

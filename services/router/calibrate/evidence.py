@@ -1,15 +1,12 @@
 """Reads paired evidence: from the ledger's files through DuckDB, or from a labelled file.
 
-In the ledger a pair is a record of kind `pair`: `request_id`, `tenant`, `route`, `time`,
-`policy_version`, `propensity`, `features` (list of [index, value]) and `tiers`, each with `tier`,
-`model`, `precision`, `quality` (null until judged), `certainty` (`mean`, `minimum`, `first_k`, or
-null), `micro_usd`, `engine_ms`; optional are `version` of a tier's weights, `valid`, whether its
-answer had the wanted form, and `first_k`, the tokens that certainty's `first_k` looks at. Rarely
+In the ledger a pair is a record of kind `pair`, as `pennyweight.ledger.schema` has it. Rarely
 drawn pairs weigh more, unless `uniform` says that `propensity` depended on the time alone: then
 each weighs the same, as traffic is taken to be alike over the whole of the evidence. A pair that no
 judge has judged is judged by the first record of kind `outcome` with its `request_id`, if there is
 one, with the help of `answered`, the tier whose answer the caller got, and `digests` of what each
-tier answered; see `outcomes`. What cannot be used is left out and counted by reason.
+tier answered; see `outcomes`. What cannot be used is left out and counted by reason, lines and
+files that cannot be read among it.
 
 A labelled file is JSONL of such records, in which `text` (and `task_type`) may stand for
 `features` and `propensity` may be left out, or a CSV with `text`, `task_type`, `propensity` and,
@@ -23,12 +20,11 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
+from pennyweight.ledger.reader import FILES, LedgerError, NoLedger, opened
 from services.router.calibrate.outcomes import first_of_each, judged
 from services.router.policy.certainty import Certainty
 from services.router.policy.difficulty import FEATURES, Signals, SparseFeatures, features
@@ -104,33 +100,23 @@ def from_ledger(
         first_k: pairs whose certainty looked at another number of first tokens are left out.
 
     Raises:
-        BadEvidence: there is no such folder or no pair in it.
+        BadEvidence: there is no such folder, it cannot be read, or no pair of the route is in it.
     """
-    if not any(folder.glob("*.jsonl")):
-        raise BadEvidence(f"--ledger: {folder} holds no *.jsonl files")
-    # Lines are taken as text: one torn by a crash is no JSON and is left out by TRY_CAST.
-    query = """
-        SELECT line FROM (
-            SELECT line, TRY_CAST(line AS JSON) AS told
-            FROM read_csv($files, columns = {'line': 'VARCHAR'}, header = false, quote = '',
-                          escape = '', delim = '\x01', auto_detect = false,
-                          max_line_size = 16777216, ignore_errors = true)
-        ) WHERE told->>'kind' IN ('pair', 'outcome') AND told->>'route' = $route
-    """
-    with duckdb.connect() as database:
-        try:
-            rows = database.execute(
-                query, {"files": str(folder / "*.jsonl"), "route": route}
-            ).fetchall()
-        except duckdb.Error as error:
-            why = str(error).partition("\n")[0]
-            raise BadEvidence(f"--ledger: {folder} cannot be read: {why}") from error
-    told = [json.loads(line) for (line,) in rows]
-    outcomes = first_of_each(one for one in told if one["kind"] == "outcome")
-    pairs = [judged(one, outcomes) for one in told if one["kind"] == "pair"]
+    try:
+        with opened(folder) as ledger:
+            records = ledger.records(route, ("pair", "outcome"))
+            unreadable = ledger.unreadable
+    except NoLedger as error:
+        raise BadEvidence(f"--ledger: {folder} holds no {FILES} files") from error
+    except LedgerError as error:
+        raise BadEvidence(f"--ledger: {error} {error.hint}") from error
+    outcomes = first_of_each(record for record in records if record["kind"] == "outcome")
+    pairs = [judged(record, outcomes) for record in records if record["kind"] == "pair"]
     if not pairs:
-        raise BadEvidence(f"--ledger: {folder} holds no pairs of route {route}")
-    return _found(pairs, ladder, first_k)
+        notes = " ".join(("", *unreadable.notes()))
+        raise BadEvidence(f"--ledger: {folder} holds no pairs of route {route}.{notes}")
+    found = _found(pairs, ladder, first_k)
+    return replace(found, left_out={**found.left_out, **unreadable.counts()})
 
 
 def from_labelled(path: Path, ladder: Sequence[str] = ()) -> Found:

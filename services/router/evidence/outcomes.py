@@ -1,21 +1,20 @@
-"""What became of answers, as callers tell it.
+"""What became of answers, as callers say.
 
-An outcome is checked, kept once for all routers, written to the ledger, and told to the guardrail
+An outcome is checked, kept once for all routers, written to the ledger, and given to the guardrail
 where a pair waits for it. The text of a corrected answer goes nowhere: only its keyed digest does,
 which can be compared with the digests of the answers that were given.
 """
 
 import asyncio
-import datetime as dt
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import structlog
 
+from pennyweight.ledger.schema import OutcomeRecord, time_text
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable, Violation
 from services.router.evidence.handles import HandleSigner
@@ -56,9 +55,9 @@ class Outcome:
         return orjson.dumps([self.resolved, self.rating, self.corrected_digest])
 
     @classmethod
-    def from_bytes(cls, told: bytes) -> "Outcome":
+    def from_bytes(cls, written: bytes) -> "Outcome":
         """Reads `to_bytes`."""
-        return cls(*orjson.loads(told))
+        return cls(*orjson.loads(written))
 
 
 class Outcomes:
@@ -97,13 +96,13 @@ class Outcomes:
         """
         _check(request)
         route = self._in_force.now.routes.get(request.route)
-        if route is None or not route.admits(tenant):  # the names of others' routes are not told
+        if route is None or not route.admits(tenant):  # nobody learns the names of others' routes
             raise NotFound(f"no route named {request.route[:80]!r}", reason="ROUTE_UNKNOWN")
         request_id = self._named(request.handle, tenant, route)
         outcome = await self._outcome(request)
-        key, told = f"outcome:{request_id}", outcome.to_bytes()
-        before = await self._keeper.keep_once(key, told, KEPT_SECONDS)
-        if before not in (None, told):
+        key, value = f"outcome:{request_id}", outcome.to_bytes()
+        before = await self._keeper.keep_once(key, value, KEPT_SECONDS)
+        if before not in (None, value):
             message = "something else was recorded for this request before"
             raise AlreadyExists(message, reason="OUTCOME_RECORDED", handle=request.handle)
         # That it is kept does not say that it was written: a try that broke off in between, or did
@@ -116,9 +115,9 @@ class Outcomes:
         return pb.RecordOutcomeResponse(request_id=request_id)
 
     async def settle(self, route: Route, request_id: str) -> None:
-        """Tells the guardrail of a pair once both it and its outcome are there. Never raises.
+        """Gives the guardrail a pair once both it and its outcome are there. Never raises.
 
-        Whoever comes last calls it: `record`, or what keeps a pair that waits. It tells once.
+        Whoever comes last calls it: `record`, or what keeps a pair that waits. It gives it once.
         """
         if route.quality is None or route.quality.evidence.judging.kind is not JudgeKind.OUTCOME:
             return
@@ -170,18 +169,25 @@ class Outcomes:
         )
 
     def _write(self, route: Route, tenant: str, request_id: str, outcome: Outcome) -> None:
-        now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
-        facts: dict[str, Any] = {
-            "request_id": request_id,
-            "tenant": tenant,
-            "route": route.name,
-            "resolved": outcome.resolved,
-            "rating": outcome.rating,
-        }
-        log.info("outcome", **facts, corrected=outcome.corrected_digest is not None)
-        facts["corrected_digest"] = outcome.corrected_digest
-        time_of = now.isoformat(timespec="milliseconds")
-        self._ledger.add({"kind": "outcome", "time": time_of, **facts})
+        record = OutcomeRecord(
+            time=time_text(self._clock()),
+            request_id=request_id,
+            tenant=tenant,
+            route=route.name,
+            resolved=outcome.resolved,
+            rating=outcome.rating,
+            corrected_digest=outcome.corrected_digest,
+        )
+        self._ledger.add(record)
+        log.info(
+            "outcome",
+            request_id=request_id,
+            tenant=tenant,
+            route=route.name,
+            resolved=outcome.resolved,
+            rating=outcome.rating,
+            corrected=outcome.corrected_digest is not None,
+        )
         for kind, said in (
             ("resolved", outcome.resolved is True),
             ("unresolved", outcome.resolved is False),
@@ -218,13 +224,15 @@ def _losses(route: Route, pair: bytes, outcome: Outcome) -> tuple[Mapping[str, f
     Raises:
         ValueError, TypeError, LookupError, AttributeError: it is not as `Pairs` keeps one.
     """
-    told = orjson.loads(pair)
-    if told["route"] != route.name:
+    kept = orjson.loads(pair)
+    if kept["route"] != route.name:
         raise ValueError("a pair of another route")
-    if told["calibration"] != calibration_version(route):  # it says nothing about the one in force
+    if kept["calibration"] != calibration_version(route):  # it says nothing about the one in force
         return {}, 1.0
-    answered, digests, weight = told["answered"], told["digests"], float(told["weight"])
-    if not (isinstance(answered, int) and all(one and isinstance(one, str) for one in digests)):
+    answered, digests, weight = kept["answered"], kept["digests"], float(kept["weight"])
+    if not (
+        isinstance(answered, int) and all(digest and isinstance(digest, str) for digest in digests)
+    ):
         raise TypeError("answered or digests")
     if not 0.0 < weight <= 1.0:
         raise ValueError("weight")
@@ -234,7 +242,7 @@ def _losses(route: Route, pair: bytes, outcome: Outcome) -> tuple[Mapping[str, f
     if qualities is None:
         raise ValueError("answered")
     losses: dict[str, float] = {}
-    for lever, rungs in told["losses_of"].items():
+    for lever, rungs in kept["losses_of"].items():
         safer, given = rungs
         if not (0 <= safer < len(digests) and 0 <= given < len(digests)):
             raise LookupError("losses_of")

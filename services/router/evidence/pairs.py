@@ -7,6 +7,7 @@ compared with what the top tier says now.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -48,11 +49,12 @@ class Pairs:
         settle: Callable[[Route, str], Awaitable[None]],
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """`digest` is of an answer, keyed: by it a corrected answer is recognised later.
 
         `settle` judges the pair of a route and request id whose outcome came first. `spawn` starts
-        a task that is owned by the process.
+        a task that is owned by the process. `wall_clock` gives seconds since 1970.
         """
         self._planner = planner
         self._runner = runner
@@ -64,6 +66,7 @@ class Pairs:
         self._settle_outcome = settle
         self._metrics = metrics
         self._spawn = spawn
+        self._wall_clock = wall_clock
         self._running: Counter[str] = Counter()
         self._stopping = asyncio.Event()
 
@@ -174,7 +177,9 @@ class Pairs:
             await self._levers.judged(route, losses, weight)
         elif evidence.judging.kind is JudgeKind.OUTCOME:
             await self._wait_for_outcome(context, pair, digests, weight)
-        self._ledger.add(record_of(state, pair, digests, qualities, evidence))
+        self._ledger.add(
+            record_of(state, pair, digests, qualities, evidence, unix_seconds=self._wall_clock())
+        )
         return "unjudged" if qualities is None else "judged"
 
     async def _wait_for_outcome(

@@ -1,4 +1,4 @@
-"""The ledger: one JSON line a finished request, in append-only files.
+"""The ledger: records of `pennyweight.ledger.schema`, one JSON line each, in append-only files.
 
 Records are gathered in memory and written together, with an fsync at least once a second, in a
 thread: a slow or full disk never holds up an answer. What cannot be kept is counted. Each process
@@ -11,11 +11,11 @@ import datetime as dt
 import os
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import orjson
 import structlog
 
+from pennyweight.ledger.schema import LedgerRecord
 from services.common.config import ConfigError
 from services.router.metrics import Metrics
 
@@ -44,10 +44,10 @@ class FileLedger:
         self._folder = folder
         self._name = f"{router}-{os.getpid()}-{os.urandom(3).hex()}"
         self._metrics = metrics
-        self._records: deque[dict[str, Any]] = deque()
+        self._records: deque[LedgerRecord] = deque()
         self._closed = asyncio.Event()
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: LedgerRecord) -> None:
         """See `Ledger.add`."""
         if len(self._records) >= MAX_UNWRITTEN:
             self._records.popleft()
@@ -84,7 +84,7 @@ class FileLedger:
                 self._records.popleft()
         self._metrics.ledger_records.inc(len(batch))
 
-    def _write(self, batch: list[dict[str, Any]]) -> None:
+    def _write(self, batch: list[LedgerRecord]) -> None:
         hour = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H")
         path = self._folder / f"{hour}-{self._name}.jsonl"
         data = b"".join(_line(record) for record in batch)
@@ -103,5 +103,5 @@ class FileLedger:
             os.close(descriptor)
 
 
-def _line(record: dict[str, Any]) -> bytes:
+def _line(record: LedgerRecord) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,12 +1,19 @@
 """A pair, and how the ledger keeps it; `calibrate.evidence` reads it there."""
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from pennyweight.ledger.schema import (
+    CertaintyRecord,
+    MessageRecord,
+    PairRecord,
+    TextRecord,
+    TierRecord,
+    time_text,
+)
 from services.router.policy.difficulty import features
 from services.router.policy.routes import EvidencePolicy, Route
+from services.router.ports import Message
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestState
 
@@ -37,56 +44,65 @@ def record_of(
     digests: Sequence[str],
     qualities: Sequence[float] | None,
     evidence: EvidencePolicy,
-) -> dict[str, Any]:
-    """The pair as the ledger keeps it: numbers, and texts only where the route wants them."""
+    *,
+    unix_seconds: float,
+) -> PairRecord:
+    """The pair as the ledger keeps it: numbers, and texts only where the route wants them.
+
+    `unix_seconds` is the time of the record.
+    """
     context, way = state.context, state.cascade
     checked = context.checked
     route = checked.route
-    told = way.told if way is not None else features(checked.written, checked.signals)
-    record: dict[str, Any] = {
-        "kind": "pair" if way is not None else "cached_pair",
-        "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
-        "request_id": context.request_id,
-        "tenant": context.tenant,
-        "route": route.name,
-        "policy_version": checked.policies.version,
-        "calibration_version": way.calibration_version if way is not None else "",
-        "propensity": context.propensity,
-        "uniform": True,  # which depends on the time, and on nothing of the request
-        "judge": evidence.judging.kind.value,
-        "answered": route.ladder[pair.answered].name if way is not None else "",
-        "features": told,
-        "first_k": route.quality.first_k if route.quality is not None else None,
-        "tiers": [
+    cached = way is None
+    return PairRecord(
+        kind="cached_pair" if cached else "pair",
+        time=time_text(unix_seconds),
+        request_id=context.request_id,
+        tenant=context.tenant,
+        route=route.name,
+        policy_version=checked.policies.version,
+        calibration_version="" if way is None else way.calibration_version,
+        propensity=context.propensity,
+        uniform=True,  # which depends on the time, and on nothing of the request
+        judge=evidence.judging.kind.value,
+        answered="" if cached else route.ladder[pair.answered].name,
+        features=features(checked.written, checked.signals) if way is None else way.told,
+        first_k=route.quality.first_k if route.quality is not None else None,
+        tiers=tuple(
             _tier_record(route, attempt, None if qualities is None else qualities[at])
-            for at, attempt in enumerate(pair.attempts, 0 if way is not None else 1)
-        ],
-        "qualities": qualities,
-        "digests": digests,
-        "trimmed": context.trimmed,
-        "shadow_micro_usd": pair.shadow_micro_usd,
-    }
-    if evidence.keep_text:
-        record["text"] = {
-            "turns": [[turn.role, turn.content] for turn in checked.asked.turns],
-            "answers": pair.answers,
-        }
-    return record
+            for at, attempt in enumerate(pair.attempts, 1 if cached else 0)
+        ),
+        qualities=None if qualities is None else tuple(qualities),
+        digests=tuple(digests),
+        trimmed=context.trimmed,
+        shadow_micro_usd=pair.shadow_micro_usd,
+        text=_texts(checked.asked.turns, pair.answers) if evidence.keep_text else None,
+    )
 
 
-def _tier_record(route: Route, attempt: Attempt, quality: float | None) -> dict[str, Any]:
-    tier, quality_policy = attempt.plan.step.tier, route.quality
-    sure = attempt.certainty(quality_policy.first_k) if quality_policy is not None else None
-    return {
-        "tier": tier.name,
-        "model": tier.model,
-        "precision": tier.precision,
-        "version": tier.version,
-        "quality": quality,
-        "certainty": sure and {"mean": sure.mean, "minimum": sure.minimum, "first_k": sure.first_k},
-        "valid": attempt.valid,
-        "micro_usd": attempt.micro_usd,
-        "engine_ms": None
-        if attempt.engine_seconds is None
-        else round(attempt.engine_seconds * 1e3, 4),
-    }
+def _tier_record(route: Route, attempt: Attempt, quality: float | None) -> TierRecord:
+    tier, policy, engine = attempt.plan.step.tier, route.quality, attempt.engine_seconds
+    sure = attempt.certainty(policy.first_k) if policy is not None else None
+    return TierRecord(
+        tier=tier.name,
+        model=tier.model,
+        precision=tier.precision,
+        version=tier.version,
+        quality=quality,
+        certainty=None
+        if sure is None
+        else CertaintyRecord(mean=sure.mean, minimum=sure.minimum, first_k=sure.first_k),
+        valid=attempt.valid,
+        micro_usd=attempt.micro_usd,
+        engine_ms=None if engine is None else round(engine * 1e3, 4),
+    )
+
+
+def _texts(messages: Sequence[Message], answers: Sequence[str]) -> TextRecord:
+    return TextRecord(
+        messages=tuple(
+            MessageRecord(role=message.role, content=message.content) for message in messages
+        ),
+        answers=tuple(answers),
+    )

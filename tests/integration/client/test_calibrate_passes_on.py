@@ -52,7 +52,7 @@ def only_the_package(folder: Path) -> Path:
 
 async def test_a_missing_extra_is_named() -> None:
     without = (
-        "import sys; sys.modules['duckdb'] = None;"
+        "import sys; sys.modules['numpy'] = None;"
         "from services.router.calibrate.__main__ import main; sys.exit(main(['--route', 'r']))"
     )
     process = await asyncio.create_subprocess_exec(
@@ -60,4 +60,4 @@ async def test_a_missing_extra_is_named() -> None:
     )
     _, err = await process.communicate()
     assert process.returncode == 2
-    assert err.decode().startswith("Calibrating needs duckdb: python -m pip install -e")
+    assert err.decode().startswith("Calibrating needs numpy: python -m pip install -e")

@@ -1,61 +1,22 @@
 """``pennyweight ledger`` over files as routers write them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tests.integration.client.running import pennyweight, rows_of
-
-
-def request(request_id: str, tier: str = "small", paid: int = 3, **changes: Any) -> dict[str, Any]:
-    return {
-        "kind": "request",
-        "request_id": request_id,
-        "handle": f"h-{request_id}",
-        "tenant": "acme",
-        "route": "chat",
-        "tier": tier,
-        "cache": "miss",
-        "prompt_tokens": 1000,
-        "output_tokens": 10,
-        "micro_usd": paid,
-        "baseline_micro_usd": 40,
-        "time": 1790000000.5,
-        "attributes": {"team": "x"},
-        **changes,
-    }
-
-
-def pair(request_id: str, shadow: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "kind": "pair",
-        "request_id": request_id,
-        "tenant": "acme",
-        "route": "chat",
-        "answered": "small",
-        "tiers": [{"tier": "small", "micro_usd": 3}, {"tier": "large", "micro_usd": 40}],
-        "features": [[3, 1.0]],
-        "shadow_micro_usd": shadow,
-        "time": "2026-11-02T10:00:00.000+00:00",
-        **changes,
-    }
-
-
-def outcome(request_id: str, **said: Any) -> dict[str, Any]:
-    time = "2026-11-02T10:00:00.000+00:00"
-    return {"kind": "outcome", "request_id": request_id, "time": time, **said}
+from tests.making import ledger as making
+from tests.making.old_ledger import first_days, lines, outcome, pair, request
 
 
 def write(path: Path, *records: dict[str, Any]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    path.write_text(lines(*records))
 
 
 async def test_a_ledger_of_the_first_days_is_added_up(tmp_path: Path) -> None:
     """Its records have neither kind nor id."""
 
     def line(tier: str, cache: str, paid: int) -> dict[str, Any]:
-        told = request("", tier, paid, cache=cache, baseline_micro_usd=40_000)
-        return {key: told[key] for key in told if key not in ("kind", "request_id", "time")}
+        return first_days(tier, paid, cache=cache, baseline_micro_usd=40_000)
 
     write(tmp_path / "a.jsonl", line("small", "miss", 3), line("small", "exact", 0))
     write(tmp_path / "b.jsonl", line("large", "miss", 40_000))
@@ -68,7 +29,7 @@ async def test_a_ledger_of_the_first_days_is_added_up(tmp_path: Path) -> None:
         ["small", "2", "1", "2,000", "20", "3 µ$", "0 µ$", "$0.0800", "100%"],
         ["all", "3", "1", "3,000", "30", "$0.0400", "0 µ$", "$0.0800", "67%"],
     ]
-    assert "left out: 1" in ended.err
+    assert "left out: 1 (b.jsonl: 1)." in ended.err
 
 
 async def test_shadow_runs_are_no_requests_and_are_taken_off_what_was_saved(
@@ -141,6 +102,33 @@ async def test_without_outcomes_there_is_no_table_of_them(tmp_path: Path) -> Non
     write(tmp_path / "a.jsonl", request("1"))
     ended = await pennyweight("ledger", "--folder", str(tmp_path))
     assert "resolved" not in ended.out
+
+
+async def test_a_ledger_is_added_up_by_day(tmp_path: Path) -> None:
+    evidence = making.attempt("large", 40, cause="evidence", verdict="evidence")
+    (tmp_path / "new.jsonl").write_text(
+        making.line(making.request("1", making.attempt(), evidence))
+        + making.line(making.pair("1"))
+        + making.line(making.outcome("1", resolved=True))
+    )
+    write(tmp_path / "old.jsonl", request("2"), pair("2", 40))
+    ended = await pennyweight("ledger", "--folder", str(tmp_path), "--by", "day")
+    assert ended.code == 0, ended.err
+    row = ["1", "0", "1,000", "10", "3 µ$", "40 µ$", "-3 µ$", "-8%"]
+    rows = rows_of(ended.out)
+    assert rows[:2] == [["2026-09-21", *row], ["2026-11-28", *row]]
+    assert ["2026-11-28", "1", "100%", "43 µ$", "0", "-"] in rows
+
+
+async def test_what_cannot_be_read_is_named_and_the_rest_added_up(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", request("1"))
+    (tmp_path / "core.jsonl").write_bytes(b"\x7fELF\0\0\n\xff\xff")
+    (tmp_path / "endless.jsonl").write_bytes(b'{"a": "' + b"x" * 40_000_000)
+    ended = await pennyweight("ledger", "--folder", str(tmp_path))
+    assert ended.code == 0
+    assert [row[:2] for row in rows_of(ended.out)] == [["chat", "1"]]
+    assert "left out: 2 (core.jsonl: 2)." in ended.err
+    assert "left out: 1 (endless.jsonl: " in ended.err
 
 
 async def test_no_ledger(tmp_path: Path) -> None:

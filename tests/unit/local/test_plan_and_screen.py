@@ -1,15 +1,18 @@
 """What is planned from the environment, what the ledger gained, and how it reads."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from services.local.ledger_tail import LedgerTail, Totals
-from services.local.plan import ROOT, StackError, plan
+from services.local.plan import ADDRESSES, ROOT, StackError, plan, plan_demo
 from services.local.screen import status_line
 from services.local.status import PoolStatus, Status
+from tests.making import old_ledger
+from tests.making.ledger import attempt, line, outcome, pair, request
 
 
 def test_services_are_told_of_each_other(tmp_path: Path) -> None:
@@ -96,9 +99,23 @@ def test_weights_that_are_not_there_stop_the_start(tmp_path: Path, weights: str,
         plan(environ, tmp_path / "state", weights=[weights])
 
 
-def _line(**fields: object) -> str:
-    record = {"status": "OK", "cache": "miss", "output_tokens": 10, "micro_usd": 2}
-    return json.dumps({**record, "baseline_micro_usd": 9, **fields}) + "\n"
+def test_a_demo_keeps_a_ledger_of_its_own(tmp_path: Path) -> None:
+    environ = {"PENNYWEIGHT_SCALER_SCALING_FILE": str(_scaling(tmp_path))}
+    for name, (listen, metrics) in ADDRESSES.items():  # as nothing is to be bound here
+        environ[f"PENNYWEIGHT_{name.upper()}_LISTEN"] = listen
+        environ[f"PENNYWEIGHT_{name.upper()}_METRICS_LISTEN"] = metrics
+    up = plan(environ, tmp_path)
+    demo = plan_demo(environ, tmp_path, tmp_path / "demo-1")
+    assert demo.state == tmp_path / "demo-1"
+    assert up.ledger == tmp_path / "ledger"
+    assert demo.ledger == tmp_path / "demo-ledger"
+    assert demo["router"].environment["PENNYWEIGHT_ROUTER_LEDGER_FOLDER"] == str(demo.ledger)
+    given = environ | {"PENNYWEIGHT_ROUTER_LEDGER_FOLDER": "/elsewhere"}
+    assert plan_demo(given, tmp_path, tmp_path / "demo-1").ledger == Path("/elsewhere")
+
+
+def _line(**changes: Any) -> str:
+    return line(request("1", attempt(micro_usd=2), baseline_micro_usd=9, **changes))
 
 
 def test_the_ledger_is_read_on_from_where_it_was(tmp_path: Path) -> None:
@@ -108,15 +125,39 @@ def test_the_ledger_is_read_on_from_where_it_was(tmp_path: Path) -> None:
     assert tail.read() == Totals()
     with old.open("a") as file:
         file.write(_line(cache="exact", micro_usd=0))
-    new.write_text(_line(status="CANCELLED", output_tokens=None) + _line()[:20])
+    new.write_text(_line(status="CANCELLED", output_tokens=0) + _line()[:20])
     assert tail.read() == Totals(2, 1, 1, 10, 2, 18)
     with new.open("a") as file:
         file.write(_line()[20:])
     assert tail.read() == Totals(3, 1, 1, 20, 4, 27)
-    with new.open("a") as out:
-        out.write('{"kind": "pair", "shadow_micro_usd": 5}\n{"kind": "outcome"}\n')
-    assert tail.read() == Totals(3, 1, 1, 20, 9, 27)
+    with new.open("a") as file:
+        file.write(line(pair(shadow_micro_usd=5)) + line(outcome()))
+    assert tail.read() == Totals(3, 1, 1, 20, 4, 27)
     assert tail.read() == tail.totals
+
+
+def test_a_ledger_of_before_is_added_up_too(tmp_path: Path) -> None:
+    """A router of before may write beside one of now."""
+    tail = LedgerTail(tmp_path)
+    (tmp_path / "old.jsonl").write_text(
+        old_ledger.lines(
+            old_ledger.request("1", status="OK"),
+            old_ledger.first_days(status="OK"),
+            old_ledger.pair("1", 5),
+            old_ledger.outcome("1"),
+        )
+    )
+    assert tail.read() == Totals(2, 0, 0, 20, 11, 80)
+    assert not tail.unreadable.notes()
+
+
+def test_what_is_no_record_is_noted_and_not_fatal(tmp_path: Path) -> None:
+    tail = LedgerTail(tmp_path)
+    (tmp_path / "a.jsonl").write_bytes(b"\0\0\n" + _line().encode())
+    assert tail.read().requests == 1
+    assert tail.unreadable.notes() == (
+        "Lines that could not be read and are left out: 1 (a.jsonl: 1).",
+    )
 
 
 def test_a_status_in_one_line() -> None:
@@ -129,3 +170,4 @@ def test_a_status_in_one_line() -> None:
         "large 1 ready, 1 starting, small no replicas · 1,200 requests · 40,000 tokens · "
         "300 from the cache · saved $0.1000"
     )
+    assert status_line(replace(status, notes=("Something.",))).endswith(" $0.1000 · Something.")

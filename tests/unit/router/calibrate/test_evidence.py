@@ -1,12 +1,15 @@
 """Outcomes judge the pairs that they are of, when the ledger is read."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.router.calibrate.evidence import BadEvidence, from_ledger
+from services.router.policy.certainty import Certainty
+from tests.making import ledger as making
 
 
 def pair(number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -137,3 +140,51 @@ def test_pairs_weigh_by_their_propensity_unless_it_was_the_same_for_every_reques
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
     found = from_ledger(tmp_path, "support").records
     assert sorted(one.propensity for one in found) == [0.05, 1.0]
+
+
+# --- ledgers of every age, and what is none ----------------------------------------------------
+
+
+def test_pairs_of_the_schema_and_of_before_are_read_from_one_folder(tmp_path: Path) -> None:
+    judged = making.pair("r1", route="support", time="2026-11-28T00:00:00.000Z")
+    (tmp_path / "new.jsonl").write_text(making.line(judged))
+    (tmp_path / "old.jsonl").write_text(
+        json.dumps(pair(2)) + "\n" + json.dumps(outcome(2, corrected_digest="bb")) + "\n"
+    )
+    found = from_ledger(tmp_path, "support", ("small", "large"))
+    # Their models differ, and the youngest pair says which are wanted.
+    assert found.left_out == {"another model or precision answered": 1}
+    (record,) = found.records
+    assert (record.request_id, record.time) == ("r1", "2026-11-28T00:00:00.000Z")
+    assert [one.quality for one in record.tiers] == [0.5, 1.0]
+    assert record.tiers[0].certainty == Certainty(-0.25, -1.0, -0.5)
+    assert [one.micro_usd for one in record.tiers] == [3.0, 40.0]
+
+
+def test_torn_lines_and_foreign_files_are_counted_and_named(tmp_path: Path) -> None:
+    line = json.dumps(pair()) + "\n"
+    (tmp_path / "0.jsonl").write_text(json.dumps(outcome(corrected_digest="bb")) + "\n")
+    (tmp_path / "1.jsonl").write_text(line + line[:40])
+    (tmp_path / "2.jsonl").write_bytes(b"\x7fELF\0\n\xff\xfe\n")
+    (tmp_path / "3.jsonl").write_bytes(b'{"a": "' + b"x" * 40_000_000)
+    found = from_ledger(tmp_path, "support")
+    assert [record.request_id for record in found.records] == ["r1"]
+    assert found.left_out == {
+        "lines that cannot be read (1.jsonl, 2.jsonl)": 3,
+        "files that cannot be read (3.jsonl)": 1,
+    }
+
+
+def test_a_folder_of_foreign_files_alone_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "core.jsonl").write_bytes(b"\x7fELF\0\n")
+    with pytest.raises(BadEvidence, match=r"no pairs of route support.*core\.jsonl: 1"):
+        from_ledger(tmp_path, "support")
+    (tmp_path / "core.jsonl").write_bytes(b'{"a": "' + b"x" * 40_000_000)
+    with pytest.raises(BadEvidence, match=r"Nothing in .* can be read.*core\.jsonl"):
+        from_ledger(tmp_path, "support")
+
+
+def test_without_duckdb_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(BadEvidence, match=r"needs DuckDB.*pennyweight\[ledger\]"):
+        read(tmp_path, pair())

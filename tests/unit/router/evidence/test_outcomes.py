@@ -8,6 +8,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pennyweight.ledger.schema import OutcomeRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable
 from services.router.evidence.handles import HandleSigner
@@ -67,9 +68,9 @@ class Book:
     """A `Ledger` in memory."""
 
     def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.records: list[OutcomeRecord] = []
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: OutcomeRecord) -> None:
         self.records.append(record)
 
 
@@ -136,16 +137,15 @@ async def test_an_outcome_is_written_without_its_text(desk: Desk) -> None:
     response = await desk.tell(resolved=False, rating=-0.5, corrected_answer=SECRET)
     assert response.request_id == "r1"
     (record,) = desk.book.records
-    assert record == {
-        "kind": "outcome",
-        "time": "2027-01-15T08:00:00.000+00:00",
-        "request_id": "r1",
-        "tenant": "acme",
-        "route": "chat",
-        "resolved": False,
-        "rating": -0.5,
-        "corrected_digest": desk.signer.digest(SECRET),
-    }
+    assert record == OutcomeRecord(
+        time="2027-01-15T08:00:00.000Z",
+        request_id="r1",
+        tenant="acme",
+        route="chat",
+        resolved=False,
+        rating=-0.5,
+        corrected_digest=desk.signer.digest(SECRET),
+    )
     assert not any(SECRET.encode() in value for value in desk.shelf.values.values())
     assert desk.shelf.seconds == {KEPT_SECONDS}
     kinds = ("resolved", "unresolved", "rated", "corrected")
@@ -155,7 +155,7 @@ async def test_an_outcome_is_written_without_its_text(desk: Desk) -> None:
 async def test_what_was_not_said_is_absent(desk: Desk) -> None:
     await desk.tell(resolved=True)
     (record,) = desk.book.records
-    assert (record["resolved"], record["rating"], record["corrected_digest"]) == (True, None, None)
+    assert (record.resolved, record.rating, record.corrected_digest) == (True, None, None)
     assert desk.count("resolved") == 1
 
 

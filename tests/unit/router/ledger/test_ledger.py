@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import duckdb
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pennyweight.ledger.reader import Unreadable, opened
+from pennyweight.ledger.schema import LedgerRecord, OutcomeRecord
+from pennyweight.ledger.sums import By, add_up
 from services.common.config import ConfigError
 from services.router.ledger import file as module
 from services.router.ledger.file import FileLedger
 from services.router.metrics import Metrics
+from tests.making.ledger import attempt, outcome, pair, plain, request
 
 
 class Book:
@@ -37,6 +40,17 @@ class Book:
             for line in file.read_text().splitlines()
         ]
 
+    def add(self, *numbers: int) -> None:
+        for number in numbers:
+            self.ledger.add(numbered(number))
+
+    def numbers(self) -> list[int]:
+        return [int(line["request_id"]) for line in self.lines()]
+
+
+def numbered(number: int, text: str = "") -> OutcomeRecord:
+    return outcome(str(number), corrected_digest=text)
+
 
 @pytest.fixture
 def book(tmp_path: Path) -> Book:
@@ -54,11 +68,12 @@ async def running(book: Book) -> AsyncIterator[None]:
 
 
 async def test_records_are_on_the_disk_when_the_ledger_has_closed(book: Book) -> None:
-    records = [{"request_id": str(n), "micro_usd": n, "label": 'é\n"'} for n in range(100)]
+    records = [request(str(n), attempt(), attributes={"label": 'é\n"'}) for n in range(97)]
+    records += [pair(), pair(kind="cached_pair"), outcome(rating=0.5)]
     async with running(book):
         for record in records:
             book.ledger.add(record)
-    assert book.lines() == records
+    assert book.lines() == [plain(record) for record in records]
     assert (book.count("records"), book.count("lost")) == (100, 0)
 
 
@@ -67,11 +82,11 @@ async def test_records_are_written_without_waiting_for_the_end(
 ) -> None:
     monkeypatch.setattr(module, "COMMIT_SECONDS", 0.01)
     async with running(book), asyncio.timeout(10):
-        book.ledger.add({"n": 1})
+        book.add(1)
         while not book.lines():
             await asyncio.sleep(0.005)
-        book.ledger.add({"n": 2})
-    assert book.lines() == [{"n": 1}, {"n": 2}]
+        book.add(2)
+    assert book.numbers() == [1, 2]
 
 
 async def test_a_batch_is_one_write_and_one_fsync(
@@ -80,34 +95,25 @@ async def test_a_batch_is_one_write_and_one_fsync(
     synced: list[int] = []
     monkeypatch.setattr(module.os, "fsync", synced.append)
     for number in range(50):
-        book.ledger.add({"n": number})
+        book.add(number)
     await book.ledger._flush()
     await book.ledger._flush()
     assert len(synced) == 1
     assert len(book.lines()) == 50
 
 
-def test_duckdb_reads_what_is_written(book: Book) -> None:
+def test_what_is_written_can_be_read(book: Book) -> None:
     async def write() -> None:
-        for number in range(3):
-            book.ledger.add(
-                {
-                    "route": "chat",
-                    "micro_usd": number,
-                    "first_text_ms": None if number else 1.5,
-                    "attributes": {"team": "x"} if number else {},
-                }
-            )
+        for record in (request("1", attempt()), pair(), outcome(), request("2")):
+            book.ledger.add(record)
         await book.ledger._flush()
 
     asyncio.run(write())
-    with duckdb.connect() as database:
-        rows = database.execute(
-            "SELECT route, sum(micro_usd), max(first_text_ms)"
-            " FROM read_json_auto(?) GROUP BY route",
-            [str(book.folder / "*.jsonl")],
-        ).fetchall()
-    assert rows == [("chat", 3, 1.5)]
+    with opened(book.folder) as ledger:
+        (sums,) = add_up(ledger, By.ROUTE)
+        assert ledger.unreadable == Unreadable()
+        assert ledger.records("chat", ("pair",)) == [plain(pair())]
+    assert (sums.requests, sums.cached, sums.paid, sums.baseline) == (2, 1, 3, 80)
 
 
 @contextmanager
@@ -122,31 +128,31 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 async def test_a_full_disk_tears_no_line_and_loses_nothing(book: Book) -> None:
-    book.ledger.add({"n": 0})
+    book.add(0)
     await book.ledger._flush()
     for number in range(1, 100):
-        book.ledger.add({"n": number, "text": "x" * 100})
+        book.ledger.add(numbered(number, "x" * 100))
     with largest_file(2000):
         await book.ledger._flush()
-        assert book.lines() == [{"n": 0}]
+        assert book.numbers() == [0]
         assert book.count("records") == 1
-        book.ledger.add({"n": 100})
+        book.add(100)
         await book.ledger._flush()
     await book.ledger._flush()
-    assert [line["n"] for line in book.lines()] == list(range(101))
+    assert book.numbers() == list(range(101))
     assert (book.count("records"), book.count("lost")) == (101, 0)
 
 
 async def test_a_folder_that_is_gone_keeps_records_until_it_is_back(book: Book) -> None:
     book.folder.rmdir()
     book.folder.write_text("a file in its place")
-    book.ledger.add({"n": 1})
+    book.add(1)
     await book.ledger._flush()
     assert book.count("records") == 0
     book.folder.unlink()
     book.folder.mkdir()
     await book.ledger._flush()
-    assert book.lines() == [{"n": 1}]
+    assert book.numbers() == [1]
 
 
 async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
@@ -154,10 +160,10 @@ async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
 ) -> None:
     monkeypatch.setattr(module, "MAX_UNWRITTEN", 10)
     for number in range(25):
-        book.ledger.add({"n": number})
+        book.add(number)
     assert book.count("lost") == 15
     await book.ledger._flush()
-    assert [line["n"] for line in book.lines()] == list(range(15, 25))
+    assert book.numbers() == list(range(15, 25))
 
 
 async def test_records_that_come_during_a_write_are_in_the_next_one(
@@ -165,17 +171,17 @@ async def test_records_that_come_during_a_write_are_in_the_next_one(
 ) -> None:
     write = FileLedger._write
 
-    def slow(ledger: FileLedger, batch: list[dict]) -> None:
-        loop.call_soon_threadsafe(book.ledger.add, {"n": len(batch) + 1})
+    def slow(ledger: FileLedger, batch: list[LedgerRecord]) -> None:
+        loop.call_soon_threadsafe(book.add, len(batch) + 1)
         write(ledger, batch)
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(FileLedger, "_write", slow)
-    book.ledger.add({"n": 1})
+    book.add(1)
     await book.ledger._flush()
     monkeypatch.setattr(FileLedger, "_write", write)
     await book.ledger._flush()
-    assert book.lines() == [{"n": 1}, {"n": 2}]
+    assert book.numbers() == [1, 2]
 
 
 async def test_records_that_come_during_the_last_write_are_written_too(
@@ -183,26 +189,26 @@ async def test_records_that_come_during_the_last_write_are_written_too(
 ) -> None:
     write = FileLedger._write
 
-    def slow(ledger: FileLedger, batch: list[dict]) -> None:
-        if batch == [{"n": 1}]:
+    def slow(ledger: FileLedger, batch: list[LedgerRecord]) -> None:
+        if batch == [numbered(1)]:
             asyncio.run_coroutine_threadsafe(last_words(), loop).result(10)
         write(ledger, batch)
 
     async def last_words() -> None:
-        book.ledger.add({"n": 2})
+        book.add(2)
         book.ledger.close()
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(module, "COMMIT_SECONDS", 0.01)
     monkeypatch.setattr(FileLedger, "_write", slow)
-    book.ledger.add({"n": 1})
+    book.add(1)
     await asyncio.wait_for(book.ledger.run(), 10)
-    assert book.lines() == [{"n": 1}, {"n": 2}]
+    assert book.numbers() == [1, 2]
 
 
 async def test_what_the_disk_refuses_to_the_end_is_counted(book: Book) -> None:
     book.folder.rmdir()
-    book.ledger.add({"n": 1})
+    book.add(1)
     book.ledger.close()
     await asyncio.wait_for(book.ledger.run(), 10)
     assert (book.count("records"), book.count("lost")) == (0, 1)
@@ -213,7 +219,7 @@ def test_each_process_writes_files_of_its_own(tmp_path: Path) -> None:
 
     async def write() -> None:
         for book in (one, other):
-            book.ledger.add({"n": 1})
+            book.add(1)
             await book.ledger._flush()
 
     asyncio.run(write())

@@ -370,7 +370,7 @@ async def test_a_drawn_request_is_answered_by_every_tier_behind_the_callers_back
     assert pair["tiers"][0]["certainty"] == {"mean": SURE, "minimum": SURE, "first_k": SURE}
     assert pair["tiers"][1]["micro_usd"] == pair["shadow_micro_usd"]
     assert pair["digests"] == ["<small says>", "<large says>"]
-    assert "text" not in pair
+    assert pair["text"] is None
     assert "says" not in str({key: value for key, value in pair.items() if key != "digests"})
     assert way.board.told == [({"tier:small": 1.0}, 1.0)]
     assert way.state.micro_usd == sum(tier["micro_usd"] for tier in pair["tiers"])
@@ -474,8 +474,8 @@ async def test_texts_are_kept_only_where_the_route_wants_them() -> None:
     way = Way(told, both(), chance=ALWAYS)
     await way.go()
     assert way.shelf.records[0]["text"] == {
-        "turns": [["user", "hi"]],
-        "answers": ("small says", "large says"),
+        "messages": [{"role": "user", "content": "hi"}],
+        "answers": ["small says", "large says"],
     }
 
 

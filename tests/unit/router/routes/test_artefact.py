@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- evidence ----------------------------------------------------------------------------------
 
 
-def test_pairs_of_other_routes_and_torn_lines_are_passed_over(tmp_path: Path) -> None:
+def test_pairs_of_other_routes_are_passed_over_and_torn_lines_counted(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(
         lines(
             record(1),
@@ -44,7 +44,7 @@ def test_pairs_of_other_routes_and_torn_lines_are_passed_over(tmp_path: Path) ->
     )
     found = from_ledger(tmp_path, "support")
     assert [one.request_id for one in found.records] == ["r1", "r3"]
-    assert found.left_out == {}
+    assert found.left_out == {"lines that cannot be read (a.jsonl)": 3}
 
 
 def without(told: dict[str, Any], *keys: str) -> dict[str, Any]:
