@@ -22,6 +22,9 @@ PREFIX = "PENNYWEIGHT_ROUTER_"
 FLUSH_SECONDS = 2.0
 """Longest wait at the end for the cache to take the last answers."""
 
+LAST_SECONDS = 2.0
+"""How long runs may take to end that are cut off at the end."""
+
 
 async def serve(
     settings: RouterSettings,
@@ -71,6 +74,10 @@ async def serve(
                 log.warning("the last answers may not have reached the cache")
             for task in (*links, *runs):
                 task.cancel()
+            while runs:  # a run that is cut off ends on its replica, and leaves its record
+                await asyncio.wait(runs, timeout=LAST_SECONDS)
+                for task in runs:
+                    task.cancel()
             parts.ledger.close()
     log.info("stopped")
 

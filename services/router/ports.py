@@ -4,7 +4,7 @@ Adapters: `triton` (engine), `cache` (answers), `scaler` (fleet), `tokenizer` (t
 `ledger` (records), `levers` (levers and their watch), `judges` (quality of answers).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -290,11 +290,15 @@ class TierText(Protocol):
         """A fresh detokenizer for one answer."""
 
 
+MakeRecord = Callable[[], LedgerRecord]
+"""Makes a record of what does not change any more; called beside the requests, in a thread."""
+
+
 class Ledger(Protocol):
     """One record a finished request."""
 
-    def add(self, record: LedgerRecord) -> None:
-        """Takes a record; never blocks and never fails the request."""
+    def add(self, record: LedgerRecord | MakeRecord) -> None:
+        """Takes a record, or what makes it; never blocks and never fails the request."""
 
 
 class LeverBoard(Protocol):

@@ -6,6 +6,7 @@ another model, requests under way keep the replicas of the old one, and new requ
 the new one. `replicas` has the places and the line of one such group.
 """
 
+import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
@@ -17,7 +18,6 @@ from services.router.fleet.place import Place
 from services.router.fleet.snapshot import ReplicaLoad, TierLoad
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
-from services.router.policy.replicas import backoff_seconds
 from services.router.policy.routes import Policies, Tier
 
 log = structlog.get_logger()
@@ -132,16 +132,16 @@ class Fleet:
             replica = await group.acquire(priority, avoid=avoid, until=until)
         finally:
             self._drop_if_unused(group)
+        replica.breaker = replica.breaker.tried(self._clock())
         return Place(replica, tier, self._give_back, self._spawn)
 
     def succeeded(self, replica: Replica) -> None:
         """Notes that the replica answers."""
-        replica.failures, replica.failing_until = 0, 0.0
+        replica.breaker = replica.breaker.succeeded()
 
     def failed(self, replica: Replica) -> None:
         """Notes a failure: the replica is avoided for a while."""
-        replica.failures += 1
-        replica.failing_until = self._clock() + backoff_seconds(replica.failures)
+        replica.breaker = replica.breaker.failed(self._clock(), random.random())  # noqa: S311
 
     def snapshot(self) -> list[TierLoad]:
         """What waits and runs now; what does so under older policies counts too.

@@ -9,12 +9,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from services.common.backoff import Backoff
+from services.common.breaker import Breaker
 from services.common.errors import DeadlineExceeded, Overloaded, Unavailable
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority, WaitingLine
 from services.router.policy.replicas import choose_replica
 from services.router.policy.routes import Tier
 from services.router.ports import EngineCall
+
+WHOLE = Breaker(threshold=1, rest=Backoff(0.5, 8.0))
+"""Of a replica that nothing is held against."""
 
 
 class State(StrEnum):
@@ -33,8 +38,7 @@ class Replica:
     Attributes:
         calls: engine calls running on it, to be given up when it goes.
         in_flight: places taken, the ones about to start included.
-        failures: failures in a row.
-        failing_until: monotonic seconds until which it is avoided.
+        breaker: opens with its first failure: then it is avoided for a while.
     """
 
     id: str
@@ -46,8 +50,7 @@ class Replica:
     max_in_flight: int
     calls: set[EngineCall] = field(default_factory=set)
     in_flight: int = 0
-    failures: int = 0
-    failing_until: float = 0.0
+    breaker: Breaker = WHOLE
 
 
 @dataclass(eq=False)

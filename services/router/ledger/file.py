@@ -1,7 +1,8 @@
 """The ledger: records of `pennyweight.ledger.schema`, one JSON line each, in append-only files.
 
-Records are gathered in memory and written together, with an fsync at least once a second, in a
-thread: a slow or full disk never holds up an answer. What cannot be kept is counted. Each process
+Records are gathered in memory, and made into lines and written together, with an fsync at least
+once a second, in a thread: neither their making nor a slow or full disk holds up an answer. What
+cannot be kept is counted. Each process
 writes files of its own, a new one each hour, so nothing follows a line torn by a crash.
 """
 
@@ -10,6 +11,7 @@ import contextlib
 import datetime as dt
 import os
 from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import orjson
@@ -18,6 +20,7 @@ import structlog
 from pennyweight.ledger.schema import LedgerRecord
 from services.common.config import ConfigError
 from services.router.metrics import Metrics
+from services.router.ports import MakeRecord
 
 log = structlog.get_logger()
 
@@ -44,13 +47,14 @@ class FileLedger:
         self._folder = folder
         self._name = f"{router}-{os.getpid()}-{os.urandom(3).hex()}"
         self._metrics = metrics
-        self._records: deque[LedgerRecord] = deque()
+        self._records: deque[LedgerRecord | MakeRecord] = deque()
+        self._lines: deque[bytes] = deque()  # that the disk has refused so far
         self._closed = asyncio.Event()
 
-    def add(self, record: LedgerRecord) -> None:
+    def add(self, record: LedgerRecord | MakeRecord) -> None:
         """See `Ledger.add`."""
-        if len(self._records) >= MAX_UNWRITTEN:
-            self._records.popleft()
+        if len(self._records) + len(self._lines) >= MAX_UNWRITTEN:
+            (self._lines or self._records).popleft()
             self._metrics.ledger_lost.inc()
         self._records.append(record)
 
@@ -65,13 +69,16 @@ class FileLedger:
                 await asyncio.wait_for(self._closed.wait(), COMMIT_SECONDS)
             await self._flush()
         await self._flush()  # what came while the last one was being written
-        if self._records:
-            self._metrics.ledger_lost.inc(len(self._records))
-            log.error("the ledger ends with records unwritten", lost=len(self._records))
+        if lost := len(self._records) + len(self._lines):
+            self._metrics.ledger_lost.inc(lost)
+            log.error("the ledger ends with records unwritten", lost=lost)
 
     async def _flush(self) -> None:
         """Writes what has gathered; it stays gathered if the disk refuses it."""
-        batch = list(self._records)
+        records, self._records = self._records, deque()
+        if records:
+            self._lines += await asyncio.to_thread(self._render, records)
+        batch = list(self._lines)
         if not batch:
             return
         try:
@@ -79,15 +86,28 @@ class FileLedger:
         except OSError as error:
             log.warning("the ledger cannot be written", error=str(error), waiting=len(batch))
             return
-        for record in batch:
-            if self._records and self._records[0] is record:
-                self._records.popleft()
+        for line in batch:
+            if self._lines and self._lines[0] is line:
+                self._lines.popleft()
         self._metrics.ledger_records.inc(len(batch))
 
-    def _write(self, batch: list[LedgerRecord]) -> None:
+    def _render(self, records: Iterable[LedgerRecord | MakeRecord]) -> list[bytes]:
+        """The records as lines; what cannot be one is counted."""
+        lines = []
+        for record in records:
+            try:
+                made = record() if callable(record) else record
+                lines.append(orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE))
+            except Exception as error:  # noqa: BLE001 -- one record must not cost the others
+                self._metrics.ledger_lost.inc()
+                # Neither message nor traceback: they may hold what callers sent.
+                log.error("a record cannot be written", error=type(error).__name__)  # noqa: TRY400
+        return lines
+
+    def _write(self, lines: Sequence[bytes]) -> None:
         hour = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H")
         path = self._folder / f"{hour}-{self._name}.jsonl"
-        data = b"".join(_line(record) for record in batch)
+        data = b"".join(lines)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         try:
             size = os.fstat(descriptor).st_size
@@ -101,7 +121,3 @@ class FileLedger:
                 raise
         finally:
             os.close(descriptor)
-
-
-def _line(record: LedgerRecord) -> bytes:
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

@@ -98,10 +98,16 @@ class Records:
         metrics.baseline_micro_usd.inc(state.baseline_micro_usd)
 
     def settled(self, state: RequestState) -> None:
-        """A request that has ended and for which nothing runs any more."""
-        ago = self._clock() - state.ended_at
-        record = record_of(state, self._wall_clock() - ago)
-        self._ledger.add(record)
+        """A request that has ended and for which nothing runs any more.
+
+        Its record and its line in the log are made beside the requests, with those of others.
+        """
+        ended_at = self._wall_clock() - (self._clock() - state.ended_at)
+        self._ledger.add(lambda: self._record(state, ended_at))
+
+    def _record(self, state: RequestState, ended_at: float) -> RequestRecord:
+        """The record, once the log has its line of it."""
+        record = record_of(state, ended_at)
         self._log.info(
             "request",
             request_id=record.request_id,
@@ -123,6 +129,7 @@ class Records:
             total_ms=record.total_ms,
             policy_version=record.policy_version,
         )
+        return record
 
     def _metrics_of(self, route: str, tier: str, status: str) -> _Ended:
         key = (route, tier, status)

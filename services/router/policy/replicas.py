@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, TypeVar
 
+from services.common.breaker import Breaker
+
 
 class ReplicaView(Protocol):
     """A replica as the choice sees it; read only.
@@ -11,7 +13,7 @@ class ReplicaView(Protocol):
         id: its id.
         in_flight: attempts this router has on it.
         max_in_flight: most it should have at once, at least 1.
-        failing_until: monotonic seconds until which it is avoided after failures; 0 for healthy.
+        breaker: open while it is avoided after failures.
     """
 
     @property
@@ -21,7 +23,7 @@ class ReplicaView(Protocol):
     @property
     def max_in_flight(self) -> int: ...  # noqa: D102
     @property
-    def failing_until(self) -> float: ...  # noqa: D102
+    def breaker(self) -> Breaker: ...  # noqa: D102
 
 
 View = TypeVar("View", bound=ReplicaView)
@@ -51,12 +53,7 @@ def choose_replica(
     for replica in replicas:
         if replica.in_flight >= replica.max_in_flight:
             continue
-        key = (replica.id not in avoid, replica.failing_until <= now, score(replica))
+        key = (replica.id not in avoid, replica.breaker.allows(now), score(replica))
         if best is None or key > best_key or (key == best_key and replica.id < best.id):
             best, best_key = replica, key
     return best
-
-
-def backoff_seconds(failures: int) -> float:
-    """How long a replica is avoided after that many failures in a row: 0.5 s, doubling to 8 s."""
-    return min(8.0, 0.5 * 2.0 ** (failures - 1)) if failures > 0 else 0.0

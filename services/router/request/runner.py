@@ -1,12 +1,14 @@
 """Attempts on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from services.common.backoff import Backoff
 from services.common.errors import ServiceError, Unavailable
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
@@ -27,8 +29,9 @@ MAX_TRIES = 12
 MAX_TRIES_BELOW = 3
 """Tries of a tier that another one stands behind."""
 
-FIRST_RETRY_SECONDS = 0.02
-MAX_RETRY_SECONDS = 1.0
+RETRY = Backoff(0.02, 1.0)
+"""Waits between tries."""
+
 BEYOND_DEADLINE_SECONDS = 60.0
 """How much longer than its caller a run may live that others wait for or that must drain."""
 
@@ -46,6 +49,7 @@ class Runner:
         spawn: starts a task that outlives its request and is owned by the process.
         clock: seconds that only grow.
         pause: waits for so many seconds.
+        chance: draws from [0, 1).
     """
 
     fleet: Fleet
@@ -57,6 +61,7 @@ class Runner:
     spawn: Callable[[Coroutine[Any, Any, None]], Any]
     clock: Callable[[], float]
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    chance: Callable[[], float] = random.random
 
     async def run(
         self,
@@ -108,11 +113,11 @@ class Runner:
                 return attempt
             if plan.cause is not Cause.EVIDENCE:
                 cause = Cause.RETRY
-            await self.pause(min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**number))
+            await self.pause(RETRY.seconds(number + 1, self.chance()))
         raise Unavailable(
             f"no replica of {tier.name} could answer after {tries} tries",
             reason="NO_REPLICA",
-            retry_after_seconds=MAX_RETRY_SECONDS,
+            retry_after_seconds=RETRY.cap_seconds,
         )
 
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import resource
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from pennyweight.ledger.reader import Unreadable, opened
 from pennyweight.ledger.schema import LedgerRecord, OutcomeRecord
@@ -171,7 +173,7 @@ async def test_records_that_come_during_a_write_are_in_the_next_one(
 ) -> None:
     write = FileLedger._write
 
-    def slow(ledger: FileLedger, batch: list[LedgerRecord]) -> None:
+    def slow(ledger: FileLedger, batch: list[bytes]) -> None:
         loop.call_soon_threadsafe(book.add, len(batch) + 1)
         write(ledger, batch)
 
@@ -189,8 +191,8 @@ async def test_records_that_come_during_the_last_write_are_written_too(
 ) -> None:
     write = FileLedger._write
 
-    def slow(ledger: FileLedger, batch: list[LedgerRecord]) -> None:
-        if batch == [numbered(1)]:
+    def slow(ledger: FileLedger, batch: list[bytes]) -> None:
+        if not book.ledger._closed.is_set():
             asyncio.run_coroutine_threadsafe(last_words(), loop).result(10)
         write(ledger, batch)
 
@@ -230,3 +232,31 @@ def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="ledger folder"):
         Book(tmp_path / "file/ledger")
+
+
+async def test_a_record_is_made_beside_the_requests(book: Book) -> None:
+    made_in: list[int] = []
+
+    def make() -> LedgerRecord:
+        made_in.append(threading.get_ident())
+        return numbered(7)
+
+    book.ledger.add(make)
+    assert made_in == []
+    await book.ledger._flush()
+    assert book.numbers() == [7]
+    assert made_in != [threading.get_ident()]
+
+
+async def test_a_record_that_cannot_be_made_costs_no_other(book: Book) -> None:
+    def broken() -> LedgerRecord:
+        raise ValueError("the text of an answer")
+
+    with capture_logs() as logs:
+        book.add(1)
+        book.ledger.add(broken)
+        book.add(2)
+        await book.ledger._flush()
+    assert book.numbers() == [1, 2]
+    assert (book.count("records"), book.count("lost")) == (2, 1)
+    assert "the text of an answer" not in str(logs)

@@ -1,14 +1,15 @@
 """The choice of a replica; every scorer keeps the same rules."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common.breaker import Breaker
+from services.router.fleet.group import WHOLE
 from services.router.policy.replicas import (
     Scorer,
-    backoff_seconds,
     choose_replica,
     least_loaded,
 )
@@ -18,6 +19,14 @@ NOW = 100.0
 each_policy = pytest.mark.parametrize("score", [least_loaded])
 
 
+def resting(until: float) -> Breaker:
+    """Of a replica that is avoided until then."""
+    return replace(WHOLE, failures=1, open_until=until)
+
+
+BREAKERS = [WHOLE, *(resting(NOW + seconds) for seconds in (-1, 0, 1))]
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A replica as the choice sees it."""
@@ -25,7 +34,7 @@ class Candidate:
     id: str
     in_flight: int
     max_in_flight: int
-    failing_until: float = 0.0
+    breaker: Breaker = WHOLE
 
 
 @st.composite
@@ -36,7 +45,9 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
             name,
             in_flight=draw(st.integers(0, 6)),
             max_in_flight=draw(st.integers(1, 5)),
-            failing_until=draw(st.sampled_from([0.0, NOW - 1, NOW, NOW + 1])),
+            breaker=draw(
+                st.sampled_from([WHOLE, resting(NOW - 1), resting(NOW), resting(NOW + 1)])
+            ),
         )
         for name in names
     ]
@@ -50,7 +61,7 @@ def roomy(told: list[Candidate]) -> list[Candidate]:
 
 
 def healthy(one: Candidate) -> bool:
-    return one.failing_until <= NOW
+    return one.breaker.allows(NOW)
 
 
 @each_policy
@@ -110,11 +121,6 @@ def test_the_least_loaded_is_the_one_with_the_largest_share_free() -> None:
 
 
 def test_a_failing_replica_is_back_when_its_time_is_over() -> None:
-    busy, failing = Candidate("a", 3, 4), Candidate("b", 0, 4, failing_until=NOW)
+    busy, failing = Candidate("a", 3, 4), Candidate("b", 0, 4, breaker=resting(NOW))
     assert choose_replica([busy, failing], now=NOW - 0.01) == busy
     assert choose_replica([busy, failing], now=NOW) == failing
-
-
-def test_the_backoff_doubles_up_to_its_cap() -> None:
-    assert [backoff_seconds(n) for n in range(8)] == [0, 0.5, 1, 2, 4, 8, 8, 8]
-    assert backoff_seconds(1000) == 8
