@@ -13,14 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.router.calibrate import bounds
-from services.router.calibrate.candidates import (
-    EvidenceTable,
-    Outcome,
-    Proposal,
-    measured,
-    outcome,
-    propose,
-)
+from services.router.calibrate.candidates import Proposal, measured, propose
+from services.router.calibrate.cascade import EvidenceTable, Outcome, outcome
 from services.router.policy.calibration import Certificate, Pair, Thresholds
 from services.router.policy.certainty import Measure
 

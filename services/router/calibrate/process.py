@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from services.router.calibrate import bounds
-from services.router.calibrate.candidates import EvidenceTable, propose
+from services.router.calibrate.candidates import propose
+from services.router.calibrate.cascade import EvidenceTable, Floats, outcome, pair_of, table_of
 from services.router.calibrate.certification import MIN_TO_FIT, Calibration, calibrate
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
@@ -228,7 +229,7 @@ def _pairs(
     seen: bool,
 ) -> list[Pair]:
     """Records as the decision sees them; `seen` ones were fitted on, in this very order."""
-    lower, engine_time = range(len(learned)), settings.cost == "engine_ms"
+    lower = range(len(learned))
     judgement = Judgement(
         Thresholds.safe(len(learned) + 1, measure or Measure.MEAN),
         tuple(
@@ -254,20 +255,14 @@ def _pairs(
             return assurance(float(after.unseen[at]))
         return judgement.certainty(tier, records[at].told, certainty)
 
-    def costs(at: int) -> tuple[float, ...]:
-        tiers = records[at].tiers
-        return tuple(one.engine_ms if engine_time else one.micro_usd for one in tiers)
-
     return [
-        Pair(
-            gains=tuple(gain(at, tier) for tier in lower),
-            certainties=tuple(certainty(at, tier) for tier in lower),
-            qualities=tuple(tier.quality for tier in one.tiers),
-            costs=costs(at),
-            valid=tuple(tier.valid for tier in one.tiers[:-1]),
-            propensity=one.propensity,
+        pair_of(
+            record,
+            (gain(at, tier) for tier in lower),
+            (certainty(at, tier) for tier in lower),
+            settings.cost,
         )
-        for at, one in enumerate(records)
+        for at, record in enumerate(records)
     ]
 
 
@@ -284,19 +279,18 @@ def _judgement(thresholds: Thresholds, learned: Sequence[_Learned], first_k: int
 
 
 def _bands(judgement: Judgement, calibration: Calibration, certify: Sequence[Record]) -> Bands:
+    """What routers will see of traffic like the certify part: of a tier that runs, how certain."""
     certificate = calibration.certificate
-    gains, certainties = [], []
-    for tier, rung in enumerate(judgement.thresholds.rungs):
-        predicted = [judgement.gain(tier, one.told) for one in certify]
-        sure = [
-            judgement.certainty(tier, one.told, one.tiers[tier].certainty)
-            for one, gain in zip(certify, predicted, strict=True)
-            if rung.enters(gain)
-        ]
-        gains.append(Histogram.of(value for value in predicted if value is not None))
-        certainties.append(Histogram.of(value for value in sure if value is not None))
-    return Bands(
-        Rate(certificate.escalation_rate, max(1, certificate.n_certify)),
-        tuple(gains),
-        tuple(certainties),
-    )
+    rate = Rate(certificate.escalation_rate, max(1, certificate.n_certify))
+    lower = range(len(judgement.models))
+    if not certify:
+        return Bands(rate, (None,) * len(lower), (None,) * len(lower))
+    table = table_of(judgement, certify)
+    ran = outcome(table, judgement.thresholds, 0.0).ran
+    gains = [table.gains[:, tier] for tier in lower]
+    certainties = [table.certainties[ran[:, tier], tier] for tier in lower]
+    return Bands(rate, tuple(map(_histogram, gains)), tuple(map(_histogram, certainties)))
+
+
+def _histogram(values: Floats) -> Histogram | None:
+    return Histogram.of(values[np.isfinite(values)].tolist())

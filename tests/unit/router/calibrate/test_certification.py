@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.calibrate import bounds
-from services.router.calibrate.candidates import EvidenceTable, measured, outcome, propose
+from services.router.calibrate.candidates import measured, propose
+from services.router.calibrate.cascade import EvidenceTable, outcome
 from services.router.calibrate.certification import (
     BETTING,
     EXACT,
@@ -172,57 +173,22 @@ def test_the_safe_judgement_uses_no_lower_tier() -> None:
 
 # --- evaluation --------------------------------------------------------------------------------
 
-unit = st.floats(0, 1)
-ladders = st.integers(2, 4).flatmap(
-    lambda tiers: st.tuples(
-        st.lists(
-            st.builds(
-                Pair,
-                gains=st.tuples(*[st.none() | st.floats(-1, 1)] * (tiers - 1)),
-                certainties=st.tuples(*[st.none() | st.floats(-5, 0)] * (tiers - 1)),
-                qualities=st.tuples(*[unit] * tiers),
-                costs=st.tuples(*[unit] * tiers),
-                valid=st.tuples(*[st.booleans()] * (tiers - 1)),
-                propensity=st.floats(0.01, 1),
-            ),
-            min_size=1,
-            max_size=8,
-        ),
-        st.tuples(
-            *[
-                st.builds(
-                    Rung,
-                    st.sampled_from([-1.0, 1.0, 0.0, 0.4]),
-                    st.none() | st.sampled_from([-3.0, -1.0]),
-                )
-            ]
-            * (tiers - 1)
-        ),
-        unit,
-    )
-)
 
-
-@given(told=ladders)
-def test_evidence_walks_the_ladder_as_a_request_does(
-    told: tuple[list[Pair], tuple[Rung, ...], float],
+@pytest.mark.parametrize("skip", [-1.0, 0.0, 0.4, 1.0])
+@pytest.mark.parametrize("accept", [None, -1.0])
+@pytest.mark.parametrize("valid", [True, False])
+def test_what_is_not_known_of_evidence_counts_as_a_rung_counts_it(
+    skip: float, accept: float | None, *, valid: bool
 ) -> None:
-    pairs, rungs, shadow = told
-    seen = outcome(EvidenceTable.of(pairs), Thresholds(rungs), shadow)
-    for at, pair in enumerate(pairs):
-        ran, answered = [], len(rungs)
-        for tier, rung in enumerate(rungs):
-            if rung.enters(pair.gains[tier]):
-                ran.append(tier)
-                if rung.accepts(pair.certainties[tier], valid=pair.valid[tier]):
-                    answered = tier
-                    break
-        else:
-            ran.append(len(rungs))
-        spent = sum(pair.costs[tier] for tier in ran)
-        assert seen.answered[at] == answered
-        assert seen.losses[at] == pair.qualities[-1] - pair.qualities[answered]
-        assert seen.costs[at] == pytest.approx(spent + shadow * (sum(pair.costs) - spent))
+    rung = Rung(skip, accept)
+    for gain in (None, 0.0, 0.2, 0.4, 0.7):
+        for certainty in (None, -2.0, -1.0, -0.5):
+            pair = Pair((gain,), (certainty,), (0.0, 1.0), (1.0, 10.0), (valid,))
+            seen = outcome(EvidenceTable.of([pair]), Thresholds((rung,)), 0.0)
+            runs = rung.enters(gain)
+            stands = runs and rung.accepts(certainty, valid=valid)
+            assert seen.ran[0].tolist() == [runs, not stands]
+            assert seen.answered[0] == (0 if stands else 1)
 
 
 def test_evidence_of_nothing_or_of_two_ladders_is_refused() -> None:
