@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from services.router.calibrate import bounds
 from services.router.calibrate.candidates import measured, propose
@@ -254,10 +255,43 @@ def test_a_larger_tolerance_is_easier_and_more_loss_harder() -> None:
     assert values == sorted(values)
 
 
+@pytest.mark.parametrize("samples", [20, 1_000, 50_000])
+@pytest.mark.parametrize("epsilon", [0.01, 0.1])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
+def test_rounding_never_makes_the_exact_test_easier(
+    samples: int, epsilon: float, share: float
+) -> None:
+    """Beside the same tail as sums of binomials: of what differs, so many are worse."""
+    worse = round(samples * (share / 2 + epsilon))
+    better = round(samples * share / 2)
+    spent = bounds.CONFINED_AT * DELTA
+    most = bounds.upper_share(worse + better, samples, spent)
+    differing = np.arange(samples + 1)
+    tails = [
+        binom.pmf(differing, samples, one)
+        @ binom.cdf((differing + worse - better) // 2, differing, (one + epsilon) / (2 * one))
+        for one in np.linspace(epsilon, most, bounds.GRID)
+    ]
+    found = bounds.exact_p_value(worse, better, samples, epsilon, DELTA)
+    assert max(tails) + spent < found <= max(tails) + spent + 2 * bounds.ROUNDING
+
+
 def test_the_upper_limit_of_a_share_is_that_of_clopper_and_pearson() -> None:
-    assert bounds.upper_share(0, 100, 0.05) == pytest.approx(1 - 0.05**0.01, abs=1e-6)
+    assert bounds.upper_share(0, 100, 0.05) == pytest.approx(1 - 0.05**0.01, abs=1e-12)
     assert bounds.upper_share(5, 100, 0.025) == pytest.approx(0.11284, abs=1e-4)
     assert bounds.upper_share(100, 100, 0.05) == 1.0
+    for count, samples, level in ((1, 2, 0.5), (3, 40, 0.0005), (700, 9_000, 0.0025)):
+        limit = bounds.upper_share(count, samples, level)
+        assert binom.cdf(count, samples, limit) == pytest.approx(level, rel=1e-6)
+
+
+def test_more_pairs_are_needed_for_less_probability_of_error() -> None:
+    needed = [
+        bounds.samples_needed(0.0, 0.2, 0.05, delta, exact=True) for delta in (0.5, 0.1, 0.05, 0.01)
+    ]
+    assert needed == sorted(needed, key=lambda many: many or 0)
+    assert None not in needed
+    assert bounds.samples_needed(0.05, 0.2, 0.05, 0.05, exact=True) is None
 
 
 def test_the_betting_test_is_wrong_no_more_often_than_told_with_weights_too() -> None:
