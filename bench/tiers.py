@@ -90,7 +90,7 @@ def _records(tiers: Sequence[Sequence[Answered]]) -> list[Record]:
         Record(
             request_id=str(number),
             time="",
-            told=features(row[0].question, Signals()),
+            features=features(row[0].question, Signals()),
             propensity=1.0,
             tiers=tuple(
                 TierResult(

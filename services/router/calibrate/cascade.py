@@ -117,9 +117,10 @@ def table_of(
     lower = range(len(judgement.models))
 
     def seen(record: Record) -> Pair:
-        gains = (judgement.gain(tier, record.told) for tier in lower)
+        gains = (judgement.gain(tier, record.features) for tier in lower)
         certainties = (
-            judgement.certainty(tier, record.told, record.tiers[tier].certainty) for tier in lower
+            judgement.certainty(tier, record.features, record.tiers[tier].certainty)
+            for tier in lower
         )
         return pair_of(record, gains, certainties, cost)
 

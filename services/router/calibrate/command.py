@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from services.router.calibrate import picture
-from services.router.calibrate.evidence import BadEvidence, Found, from_labelled, from_ledger
+from services.router.calibrate.evidence import BadEvidence, Found, from_ledger
+from services.router.calibrate.labelled import from_labelled
 from services.router.calibrate.process import Result, Settings, calibrate_records
 from services.router.calibrate.report import print_report
 from services.router.calibrate.wanted import Wanted, named, obstacles, wanted

@@ -107,7 +107,7 @@ def calibrate_records(
     Args:
         records: usable ones, of one ladder.
         settings: what is asked for.
-        tell: is told of each step; a step may take a minute.
+        tell: is called at each step; a step may take a minute.
 
     Raises:
         ValueError: there are no records, or a setting is out of range.
@@ -187,10 +187,10 @@ def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str
         return _Learned(None, None)
     before = after = None
     if settings.predict:
-        before = fit_gain([one.told for one in fit], gains, weights, seed=settings.seed)
+        before = fit_gain([record.features for record in fit], gains, weights, seed=settings.seed)
     if Measure.LEARNED in settings.measures:
-        told = [with_certainty(one.told, one.tiers[tier].certainty) for one in fit]
-        after = fit_gain(told, gains, weights, seed=settings.seed)
+        answered = [with_certainty(one.features, one.tiers[tier].certainty) for one in fit]
+        after = fit_gain(answered, gains, weights, seed=settings.seed)
     return _Learned(before, after)
 
 
@@ -244,7 +244,7 @@ def _pairs(
     def gain(at: int, tier: int) -> float | None:
         before = learned[tier].before
         if before is None or not seen:
-            return judgement.gain(tier, records[at].told)
+            return judgement.gain(tier, records[at].features)
         return float(before.unseen[at])
 
     def certainty(at: int, tier: int) -> float | None:
@@ -253,7 +253,7 @@ def _pairs(
             return None
         if measure is Measure.LEARNED and after is not None and seen:
             return assurance(float(after.unseen[at]))
-        return judgement.certainty(tier, records[at].told, certainty)
+        return judgement.certainty(tier, records[at].features, certainty)
 
     return [
         pair_of(

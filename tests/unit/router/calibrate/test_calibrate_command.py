@@ -8,7 +8,7 @@ import pytest
 
 from services.router.calibrate.__main__ import main
 from services.router.calibrate.cascade import outcome, table_of
-from services.router.calibrate.evidence import from_labelled
+from services.router.calibrate.labelled import from_labelled
 from services.router.policy.certainty import Measure
 from services.router.routes.artefact import Artefact, Model, read
 from tests.making.paired import LADDER, STATED, labelled, lines, record, write_routes

@@ -73,7 +73,7 @@ def routed(judgement: Judgement, record: Record) -> tuple[list[bool], int]:
     calibration = replace(calibrated(Rung(1.0, None)), judgement=judgement)
     names = (f"t{at}" for at in range(tiers))
     made = route("chat", *ladder(*names), quality=quality(calibration=calibration))
-    way, ran = Cascade(made, (), record.told), [False] * tiers
+    way, ran = Cascade(made, (), record.features), [False] * tiers
     while True:
         step = way.turn()
         ran[step.rung] = True

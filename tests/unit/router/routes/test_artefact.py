@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from services.router.calibrate.__main__ import main
-from services.router.calibrate.evidence import BadEvidence, from_labelled, from_ledger
+from services.router.calibrate.evidence import BadEvidence, from_ledger
+from services.router.calibrate.labelled import from_labelled
 from services.router.routes.artefact import BadArtefact, Model, check, read
 from tests.making.paired import LADDER, lines, record, write_routes
 
