@@ -66,17 +66,21 @@ def propose(
         for _ in range(SWEEPS):
             before = rungs
             for tier in range(fit.lower):
-                choices = [(*rungs[:tier], one, *rungs[tier + 1 :]) for one in options[tier]]
-                rungs = min(choices, key=lambda one: tried(one).cost + rate * tried(one).loss)
+                choices = [(*rungs[:tier], choice, *rungs[tier + 1 :]) for choice in options[tier]]
+                rungs = min(
+                    choices, key=lambda choice: tried(choice).cost + rate * tried(choice).loss
+                )
             if rungs == before:
                 break
         hull.append(rungs)
     corners = sorted(dict.fromkeys(hull), key=lambda each: -tried(each).cost)
-    ways = [way for one, other in pairwise(corners) for way in _between(fit, one, other)]
+    ways = [way for corner, other in pairwise(corners) for way in _between(fit, corner, other)]
     # In the order of their cost: a few requests decide which of two safe ones seems to lose less.
     every = dict.fromkeys((*corners, *ways))
-    kept = sorted(map(tried, every), key=lambda one: (-one.cost, one.loss))
-    return [one for one in kept if one.cost < fit.top_cost and one.loss < epsilon]
+    kept = sorted(map(tried, every), key=lambda proposal: (-proposal.cost, proposal.loss))
+    return [
+        proposal for proposal in kept if proposal.cost < fit.top_cost and proposal.loss < epsilon
+    ]
 
 
 def _between(

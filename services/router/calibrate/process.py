@@ -127,7 +127,7 @@ def calibrate_parts(
     fit: Sequence[Record], certify: Sequence[Record], settings: Settings, tell: Tell = _silent
 ) -> Result:
     """Calibrates on parts that are split already; see `calibrate_records`."""
-    ladder = [one.model.tier for one in (fit or certify)[0].tiers]
+    ladder = [tier.model.tier for tier in (fit or certify)[0].tiers]
     tiers = len(ladder)
     notes = _sameness([*fit, *certify])
     learned = []
@@ -164,7 +164,7 @@ def calibrate_parts(
 
 def _sameness(records: Sequence[Record]) -> list[str]:
     """A sentence where no answer was better than any other: nobody, or the judge, can tell."""
-    seen = {tier.quality for one in records for tier in one.tiers}
+    seen = {tier.quality for record in records for tier in record.tiers}
     if len(seen) > 1:
         return []
     note = (
@@ -175,8 +175,8 @@ def _sameness(records: Sequence[Record]) -> list[str]:
 
 
 def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str]) -> _Learned:
-    gains = np.array([one.tiers[-1].quality - one.tiers[tier].quality for one in fit])
-    propensities = np.array([one.propensity for one in fit])
+    gains = np.array([record.tiers[-1].quality - record.tiers[tier].quality for record in fit])
+    propensities = np.array([record.propensity for record in fit])
     weights = propensities.min() / propensities
     name = fit[0].tiers[tier].model.tier
     if np.ptp(gains) == 0.0:
@@ -189,7 +189,7 @@ def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str
     if settings.predict:
         before = fit_gain([record.features for record in fit], gains, weights, seed=settings.seed)
     if Measure.LEARNED in settings.measures:
-        answered = [with_certainty(one.features, one.tiers[tier].certainty) for one in fit]
+        answered = [with_certainty(record.features, record.tiers[tier].certainty) for record in fit]
         after = fit_gain(answered, gains, weights, seed=settings.seed)
     return _Learned(before, after)
 
@@ -204,11 +204,11 @@ def _measure(
     for measure in settings.measures:
         evidence = EvidenceTable.of(_pairs(fit, learned, measure, settings, seen=True))
         expected = [
-            one.cost / max(evidence.top_cost, 1e-12)
-            for one in propose(evidence, measure, settings.shadow_share, settings.epsilon)
+            proposal.cost / max(evidence.top_cost, 1e-12)
+            for proposal in propose(evidence, measure, settings.shadow_share, settings.epsilon)
             if (
                 need := bounds.samples_needed(
-                    one.loss, one.deviation, settings.epsilon, settings.delta, exact=True
+                    proposal.loss, proposal.deviation, settings.epsilon, settings.delta, exact=True
                 )
             )
             is not None
@@ -234,9 +234,10 @@ def _pairs(
         Thresholds.safe(len(learned) + 1, measure or Measure.MEAN),
         tuple(
             TierModels(
-                one.before.model if one.before else None, one.after.model if one.after else None
+                models.before.model if models.before else None,
+                models.after.model if models.after else None,
             )
-            for one in learned
+            for models in learned
         ),
         settings.first_k,
     )
@@ -269,12 +270,12 @@ def _pairs(
 def _judgement(thresholds: Thresholds, learned: Sequence[_Learned], first_k: int) -> Judgement:
     """What routers decide by, with the models that the thresholds use and no others."""
     models = []
-    for rung, one in zip(thresholds.rungs, learned, strict=True):
+    for rung, known in zip(thresholds.rungs, learned, strict=True):
         asks = abs(rung.skip_above_gain) != 1.0
         checks = rung.accept_at_certainty is not None and rung.skip_above_gain != -1.0
-        before = one.before.model if asks and one.before else None
+        before = known.before.model if asks and known.before else None
         learnt = checks and thresholds.measure is Measure.LEARNED
-        models.append(TierModels(before, one.after.model if learnt and one.after else None))
+        models.append(TierModels(before, known.after.model if learnt and known.after else None))
     return Judgement(thresholds, tuple(models), first_k)
 
 
