@@ -26,7 +26,7 @@ def artefact(tree: Path) -> Artefact:
 
 
 def test_three_thousand_pairs_certify_a_small_tier(tree: Path, said: Said) -> None:
-    assert main([*labelled(tree, 3000), "--epsilon", "0.03"]) == CERTIFIED
+    assert main([*labelled(tree, 3000), "--tolerance", "0.03"]) == CERTIFIED
     certificate = artefact(tree).certificate
     assert certificate.certified
     assert certificate.bound <= 0.03
@@ -62,14 +62,14 @@ def test_fifty_pairs_are_too_few_and_it_says_how_many_are_missing(tree: Path, sa
 def test_pairs_that_are_nearly_enough_tell_about_how_many_are_missing(
     tree: Path, said: Said
 ) -> None:
-    assert main([*labelled(tree, 300), "--epsilon", "0.01"]) == MISSING
+    assert main([*labelled(tree, 300), "--tolerance", "0.01"]) == MISSING
     missing = artefact(tree).certificate.pairs_missing
     assert f"about {missing:,} more pairs are needed." in said()[0]
 
 
 def test_what_is_decided_is_as_it_was_certified(tree: Path) -> None:
     """The thresholds, read back, keep the tolerance on traffic that nothing was learned from."""
-    assert main([*labelled(tree, 1200), "--epsilon", "0.04"]) == CERTIFIED
+    assert main([*labelled(tree, 1200), "--tolerance", "0.04"]) == CERTIFIED
     judgement = artefact(tree).judgement
     (tree / "new.jsonl").write_text(lines(*map(record, range(5000, 6000))))
     evidence = table_of(judgement, from_labelled(tree / "new.jsonl").records)
@@ -87,7 +87,7 @@ def test_a_judge_that_tells_no_answers_apart_is_pointed_out(
         for tier in one["tiers"]:
             tier["quality"] = quality
     (tree / "pairs.jsonl").write_text(lines(*told))
-    args = ["--route", "support", "--labelled", "pairs.jsonl", "--epsilon", "0.03"]
+    args = ["--route", "support", "--labelled", "pairs.jsonl", "--tolerance", "0.03"]
     assert main(args) == CERTIFIED
     found = artefact(tree)
     assert found.certificate.loss == 0.0
@@ -127,8 +127,8 @@ def test_tolerance_confidence_hold_and_share_are_the_routes(tree: Path, said: Sa
 
 def test_the_command_line_goes_before_the_routes_file(tree: Path, said: Said) -> None:
     write_routes(tree, STATED)
-    options = ["--epsilon", "0.07", "--delta", "0.2", "--shadow", "0.02"]
-    options += ["--measure", "mean", "--first-k", "4"]
+    options = ["--tolerance", "0.07", "--confidence", "0.8", "--evidence-share", "0.02"]
+    options += ["--measure", "mean", "--first-tokens", "4"]
     assert main([*labelled(tree, 1500), *options]) == CERTIFIED
     found = artefact(tree)
     certificate = found.certificate
@@ -141,9 +141,26 @@ def test_the_command_line_goes_before_the_routes_file(tree: Path, said: Said) ->
     assert "It compares mean; of the route's first tokens there is first_k alone." in out
 
 
+def test_what_options_were_called_before_still_works_and_is_pointed_out(
+    tree: Path, said: Said
+) -> None:
+    before = ["--epsilon", "0.07", "--delta", "0.2", "--shadow", "0.02", "--first-k", "4"]
+    main([*labelled(tree, 50), *before])
+    found = artefact(tree)
+    certificate = found.certificate
+    assert (certificate.epsilon, certificate.delta, found.judgement.first_k) == (0.07, 0.2, 4)
+    assert said()[1] == (
+        "--epsilon is now --tolerance. --delta is now --confidence, 1 minus it. --shadow is now"
+        " --evidence-share. --first-k is now --first-tokens."
+    )
+    assert main(["--help"]) == CERTIFIED
+    out, _ = said()
+    assert not any(old in out for old in ("--epsilon", "--delta", "--shadow", "--first-k"))
+
+
 def test_other_first_tokens_than_the_routes_are_pointed_out(tree: Path, said: Said) -> None:
     write_routes(tree, STATED)
-    assert main([*labelled(tree, 1500), "--first-k", "4"]) == CERTIFIED
+    assert main([*labelled(tree, 1500), "--first-tokens", "4"]) == CERTIFIED
     assert "It compares 4 tokens; the route's first_tokens is 6." in said()[0]
 
 

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (ledger / "a.jsonl").write_text(lines(*map(record, range(600))))
     (ledger / "b.jsonl").write_text(lines(*map(record, range(600, 1200))))
     out = tmp_path_factory.mktemp("out")
-    told = ["--route", "support", "--ledger", str(ledger), "--epsilon", "0.04", "--out", str(out)]
+    told = ["--route", "support", "--ledger", str(ledger), "--tolerance", "0.04", "--out", str(out)]
     assert main([*told, "--routes-file", str(write_routes(out))]) == 0
     return out
 
