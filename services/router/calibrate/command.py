@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pennyweight.command.ending import INTERRUPTED, USAGE, end
 from pennyweight.command.show import console
-from services.router.calibrate import picture
 from services.router.calibrate.evidence import BadEvidence, Found, from_ledger
 from services.router.calibrate.labelled import from_labelled
 from services.router.calibrate.options import (
@@ -23,6 +22,7 @@ from services.router.calibrate.options import (
     at_least_one,
     complement,
 )
+from services.router.calibrate.page import page
 from services.router.calibrate.process import Result, Settings, calibrate_records
 from services.router.calibrate.report import print_report
 from services.router.calibrate.wanted import Wanted, named, obstacles, wanted
@@ -200,8 +200,8 @@ def _calibrate(options: Options, asked: Wanted, path: Path) -> int:
         )
     try:
         written = write(path, _artefact(options, asked, found, result, settings))
-        page = picture.page(written, result.calibration)
-        path.with_suffix(".html").write_text(page, encoding="utf-8")
+        text = page(written, result.calibration)
+        path.with_suffix(".html").write_text(text, encoding="utf-8")
     except OSError as error:
         end(f"--out: {path} cannot be written: {error.strerror}", code=USAGE)
     print_report(console(), path, written, result.notes, tuple(obstacles(written, asked)))
