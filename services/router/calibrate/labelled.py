@@ -1,10 +1,11 @@
 """Reads paired evidence from a labelled file.
 
-It is JSONL of pairs as `evidence` describes them, in which `text` (and `task_type`) may stand for
-`features` and `propensity` may be left out, or a CSV with `text`, `task_type`, `propensity` and,
-for each tier, `<tier>.quality`, `<tier>.mean`, `<tier>.minimum`, `<tier>.first_k`,
-`<tier>.micro_usd`, `<tier>.engine_ms`, `<tier>.answer`. With the answers' texts the guardrail's
-level can be given in the terms of the judge that will watch the route.
+It is JSONL of pairs as the ledger has them, or a CSV. Lines of JSONL need `features` and `tiers`
+(of each `tier`, `quality` and what it cost) alone; `text` (and `task_type`) may stand for
+`features`, `propensity` may be left out. A CSV has `text`, `task_type`, `propensity` and, for each
+tier, `<tier>.quality`, `<tier>.mean`, `<tier>.minimum`, `<tier>.first_k`, `<tier>.micro_usd`,
+`<tier>.engine_ms`, `<tier>.answer`. With the answers' texts, the level that the guardrail starts
+from is that of the judge that will watch the route.
 """
 
 import csv

@@ -14,16 +14,16 @@ ROOT = Path(__file__).resolve().parents[3]
 async def test_options_and_status_pass_through(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(lines(*map(record, range(50))))
     routes = str(write_routes(tmp_path))
-    told = ("--labelled", str(tmp_path / "pairs.jsonl"), "--routes-file", routes)
+    source = ("--labelled", str(tmp_path / "pairs.jsonl"), "--routes-file", routes)
     ended = await pennyweight(
-        "calibrate", "--route", "support", *told, "--tolerance=0.03", cwd=ROOT
+        "calibrate", "--route", "support", *source, "--tolerance=0.03", cwd=ROOT
     )
     assert (ended.code, ended.err) == (3, "")
     assert "more pairs are needed" in " ".join(ended.out.split())
     written = read(tmp_path / "policies" / "calibration" / "support.json")
     assert written.certificate.epsilon == 0.03
 
-    ended = await pennyweight("calibrate", "--route", "suport", *told, cwd=ROOT)
+    ended = await pennyweight("calibrate", "--route", "suport", *source, cwd=ROOT)
     assert ended.code == 2
     assert "has no route 'suport'; it has support" in ended.err
 

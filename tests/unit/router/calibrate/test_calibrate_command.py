@@ -52,8 +52,8 @@ def test_fifty_pairs_are_too_few_and_it_says_how_many_are_missing(tree: Path, sa
     missing = found.certificate.pairs_missing
     assert missing is not None
     assert 100 < missing < 5000
-    told = f"at least {missing:,} more pairs are needed. Until then the top tier answers every"
-    assert told in said()[0]
+    note = f"at least {missing:,} more pairs are needed. Until then the top tier answers every"
+    assert note in said()[0]
     assert not any(rung.enters(0.0) for rung in found.judgement.thresholds.rungs)
     page = (tree / "policies" / "calibration" / "support.html").read_text()
     assert f"Not certified: at least {missing:,} more pairs are needed." in page
@@ -82,11 +82,11 @@ def test_what_is_decided_is_as_it_was_certified(tree: Path) -> None:
 def test_a_judge_that_tells_no_answers_apart_is_pointed_out(
     quality: float, tree: Path, said: Said
 ) -> None:
-    told = [record(number, small_right=True) for number in range(600)]
-    for one in told:
-        for tier in one["tiers"]:
+    pairs = [record(number, small_right=True) for number in range(600)]
+    for pair in pairs:
+        for tier in pair["tiers"]:
             tier["quality"] = quality
-    (tree / "pairs.jsonl").write_text(lines(*told))
+    (tree / "pairs.jsonl").write_text(lines(*pairs))
     args = ["--route", "support", "--labelled", "pairs.jsonl", "--tolerance", "0.03"]
     assert main(args) == CERTIFIED
     found = artefact(tree)
@@ -191,9 +191,9 @@ def test_a_folder_can_be_named(tree: Path) -> None:
 
 
 def with_version(number: int, version: str) -> dict[str, Any]:
-    told = record(number)
-    told["tiers"][0]["version"] = version
-    return told
+    pair = record(number)
+    pair["tiers"][0]["version"] = version
+    return pair
 
 
 def test_the_models_are_those_that_the_evidence_names(tree: Path, said: Said) -> None:
@@ -207,20 +207,20 @@ def test_the_models_are_those_that_the_evidence_names(tree: Path, said: Said) ->
 
 def test_pairs_that_name_no_models_are_of_those_that_serve_now(tree: Path) -> None:
     write_routes(tree, STATED.replace("model: tiny,", "model: tiny, version: '8',"))
-    told = [record(number) for number in range(60)]
-    for one in told:
-        for tier in one["tiers"]:
+    pairs = [record(number) for number in range(60)]
+    for pair in pairs:
+        for tier in pair["tiers"]:
             del tier["model"], tier["precision"]
-    (tree / "pairs.jsonl").write_text(lines(*told))
+    (tree / "pairs.jsonl").write_text(lines(*pairs))
     main(["--route", "support", "--labelled", "pairs.jsonl"])
     assert artefact(tree).ladder == (Model("small", "tiny", "int8", "8"), LADDER[1])
 
 
 def test_the_routes_ladder_picks_the_tiers_of_a_pair(tree: Path, said: Said) -> None:
-    told = [record(number) for number in range(60)]
-    for one in told:
-        one["tiers"].insert(1, {**one["tiers"][0], "tier": "medium", "model": "m"})
-    (tree / "pairs.jsonl").write_text(lines(*told))
+    pairs = [record(number) for number in range(60)]
+    for pair in pairs:
+        pair["tiers"].insert(1, {**pair["tiers"][0], "tier": "medium", "model": "m"})
+    (tree / "pairs.jsonl").write_text(lines(*pairs))
     args = ["--route", "support", "--labelled", "pairs.jsonl"]
     assert main(args) == MISSING
     assert artefact(tree).ladder == LADDER

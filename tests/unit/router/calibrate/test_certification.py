@@ -39,11 +39,11 @@ def drawn(
     *,
     worse: float = 0.1,
     better: float = 0.02,
-    told: float = 1.0,
+    signal: float = 1.0,
     graded: bool = False,
     propensities: tuple[float, ...] = (1.0,),
 ) -> list[Pair]:
-    """Pairs of two tiers; `told` is how much gain and certainty tell, from 0 to 1."""
+    """Pairs of two tiers; `signal` is how much gain and certainty tell, from 0 to 1."""
     random = np.random.default_rng(seed)
     pairs = []
     for kind, noise, more, drawn_with in zip(
@@ -56,11 +56,11 @@ def drawn(
         low, top = (0.0, 1.0) if kind < worse else (1.0, 0.0) if kind < worse + better else (1, 1)
         if graded:
             low, top = 0.2 + 0.6 * low, 0.2 + 0.6 * top
-        signal = told * (kind < worse) + 0.5 * noise
+        sign = signal * (kind < worse) + 0.5 * noise
         pairs.append(
             Pair(
-                gains=(min(1.0, 0.3 * signal + 0.2 * more),),
-                certainties=(-signal,),
+                gains=(min(1.0, 0.3 * sign + 0.2 * more),),
+                certainties=(-sign,),
                 qualities=(low, top),
                 costs=(1.0, 10.0),
                 propensity=float(drawn_with),
@@ -159,10 +159,10 @@ def test_a_judgement_has_the_models_that_its_thresholds_ask() -> None:
     with pytest.raises(ValueError, match="first_k"):
         Judgement(Thresholds.safe(2), (TierModels(),), 0)
     made = Judgement(asks, (TierModels(MODEL, MODEL),), 4)
-    told = ((0, 0.4),)
-    assert made.gain(0, told) == pytest.approx(0.4)
-    assert made.certainty(0, told, Certainty(-1, -2, -3)) == pytest.approx(math.log(0.3))
-    assert made.certainty(0, told, None) is None
+    features = ((0, 0.4),)
+    assert made.gain(0, features) == pytest.approx(0.4)
+    assert made.certainty(0, features, Certainty(-1, -2, -3)) == pytest.approx(math.log(0.3))
+    assert made.certainty(0, features, None) is None
 
 
 def test_the_safe_judgement_uses_no_lower_tier() -> None:
@@ -203,7 +203,7 @@ def test_evidence_of_nothing_or_of_two_ladders_is_refused() -> None:
 
 
 def test_candidates_go_from_safe_to_aggressive() -> None:
-    evidence = EvidenceTable.of(drawn(3, 800, told=0.3))
+    evidence = EvidenceTable.of(drawn(3, 800, signal=0.3))
     found = propose(evidence, Measure.MEAN, 0.05, 0.2)
     assert len(found) > 5
     for one, next_one in pairwise(found):
@@ -350,14 +350,14 @@ def test_a_certificate_uses_most_of_what_may_be_lost() -> None:
     assert sum(one.bound for one in found) / len(found) > 0.6 * EPSILON
 
 
-@pytest.mark.parametrize("told", [0.0, 0.4])
-def test_certificates_are_wrong_no_more_often_than_told(told: float) -> None:
+@pytest.mark.parametrize("signal", [0.0, 0.4])
+def test_certificates_are_wrong_no_more_often_than_told(signal: float) -> None:
     """The truth is read off a large sample of the same traffic."""
-    truth = EvidenceTable.of(drawn(10_000, 20_000, worse=0.12, better=0.04, told=told))
+    truth = EvidenceTable.of(drawn(10_000, 20_000, worse=0.12, better=0.04, signal=signal))
     wrong, runs = 0, 40
     for seed in range(runs):
-        fit = drawn(2 * seed, 200, worse=0.12, better=0.04, told=told)
-        certify = drawn(2 * seed + 1, 400, worse=0.12, better=0.04, told=told)
+        fit = drawn(2 * seed, 200, worse=0.12, better=0.04, signal=signal)
+        certify = drawn(2 * seed + 1, 400, worse=0.12, better=0.04, signal=signal)
         certificate = run(fit, certify).certificate
         loss = float(outcome(truth, certificate.thresholds, 0.0).losses.mean())
         wrong += certificate.certified and loss > EPSILON
@@ -386,8 +386,8 @@ def test_so_many_pairs_as_were_missing_are_mostly_enough() -> None:
 
 
 def test_a_lower_tier_that_only_harms_is_never_certified() -> None:
-    hopeless = drawn(1, 400, worse=0.9, better=0.0, told=0.0)
-    found = run(hopeless, drawn(2, 800, worse=0.9, better=0.0, told=0.0))
+    hopeless = drawn(1, 400, worse=0.9, better=0.0, signal=0.0)
+    found = run(hopeless, drawn(2, 800, worse=0.9, better=0.0, signal=0.0))
     assert not found.certificate.certified
     assert found.certificate.pairs_missing is None or found.certificate.pairs_missing > 0
     assert pairs_missing([], 400, 800, EPSILON, DELTA, exact=True) is None
@@ -424,8 +424,8 @@ def test_a_ladder_of_three_is_calibrated_jointly() -> None:
     "setting", [{"epsilon": 0.0}, {"epsilon": 1.0}, {"delta": 0.0}, {"delta": math.nan}]
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
-    told = {"epsilon": EPSILON, "delta": DELTA, **setting}
+    settings = {"epsilon": EPSILON, "delta": DELTA, **setting}
     with pytest.raises(ValueError, match="must be in"):
-        calibrate([], [], tiers=2, measure=Measure.MEAN, shadow_share=0.05, **told)
+        calibrate([], [], tiers=2, measure=Measure.MEAN, shadow_share=0.05, **settings)
     with pytest.raises(ValueError, match="shadow_share"):
         calibrate([], [], tiers=2, measure=Measure.MEAN, shadow_share=1.5, epsilon=0.1, delta=0.1)

@@ -56,8 +56,8 @@ def records(draw: st.DrawFn, tiers: int) -> Record:
         )
         for at in range(tiers)
     ]
-    told = tuple((at, draw(st.sampled_from(STEPS))) for at in range(tiers - 1))
-    return Record("", "", told, draw(st.floats(0.1, 1.0)), tuple(results))
+    features = tuple((at, draw(st.sampled_from(STEPS))) for at in range(tiers - 1))
+    return Record("", "", features, draw(st.floats(0.1, 1.0)), tuple(results))
 
 
 cases = judgements().flatmap(
