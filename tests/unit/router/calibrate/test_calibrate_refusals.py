@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from services.router.calibrate import command
 from services.router.calibrate.__main__ import main
 from tests.making.paired import ROUTES, STATED, labelled, lines, record, write_routes
 
-REFUSED = 2
+REFUSED, INTERRUPTED = 2, 130
 
 Said = Callable[[], tuple[str, str]]
 
@@ -110,3 +111,14 @@ def test_a_ledger_and_a_file_exclude_each_other(tree: Path, said: Said) -> None:
 def test_a_route_must_be_named(said: Said) -> None:
     assert main([]) == REFUSED
     assert "Missing option '--route'" in said()[1]
+
+
+def test_an_interrupt_ends_it_with_its_own_status(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "calibrate_records", interrupted)
+    assert main(labelled(tree, 10)) == INTERRUPTED
+    assert not (tree / "policies" / "calibration").exists()
