@@ -242,8 +242,10 @@ def _certainty(given: Any) -> Certainty | None:
     if not isinstance(given, dict):
         return None
     numbers = [_number(given.get(key), "certainty") for key in ("mean", "minimum", "first_k")]
-    # All zero is what engines report that do not know.
-    return Certainty(*numbers) if max(numbers) <= 0.0 and min(numbers) < 0.0 else None
+    # All zero may be as sure as can be, or what an engine fills in that does not know: routers find
+    # out which, and then write null. Taken for sure, it is certified with what it loses; taken for
+    # unknown, answers that routers let stand would be in no certificate.
+    return Certainty(*numbers) if max(numbers) <= 0.0 else None
 
 
 def _number(value: Any, name: str) -> float:
