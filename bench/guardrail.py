@@ -19,7 +19,7 @@ GUARD = Guard(tolerance=0.01, level=0.0, run_length=100_000)
 BETTER = 0.02
 SAMPLED = 0.05
 QUIET = 20_000
-LONGEST = 20_000
+MAX_SAMPLES = 20_000
 """Samples after the change beyond which a run counts as not halted."""
 
 
@@ -42,7 +42,7 @@ def samples_to_halt(loss: float, quiet: int, seed: int) -> int | None:
     Before the change the mean loss is 0, from then on `loss`.
     """
     random, state = Random(seed), GuardState()
-    for number in range(quiet + LONGEST):
+    for number in range(quiet + MAX_SAMPLES):
         worse = BETTER + (loss if number >= quiet else 0.0)
         drawn = random.random()
         state = update(
@@ -50,7 +50,7 @@ def samples_to_halt(loss: float, quiet: int, seed: int) -> int | None:
         )
         if state.halted:
             return number + 1 - quiet if number >= quiet else None
-    return LONGEST
+    return MAX_SAMPLES
 
 
 def good_run_lengths(runs: int, seed: int) -> list[int]:

@@ -108,16 +108,16 @@ def shown(name: str, score: Floats, weak: Floats, strong: Floats) -> tuple[str, 
 
 def predicted(questions: Sequence[Question], gains: Floats, *, subject: bool) -> Floats:
     """The gain that the router's own model predicts for each question, fitted without it."""
-    told = [
+    found = [
         features(one.text, Signals(task_type=one.subject if subject else None)) for one in questions
     ]
     scores = np.zeros(len(questions))
     for number, (train, test) in enumerate(_folds(len(questions))):
         report.say(f"fold {number + 1} of {FOLDS}, {'with' if subject else 'without'} the subject")
         ones = np.ones(len(train))
-        fitted = fit_gain([told[at] for at in train], gains[train], ones, seed=SEED)
+        fitted = fit_gain([found[at] for at in train], gains[train], ones, seed=SEED)
         if fitted is not None:
-            scores[test] = [fitted.model.gain(told[at]) for at in test]
+            scores[test] = [fitted.model.gain(found[at]) for at in test]
     return scores
 
 

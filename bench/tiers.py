@@ -11,7 +11,7 @@ model's for every question; 5 % of the requests are sampled, and the tiers that 
 count too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,15 +19,19 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import report
 from bench.ladder import TIERS, Answered, answered
+from services.router.calibrate.cascade import EvidenceTable, Floats, outcome, table_of
 from services.router.calibrate.evidence import Record, TierResult
 from services.router.calibrate.process import Settings, calibrate_parts
 from services.router.policy.calibration import Judgement
 from services.router.policy.certainty import certainty_of
 from services.router.policy.difficulty import Signals, features
 from services.router.routes.artefact import Model
+
+Ints = NDArray[np.int64]
 
 FIT, CERTIFY = 0.30, 0.45
 """Shares of the questions; the rest is for the test."""
@@ -86,7 +90,7 @@ def _records(tiers: Sequence[Sequence[Answered]]) -> list[Record]:
         Record(
             request_id=str(number),
             time="",
-            told=features(row[0].question, Signals()),
+            features=features(row[0].question, Signals()),
             propensity=1.0,
             tiers=tuple(
                 TierResult(
@@ -110,16 +114,20 @@ def _split(records: Sequence[Record], seed: int) -> dict[str, Shown]:
     found: dict[str, Shown] = {}
     for name, settings in CALIBRATED.items():
         result = calibrate_parts(fit, certify, settings)
-        found[name] = _measured(
-            test,
-            partial(_walk, result.judgement),
-            settings.shadow_share,
-            certified=result.calibration.certificate.certified,
-        )
-    last = len(TIERS) - 1
-    found["always small"] = _measured(test, lambda _: (0, (0,)))
-    found["always large"] = _measured(test, lambda _: (last, (last,)))
-    found["oracle"] = _measured(test, _oracle)
+        judgement = result.judgement
+        table = table_of(judgement, test, settings.cost)
+        seen = outcome(table, judgement.thresholds, settings.shadow_share)
+        certified = result.calibration.certificate.certified
+        found[name] = _shown(table, seen.answered, seen.costs, certified=certified)
+    plain = table_of(Judgement.safe(len(TIERS)), test, BOTH.cost)
+    rows = np.arange(len(test))
+    for name, chosen in (
+        ("always small", np.zeros(len(test), int)),
+        ("always large", np.full(len(test), len(TIERS) - 1)),
+        # The cheapest tier that is as good as the best one, known beforehand.
+        ("oracle", plain.qualities.argmax(axis=1)),
+    ):
+        found[name] = _shown(plain, chosen, plain.costs[rows, chosen])
     small, ours = found["always small"], found["difficulty and cascade"]
     # As much time as ours, spent on sending a random share of the questions to the large model.
     share = min(1.0, max(0.0, (ours.time - small.time) / (1.0 - small.time)))
@@ -129,51 +137,16 @@ def _split(records: Sequence[Record], seed: int) -> dict[str, Shown]:
     return found
 
 
-def _walk(judgement: Judgement, record: Record) -> tuple[int, tuple[int, ...]]:
-    """The tier that answers, and those that ran, decided as the router decides."""
-    ran = []
-    for tier, rung in enumerate(judgement.thresholds.rungs):
-        if not rung.enters(judgement.gain(tier, record.told)):
-            continue
-        ran.append(tier)
-        certainty = judgement.certainty(tier, record.told, record.tiers[tier].certainty)
-        if rung.accepts(certainty, valid=record.tiers[tier].valid):
-            return tier, tuple(ran)
-    last = len(record.tiers) - 1
-    return last, (*ran, last)
-
-
-def _oracle(record: Record) -> tuple[int, tuple[int, ...]]:
-    """The cheapest tier that is as good as the best one, known beforehand."""
-    qualities = [one.quality for one in record.tiers]
-    tier = qualities.index(max(qualities))
-    return tier, (tier,)
-
-
-def _measured(
-    test: Sequence[Record],
-    way: Callable[[Record], tuple[int, tuple[int, ...]]],
-    shadow: float = 0.0,
-    *,
-    certified: bool = True,
-) -> Shown:
-    top = spent = large = 0.0
-    losses, escalated = 0.0, 0
-    for record in test:
-        tier, ran = way(record)
-        times = [one.engine_ms for one in record.tiers]
-        used = sum(times[at] for at in ran)
-        spent += used + shadow * (sum(times) - used)
-        large += times[-1]
-        top += record.tiers[-1].quality
-        losses += record.tiers[-1].quality - record.tiers[tier].quality
-        escalated += tier == len(times) - 1
+def _shown(table: EvidenceTable, answered: Ints, costs: Floats, *, certified: bool = True) -> Shown:
+    """What it comes to that these tiers answered, at these costs."""
+    top = table.qualities[:, -1]
+    losses = top - table.qualities[np.arange(len(table)), answered]
     return Shown(
-        loss=losses / len(test),
-        kept=1.0 - losses / top,
-        time=spent / large,
+        loss=float(losses.mean()),
+        kept=1.0 - float(losses.sum() / top.sum()),
+        time=float(costs.sum() / table.costs[:, -1].sum()),
         certified=certified,
-        escalated=escalated / len(test),
+        escalated=float((answered == table.lower).mean()),
     )
 
 

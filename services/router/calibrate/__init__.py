@@ -1,5 +1,7 @@
 """Fits and certifies a route's thresholds on its own paired evidence: `pennyweight calibrate`.
 
-`evidence` reads pairs, `fit` learns the models, `policy.certification` proves the thresholds,
-`artefact` writes down what routers use, `picture` draws the cost-quality curve.
+Offline: nothing that serves requests imports it. `evidence` reads pairs, `fit` learns the models,
+`candidates` chooses thresholds, `certification` proves them with the tests of `bounds`, `process`
+does all of that in turn, `picture` draws the cost-quality curve, `page` shows it. What routers use
+is written down by `services.router.routes.artefact`.
 """

@@ -1,4 +1,4 @@
-"""Evaluates thresholds on paired evidence, and proposes those worth certifying.
+"""Proposes thresholds that are worth certifying, by what they show on paired evidence.
 
 Candidates are found on the fit part alone, for all rungs together: for a growing price on lost
 quality, the thresholds that minimise cost + price * loss, rung by rung until nothing changes
@@ -10,17 +10,14 @@ not run yet.
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from services.router.policy.calibration import SKIPPED, Pair, Rung, Thresholds
+from services.router.calibrate.cascade import EvidenceTable, Floats, outcome
+from services.router.policy.calibration import SKIPPED, Rung, Thresholds
 from services.router.policy.certainty import Measure
-
-Floats = NDArray[np.float64]
 
 GAIN_STEPS = 10
 CERTAINTY_STEPS = 80
@@ -33,124 +30,6 @@ SWEEPS = 4
 
 PARTS = tuple(part / 20.0 for part in range(1, 20))
 """Where on the way between two neighbouring corners of the hull further candidates stand."""
-
-
-@dataclass(frozen=True)
-class EvidenceTable:
-    """Pairs as columns: n requests, K tiers, K - 1 of them lower ones.
-
-    Attributes:
-        gains: (n, K - 1), NaN where unknown.
-        certainties: (n, K - 1), NaN where unknown.
-        valid: (n, K - 1).
-        qualities: (n, K).
-        costs: (n, K).
-        weights: (n), lowest propensity divided by each one's own.
-    """
-
-    gains: Floats
-    certainties: Floats
-    valid: NDArray[np.bool_]
-    qualities: Floats
-    costs: Floats
-    weights: Floats
-
-    @staticmethod
-    def of(pairs: Sequence[Pair]) -> "EvidenceTable":
-        """The columns of some pairs.
-
-        Raises:
-            ValueError: there are none, or their ladders differ.
-        """
-        if not pairs:
-            raise ValueError("there are no pairs")
-        if len({len(pair.qualities) for pair in pairs}) > 1:
-            raise ValueError("pairs must all have the same number of tiers")
-        propensities = np.array([pair.propensity for pair in pairs])
-
-        def column(rows: Iterable[Iterable[float | None]]) -> Floats:
-            return np.array([[math.nan if one is None else one for one in row] for row in rows])
-
-        return EvidenceTable(
-            gains=column(pair.gains for pair in pairs),
-            certainties=column(pair.certainties for pair in pairs),
-            valid=np.array([pair.valid or (True,) * len(pair.gains) for pair in pairs]),
-            qualities=column(pair.qualities for pair in pairs),
-            costs=column(pair.costs for pair in pairs),
-            weights=propensities.min() / propensities,
-        )
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    @property
-    def lower(self) -> int:
-        """Number of lower tiers."""
-        return self.gains.shape[1]
-
-    @property
-    def top_cost(self) -> float:
-        """Mean cost of the top tier."""
-        return float(np.average(self.costs[:, -1], weights=self.weights))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What thresholds would have done with each request of some evidence.
-
-    Attributes:
-        losses: (n), quality of the top tier minus quality of the answer given.
-        costs: (n), of every tier that ran, shadow cost included.
-        answered: (n), index of the tier that answers.
-    """
-
-    losses: Floats
-    costs: Floats
-    answered: NDArray[np.int64]
-
-
-def outcome(evidence: EvidenceTable, thresholds: Thresholds, shadow_share: float) -> Outcome:
-    """Walks every request up the ladder.
-
-    Args:
-        evidence: of the same ladder.
-        thresholds: one rung for each lower tier.
-        shadow_share: share of requests whose other tiers run in the background, in [0, 1].
-    """
-    if len(thresholds.rungs) != evidence.lower:
-        raise ValueError(f"{evidence.lower} lower tiers need as many rungs")
-    waiting = np.ones(len(evidence), bool)
-    answered = np.full(len(evidence), evidence.lower)
-    spent = np.zeros(len(evidence))
-    for tier, rung in enumerate(thresholds.rungs):
-        runs = waiting & _enters(evidence, tier, rung)
-        spent[runs] += evidence.costs[runs, tier]
-        stands = runs & _accepts(evidence, tier, rung)
-        answered[stands] = tier
-        waiting &= ~stands
-    spent[waiting] += evidence.costs[waiting, -1]
-    everything = evidence.costs.sum(axis=1)
-    given = evidence.qualities[np.arange(len(evidence)), answered]
-    return Outcome(
-        losses=evidence.qualities[:, -1] - given,
-        costs=spent + shadow_share * (everything - spent),
-        answered=answered,
-    )
-
-
-def _enters(evidence: EvidenceTable, tier: int, rung: Rung) -> NDArray[np.bool_]:
-    if abs(rung.skip_above_gain) == 1.0:
-        return np.full(len(evidence), rung.skip_above_gain == 1.0)
-    entered: NDArray[np.bool_] = evidence.gains[:, tier] <= rung.skip_above_gain  # NaN does not
-    return entered
-
-
-def _accepts(evidence: EvidenceTable, tier: int, rung: Rung) -> NDArray[np.bool_]:
-    valid = evidence.valid[:, tier]
-    if rung.accept_at_certainty is None:
-        return valid
-    accepted: NDArray[np.bool_] = evidence.certainties[:, tier] >= rung.accept_at_certainty
-    return valid & accepted
 
 
 @dataclass(frozen=True)
@@ -187,17 +66,21 @@ def propose(
         for _ in range(SWEEPS):
             before = rungs
             for tier in range(fit.lower):
-                choices = [(*rungs[:tier], one, *rungs[tier + 1 :]) for one in options[tier]]
-                rungs = min(choices, key=lambda one: tried(one).cost + rate * tried(one).loss)
+                choices = [(*rungs[:tier], choice, *rungs[tier + 1 :]) for choice in options[tier]]
+                rungs = min(
+                    choices, key=lambda choice: tried(choice).cost + rate * tried(choice).loss
+                )
             if rungs == before:
                 break
         hull.append(rungs)
     corners = sorted(dict.fromkeys(hull), key=lambda each: -tried(each).cost)
-    ways = [way for one, other in pairwise(corners) for way in _between(fit, one, other)]
+    ways = [way for corner, other in pairwise(corners) for way in _between(fit, corner, other)]
     # In the order of their cost: a few requests decide which of two safe ones seems to lose less.
     every = dict.fromkeys((*corners, *ways))
-    kept = sorted(map(tried, every), key=lambda one: (-one.cost, one.loss))
-    return [one for one in kept if one.cost < fit.top_cost and one.loss < epsilon]
+    kept = sorted(map(tried, every), key=lambda proposal: (-proposal.cost, proposal.loss))
+    return [
+        proposal for proposal in kept if proposal.cost < fit.top_cost and proposal.loss < epsilon
+    ]
 
 
 def _between(

@@ -13,14 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.router.calibrate import bounds
-from services.router.calibrate.candidates import (
-    EvidenceTable,
-    Outcome,
-    Proposal,
-    measured,
-    outcome,
-    propose,
-)
+from services.router.calibrate.candidates import Proposal, measured, propose
+from services.router.calibrate.cascade import EvidenceTable, Outcome, outcome
 from services.router.policy.calibration import Certificate, Pair, Thresholds
 from services.router.policy.certainty import Measure
 
@@ -187,13 +181,13 @@ def pairs_missing(
     # One more difference than was seen, so that none seen is not taken for none to come.
     needs = [
         bounds.samples_needed(
-            one.loss,
-            math.sqrt((one.deviation**2 * n_fit + 1.0) / (n_fit + 1.0)),
+            candidate.loss,
+            math.sqrt((candidate.deviation**2 * n_fit + 1.0) / (n_fit + 1.0)),
             epsilon,
             delta,
             exact=exact,
         )
-        for one in candidates
+        for candidate in candidates
     ] or [bounds.samples_needed(0.0, 0.0, epsilon, delta, exact=exact)]
     known = [need for need in needs if need is not None]
     if not known:

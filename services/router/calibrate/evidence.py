@@ -1,4 +1,4 @@
-"""Reads paired evidence: from the ledger's files through DuckDB, or from a labelled file.
+"""Reads paired evidence from the ledger's files, through DuckDB; `labelled` reads other files.
 
 In the ledger a pair is a record of kind `pair`, as `pennyweight.ledger.schema` has it. Rarely
 drawn pairs weigh more, unless `uniform` says that `propensity` depended on the time alone: then
@@ -7,19 +7,11 @@ judge has judged is judged by the first record of kind `outcome` with its `reque
 one, with the help of `answered`, the tier whose answer the caller got, and `digests` of what each
 tier answered; see `outcomes`. What cannot be used is left out and counted by reason, lines and
 files that cannot be read among it.
-
-A labelled file is JSONL of such records, in which `text` (and `task_type`) may stand for
-`features` and `propensity` may be left out, or a CSV with `text`, `task_type`, `propensity` and,
-for each tier, `<tier>.quality`, `<tier>.mean`, `<tier>.minimum`, `<tier>.first_k`,
-`<tier>.micro_usd`, `<tier>.engine_ms`, `<tier>.answer`. With the answers' texts the guardrail's
-level can be told in the terms of the judge that will watch the route.
 """
 
-import csv
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +38,7 @@ class TierResult:
         micro_usd: money.
         engine_ms: engine time.
         valid: its answer had the wanted form.
-        answer: its text, where a labelled file tells it.
+        answer: its text, where a labelled file has it.
     """
 
     model: Model
@@ -60,11 +52,19 @@ class TierResult:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request that every tier of the ladder answered, cheapest first."""
+    """One request that every tier of the ladder answered.
+
+    Attributes:
+        request_id: names it.
+        time: when, RFC 3339; empty where it is not known.
+        features: of its prompt and signals.
+        propensity: probability with which it was drawn as evidence, in (0, 1].
+        tiers: what each made of it, cheapest first.
+    """
 
     request_id: str
     time: str
-    told: SparseFeatures
+    features: SparseFeatures
     propensity: float
     tiers: tuple[TierResult, ...]
 
@@ -115,126 +115,78 @@ def from_ledger(
     if not pairs:
         notes = " ".join(("", *unreadable.notes()))
         raise BadEvidence(f"--ledger: {folder} holds no pairs of route {route}.{notes}")
-    found = _found(pairs, ladder, first_k)
+    found = usable(pairs, ladder, first_k)
     return replace(found, left_out={**found.left_out, **unreadable.counts()})
 
 
-def from_labelled(path: Path, ladder: Sequence[str] = ()) -> Found:
-    """Every pair of a labelled JSONL or CSV file.
-
-    Raises:
-        BadEvidence: it cannot be read, or holds nothing.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            told = list(_csv_rows(file) if path.suffix.lower() == ".csv" else _lines(path, file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadEvidence(f"--labelled: {path} cannot be read: {error}") from error
-    if not told:
-        raise BadEvidence(f"--labelled: {path} holds no pairs")
-    return _found(told, ladder)
-
-
-def _lines(path: Path, file: Iterable[str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            told = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadEvidence(f"--labelled: {path}, line {number}: no JSON: {error}") from error
-        if not isinstance(told, dict):
-            raise BadEvidence(f"--labelled: {path}, line {number}: must be a JSON object")
-        yield told
-
-
-def _csv_rows(file: Iterable[str]) -> Iterator[dict[str, Any]]:
-    reader = csv.DictReader(file)
-    names = [
-        field.removesuffix(".quality")
-        for field in reader.fieldnames or ()
-        if field.endswith(".quality")
-    ]
-    for row in reader:
-        given = {key: value for key, value in row.items() if isinstance(value, str) and value}
-        tiers = []
-        for name in names:
-            certainty = {key: given.get(f"{name}.{key}") for key in ("mean", "minimum", "first_k")}
-            known = all(value is not None for value in certainty.values())
-            tiers.append(
-                {
-                    "tier": name,
-                    "quality": given.get(f"{name}.quality"),
-                    "certainty": certainty if known else None,
-                    "micro_usd": given.get(f"{name}.micro_usd", 0.0),
-                    "engine_ms": given.get(f"{name}.engine_ms", 0.0),
-                    "answer": given.get(f"{name}.answer"),
-                }
-            )
-        yield {**given, "tiers": tiers}
-
-
-def _found(
-    told: Sequence[Mapping[str, Any]], names: Sequence[str], first_k: int | None = None
+def usable(
+    pairs: Sequence[Mapping[str, Any]], names: Sequence[str], first_k: int | None = None
 ) -> Found:
+    """What of some pairs can be used.
+
+    Args:
+        pairs: as the ledger has them, in any order.
+        names: of the wanted tiers, cheapest first; without any, those of the youngest pair.
+        first_k: pairs whose certainty looked at another number of first tokens are left out.
+    """
     left_out: Counter[str] = Counter()
-    usable: dict[str, Record] = {}
-    for number, one in enumerate(told):
-        if first_k is not None and one.get("first_k", first_k) != first_k:
+    known: dict[str, Record] = {}
+    for number, pair in enumerate(pairs):
+        if first_k is not None and pair.get("first_k", first_k) != first_k:
             left_out["another number of first tokens"] += 1
             continue
         try:
-            record = _record(one, number)
+            record = _record(pair, number)
         except _Unusable as reason:
             left_out[str(reason)] += 1
             continue
-        if usable.setdefault(record.request_id, record) is not record:
+        if known.setdefault(record.request_id, record) is not record:
             left_out["the same request twice"] += 1
-    ordered = sorted(usable.values(), key=lambda record: record.time)
+    ordered = sorted(known.values(), key=lambda record: record.time)
     if not ordered:
         return Found((), (), left_out)
-    wanted = tuple(names) or tuple(one.model.tier for one in ordered[-1].tiers)
+    wanted = tuple(names) or tuple(tier.model.tier for tier in ordered[-1].tiers)
     kept: list[Record] = []
     for record in reversed(ordered):
-        by_name = {one.model.tier: one for one in record.tiers}
+        by_name = {tier.model.tier: tier for tier in record.tiers}
         if not all(name in by_name for name in wanted):
             left_out["not every tier of the ladder answered"] += 1
             continue
         tiers = tuple(by_name[name] for name in wanted)
-        if kept and [one.model for one in tiers] != [one.model for one in kept[0].tiers]:
+        if kept and [tier.model for tier in tiers] != [tier.model for tier in kept[0].tiers]:
             left_out["another model or precision answered"] += 1
             continue
-        kept.append(Record(record.request_id, record.time, record.told, record.propensity, tiers))
+        kept.append(replace(record, tiers=tiers))
     kept.reverse()
     return Found(
         records=tuple(kept),
-        ladder=tuple(one.model for one in kept[-1].tiers) if kept else (),
+        ladder=tuple(tier.model for tier in kept[-1].tiers) if kept else (),
         left_out=dict(left_out),
     )
 
 
-def _record(told: Mapping[str, Any], number: int) -> Record:
-    tiers = told.get("tiers")
+def _record(pair: Mapping[str, Any], number: int) -> Record:
+    tiers = pair.get("tiers")
     if not isinstance(tiers, list) or len(tiers) < 2:  # noqa: PLR2004 -- a pair
         raise _Unusable("fewer than two tiers")
-    propensity = _number(told.get("propensity", 1.0), "propensity")
+    propensity = _number(pair.get("propensity", 1.0), "propensity")
     if not 0.0 < propensity <= 1.0:
         raise _Unusable("propensity not in (0, 1]")
-    if told.get("uniform") is True:
+    if pair.get("uniform") is True:
         propensity = 1.0
     return Record(
-        request_id=str(told.get("request_id") or f"line {number + 1}"),
-        time=str(told.get("time") or ""),
-        told=_features(told),
+        request_id=str(pair.get("request_id") or f"line {number + 1}"),
+        time=str(pair.get("time") or ""),
+        features=_features(pair),
         propensity=propensity,
-        tiers=tuple(_tier(one) for one in tiers),
+        tiers=tuple(_tier(tier) for tier in tiers),
     )
 
 
-def _features(told: Mapping[str, Any]) -> SparseFeatures:
-    given = told.get("features")
+def _features(pair: Mapping[str, Any]) -> SparseFeatures:
+    given = pair.get("features")
     if given is None:
-        text, task_type = told.get("text"), told.get("task_type")
+        text, task_type = pair.get("text"), pair.get("task_type")
         if not isinstance(text, str):
             raise _Unusable("neither features nor text")
         return features(text, Signals(task_type=task_type if isinstance(task_type, str) else None))
@@ -247,36 +199,38 @@ def _features(told: Mapping[str, Any]) -> SparseFeatures:
     return tuple(found.items())
 
 
-def _tier(told: Any) -> TierResult:
-    if not isinstance(told, dict) or not isinstance(told.get("tier"), str):
+def _tier(tier: Any) -> TierResult:
+    if not isinstance(tier, dict) or not isinstance(tier.get("tier"), str):
         raise _Unusable("a tier without a name")
-    if told.get("quality") is None:
+    if tier.get("quality") is None:
         raise _Unusable("not judged")
-    quality = _number(told["quality"], "quality")
+    quality = _number(tier["quality"], "quality")
     if not 0.0 <= quality <= 1.0:
         raise _Unusable("quality not in [0, 1]")
-    micro_usd = _number(told.get("micro_usd") or 0.0, "micro_usd")
-    engine_ms = _number(told.get("engine_ms") or 0.0, "engine_ms")
+    micro_usd = _number(tier.get("micro_usd") or 0.0, "micro_usd")
+    engine_ms = _number(tier.get("engine_ms") or 0.0, "engine_ms")
     if min(micro_usd, engine_ms) < 0.0:
         raise _Unusable("negative cost")
-    names = [str(told.get(key) or "") for key in ("tier", "model", "precision", "version")]
+    names = [str(tier.get(key) or "") for key in ("tier", "model", "precision", "version")]
     return TierResult(
         model=Model(*names),
         quality=quality,
-        certainty=_certainty(told.get("certainty")),
+        certainty=_certainty(tier.get("certainty")),
         micro_usd=micro_usd,
         engine_ms=engine_ms,
-        valid=told.get("valid") is not False,
-        answer=answer if isinstance(answer := told.get("answer"), str) else None,
+        valid=tier.get("valid") is not False,
+        answer=answer if isinstance(answer := tier.get("answer"), str) else None,
     )
 
 
-def _certainty(told: Any) -> Certainty | None:
-    if not isinstance(told, dict):
+def _certainty(given: Any) -> Certainty | None:
+    if not isinstance(given, dict):
         return None
-    numbers = [_number(told.get(key), "certainty") for key in ("mean", "minimum", "first_k")]
-    # All zero is what engines report that do not know.
-    return Certainty(*numbers) if max(numbers) <= 0.0 and min(numbers) < 0.0 else None
+    numbers = [_number(given.get(key), "certainty") for key in ("mean", "minimum", "first_k")]
+    # All zero may be as sure as can be, or what an engine fills in that does not know: routers find
+    # out which, and then write null. Taken for sure, it is certified with what it loses; taken for
+    # unknown, answers that routers let stand would be in no certificate.
+    return Certainty(*numbers) if max(numbers) <= 0.0 else None
 
 
 def _number(value: Any, name: str) -> float:

@@ -61,12 +61,12 @@ class Fitted:
 
 
 def fit_gain(
-    told: Sequence[SparseFeatures], gains: Floats, weights: Floats, *, seed: int
+    features: Sequence[SparseFeatures], gains: Floats, weights: Floats, *, seed: int
 ) -> Fitted | None:
     """Fits a model of the gain.
 
     Args:
-        told: features of each request.
+        features: of each request.
         gains: quality of the top tier minus quality of the lower one, in [-1, 1].
         weights: of each request, positive.
         seed: of the folds.
@@ -74,11 +74,11 @@ def fit_gain(
     Returns:
         None where there is nothing to learn: fewer than two requests a fold, or all gains equal.
     """
-    if len(told) < 2 * FOLDS or np.ptp(gains) == 0.0:
+    if len(features) < 2 * FOLDS or np.ptp(gains) == 0.0:
         return None
-    rows = _matrix(told)
-    folds = list(KFold(FOLDS, shuffle=True, random_state=seed).split(np.arange(len(told))))
-    raw = np.zeros((len(PENALTIES), len(told)))
+    rows = _matrix(features)
+    folds = list(KFold(FOLDS, shuffle=True, random_state=seed).split(np.arange(len(features))))
+    raw = np.zeros((len(PENALTIES), len(features)))
     for train, test in folds:
         scaling = _Scaling.of(rows[train])
         seen, unseen = scaling.apply(rows[train]), scaling.apply(rows[test])
@@ -97,11 +97,15 @@ def fit_gain(
     )
 
 
-def _matrix(told: Sequence[SparseFeatures]) -> sparse.csr_matrix:
-    ends = np.cumsum([0, *(len(one) for one in told)])
-    indexes = np.fromiter((index for one in told for index, _ in one), np.int64, ends[-1])
-    values = np.fromiter((value for one in told for _, value in one), np.float64, ends[-1])
-    return sparse.csr_matrix((values, indexes, ends), shape=(len(told), FEATURES))
+def _matrix(features: Sequence[SparseFeatures]) -> sparse.csr_matrix:
+    ends = np.cumsum([0, *(len(request) for request in features)])
+    indexes = np.fromiter(
+        (index for request in features for index, _ in request), np.int64, ends[-1]
+    )
+    values = np.fromiter(
+        (value for request in features for _, value in request), np.float64, ends[-1]
+    )
+    return sparse.csr_matrix((values, indexes, ends), shape=(len(features), FEATURES))
 
 
 @dataclass(frozen=True)

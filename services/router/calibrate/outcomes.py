@@ -1,7 +1,7 @@
 """Joins outcomes to the pairs they are of, when the ledger is read.
 
-What an outcome tells, and what is assumed, stands in `policy.judging`. What it leaves unknown
-counts as what speaks for the top tier.
+What an outcome says of the answers, and what is assumed, is in `policy.judging`. What it leaves
+unknown counts as what speaks for the top tier.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,24 +9,24 @@ from typing import Any
 
 from services.router.policy.judging import at_worst, qualities_from_outcome
 
-Told = Mapping[str, Any]
+LedgerRecord = Mapping[str, Any]
 
 
-def first_of_each(outcomes: Iterable[Told]) -> dict[str, Told]:
+def first_of_each(outcomes: Iterable[LedgerRecord]) -> dict[str, LedgerRecord]:
     """Outcomes by request; the first one that was recorded counts."""
-    found: dict[str, Told] = {}
-    for one in sorted(outcomes, key=lambda one: str(one.get("time"))):
-        found.setdefault(str(one.get("request_id")), one)
+    found: dict[str, LedgerRecord] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: str(outcome.get("time"))):
+        found.setdefault(str(outcome.get("request_id")), outcome)
     return found
 
 
-def judged(pair: Told, outcomes: Mapping[str, Told]) -> Told:
+def judged(pair: LedgerRecord, outcomes: Mapping[str, LedgerRecord]) -> LedgerRecord:
     """The pair with the qualities that its outcome tells; as it was where it has some or none."""
     outcome = outcomes.get(str(pair.get("request_id")))
     tiers = pair.get("tiers")
     if outcome is None or not isinstance(tiers, list) or not all(map(_unjudged, tiers)):
         return pair
-    names = [one["tier"] for one in tiers]
+    names = [tier["tier"] for tier in tiers]
     digests, answered = pair.get("digests"), pair.get("answered")
     if isinstance(answered, str):
         answered = names.index(answered) if answered in names else -1
@@ -45,7 +45,7 @@ def judged(pair: Told, outcomes: Mapping[str, Told]) -> Told:
     if qualities is None:
         return pair
     filled = zip(tiers, at_worst(qualities), strict=True)
-    return {**pair, "tiers": [{**one, "quality": quality} for one, quality in filled]}
+    return {**pair, "tiers": [{**tier, "quality": quality} for tier, quality in filled]}
 
 
 def _unjudged(tier: object) -> bool:

@@ -1,148 +1,209 @@
-"""The cost-quality curve as one HTML file: a drawing (SVG) with its numbers below, no scripts."""
+"""Draws the cost-quality curve as SVG, by Matplotlib: no scripts, and no server to look at it.
 
-from html import escape
-
-from services.router.calibrate.certification import Calibration, Point
-from services.router.calibrate.report import how_many
-from services.router.routes.artefact import Artefact
-
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 20, 55
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 780px; margin: 2rem auto; color: #222; }
-svg { width: 100%; height: auto; } text { font-size: 13px; fill: #444; }
-table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: right; }
-th { font-weight: 600; } .chosen { font-weight: 600; } .note { color: #666; }
+Its colours are CSS variables with values for light and dark screens, so that it reads on both, by
+itself and inside a page; `page` has that page.
 """
 
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
 
-def page(artefact: Artefact, calibration: Calibration) -> str:
-    """The whole file.
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from services.router.calibrate.certification import Point
+from services.router.policy.calibration import Certificate
+
+
+@dataclass(frozen=True)
+class Shade:
+    """A colour: how it is called in CSS, and its value on light and on dark screens."""
+
+    name: str
+    light: str
+    dark: str
+
+
+PAPER = Shade("paper", "#ffffff", "#15181c")
+INK = Shade("ink", "#1f2328", "#e6e8ea")
+MUTED = Shade("muted", "#6a737d", "#9aa4ae")
+GRID = Shade("grid", "#e4e7ea", "#2e343b")
+CERTIFIED = Shade("certified", "#1a7f37", "#4ac26b")
+LIMIT = Shade("limit", "#c62828", "#ff8a80")
+SHADES = (PAPER, INK, MUTED, GRID, CERTIFIED, LIMIT)
+
+STYLE = (
+    f":root {{ {' '.join(f'--{shade.name}: {shade.light};' for shade in SHADES)} }}"
+    " @media (prefers-color-scheme: dark) {"
+    f" :root {{ {' '.join(f'--{shade.name}: {shade.dark};' for shade in SHADES)} }} }}"
+    " text { font-family: system-ui, sans-serif !important; }"
+)
+
+SIZES = {"wide": (7.6, 4.4), "narrow": (3.9, 4.2)}
+"""Width and height in inches, of 72 units each."""
+
+ROOM = 0.08
+"""Share of the axes' length that stays free beyond the outermost values."""
+
+
+CROWDED = 0.5
+"""Cost from which on there is no room for words beside a point."""
+
+
+def curve(certificate: Certificate, points: Sequence[Point], size: str = "wide") -> str:
+    """The drawing: cost to the right, lost points of quality upwards.
 
     Args:
-        artefact: that the curve belongs to.
-        calibration: whose candidates are drawn, as the certify part shows them.
+        certificate: of the calibration.
+        points: every candidate, safe to aggressive.
+        size: a key of `SIZES`.
     """
-    certificate = artefact.certificate
-    title = f"Cost and quality of {artefact.route}"
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": size, "font.size": 10.0}):
+        layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+        figure = Figure(SIZES[size], facecolor=PAPER.light, layout=layout)
+        axes = figure.add_subplot()
+        _frame(axes)
+        _limits(axes, certificate, points)
+        _points(axes, certificate, points)
+        _labels(axes, certificate, narrow=size == "narrow")
+        if points:
+            figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=INK.light)
+        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=unsaid)
+    return _themed(file.getvalue())
+
+
+def _frame(axes: Axes) -> None:
+    axes.set_facecolor(PAPER.light)
+    axes.set_axisbelow(True)
+    axes.grid(color=GRID.light, linewidth=1.0)
+    axes.tick_params(colors=MUTED.light, length=0.0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel("cost, % of what the top tier takes for every request", color=INK.light)
+    axes.set_ylabel("quality lost against the top tier, points of 100", color=INK.light)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _limits(axes: Axes, certificate: Certificate, points: Sequence[Point]) -> None:
+    costs = [1.0, *(point.cost for point in points)]
+    losses = [0.0, certificate.epsilon, certificate.bound, *(point.loss for point in points)]
+    low, high = 100.0 * min(losses), 100.0 * max(losses)
+    room = ROOM * (high - low)
+    axes.set_xlim(0.0, max(costs) * (1.0 + ROOM / 2.0))
+    axes.set_ylim(low - room, high + room)
+
+
+def _points(axes: Axes, certificate: Certificate, points: Sequence[Point]) -> None:
+    costs, losses = [1.0], [0.0]
+    costs += [point.cost for point in points]
+    losses += [100.0 * point.loss for point in points]
+    axes.plot(costs, losses, color=MUTED.light, linewidth=1.0, zorder=2)
+    for certified, face, name in (
+        (True, CERTIFIED, "certified"),
+        (False, PAPER, "not certified"),
+    ):
+        shown = [point for point in points if point.certified is certified]
+        if not shown:
+            continue
+        axes.plot(
+            [point.cost for point in shown],
+            [100.0 * point.loss for point in shown],
+            color=face.light,
+            linestyle="none",
+            marker="o",
+            markersize=5.0,
+            markerfacecolor=face.light,
+            markeredgecolor=(CERTIFIED if certified else MUTED).light,
+            label=name,
+            zorder=3,
+        )
+    axes.plot([1.0], [0.0], marker="s", markersize=7.0, color=INK.light, zorder=4)
     if certificate.certified:
-        verdict = (
-            f"Certified: with probability {1 - certificate.delta:.0%} the mean loss is at most "
-            f"{100 * certificate.epsilon:g} points; the upper limit of the chosen thresholds is "
-            f"{100 * certificate.bound:.2f} points. Expected saving {certificate.saving:.1%}; "
-            f"{artefact.ladder[-1].tier} answers {certificate.escalation_rate:.1%}."
+        cost, loss, bound = _chosen(certificate)
+        axes.plot([cost, cost], [loss, bound], color=CERTIFIED.light, linewidth=2.0, zorder=4)
+        axes.plot([cost], [bound], marker="_", markersize=12.0, color=CERTIFIED.light, zorder=4)
+        axes.plot(
+            *([cost], [loss]),
+            color=CERTIFIED.light,
+            marker="o",
+            markersize=10.0,
+            markeredgecolor=INK.light,
+            markeredgewidth=1.5,
+            zorder=5,
         )
-    elif certificate.pairs_missing is None:
-        verdict = "Not certified: no cheaper thresholds keep the tolerance. The top tier answers."
-    else:
-        verdict = (
-            f"Not certified: {how_many(certificate)} more pairs are needed. "
-            "Until then the top tier answers every request."
-        )
-    return "\n".join(
-        [
-            "<!doctype html>",
-            f'<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>',
-            f"<style>{STYLE}</style>",
-            f"<h1>{escape(title)}</h1>",
-            f"<p>{escape(verdict)}</p>",
-            _drawing(artefact, calibration),
-            _table(artefact, calibration),
-            f'<p class="note">{escape(_origin(artefact))}</p>',
-            "</html>",
-            "",
+
+
+def _labels(axes: Axes, certificate: Certificate, *, narrow: bool) -> None:
+    tolerance = 100.0 * certificate.epsilon
+    axes.axhline(tolerance, color=LIMIT.light, linestyle=(0, (6, 4)), linewidth=1.5, zorder=2)
+    text = f"tolerance, {tolerance:g} point{'' if tolerance == 1.0 else 's'}"
+    corner = axes.get_xlim()[1], tolerance
+    _label(axes, text, corner, LIMIT, offset=(-2, 5))
+    _label(axes, "top tier", (1.0, 0.0), INK, offset=(-4, 8))
+    if certificate.certified:
+        cost, loss, bound = _chosen(certificate)
+        lines = [
+            f"certified: {cost:.0%} of the cost,",
+            f"{loss:.1f} points lost here,",
+            f"at most {bound:.1f} with {1.0 - certificate.delta:.0%} probability",
         ]
+        if narrow:
+            lines[2:] = [f"at most {bound:.1f} with", f"{1.0 - certificate.delta:.0%} probability"]
+        # The curve falls to the right, so that above it there is room.
+        text = "\n".join(lines)
+        if cost > CROWDED:
+            _label(axes, text, corner, CERTIFIED, offset=(-2, -8), below=True)
+        else:
+            _label(axes, text, (cost, loss), CERTIFIED, offset=(12, 4), side="left")
+
+
+def _label(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    shade: Shade,
+    *,
+    offset: tuple[float, float],
+    side: Literal["left", "right"] = "right",
+    below: bool = False,
+) -> None:
+    """Text whose named side stands at a point, moved by points of type, above it or `below`."""
+    axes.annotate(
+        text,
+        at,
+        xytext=offset,
+        textcoords="offset points",
+        color=shade.light,
+        horizontalalignment=side,
+        verticalalignment="top" if below else "bottom",
+        zorder=6,
     )
 
 
-def _origin(artefact: Artefact) -> str:
-    certificate, data = artefact.certificate, artefact.data
-    window = f", from {data.since} to {data.until}" if data.since else ""
-    return (
-        f"Ladder: {', '.join(map(str, artefact.ladder))}. Fitted on {certificate.n_fit:,} pairs, "
-        f"certified on {certificate.n_certify:,} others{window}. "
-        f"Costs in {data.cost}, with {certificate.shadow_share:.0%} of requests sampled as "
-        f"evidence. Test: {certificate.method}. Assumes: {certificate.assumptions}. "
-        f"Artefact {artefact.version}."
+def _chosen(certificate: Certificate) -> tuple[float, float, float]:
+    """Cost as a share of the top tier's, and lost points: measured, and at most."""
+    return 1.0 - certificate.saving, 100.0 * certificate.loss, 100.0 * certificate.bound
+
+
+def _themed(svg: str) -> str:
+    """Matplotlib's SVG with colours that follow the screen, to stand in a page or by itself."""
+    svg = svg[svg.index("<svg ") :]
+    # Two drawings may stand in one page, so that no name may come twice but those that are used.
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    for shade in SHADES:
+        svg = svg.replace(shade.light, f"var(--{shade.name})")
+    head = '<svg role="img" aria-label="cost-quality curve" '
+    return svg.replace("<svg ", head, 1).replace(
+        "<defs>", f"<style>{escape(STYLE)}</style><defs>", 1
     )
-
-
-def _drawing(artefact: Artefact, calibration: Calibration) -> str:
-    """Cost to the right, lost points upwards; green points are certified."""
-    curve = calibration.curve
-    epsilon = artefact.certificate.epsilon
-    losses = [0.0, epsilon, *(point.loss for point in curve)]
-    low, high = min(losses) - 0.002, max(losses) * 1.1 + 0.002
-    most = max([1.0, *(point.cost for point in curve)])
-
-    def x(cost: float) -> float:
-        return LEFT + cost / most * (WIDTH - LEFT - RIGHT)
-
-    def y(loss: float) -> float:
-        return HEIGHT - BOTTOM - (loss - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="cost-quality curve">']
-    for step in range(6):
-        cost, loss = most * step / 5, low + (high - low) * step / 5
-        parts += [
-            (
-                f'<line x1="{x(cost):.1f}" x2="{x(cost):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"'
-                ' stroke="#eee"/>'
-            ),
-            (
-                f'<text x="{x(cost):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">'
-                f"{cost:.0%}</text>"
-            ),
-            f'<text x="{LEFT - 8}" y="{y(loss) + 4:.1f}" text-anchor="end">{100 * loss:.1f}</text>',
-        ]
-    parts += [
-        (
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(epsilon):.1f}" y2="{y(epsilon):.1f}"'
-            ' stroke="#c33" stroke-dasharray="6 4"/>'
-        ),
-        f'<text x="{WIDTH - RIGHT}" y="{y(epsilon) - 6:.1f}" text-anchor="end">tolerance</text>',
-        (
-            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 12}" text-anchor="middle">'
-            "cost, share of the top tier's for every request</text>"
-        ),
-        (
-            f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">'
-            "points of quality lost</text>"
-        ),
-        f'<circle cx="{x(1.0):.1f}" cy="{y(0.0):.1f}" r="5" fill="#222"/>',
-        f'<text x="{x(1.0) - 8:.1f}" y="{y(0.0) - 8:.1f}" text-anchor="end">top tier</text>',
-    ]
-    line = " ".join(f"{x(point.cost):.1f},{y(point.loss):.1f}" for point in curve)
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#888"/>')
-    for point in curve:
-        fill = "#1a7f37" if point.certified else "#bbb"
-        edge, radius = ("#000", 7) if _is_chosen(artefact, point) else (fill, 4)
-        parts.append(
-            f'<circle cx="{x(point.cost):.1f}" cy="{y(point.loss):.1f}"'
-            f' r="{radius}" fill="{fill}" stroke="{edge}"/>'
-        )
-    return "\n".join([*parts, "</svg>"])
-
-
-def _is_chosen(artefact: Artefact, point: Point) -> bool:
-    certificate = artefact.certificate
-    return certificate.certified and point.thresholds == certificate.thresholds
-
-
-def _table(artefact: Artefact, calibration: Calibration) -> str:
-    rows = ["<table><tr><th>cost<th>points lost<th>p-value<th>certified<th>skip, accept by tier"]
-    for point in calibration.curve:
-        p_value = "not tested" if point.p_value is None else f"{point.p_value:.4f}"
-        rungs = "; ".join(
-            f"{rung.skip_above_gain:.3f}, "
-            + ("any" if rung.accept_at_certainty is None else f"{rung.accept_at_certainty:.3f}")
-            for rung in point.thresholds.rungs
-        )
-        chosen = ' class="chosen"' if _is_chosen(artefact, point) else ""
-        rows.append(
-            f"<tr{chosen}><td>{point.cost:.1%}<td>{100 * point.loss:.2f}<td>{p_value}"
-            f"<td>{'yes' if point.certified else 'no'}<td>{rungs}"
-        )
-    return "\n".join([*rows, "</table>"])

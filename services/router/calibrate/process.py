@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from services.router.calibrate import bounds
-from services.router.calibrate.candidates import EvidenceTable, propose
+from services.router.calibrate.candidates import propose
+from services.router.calibrate.cascade import EvidenceTable, Floats, outcome, pair_of, table_of
 from services.router.calibrate.certification import MIN_TO_FIT, Calibration, calibrate
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
@@ -106,7 +107,7 @@ def calibrate_records(
     Args:
         records: usable ones, of one ladder.
         settings: what is asked for.
-        tell: is told of each step; a step may take a minute.
+        tell: is called at each step; a step may take a minute.
 
     Raises:
         ValueError: there are no records, or a setting is out of range.
@@ -126,7 +127,7 @@ def calibrate_parts(
     fit: Sequence[Record], certify: Sequence[Record], settings: Settings, tell: Tell = _silent
 ) -> Result:
     """Calibrates on parts that are split already; see `calibrate_records`."""
-    ladder = [one.model.tier for one in (fit or certify)[0].tiers]
+    ladder = [tier.model.tier for tier in (fit or certify)[0].tiers]
     tiers = len(ladder)
     notes = _sameness([*fit, *certify])
     learned = []
@@ -163,7 +164,7 @@ def calibrate_parts(
 
 def _sameness(records: Sequence[Record]) -> list[str]:
     """A sentence where no answer was better than any other: nobody, or the judge, can tell."""
-    seen = {tier.quality for one in records for tier in one.tiers}
+    seen = {tier.quality for record in records for tier in record.tiers}
     if len(seen) > 1:
         return []
     note = (
@@ -174,8 +175,8 @@ def _sameness(records: Sequence[Record]) -> list[str]:
 
 
 def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str]) -> _Learned:
-    gains = np.array([one.tiers[-1].quality - one.tiers[tier].quality for one in fit])
-    propensities = np.array([one.propensity for one in fit])
+    gains = np.array([record.tiers[-1].quality - record.tiers[tier].quality for record in fit])
+    propensities = np.array([record.propensity for record in fit])
     weights = propensities.min() / propensities
     name = fit[0].tiers[tier].model.tier
     if np.ptp(gains) == 0.0:
@@ -186,10 +187,10 @@ def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str
         return _Learned(None, None)
     before = after = None
     if settings.predict:
-        before = fit_gain([one.told for one in fit], gains, weights, seed=settings.seed)
+        before = fit_gain([record.features for record in fit], gains, weights, seed=settings.seed)
     if Measure.LEARNED in settings.measures:
-        told = [with_certainty(one.told, one.tiers[tier].certainty) for one in fit]
-        after = fit_gain(told, gains, weights, seed=settings.seed)
+        answered = [with_certainty(record.features, record.tiers[tier].certainty) for record in fit]
+        after = fit_gain(answered, gains, weights, seed=settings.seed)
     return _Learned(before, after)
 
 
@@ -203,11 +204,11 @@ def _measure(
     for measure in settings.measures:
         evidence = EvidenceTable.of(_pairs(fit, learned, measure, settings, seen=True))
         expected = [
-            one.cost / max(evidence.top_cost, 1e-12)
-            for one in propose(evidence, measure, settings.shadow_share, settings.epsilon)
+            proposal.cost / max(evidence.top_cost, 1e-12)
+            for proposal in propose(evidence, measure, settings.shadow_share, settings.epsilon)
             if (
                 need := bounds.samples_needed(
-                    one.loss, one.deviation, settings.epsilon, settings.delta, exact=True
+                    proposal.loss, proposal.deviation, settings.epsilon, settings.delta, exact=True
                 )
             )
             is not None
@@ -228,14 +229,15 @@ def _pairs(
     seen: bool,
 ) -> list[Pair]:
     """Records as the decision sees them; `seen` ones were fitted on, in this very order."""
-    lower, engine_time = range(len(learned)), settings.cost == "engine_ms"
+    lower = range(len(learned))
     judgement = Judgement(
         Thresholds.safe(len(learned) + 1, measure or Measure.MEAN),
         tuple(
             TierModels(
-                one.before.model if one.before else None, one.after.model if one.after else None
+                models.before.model if models.before else None,
+                models.after.model if models.after else None,
             )
-            for one in learned
+            for models in learned
         ),
         settings.first_k,
     )
@@ -243,7 +245,7 @@ def _pairs(
     def gain(at: int, tier: int) -> float | None:
         before = learned[tier].before
         if before is None or not seen:
-            return judgement.gain(tier, records[at].told)
+            return judgement.gain(tier, records[at].features)
         return float(before.unseen[at])
 
     def certainty(at: int, tier: int) -> float | None:
@@ -252,51 +254,44 @@ def _pairs(
             return None
         if measure is Measure.LEARNED and after is not None and seen:
             return assurance(float(after.unseen[at]))
-        return judgement.certainty(tier, records[at].told, certainty)
-
-    def costs(at: int) -> tuple[float, ...]:
-        tiers = records[at].tiers
-        return tuple(one.engine_ms if engine_time else one.micro_usd for one in tiers)
+        return judgement.certainty(tier, records[at].features, certainty)
 
     return [
-        Pair(
-            gains=tuple(gain(at, tier) for tier in lower),
-            certainties=tuple(certainty(at, tier) for tier in lower),
-            qualities=tuple(tier.quality for tier in one.tiers),
-            costs=costs(at),
-            valid=tuple(tier.valid for tier in one.tiers[:-1]),
-            propensity=one.propensity,
+        pair_of(
+            record,
+            (gain(at, tier) for tier in lower),
+            (certainty(at, tier) for tier in lower),
+            settings.cost,
         )
-        for at, one in enumerate(records)
+        for at, record in enumerate(records)
     ]
 
 
 def _judgement(thresholds: Thresholds, learned: Sequence[_Learned], first_k: int) -> Judgement:
     """What routers decide by, with the models that the thresholds use and no others."""
     models = []
-    for rung, one in zip(thresholds.rungs, learned, strict=True):
+    for rung, known in zip(thresholds.rungs, learned, strict=True):
         asks = abs(rung.skip_above_gain) != 1.0
         checks = rung.accept_at_certainty is not None and rung.skip_above_gain != -1.0
-        before = one.before.model if asks and one.before else None
+        before = known.before.model if asks and known.before else None
         learnt = checks and thresholds.measure is Measure.LEARNED
-        models.append(TierModels(before, one.after.model if learnt and one.after else None))
+        models.append(TierModels(before, known.after.model if learnt and known.after else None))
     return Judgement(thresholds, tuple(models), first_k)
 
 
 def _bands(judgement: Judgement, calibration: Calibration, certify: Sequence[Record]) -> Bands:
+    """What routers will see of traffic like the certify part: of a tier that runs, how certain."""
     certificate = calibration.certificate
-    gains, certainties = [], []
-    for tier, rung in enumerate(judgement.thresholds.rungs):
-        predicted = [judgement.gain(tier, one.told) for one in certify]
-        sure = [
-            judgement.certainty(tier, one.told, one.tiers[tier].certainty)
-            for one, gain in zip(certify, predicted, strict=True)
-            if rung.enters(gain)
-        ]
-        gains.append(Histogram.of(value for value in predicted if value is not None))
-        certainties.append(Histogram.of(value for value in sure if value is not None))
-    return Bands(
-        Rate(certificate.escalation_rate, max(1, certificate.n_certify)),
-        tuple(gains),
-        tuple(certainties),
-    )
+    rate = Rate(certificate.escalation_rate, max(1, certificate.n_certify))
+    lower = range(len(judgement.models))
+    if not certify:
+        return Bands(rate, (None,) * len(lower), (None,) * len(lower))
+    table = table_of(judgement, certify)
+    ran = outcome(table, judgement.thresholds, 0.0).ran
+    gains = [table.gains[:, tier] for tier in lower]
+    certainties = [table.certainties[ran[:, tier], tier] for tier in lower]
+    return Bands(rate, tuple(map(_histogram, gains)), tuple(map(_histogram, certainties)))
+
+
+def _histogram(values: Floats) -> Histogram | None:
+    return Histogram.of(values[np.isfinite(values)].tolist())

@@ -7,6 +7,9 @@ terms, the loss is higher though nothing is worse. The guardrail starts from tha
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from services.router.calibrate.cascade import outcome, table_of
 from services.router.calibrate.evidence import Record
 from services.router.policy.calibration import Judgement
 from services.router.policy.judging import by_match, by_similarity
@@ -29,24 +32,13 @@ def watched_loss(
     judgement: Judgement, records: Sequence[Record], watch: Watch | None
 ) -> float | None:
     """Mean loss of what these thresholds answer, weighted by inverse propensity."""
-    told = [[tier.answer for tier in one.tiers] for one in records]
-    if watch is None or not records or any(answer is None for many in told for answer in many):
+    answers = [[tier.answer for tier in record.tiers] for record in records]
+    if watch is None or not records or any(text is None for texts in answers for text in texts):
         return None
-    total = weights = 0.0
-    for one, answers in zip(records, told, strict=True):
-        qualities = watch([answer or "" for answer in answers])
-        weights += 1.0 / one.propensity
-        total += (qualities[-1] - qualities[_answering(judgement, one)]) / one.propensity
-    return total / weights
-
-
-def _answering(judgement: Judgement, record: Record) -> int:
-    """The tier that would answer."""
-    for tier, rung in enumerate(judgement.thresholds.rungs):
-        found = record.tiers[tier]
-        if not rung.enters(judgement.gain(tier, record.told)):
-            continue
-        certainty = judgement.certainty(tier, record.told, found.certainty)
-        if rung.accepts(certainty, valid=found.valid):
-            return tier
-    return len(record.tiers) - 1
+    table = table_of(judgement, records)
+    answered = outcome(table, judgement.thresholds, 0.0).answered
+    losses = []
+    for texts, tier in zip(answers, answered, strict=True):
+        qualities = watch([text or "" for text in texts])
+        losses.append(qualities[-1] - qualities[tier])
+    return float(np.average(losses, weights=table.weights))

@@ -11,8 +11,8 @@ each is tested in turn, at the full level delta, against "its mean loss is at le
 the first that cannot be refuted (fixed-sequence testing). With probability at least 1 - delta no
 candidate with a mean loss of epsilon or more is certified.
 
-Here is what a route's calibration consists of. `candidates` chooses thresholds, `certification`
-tests them, `bounds` has the tests.
+Here is what a route's calibration consists of, and how it decides. `services.router.calibrate`
+makes one, offline.
 """
 
 import math

@@ -70,7 +70,7 @@ async def test_a_route_is_calibrated_broken_halted_and_released(
 
     status = calibrate(
         ["--route", ROUTE, "--ledger", str(folder / "ledger"),
-         "--routes-file", str(folder / "policies/routes.yaml"), "--shadow", "0.05"]
+         "--routes-file", str(folder / "policies/routes.yaml"), "--evidence-share", "0.05"]
     )  # fmt: skip
     assert status == 0, capsys.readouterr().out
 

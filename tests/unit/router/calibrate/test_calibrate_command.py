@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from services.router.calibrate.__main__ import main
-from services.router.calibrate.evidence import from_labelled
+from services.router.calibrate.cascade import outcome, table_of
+from services.router.calibrate.labelled import from_labelled
 from services.router.policy.certainty import Measure
 from services.router.routes.artefact import Artefact, Model, read
 from tests.making.paired import LADDER, STATED, labelled, lines, record, write_routes
@@ -25,7 +26,7 @@ def artefact(tree: Path) -> Artefact:
 
 
 def test_three_thousand_pairs_certify_a_small_tier(tree: Path, said: Said) -> None:
-    assert main([*labelled(tree, 3000), "--epsilon", "0.03"]) == CERTIFIED
+    assert main([*labelled(tree, 3000), "--tolerance", "0.03"]) == CERTIFIED
     certificate = artefact(tree).certificate
     assert certificate.certified
     assert certificate.bound <= 0.03
@@ -51,8 +52,8 @@ def test_fifty_pairs_are_too_few_and_it_says_how_many_are_missing(tree: Path, sa
     missing = found.certificate.pairs_missing
     assert missing is not None
     assert 100 < missing < 5000
-    told = f"at least {missing:,} more pairs are needed. Until then the top tier answers every"
-    assert told in said()[0]
+    note = f"at least {missing:,} more pairs are needed. Until then the top tier answers every"
+    assert note in said()[0]
     assert not any(rung.enters(0.0) for rung in found.judgement.thresholds.rungs)
     page = (tree / "policies" / "calibration" / "support.html").read_text()
     assert f"Not certified: at least {missing:,} more pairs are needed." in page
@@ -61,38 +62,32 @@ def test_fifty_pairs_are_too_few_and_it_says_how_many_are_missing(tree: Path, sa
 def test_pairs_that_are_nearly_enough_tell_about_how_many_are_missing(
     tree: Path, said: Said
 ) -> None:
-    assert main([*labelled(tree, 300), "--epsilon", "0.01"]) == MISSING
+    assert main([*labelled(tree, 300), "--tolerance", "0.01"]) == MISSING
     missing = artefact(tree).certificate.pairs_missing
     assert f"about {missing:,} more pairs are needed." in said()[0]
 
 
 def test_what_is_decided_is_as_it_was_certified(tree: Path) -> None:
     """The thresholds, read back, keep the tolerance on traffic that nothing was learned from."""
-    assert main([*labelled(tree, 1200), "--epsilon", "0.04"]) == CERTIFIED
+    assert main([*labelled(tree, 1200), "--tolerance", "0.04"]) == CERTIFIED
     judgement = artefact(tree).judgement
     (tree / "new.jsonl").write_text(lines(*map(record, range(5000, 6000))))
-    lost = saved = 0
-    for one in from_labelled(tree / "new.jsonl").records:
-        rung, small = judgement.thresholds.rungs[0], one.tiers[0]
-        if rung.enters(judgement.gain(0, one.told)) and rung.accepts(
-            judgement.certainty(0, one.told, small.certainty)
-        ):
-            saved += 1
-            lost += one.tiers[1].quality - small.quality
-    assert saved > 400
-    assert lost / 1000 <= 0.04
+    evidence = table_of(judgement, from_labelled(tree / "new.jsonl").records)
+    seen = outcome(evidence, judgement.thresholds, 0.0)
+    assert (seen.answered == 0).sum() > 400
+    assert seen.losses.mean() <= 0.04
 
 
 @pytest.mark.parametrize("quality", [0.0, 1.0])
 def test_a_judge_that_tells_no_answers_apart_is_pointed_out(
     quality: float, tree: Path, said: Said
 ) -> None:
-    told = [record(number, small_right=True) for number in range(600)]
-    for one in told:
-        for tier in one["tiers"]:
+    pairs = [record(number, small_right=True) for number in range(600)]
+    for pair in pairs:
+        for tier in pair["tiers"]:
             tier["quality"] = quality
-    (tree / "pairs.jsonl").write_text(lines(*told))
-    args = ["--route", "support", "--labelled", "pairs.jsonl", "--epsilon", "0.03"]
+    (tree / "pairs.jsonl").write_text(lines(*pairs))
+    args = ["--route", "support", "--labelled", "pairs.jsonl", "--tolerance", "0.03"]
     assert main(args) == CERTIFIED
     found = artefact(tree)
     assert found.certificate.loss == 0.0
@@ -132,8 +127,8 @@ def test_tolerance_confidence_hold_and_share_are_the_routes(tree: Path, said: Sa
 
 def test_the_command_line_goes_before_the_routes_file(tree: Path, said: Said) -> None:
     write_routes(tree, STATED)
-    options = ["--epsilon", "0.07", "--delta", "0.2", "--shadow", "0.02"]
-    options += ["--measure", "mean", "--first-k", "4"]
+    options = ["--tolerance", "0.07", "--confidence", "0.8", "--evidence-share", "0.02"]
+    options += ["--measure", "mean", "--first-tokens", "4"]
     assert main([*labelled(tree, 1500), *options]) == CERTIFIED
     found = artefact(tree)
     certificate = found.certificate
@@ -146,9 +141,26 @@ def test_the_command_line_goes_before_the_routes_file(tree: Path, said: Said) ->
     assert "It compares mean; of the route's first tokens there is first_k alone." in out
 
 
+def test_what_options_were_called_before_still_works_and_is_pointed_out(
+    tree: Path, said: Said
+) -> None:
+    before = ["--epsilon", "0.07", "--delta", "0.2", "--shadow", "0.02", "--first-k", "4"]
+    main([*labelled(tree, 50), *before])
+    found = artefact(tree)
+    certificate = found.certificate
+    assert (certificate.epsilon, certificate.delta, found.judgement.first_k) == (0.07, 0.2, 4)
+    assert said()[1] == (
+        "--epsilon is now --tolerance. --delta is now --confidence, 1 minus it. --shadow is now"
+        " --evidence-share. --first-k is now --first-tokens."
+    )
+    assert main(["--help"]) == CERTIFIED
+    out, _ = said()
+    assert not any(old in out for old in ("--epsilon", "--delta", "--shadow", "--first-k"))
+
+
 def test_other_first_tokens_than_the_routes_are_pointed_out(tree: Path, said: Said) -> None:
     write_routes(tree, STATED)
-    assert main([*labelled(tree, 1500), "--first-k", "4"]) == CERTIFIED
+    assert main([*labelled(tree, 1500), "--first-tokens", "4"]) == CERTIFIED
     assert "It compares 4 tokens; the route's first_tokens is 6." in said()[0]
 
 
@@ -179,9 +191,9 @@ def test_a_folder_can_be_named(tree: Path) -> None:
 
 
 def with_version(number: int, version: str) -> dict[str, Any]:
-    told = record(number)
-    told["tiers"][0]["version"] = version
-    return told
+    pair = record(number)
+    pair["tiers"][0]["version"] = version
+    return pair
 
 
 def test_the_models_are_those_that_the_evidence_names(tree: Path, said: Said) -> None:
@@ -195,20 +207,20 @@ def test_the_models_are_those_that_the_evidence_names(tree: Path, said: Said) ->
 
 def test_pairs_that_name_no_models_are_of_those_that_serve_now(tree: Path) -> None:
     write_routes(tree, STATED.replace("model: tiny,", "model: tiny, version: '8',"))
-    told = [record(number) for number in range(60)]
-    for one in told:
-        for tier in one["tiers"]:
+    pairs = [record(number) for number in range(60)]
+    for pair in pairs:
+        for tier in pair["tiers"]:
             del tier["model"], tier["precision"]
-    (tree / "pairs.jsonl").write_text(lines(*told))
+    (tree / "pairs.jsonl").write_text(lines(*pairs))
     main(["--route", "support", "--labelled", "pairs.jsonl"])
     assert artefact(tree).ladder == (Model("small", "tiny", "int8", "8"), LADDER[1])
 
 
 def test_the_routes_ladder_picks_the_tiers_of_a_pair(tree: Path, said: Said) -> None:
-    told = [record(number) for number in range(60)]
-    for one in told:
-        one["tiers"].insert(1, {**one["tiers"][0], "tier": "medium", "model": "m"})
-    (tree / "pairs.jsonl").write_text(lines(*told))
+    pairs = [record(number) for number in range(60)]
+    for pair in pairs:
+        pair["tiers"].insert(1, {**pair["tiers"][0], "tier": "medium", "model": "m"})
+    (tree / "pairs.jsonl").write_text(lines(*pairs))
     args = ["--route", "support", "--labelled", "pairs.jsonl"]
     assert main(args) == MISSING
     assert artefact(tree).ladder == LADDER

@@ -14,7 +14,7 @@ from tests.making import ledger as making
 
 def pair(number: int = 1, **changes: Any) -> dict[str, Any]:
     """What the router writes of a request whose judge waits for its outcome."""
-    told = {
+    record = {
         "kind": "pair",
         "request_id": f"r{number}",
         "route": "support",
@@ -28,11 +28,11 @@ def pair(number: int = 1, **changes: Any) -> dict[str, Any]:
             for name in ("small", "large")
         ],
     }
-    return told | changes
+    return record | changes
 
 
 def outcome(number: int = 1, **changes: Any) -> dict[str, Any]:
-    told = {
+    record = {
         "kind": "outcome",
         "request_id": f"r{number}",
         "route": "support",
@@ -41,7 +41,7 @@ def outcome(number: int = 1, **changes: Any) -> dict[str, Any]:
         "rating": None,
         "corrected_digest": None,
     }
-    return told | changes
+    return record | changes
 
 
 def read(folder: Path, *records: dict[str, Any]) -> tuple[list[list[float]], dict[str, int]]:
@@ -52,8 +52,8 @@ def read(folder: Path, *records: dict[str, Any]) -> tuple[list[list[float]], dic
 
 
 def test_an_outcome_judges_the_pair_of_its_request(tmp_path: Path) -> None:
-    told = read(tmp_path, pair(), outcome(corrected_digest="bb"))
-    assert told == ([[0.0, 1.0]], {})
+    found = read(tmp_path, pair(), outcome(corrected_digest="bb"))
+    assert found == ([[0.0, 1.0]], {})
 
 
 def test_the_outcome_may_stand_in_another_file_and_before_its_pair(tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_the_outcome_may_stand_in_another_file_and_before_its_pair(tmp_path: Pat
 def test_the_tier_that_answered_may_be_named_or_numbered(
     answered: str | int, tmp_path: Path
 ) -> None:
-    told = read(tmp_path, pair(answered=answered), outcome(resolved=True))
-    assert told == ([[0.0, 1.0]], {})
-    told = read(tmp_path, pair(answered=answered), outcome(rating=0.0))
-    assert told == ([[0.0, 0.5]], {})
+    found = read(tmp_path, pair(answered=answered), outcome(resolved=True))
+    assert found == ([[0.0, 1.0]], {})
+    found = read(tmp_path, pair(answered=answered), outcome(rating=0.0))
+    assert found == ([[0.0, 0.5]], {})
 
 
 def test_of_several_outcomes_the_first_counts(tmp_path: Path) -> None:

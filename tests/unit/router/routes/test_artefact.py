@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from services.router.calibrate.__main__ import main
-from services.router.calibrate.evidence import BadEvidence, from_labelled, from_ledger
+from services.router.calibrate.evidence import BadEvidence, from_ledger
+from services.router.calibrate.labelled import from_labelled
+from services.router.policy.certainty import Certainty
 from services.router.routes.artefact import BadArtefact, Model, check, read
 from tests.making.paired import LADDER, lines, record, write_routes
 
@@ -22,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (ledger / "a.jsonl").write_text(lines(*map(record, range(600))))
     (ledger / "b.jsonl").write_text(lines(*map(record, range(600, 1200))))
     out = tmp_path_factory.mktemp("out")
-    told = ["--route", "support", "--ledger", str(ledger), "--epsilon", "0.04", "--out", str(out)]
+    told = ["--route", "support", "--ledger", str(ledger), "--tolerance", "0.04", "--out", str(out)]
     assert main([*told, "--routes-file", str(write_routes(out))]) == 0
     return out
 
@@ -86,11 +88,16 @@ def test_what_cannot_be_used_is_left_out_and_counted(
     assert found.left_out == {reason: 1}
 
 
-def test_certainty_of_nothing_but_zeros_is_unknown(tmp_path: Path) -> None:
-    zeros = {"mean": 0.0, "minimum": 0.0, "first_k": 0.0}
-    (tmp_path / "a.jsonl").write_text(lines(with_tier(record(1), certainty=zeros)))
+@pytest.mark.parametrize(
+    ("number", "known"), [(0.0, True), (-0.5, True), (0.5, False)], ids=["sure", "less", "no log"]
+)
+def test_nothing_but_zeros_is_as_sure_as_can_be(
+    number: float, *, known: bool, tmp_path: Path
+) -> None:
+    given = {"mean": number, "minimum": number, "first_k": number}
+    (tmp_path / "a.jsonl").write_text(lines(with_tier(record(1), certainty=given)))
     (one,) = from_labelled(tmp_path / "a.jsonl").records
-    assert one.tiers[0].certainty is None
+    assert one.tiers[0].certainty == (Certainty(number, number, number) if known else None)
 
 
 def test_a_csv_is_read_too(tmp_path: Path) -> None:
