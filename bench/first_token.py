@@ -79,10 +79,10 @@ def _real(pairs: int) -> Ways:
 def _scripted(pairs: int) -> Ways:
     with Stack() as stack:
         report.say("starting a scripted replica, a cache and a router")
-        told = stack.scripted(tokens=16, pieces=16)
+        scripted = stack.scripted(tokens=16, pieces=16)
         routes = _routes("scripted")
-        _, address = stack.router(routes, cache=stack.cache(), scaler=told["scaler"])
-        return uvloop.run(_first_tokens(pairs, "scripted", address, told["replica"]))
+        _, address = stack.router(routes, cache=stack.cache(), scaler=scripted["scaler"])
+        return uvloop.run(_first_tokens(pairs, "scripted", address, scripted["replica"]))
 
 
 def _routes(model: str) -> dict[str, object]:

@@ -133,8 +133,8 @@ def _stand_in(length: int) -> str:
 
 def _response(request_id: str, tokens: list[int], *, final: bool) -> bytes:
     """A message as Triton sends it for the CPU engine."""
-    told = service_pb2.ModelStreamInferResponse()
-    response = told.infer_response
+    message = service_pb2.ModelStreamInferResponse()
+    response = message.infer_response
     response.model_name, response.model_version, response.id = "scripted", "1", request_id
     response.parameters["triton_final_response"].bool_param = final
     tensors: list[tuple[str, str, tuple[int, ...], bytes]] = [
@@ -150,7 +150,7 @@ def _response(request_id: str, tokens: list[int], *, final: bool) -> bytes:
     for name, datatype, shape, raw in tensors:
         response.outputs.add(name=name, datatype=datatype, shape=shape)
         response.raw_output_contents.append(raw)
-    return bytes(told.SerializeToString())
+    return bytes(message.SerializeToString())
 
 
 def _flags(asked: service_pb2.ModelInferRequest) -> tuple[bool, bool]:
@@ -172,7 +172,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(replica.connection, "127.0.0.1", 0)
     address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    told = pb.Replica(
+    message = pb.Replica(
         id="scripted-1",
         pool="scripted",
         tier="scripted",
@@ -184,7 +184,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         capacity=pb.CAPACITY_KIND_ON_DEMAND,
     )
     server = grpc.aio.server()
-    scaler_pb2_grpc.add_ScalerServiceServicer_to_server(Scaler(told), server)
+    scaler_pb2_grpc.add_ScalerServiceServicer_to_server(Scaler(message), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(json.dumps({"replica": address, "scaler": f"127.0.0.1:{port}"}), flush=True)

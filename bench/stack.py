@@ -176,16 +176,16 @@ class Stack:
         if not line:
             process.child.wait()
             process.check()
-        told: dict[str, str] = json.loads(line)
-        return told
+        given: dict[str, str] = json.loads(line)
+        return given
 
     def service(
         self, name: str, settings: Mapping[str, object], *, cores: Cores = ()
     ) -> tuple[Process, str]:
         """Starts a service of ours; `ready` waits for it. Returns it and its address."""
         address = f"127.0.0.1:{free_port()}"
-        told = {"LISTEN": address, "METRICS_LISTEN": f"127.0.0.1:{free_port()}", **settings}
-        environment = {f"PENNYWEIGHT_{name.upper()}_{key}": str(told[key]) for key in told}
+        given = {"LISTEN": address, "METRICS_LISTEN": f"127.0.0.1:{free_port()}", **settings}
+        environment = {f"PENNYWEIGHT_{name.upper()}_{key}": str(given[key]) for key in given}
         process = self.start(
             name, [sys.executable, "-m", f"services.{name}"], environment, cores=cores
         )
@@ -244,7 +244,7 @@ class Stack:
         prices = {"tiers": {name: {"prompt": 100_000, "output": 400_000} for name in tiers}}
         (policies / "routes.yaml").write_text(yaml.safe_dump(dict(routes)))
         (policies / "prices.yaml").write_text(yaml.safe_dump(prices))
-        told = {
+        given = {
             "ROUTES_FILE": policies / "routes.yaml",
             "PRICES_FILE": policies / "prices.yaml",
             "LEDGER_FOLDER": self.folder / "ledger",
@@ -253,7 +253,7 @@ class Stack:
             "SCALER_ADDRESS": scaler,
             **(settings or {}),
         }
-        process, address = self.service("router", told, cores=cores)
+        process, address = self.service("router", given, cores=cores)
         self.ready()
         with grpc.insecure_channel(address, options=EAGER) as channel:
             stub = router_pb2_grpc.RouterServiceStub(channel)

@@ -78,11 +78,11 @@ def token_count(response: bytes) -> int:
     Raises:
         BenchError: the message is an error.
     """
-    told = service_pb2.ModelStreamInferResponse.FromString(response)
-    if told.error_message:
-        raise BenchError(f"the replica says: {told.error_message}")
-    outputs = told.infer_response.outputs
-    for output, raw in zip(outputs, told.infer_response.raw_output_contents, strict=False):
+    message = service_pb2.ModelStreamInferResponse.FromString(response)
+    if message.error_message:
+        raise BenchError(f"the replica says: {message.error_message}")
+    outputs = message.infer_response.outputs
+    for output, raw in zip(outputs, message.infer_response.raw_output_contents, strict=False):
         if output.name == "sequence_length":
             count: int = struct.unpack("<i", raw)[0]
             return count

@@ -127,8 +127,8 @@ def _set(  # noqa: PLR0917 - the options of two commands
                 timeout_seconds=timeout_seconds,
             )
         until = f" until {moment(changed.expires)}" if changed.expires else ""
-        told = f"{changed.name} of {changed.route} is {changed.state}{until}."
-        console().print(told, markup=False, soft_wrap=True)
+        sentence = f"{changed.name} of {changed.route} is {changed.state}{until}."
+        console().print(sentence, markup=False, soft_wrap=True)
 
     run(work(), address)
 

@@ -119,8 +119,8 @@ def print_decision(screen: Console, decision: Decision) -> None:
 
 def print_json(kind: str, value: Any) -> None:
     """One object on one line of standard output; times are RFC 3339."""
-    told = {"kind": kind, **dataclasses.asdict(value)}
-    print(json.dumps(told, ensure_ascii=False, default=dt.datetime.isoformat), flush=True)  # noqa: T201
+    shown = {"kind": kind, **dataclasses.asdict(value)}
+    print(json.dumps(shown, ensure_ascii=False, default=dt.datetime.isoformat), flush=True)  # noqa: T201
 
 
 def _candidates(candidates: tuple[Candidate, ...]) -> Table:

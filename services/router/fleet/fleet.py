@@ -29,7 +29,7 @@ Kind = tuple[str, str, str]
 
 
 class Fleet:
-    """All replicas that the scaler told, grouped."""
+    """All replicas that the scaler reports, grouped."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Fleet:
             policies: in force.
             metrics: what it counts.
             spawn: starts a task that outlives its request and is owned by the process.
-            forget: is told each address where no replica is any more.
+            forget: is reported each address where no replica is any more.
             clock: seconds that only grow.
         """
         self._spawn = spawn
@@ -79,25 +79,27 @@ class Fleet:
 
     def replace(self, replicas: Iterable[Replica]) -> None:
         """Takes the whole fleet: replicas not in it are gone."""
-        told = {replica.id: replica for replica in replicas}
-        for replica in [one for one in self._known.values() if one.id not in told]:
+        reported = {replica.id: replica for replica in replicas}
+        for replica in [one for one in self._known.values() if one.id not in reported]:
             self._remove(replica)
-        self.update(told.values())
+        self.update(reported.values())
 
     def update(self, replicas: Iterable[Replica]) -> None:
         """Takes changed replicas."""
-        for told in replicas:
-            known = self._known.get(told.id)
-            if known is not None and (told.state is State.GONE or _kind(known) != _kind(told)):
+        for reported in replicas:
+            known = self._known.get(reported.id)
+            if known is not None and (
+                reported.state is State.GONE or _kind(known) != _kind(reported)
+            ):
                 self._remove(known)
                 known = None
             if known is not None:
-                if known.address != told.address:
+                if known.address != reported.address:
                     self._forget(known.address)
-                known.state, known.address = told.state, told.address
-                known.max_in_flight = told.max_in_flight
-            elif told.state is not State.GONE:
-                self._add(told)
+                known.state, known.address = reported.state, reported.address
+                known.max_in_flight = reported.max_in_flight
+            elif reported.state is not State.GONE:
+                self._add(reported)
         self._serve()
 
     def ready(self, tier: str) -> int:

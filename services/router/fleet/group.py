@@ -33,7 +33,7 @@ class State(StrEnum):
 
 @dataclass(eq=False)
 class Replica:
-    """A replica as the scaler told it, and what this router runs there.
+    """A replica as the scaler reports it, and what this router runs there.
 
     Attributes:
         calls: engine calls running on it, to be given up when it goes.
