@@ -110,15 +110,9 @@ def _route(name: str, *, fixed: bool, seed: int) -> Route:
     small, large = _tier("small", 1), _tier("large", 8)
     return Route(
         name=name,
-        description="",
         ladder=(small, large),
         fixed_tier=small if fixed else None,
-        default_output_tokens=64,
-        max_output_tokens=256,
-        default_deadline_seconds=30.0,
-        shortest_deadline_seconds=0.005,
         cache=CachePolicy(use=True, ttl_seconds=60.0, wait_seconds=1.0),
-        tenants=frozenset(),
         quality=None if fixed else Quality(tolerance=0.02, calibration=_calibrated(seed)),
     )
 

@@ -9,15 +9,21 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
 STRICT = ConfigDict(extra="forbid")
 """What every configuration dataclass uses, beside ``frozen=True``: unknown keys are mistakes."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""How things that operators name are called: routes, tiers, models, routers."""
+
+TENANT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+TenantName = Annotated[str, Field(pattern=TENANT_PATTERN)]
 
 
 class ConfigError(Exception):

@@ -7,11 +7,10 @@ from urllib.parse import urlsplit
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT
+from services.common.config import STRICT, Name
 from services.common.server import ServerSettings
 from services.router.policy.routes import Policies
 from services.router.routes.files import PolicyFiles
-from services.router.routes.schema import Name
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -121,13 +121,13 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             most = route.limits.seconds
             ours = left is None or (most is not None and most < left)
             if left is None:
-                left = route.default_deadline_seconds
+                left = route.deadline.default_seconds
             if most is not None and most < left:
                 left = most
-            elif left < route.shortest_deadline_seconds:
+            elif left < route.deadline.shortest_seconds:
                 raise DeadlineExceeded(
                     f"{max(left, 0.0):.3f} s are left; {route.name} needs at least "
-                    f"{route.shortest_deadline_seconds:g} s",
+                    f"{route.deadline.shortest_seconds:g} s",
                     reason="DEADLINE_TOO_SHORT",
                 )
         except ServiceError as error:

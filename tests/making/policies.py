@@ -17,6 +17,8 @@ from services.router.policy.routes import (
     CachePolicy,
     Calibrated,
     Cancel,
+    Deadline,
+    OutputTokens,
     Policies,
     Price,
     Quality,
@@ -49,15 +51,11 @@ def route(name: str = "chat", *ladder: Tier, **changes: Any) -> Route:
     rungs = ladder or (tier(),)
     told: dict[str, Any] = {
         "name": name,
-        "description": "",
         "ladder": rungs,
         "fixed_tier": None if changes.get("quality") else rungs[0],
-        "default_output_tokens": 64,
-        "max_output_tokens": 256,
-        "default_deadline_seconds": 30.0,
-        "shortest_deadline_seconds": 0.005,
+        "output_tokens": OutputTokens(default=64, most=256),
+        "deadline": Deadline(default_seconds=30.0),
         "cache": CachePolicy(use=True, ttl_seconds=3600, wait_seconds=10),
-        "tenants": frozenset(),
     }
     return Route(**(told | changes))
 

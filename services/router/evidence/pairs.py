@@ -189,7 +189,7 @@ class Pairs:
                 for lever, (safer, given) in pair.compared.items()
             }
             await self._levers.judged(route, losses, weight)
-        elif evidence.judging.kind is JudgeKind.OUTCOME:
+        elif evidence.judge.kind is JudgeKind.OUTCOME:
             await self._wait_for_outcome(journey, pair, digests, weight)
         self._ledger.add(record_of(journey, pair, digests, qualities, evidence))
         return "unjudged" if qualities is None else "judged"

@@ -52,7 +52,7 @@ def record_of(
         "calibration_version": way.calibration_version if way is not None else "",
         "propensity": journey.propensity,
         "uniform": True,  # which depends on the time, and on nothing of the request
-        "judge": evidence.judging.kind.value,
+        "judge": evidence.judge.kind.value,
         "answered": route.ladder[pair.answered].name if way is not None else "",
         "features": told,
         "first_k": first_k(route.quality) if route.quality is not None else None,

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
-from services.router.policy.routes import JudgeKind
-from services.router.routes.schema import PriceEntry, QualityEntry, RouteEntry, RoutesFile
+from services.router.policy.routes import JudgeKind, Price
+from services.router.routes.schema import QualityEntry, RouteEntry, RoutesFile
 
 Broken = tuple[tuple[str, ...], str]
 """Place of a value in the routes file, and the rule that it breaks."""
@@ -15,7 +15,7 @@ MIN_TIERS = 2
 
 
 def broken_rules(
-    declared: RoutesFile, prices: Mapping[str, PriceEntry], prices_file: Path
+    declared: RoutesFile, prices: Mapping[str, Price], prices_file: Path
 ) -> Iterator[Broken]:
     """Every rule that is broken."""
     for name in declared.tiers:
@@ -32,7 +32,7 @@ def _ladder(
     place: tuple[str, ...],
     entry: RouteEntry,
     declared: RoutesFile,
-    prices: Mapping[str, PriceEntry],
+    prices: Mapping[str, Price],
 ) -> Iterator[Broken]:
     ladder = (*place, "ladder")
     for tier in entry.ladder:

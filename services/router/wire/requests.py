@@ -187,10 +187,10 @@ def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[
 
 def _asked(sampling: pb.Sampling, route: Route, wrong: list[Violation]) -> Asked:
     """How the answer is drawn; what is asked comes in later."""
-    tokens = route.default_output_tokens
+    tokens = route.output_tokens.default
     if sampling.HasField("max_output_tokens"):
         tokens = sampling.max_output_tokens
-        _within("sampling.max_output_tokens", tokens, 1, route.max_output_tokens, wrong)
+        _within("sampling.max_output_tokens", tokens, 1, route.output_tokens.most, wrong)
     temperature = sampling.temperature
     _within("sampling.temperature", temperature, 0.0, MAX_TEMPERATURE, wrong)
     top_p = sampling.top_p if sampling.HasField("top_p") else 1.0

@@ -85,7 +85,7 @@ def test_the_new_route_of_the_tree_shows_every_key_and_says_what_is_the_default(
         (
             "    tenants: [acme]",
             "    tenants: acme",
-            ["line 23: ", "routes.theirs.tenants", "valid tuple", "'acme'"],
+            ["line 23: ", "routes.theirs.tenants", "valid frozenset", "'acme'"],
         ),
         ("tenants: [acme]", "tenants: [ACME]", ["line 23: ", "theirs.tenants.0", "'ACME'"]),
         (

@@ -78,7 +78,7 @@ class Desk:
 
     def __init__(self) -> None:
         waiting = quality(
-            Rung(1.0, -0.5), evidence=EvidencePolicy(judging=Judging(JudgeKind.OUTCOME))
+            Rung(1.0, -0.5), evidence=EvidencePolicy(judge=Judging(JudgeKind.OUTCOME))
         )
         rungs = ladder("small", "large")
         self.route = route("chat", *rungs, quality=waiting)
