@@ -114,7 +114,7 @@ class Keyring:
         """
         if path is None:
             return cls({_digest(DEVELOPMENT_KEY): Identity("development", Role.SERVICE)})
-        entries = load_document(path, KeyFile).keys
+        entries = load_document(path, KeyFile).content.keys
         return cls({bytes.fromhex(e.sha256): Identity(e.tenant, e.role) for e in entries})
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Identity:

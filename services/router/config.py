@@ -1,4 +1,4 @@
-"""The router's settings, and the policy files turned into the policies in force."""
+"""The router's settings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +9,6 @@ from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, Name
 from services.common.server import ServerSettings
-from services.router.policy.routes import Policies
-from services.router.routes.files import PolicyFiles
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,12 +73,3 @@ class RouterSettings(ServerSettings):
             raise ValueError("state: holds a password; put it into redis_password_file")
         if self.redis_ca_file is not None and url.scheme != "rediss":
             raise ValueError("redis_ca_file: needs a rediss:// state")
-
-
-def load_policies(routes_file: Path, prices_file: Path) -> Policies:
-    """Reads the policy files, and the calibrations that they name.
-
-    Raises:
-        ConfigError: a file breaks a rule, or a name in it leads nowhere.
-    """
-    return PolicyFiles(routes_file, prices_file).load()

@@ -24,6 +24,7 @@ from services.router.policy.calibration import (
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION, DifficultyModel
 from services.router.policy.drift import Bands, Histogram, Rate
+from services.router.policy.routes import TierOptions
 
 KIND = "pennyweight.calibration"
 FORM = 1
@@ -51,6 +52,11 @@ class Model:
     model: str
     precision: str
     version: str = ""
+
+    @staticmethod
+    def of(tier: str, options: TierOptions) -> "Model":
+        """What a tier serves now."""
+        return Model(tier, options.model, options.precision, options.version)
 
     def __str__(self) -> str:
         """As messages name it."""
@@ -167,32 +173,6 @@ def parse(data: bytes, path: Path) -> Artefact:
         return _artefact(told)
     except _Missing as error:
         raise BadArtefact(f"{path}: {error}") from error
-
-
-def check(artefact: Artefact, route: str, ladder: Sequence[Model]) -> None:
-    """Sees that an artefact is for this route and for the models that it serves now.
-
-    Args:
-        artefact: that was read.
-        route: that wants to use it.
-        ladder: what its tiers serve, cheapest first.
-
-    Raises:
-        BadArtefact: it is not.
-    """
-    if artefact.route != route:
-        raise BadArtefact(f"artefact {artefact.version} is for route {artefact.route}, not {route}")
-    if len(artefact.ladder) != len(ladder):
-        raise BadArtefact(
-            f"artefact {artefact.version} is for {len(artefact.ladder)} tiers, "
-            f"{route} has {len(ladder)}; calibrate again"
-        )
-    for was, now in zip(artefact.ladder, ladder, strict=True):
-        if was != now:
-            raise BadArtefact(
-                f"artefact {artefact.version} was calibrated for {was}, {route} now has {now}; "
-                "calibrate again"
-            )
 
 
 # --- to JSON -----------------------------------------------------------------------------------

@@ -5,16 +5,15 @@ version store is the same.
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from services.common.config import ConfigError, line_in_text, parse_document
+from services.common.config import ConfigError, Document, load_document, parse_document
 from services.router.policy.routes import Policies, Route
 from services.router.routes.artefact import MAX_BYTES, BadArtefact
 from services.router.routes.calibration import load_calibration
-from services.router.routes.rules import Broken, broken_rules
+from services.router.routes.rules import Broken, broken_prices, broken_rules
 from services.router.routes.schema import PricesFile, RoutesFile, tier_of
 from services.router.routes.seen import SeenFiles
 
@@ -24,6 +23,17 @@ ROUTES, PRICES = "routes.yaml", "prices.yaml"
 
 MAX_DOCUMENT = 8 << 20
 """Bytes of a YAML file."""
+
+
+def read_routes(path: Path) -> RoutesFile:
+    """What a routes file says, for those who need neither prices nor calibrations.
+
+    Raises:
+        ConfigError: it breaks a rule, or a name in it leads nowhere.
+    """
+    document = load_document(path, RoutesFile)
+    document.refuse(broken_rules(document.content))
+    return document.content
 
 
 class PolicyFiles:
@@ -56,9 +66,12 @@ class PolicyFiles:
             ConfigError: a file breaks a rule, a name in it leads nowhere, or a calibration must not
                 be used.
         """
-        declared = self._document(self.routes_file, RoutesFile, ROUTES)
-        prices = self._document(self.prices_file, PricesFile, PRICES).tiers
-        self._refuse(broken_rules(declared, prices, self.prices_file))
+        document = self._document(self.routes_file, RoutesFile, ROUTES)
+        declared = document.content
+        prices = self._document(self.prices_file, PricesFile, PRICES).content.tiers
+        document.refuse(
+            (*broken_rules(declared), *broken_prices(declared, prices, self.prices_file))
+        )
         root = self.routes_file.resolve().parent.parent  # holds policies/, wherever we run
         tiers = {
             name: tier_of(name, options, prices[name], root)
@@ -74,25 +87,16 @@ class PolicyFiles:
             except (BadArtefact, OSError) as error:
                 said = f"cannot be read: {error}" if isinstance(error, OSError) else str(error)
                 problems.append((("routes", name, "quality", "calibration"), said))
-        self._refuse(problems)
+        document.refuse(problems)
         return Policies(version=self._version(), tiers=tiers, routes=routes)
 
-    def _document(self, path: Path, kind: type[T], name: str) -> T:
+    def _document(self, path: Path, kind: type[T], name: str) -> Document[T]:
         try:
             self.contents[name] = self.seen.read(path, MAX_DOCUMENT)
             text = self.contents[name].decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
         return parse_document(text, kind, source=str(path))
-
-    def _refuse(self, broken: Iterable[Broken]) -> None:
-        """Refuses the routes file if any rule is broken."""
-        text = self.contents[ROUTES].decode("utf-8")
-        problems = [
-            f"line {line_in_text(text, place)}: {'.'.join(place)}: {rule}" for place, rule in broken
-        ]
-        if problems:
-            raise ConfigError(str(self.routes_file), problems)
 
     def _version(self) -> str:
         digest = hashlib.sha256()

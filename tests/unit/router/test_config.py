@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from services.common.config import ConfigError
-from services.router.config import load_policies
 from services.router.policy.routes import CachePolicy, Cancel, EvidencePolicy, Price, Quality
+from services.router.routes.files import PolicyFiles
 from tests.making.policy_folder import PRICES, ROUTES, Files
 
 
@@ -40,7 +40,7 @@ def test_equal_files_are_equal_versions_and_others_are_not(files: Files) -> None
 
 def test_the_policies_of_the_tree_are_good() -> None:
     folder = Path(__file__).parents[3] / "policies"
-    loaded = load_policies(folder / "routes.yaml", folder / "prices.yaml")
+    loaded = PolicyFiles(folder / "routes.yaml", folder / "prices.yaml").load()
     assert loaded.routes
     for tier in loaded.tiers.values():
         assert Path(tier.tokenizer).is_relative_to(folder.parent)
@@ -48,7 +48,9 @@ def test_the_policies_of_the_tree_are_good() -> None:
 
 def test_the_new_route_of_the_tree_shows_every_key_and_says_what_is_the_default() -> None:
     folder = Path(__file__).parents[3] / "policies"
-    route = load_policies(folder / "routes.yaml", folder / "prices.yaml").routes["support-trial"]
+    route = (
+        PolicyFiles(folder / "routes.yaml", folder / "prices.yaml").load().routes["support-trial"]
+    )
     artefact = str(folder / "calibration/support-trial.json")
     shown = EvidencePolicy(share_until_calibrated=1.0, most_running=16)
     assert route.quality is not None
@@ -148,4 +150,4 @@ def test_all_that_is_wrong_is_said_at_once(files: Files) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml.*cannot be read"):
-        load_policies(tmp_path / "absent.yaml", tmp_path / "prices.yaml")
+        PolicyFiles(tmp_path / "absent.yaml", tmp_path / "prices.yaml").load()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 
 from services.router.calibrate.__main__ import main
 from services.router.calibrate.evidence import BadEvidence, from_labelled, from_ledger
-from services.router.routes.artefact import BadArtefact, Model, check, read
-from tests.making.paired import LADDER, lines, record, write_routes
+from services.router.routes.artefact import BadArtefact, read
+from tests.making.paired import lines, record, write_routes
 
 
 @pytest.fixture(scope="module")
@@ -169,27 +168,6 @@ def test_an_artefact_of_another_build_is_refused(key: str, folder: Path, tmp_pat
     (tmp_path / "a.json").write_text(json.dumps(told))
     with pytest.raises(BadArtefact, match=f"{key}: this build reads 1, got 99"):
         read(tmp_path / "a.json")
-
-
-@pytest.mark.parametrize(
-    ("route", "ladder", "said"),
-    [
-        ("other", LADDER, "for route support, not other"),
-        ("support", LADDER[:1], "for 2 tiers, support has 1"),
-        (
-            "support",
-            (replace(LADDER[0], precision="int4"), LADDER[1]),
-            r"calibrated for small \(tiny int8\), support now has small \(tiny int4\)",
-        ),
-        ("support", (replace(LADDER[0], version="2"), LADDER[1]), r"tiny int8 version 2\)"),
-        ("support", LADDER[::-1], "calibrate again"),
-    ],
-)
-def test_an_artefact_of_other_models_or_another_route_is_refused(
-    route: str, ladder: tuple[Model, ...], said: str, folder: Path
-) -> None:
-    with pytest.raises(BadArtefact, match=said):
-        check(read(folder / "support.json"), route, ladder)
 
 
 def signed(told: dict[str, Any]) -> str:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.config import ConfigError
-from services.router.config import load_policies
 from services.router.policy.calibration import Rung
+from services.router.routes.files import PolicyFiles
 from tests.making.policy_folder import LADDERED, PRICES
 from tests.making.watching import TINY_PRICE, WITH_TINY, Scene
 
@@ -44,7 +44,7 @@ def test_what_is_in_force_is_what_was_last_right(
         for change in walk:
             change(scene.files)
             try:
-                wanted = load_policies(scene.files.routes, scene.files.prices).version
+                wanted = PolicyFiles(scene.files.routes, scene.files.prices).load().version
                 refused = 0.0
             except ConfigError:
                 refused = 1.0
