@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -12,6 +11,7 @@ from services.common.telemetry import Tracing
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
+from services.router.engines.texts import Texts
 from services.router.engines.tokenizer import ModelText
 from services.router.engines.triton import TritonEngine
 from services.router.evidence.drift import DriftWatch
@@ -25,9 +25,11 @@ from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.levers.board import Levers
 from services.router.metrics import Metrics
+from services.router.policy.routes import Policies
 from services.router.request.path import RequestPath
+from services.router.routes.compiled import Compiled
 from services.router.routes.files import PolicyFiles
-from services.router.routes.in_force import InForce, Texts
+from services.router.routes.in_force import InForce
 from services.router.routes.versions import PolicyStore
 from services.router.routes.watch import PolicyWatch
 from services.router.servicer import RouterServicer
@@ -92,9 +94,12 @@ def assemble(
         ConfigError: a file or folder that the settings name cannot be used.
     """
     files = PolicyFiles(settings.routes_file, settings.prices_file)
-    in_force = InForce(files.load())
-    texts = Texts(lambda folder: ModelText(Path(folder)))
-    texts.adopt(in_force.now, texts.load(in_force.now))
+    texts = Texts(ModelText)
+
+    def prepare(policies: Policies) -> Compiled:
+        return Compiled(policies, texts.of(tier.tokenizer for tier in policies.tiers.values()))
+
+    in_force = InForce(prepare(files.load()))
     engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors)
     fleet = Fleet(in_force.now, metrics, forget=engine.forget)
     load = LoadWindow()
@@ -163,7 +168,12 @@ def assemble(
             peer(settings.scaler_address), fleet, load, metrics, router=settings.name
         ),
         watch=PolicyWatch(
-            files, in_force, texts, store, metrics, adopters=(fleet.adopt, load.adopt, drift.adopt)
+            files,
+            in_force,
+            prepare,
+            store,
+            metrics,
+            adopters=(fleet.adopt, load.adopt, drift.adopt),
         ),
         levers=levers,
         judges=judges,

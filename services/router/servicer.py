@@ -113,9 +113,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             ServiceError: the request is refused.
         """
         arrived, left = time.monotonic(), context.time_remaining()
-        tenant, policies = current_identity().tenant, self._in_force.now
+        tenant, compiled = current_identity().tenant, self._in_force.compiled
         try:
-            work = functools.partial(check, request, tenant, policies, longest=self._longest)
+            work = functools.partial(check, request, tenant, compiled, longest=self._longest)
             checked = await asyncio.to_thread(work) if takes_long(request) else work()
             route = checked.route
             most = route.limits.seconds
@@ -131,7 +131,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                     reason="DEADLINE_TOO_SHORT",
                 )
         except ServiceError as error:
-            self._records.refused(tenant, _known(request, policies), error)
+            self._records.refused(tenant, _known(request, compiled.policies), error)
             raise
         request_id = secrets.token_hex(16)
         return Journey(

@@ -1,7 +1,8 @@
 """Tiers, routes and policies to test with; every field can be changed."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from services.router.policy.calibration import (
     Certificate,
@@ -25,6 +26,8 @@ from services.router.policy.routes import (
     Route,
     Tier,
 )
+from services.router.ports import TierText
+from services.router.routes.compiled import Compiled
 
 TOKENIZER = Path(__file__).parents[2] / "model_repository/cpu/small/weights/int8"
 """The small model's own tokenizer, as it is committed."""
@@ -67,6 +70,14 @@ def policies(*routes: Route) -> Policies:
         routes={one.name: one for one in chosen},
         tiers={rung.name: rung for one in chosen for rung in one.ladder},
     )
+
+
+def compiled(*routes: Route, texts: Mapping[str, TierText] | None = None) -> Compiled:
+    """The policies as requests travel by them; texts that nobody reads unless they are given."""
+    made = policies(*routes)
+    if texts is None:
+        texts = {rung.tokenizer: cast("TierText", object()) for rung in made.tiers.values()}
+    return Compiled(made, texts)
 
 
 def calibrated(

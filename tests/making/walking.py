@@ -28,7 +28,7 @@ from services.router.ports import (
 from services.router.request.journey import Journey
 from services.router.request.path import RequestPath
 from services.router.wire.requests import check
-from tests.making.policies import policies
+from tests.making.policies import compiled
 
 
 class Letters:
@@ -229,9 +229,10 @@ class Way:
         streaming: bool = True,
         request: pb.GenerateRequest | None = None,
     ) -> None:
-        in_force = policies(told)
+        texts = {tier.tokenizer: Letters() for tier in told.ladder}
+        version = compiled(told, texts=texts)
         self.metrics = Metrics(CollectorRegistry())
-        self.fleet = Fleet(in_force, self.metrics)
+        self.fleet = Fleet(version.policies, self.metrics)
         self.replicas = [
             Replica(one.name, one.name, one.model, one.precision, "a:1", State.READY, 8)
             for one in told.ladder
@@ -241,7 +242,6 @@ class Way:
         self.cache, self.judge = cache or Cache(), judge or Same()
         self.spawned: list[asyncio.Task[None]] = []
         self.load = LoadWindow()
-        texts = {one.tokenizer: Letters() for one in told.ladder}
         self.pairs = Pairs(
             texts=texts,
             judge=self.judge,
@@ -275,7 +275,7 @@ class Way:
             request_id="1",
             handle="1",
             tenant="acme",
-            checked=check(request, "acme", in_force, longest=1000),
+            checked=check(request, "acme", version, longest=1000),
             arrived=now,
             until=now + 30,
             streaming=streaming,

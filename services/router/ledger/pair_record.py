@@ -41,7 +41,7 @@ def record_of(
     """The pair as the ledger keeps it: numbers, and texts only where the route wants them."""
     checked, way = journey.checked, journey.climb
     route = checked.route
-    told = way.told if way is not None else features(checked.written, checked.signals)
+    told = way.features if way is not None else features(checked.written, checked.signals)
     record: dict[str, Any] = {
         "kind": "pair" if way is not None else "cached_pair",
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),

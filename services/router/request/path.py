@@ -18,7 +18,7 @@ from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
-from services.router.policy.cascade import Cascade, Step, uses_features
+from services.router.policy.cascade import Cascade, Step
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features
 from services.router.ports import AnswerCache, CacheHit, Engine, LeverBoard, TierText
@@ -148,9 +148,9 @@ class RequestPath:
 
     def _way(self, journey: Journey) -> Cascade:
         checked = journey.checked
-        wanted = journey.drawn or uses_features(checked.route)
+        wanted = journey.drawn or checked.compiled.uses_features
         told = features(checked.written, checked.signals) if wanted else ()
-        return Cascade(checked.route, journey.halted, told)
+        return checked.compiled.cascade(journey.halted, told)
 
     async def _leg(self, journey: Journey, turn: Step) -> Leg | None:
         """The tier's prompt and limit; None where a limit keeps it from its turn.

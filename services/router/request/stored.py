@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
-from services.router.policy.cascade import accepted_writers
 from services.router.policy.decision import CacheOutcome, Decision, Reason
 from services.router.policy.levers import CACHE
 from services.router.policy.routes import Tier
@@ -35,7 +34,7 @@ class StoredAnswers:
             journey.tenant,
             route.name,
             journey.asked,
-            accepted_writers(route, journey.halted),
+            checked.compiled.writers(journey.halted),
             lease=lease,
             max_wait_seconds=min(route.cache.wait_seconds, left / 2) if lease else 0.0,
         )

@@ -17,6 +17,7 @@ from services.router.policy.forms import Validator
 from services.router.policy.prompts import Passage, trimmed, with_passages
 from services.router.policy.routes import Policies, Route
 from services.router.ports import Asked, Message
+from services.router.routes.compiled import Compiled, CompiledRoute
 from services.router.wire.forms import shape_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
@@ -59,6 +60,7 @@ class Checked:
     Attributes:
         policies: in force when it came; it keeps to them to its end.
         route: that is asked.
+        compiled: the same with what is made beforehand.
         asked: what is asked, whole.
         shorter: the conversation as models get it where the route trims prompts, else None.
         written: what the user wrote, without passages: what difficulty is predicted from.
@@ -68,6 +70,7 @@ class Checked:
 
     policies: Policies
     route: Route
+    compiled: CompiledRoute
     asked: Asked
     shorter: tuple[Message, ...] | None
     written: str
@@ -90,7 +93,7 @@ def takes_long(request: Request) -> bool:
     return rules > LONG_RULES
 
 
-def check(request: Request, tenant: str, policies: Policies, *, longest: int) -> Checked:
+def check(request: Request, tenant: str, compiled: Compiled, *, longest: int) -> Checked:
     """Checks a request of `tenant`; `longest` bounds the characters of all messages together.
 
     Raises:
@@ -99,7 +102,7 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
     """
     if not request.route:
         raise BadRequest.of(Violation("route", "is required"))
-    route = policies.routes.get(request.route)
+    route = compiled.policies.routes.get(request.route)
     if route is None or not route.admits(tenant):  # the names of others' routes are not told
         raise NotFound(f"no route named {request.route[:80]!r}", reason="ROUTE_UNKNOWN")
     wrong: list[Violation] = []
@@ -116,8 +119,9 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
     shorter = trimmed(turns, passages, route.trimming) if route.trimming.on else None
     cache = route.cache.use and terms.cache_use != pb.CACHE_USE_BYPASS and asked.repeatable
     return Checked(
-        policies=policies,
+        policies=compiled.policies,
         route=route,
+        compiled=compiled.route(route.name),
         asked=asked,
         shorter=shorter if shorter != asked.turns else None,
         written="\n".join([turn.content for turn in turns if turn.role == "user"]),

@@ -16,7 +16,7 @@ from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
 from services.router.routes.in_force import InForce
-from tests.making.policies import ladder, policies, quality, route
+from tests.making.policies import compiled, ladder, quality, route
 
 NOW = 1_800_000_000
 SECRET = "the card will arrive on Monday"
@@ -88,7 +88,7 @@ class Desk:
         self.now = float(NOW)
         self.outcomes = Outcomes(
             in_force=InForce(
-                policies(
+                compiled(
                     self.route,
                     route("matched", *rungs, quality=quality(Rung(1.0, -0.5))),
                     route("theirs", tenants=frozenset({"umbrella"})),

@@ -41,7 +41,7 @@ async def test_a_good_change_comes_in_force_at_once(scene: Scene) -> None:
     assert scene.in_force.now == after
     assert scene.adopted == [(before, after.version)]  # told before it is in force
     tiny = scene.in_force.now.tiers["tiny"]
-    assert scene.texts[tiny.tokenizer] == f"text of {tiny.tokenizer}"
+    assert scene.in_force.compiled.texts[tiny.tokenizer].folder == Path(tiny.tokenizer)
     scene.fleet.update([Replica("a", "tiny", "tiny", "int8", "a:1", State.READY, 1)])
     assert scene.fleet.preview("tiny") == "a"
     assert scene.metric("policy_version", version=before) is None
@@ -173,7 +173,7 @@ async def test_an_error_of_any_kind_leaves_what_was_in_force(
         raise ZeroDivisionError
 
     before = scene.in_force.now
-    monkeypatch.setattr(scene.texts, "load", broken)
+    monkeypatch.setattr(scene.texts, "of", broken)
     await scene.write(WITH_TINY, TINY_PRICE)
     assert scene.in_force.now is before
     assert scene.metric("policy_refused") == 1

@@ -13,9 +13,9 @@ from services.router.policy.admission import Priority
 from services.router.policy.routes import CachePolicy, Trimming
 from services.router.ports import Asked, GuideKind, Message
 from services.router.wire.requests import Checked, check, takes_long
-from tests.making.policies import policies, route
+from tests.making.policies import compiled, route
 
-POLICIES = policies(
+POLICIES = compiled(
     route("chat"),
     route("uncached", cache=CachePolicy(use=False, ttl_seconds=1, wait_seconds=0)),
     route("theirs", tenants=frozenset({"umbrella"})),
@@ -315,7 +315,7 @@ def test_passages_are_part_of_what_is_asked() -> None:
 
 
 def test_a_route_that_trims_keeps_both_forms_where_they_differ() -> None:
-    told = policies(route("chat", trimming=Trimming(white_space=True)))
+    told = compiled(route("chat", trimming=Trimming(white_space=True)))
     blank = check(asking("chat", (USER, "a   b")), "acme", told, longest=100)
     assert blank.asked.turns == (Message("user", "a   b"),)
     assert blank.shorter == (Message("user", "a b"),)
