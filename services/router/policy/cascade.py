@@ -118,7 +118,16 @@ def _first_verdict(
 class Cascade:
     """State of one request. Ask for a `turn`, then say what became of it, until one stands."""
 
-    __slots__ = ("_certainties", "_gains", "_paid", "_rung", "_verdicts", "features", "look")
+    __slots__ = (
+        "_certainties",
+        "_gains",
+        "_paid",
+        "_rung",
+        "_verdicts",
+        "_weighed",
+        "features",
+        "look",
+    )
 
     def __init__(self, look: FirstLook, features: SparseFeatures = ()) -> None:
         """Starts at the bottom.
@@ -134,6 +143,7 @@ class Cascade:
         self._gains: list[float | None] = [None] * len(look.steps)
         self._certainties: list[float | None] = [None] * len(look.steps)
         self._paid = [0] * len(look.steps)
+        self._weighed: tuple[Candidate, ...] | None = None
         if look.predicts:
             self._predict(look.judgement)
 
@@ -159,15 +169,17 @@ class Cascade:
         top = len(self._verdicts) - 1
         while self._rung < top and self._verdicts[self._rung] is not Verdict.NOT_REACHED:
             self._rung += 1
+            self._weighed = None
         return self.look.steps[self._rung]
 
     def pass_over(self, verdict: Verdict) -> None:
         """The tier whose turn it is cannot be tried."""
         self._verdicts[self._rung] = verdict
+        self._weighed = None
 
     def stands(self, certainty: Certainty | None, *, valid: bool) -> bool:
         """Whether the answer of the tier whose turn it is stands; notes what it found."""
-        at, judgement = self._rung, self.look.judgement
+        at, judgement, self._weighed = self._rung, self.look.judgement, None
         number = self._certainties[at] = judgement.certainty(at, self.features, certainty)
         if judgement.thresholds.rungs[at].accepts(number, valid=valid):
             return True
@@ -177,6 +189,7 @@ class Cascade:
     def paid(self, micro_usd: int) -> None:
         """Notes what the tier whose turn it was has cost."""
         self._paid[self._rung] += micro_usd
+        self._weighed = None
 
     def refused(self) -> list[str]:
         """Tiers that ran and whose answers did not stand."""
@@ -188,19 +201,23 @@ class Cascade:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every tier as it was weighed, the one whose turn it is as the chosen one."""
-        return tuple([self._candidate(rung) for rung in range(len(self._verdicts))])
-
-    def _candidate(self, rung: int) -> Candidate:
-        look = self.look
-        return Candidate(
-            look.steps[rung].tier.name,
-            Verdict.CHOSEN if rung == self._rung else self._verdicts[rung],
-            self._gains[rung],
-            look.skips[rung],
-            self._certainties[rung],
-            look.accepts[rung],
-            self._paid[rung],
-        )
+        if self._weighed is None:
+            look = self.look
+            self._weighed = tuple(
+                [
+                    Candidate(
+                        look.steps[rung].tier.name,
+                        Verdict.CHOSEN if rung == self._rung else verdict,
+                        self._gains[rung],
+                        look.skips[rung],
+                        self._certainties[rung],
+                        look.accepts[rung],
+                        self._paid[rung],
+                    )
+                    for rung, verdict in enumerate(self._verdicts)
+                ]
+            )
+        return self._weighed
 
     def reason(self) -> Reason:
         """Why the tier whose turn it is answers."""
@@ -223,12 +240,12 @@ class Cascade:
         if reason is Reason.FIXED_TIER:
             return f"The policy of {route} sends every request to {tier}."
         if reason is Reason.CALIBRATED:
-            return f"{tier} {_sure(self._candidate(self._rung))}."
+            return f"{tier} {_sure(self.candidates()[self._rung])}."
         if reason is Reason.UNCALIBRATED:
             certified = bool(self.look.calibration_version)
             why = "cheaper tiers could not be certified" if certified else "it is not calibrated"
             return f"Requests of {route} go to {tier}, as {why}."
-        clauses = [_passed(self._candidate(rung)) for rung in range(self._rung)]
+        clauses = [_passed(passed) for passed in self.candidates()[: self._rung]]
         return f"{tier} answers: {', '.join(clause for clause in clauses if clause)}."
 
 

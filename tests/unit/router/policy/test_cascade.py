@@ -97,3 +97,24 @@ def test_a_fixed_tier_answers_unchecked_and_lower_ones_are_never_used() -> None:
     assert cascade.reason() is Reason.FIXED_TIER
     assert cascade.explanation() == "The policy of chat sends every request to b."
     assert look.writers == tiers[1:]
+
+
+def test_candidates_are_as_they_stand_whenever_they_are_asked_for() -> None:
+    asked = route("chat", *ladder("a", "b", "c"), quality=quality(Rung(1.0, -0.5), Rung(1.0, None)))
+    cascade = Cascade(first_look(asked, ()))
+    turned = [Verdict.CHOSEN, Verdict.NOT_REACHED, Verdict.NOT_REACHED]
+    assert [one.verdict for one in cascade.candidates()] == turned
+    cascade.paid(7)
+    assert cascade.candidates()[0].micro_usd == 7
+    assert not cascade.stands(Certainty(-1, -1, -1), valid=True)
+    assert cascade.candidates()[0].certainty == -1
+    assert cascade.turn().rung == 1
+    assert cascade.candidates()[0].verdict is Verdict.UNSURE
+    cascade.pass_over(Verdict.UNAVAILABLE)
+    assert cascade.turn().rung == 2
+    assert [one.verdict for one in cascade.candidates()] == [
+        Verdict.UNSURE,
+        Verdict.UNAVAILABLE,
+        Verdict.CHOSEN,
+    ]
+    assert cascade.candidates() is cascade.candidates()
