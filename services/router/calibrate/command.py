@@ -13,7 +13,7 @@ from services.router.calibrate import picture
 from services.router.calibrate.evidence import BadEvidence, Found, from_labelled, from_ledger
 from services.router.calibrate.process import Result, Settings, calibrate_records
 from services.router.calibrate.report import print_report
-from services.router.calibrate.wanted import Wanted, named, wanted
+from services.router.calibrate.wanted import Wanted, named, obstacles, wanted
 from services.router.policy.certainty import Measure
 from services.router.routes.artefact import Artefact, Data, write
 
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         path.with_suffix(".html").write_text(page, encoding="utf-8")
     except OSError as error:
         return _refused(errors, f"--out: {path} cannot be written: {error.strerror}")
-    print_report(console, path, written, result.notes, tuple(asked.obstacles(written)))
+    print_report(console, path, written, result.notes, tuple(obstacles(written, asked)))
     return CERTIFIED if written.certificate.certified else MISSING
 
 

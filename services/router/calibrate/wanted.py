@@ -11,7 +11,7 @@ from services.router.calibrate.watched import Watch, watch_of
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Hold, Quality
 from services.router.routes.artefact import Artefact, Model
-from services.router.routes.calibration import obstacles
+from services.router.routes.calibration import misfits
 from services.router.routes.files import read_routes
 from services.router.routes.schema import QualityEntry
 
@@ -74,13 +74,6 @@ class Wanted:
         judge = self.quality.evidence.judge
         return watch_of(judge.kind, judge.least_similarity)
 
-    def obstacles(self, artefact: Artefact) -> Iterator[str]:
-        """What will keep routers from using a calibration, a sentence each."""
-        if not self.stated:
-            yield f"The routes file states no quality of {self.route}: defaults were taken."
-            return
-        yield from obstacles(artefact, self.route, self.ladder, self.quality)
-
 
 def wanted(routes_file: Path, route: str) -> Wanted:
     """Reads what the policy asks of a route.
@@ -114,3 +107,11 @@ def named(found: Sequence[Model], served: Sequence[Model]) -> tuple[Model, ...]:
         else model
         for model in found
     )
+
+
+def obstacles(artefact: Artefact, asked: Wanted) -> Iterator[str]:
+    """What will keep routers from using a calibration, a sentence each."""
+    if asked.stated:
+        yield from misfits(artefact, asked.route, asked.ladder, asked.quality)
+    else:
+        yield f"The routes file states no quality of {asked.route}: defaults were taken."

@@ -33,8 +33,8 @@ def load_calibration(
     except BadArtefact as error:
         raise BadArtefact(f"{error}{REMEDY}") from error
     serving = [Model.of(tier.name, tier) for tier in ladder]
-    for obstacle in obstacles(artefact, route, serving, quality):
-        raise BadArtefact(f"{path}: {obstacle}{REMEDY}")
+    for misfit in misfits(artefact, route, serving, quality):
+        raise BadArtefact(f"{path}: {misfit}{REMEDY}")
     return Calibrated(
         version=artefact.version,
         judgement=artefact.judgement,
@@ -44,7 +44,7 @@ def load_calibration(
     )
 
 
-def obstacles(
+def misfits(
     artefact: Artefact, route: str, serving: Sequence[Model], quality: QualityOptions
 ) -> Iterator[str]:
     """Why a route must not use a calibration, a sentence each; none where it fits.

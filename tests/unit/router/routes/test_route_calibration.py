@@ -15,7 +15,7 @@ from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION
 from services.router.policy.routes import Calibrated, Quality
 from services.router.routes.artefact import FORM, Model, read
-from services.router.routes.calibration import obstacles
+from services.router.routes.calibration import misfits
 from tests.making.policies import calibrated
 from tests.making.policy_folder import LADDERED, MODELS, Files
 
@@ -216,7 +216,7 @@ def test_all_that_keeps_a_route_from_a_calibration_is_told(
     files: Files, name: str, serving: tuple[Model, ...], asked: dict[str, float], said: list[str]
 ) -> None:
     artefact = read(files.calibrate("plain", SURE))
-    found = list(obstacles(artefact, name, serving, Quality(**{"tolerance": 0.02, **asked})))
+    found = list(misfits(artefact, name, serving, Quality(**{"tolerance": 0.02, **asked})))
     assert len(found) == len(said)
     for sentence, part in zip(found, said, strict=True):
         assert part in sentence
