@@ -67,5 +67,5 @@ async def has_form(journey: Journey, text: str) -> bool:
     if not checks:
         return True
     if len(text) * sum(check.cost for check in checks) > LONG_CHECK:
-        return (await asyncio.to_thread(validate, text, checks)).ok
-    return validate(text, checks).ok
+        return await asyncio.to_thread(validate, text, checks)
+    return validate(text, checks)

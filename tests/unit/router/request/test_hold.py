@@ -22,9 +22,7 @@ async def test_a_check_that_takes_long_runs_beside_the_requests(
         threads.append(threading.get_ident())
         return True
 
-    journey: Any = SimpleNamespace(
-        checked=SimpleNamespace(validators=(Validator("x", holds, cost),))
-    )
+    journey: Any = SimpleNamespace(checked=SimpleNamespace(validators=(Validator(holds, cost),)))
     assert await has_form(journey, "x" * characters)
     assert (threads[0] != threading.get_ident()) is aside
 
