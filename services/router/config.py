@@ -13,7 +13,7 @@ from services.common.server import ServerSettings
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RouterSettings(ServerSettings):
-    """What the router can be told, as ``PENNYWEIGHT_ROUTER_<FIELD>``.
+    """What can be set of the router, as ``PENNYWEIGHT_ROUTER_<FIELD>``.
 
     Attributes:
         name: this router's name in load reports and ledger files; stable over its life.

@@ -61,9 +61,9 @@ class SeenFiles:
         found = [path]
         with contextlib.suppress(OSError):  # it is no folder, or nobody may look into it
             found += sorted(path.iterdir())[:MAX_ENTRIES]
-        for one in found:
-            if one not in self._seen:
-                self._seen[one] = _Seen(_stamp(one))
+        for entry in found:
+            if entry not in self._seen:
+                self._seen[entry] = _Seen(_stamp(entry))
 
     def changed(self) -> bool:
         """Whether any of them is not as it was, is there now, or has gone."""

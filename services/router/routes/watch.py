@@ -61,11 +61,11 @@ class PolicyWatch:
 
         Args:
             files: the reading that the policies in force come from.
-            in_force: is told changed policies, after everybody else.
+            in_force: adopts changed policies, after everybody else.
             prepare: makes policies ready for requests, or raises a `ConfigError`; runs in a thread.
             store: keeps every version.
             metrics: where versions and refusals are counted.
-            adopters: told of changed policies just before they are in force.
+            adopters: take changed policies just before they are in force.
         """
         self._files = files
         self._in_force = in_force
