@@ -8,6 +8,9 @@ import pytest
 
 from services.common.config import ConfigError
 from services.router.engines.texts import FILES, TEMPLATE, Texts
+from services.router.engines.tokenizer import ModelText
+
+MODELS = Path(__file__).parents[4] / "model_repository/cpu"
 
 
 class Text:
@@ -93,6 +96,12 @@ def test_a_folder_is_not_read_again_while_its_text_is_held(loading: Loading) -> 
     (Path(path) / "tokenizer.json").write_text("[]")
     assert loading.of("a") == held
     assert loading.loaded == ["a"]
+
+
+def test_the_two_models_of_the_tree_have_one_text() -> None:
+    folders = [str(MODELS / name / "weights/int8") for name in ("small", "large")]
+    small, large = Texts(ModelText).of(folders).values()
+    assert small is large
 
 
 def test_folders_without_a_tokenizer_are_refused_each_by_itself(loading: Loading) -> None:
