@@ -63,11 +63,11 @@ def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> 
         result = adapter.validate_python({k: v for k, v in values.items() if k in fields})
     except ValidationError as error:
         problems += [
-            f"{prefix}{'.'.join(map(str, broken['loc'])).upper()}: "
-            f"{broken['msg']}, got {_shown(broken['input'])}"
-            if broken["loc"]
-            else f"{prefix}*: {broken['msg']}"  # a rule over several settings
-            for broken in error.errors()
+            f"{prefix}{'.'.join(str(part) for part in wrong['loc']).upper()}: "
+            f"{wrong['msg']}, got {_shown(wrong['input'])}"
+            if wrong["loc"]
+            else f"{prefix}*: {wrong['msg']}"  # a rule over several settings
+            for wrong in error.errors()
         ]
         raise ConfigError("environment", problems) from error
     if problems:
@@ -133,7 +133,7 @@ def parse_document(text: str, kind: type[T], *, source: str) -> Document[T]:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         twice = list(_repeated_keys(root, set()))
-        data = {} if root is None else loader.construct_document(root)
+        data = None if root is None else loader.construct_document(root)
     except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
@@ -147,9 +147,9 @@ def parse_document(text: str, kind: type[T], *, source: str) -> Document[T]:
         content = TypeAdapter(kind).validate_python(data if data is not None else {})
     except ValidationError as error:
         problems = [
-            f"line {_line_of(root, broken['loc'])}: {'.'.join(map(str, broken['loc']))}: "
-            f"{broken['msg']}, got {_shown(broken['input'])}"
-            for broken in error.errors()
+            f"line {_line_of(root, wrong['loc'])}: {'.'.join(str(part) for part in wrong['loc'])}: "
+            f"{wrong['msg']}, got {_shown(wrong['input'])}"
+            for wrong in error.errors()
         ]
         raise ConfigError(source, problems) from error
     return Document(content, source, root)

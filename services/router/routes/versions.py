@@ -98,20 +98,14 @@ class PolicyStore:
     def _prune(self, current: str) -> None:
         """Drops versions beyond the most, and what routers that crashed left unfinished."""
         found: list[tuple[float, Path]] = []
-        for folder in self._versions.iterdir():
+        for one in self._versions.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another router was quicker
-                found.append((folder.stat().st_mtime, folder))
-        whole = sorted(
-            (time, folder)
-            for time, folder in found
-            if not folder.name.startswith(".") and folder.name != current
-        )
+                found.append((one.stat().st_mtime, one))
+        whole = [one for one in found if not one[1].name.startswith(".")]
+        whole = sorted(one for one in whole if one[1].name != current)
+        unfinished = [one for one in found if one[1].name.startswith(".")]
         newest = (self._versions / current).stat().st_mtime
-        left_over = [
-            (time, folder)
-            for time, folder in found
-            if folder.name.startswith(".") and time < newest - LEFT_OVER_SECONDS
-        ]
+        left_over = [one for one in unfinished if one[0] < newest - LEFT_OVER_SECONDS]
         for _, old in (*whole[: max(0, len(whole) + 1 - MAX_VERSIONS)], *left_over):
             shutil.rmtree(old, ignore_errors=True)
 
