@@ -34,7 +34,7 @@ TOKENIZER = Path(__file__).parents[2] / "model_repository/cpu/small/weights/int8
 
 
 def tier(name: str = "small", **changes: Any) -> Tier:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": name,
         "model": name,
         "precision": "int8",
@@ -47,12 +47,12 @@ def tier(name: str = "small", **changes: Any) -> Tier:
         "queue_seconds": 5.0,
         "price": Price(100_000, 400_000),
     }
-    return Tier(**(told | changes))
+    return Tier(**(fields | changes))
 
 
 def route(name: str = "chat", *ladder: Tier, **changes: Any) -> Route:
     rungs = ladder or (tier(),)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": name,
         "ladder": rungs,
         "fixed_tier": None if changes.get("quality") else rungs[0],
@@ -60,7 +60,7 @@ def route(name: str = "chat", *ladder: Tier, **changes: Any) -> Route:
         "deadline": Deadline(default_seconds=30.0),
         "cache": CachePolicy(use=True, ttl_seconds=3600, wait_seconds=10),
     }
-    return Route(**(told | changes))
+    return Route(**(fields | changes))
 
 
 def policies(*routes: Route) -> Policies:

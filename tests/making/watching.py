@@ -88,4 +88,4 @@ class Scene:
 
     def history(self) -> list[tuple[str, str]]:
         lines = (self.state / "history.jsonl").read_text().splitlines()
-        return [(told["version"], told["source"]) for told in map(json.loads, lines)]
+        return [(line["version"], line["source"]) for line in map(json.loads, lines)]

@@ -39,7 +39,7 @@ async def test_a_good_change_comes_in_force_at_once(scene: Scene) -> None:
     await scene.write(WITH_TINY, TINY_PRICE)
     after = PolicyFiles(scene.files.routes, scene.files.prices).load()
     assert scene.in_force.now == after
-    assert scene.adopted == [(before, after.version)]  # told before it is in force
+    assert scene.adopted == [(before, after.version)]  # adopted before it is in force
     tiny = scene.in_force.now.tiers["tiny"]
     assert scene.in_force.compiled.texts[tiny.tokenizer].folder == Path(tiny.tokenizer)
     scene.fleet.update([Replica("a", "tiny", "tiny", "int8", "a:1", State.READY, 1)])

@@ -44,12 +44,12 @@ def test_what_a_route_asks_of_its_answers_is_taken(files: Files, tmp_path: Path)
 
 
 def test_a_calibration_may_lie_anywhere(files: Files, tmp_path: Path) -> None:
-    for told, found in (
+    for named, found in (
         ("mine.json", tmp_path / "policies/mine.json"),
         ("../up/mine.json", tmp_path / "up/mine.json"),
         ("/somewhere/mine.json", Path("/somewhere/mine.json")),
     ):
-        routes = LADDERED.replace("tolerance: 0.02", f"tolerance: 0.02, calibration: {told}")
+        routes = LADDERED.replace("tolerance: 0.02", f"tolerance: 0.02, calibration: {named}")
         quality = files.load(routes).routes["plain"].quality
         assert quality is not None
         assert quality.artefact == str(found)

@@ -39,7 +39,7 @@ def test_equal_files_are_equal_versions_and_others_are_not(files: Files) -> None
 
 
 def test_the_policies_of_the_tree_are_good() -> None:
-    folder = Path(__file__).parents[3] / "policies"
+    folder = Path(__file__).parents[4] / "policies"
     loaded = PolicyFiles(folder / "routes.yaml", folder / "prices.yaml").load()
     assert loaded.routes
     for tier in loaded.tiers.values():
@@ -47,7 +47,7 @@ def test_the_policies_of_the_tree_are_good() -> None:
 
 
 def test_the_new_route_of_the_tree_shows_every_key_and_says_what_is_the_default() -> None:
-    folder = Path(__file__).parents[3] / "policies"
+    folder = Path(__file__).parents[4] / "policies"
     route = (
         PolicyFiles(folder / "routes.yaml", folder / "prices.yaml").load().routes["support-trial"]
     )

@@ -153,8 +153,8 @@ def test_one_that_promises_just_what_the_route_asks_for_is_taken(
     made = calibrated(SURE)
     certificate = replace(made.certificate, delta=round(1.0 - confidence, 6))
     files.calibrate("plain", calibration=replace(made, certificate=certificate))
-    told = LADDERED.replace("tolerance: 0.02", f"tolerance: 0.02, confidence: {confidence}")
-    assert loaded(files, told) is not None
+    routes = LADDERED.replace("tolerance: 0.02", f"tolerance: 0.02, confidence: {confidence}")
+    assert loaded(files, routes) is not None
 
 
 def test_one_without_a_certificate_is_taken_if_it_sends_all_to_the_top(files: Files) -> None:
@@ -212,7 +212,7 @@ def test_one_that_is_no_file_is_refused(files: Files) -> None:
         ),
     ],
 )
-def test_all_that_keeps_a_route_from_a_calibration_is_told(
+def test_all_that_keeps_a_route_from_a_calibration_is_named(
     files: Files, name: str, serving: tuple[Model, ...], asked: dict[str, float], said: list[str]
 ) -> None:
     artefact = read(files.calibrate("plain", SURE))
