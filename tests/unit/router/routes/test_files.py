@@ -1,14 +1,23 @@
 """Policy files are refused with file, line, key, rule and value, or taken whole."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from services.common.config import ConfigError
-from services.router.policy.routes import CachePolicy, Cancel, EvidencePolicy, Price, Quality
-from services.router.routes.files import PolicyFiles
-from tests.making.policy_folder import PRICES, ROUTES, Files
+from services.router.policy.routes import (
+    CachePolicy,
+    Cancel,
+    EvidencePolicy,
+    Price,
+    Quality,
+    QualityOptions,
+    RouteOptions,
+    TierOptions,
+)
+from services.router.routes.files import PolicyFiles, read_routes
+from tests.making.policy_folder import LADDERED, PRICES, ROUTES, Files
 
 
 @pytest.fixture
@@ -29,6 +38,20 @@ def test_files_become_policies(files: Files, tmp_path: Path) -> None:
     assert chat.cache == CachePolicy(use=True, ttl_seconds=60, wait_seconds=1)
     assert not theirs.cache.use
     assert theirs.tenants == {"acme"}
+
+
+def test_every_key_of_the_file_is_a_field_of_what_it_means(files: Files) -> None:
+    loaded = files.load(LADDERED)
+    declared = read_routes(files.routes)
+    good, entry = loaded.routes["good"], declared.routes["good"]
+    for field in fields(RouteOptions):
+        assert getattr(good, field.name) == getattr(entry, field.name)
+    assert good.quality is not None
+    for field in fields(QualityOptions):
+        assert getattr(good.quality, field.name) == getattr(entry.quality, field.name)
+    large, options = loaded.tiers["large"], declared.tiers["large"]  # its tokenizer is absolute
+    for field in fields(TierOptions):
+        assert getattr(large, field.name) == getattr(options, field.name)
 
 
 def test_equal_files_are_equal_versions_and_others_are_not(files: Files) -> None:
