@@ -21,7 +21,7 @@ from services.router.policy.calibration import (
     Thresholds,
     TierModels,
 )
-from services.router.policy.cascade import Cascade, uses_features
+from services.router.policy.cascade import Cascade, FirstLook, first_look, uses_features
 from services.router.policy.certainty import Certainty, Measure
 from services.router.policy.difficulty import (
     FIRST_WORD,
@@ -76,24 +76,24 @@ def run(*, quick: bool) -> None:
 def _timed(routes: Sequence[Route], questions: Sequence[str], decisions: int) -> list[float]:
     """Microseconds of each decision, after a warm-up."""
     clock: Callable[[], int] = time.perf_counter_ns
+    looks = [first_look(route, ()) for route in routes]
     for number in range(min(decisions, 200)):
-        _decide(routes[number % len(routes)], questions[number % len(questions)])
+        _decide(looks[number % len(looks)], questions[number % len(questions)])
     gc.collect()
     gc.disable()
     times = []
     for number in range(decisions):
-        route, question = routes[number % len(routes)], questions[number % len(questions)]
+        look, question = looks[number % len(looks)], questions[number % len(questions)]
         before = clock()
-        _decide(route, question)
+        _decide(look, question)
         times.append((clock() - before) / 1e3)
     gc.enable()
     return times
 
 
-def _decide(route: Route, question: str) -> str:
+def _decide(look: FirstLook, question: str) -> str:
     """As `path` and `runs` decide: before the first run, and once it has answered."""
-    told = features(question, Signals()) if uses_features(route) else ()
-    way = Cascade(route, (), told)
+    way = Cascade(look, features(question, Signals()) if uses_features(look.route) else ())
     turn = way.turn()
     if turn.checked:
         way.stands(SURE, valid=True)
@@ -110,15 +110,9 @@ def _route(name: str, *, fixed: bool, seed: int) -> Route:
     small, large = _tier("small", 1), _tier("large", 8)
     return Route(
         name=name,
-        description="",
         ladder=(small, large),
         fixed_tier=small if fixed else None,
-        default_output_tokens=64,
-        max_output_tokens=256,
-        default_deadline_seconds=30.0,
-        shortest_deadline_seconds=0.005,
         cache=CachePolicy(use=True, ttl_seconds=60.0, wait_seconds=1.0),
-        tenants=frozenset(),
         quality=None if fixed else Quality(tolerance=0.02, calibration=_calibrated(seed)),
     )
 

@@ -7,17 +7,23 @@ with it raises `ConfigError`, which names file, line, key, rule and value and st
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
 STRICT = ConfigDict(extra="forbid")
 """What every configuration dataclass uses, beside ``frozen=True``: unknown keys are mistakes."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""How things that operators name are called: routes, tiers, models, routers."""
+
+TENANT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+TenantName = Annotated[str, Field(pattern=TENANT_PATTERN)]
 
 
 class ConfigError(Exception):
@@ -69,7 +75,42 @@ def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> 
     return result
 
 
-def load_document(path: Path, kind: type[T]) -> T:
+Place = tuple[int | str, ...]
+"""Where a value stands in a document: the keys and positions that lead to it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Document(Generic[T]):
+    """A YAML document that was read and checked.
+
+    Attributes:
+        content: what it holds.
+        source: names it in errors.
+    """
+
+    content: T
+    source: str
+    _root: yaml.Node | None
+
+    def line(self, place: Place) -> int:
+        """Line of the deepest part of the place that the document has."""
+        return _line_of(self._root, place)
+
+    def refuse(self, broken: Iterable[tuple[Place, str]]) -> None:
+        """Refuses the document for rules over several values; each with the place it is said at.
+
+        Raises:
+            ConfigError: any rule is broken.
+        """
+        problems = [
+            f"line {self.line(place)}: {'.'.join(map(str, place))}: {rule}"
+            for place, rule in broken
+        ]
+        if problems:
+            raise ConfigError(self.source, problems)
+
+
+def load_document(path: Path, kind: type[T]) -> Document[T]:
     """Reads a YAML file into a checked dataclass.
 
     Raises:
@@ -82,7 +123,7 @@ def load_document(path: Path, kind: type[T]) -> T:
     return parse_document(text, kind, source=str(path))
 
 
-def parse_document(text: str, kind: type[T], *, source: str) -> T:
+def parse_document(text: str, kind: type[T], *, source: str) -> Document[T]:
     """Parses YAML text into a checked dataclass; `source` names it in errors.
 
     Raises:
@@ -103,7 +144,7 @@ def parse_document(text: str, kind: type[T], *, source: str) -> T:
     if twice:
         raise ConfigError(source, twice)
     try:
-        return TypeAdapter(kind).validate_python(data if data is not None else {})
+        content = TypeAdapter(kind).validate_python(data if data is not None else {})
     except ValidationError as error:
         problems = [
             f"line {_line_of(root, wrong['loc'])}: {'.'.join(str(part) for part in wrong['loc'])}: "
@@ -111,16 +152,7 @@ def parse_document(text: str, kind: type[T], *, source: str) -> T:
             for wrong in error.errors()
         ]
         raise ConfigError(source, problems) from error
-
-
-def line_in(path: Path, place: tuple[int | str, ...]) -> int:
-    """Line of a key in a file that `load_document` took, for rules over several keys."""
-    return line_in_text(path.read_text(encoding="utf-8"), place)
-
-
-def line_in_text(text: str, place: tuple[int | str, ...]) -> int:
-    """Line of a key in a text that `parse_document` took."""
-    return _line_of(yaml.compose(text, Loader=yaml.SafeLoader), place)
+    return Document(content, source, root)
 
 
 def die(error: ConfigError) -> None:
@@ -147,12 +179,12 @@ def _repeated_keys(node: yaml.Node | None, known: set[int]) -> Iterator[str]:
             yield from _repeated_keys(value, known)
 
 
-def _line_of(root: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Line of the deepest part of the location that the text has."""
+def _line_of(root: yaml.Node | None, place: Place) -> int:
+    """See `Document.line`."""
     node, line = root, 1
     if node is not None:
         line = node.start_mark.line + 1
-    for part in location:
+    for part in place:
         following: yaml.Node | None = None
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:

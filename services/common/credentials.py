@@ -26,14 +26,17 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, ConfigError, load_document
+from services.common.config import (
+    STRICT,
+    TENANT_PATTERN,
+    ConfigError,
+    TenantName,
+    load_document,
+)
 from services.common.errors import BadRequest, Forbidden, Unauthenticated, Violation
 
 DEVELOPMENT_KEY = "pennyweight-development"
 TENANT_METADATA = "pennyweight-tenant"
-
-TENANT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-TenantName = Annotated[str, StringConstraints(pattern=TENANT_PATTERN)]
 
 
 class Role(StrEnum):
@@ -125,7 +128,7 @@ class Keyring:
         """
         if path is None:
             return cls({_digest(DEVELOPMENT_KEY): Identity("development", Role.SERVICE)})
-        entries = load_document(path, KeyFile).keys
+        entries = load_document(path, KeyFile).content.keys
         return cls({bytes.fromhex(e.sha256): Identity(e.tenant, e.role) for e in entries})
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Identity:

@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,6 +15,7 @@ from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
 from services.router.engines.probe import LogProbProbe
+from services.router.engines.texts import Texts
 from services.router.engines.tokenizer import ModelText
 from services.router.engines.triton import TritonEngine
 from services.router.evidence.drift import DriftWatch
@@ -31,13 +31,15 @@ from services.router.ledger.request_record import Records
 from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
+from services.router.policy.routes import Policies
 from services.router.request.context import RequestState
 from services.router.request.path import RequestPath
 from services.router.request.plan import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
+from services.router.routes.compiled import Compiled
 from services.router.routes.files import PolicyFiles
-from services.router.routes.in_force import InForce, Texts
+from services.router.routes.in_force import InForce
 from services.router.routes.watch import PolicyWatch
 from services.router.servicer import RouterServicer
 from services.router.state.store import SharedState
@@ -104,10 +106,13 @@ def assemble(
     """
     clock = time.monotonic
     files = PolicyFiles(settings.routes_file, settings.prices_file)
-    in_force = InForce(files.load())
-    texts = Texts(lambda folder: ModelText(Path(folder)))
-    texts.adopt(in_force.now, texts.load(in_force.now))
-    engine = TritonEngine(texts, grpc_errors=settings.triton_grpc_errors, clock=clock)
+    texts = Texts(ModelText)
+
+    def prepare(policies: Policies) -> Compiled:
+        return Compiled(policies, texts.of(tier.tokenizer for tier in policies.tiers.values()))
+
+    in_force = InForce(prepare(files.load()))
+    engine = TritonEngine(grpc_errors=settings.triton_grpc_errors, clock=clock)
     fleet = Fleet(in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock)
     load = LoadWindow()
     metrics.registry.register(LoadCollector(fleet.snapshot))
@@ -136,7 +141,7 @@ def assemble(
         levers=levers,
         metrics=metrics,
     )
-    planner = Planner(texts, load, clock)
+    planner = Planner(load, clock)
     runner = Runner(
         fleet=fleet,
         engine=engine,
@@ -163,8 +168,7 @@ def assemble(
     probe = LogProbProbe(
         engine=engine,
         fleet=fleet,
-        texts=texts,
-        policies=lambda: in_force.now,
+        compiled=lambda: in_force.compiled,
         metrics=metrics,
         clock=clock,
     )
@@ -204,7 +208,12 @@ def assemble(
             peer(settings.scaler_address), fleet, load, metrics, router=settings.name
         ),
         watch=PolicyWatch(
-            files, in_force, texts, store, metrics, adopters=(fleet.adopt, load.adopt, drift.adopt)
+            files,
+            in_force,
+            prepare,
+            store,
+            metrics,
+            adopters=(fleet.adopt, load.adopt, drift.adopt),
         ),
         levers=levers,
         probe=probe if settings.probe_engines else None,

@@ -1,4 +1,4 @@
-"""The router's settings, and the policy files turned into the policies in force."""
+"""The router's settings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,16 +7,13 @@ from urllib.parse import urlsplit
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT
+from services.common.config import STRICT, Name
 from services.common.server import ServerSettings
-from services.router.policy.routes import Policies
-from services.router.routes.files import PolicyFiles
-from services.router.routes.schema import Name
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RouterSettings(ServerSettings):
-    """What the router can be told, as ``PENNYWEIGHT_ROUTER_<FIELD>``.
+    """What can be set of the router, as ``PENNYWEIGHT_ROUTER_<FIELD>``.
 
     Attributes:
         name: this router's name in load reports and ledger files; stable over its life.
@@ -79,12 +76,3 @@ class RouterSettings(ServerSettings):
             raise ValueError("state: holds a password; put it into redis_password_file")
         if self.redis_ca_file is not None and url.scheme != "rediss":
             raise ValueError("redis_ca_file: needs a rediss:// state")
-
-
-def load_policies(routes_file: Path, prices_file: Path) -> Policies:
-    """Reads the policy files, and the calibrations that they name.
-
-    Raises:
-        ConfigError: a file breaks a rule, or a name in it leads nowhere.
-    """
-    return PolicyFiles(routes_file, prices_file).load()

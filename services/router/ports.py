@@ -111,6 +111,7 @@ class EngineRequest:
 
     Attributes:
         tier: whose model answers.
+        text: text and tokens of that model.
         prompt: the conversation.
         asked: how the answer is drawn; its `messages` are those of the prompt or longer.
         max_output_tokens: at most as many as `asked` says.
@@ -121,6 +122,7 @@ class EngineRequest:
     """
 
     tier: Tier
+    text: "TierText"
     prompt: Prompt
     asked: Asked
     max_output_tokens: int

@@ -120,25 +120,25 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             ServiceError: the request is refused.
         """
         arrived, left = self._clock(), context.time_remaining()
-        tenant, policies = current_identity().tenant, self._in_force.now
+        tenant, compiled = current_identity().tenant, self._in_force.compiled
         try:
-            work = functools.partial(check, request, tenant, policies, longest=self._longest)
+            work = functools.partial(check, request, tenant, compiled, longest=self._longest)
             checked = await asyncio.to_thread(work) if takes_long(request) else work()
             route = checked.route
             most = route.limits.seconds
             ours = left is None or (most is not None and most < left)
             if left is None:
-                left = route.default_deadline_seconds
+                left = route.deadline.default_seconds
             if most is not None and most < left:
                 left = most
-            elif left < route.shortest_deadline_seconds:
+            elif left < route.deadline.shortest_seconds:
                 raise DeadlineExceeded(
                     f"{max(left, 0.0):.3f} s are left; {route.name} needs at least "
-                    f"{route.shortest_deadline_seconds:g} s",
+                    f"{route.deadline.shortest_seconds:g} s",
                     reason="DEADLINE_TOO_SHORT",
                 )
         except ServiceError as error:
-            self._records.refused(tenant, _known(request, policies), error)
+            self._records.refused(tenant, _known(request, compiled.policies), error)
             raise
         request_id, draw = secrets.token_hex(16), self._path.draw(route)
         return RequestState(

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, ConfigError, line_in, load_document
+from services.common.config import STRICT, load_document
 from services.common.server import ServerSettings
 
 ENVIRONMENT_PREFIX = "PENNYWEIGHT_SCALER_"
@@ -147,19 +147,12 @@ class Scaling:
             ConfigError: the file or a value in it is wrong, two slots share a port, or a model
                 folder is missing.
         """
-        scaling = load_document(path, cls)
+        document = load_document(path, cls)
+        scaling = document.content
         home = path.resolve().parent.parent
         for pool in scaling.pools.values():
             object.__setattr__(pool, "repository", (home / pool.repository).resolve())
-        problems = [*_shared_ports(scaling), *_missing_models(scaling)]
-        if problems:
-            raise ConfigError(
-                str(path),
-                [
-                    f"line {line_in(path, place)}: {'.'.join(map(str, place))}: {rule}"
-                    for place, rule in problems
-                ],
-            )
+        document.refuse([*_shared_ports(scaling), *_missing_models(scaling)])
         return scaling
 
 

@@ -21,16 +21,16 @@ def write_calibration(
     **changes: Any,
 ) -> Artefact:
     """Writes the calibration of a route whose tiers serve models of their own names in int8."""
-    told = calibration or calibrated(*rungs, measure=measure)
+    made = calibration or calibrated(*rungs, measure=measure)
     artefact = Artefact(
         **{
             "route": route,
             "version": "unwritten",
             "created": "2026-11-01T00:00:00Z",
             "ladder": tuple(Model(tier, tier, "int8") for tier in tiers),
-            "judgement": told.judgement,
-            "certificate": told.certificate,
-            "bands": told.bands,
+            "judgement": made.judgement,
+            "certificate": made.certificate,
+            "bands": made.bands,
             "data": Data("test", "", "", 3000, {}, "micro_usd"),
             **changes,
         }

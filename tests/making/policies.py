@@ -1,7 +1,8 @@
 """Tiers, routes and policies to test with; every field can be changed."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from services.router.policy.calibration import (
     Certificate,
@@ -17,19 +18,23 @@ from services.router.policy.routes import (
     CachePolicy,
     Calibrated,
     Cancel,
+    Deadline,
+    OutputTokens,
     Policies,
     Price,
     Quality,
     Route,
     Tier,
 )
+from services.router.ports import TierText
+from services.router.routes.compiled import Compiled
 
 TOKENIZER = Path(__file__).parents[2] / "model_repository/cpu/small/weights/int8"
 """The small model's own tokenizer, as it is committed."""
 
 
 def tier(name: str = "small", **changes: Any) -> Tier:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": name,
         "model": name,
         "precision": "int8",
@@ -42,24 +47,20 @@ def tier(name: str = "small", **changes: Any) -> Tier:
         "queue_seconds": 5.0,
         "price": Price(100_000, 400_000),
     }
-    return Tier(**(told | changes))
+    return Tier(**(fields | changes))
 
 
 def route(name: str = "chat", *ladder: Tier, **changes: Any) -> Route:
     rungs = ladder or (tier(),)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": name,
-        "description": "",
         "ladder": rungs,
         "fixed_tier": None if changes.get("quality") else rungs[0],
-        "default_output_tokens": 64,
-        "max_output_tokens": 256,
-        "default_deadline_seconds": 30.0,
-        "shortest_deadline_seconds": 0.005,
+        "output_tokens": OutputTokens(default=64, most=256),
+        "deadline": Deadline(default_seconds=30.0),
         "cache": CachePolicy(use=True, ttl_seconds=3600, wait_seconds=10),
-        "tenants": frozenset(),
     }
-    return Route(**(told | changes))
+    return Route(**(fields | changes))
 
 
 def policies(*routes: Route) -> Policies:
@@ -69,6 +70,14 @@ def policies(*routes: Route) -> Policies:
         routes={one.name: one for one in chosen},
         tiers={rung.name: rung for one in chosen for rung in one.ladder},
     )
+
+
+def compiled(*routes: Route, texts: Mapping[str, TierText] | None = None) -> Compiled:
+    """The policies as requests travel by them; texts that nobody reads unless they are given."""
+    made = policies(*routes)
+    if texts is None:
+        texts = {rung.tokenizer: cast("TierText", object()) for rung in made.tiers.values()}
+    return Compiled(made, texts)
 
 
 def calibrated(

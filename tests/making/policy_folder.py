@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from services.router.config import load_policies
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import Policies
 from services.router.routes.artefact import Model
+from services.router.routes.files import PolicyFiles
 from tests.making.calibrations import write_calibration
 
 ROUTES = """\
@@ -80,7 +80,7 @@ class Files:
     def load(self, routes: str = ROUTES, prices: str = PRICES) -> Policies:
         self.routes.write_text(routes)
         self.prices.write_text(prices)
-        return load_policies(self.routes, self.prices)
+        return PolicyFiles(self.routes, self.prices).load()
 
     def calibrate(self, route: str, *rungs: Rung, **changes: Any) -> Path:
         """Writes a calibration of the route; see `write_calibration`."""

@@ -40,7 +40,7 @@ from services.router.request.plan import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
 from services.router.wire.requests import check
-from tests.making.policies import policies
+from tests.making.policies import compiled
 
 
 class Letters:
@@ -269,9 +269,10 @@ class Way:
         streaming: bool = True,
         request: pb.GenerateRequest | None = None,
     ) -> None:
-        in_force = policies(told)
+        texts = {tier.tokenizer: Letters() for tier in told.ladder}
+        version = compiled(told, texts=texts)
         self.metrics = Metrics(CollectorRegistry())
-        self.fleet = Fleet(in_force, self.metrics, spawn=self.spawn)
+        self.fleet = Fleet(version.policies, self.metrics, spawn=self.spawn)
         self.replicas = [
             Replica(one.name, one.name, one.model, one.precision, "a:1", State.READY, 8)
             for one in told.ladder
@@ -284,8 +285,7 @@ class Way:
         self.ended: list[Attempt] = []
         self.load = LoadWindow()
         self.late = 0.0
-        texts = {one.tokenizer: Letters() for one in told.ladder}
-        self.planner = Planner(texts, self.load, self.clock)
+        self.planner = Planner(self.load, self.clock)
         self.runner = Runner(
             fleet=self.fleet,
             engine=engine,
@@ -324,14 +324,14 @@ class Way:
             request = pb.GenerateRequest()
             request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
         request.route = told.name
-        self.request, self.in_force, self.streaming = request, in_force, streaming
+        self.request, self.compiled, self.streaming = request, version, streaming
         self.state = self.begin()
 
     def begin(
         self, request: pb.GenerateRequest | None = None, *, streaming: bool | None = None
     ) -> RequestState:
         """A request that is to travel; the path's own unless another is given."""
-        checked = check(request or self.request, "acme", self.in_force, longest=1000)
+        checked = check(request or self.request, "acme", self.compiled, longest=1000)
         draw, now = self.path.draw(checked.route), self.clock()
         context = RequestContext(
             request_id="1",

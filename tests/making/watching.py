@@ -1,6 +1,7 @@
 """A router's policies under watch, put together as at its start."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,26 @@ from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError
 from services.common.versions import PolicyStore
+from services.router.engines.texts import Texts
 from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
 from services.router.policy.routes import Calibrated, Policies
+from services.router.routes.compiled import Compiled
 from services.router.routes.files import PolicyFiles
-from services.router.routes.in_force import InForce, Texts
+from services.router.routes.in_force import InForce
 from services.router.routes.watch import PolicyWatch
 from tests.making.policy_folder import LADDERED, PRICES, Files
 
 TINY = "  tiny: {model: tiny, precision: int8, tokenizer: models/tiny, max_sequence_tokens: 9}\n"
 WITH_TINY = LADDERED.replace("routes:\n", TINY + "routes:\n", 1)
 TINY_PRICE = PRICES + "  tiny: {prompt: 1, output: 1}\n"
+
+
+@dataclass(eq=False)
+class Text:
+    """Stands for the text of the models in a folder."""
+
+    folder: Path
 
 
 class Scene:
@@ -35,22 +45,24 @@ class Scene:
         reading = PolicyFiles(self.files.routes, self.files.prices)
         policies = reading.load()
         self.texts = Texts(self.text)
-        self.texts.adopt(policies, self.texts.load(policies))
         self.fleet = Fleet(policies, metrics, spawn=lambda work: work.close())
-        self.in_force = InForce(policies)
+        self.in_force = InForce(self.prepare(policies))
         self.watch = PolicyWatch(
             reading,
             self.in_force,
-            self.texts,
+            self.prepare,
             PolicyStore(self.state),
             metrics,
             adopters=[self.fleet.adopt, self.adopt],
         )
 
-    def text(self, folder: str) -> Any:
-        if Path(folder).name in self.absent:
-            raise ConfigError(folder, ["cannot load the tokenizer"])
-        return f"text of {folder}"
+    def prepare(self, policies: Policies) -> Compiled:
+        return Compiled(policies, self.texts.of(tier.tokenizer for tier in policies.tiers.values()))
+
+    def text(self, folder: Path) -> Any:
+        if folder.name in self.absent:
+            raise ConfigError(str(folder), ["cannot load the tokenizer"])
+        return Text(folder)
 
     def adopt(self, policies: Policies) -> None:
         self.adopted.append((self.in_force.now.version, policies.version))
@@ -76,4 +88,4 @@ class Scene:
 
     def history(self) -> list[tuple[str, str]]:
         lines = (self.state / "history.jsonl").read_text().splitlines()
-        return [(told["version"], told["source"]) for told in map(json.loads, lines)]
+        return [(line["version"], line["source"]) for line in map(json.loads, lines)]

@@ -6,7 +6,7 @@ cannot all have been certain. What is found holds for the model and its precisio
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 
@@ -16,8 +16,9 @@ from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
 from services.router.policy.admission import Priority
 from services.router.policy.prompts import Message
-from services.router.policy.routes import Policies, Tier
-from services.router.ports import Asked, EngineRequest, Prompt, ReplicaFailed, TierText
+from services.router.policy.routes import Tier
+from services.router.ports import Asked, EngineRequest, Prompt, ReplicaFailed
+from services.router.routes.compiled import Compiled
 
 log = structlog.get_logger()
 
@@ -51,16 +52,14 @@ class LogProbProbe:
         *,
         engine: TritonEngine,
         fleet: Fleet,
-        texts: Mapping[str, TierText],
-        policies: Callable[[], Policies],
+        compiled: Callable[[], Compiled],
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        """`policies` are those in force; `texts` are by `Tier.tokenizer`."""
+        """`compiled` gives the version of the policies in force."""
         self._engine = engine
         self._fleet = fleet
-        self._texts = texts
-        self._policies = policies
+        self._compiled = compiled
         self._metrics = metrics
         self._clock = clock
         self._tries: dict[tuple[str, str], int] = {}
@@ -76,7 +75,7 @@ class LogProbProbe:
         """Tiers that must be asked, and can be."""
         checked = {
             tier.name: tier
-            for route in self._policies().routes.values()
+            for route in self._compiled().policies.routes.values()
             if route.quality is not None
             for tier in route.ladder
         }
@@ -112,9 +111,11 @@ class LogProbProbe:
         Raises:
             ReplicaFailed, ServiceError: it could not be asked.
         """
-        prompt = Prompt(QUESTION, await self._texts[tier.tokenizer].encode(QUESTION))
+        text = self._compiled().texts[tier.tokenizer]
+        prompt = Prompt(QUESTION, await text.encode(QUESTION))
         request = EngineRequest(
             tier=tier,
+            text=text,
             prompt=prompt,
             asked=HOTTEST,
             max_output_tokens=TOKENS,

@@ -9,8 +9,9 @@ stream a request is ended by TensorRT-LLM's ``stop`` tensor under the same id.
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc
 from tritonclient.grpc import service_pb2
@@ -28,9 +29,6 @@ SHARED_STREAMS = 8
 
 WATCH_SECONDS = 0.25
 
-MAX_ENCODERS = 64
-"""Encoders kept; more than that are models of policies that are long out of force."""
-
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),  # in effect the time to connect
@@ -44,16 +42,12 @@ class TritonEngine:
     """The `Engine` over Triton; connections open when first used."""
 
     def __init__(
-        self,
-        texts: Mapping[str, TierText],
-        *,
-        grpc_errors: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        self, *, grpc_errors: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`texts` are by `Tier.tokenizer`; `clock` gives seconds that only grow."""
-        self._texts = texts
+        """`clock` gives seconds that only grow."""
         self._clock = clock
-        self._encoders: dict[tuple[str, str], Encoder] = {}
+        # By text and model; they go with the last version of the policies that has the text.
+        self._encoders: WeakKeyDictionary[TierText, dict[str, Encoder]] = WeakKeyDictionary()
         self._metadata = (("triton_grpc_error", "true"),) if grpc_errors else ()
         self._replicas: dict[str, _Connection] = {}
         self._running: set[TritonCall] = set()
@@ -79,13 +73,11 @@ class TritonEngine:
         connection = self._replicas.get(address)
         if connection is None:
             connection = self._replicas[address] = _Connection(address, self._metadata)
-        tier = request.tier
-        encoder = self._encoder(tier)
+        encoder = self._encoder(request.tier, request.text)
         # A number makes the id unique: what an earlier try left behind must not answer this one.
         name = f"{request.request_id}.{next(self._numbers)}"
         message = encoder.request(request, name)
-        text = self._texts[tier.tokenizer].detokenizer()
-        pieces = Pieces(text, request.asked.stop, request.max_output_tokens)
+        pieces = Pieces(request.text.detokenizer(), request.asked.stop, request.max_output_tokens)
         if not request.streaming:
             stream = connection.stream()
             return SharedCall(
@@ -108,14 +100,12 @@ class TritonEngine:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _encoder(self, tier: Tier) -> Encoder:
+    def _encoder(self, tier: Tier, text: TierText) -> Encoder:
         """Makes requests for the tier's model, with its tokenizer; made when first needed."""
-        key = tier.model, tier.tokenizer
-        encoder = self._encoders.get(key)
+        encoders = self._encoders.setdefault(text, {})
+        encoder = encoders.get(tier.model)
         if encoder is None:
-            if len(self._encoders) >= MAX_ENCODERS:
-                self._encoders.clear()
-            encoder = self._encoders[key] = Encoder(tier, self._texts[tier.tokenizer])
+            encoder = encoders[tier.model] = Encoder(tier, text)
         return encoder
 
     async def watch(self) -> None:

@@ -77,7 +77,6 @@ class Encoder:
     """Makes requests for a tier's replicas."""
 
     def __init__(self, tier: Tier, text: TierText) -> None:
-        self._text = text
         self._skeleton = _skeleton(tier.model)
         self._ends = struct.pack("<i", text.end_id), struct.pack("<i", text.pad_id)
 
@@ -109,7 +108,7 @@ class Encoder:
             request.raw_input_contents.append(b"\1")
             request.outputs.add().name = LOG_PROBS
         if asked.stop:
-            words = [self._text.encode_plain(stop) for stop in asked.stop]
+            words = [wanted.text.encode_plain(stop) for stop in asked.stop]
             _add_words(request, "stop_words_list", words)
         if asked.shape is not None:
             kind, guide = asked.shape

@@ -71,7 +71,7 @@ class Judges:
         """See `Judge.judge`."""
         if len(answers) < 2:  # noqa: PLR2004 -- nothing to compare
             return None
-        judging = route.quality.evidence.judging if route.quality is not None else Judging()
+        judging = route.quality.evidence.judge if route.quality is not None else Judging()
         try:
             if judging.kind is JudgeKind.MODEL:
                 return await self._ask(judging, route, asked, answers)

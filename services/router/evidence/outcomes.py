@@ -119,7 +119,7 @@ class Outcomes:
 
         Whoever comes last calls it: `record`, or what keeps a pair that waits. It gives it once.
         """
-        if route.quality is None or route.quality.evidence.judging.kind is not JudgeKind.OUTCOME:
+        if route.quality is None or route.quality.evidence.judge.kind is not JudgeKind.OUTCOME:
             return
         try:
             pair = await self._keeper.kept(f"pair:{request_id}")

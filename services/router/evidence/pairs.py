@@ -175,7 +175,7 @@ class Pairs:
                 for lever, (safer, given) in pair.compared.items()
             }
             await self._levers.judged(route, losses, weight)
-        elif evidence.judging.kind is JudgeKind.OUTCOME:
+        elif evidence.judge.kind is JudgeKind.OUTCOME:
             await self._wait_for_outcome(context, pair, digests, weight)
         self._ledger.add(
             record_of(state, pair, digests, qualities, evidence, unix_seconds=self._wall_clock())

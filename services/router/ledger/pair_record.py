@@ -61,13 +61,13 @@ def record_of(
         request_id=context.request_id,
         tenant=context.tenant,
         route=route.name,
-        policy_version=checked.policies.version,
+        policy_version=checked.policy_version,
         calibration_version="" if way is None else way.calibration_version,
         propensity=context.propensity,
         uniform=True,  # which depends on the time, and on nothing of the request
-        judge=evidence.judging.kind.value,
+        judge=evidence.judge.kind.value,
         answered="" if cached else route.ladder[pair.answered].name,
-        features=features(checked.written, checked.signals) if way is None else way.told,
+        features=features(checked.written, checked.signals) if way is None else way.features,
         first_k=route.quality.first_k if route.quality is not None else None,
         tiers=tuple(
             _tier_record(route, attempt, None if qualities is None else qualities[at])

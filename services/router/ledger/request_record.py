@@ -161,7 +161,7 @@ def record_of(state: RequestState, unix_seconds: float) -> RequestRecord:
         idempotency_key=checked.idempotency_key,
         attributes=checked.attributes,
         status=state.status,
-        policy_version=checked.policies.version,
+        policy_version=checked.policy_version,
         calibration_version=cascade.calibration_version if cascade is not None else "",
         tier=decision.tier if decision is not None else "",
         model=decision.model if decision is not None else "",

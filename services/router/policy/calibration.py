@@ -132,15 +132,15 @@ class Judgement:
     @property
     def predicts(self) -> bool:
         """Whether any of its models looks at a request's features."""
-        return any(one.before is not None or one.after is not None for one in self.models)
+        return any(tier.before is not None or tier.after is not None for tier in self.models)
 
-    def gain(self, rung: int, told: SparseFeatures) -> float | None:
+    def gain(self, rung: int, features: SparseFeatures) -> float | None:
         """Predicted gain of the top tier over this one, in [-1, 1]; None without a model."""
         model = self.models[rung].before
-        return None if model is None else model.gain(told)
+        return None if model is None else model.gain(features)
 
     def certainty(
-        self, rung: int, told: SparseFeatures, certainty: Certainty | None
+        self, rung: int, features: SparseFeatures, certainty: Certainty | None
     ) -> float | None:
         """Certainty of this tier's answer in the thresholds' measure; None where unknown."""
         if certainty is None:
@@ -148,7 +148,7 @@ class Judgement:
         model = self.models[rung].after
         if self.thresholds.measure is not Measure.LEARNED:
             return score(certainty, self.thresholds.measure)
-        return None if model is None else assurance(model.gain(with_certainty(told, certainty)))
+        return None if model is None else assurance(model.gain(with_certainty(features, certainty)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Pair:
             raise ValueError(f"propensity must be in (0, 1], got {self.propensity}")
         if any(gain is not None and not -1.0 <= gain <= 1.0 for gain in self.gains):
             raise ValueError(f"gains must be in [-1, 1], got {self.gains}")
-        if any(one is not None and not -math.inf < one <= 0.0 for one in self.certainties):
+        if any(sure is not None and not -math.inf < sure <= 0.0 for sure in self.certainties):
             raise ValueError(f"certainties must be finite log-probs, got {self.certainties}")
 
 

@@ -4,10 +4,13 @@ Where one tier is fixed it answers, or the next safer one while its lever is hal
 calibration in force decides (`calibration`): a lower tier is skipped or gets its turn, its answer
 stands or the next tier gets its turn, and the top tier always answers. Without a calibration every
 request goes to the top tier.
+
+What does not depend on the request is a `FirstLook`, made once for all requests of a route's
+version while the same levers are halted. A `Cascade` is the state of one request.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 from services.router.policy.calibration import Judgement
@@ -36,87 +39,194 @@ class Step:
     needs_certainty: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """A route's ladder before anything is known of a request.
+
+    Attributes:
+        route: whose ladder.
+        judgement: what decides; without a calibration it sends every request to the top tier.
+        calibration_version: of the calibration that decides; empty where none does.
+        steps: each tier's turn, should it get one; cheapest first.
+        verdicts: of each tier; `NOT_REACHED` where it may be tried.
+        skips: predicted gain that each tier is skipped above; None where it never is.
+        accepts: certainty at which each tier's answer stands; None where any will do.
+        predicts: whether a gain is predicted for any tier.
+        writers: tiers that may answer some request of the route, and so may have written a stored
+            answer that serves.
+    """
+
+    route: Route
+    judgement: Judgement
+    calibration_version: str
+    steps: tuple[Step, ...]
+    verdicts: tuple[Verdict, ...]
+    skips: tuple[float | None, ...]
+    accepts: tuple[float | None, ...]
+    predicts: bool
+    writers: tuple[Tier, ...]
+
+
+def first_look(route: Route, halted: Collection[str]) -> FirstLook:
+    """Looks at a route's ladder while these of its levers are halted."""
+    calibration = route.quality.calibration if route.quality is not None else None
+    judgement = calibration.judgement if calibration is not None else _safe(len(route.ladder))
+    top, rungs = len(route.ladder) - 1, judgement.thresholds.rungs
+    checks = route.fixed_tier is None
+    accepts = [rung.accept_at_certainty if checks else None for rung in rungs]
+    skips = [rung.skip_above_gain for rung in rungs]
+    verdicts = tuple(_first_verdict(route, judgement, rung, halted) for rung in range(top + 1))
+    return FirstLook(
+        route=route,
+        judgement=judgement,
+        calibration_version=calibration.version if calibration is not None else "",
+        steps=tuple(
+            Step(
+                tier,
+                rung,
+                checked=checks and rung < top,
+                needs_certainty=rung < top and accepts[rung] is not None,
+            )
+            for rung, tier in enumerate(route.ladder)
+        ),
+        verdicts=verdicts,
+        skips=(*(skip if checks and abs(skip) < 1.0 else None for skip in skips), None),
+        accepts=(*accepts, None),
+        predicts=checks and any(models.before is not None for models in judgement.models),
+        writers=tuple(
+            tier
+            for tier, verdict in zip(route.ladder, verdicts, strict=True)
+            if verdict is Verdict.NOT_REACHED
+        ),
+    )
+
+
+def _first_verdict(
+    route: Route, judgement: Judgement, rung: int, halted: Collection[str]
+) -> Verdict:
+    """`NOT_REACHED` if the tier may be tried."""
+    if rung == len(route.ladder) - 1:
+        return Verdict.NOT_REACHED
+    if route.fixed_tier is not None:
+        if rung < route.ladder.index(route.fixed_tier):
+            return Verdict.UNUSED
+    elif judgement.thresholds.rungs[rung].skip_above_gain == -1.0:
+        return Verdict.UNUSED
+    return Verdict.HALTED if lever_of_tier(route, rung) in halted else Verdict.NOT_REACHED
+
+
 class Cascade:
     """State of one request. Ask for a `turn`, then say what became of it, until one stands."""
 
-    def __init__(self, route: Route, halted: Collection[str], told: SparseFeatures = ()) -> None:
+    __slots__ = (
+        "_certainties",
+        "_gains",
+        "_paid",
+        "_rung",
+        "_verdicts",
+        "_weighed",
+        "features",
+        "look",
+    )
+
+    def __init__(self, look: FirstLook, features: SparseFeatures = ()) -> None:
         """Starts at the bottom.
 
         Args:
-            route: whose ladder.
-            halted: names of the route's levers that are halted.
-            told: features of the request; needed where `uses_features` says so.
+            look: at the route's ladder.
+            features: of the request; needed where `uses_features` says so.
         """
-        self.route = route
-        self.told = told
-        self._top = len(route.ladder) - 1
-        quality = route.quality
-        self._calibration = quality.calibration if quality is not None else None
-        judgement = self._calibration.judgement if self._calibration is not None else None
-        self._judgement = judgement or _safe(len(route.ladder))
+        self.look = look
+        self.features = features
         self._rung = 0
-        self._seen = [self._first_look(rung, halted) for rung in range(len(route.ladder))]
+        self._verdicts = list(look.verdicts)
+        self._gains: list[float | None] = [None] * len(look.steps)
+        self._certainties: list[float | None] = [None] * len(look.steps)
+        self._paid = [0] * len(look.steps)
+        self._weighed: tuple[Candidate, ...] | None = None
+        if look.predicts:
+            self._predict(look.judgement)
+
+    def _predict(self, judgement: Judgement) -> None:
+        """Notes each lower tier's predicted gain, and skips those that it speaks against."""
+        for rung, limits in enumerate(judgement.thresholds.rungs):
+            gain = self._gains[rung] = judgement.gain(rung, self.features)
+            if self._verdicts[rung] is Verdict.NOT_REACHED and not limits.enters(gain):
+                self._verdicts[rung] = Verdict.SKIPPED
+
+    @property
+    def route(self) -> Route:
+        """Whose ladder it is."""
+        return self.look.route
 
     @property
     def calibration_version(self) -> str:
         """Version of the calibration that decides; empty where none does."""
-        return self._calibration.version if self._calibration is not None else ""
+        return self.look.calibration_version
 
     def turn(self) -> Step:
         """Whose turn it is: the lowest tier from here on that may be tried, at last the top one."""
-        while self._seen[self._rung].verdict is not Verdict.NOT_REACHED and self._rung < self._top:
+        top = len(self._verdicts) - 1
+        while self._rung < top and self._verdicts[self._rung] is not Verdict.NOT_REACHED:
             self._rung += 1
-        at = self._rung
-        tier = self.route.ladder[at]
-        if at == self._top or self.route.quality is None:
-            return Step(tier, at, checked=False, needs_certainty=False)
-        needs = self._judgement.thresholds.rungs[at].accept_at_certainty is not None
-        return Step(tier, at, checked=True, needs_certainty=needs)
+            self._weighed = None
+        return self.look.steps[self._rung]
 
     def pass_over(self, verdict: Verdict) -> None:
         """The tier whose turn it is cannot be tried."""
-        self._note(verdict=verdict)
+        self._verdicts[self._rung] = verdict
+        self._weighed = None
 
     def stands(self, certainty: Certainty | None, *, valid: bool) -> bool:
         """Whether the answer of the tier whose turn it is stands; notes what it found."""
-        at = self._rung
-        number = self._judgement.certainty(at, self.told, certainty)
-        stands = self._judgement.thresholds.rungs[at].accepts(number, valid=valid)
-        verdict = Verdict.NOT_REACHED if stands else Verdict.UNSURE if valid else Verdict.INVALID
-        self._note(certainty=number, verdict=verdict)
-        return stands
+        at, judgement, self._weighed = self._rung, self.look.judgement, None
+        number = self._certainties[at] = judgement.certainty(at, self.features, certainty)
+        if judgement.thresholds.rungs[at].accepts(number, valid=valid):
+            return True
+        self._verdicts[at] = Verdict.UNSURE if valid else Verdict.INVALID
+        return False
 
     def paid(self, micro_usd: int) -> None:
         """Notes what the tier whose turn it was has cost."""
-        self._note(micro_usd=self._seen[self._rung].micro_usd + micro_usd)
-
-    def usable(self) -> tuple[Tier, ...]:
-        """Tiers that may answer some request of the route."""
-        no = {Verdict.HALTED, Verdict.UNUSED}
-        return tuple(
-            tier
-            for tier, one in zip(self.route.ladder, self._seen, strict=True)
-            if one.verdict not in no
-        )
+        self._paid[self._rung] += micro_usd
+        self._weighed = None
 
     def refused(self) -> list[str]:
         """Tiers that ran and whose answers did not stand."""
-        no = {Verdict.UNSURE, Verdict.INVALID}
-        return [candidate.tier for candidate in self._seen if candidate.verdict in no]
+        return [
+            step.tier.name
+            for step, verdict in zip(self.look.steps, self._verdicts, strict=True)
+            if verdict is Verdict.UNSURE or verdict is Verdict.INVALID
+        ]
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every tier as it was weighed, the one whose turn it is as the chosen one."""
-        chosen = replace(self._seen[self._rung], verdict=Verdict.CHOSEN)
-        return (*self._seen[: self._rung], chosen, *self._seen[self._rung + 1 :])
+        if self._weighed is None:
+            look = self.look
+            self._weighed = tuple(
+                [
+                    Candidate(
+                        look.steps[rung].tier.name,
+                        Verdict.CHOSEN if rung == self._rung else verdict,
+                        self._gains[rung],
+                        look.skips[rung],
+                        self._certainties[rung],
+                        look.accepts[rung],
+                        self._paid[rung],
+                    )
+                    for rung, verdict in enumerate(self._verdicts)
+                ]
+            )
+        return self._weighed
 
     def reason(self) -> Reason:
         """Why the tier whose turn it is answers."""
-        passed = {candidate.verdict for candidate in self._seen[: self._rung]}
-        if self.route.quality is None:
+        passed = self._verdicts[: self._rung]
+        if self.look.route.quality is None:
             return Reason.HALTED if Verdict.HALTED in passed else Reason.FIXED_TIER
-        if passed & {Verdict.UNSURE, Verdict.INVALID}:
+        if Verdict.UNSURE in passed or Verdict.INVALID in passed:
             return Reason.ESCALATED
-        if self._rung < self._top:
+        if self._rung < len(self._verdicts) - 1:
             return Reason.CALIBRATED
         for verdict, reason in REASONS.items():
             if verdict in passed:
@@ -125,47 +235,18 @@ class Cascade:
 
     def explanation(self) -> str:
         """Why the tier whose turn it is answers, in one sentence."""
-        route, tier = self.route.name, self.route.ladder[self._rung].name
+        route, tier = self.look.route.name, self.look.steps[self._rung].tier.name
         reason = self.reason()
         if reason is Reason.FIXED_TIER:
             return f"The policy of {route} sends every request to {tier}."
         if reason is Reason.CALIBRATED:
-            return f"{tier} {_sure(self._seen[self._rung])}."
+            return f"{tier} {_sure(self.candidates()[self._rung])}."
         if reason is Reason.UNCALIBRATED:
-            calibrated = self._calibration is not None
-            why = "cheaper tiers could not be certified" if calibrated else "it is not calibrated"
+            certified = bool(self.look.calibration_version)
+            why = "cheaper tiers could not be certified" if certified else "it is not calibrated"
             return f"Requests of {route} go to {tier}, as {why}."
-        told = [_told(one) for one in self._seen[: self._rung]]
-        return f"{tier} answers: {', '.join(one for one in told if one)}."
-
-    def _first_look(self, rung: int, halted: Collection[str]) -> Candidate:
-        """A tier before anything ran; its verdict is `NOT_REACHED` if it may be tried."""
-        route, tier = self.route, self.route.ladder[rung]
-        if rung == self._top:
-            return Candidate(tier.name, Verdict.NOT_REACHED)
-        is_halted = lever_of_tier(route, rung) in halted
-        if route.fixed_tier is not None:
-            below = rung < route.ladder.index(route.fixed_tier)
-            verdict = Verdict.UNUSED if below else Verdict.HALTED
-            open_ = not below and not is_halted
-            return Candidate(tier.name, Verdict.NOT_REACHED if open_ else verdict)
-        limits = self._judgement.thresholds.rungs[rung]
-        gain = self._judgement.gain(rung, self.told)
-        seen = Candidate(
-            tier.name,
-            Verdict.NOT_REACHED,
-            predicted_gain=gain,
-            skip_above_gain=limits.skip_above_gain if abs(limits.skip_above_gain) < 1.0 else None,
-            accept_at_certainty=limits.accept_at_certainty,
-        )
-        if limits.skip_above_gain == -1.0:
-            return replace(seen, verdict=Verdict.UNUSED)
-        if is_halted:
-            return replace(seen, verdict=Verdict.HALTED)
-        return seen if limits.enters(gain) else replace(seen, verdict=Verdict.SKIPPED)
-
-    def _note(self, **changes: object) -> None:
-        self._seen[self._rung] = replace(self._seen[self._rung], **changes)  # type: ignore[arg-type]
+        clauses = [_passed(passed) for passed in self.candidates()[: self._rung]]
+        return f"{tier} answers: {', '.join(clause for clause in clauses if clause)}."
 
 
 @cache
@@ -183,9 +264,13 @@ REASONS = {
 """Why the top tier answers that no other ran before; the first that applies."""
 
 
-def accepted_writers(route: Route, halted: Collection[str]) -> tuple[Tier, ...]:
-    """Tiers whose stored answers may serve: those that could answer such a request now."""
-    return Cascade(route, halted).usable()
+CLAUSES = {
+    Verdict.INVALID: "the answer of {} did not have the wanted form",
+    Verdict.HALTED: "the lever of {} is halted",
+    Verdict.LIMITED: "a limit of the route left no room for trying {} first",
+    Verdict.UNAVAILABLE: "no replica of {} could answer",
+}
+"""What became of a tier that no number explains."""
 
 
 def uses_features(route: Route) -> bool:
@@ -210,7 +295,7 @@ def _sure(seen: Candidate) -> str:
     return f"{predicted} and {sure}" if sure else predicted
 
 
-def _told(seen: Candidate) -> str:
+def _passed(seen: Candidate) -> str:
     """What became of a tier that does not answer; empty where that needs no word."""
     if seen.verdict is Verdict.SKIPPED and seen.predicted_gain is None:
         return f"{seen.tier} was skipped, as its gain is not known"
@@ -227,9 +312,4 @@ def _told(seen: Candidate) -> str:
             f"{seen.tier} was not sure of its answer (certainty {seen.certainty:.2f}, at least "
             f"{seen.accept_at_certainty:.2f} is asked)"
         )
-    return {
-        Verdict.INVALID: f"the answer of {seen.tier} did not have the wanted form",
-        Verdict.HALTED: f"the lever of {seen.tier} is halted",
-        Verdict.LIMITED: f"a limit of the route left no room for trying {seen.tier} first",
-        Verdict.UNAVAILABLE: f"no replica of {seen.tier} could answer",
-    }.get(seen.verdict, "")
+    return CLAUSES.get(seen.verdict, "").format(seen.tier)

@@ -103,11 +103,11 @@ class DifficultyModel:
         if any(rarity <= 0.0 for rarity in self.rarities.values()):
             raise ValueError("rarities must be positive")
 
-    def gain(self, told: SparseFeatures) -> float:
+    def gain(self, sparse: SparseFeatures) -> float:
         """Expected quality of the top tier minus that of this one, in [-1, 1]."""
         weight, rarity = self.weights.get, self.rarities.get
         plain = words = squares = 0.0
-        for index, value in told:
+        for index, value in sparse:
             if index < FIRST_WORD:
                 plain += weight(index, 0.0) * value
             elif (rare := rarity(index)) is not None:
@@ -148,31 +148,31 @@ _CODE = re.compile(rb"```|\bdef |#include|[{};]\n|=>")
 _DIGITS, _SYMBOLS, _QUOTES = b"0123456789", b"=+*/^<>\\|", b"\"'`"
 
 
-def features(turns_text: str, signals: Signals) -> SparseFeatures:
+def features(written: str, signals: Signals) -> SparseFeatures:
     """Turns a prompt and its signals into numbers.
 
     Args:
-        turns_text: what the user wrote, the last turn last.
+        written: what the user wrote, the last message last.
         signals: what else is known.
     """
-    text = turns_text
+    text = written
     if len(text) > MAX_CHARACTERS:
         half = MAX_CHARACTERS // 2
         text = f"{text[:half]}\n{text[-half:]}"
     data = text.lower().encode(errors="replace")
     tokens = _TOKEN.findall(data)
-    found = _form(len(turns_text), data, len(tokens))
+    found = _form(len(written), data, len(tokens))
     found += _signals(signals)
     found += [(index, 1.0) for index in sorted(_words(tokens))]
     return tuple(found)
 
 
-def with_certainty(told: SparseFeatures, certainty: Certainty | None) -> SparseFeatures:
+def with_certainty(sparse: SparseFeatures, certainty: Certainty | None) -> SparseFeatures:
     """The features after a tier has answered: those before, and how sure it was."""
     if certainty is None:
-        return (*told, (48, 1.0))
+        return (*sparse, (48, 1.0))
     return (
-        *told,
+        *sparse,
         (40, certainty.mean),
         (41, certainty.minimum),
         (42, certainty.first_k),
@@ -223,7 +223,7 @@ def _signals(signals: Signals) -> list[tuple[int, float]]:
 def _words(tokens: Sequence[bytes]) -> set[int]:
     """Indexes of the words and of the pairs of neighbours; how often does not matter."""
     hashes = list(map(crc32, tokens))
-    found = {FIRST_WORD + one % WORDS for one in hashes}
-    mixed = [(one * MIX ^ two) >> 8 for one, two in pairwise(hashes)]
-    found.update([FIRST_WORD + one % WORDS for one in mixed])
+    found = {FIRST_WORD + word % WORDS for word in hashes}
+    mixed = [(left * MIX ^ right) >> 8 for left, right in pairwise(hashes)]
+    found.update([FIRST_WORD + pair % WORDS for pair in mixed])
     return found

@@ -54,7 +54,7 @@ class Histogram:
 
     @staticmethod
     def of(values: Iterable[float]) -> "Histogram | None":
-        """The shape of some values; None where there are none."""
+        """The histogram of some values; None where there are none."""
         known = sorted(value for value in values if math.isfinite(value))
         if not known:
             return None
@@ -69,31 +69,33 @@ class Histogram:
         return bisect_right(self.edges, value)
 
 
-def psi(shape: Histogram, counts: Sequence[int]) -> float:
-    """Population stability index of counts a bin against the shape; 0 is no change.
+def psi(histogram: Histogram, counts: Sequence[int]) -> float:
+    """Population stability index of counts a bin against the histogram; 0 is no change.
 
     Every bin counts as holding half a sample more, so that an empty one does not make it infinite.
     """
-    if len(counts) != len(shape.shares):
-        raise ValueError(f"the shape has {len(shape.shares)} bins, got {len(counts)} counts")
+    if len(counts) != len(histogram.shares):
+        raise ValueError(
+            f"the histogram has {len(histogram.shares)} bins, got {len(counts)} counts"
+        )
     bins, seen = len(counts), sum(counts)
     if seen == 0:
         return 0.0
     total = 0.0
-    for share, count in zip(shape.shares, counts, strict=True):
-        then = (share * shape.samples + 0.5) / (shape.samples + 0.5 * bins)
+    for share, count in zip(histogram.shares, counts, strict=True):
+        then = (share * histogram.samples + 0.5) / (histogram.samples + 0.5 * bins)
         now = (count + 0.5) / (seen + 0.5 * bins)
         total += (now - then) * math.log(now / then)
     return total
 
 
-def psi_limit(shape: Histogram, samples: int) -> float:
+def psi_limit(histogram: Histogram, samples: int) -> float:
     """PSI above which so many samples show a drift."""
     if samples < 1:
         return math.inf
-    freedom = len(shape.shares) - 1
+    freedom = len(histogram.shares) - 1
     chance = freedom + DEVIATIONS * math.sqrt(2.0 * freedom)
-    return max(ALERT_PSI, chance * (1.0 / samples + 1.0 / shape.samples))
+    return max(ALERT_PSI, chance * (1.0 / samples + 1.0 / histogram.samples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +135,11 @@ class Bands:
     certainties: tuple[Histogram | None, ...] = ()
 
     @cached_property
-    def shapes(self) -> Mapping[str, Histogram]:
-        """Every shape by its name: `gain.0` is that of the cheapest tier."""
-        named = {f"gain.{at}": shape for at, shape in enumerate(self.gains)}
-        named |= {f"certainty.{at}": shape for at, shape in enumerate(self.certainties)}
-        return {name: shape for name, shape in named.items() if shape is not None}
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Every histogram by its name: `gain.0` is that of the cheapest tier."""
+        named = {f"gain.{at}": histogram for at, histogram in enumerate(self.gains)}
+        named |= {f"certainty.{at}": histogram for at, histogram in enumerate(self.certainties)}
+        return {name: histogram for name, histogram in named.items() if histogram is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +176,12 @@ class Window:
     counts: dict[str, list[int]] = field(default_factory=dict)
 
     def note(self, name: str, value: float | None) -> None:
-        """Counts a predicted gain or a certainty under its name in `Bands.shapes`."""
-        shape = self.bands.shapes.get(name)
-        if shape is None or value is None or not math.isfinite(value):
+        """Counts a predicted gain or a certainty under its name in `Bands.histograms`."""
+        histogram = self.bands.histograms.get(name)
+        if histogram is None or value is None or not math.isfinite(value):
             return
-        counts = self.counts.setdefault(name, [0] * len(shape.shares))
-        counts[shape.bin(value)] += 1
+        counts = self.counts.setdefault(name, [0] * len(histogram.shares))
+        counts[histogram.bin(value)] += 1
 
     def note_answer(self, *, escalated: bool) -> None:
         """Counts a request, and whether the top tier answered it."""
@@ -191,8 +193,10 @@ class Window:
         low, high = self.bands.escalation.band(self.requests)
         rate = self.escalated / self.requests if self.requests else 0.0
         found = [Drifted("escalation", rate, low, high, self.requests)]
-        for name, shape in self.bands.shapes.items():
-            counts = self.counts.get(name, [0] * len(shape.shares))
+        for name, histogram in self.bands.histograms.items():
+            counts = self.counts.get(name, [0] * len(histogram.shares))
             seen = sum(counts)
-            found.append(Drifted(name, psi(shape, counts), 0.0, psi_limit(shape, seen), seen))
+            found.append(
+                Drifted(name, psi(histogram, counts), 0.0, psi_limit(histogram, seen), seen)
+            )
         return found

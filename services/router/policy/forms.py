@@ -7,13 +7,12 @@ schemas may refer to themselves only, and a check of one ends after so many step
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import re2
-from jsonschema import Draft202012Validator, SchemaError, ValidationError, validators
+from jsonschema import Draft202012Validator, FormatChecker, SchemaError, ValidationError, validators
 from referencing import Registry
 
 MAX_RULE = 65_536
@@ -32,8 +31,8 @@ MAX_PATTERNS = 64
 """Expressions of one schema, and the memory of all of them together."""
 
 MAX_REPETITIONS = 40_000
-"""Sum of an expression's repetition counts. RE2 refuses such ones by their size, but only after it
-has spent seconds and a gigabyte on them."""
+"""Of an expression, all counts together. RE2 refuses such ones by their size, but only after it has
+spent seconds and a gigabyte on them."""
 
 
 class BadValidator(ValueError):
@@ -45,30 +44,17 @@ class Validator:
     """A compiled check of an answer's text; reused for every answer.
 
     Attributes:
-        name: how it is called in reasons: `json_schema`, `regex`, `enum`.
         holds: whether a text passes.
         cost: what a check takes for each character of a text: 1 and more.
     """
 
-    name: str
     holds: Callable[[str], bool]
     cost: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """Whether an answer has the wanted form; `failed` names the first check it did not pass."""
-
-    ok: bool
-    failed: str = ""
-
-
-def validate(text: str, checks: Iterable[Validator]) -> Validity:
-    """Checks an answer against every validator, in order; without any it is fine."""
-    for check in checks:
-        if not check.holds(text):
-            return Validity(ok=False, failed=check.name)
-    return Validity(ok=True)
+def validate(text: str, checks: Iterable[Validator]) -> bool:
+    """Whether an answer passes every validator; without any it does."""
+    return all(check.holds(text) for check in checks)
 
 
 def one_of(values: Iterable[str]) -> Validator:
@@ -80,7 +66,7 @@ def one_of(values: Iterable[str]) -> Validator:
     wanted = frozenset(value.strip() for value in values)
     if not wanted:
         raise BadValidator("enum: must name at least one value")
-    return Validator("enum", lambda text: text.strip() in wanted)
+    return Validator(lambda text: text.strip() in wanted)
 
 
 def matching(expression: str) -> Validator:
@@ -91,7 +77,7 @@ def matching(expression: str) -> Validator:
             cannot be checked in bounded time.
     """
     compiled = _compiled(expression, "regex")
-    return Validator("regex", lambda text: compiled.fullmatch(text.strip()) is not None)
+    return Validator(lambda text: compiled.fullmatch(text.strip()) is not None)
 
 
 def json_schema(schema: str | Mapping[str, Any]) -> Validator:
@@ -100,9 +86,9 @@ def json_schema(schema: str | Mapping[str, Any]) -> Validator:
     Raises:
         BadValidator: the schema is none, refers elsewhere, or needs what bounded time excludes.
     """
-    told = _parsed(schema)
+    parsed = _parsed(schema)
     wanted: dict[str, str] = {}
-    for place, part in _parts(told, "json_schema"):
+    for place, part in _parts(parsed, "json_schema"):
         _refuse_unbounded(place, part)
         if isinstance(pattern := part.get("pattern"), str):
             wanted[pattern] = f"{place}.pattern"
@@ -112,26 +98,30 @@ def json_schema(schema: str | Mapping[str, Any]) -> Validator:
     share = min(MAX_EXPRESSION_BYTES, MAX_SCHEMA_BYTES // max(1, len(wanted)))
     patterns = {pattern: _compiled(pattern, place, share) for pattern, place in wanted.items()}
     try:
-        Draft202012Validator.check_schema(told)
+        Draft202012Validator.check_schema(parsed)
     except (SchemaError, RecursionError) as error:
         what = error.message if isinstance(error, SchemaError) else "too deeply nested"
         raise BadValidator(f"json_schema: is not one: {what}") from error
     cost = len(schema if isinstance(schema, str) else json.dumps(schema))
-    return Validator("json_schema", lambda text: _accepts(told, patterns, text), cost)
+    return Validator(lambda text: _accepts(parsed, patterns, text), cost)
 
 
 class _Endless(Exception):
     """A check took more steps than it may."""
 
 
-class _Check(threading.local):
-    """The check that runs in this thread now."""
+class _Check(FormatChecker):
+    """One check of a text: the steps that it has left, and the schema's expressions.
 
-    steps = 0
-    patterns: Mapping[str, Any] = {}
+    A validator hands its format checker, and nothing else of ours, on to those that it makes for
+    the parts of its schema. Formats themselves are not checked.
+    """
 
+    def __init__(self, patterns: Mapping[str, Any]) -> None:
+        super().__init__(formats=())
+        self.left = MAX_STEPS
+        self.patterns = patterns
 
-_now = _Check()
 
 _Rule = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 
@@ -142,16 +132,18 @@ def _counted(keyword: str, rule: _Rule) -> _Rule:
     def bounded(
         validator: Any, value: Any, instance: Any, part: Any
     ) -> Iterable[ValidationError] | None:
-        _now.steps += steps
-        if _now.steps > MAX_STEPS:
+        check = validator.format_checker
+        check.left -= steps
+        if check.left < 0:
             raise _Endless
         return rule(validator, value, instance, part)
 
     return bounded
 
 
-def _pattern(_: Any, wanted: Any, instance: Any, __: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and _now.patterns[wanted].search(instance) is None:
+def _pattern(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
+    patterns = validator.format_checker.patterns
+    if isinstance(instance, str) and patterns[wanted].search(instance) is None:
         yield ValidationError("does not match")
 
 
@@ -163,11 +155,11 @@ _Bounded = _extend(
 
 
 def _accepts(schema: Mapping[str, Any], patterns: Mapping[str, Any], text: str) -> bool:
-    _now.steps, _now.patterns = 0, patterns
     try:
-        told = json.loads(text, parse_constant=_no_json)
+        answer = json.loads(text, parse_constant=_no_json)
         # A registry of its own: the library's default one would fetch what a schema refers to.
-        return bool(_Bounded(schema, registry=Registry()).is_valid(told))
+        check = _Bounded(schema, registry=Registry(), format_checker=_Check(patterns))
+        return bool(check.is_valid(answer))
     except (ValueError, ArithmeticError, RecursionError, LookupError, _Endless):
         return False
 
@@ -181,12 +173,12 @@ def _parsed(schema: str | Mapping[str, Any]) -> Mapping[str, Any]:
         text = schema if isinstance(schema, str) else json.dumps(schema)
         if len(text) > MAX_RULE:
             raise BadValidator(f"json_schema: at most {MAX_RULE} characters, got {len(text)}")
-        told = json.loads(text)
+        parsed = json.loads(text)
     except (TypeError, RecursionError, json.JSONDecodeError) as error:
         raise BadValidator(f"json_schema: is no JSON: {error}") from error
-    if not isinstance(told, dict):
+    if not isinstance(parsed, dict):
         raise BadValidator("json_schema: must be a JSON object")
-    return told
+    return parsed
 
 
 NAMES_INSIDE = frozenset(("properties", "$defs", "definitions", "dependentSchemas"))
@@ -202,7 +194,7 @@ def _parts(schema: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     while waiting:
         where, value, is_schema = waiting.pop()
         if isinstance(value, list):
-            waiting += [(f"{where}[{at}]", one, True) for at, one in enumerate(value)]
+            waiting += [(f"{where}[{at}]", part, True) for at, part in enumerate(value)]
         elif isinstance(value, dict):
             if is_schema:
                 yield where, value
@@ -225,16 +217,22 @@ def _refuse_unbounded(place: str, part: Mapping[str, Any]) -> None:
         raise BadValidator(f"{place}.$ref: must stay within the schema, got {to!r:.80}")
 
 
-_REPETITION = re.compile(r"\{(\d+)(?:,(\d*))?\}")
+_REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
+
+
+def repetitions(expression: str) -> list[int]:
+    """The count of each ``{n}``, ``{n,}``, ``{n,m}`` and ``{,m}`` of an expression, the larger."""
+    counts = (pair for pair in _REPETITION.findall(expression) if any(pair))
+    return [max(int(count) for count in pair if count) for pair in counts]
 
 
 def _compiled(expression: str, place: str, most_bytes: int = MAX_EXPRESSION_BYTES) -> Any:
     if len(expression) > MAX_RULE:
         raise BadValidator(f"{place}: at most {MAX_RULE} characters, got {len(expression)}")
-    counts = [max(int(one) for one in pair if one) for pair in _REPETITION.findall(expression)]
-    if sum(counts) > MAX_REPETITIONS:
+    repeated = sum(repetitions(expression))
+    if repeated > MAX_REPETITIONS:
         rule = f"repeats at most {MAX_REPETITIONS} times, all counts together"
-        raise BadValidator(f"{place}: {rule}, got {sum(counts)}")
+        raise BadValidator(f"{place}: {rule}, got {repeated}")
     options = re2.Options()
     options.max_mem = most_bytes
     options.log_errors = False

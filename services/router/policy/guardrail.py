@@ -108,19 +108,19 @@ class GuardState:
         }
 
     @staticmethod
-    def from_json(told: Mapping[str, Any]) -> "GuardState":
+    def from_json(state: Mapping[str, Any]) -> "GuardState":
         """The state that `as_json` wrote.
 
         Raises:
             ValueError: it is damaged, or of other bets.
         """
         try:
-            detectors = tuple(float(value) for value in told["detectors"])
-            samples, halted = int(told["samples"]), told["halted"]
-            mean_loss, weights = float(told["mean_loss"]), float(told["weights"])
+            detectors = tuple(float(value) for value in state["detectors"])
+            samples, halted = int(state["samples"]), state["halted"]
+            mean_loss, weights = float(state["mean_loss"]), float(state["weights"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"no state of a guardrail: {error!r}") from error
-        sound = all(math.isfinite(one) and one >= 0.0 for one in (*detectors, weights))
+        sound = all(math.isfinite(value) and value >= 0.0 for value in (*detectors, weights))
         if len(detectors) != len(BETS) or not sound or samples < 0 or not isinstance(halted, bool):
             raise ValueError("no state of a guardrail: values out of range")
         if not -1.0 <= mean_loss <= 1.0:

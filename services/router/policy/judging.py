@@ -67,13 +67,13 @@ def normalised(text: str) -> str:
 def by_match(answers: Sequence[str]) -> tuple[float, ...]:
     """1 for answers that are the same as the last one, 0 for others."""
     wanted = normalised(answers[-1])
-    return (*(float(normalised(one) == wanted) for one in answers[:-1]), 1.0)
+    return (*(float(normalised(answer) == wanted) for answer in answers[:-1]), 1.0)
 
 
 def by_similarity(answers: Sequence[str], least: float) -> tuple[float, ...]:
     """Similarity of each answer to the last one; below `least` it counts as 0."""
-    found = [similarity(one, answers[-1]) for one in answers[:-1]]
-    return (*(one if one >= least else 0.0 for one in found), 1.0)
+    found = [similarity(answer, answers[-1]) for answer in answers[:-1]]
+    return (*(alike if alike >= least else 0.0 for alike in found), 1.0)
 
 
 def similarity(one: str, other: str) -> float:
@@ -159,7 +159,7 @@ def by_form(answers: Sequence[str], kind: str, form: str) -> tuple[float, ...] |
         form: its text.
     """
     check = _form(kind, form)
-    return None if check is None else tuple(float(check.holds(one)) for one in answers)
+    return None if check is None else tuple(float(check.holds(answer)) for answer in answers)
 
 
 @lru_cache(maxsize=KEPT_FORMS)
@@ -175,7 +175,7 @@ def _form(kind: str, text: str) -> Validator | None:
 
 def sensible(qualities: Sequence[float], answers: int) -> tuple[float, ...] | None:
     """What a judge said, if it is one number in [0, 1] for each answer; else None."""
-    fits = len(qualities) == answers and all(0.0 <= one <= 1.0 for one in qualities)
+    fits = len(qualities) == answers and all(0.0 <= quality <= 1.0 for quality in qualities)
     return tuple(qualities) if fits else None
 
 
@@ -233,5 +233,5 @@ def loss_at_worst(qualities: Sequence[float | None], safer: int, given: int) -> 
 
 def at_worst(qualities: Sequence[float | None]) -> tuple[float, ...]:
     """The qualities with the greatest losses against the last one: what is unknown filled in."""
-    lower = [0.0 if one is None else one for one in qualities[:-1]]
+    lower = [quality or 0.0 for quality in qualities[:-1]]
     return (*lower, 1.0 if qualities[-1] is None else qualities[-1])

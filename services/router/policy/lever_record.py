@@ -114,7 +114,9 @@ class LeverRecord:
         if said is not None:
             ended = f"the halt ended by itself: {said.reason}" if said.halted else said.reason
             on = _on(said.author, ended, said.expires or said.since)
-        before = max((one.halted for one in self.watches if one.halted is not None), default=None)
+        before = max(
+            (watch.halted for watch in self.watches if watch.halted is not None), default=None
+        )
         if before is not None and watch is not None and watch.began > max(before, on.since or 0.0):
             reason = f"the guardrail's halt ended with its calibration; {calibration} is in force"
             on = _on(CALIBRATION, reason, watch.began)
@@ -122,10 +124,10 @@ class LeverRecord:
 
     def watch(self, calibration: str) -> Watch | None:
         """The watch under this calibration; without one, one that has halted the lever, if any."""
-        halted = [one for one in self.watches if one.halted is not None]
+        halted = [watch for watch in self.watches if watch.halted is not None]
         if not calibration and halted:
             return halted[-1]
-        return next((one for one in self.watches if one.calibration == calibration), None)
+        return next((watch for watch in self.watches if watch.calibration == calibration), None)
 
     def halt(
         self, author: str, reason: str, now: float, seconds: float | None = None
@@ -162,7 +164,7 @@ class LeverRecord:
 
     def recalibrated(self, calibration: str, now: float) -> "LeverRecord":
         """Notes that a fresh calibration has ended a halt of the guardrail, if it has."""
-        halted = any(one.halted is not None for one in self.watches)
+        halted = any(watch.halted is not None for watch in self.watches)
         if not calibration or not halted or self.damaged or self.watch(calibration) is not None:
             return self
         watch = Watch(calibration, self._after(now))
@@ -177,7 +179,7 @@ class LeverRecord:
         if self.damaged or theirs.damaged:
             whole = theirs if self.damaged else self
             return DAMAGED if whole == LeverRecord() else whole  # who knows nothing mends nothing
-        settings = [one for one in (theirs.setting, self.setting) if one is not None]
+        settings = [setting for setting in (theirs.setting, self.setting) if setting is not None]
         released = max(self.released, theirs.released)
         watches: dict[str, Watch] = {}
         for watch in (*self.watches, *theirs.watches):
@@ -185,26 +187,26 @@ class LeverRecord:
             if watch.began > released and (known is None or _rank(watch) >= _rank(known)):
                 watches[watch.calibration] = watch
         return LeverRecord(
-            setting=max(settings, key=lambda one: one.since, default=None),
+            setting=max(settings, key=lambda setting: setting.since, default=None),
             released=released,
             watches=_newest(watches.values()),
         )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a store."""
-        told = asdict(self)
-        del told["damaged"]
-        return told
+        record = asdict(self)
+        del record["damaged"]
+        return record
 
     @staticmethod
-    def from_json(told: object) -> "LeverRecord":
+    def from_json(record: object) -> "LeverRecord":
         """The record that `as_json` wrote.
 
         Raises:
             ValueError: it is damaged.
         """
         try:
-            return _record(told)
+            return _record(record)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no record of a lever: {error!r}") from error
 
@@ -216,7 +218,7 @@ class LeverRecord:
         return max(now, max(times) + TICK_SECONDS)
 
     def _others(self, calibration: str) -> Iterable[Watch]:
-        return (one for one in self.watches if one.calibration != calibration)
+        return (watch for watch in self.watches if watch.calibration != calibration)
 
 
 DAMAGED = LeverRecord(damaged=True)
@@ -235,53 +237,53 @@ def _rank(watch: Watch) -> tuple[bool, int]:
 
 
 def _newest(watches: Iterable[Watch]) -> tuple[Watch, ...]:
-    return tuple(sorted(watches, key=lambda one: (one.began, one.calibration))[-MAX_WATCHES:])
+    return tuple(sorted(watches, key=lambda watch: (watch.began, watch.calibration))[-MAX_WATCHES:])
 
 
-def _record(told: Any) -> LeverRecord:
-    said, watches = told["setting"], tuple(map(_watch, told["watches"]))
-    if len({one.calibration for one in watches}) != len(watches):
+def _record(record: Any) -> LeverRecord:
+    said, watches = record["setting"], tuple(map(_watch, record["watches"]))
+    if len({watch.calibration for watch in watches}) != len(watches):
         raise ValueError("no record of a lever: two watches of one calibration")
     return LeverRecord(
         setting=None if said is None else _setting(said),
-        released=_time(told["released"]),
+        released=_time(record["released"]),
         watches=watches,
     )
 
 
-def _setting(told: Mapping[str, Any]) -> Setting:
-    halted, expires = told["halted"], told["expires"]
+def _setting(setting: Mapping[str, Any]) -> Setting:
+    halted, expires = setting["halted"], setting["expires"]
     if not isinstance(halted, bool):
         raise TypeError("halted")
     return Setting(
         halted=halted,
-        author=_text(told["author"]),
-        reason=_text(told["reason"]),
-        since=_time(told["since"]),
+        author=_text(setting["author"]),
+        reason=_text(setting["reason"]),
+        since=_time(setting["since"]),
         expires=None if expires is None else _time(expires),
     )
 
 
-def _watch(told: Mapping[str, Any]) -> Watch:
-    state, halted = GuardState.from_json(told["state"]), told["halted"]
+def _watch(watch: Mapping[str, Any]) -> Watch:
+    state, halted = GuardState.from_json(watch["state"]), watch["halted"]
     if state.halted is not (halted is not None):
         raise ValueError("no record of a lever: halted, and not halted")
     return Watch(
-        calibration=_text(told["calibration"]),
-        began=_time(told["began"]),
+        calibration=_text(watch["calibration"]),
+        began=_time(watch["began"]),
         state=state,
         halted=None if halted is None else _time(halted),
-        reason=_text(told["reason"]),
+        reason=_text(watch["reason"]),
     )
 
 
-def _text(told: object) -> str:
-    if not isinstance(told, str):
-        raise TypeError(f"not a text: {told!r}")
-    return told
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {value!r}")
+    return value
 
 
-def _time(told: object) -> float:
-    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
-        raise TypeError(f"not a time: {told!r}")
-    return float(told)
+def _time(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"not a time: {value!r}")
+    return float(value)

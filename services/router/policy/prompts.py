@@ -37,36 +37,36 @@ class Passage:
     relevance: float | None = None
 
 
-def with_passages(turns: Sequence[Message], passages: Sequence[Passage]) -> tuple[Message, ...]:
+def with_passages(messages: Sequence[Message], passages: Sequence[Passage]) -> tuple[Message, ...]:
     """The conversation with the passages before the text of its last message."""
     if not passages:
-        return tuple(turns)
-    last = turns[-1]
+        return tuple(messages)
+    last = messages[-1]
     content = "\n\n".join([*(passage.text for passage in passages), last.content])
-    return (*turns[:-1], replace(last, content=content))
+    return (*messages[:-1], replace(last, content=content))
 
 
 def trimmed(
-    turns: Sequence[Message], passages: Sequence[Passage], trimming: Trimming
+    messages: Sequence[Message], passages: Sequence[Passage], trimming: Trimming
 ) -> tuple[Message, ...]:
     """The conversation with its passages, without what `trimming` leaves out."""
-    kept = list(turns)
+    kept = list(messages)
     if trimming.history_turns is not None:
         kept = _recent(kept, trimming.history_turns)
     if trimming.passages is not None:
-        passages = _relevant(passages, turns[-1].content, trimming.passages)
-    told = with_passages(kept, passages)
+        passages = _relevant(passages, messages[-1].content, trimming.passages)
+    found = with_passages(kept, passages)
     if not trimming.white_space:
-        return told
-    return tuple(replace(turn, content=_tightened(turn.content)) for turn in told)
+        return found
+    return tuple(replace(message, content=_tightened(message.content)) for message in found)
 
 
-def _recent(turns: list[Message], most: int) -> list[Message]:
+def _recent(messages: list[Message], most: int) -> list[Message]:
     """The instructions, and the conversation from the user's turn so many turns ago."""
-    asked = [at for at, turn in enumerate(turns) if turn.role == "user"]
+    asked = [at for at, message in enumerate(messages) if message.role == "user"]
     start = asked[-most] if len(asked) > most else 0
-    instructions = [turn for turn in turns[:start] if turn.role == "system"]
-    return [*instructions, *turns[start:]]
+    instructions = [message for message in messages[:start] if message.role == "system"]
+    return [*instructions, *messages[start:]]
 
 
 def _relevant(passages: Sequence[Passage], question: str, most: int) -> list[Passage]:

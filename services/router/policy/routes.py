@@ -1,11 +1,30 @@
-"""Routes, tiers and prices as the policy files declare them, and the choice of a tier."""
+"""Routes, tiers and prices: what the policy files may say of them, and what it means.
+
+The fields of these dataclasses are the keys of the files, and their annotations the rules that
+`routes.files` holds each value to: a new key is a new field here. Where a key means something else
+than what is written, such as a name that leads to a tier, the other keys are in a class of options;
+`routes.schema` adds to it what is written, and its subclass here what that means. Nothing is
+checked where these are made by hand.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
+from pydantic import Field
+
+from services.common.config import Name, TenantName
 from services.router.policy.calibration import Certificate, Judgement
 from services.router.policy.drift import Bands
+
+Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
+Address = Annotated[str, Field(pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+MicroUsd = Annotated[int, Field(ge=0)]
+Kept = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Cancel(StrEnum):
@@ -23,8 +42,8 @@ class Cancel(StrEnum):
 class Price:
     """Micro-USD per million tokens."""
 
-    prompt: int
-    output: int
+    prompt: MicroUsd
+    output: MicroUsd
 
     def of(self, prompt_tokens: int, output_tokens: int) -> int:
         """Micro-USD for these tokens, rounded up so that no answer looks free."""
@@ -39,12 +58,11 @@ class Price:
         return most if self.output == 0 else min(most, left // self.output)
 
 
-@dataclass(frozen=True)
-class Tier:
-    """One rung of a ladder.
+@dataclass(frozen=True, kw_only=True)
+class TierOptions:
+    """What the routes file says of a tier.
 
     Attributes:
-        name: unique.
         model: model name on its replicas.
         precision: precision of its weights.
         tokenizer: folder with tokenizer.json and tokenizer_config.json.
@@ -54,22 +72,32 @@ class Tier:
         idle_seconds: a replica silent for longer between tokens is given up.
         queue_size: most requests that wait for a replica of this tier.
         queue_seconds: how long one of them waits at most.
-        price: per million tokens.
         version: of the model's weights, as calibrations name it; empty where nobody counts.
     """
 
-    name: str
-    model: str
-    precision: str
+    model: Name
+    precision: Name
     tokenizer: str
-    max_sequence_tokens: int
-    cancel: Cancel
-    first_token_seconds: float
-    idle_seconds: float
-    queue_size: int
-    queue_seconds: float
+    max_sequence_tokens: Tokens
+    version: Version = ""
+    cancel: Cancel = Cancel.ABORT
+    first_token_seconds: Seconds = 20.0
+    idle_seconds: Seconds = 10.0
+    queue_size: Annotated[int, Field(ge=0, le=100_000)] = 256
+    queue_seconds: Seconds = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier(TierOptions):
+    """One rung of a ladder; its tokenizer's folder is absolute.
+
+    Attributes:
+        name: unique.
+        price: per million tokens.
+    """
+
+    name: str
     price: Price
-    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +110,9 @@ class CachePolicy:
         wait_seconds: how long a request waits for an identical one that is already running.
     """
 
-    use: bool
-    ttl_seconds: float
-    wait_seconds: float
+    use: bool = False
+    ttl_seconds: Annotated[float, Field(ge=1, le=90 * 86400)] = 3600.0
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
 
 
 class Hold(StrEnum):
@@ -127,9 +155,9 @@ class Judging:
     """
 
     kind: JudgeKind = JudgeKind.MATCH
-    address: str = ""
-    timeout_seconds: float = 10.0
-    least_similarity: float = 0.0
+    address: Address = ""
+    timeout_seconds: Seconds = 10.0
+    least_similarity: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,15 +170,15 @@ class EvidencePolicy:
         keep_text: the ledger's pairs carry prompt and answers.
         most_running: pairs that a router makes at once; more are left out and counted.
         seconds: a pair that is not complete by then is given up.
-        judging: who says how good the answers are.
+        judge: who says how good the answers are.
     """
 
-    share: float = 0.05
-    share_until_calibrated: float = 0.2
+    share: Share = 0.05
+    share_until_calibrated: Share = 0.2
     keep_text: bool = False
-    most_running: int = 4
-    seconds: float = 60.0
-    judging: Judging = field(default_factory=Judging)
+    most_running: Annotated[int, Field(ge=1, le=1000)] = 4
+    seconds: Seconds = 60.0
+    judge: Judging = Judging()
 
 
 @dataclass(frozen=True)
@@ -172,9 +200,9 @@ class Calibrated:
     level: float
 
 
-@dataclass(frozen=True)
-class Quality:
-    """What a route asks of its answers, and how its tier is chosen for it.
+@dataclass(frozen=True, kw_only=True)
+class QualityOptions:
+    """What the routes file says of a route's quality, its calibration apart.
 
     Attributes:
         tolerance: most quality that may be lost on average against the top tier, in (0, 1).
@@ -183,16 +211,25 @@ class Quality:
         first_tokens: how many tokens `Hold.TOKENS` holds.
         run_length: judged samples between false halts of the guardrail, on average and at least.
         evidence: how it is gathered.
+    """
+
+    tolerance: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    hold: Hold = Hold.ANSWER
+    first_tokens: Annotated[int, Field(ge=1, le=256)] = 8
+    run_length: Annotated[float, Field(gt=1, le=1e12)] = 100_000.0
+    evidence: EvidencePolicy = EvidencePolicy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality(QualityOptions):
+    """What a route asks of its answers, and how its tier is chosen for it.
+
+    Attributes:
         calibration: the one in force; None sends every request to the top tier.
         artefact: path of the file that it comes from, for the calibrate command.
     """
 
-    tolerance: float
-    confidence: float = 0.95
-    hold: Hold = Hold.ANSWER
-    first_tokens: int = 8
-    run_length: float = 100_000.0
-    evidence: EvidencePolicy = field(default_factory=EvidencePolicy)
     calibration: Calibrated | None = None
     artefact: str = ""
 
@@ -212,8 +249,8 @@ class Limits:
         seconds: time to the whole answer; a longer deadline of the caller's is cut to it.
     """
 
-    micro_usd: int | None = None
-    seconds: float | None = None
+    micro_usd: Annotated[int, Field(ge=1)] | None = None
+    seconds: Seconds | None = None
 
 
 @dataclass(frozen=True)
@@ -227,8 +264,8 @@ class Trimming:
     """
 
     white_space: bool = False
-    history_turns: int | None = None
-    passages: int | None = None
+    history_turns: Kept | None = None
+    passages: Kept | None = None
 
     @property
     def on(self) -> bool:
@@ -237,38 +274,64 @@ class Trimming:
 
 
 @dataclass(frozen=True)
-class Route:
+class OutputTokens:
+    """Output tokens of a request: when it does not say, and the most it may ask for."""
+
+    default: Tokens = 256
+    most: Tokens = 1024
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """Time to the whole answer.
+
+    Attributes:
+        default_seconds: when the caller sets none.
+        shortest_seconds: a request with less time left is refused at once.
+    """
+
+    default_seconds: Seconds = 60.0
+    shortest_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteOptions:
+    """What the routes file says of a route, its tiers and its quality apart.
+
+    Attributes:
+        description: what it is for.
+        output_tokens: how many a request may ask for.
+        deadline: how long a request may take.
+        cache: how cached answers are used.
+        limits: what a request may take.
+        trimming: what is left out of prompts.
+        tenants: who may use the route; empty means everybody.
+    """
+
+    description: str = ""
+    output_tokens: OutputTokens = OutputTokens()
+    deadline: Deadline = Deadline()
+    cache: CachePolicy = CachePolicy()
+    limits: Limits = Limits()
+    trimming: Trimming = Trimming()
+    tenants: frozenset[TenantName] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route(RouteOptions):
     """A use of the system with its own policy.
 
     Attributes:
         name: unique.
-        description: what it is for.
         ladder: tiers, cheapest first.
         fixed_tier: the tier that answers every request; None where `quality` chooses.
-        default_output_tokens: when the request does not say.
-        max_output_tokens: the most a request may ask for.
-        default_deadline_seconds: when the caller sets none.
-        shortest_deadline_seconds: a request with less time left is refused at once.
-        cache: how cached answers are used.
-        tenants: who may use the route; empty means everybody.
         quality: how the tier is chosen; None where `fixed_tier` is.
-        limits: what a request may take.
-        trimming: what is left out of prompts.
     """
 
     name: str
-    description: str
     ladder: tuple[Tier, ...]
-    fixed_tier: Tier | None
-    default_output_tokens: int
-    max_output_tokens: int
-    default_deadline_seconds: float
-    shortest_deadline_seconds: float
-    cache: CachePolicy
-    tenants: frozenset[str]
+    fixed_tier: Tier | None = None
     quality: Quality | None = None
-    limits: Limits = field(default_factory=Limits)
-    trimming: Trimming = field(default_factory=Trimming)
 
     @property
     def top_tier(self) -> Tier:

@@ -51,5 +51,5 @@ async def has_form(text: str, validators: Sequence[Validator]) -> bool:
     if not validators:
         return True
     if len(text) * sum(validator.cost for validator in validators) > LONG_CHECK:
-        return (await asyncio.to_thread(validate, text, validators)).ok
-    return validate(text, validators).ok
+        return await asyncio.to_thread(validate, text, validators)
+    return validate(text, validators)

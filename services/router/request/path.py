@@ -13,7 +13,7 @@ import structlog
 from services.common.errors import Overloaded, ServiceError
 from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
-from services.router.policy.cascade import Cascade, uses_features
+from services.router.policy.cascade import Cascade
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features
 from services.router.policy.routes import Route
@@ -144,6 +144,6 @@ class RequestPath:
 
 def _cascade(context: RequestContext) -> Cascade:
     checked = context.checked
-    wanted = context.drawn or uses_features(context.route)
+    wanted = context.drawn or checked.compiled.uses_features
     found = features(checked.written, checked.signals) if wanted else ()
-    return Cascade(context.route, context.halted, found)
+    return checked.compiled.cascade(context.halted, found)

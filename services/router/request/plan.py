@@ -1,6 +1,6 @@
 """What one tier is to do for a request: its prompt, how long its answer may be, until when."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from services.common.errors import BadRequest, Violation
 from services.router.fleet.load import LoadWindow
@@ -9,7 +9,7 @@ from services.router.policy.cascade import Step
 from services.router.policy.decision import Verdict
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
-from services.router.ports import Prompt, TierText
+from services.router.ports import Prompt
 from services.router.request.attempt import Cause, Plan
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import hold_back_for
@@ -21,11 +21,8 @@ SHARE_OF_WAIT = 0.5
 class Planner:
     """Plans the steps of requests; state of the process."""
 
-    def __init__(
-        self, texts: Mapping[str, TierText], load: LoadWindow, clock: Callable[[], float]
-    ) -> None:
-        """`texts` are by `Tier.tokenizer`; `clock` gives seconds that only grow."""
-        self._texts = texts
+    def __init__(self, load: LoadWindow, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds that only grow."""
         self._load = load
         self._clock = clock
 
@@ -98,7 +95,7 @@ class Planner:
         self, state: RequestState, tier: Tier, messages: Sequence[Message]
     ) -> Prompt:
         """The conversation in the tier's tokens, encoded once for each tokenizer."""
-        text = self._texts[tier.tokenizer]
+        text = state.context.checked.compiled.text(tier)
         key = (id(text), id(messages))
         tokens = state.encoded.get(key)
         if tokens is None:

@@ -249,6 +249,7 @@ class Runner:
         left = plan.deadline - self.clock()
         return EngineRequest(
             tier=plan.step.tier,
+            text=context.checked.compiled.text(plan.step.tier),
             prompt=plan.prompt,
             asked=context.checked.asked,
             max_output_tokens=plan.max_output_tokens,
@@ -278,7 +279,7 @@ class Runner:
         tier = cascade.turn().tier
         return Decision(
             route=context.route.name,
-            policy_version=context.checked.policies.version,
+            policy_version=context.checked.policy_version,
             tier=tier.name,
             model=tier.model,
             precision=tier.precision,

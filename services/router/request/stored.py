@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 from services.router.metrics import Metrics
-from services.router.policy.cascade import accepted_writers
 from services.router.policy.decision import CacheOutcome, Decision, Reason
 from services.router.policy.levers import CACHE
 from services.router.policy.routes import Tier
@@ -64,7 +63,7 @@ class Lease:
                 tier=tier.name,
                 model=tier.model,
                 precision=tier.precision,
-                policy_version=context.checked.policies.version,
+                policy_version=context.checked.policy_version,
             ),
             lease=self._token,
             ttl_seconds=context.route.cache.ttl_seconds,
@@ -119,7 +118,7 @@ class StoredAnswers:
             context.tenant,
             route.name,
             context.asked,
-            accepted_writers(route, context.halted),
+            checked.compiled.writers(context.halted),
             lease=lease,
             max_wait_seconds=min(route.cache.wait_seconds, left / 2) if lease else 0.0,
         )
@@ -152,7 +151,7 @@ class StoredAnswers:
         how = "was just being written" if hit.shared else "was stored"
         return Decision(
             route=context.route.name,
-            policy_version=context.checked.policies.version,
+            policy_version=context.checked.policy_version,
             tier=answer.tier,
             model=answer.model,
             precision=answer.precision,

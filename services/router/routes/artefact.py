@@ -24,6 +24,7 @@ from services.router.policy.calibration import (
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION, DifficultyModel
 from services.router.policy.drift import Bands, Histogram, Rate
+from services.router.policy.routes import TierOptions
 
 KIND = "pennyweight.calibration"
 FORM = 1
@@ -51,6 +52,11 @@ class Model:
     model: str
     precision: str
     version: str = ""
+
+    @staticmethod
+    def of(tier: str, options: TierOptions) -> "Model":
+        """What a tier serves now."""
+        return Model(tier, options.model, options.precision, options.version)
 
     def __str__(self) -> str:
         """As messages name it."""
@@ -115,10 +121,10 @@ class Artefact:
 
 def write(path: Path, artefact: Artefact) -> Artefact:
     """Writes an artefact, replacing the file as a whole; returns it with its version filled in."""
-    told = _told(artefact)
-    told["version"] = f"{artefact.created}-{_checksum({**told, 'version': ''})[:8]}"
-    told["checksum"] = _checksum(told)
-    text = json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    document = _json(artefact)
+    document["version"] = f"{artefact.created}-{_checksum({**document, 'version': ''})[:8]}"
+    document["checksum"] = _checksum(document)
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     write_whole(path, text.encode())
     return read(path)
 
@@ -145,55 +151,29 @@ def parse(data: bytes, path: Path) -> Artefact:
         BadArtefact: it is damaged, or is of another form or of other features.
     """
     try:
-        told = json.loads(data)
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadArtefact(f"{path}: no JSON, perhaps cut off: {error}") from error
-    if not isinstance(told, dict) or told.get("kind") != KIND:
+    if not isinstance(document, dict) or document.get("kind") != KIND:
         raise BadArtefact(f"{path}: kind: must be {KIND!r}: this is no calibration")
-    _same(path, "form", told.get("form"), FORM)
-    _same(path, "features_version", told.get("features_version"), FEATURES_VERSION)
-    checksum = told.pop("checksum", None)
-    if checksum != _checksum(told):
+    _same(path, "form", document.get("form"), FORM)
+    _same(path, "features_version", document.get("features_version"), FEATURES_VERSION)
+    checksum = document.pop("checksum", None)
+    if checksum != _checksum(document):
         raise BadArtefact(f"{path}: checksum: does not match: the file was changed or damaged")
     try:
-        return _artefact(told)
+        return _artefact(document)
     except _Missing as error:
         raise BadArtefact(f"{path}: {error}") from error
-
-
-def check(artefact: Artefact, route: str, ladder: Sequence[Model]) -> None:
-    """Sees that an artefact is for this route and for the models that it serves now.
-
-    Args:
-        artefact: that was read.
-        route: that wants to use it.
-        ladder: what its tiers serve, cheapest first.
-
-    Raises:
-        BadArtefact: it is not.
-    """
-    if artefact.route != route:
-        raise BadArtefact(f"artefact {artefact.version} is for route {artefact.route}, not {route}")
-    if len(artefact.ladder) != len(ladder):
-        raise BadArtefact(
-            f"artefact {artefact.version} is for {len(artefact.ladder)} tiers, "
-            f"{route} has {len(ladder)}; calibrate again"
-        )
-    for was, now in zip(artefact.ladder, ladder, strict=True):
-        if was != now:
-            raise BadArtefact(
-                f"artefact {artefact.version} was calibrated for {was}, {route} now has {now}; "
-                "calibrate again"
-            )
 
 
 # --- to JSON -----------------------------------------------------------------------------------
 
 
-def _told(artefact: Artefact) -> dict[str, Any]:
+def _json(artefact: Artefact) -> dict[str, Any]:
     judgement, bands = artefact.judgement, artefact.bands
     certificate = asdict(artefact.certificate)
-    certificate["thresholds"] = _thresholds_told(artefact.certificate.thresholds)
+    certificate["thresholds"] = _thresholds_json(artefact.certificate.thresholds)
     return {
         "kind": KIND,
         "form": FORM,
@@ -202,31 +182,31 @@ def _told(artefact: Artefact) -> dict[str, Any]:
         "version": "",
         "created": artefact.created,
         "ladder": [asdict(model) for model in artefact.ladder],
-        "thresholds": _thresholds_told(judgement.thresholds),
+        "thresholds": _thresholds_json(judgement.thresholds),
         "first_k": judgement.first_k,
         "models": [
-            {"before": _model_told(models.before), "after": _model_told(models.after)}
+            {"before": _model_json(models.before), "after": _model_json(models.after)}
             for models in judgement.models
         ],
         "certificate": certificate,
         "bands": {
             "escalation": asdict(bands.escalation),
-            "gains": [one and asdict(one) for one in bands.gains],
-            "certainties": [one and asdict(one) for one in bands.certainties],
+            "gains": [histogram and asdict(histogram) for histogram in bands.gains],
+            "certainties": [histogram and asdict(histogram) for histogram in bands.certainties],
         },
         "data": {**asdict(artefact.data), "left_out": dict(artefact.data.left_out)},
         "watched_loss": artefact.watched_loss,
     }
 
 
-def _thresholds_told(thresholds: Thresholds) -> dict[str, Any]:
+def _thresholds_json(thresholds: Thresholds) -> dict[str, Any]:
     return {
         "measure": thresholds.measure.value,
         "rungs": [asdict(rung) for rung in thresholds.rungs],
     }
 
 
-def _model_told(model: DifficultyModel | None) -> dict[str, Any] | None:
+def _model_json(model: DifficultyModel | None) -> dict[str, Any] | None:
     if model is None:
         return None
     indexes = sorted(model.weights.keys() | model.rarities.keys())
@@ -239,8 +219,8 @@ def _model_told(model: DifficultyModel | None) -> dict[str, Any] | None:
     }
 
 
-def _checksum(told: Mapping[str, Any]) -> str:
-    text = json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+def _checksum(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -256,35 +236,36 @@ def _same(path: Path, key: str, got: Any, wanted: int) -> None:
         raise BadArtefact(f"{path}: {key}: this build reads {wanted}, got {got!r}")
 
 
-def _artefact(told: Mapping[str, Any]) -> Artefact:
-    ladder = _part("ladder", lambda: tuple(Model(**one) for one in told["ladder"]))
+def _artefact(document: Mapping[str, Any]) -> Artefact:
+    ladder = _part("ladder", lambda: tuple(Model(**model) for model in document["ladder"]))
     lower = len(ladder) - 1
     judgement = _part(
         "thresholds",
         lambda: Judgement(
-            _thresholds(told["thresholds"]),
+            _thresholds(document["thresholds"]),
             tuple(
-                TierModels(_model(one["before"]), _model(one["after"])) for one in told["models"]
+                TierModels(_model(tier["before"]), _model(tier["after"]))
+                for tier in document["models"]
             ),
-            int(told["first_k"]),
+            int(document["first_k"]),
         ),
     )
     if lower < 1 or len(judgement.models) != lower:
         raise _Missing(f"ladder: {lower + 1} tiers do not fit {len(judgement.models)} rungs")
-    bands = _part("bands", lambda: _bands(told["bands"]))
-    certificate = _part("certificate", lambda: _certificate(told["certificate"]))
+    bands = _part("bands", lambda: _bands(document["bands"]))
+    certificate = _part("certificate", lambda: _certificate(document["certificate"]))
     if certificate.thresholds != judgement.thresholds:
         raise _Missing("certificate: is of other thresholds than those in force")
     return Artefact(
-        route=_part("route", lambda: _text(told["route"])),
-        version=_part("version", lambda: _text(told["version"])),
-        created=_part("created", lambda: _text(told["created"])),
+        route=_part("route", lambda: _text(document["route"])),
+        version=_part("version", lambda: _text(document["version"])),
+        created=_part("created", lambda: _text(document["created"])),
         ladder=ladder,
         judgement=judgement,
         certificate=certificate,
         bands=bands,
-        data=_part("data", lambda: Data(**told["data"])),
-        watched_loss=_part("watched_loss", lambda: _loss(told["watched_loss"])),
+        data=_part("data", lambda: Data(**document["data"])),
+        watched_loss=_part("watched_loss", lambda: _loss(document["watched_loss"])),
     )
 
 
@@ -311,29 +292,29 @@ def _text(value: Any) -> str:
     return value
 
 
-def _thresholds(told: Mapping[str, Any]) -> Thresholds:
-    rungs = tuple(Rung(**one) for one in told["rungs"])
-    return Thresholds(rungs, Measure(told["measure"]))
+def _thresholds(part: Mapping[str, Any]) -> Thresholds:
+    rungs = tuple(Rung(**rung) for rung in part["rungs"])
+    return Thresholds(rungs, Measure(part["measure"]))
 
 
-def _model(told: Mapping[str, Any] | None) -> DifficultyModel | None:
-    if told is None:
+def _model(part: Mapping[str, Any] | None) -> DifficultyModel | None:
+    if part is None:
         return None
-    indexes = [int(index) for index in told["indexes"]]
-    weights = zip(indexes, told["weights"], strict=True)
-    rarities = zip(indexes, told["rarities"], strict=True)
+    indexes = [int(index) for index in part["indexes"]]
+    weights = zip(indexes, part["weights"], strict=True)
+    rarities = zip(indexes, part["rarities"], strict=True)
     return DifficultyModel(
         weights={index: float(value) for index, value in weights},
         rarities={index: float(value) for index, value in rarities if value != 0.0},
-        bias=float(told["bias"]),
-        points=tuple((float(score), float(gain)) for score, gain in told["points"]),
+        bias=float(part["bias"]),
+        points=tuple((float(score), float(gain)) for score, gain in part["points"]),
     )
 
 
-def _certificate(told: Mapping[str, Any]) -> Certificate:
-    rest = {key: value for key, value in told.items() if key != "thresholds"}
+def _certificate(part: Mapping[str, Any]) -> Certificate:
+    rest = {key: value for key, value in part.items() if key != "thresholds"}
     rest["tier_shares"] = tuple(rest["tier_shares"])
-    certificate = Certificate(thresholds=_thresholds(told["thresholds"]), **rest)
+    certificate = Certificate(thresholds=_thresholds(part["thresholds"]), **rest)
     for key in ("epsilon", "delta", "bound", "loss", "escalation_rate", "saving"):
         value = getattr(certificate, key)
         if not isinstance(value, (int, float)) or not math.isfinite(value) or abs(value) > 1.0:
@@ -343,11 +324,16 @@ def _certificate(told: Mapping[str, Any]) -> Certificate:
     return certificate
 
 
-def _bands(told: Mapping[str, Any]) -> Bands:
-    def shapes(many: Sequence[Mapping[str, Any] | None]) -> tuple[Histogram | None, ...]:
+def _bands(part: Mapping[str, Any]) -> Bands:
+    def histograms(many: Sequence[Mapping[str, Any] | None]) -> tuple[Histogram | None, ...]:
         return tuple(
-            one and Histogram(tuple(one["edges"]), tuple(one["shares"]), one["samples"])  # type: ignore[misc]
-            for one in many
+            histogram
+            and Histogram(
+                tuple(histogram["edges"]), tuple(histogram["shares"]), histogram["samples"]
+            )  # type: ignore[misc]
+            for histogram in many
         )
 
-    return Bands(Rate(**told["escalation"]), shapes(told["gains"]), shapes(told["certainties"]))
+    return Bands(
+        Rate(**part["escalation"]), histograms(part["gains"]), histograms(part["certainties"])
+    )

@@ -5,36 +5,16 @@ version store is the same.
 """
 
 import hashlib
-import os
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from services.common.config import ConfigError, line_in_text, parse_document
-from services.router.policy.routes import (
-    CachePolicy,
-    EvidencePolicy,
-    Judging,
-    Limits,
-    Policies,
-    Price,
-    Quality,
-    Route,
-    Tier,
-    Trimming,
-)
+from services.common.config import ConfigError, Document, load_document, parse_document
+from services.router.policy.routes import Policies, Route
 from services.router.routes.artefact import MAX_BYTES, BadArtefact
 from services.router.routes.calibration import load_calibration
-from services.router.routes.rules import Broken, broken_rules
-from services.router.routes.schema import (
-    PriceEntry,
-    PricesFile,
-    QualityEntry,
-    RouteEntry,
-    RoutesFile,
-    TierEntry,
-)
+from services.router.routes.rules import Broken, broken_prices, broken_rules
+from services.router.routes.schema import PricesFile, RoutesFile, tier_of
 from services.router.routes.seen import SeenFiles
 
 T = TypeVar("T")
@@ -43,6 +23,17 @@ ROUTES, PRICES = "routes.yaml", "prices.yaml"
 
 MAX_DOCUMENT = 8 << 20
 """Bytes of a YAML file."""
+
+
+def read_routes(path: Path) -> RoutesFile:
+    """What a routes file says, for those who need neither prices nor calibrations.
+
+    Raises:
+        ConfigError: it breaks a rule, or a name in it leads nowhere.
+    """
+    document = load_document(path, RoutesFile)
+    document.refuse(broken_rules(document.content))
+    return document.content
 
 
 class PolicyFiles:
@@ -75,13 +66,20 @@ class PolicyFiles:
             ConfigError: a file breaks a rule, a name in it leads nowhere, or a calibration must not
                 be used.
         """
-        declared = self._document(self.routes_file, RoutesFile, ROUTES)
-        prices = self._document(self.prices_file, PricesFile, PRICES).tiers
-        self._refuse(broken_rules(declared, prices, self.prices_file))
+        document = self._document(self.routes_file, RoutesFile, ROUTES)
+        declared = document.content
+        prices = self._document(self.prices_file, PricesFile, PRICES).content.tiers
+        document.refuse(
+            (*broken_rules(declared), *broken_prices(declared, prices, self.prices_file))
+        )
+        root = self.routes_file.resolve().parent.parent  # holds policies/, wherever we run
         tiers = {
-            name: self._tier(name, entry, prices[name]) for name, entry in declared.tiers.items()
+            name: tier_of(name, options, prices[name], root)
+            for name, options in declared.tiers.items()
         }
-        routes = {name: self._route(name, entry, tiers) for name, entry in declared.routes.items()}
+        routes = {
+            name: entry.route(name, tiers, self._folder) for name, entry in declared.routes.items()
+        }
         problems: list[Broken] = []
         for name, route in routes.items():
             try:
@@ -89,10 +87,10 @@ class PolicyFiles:
             except (BadArtefact, OSError) as error:
                 said = f"cannot be read: {error}" if isinstance(error, OSError) else str(error)
                 problems.append((("routes", name, "quality", "calibration"), said))
-        self._refuse(problems)
+        document.refuse(problems)
         return Policies(version=self._version(), tiers=tiers, routes=routes)
 
-    def _document(self, path: Path, kind: type[T], name: str) -> T:
+    def _document(self, path: Path, kind: type[T], name: str) -> Document[T]:
         try:
             self.contents[name] = self.seen.read(path, MAX_DOCUMENT)
             text = self.contents[name].decode("utf-8")
@@ -100,83 +98,12 @@ class PolicyFiles:
             raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
         return parse_document(text, kind, source=str(path))
 
-    def _refuse(self, broken: Iterable[Broken]) -> None:
-        """Refuses the routes file if any rule is broken."""
-        text = self.contents[ROUTES].decode("utf-8")
-        problems = [
-            f"line {line_in_text(text, place)}: {'.'.join(place)}: {rule}" for place, rule in broken
-        ]
-        if problems:
-            raise ConfigError(str(self.routes_file), problems)
-
     def _version(self) -> str:
         digest = hashlib.sha256()
         for name, data in self.contents.items():
             digest.update(f"{name} {len(data)}\n".encode())
             digest.update(data)
         return digest.hexdigest()[:12]
-
-    def _tier(self, name: str, entry: TierEntry, price: PriceEntry) -> Tier:
-        folder = entry.tokenizer
-        if not folder.is_absolute():  # relative to the tree that holds policies/, wherever we run
-            folder = self.routes_file.resolve().parent.parent / folder
-        return Tier(
-            name=name,
-            model=entry.model,
-            precision=entry.precision,
-            tokenizer=str(folder),
-            max_sequence_tokens=entry.max_sequence_tokens,
-            cancel=entry.cancel,
-            first_token_seconds=entry.first_token_seconds,
-            idle_seconds=entry.idle_seconds,
-            queue_size=entry.queue_size,
-            queue_seconds=entry.queue_seconds,
-            price=Price(price.prompt, price.output),
-            version=entry.version,
-        )
-
-    def _route(self, name: str, entry: RouteEntry, tiers: dict[str, Tier]) -> Route:
-        return Route(
-            name=name,
-            description=entry.description,
-            ladder=tuple(tiers[one] for one in entry.ladder),
-            fixed_tier=tiers[entry.fixed_tier] if entry.fixed_tier is not None else None,
-            default_output_tokens=entry.output_tokens.default,
-            max_output_tokens=entry.output_tokens.most,
-            default_deadline_seconds=entry.deadline.default_seconds,
-            shortest_deadline_seconds=entry.deadline.shortest_seconds,
-            cache=CachePolicy(entry.cache.use, entry.cache.ttl_seconds, entry.cache.wait_seconds),
-            tenants=frozenset(entry.tenants),
-            quality=self._quality(name, entry.quality) if entry.quality is not None else None,
-            limits=Limits(entry.limits.micro_usd, entry.limits.seconds),
-            trimming=Trimming(
-                white_space=entry.trimming.white_space,
-                history_turns=entry.trimming.history_turns,
-                passages=entry.trimming.passages,
-            ),
-        )
-
-    def _quality(self, route: str, entry: QualityEntry) -> Quality:
-        path = entry.calibration or Path("calibration") / f"{route}.json"
-        evidence, judge = entry.evidence, entry.evidence.judge
-        return Quality(
-            tolerance=entry.tolerance,
-            confidence=entry.confidence,
-            hold=entry.hold,
-            first_tokens=entry.first_tokens,
-            run_length=entry.run_length,
-            evidence=EvidencePolicy(
-                share=evidence.share,
-                share_until_calibrated=evidence.share_until_calibrated,
-                keep_text=evidence.keep_text,
-                most_running=evidence.most_running,
-                seconds=evidence.seconds,
-                judging=Judging(
-                    judge.kind, judge.address, judge.timeout_seconds, judge.least_similarity
-                ),
-            ),
-            artefact=os.path.normpath(self._folder / path),
-        )
 
     def _with_calibration(self, route: Route) -> Route:
         """The route with its calibration, if there is a file.

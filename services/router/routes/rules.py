@@ -4,52 +4,52 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
-from services.router.policy.routes import JudgeKind
-from services.router.routes.schema import PriceEntry, QualityEntry, RouteEntry, RoutesFile
+from services.common.config import Place
+from services.router.policy.routes import JudgeKind, Price
+from services.router.routes.schema import QualityEntry, RouteEntry, RoutesFile
 
-Broken = tuple[tuple[str, ...], str]
+Broken = tuple[Place, str]
 """Place of a value in the routes file, and the rule that it breaks."""
 
 MIN_TIERS = 2
 """Tiers that there must be for a choice between them."""
 
 
-def broken_rules(
-    declared: RoutesFile, prices: Mapping[str, PriceEntry], prices_file: Path
-) -> Iterator[Broken]:
-    """Every rule that is broken."""
-    for name in declared.tiers:
-        if name not in prices:
-            yield ("tiers", name), f"has no price in {prices_file}"
+def broken_rules(declared: RoutesFile) -> Iterator[Broken]:
+    """Every rule that the routes file breaks by itself."""
     for name, entry in declared.routes.items():
         place = ("routes", name)
-        yield from _ladder(place, entry, declared, prices)
+        yield from _ladder((*place, "ladder"), entry, declared)
         yield from _choice(place, entry)
         yield from _sizes(place, entry)
 
 
-def _ladder(
-    place: tuple[str, ...],
-    entry: RouteEntry,
-    declared: RoutesFile,
-    prices: Mapping[str, PriceEntry],
+def broken_prices(
+    declared: RoutesFile, prices: Mapping[str, Price], prices_file: Path
 ) -> Iterator[Broken]:
-    ladder = (*place, "ladder")
+    """Every rule that it breaks together with the prices."""
+    for name in declared.tiers:
+        if name not in prices:
+            yield ("tiers", name), f"has no price in {prices_file}"
+    for name, entry in declared.routes.items():
+        for low, high in combinations(entry.ladder, 2):
+            if low not in prices or high not in prices:
+                continue
+            lower, higher = prices[low], prices[high]
+            if lower.prompt > higher.prompt and lower.output > higher.output:
+                rule = f"cheapest first, but {low} is dearer than {high}, got {list(entry.ladder)}"
+                yield ("routes", name, "ladder"), rule
+
+
+def _ladder(ladder: Place, entry: RouteEntry, declared: RoutesFile) -> Iterator[Broken]:
     for tier in entry.ladder:
         if tier not in declared.tiers:
             yield ladder, f"no such tier, got {tier!r}"
     if len(set(entry.ladder)) != len(entry.ladder):
         yield ladder, f"names a tier twice, got {list(entry.ladder)}"
-    for low, high in combinations(entry.ladder, 2):
-        if low not in prices or high not in prices:
-            continue
-        one, other = prices[low], prices[high]
-        if one.prompt > other.prompt and one.output > other.output:
-            rule = f"cheapest first, but {low} is dearer than {high}, got {list(entry.ladder)}"
-            yield ladder, rule
 
 
-def _choice(place: tuple[str, ...], entry: RouteEntry) -> Iterator[Broken]:
+def _choice(place: Place, entry: RouteEntry) -> Iterator[Broken]:
     """Who chooses the tier: the policy, or what was learned."""
     quality, fixed = entry.quality, entry.fixed_tier
     if (quality is None) == (fixed is None):
@@ -64,7 +64,7 @@ def _choice(place: tuple[str, ...], entry: RouteEntry) -> Iterator[Broken]:
         yield from _judge((*place, "quality", "evidence", "judge"), quality)
 
 
-def _judge(place: tuple[str, ...], quality: QualityEntry) -> Iterator[Broken]:
+def _judge(place: Place, quality: QualityEntry) -> Iterator[Broken]:
     judge = quality.evidence.judge
     if judge.kind is JudgeKind.MODEL and not judge.address:
         yield place, "kind model needs an address, got none"
@@ -75,7 +75,7 @@ def _judge(place: tuple[str, ...], quality: QualityEntry) -> Iterator[Broken]:
         )
 
 
-def _sizes(place: tuple[str, ...], entry: RouteEntry) -> Iterator[Broken]:
+def _sizes(place: Place, entry: RouteEntry) -> Iterator[Broken]:
     tokens, deadline, seconds = entry.output_tokens, entry.deadline, entry.limits.seconds
     if tokens.default > tokens.most:
         rule = f"more than most ({tokens.most}), got {tokens.default}"

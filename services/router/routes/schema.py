@@ -1,159 +1,113 @@
-"""What the routes file and the prices file may say; `policy.routes` says what it means.
+"""What the routes file and the prices file hold, where that differs from what it means.
 
-Each value is checked alone here; `route_rules` checks how they fit each other.
+The keys and their rules are those of `policy.routes`. Here is what is written otherwise: names
+instead of tiers, the file of a calibration instead of what it says. `rules` checks how values fit
+each other.
 """
 
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as checked_dataclass
 
-from services.common.config import STRICT
-from services.common.credentials import TenantName
-from services.router.policy.routes import Cancel, Hold, JudgeKind
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
-Address = Annotated[str, Field(pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True, config=STRICT)
-class TierEntry:
-    """A tier in the routes file; see `Tier` for what the keys mean."""
-
-    model: Name
-    precision: Name
-    tokenizer: Path
-    max_sequence_tokens: Tokens
-    version: Version = ""
-    cancel: Cancel = Cancel.ABORT
-    first_token_seconds: Seconds = 20.0
-    idle_seconds: Seconds = 10.0
-    queue_size: Annotated[int, Field(ge=0, le=100_000)] = 256
-    queue_seconds: Seconds = 15.0
+from services.common.config import STRICT, Name
+from services.router.policy.routes import (
+    Price,
+    Quality,
+    QualityOptions,
+    Route,
+    RouteOptions,
+    Tier,
+    TierOptions,
+)
 
 
-@dataclass(frozen=True, config=STRICT)
-class OutputTokensEntry:
-    """Output tokens of a route: when the request does not say, and at most."""
-
-    default: Tokens = 256
-    most: Tokens = 1024
-
-
-@dataclass(frozen=True, config=STRICT)
-class DeadlineEntry:
-    """Deadlines of a route: when the caller sets none, and the shortest that makes sense."""
-
-    default_seconds: Seconds = 60.0
-    shortest_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.005
-
-
-@dataclass(frozen=True, config=STRICT)
-class CacheEntry:
-    """How a route uses the cache."""
-
-    use: bool = False
-    ttl_seconds: Annotated[float, Field(ge=1, le=90 * 86400)] = 3600.0
-    wait_seconds: Annotated[float, Field(ge=0, le=60)] = 10.0
-
-
-@dataclass(frozen=True, config=STRICT)
-class JudgeEntry:
-    """Who judges a route's paired answers; see `Judging`."""
-
-    kind: JudgeKind = JudgeKind.MATCH
-    address: Address = ""
-    timeout_seconds: Seconds = 10.0
-    least_similarity: Share = 0.0
-
-
-@dataclass(frozen=True, config=STRICT)
-class EvidenceEntry:
-    """How a route gathers paired evidence; see `Evidence`."""
-
-    share: Share = 0.05
-    share_until_calibrated: Share = 0.2
-    keep_text: bool = False
-    most_running: Annotated[int, Field(ge=1, le=1000)] = 4
-    seconds: Seconds = 60.0
-    judge: JudgeEntry = JudgeEntry()
-
-
-@dataclass(frozen=True, config=STRICT)
-class QualityEntry:
-    """What a route asks of its answers; see `Quality`.
+@dataclass(frozen=True, kw_only=True)
+class QualityEntry(QualityOptions):
+    """What a route asks of its answers.
 
     Attributes:
         calibration: file of the calibration, absolute or from the folder of the routes file;
             absent, ``calibration/<route>.json``.
     """
 
-    tolerance: Annotated[float, Field(gt=0, lt=1)]
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    calibration: Path | None = None
-    hold: Hold = Hold.ANSWER
-    first_tokens: Annotated[int, Field(ge=1, le=256)] = 8
-    run_length: Annotated[float, Field(gt=1, le=1e12)] = 100_000.0
-    evidence: EvidenceEntry = EvidenceEntry()
+    calibration: str | None = None
+
+    def quality(self, route: str, folder: Path) -> Quality:
+        """What it means for the route, before its calibration is read.
+
+        Args:
+            route: its name.
+            folder: of the routes file.
+        """
+        path = folder / (self.calibration or f"calibration/{route}.json")
+        return Quality(**_options(self, QualityOptions), artefact=os.path.normpath(path))
 
 
-@dataclass(frozen=True, config=STRICT)
-class LimitsEntry:
-    """What a request of the route may take at most; see `Limits`."""
+@dataclass(frozen=True, kw_only=True)
+class RouteEntry(RouteOptions):
+    """A route.
 
-    micro_usd: Annotated[int, Field(ge=1)] | None = None
-    seconds: Seconds | None = None
-
-
-@dataclass(frozen=True, config=STRICT)
-class TrimmingEntry:
-    """What is left out of the route's prompts; see `Trimming`."""
-
-    white_space: bool = False
-    history_turns: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    passages: Annotated[int, Field(ge=1, le=10_000)] | None = None
-
-
-@dataclass(frozen=True, config=STRICT)
-class RouteEntry:
-    """A route in the routes file."""
+    Attributes:
+        ladder: names of its tiers, cheapest first.
+        fixed_tier: name of the tier that answers every request.
+        quality: what it asks of its answers, where no tier is fixed.
+    """
 
     ladder: Annotated[tuple[Name, ...], Field(min_length=1)]
     fixed_tier: Name | None = None
     quality: QualityEntry | None = None
-    description: str = ""
-    output_tokens: OutputTokensEntry = OutputTokensEntry()
-    deadline: DeadlineEntry = DeadlineEntry()
-    cache: CacheEntry = CacheEntry()
-    limits: LimitsEntry = LimitsEntry()
-    trimming: TrimmingEntry = TrimmingEntry()
-    tenants: tuple[TenantName, ...] = ()
+
+    def route(self, name: str, tiers: Mapping[str, Tier], folder: Path) -> Route:
+        """What it means, before its calibration is read.
+
+        Args:
+            name: of the route.
+            tiers: every tier, by name.
+            folder: of the routes file.
+        """
+        return Route(
+            **_options(self, RouteOptions),
+            name=name,
+            ladder=tuple(tiers[tier] for tier in self.ladder),
+            fixed_tier=tiers[self.fixed_tier] if self.fixed_tier is not None else None,
+            quality=self.quality.quality(name, folder) if self.quality is not None else None,
+        )
 
 
-@dataclass(frozen=True, config=STRICT)
+@checked_dataclass(frozen=True, config=STRICT)
 class RoutesFile:
     """The routes file."""
 
-    tiers: Annotated[dict[Name, TierEntry], Field(min_length=1)]
+    tiers: Annotated[dict[Name, TierOptions], Field(min_length=1)]
     routes: Annotated[dict[Name, RouteEntry], Field(min_length=1)]
 
 
-@dataclass(frozen=True, config=STRICT)
-class PriceEntry:
-    """Micro-USD per million tokens."""
-
-    prompt: Annotated[int, Field(ge=0)]
-    output: Annotated[int, Field(ge=0)]
-
-
-@dataclass(frozen=True, config=STRICT)
+@checked_dataclass(frozen=True, config=STRICT)
 class PricesFile:
     """The prices file."""
 
-    tiers: dict[Name, PriceEntry]
+    tiers: dict[Name, Price]
     currency: Literal["micro-usd"] = "micro-usd"
+
+
+def tier_of(name: str, options: TierOptions, price: Price, root: Path) -> Tier:
+    """A tier as its options and its price make it.
+
+    Args:
+        name: of the tier.
+        options: of the routes file.
+        price: of the prices file.
+        root: folder that a relative path of a tokenizer starts from.
+    """
+    kept = _options(options, TierOptions)
+    return Tier(**{**kept, "tokenizer": str(root / options.tokenizer)}, name=name, price=price)
+
+
+def _options(entry: Any, kind: type[Any]) -> dict[str, Any]:
+    """The fields that an entry has of such options."""
+    return {field.name: getattr(entry, field.name) for field in fields(kind)}

@@ -12,9 +12,9 @@ from services.common.config import ConfigError
 from services.common.versions import PolicyStore
 from services.router.metrics import Metrics
 from services.router.policy.routes import Policies
-from services.router.ports import TierText
+from services.router.routes.compiled import Compiled
 from services.router.routes.files import PolicyFiles
-from services.router.routes.in_force import InForce, Texts
+from services.router.routes.in_force import InForce
 
 log = structlog.get_logger()
 
@@ -23,10 +23,10 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class _Read:
-    """What a new reading of the files brought: policies with new texts, or what is wrong."""
+    """What a new reading of the files brought: a version ready for requests, or what is wrong."""
 
     files: PolicyFiles
-    found: tuple[Policies, Mapping[str, TierText]] | ConfigError
+    found: Compiled | ConfigError
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PolicyWatch:
         self,
         files: PolicyFiles,
         in_force: InForce,
-        texts: Texts,
+        prepare: Callable[[Policies], Compiled],
         store: PolicyStore,
         metrics: Metrics,
         *,
@@ -61,15 +61,15 @@ class PolicyWatch:
 
         Args:
             files: the reading that the policies in force come from.
-            in_force: is told changed policies, after everybody else.
-            texts: of the models in force.
+            in_force: adopts changed policies, after everybody else.
+            prepare: makes policies ready for requests, or raises a `ConfigError`; runs in a thread.
             store: keeps every version.
             metrics: where versions and refusals are counted.
-            adopters: told of changed policies just before they are in force.
+            adopters: take changed policies just before they are in force.
         """
         self._files = files
         self._in_force = in_force
-        self._texts = texts
+        self._prepare = prepare
         self._store = store
         self._metrics = metrics
         self._adopters = adopters
@@ -97,9 +97,9 @@ class PolicyWatch:
             self._refuse(read.found)
             return
         self._metrics.policy_refused.set(0)
-        policies, texts = read.found
+        policies = read.found.policies
         if policies.version != self._in_force.now.version:
-            self._adopt(policies, texts)
+            self._adopt(read.found)
         else:  # touched, or what was refused was taken back
             log.info("the policy files are those in force", policy_version=policies.version)
         self._unkept = self._to_keep(policies, read.files, "files")
@@ -110,8 +110,7 @@ class PolicyWatch:
             return None
         files = self._files.again()
         try:
-            policies = files.load()
-            return _Read(files, (policies, self._texts.load(policies)))
+            return _Read(files, self._prepare(files.load()))
         except ConfigError as error:
             files.seen.note(Path(error.source))  # such as a tokenizer's folder
             return _Read(files, error)
@@ -129,13 +128,12 @@ class PolicyWatch:
             policy_version=self._in_force.now.version,
         )
 
-    def _adopt(self, policies: Policies, texts: Mapping[str, TierText]) -> None:
+    def _adopt(self, compiled: Compiled) -> None:
         """Swaps the policies in one step."""
-        before = self._in_force.now.version
-        self._texts.adopt(policies, texts)
+        policies, before = compiled.policies, self._in_force.now.version
         for adopt in self._adopters:
             adopt(policies)
-        self._in_force.adopt(policies)
+        self._in_force.adopt(compiled)
         self._metrics.policy_version.remove(before)
         self._metrics.policy_version.labels(policies.version).set(1)
         log.info("policies in force", policy_version=policies.version, before=before)

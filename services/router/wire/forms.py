@@ -12,12 +12,12 @@ from services.router.policy.forms import (
     json_schema,
     matching,
     one_of,
+    repetitions,
 )
 from services.router.ports import GuideKind
 
-REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
-MAX_REPETITIONS = 1000
-"""RE2's bound; it reads longer counts as plain text, which an engine may not."""
+MAX_COUNT = 1000
+"""RE2's bound for one repetition; it reads higher ones as plain text, which an engine may not."""
 
 MAX_VALIDATORS = 8
 MAX_CHOICES = 1024
@@ -82,9 +82,8 @@ def _guide(kind: str, text: str) -> Validator | str:
     Engines compile forms into automata: what RE2 and the schema check refuse as unbounded would
     take a replica's time and memory away from everybody.
     """
-    counts = [int(one) for pair in REPETITION.findall(text) for one in pair if one]
-    if kind == "regex" and max(counts, default=0) > MAX_REPETITIONS:
-        return f"repeats at most {MAX_REPETITIONS} times, got {max(counts)}"
+    if kind == "regex" and (highest := max(repetitions(text), default=0)) > MAX_COUNT:
+        return f"repeats at most {MAX_COUNT} times, got {highest}"
     found = _compiled(kind, text)
     if kind == "regex" and not isinstance(found, str):
         try:

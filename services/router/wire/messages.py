@@ -56,11 +56,11 @@ def route_message(route: Route, fleet: Fleet) -> pb.Route:
         description=route.description,
         ladder=[_tier(tier, fleet) for tier in route.ladder],
         fixed_tier=route.fixed_tier.name if route.fixed_tier is not None else "",
-        default_output_tokens=route.default_output_tokens,
-        max_output_tokens=route.max_output_tokens,
+        default_output_tokens=route.output_tokens.default,
+        max_output_tokens=route.output_tokens.most,
         quality=_quality(route.quality) if route.quality is not None else None,
     )
-    told.default_deadline.FromNanoseconds(int(route.default_deadline_seconds * 1e9))
+    told.default_deadline.FromNanoseconds(int(route.deadline.default_seconds * 1e9))
     return told
 
 

@@ -12,9 +12,10 @@ from services.common.errors import BadRequest, NotFound, Violation
 from services.router.policy.admission import Priority
 from services.router.policy.difficulty import Signals
 from services.router.policy.prompts import Passage, trimmed, with_passages
-from services.router.policy.routes import Policies, Route
+from services.router.policy.routes import Route
 from services.router.ports import Asked, GuideKind, Message
 from services.router.request.checked import Checked
+from services.router.routes.compiled import Compiled
 from services.router.wire.forms import shape_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
@@ -60,7 +61,7 @@ def takes_long(request: Request) -> bool:
     return rules > LONG_RULES
 
 
-def check(request: Request, tenant: str, policies: Policies, *, longest: int) -> Checked:
+def check(request: Request, tenant: str, compiled: Compiled, *, longest: int) -> Checked:
     """Checks a request of `tenant`; `longest` bounds the characters of all messages together.
 
     Raises:
@@ -69,7 +70,7 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
     """
     if not request.route:
         raise BadRequest.of(Violation("route", "is required"))
-    route = policies.routes.get(request.route)
+    route = compiled.policies.routes.get(request.route)
     if route is None or not route.admits(tenant):  # the names of others' routes are not told
         raise NotFound(f"no route named {request.route[:80]!r}", reason="ROUTE_UNKNOWN")
     wrong: list[Violation] = []
@@ -86,8 +87,7 @@ def check(request: Request, tenant: str, policies: Policies, *, longest: int) ->
     shorter = trimmed(turns, passages, route.trimming) if route.trimming.on else None
     cache = route.cache.use and terms.cache_use != pb.CACHE_USE_BYPASS and asked.repeatable
     return Checked(
-        policies=policies,
-        route=route,
+        compiled=compiled.route(route.name),
         asked=asked,
         shorter=shorter if shorter != asked.turns else None,
         written="\n".join([turn.content for turn in turns if turn.role == "user"]),
@@ -163,10 +163,10 @@ def _asked(
     wrong: list[Violation],
 ) -> Asked:
     """What is asked and how the answer is drawn."""
-    tokens = route.default_output_tokens
+    tokens = route.output_tokens.default
     if sampling.HasField("max_output_tokens"):
         tokens = sampling.max_output_tokens
-        _within("sampling.max_output_tokens", tokens, 1, route.max_output_tokens, wrong)
+        _within("sampling.max_output_tokens", tokens, 1, route.output_tokens.most, wrong)
     temperature = sampling.temperature
     _within("sampling.temperature", temperature, 0.0, MAX_TEMPERATURE, wrong)
     top_p = sampling.top_p if sampling.HasField("top_p") else 1.0

@@ -161,6 +161,6 @@ async def test_a_made_key_fits_the_key_file(role: str) -> None:
     assert ended.code == 0
     entry = ended.err[ended.err.index("keys:") :]
     assert yaml.safe_load(entry)["keys"][0]["tenant"] == "acme"
-    (parsed,) = parse_document(entry, KeyFile, source="entry").keys
+    (parsed,) = parse_document(entry, KeyFile, source="entry").content.keys
     assert parsed.sha256 == hashlib.sha256(ended.out.strip().encode()).hexdigest()
     assert parsed.role == role

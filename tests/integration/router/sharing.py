@@ -10,7 +10,7 @@ from services.router.policy.calibration import Rung
 from services.router.policy.routes import Route
 from services.router.routes.in_force import InForce
 from services.router.state.store import SharedState
-from tests.making.policies import ladder, policies, quality, route
+from tests.making.policies import compiled, ladder, quality, route
 
 SMALL, STORED = "tier:small", "cache"
 
@@ -56,7 +56,7 @@ class Router:
 
 
 def router(state: SharedState, chat: Route = CHAT) -> Router:
-    in_force, registry, now = InForce(policies(chat)), CollectorRegistry(), [1.7e9]
+    in_force, registry, now = InForce(compiled(chat)), CollectorRegistry(), [1.7e9]
     levers = SharedLeverBoard(
         state=state,
         in_force=in_force,

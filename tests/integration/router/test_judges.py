@@ -50,7 +50,7 @@ def asked(shape: tuple[GuideKind, str] | None = None) -> Asked:
 def judged(kind: JudgeKind, address: str = "", **options: Any) -> Route:
     judging = Judging(kind, address, **options)
     rungs = ladder("small", "medium", "large")
-    return route("chat", *rungs, quality=quality(evidence=EvidencePolicy(judging=judging)))
+    return route("chat", *rungs, quality=quality(evidence=EvidencePolicy(judge=judging)))
 
 
 def by_words(request: pb.JudgeRequest) -> list[float]:

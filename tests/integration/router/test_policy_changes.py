@@ -1,6 +1,7 @@
 """Policy files that change while the router serves: in force whole, under running answers."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,9 @@ async def test_a_route_is_added_while_the_router_serves(scene: Scene) -> None:
     assert told.text == HELLO
     kept: Path = scene.world.settings["policy_folder"] / "versions"
     for version, has_it in ((before, False), (told.decision.policy_version, True)):
-        assert ("added:" in (kept / version / "routes.yaml").read_text()) is has_it
+        file = kept / version / "routes.yaml"
+        await scene.world.eventually(partial(asyncio.to_thread, file.exists), wanted=True)
+        assert ("added:" in file.read_text()) is has_it
 
 
 async def test_bad_files_disturb_nobody_and_are_counted(scene: Scene) -> None:

@@ -17,7 +17,7 @@ from services.router.state.redis import LEVERS, RedisState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, Router, recalibrated, router
 from tests.integration.router.states import DURABLE
 from tests.integration.router.world import PATIENCE, until
-from tests.making.policies import ladder, policies, route
+from tests.making.policies import compiled, ladder, route
 from tests.redis_server import RedisServer
 
 
@@ -134,7 +134,7 @@ async def test_a_fresh_calibration_ends_the_guardrails_halt_alone(routers: list[
     await one.spoil()
     await one.levers.halt(CHAT, STORED, author="ann", reason="why")
     for each in routers:
-        each.in_force.now = policies(recalibrated(CHAT, "v2"))
+        each.in_force.adopt(compiled(recalibrated(CHAT, "v2")))
         assert each.halted <= {STORED}
     for each in (one, other):
         await each.levers.refresh()
@@ -142,7 +142,7 @@ async def test_a_fresh_calibration_ends_the_guardrails_halt_alone(routers: list[
         assert each.seen().standing.author == CALIBRATION
     changes = [each.metric("lever_changes_total", author_kind="calibration") for each in routers]
     assert changes == [1, None]  # noted once
-    one.in_force.now = policies(CHAT)
+    one.in_force.adopt(compiled(CHAT))
     assert one.halted == {SMALL, STORED}  # and none for a router that still runs the one before
 
 
@@ -257,7 +257,7 @@ async def test_a_record_that_is_damaged_later_is_mended_by_who_knows_it(
 async def test_levers_of_a_route_that_is_gone_are_no_longer_shown(routers: list[Router]) -> None:
     one = routers[0]
     assert one.metric("lever_halted") == 0
-    one.in_force.now = policies(route("other"))
+    one.in_force.adopt(compiled(route("other")))
     await one.levers.refresh()
     assert one.metric("lever_halted") is None
 

@@ -99,12 +99,12 @@ def test_a_certificate_needs_its_key() -> None:
 
 def test_a_document_is_read() -> None:
     text = "shelves:\n  - {label: top, height_cm: 30}\nprices: {bread: 250}\n"
-    shop = parse_document(text, Shop, source="shop.yaml")
+    shop = parse_document(text, Shop, source="shop.yaml").content
     assert shop == Shop(shelves=(Shelf(label="top", height_cm=30.0),), prices={"bread": 250})
 
 
 def test_an_empty_document_has_the_defaults() -> None:
-    assert parse_document("# nothing\n", Shop, source="shop.yaml") == Shop()
+    assert parse_document("# nothing\n", Shop, source="shop.yaml").content == Shop()
 
 
 def test_a_broken_rule_is_named_with_line_key_rule_and_value() -> None:
@@ -147,6 +147,19 @@ def test_a_repeated_key_is_refused_at_any_depth() -> None:
 )
 def test_what_is_no_fitting_document_is_refused_with_its_line(text: str, problem: str) -> None:
     assert problem in problems_of(text)[0]
+
+
+def test_a_rule_over_several_values_is_named_with_its_line() -> None:
+    text = "prices:\n  bread: 1\nshelves:\n  - {label: a, height_cm: 1}\n"
+    document = parse_document(text, Shop, source="shop.yaml")
+    document.refuse([])
+    with pytest.raises(ConfigError) as caught:
+        document.refuse([(("shelves", 0, "label"), "no good"), (("prices", "milk"), "is missing")])
+    assert caught.value.source == "shop.yaml"
+    assert caught.value.problems == [
+        "line 4: shelves.0.label: no good",
+        "line 1: prices.milk: is missing",
+    ]
 
 
 def test_a_long_value_is_shortened() -> None:

@@ -136,9 +136,9 @@ def test_the_command_line_goes_before_the_routes_file(tree: Path, said: Said) ->
     assert (found.judgement.thresholds.measure, found.judgement.first_k) == (Measure.MEAN, 4)
     out, _ = said()
     assert "Routers will not use it as the routes file stands" in out
-    assert "It allows a loss of 0.07; the route's tolerance is 0.05." in out
-    assert "It is wrong with probability 0.2; the route allows 0.1." in out
-    assert "It compares mean; of the route's first tokens there is first_k alone." in out
+    assert "allows a loss of 0.07, the route's tolerance is 0.05" in out
+    assert "may be wrong with probability 0.2, the route's confidence is 0.9" in out
+    assert "compare mean, which needs the whole answer" in out
 
 
 def test_what_options_were_called_before_still_works_and_is_pointed_out(
@@ -161,7 +161,7 @@ def test_what_options_were_called_before_still_works_and_is_pointed_out(
 def test_other_first_tokens_than_the_routes_are_pointed_out(tree: Path, said: Said) -> None:
     write_routes(tree, STATED)
     assert main([*labelled(tree, 1500), "--first-tokens", "4"]) == CERTIFIED
-    assert "It compares 4 tokens; the route's first_tokens is 6." in said()[0]
+    assert "compare the first 4 tokens, the route's first_tokens is 6" in said()[0]
 
 
 def test_a_route_that_states_no_quality_gets_the_defaults_and_is_told(
@@ -202,7 +202,7 @@ def test_the_models_are_those_that_the_evidence_names(tree: Path, said: Said) ->
     main(["--route", "support", "--labelled", "pairs.jsonl"])
     assert artefact(tree).ladder == (Model("small", "tiny", "int8", "7"), LADDER[1])
     out, _ = said()
-    assert "It is for small (tiny int8 version 7); the routes file now has small" in out
+    assert "was calibrated for small (tiny int8 version 7), support now has small" in out
 
 
 def test_pairs_that_name_no_models_are_of_those_that_serve_now(tree: Path) -> None:
@@ -230,4 +230,4 @@ def test_the_routes_ladder_picks_the_tiers_of_a_pair(tree: Path, said: Said) -> 
     write_routes(tree, text.replace("[small, large]", "[small, medium, large]"))
     assert main([*args, "--ladder", "small,large"]) == MISSING
     assert artefact(tree).ladder == LADDER
-    assert "It is for the ladder small < large; the route's is small < medium" in said()[0]
+    assert "small < large, not small < medium < large" in said()[0]

@@ -90,7 +90,10 @@ def test_a_tree_without_pairs_is_refused_in_a_sentence(tree: Path, said: Said) -
     ("text", "rule"),
     [
         ("routes: [", "not valid YAML"),
-        (ROUTES.replace("[small, large]", "[small, huge]"), "support: ladder: no tier 'huge'"),
+        (
+            ROUTES.replace("[small, large]", "[small, huge]"),
+            "line 6: routes.support.ladder: no such tier",
+        ),
         (ROUTES.replace("[small, large]", "[small]"), "support has no tiers to choose from"),
         (STATED.replace("0.05", "5"), "routes.support.quality.tolerance"),
     ],

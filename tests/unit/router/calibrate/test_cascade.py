@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.router.calibrate.cascade import Outcome, outcome, table_of
 from services.router.calibrate.evidence import Record, TierResult
 from services.router.policy.calibration import Judgement, Rung, Thresholds, TierModels
-from services.router.policy.cascade import Cascade
+from services.router.policy.cascade import Cascade, first_look
 from services.router.policy.certainty import Certainty, Measure
 from services.router.policy.difficulty import DifficultyModel
 from services.router.routes.artefact import Model
@@ -73,7 +73,7 @@ def routed(judgement: Judgement, record: Record) -> tuple[list[bool], int]:
     calibration = replace(calibrated(Rung(1.0, None)), judgement=judgement)
     names = (f"t{at}" for at in range(tiers))
     made = route("chat", *ladder(*names), quality=quality(calibration=calibration))
-    way, ran = Cascade(made, (), record.features), [False] * tiers
+    way, ran = Cascade(first_look(made, ()), record.features), [False] * tiers
     while True:
         step = way.turn()
         ran[step.rung] = True

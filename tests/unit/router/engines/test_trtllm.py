@@ -64,6 +64,7 @@ def wanted(
     """What the router wants of a replica."""
     return EngineRequest(
         tier=tier("small"),
+        text=Text(),  # type: ignore[arg-type]
         prompt=Prompt((), prompt or (5, 6)),
         asked=asked(**changes),
         max_output_tokens=7,

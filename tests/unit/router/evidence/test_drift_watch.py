@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from services.router.evidence.drift import MAX_REQUESTS, DriftWatch
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
-from services.router.policy.cascade import Cascade
+from services.router.policy.cascade import Cascade, first_look
 from services.router.policy.certainty import Certainty
 from services.router.policy.drift import Bands, Histogram, Rate
 from services.router.policy.routes import Route
@@ -32,7 +32,7 @@ class Watch:
 
     def requests(self, count: int, sure: float, halted: tuple[str, ...] = ()) -> None:
         for _ in range(count):
-            way = Cascade(self.route, halted)
+            way = Cascade(first_look(self.route, halted))
             if way.turn().checked:
                 way.stands(Certainty(sure, sure, sure), valid=True)
                 way.turn()

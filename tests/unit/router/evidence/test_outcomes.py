@@ -17,7 +17,7 @@ from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
 from services.router.routes.in_force import InForce
-from tests.making.policies import ladder, policies, quality, route
+from tests.making.policies import compiled, ladder, quality, route
 
 NOW = 1_800_000_000
 SECRET = "the card will arrive on Monday"
@@ -79,7 +79,7 @@ class Desk:
 
     def __init__(self) -> None:
         waiting = quality(
-            Rung(1.0, -0.5), evidence=EvidencePolicy(judging=Judging(JudgeKind.OUTCOME))
+            Rung(1.0, -0.5), evidence=EvidencePolicy(judge=Judging(JudgeKind.OUTCOME))
         )
         rungs = ladder("small", "large")
         self.route = route("chat", *rungs, quality=waiting)
@@ -89,7 +89,7 @@ class Desk:
         self.now = float(NOW)
         self.outcomes = Outcomes(
             in_force=InForce(
-                policies(
+                compiled(
                     self.route,
                     route("matched", *rungs, quality=quality(Rung(1.0, -0.5))),
                     route("theirs", tenants=frozenset({"umbrella"})),

@@ -15,7 +15,7 @@ from services.router.policy.calibration import Rung
 from services.router.policy.lever_record import LeverRecord
 from services.router.routes.in_force import InForce
 from tests.making.memory_state import MemoryState
-from tests.making.policies import ladder, policies, quality, route
+from tests.making.policies import compiled, ladder, quality, route
 
 CHAT = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, None)))
 SMALL = "tier:small"
@@ -28,7 +28,7 @@ class Board:
         self.now = 1_700_000_000.0
         self.levers = SharedLeverBoard(
             state=state,
-            in_force=InForce(policies(CHAT)),
+            in_force=InForce(compiled(CHAT)),
             metrics=Metrics(CollectorRegistry()),
             clock=lambda: self.now,
             monotonic=lambda: self.now,

@@ -25,13 +25,13 @@ finite = st.floats(-1e6, 1e6)
 
 
 def model(**changes: object) -> DifficultyModel:
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "weights": {},
         "rarities": {},
         "bias": 0.0,
         "points": ((-1.0, -0.5), (1.0, 0.5)),
     }
-    return DifficultyModel(**{**told, **changes})  # type: ignore[arg-type]
+    return DifficultyModel(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 @given(
@@ -64,8 +64,8 @@ def test_case_and_surplus_space_change_no_word() -> None:
 
 def test_each_signal_has_a_place_of_its_own() -> None:
     bare = dict(features("hello", NOTHING))
-    told = dict(features("hello", Signals("refund", 2.0, [3.0, 4.0])))
-    new = {index: value for index, value in told.items() if index not in bare}
+    sparse = dict(features("hello", Signals("refund", 2.0, [3.0, 4.0])))
+    new = {index: value for index, value in sparse.items() if index not in bare}
     assert new.pop(33) == 1.0  # a confidence above 1 counts as 1
     assert new.pop(DENSE) == pytest.approx(0.6)
     assert new.pop(DENSE + 1) == pytest.approx(0.8)
@@ -89,23 +89,23 @@ def test_a_long_prompt_costs_no_more_than_its_ends() -> None:
 
 
 def test_certainty_joins_the_features() -> None:
-    told = features("hello", NOTHING)
+    sparse = features("hello", NOTHING)
     sure, unsure = Certainty(-0.01, -0.1, -0.01), Certainty(-1.0, -4.0, -2.0)
-    assert with_certainty(told, sure)[: len(told)] == told
-    assert with_certainty(told, sure) != with_certainty(told, unsure)
-    assert dict(with_certainty(told, None))[48] == 1.0
+    assert with_certainty(sparse, sure)[: len(sparse)] == sparse
+    assert with_certainty(sparse, sure) != with_certainty(sparse, unsure)
+    assert dict(with_certainty(sparse, None))[48] == 1.0
 
 
 @given(
-    told=st.dictionaries(st.integers(0, FEATURES - 1), finite, max_size=20),
+    sparse=st.dictionaries(st.integers(0, FEATURES - 1), finite, max_size=20),
     weights=st.dictionaries(st.integers(0, FEATURES - 1), finite, max_size=20),
     rarities=st.dictionaries(st.integers(FIRST_WORD, FEATURES - 1), st.floats(0.1, 20)),
 )
 def test_a_gain_is_within_the_ends_of_the_map(
-    told: dict[int, float], weights: dict[int, float], rarities: dict[int, float]
+    sparse: dict[int, float], weights: dict[int, float], rarities: dict[int, float]
 ) -> None:
     made = model(weights=weights, rarities=rarities)
-    assert -0.5 <= made.gain(tuple(told.items())) <= 0.5
+    assert -0.5 <= made.gain(tuple(sparse.items())) <= 0.5
 
 
 def test_words_count_by_rarity_and_unknown_ones_do_not() -> None:

@@ -25,8 +25,8 @@ def window() -> Window:
     return Window(Bands(Rate(0.3, 2000), (shape_of(values(1, 2000)),), (None,)))
 
 
-def alerts(told: Window) -> set[str]:
-    return {one.name for one in told.drift() if one.alert}
+def alerts(seen: Window) -> set[str]:
+    return {one.name for one in seen.drift() if one.alert}
 
 
 @given(found=st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200))
@@ -47,21 +47,21 @@ def test_psi_is_never_negative(found: list[float], counts: list[int]) -> None:
 
 def test_the_same_traffic_raises_no_alert() -> None:
     for seed in range(20):
-        told = window()
+        seen = window()
         random = Random(100 + seed)
         for value in values(200 + seed, 300):
-            told.note("gain.0", value)
-            told.note_answer(escalated=random.random() < 0.3)
-        assert alerts(told) == set()
+            seen.note("gain.0", value)
+            seen.note_answer(escalated=random.random() < 0.3)
+        assert alerts(seen) == set()
 
 
 def test_other_traffic_raises_alerts() -> None:
-    told = window()
+    seen = window()
     random = Random(5)
     for value in values(6, 500, shift=1.0):
-        told.note("gain.0", value)
-        told.note_answer(escalated=random.random() < 0.5)
-    assert alerts(told) == {"gain.0", "escalation"}
+        seen.note("gain.0", value)
+        seen.note_answer(escalated=random.random() < 0.5)
+    assert alerts(seen) == {"gain.0", "escalation"}
 
 
 def test_without_samples_nothing_has_drifted() -> None:
@@ -84,11 +84,11 @@ def test_a_rate_of_none_or_all_has_a_band_too() -> None:
 
 
 def test_what_is_not_watched_or_unknown_is_not_counted() -> None:
-    told = window()
-    told.note("certainty.0", -0.5)
-    told.note("gain.0", None)
-    told.note("gain.0", math.nan)
-    assert all(one.samples == 0 for one in told.drift())
+    seen = window()
+    seen.note("certainty.0", -0.5)
+    seen.note("gain.0", None)
+    seen.note("gain.0", math.nan)
+    assert all(one.samples == 0 for one in seen.drift())
 
 
 @pytest.mark.parametrize(

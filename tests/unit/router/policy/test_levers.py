@@ -187,10 +187,10 @@ def test_a_damaged_record_is_refused(damage: dict[str, Any]) -> None:
         LeverRecord.from_json({**GOOD, **damage})
 
 
-@pytest.mark.parametrize("told", [None, [], "", 3, {}])
-def test_what_is_no_record_at_all_is_refused(told: object) -> None:
+@pytest.mark.parametrize("document", [None, [], "", 3, {}])
+def test_what_is_no_record_at_all_is_refused(document: object) -> None:
     with pytest.raises(ValueError, match="no record of a lever"):
-        LeverRecord.from_json(told)
+        LeverRecord.from_json(document)
 
 
 # -- what a route's levers are held to

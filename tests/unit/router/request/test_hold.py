@@ -20,7 +20,7 @@ async def test_a_check_that_takes_long_runs_beside_the_requests(
         threads.append(threading.get_ident())
         return True
 
-    assert await has_form("x" * characters, (Validator("x", holds, cost),))
+    assert await has_form("x" * characters, (Validator(holds, cost),))
     assert (threads[0] != threading.get_ident()) is aside
 
 

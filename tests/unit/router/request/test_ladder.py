@@ -454,7 +454,7 @@ async def test_a_silent_judge_leaves_the_pair_unjudged() -> None:
 
 
 async def test_a_pair_may_wait_for_its_outcome() -> None:
-    evidence = EvidencePolicy(judging=Judging(kind=JudgeKind.OUTCOME))
+    evidence = EvidencePolicy(judge=Judging(kind=JudgeKind.OUTCOME))
     told = chat(quality=quality(CHECKED, evidence=evidence))
     way = Way(told, both(), chance=ALWAYS, judge=Same(silent=True))
     await way.go()

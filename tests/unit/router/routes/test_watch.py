@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from services.router.config import load_policies
 from services.router.fleet.group import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.routes import watch as policies_module
+from services.router.routes.files import PolicyFiles
 from tests.making.policy_folder import LADDERED, PRICES
 from tests.making.watching import TINY_PRICE, WITH_TINY, Scene
 
@@ -37,11 +37,11 @@ async def test_files_that_did_not_change_change_nothing(scene: Scene) -> None:
 async def test_a_good_change_comes_in_force_at_once(scene: Scene) -> None:
     before = scene.version
     await scene.write(WITH_TINY, TINY_PRICE)
-    after = load_policies(scene.files.routes, scene.files.prices)
+    after = PolicyFiles(scene.files.routes, scene.files.prices).load()
     assert scene.in_force.now == after
-    assert scene.adopted == [(before, after.version)]  # told before it is in force
+    assert scene.adopted == [(before, after.version)]  # adopted before it is in force
     tiny = scene.in_force.now.tiers["tiny"]
-    assert scene.texts[tiny.tokenizer] == f"text of {tiny.tokenizer}"
+    assert scene.in_force.compiled.texts[tiny.tokenizer].folder == Path(tiny.tokenizer)
     scene.fleet.update([Replica("a", "tiny", "tiny", "int8", "a:1", State.READY, 1)])
     assert scene.fleet.preview("tiny") == "a"
     assert scene.metric("policy_version", version=before) is None
@@ -173,7 +173,7 @@ async def test_an_error_of_any_kind_leaves_what_was_in_force(
         raise ZeroDivisionError
 
     before = scene.in_force.now
-    monkeypatch.setattr(scene.texts, "load", broken)
+    monkeypatch.setattr(scene.texts, "of", broken)
     await scene.write(WITH_TINY, TINY_PRICE)
     assert scene.in_force.now is before
     assert scene.metric("policy_refused") == 1

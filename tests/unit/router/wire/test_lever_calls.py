@@ -16,7 +16,7 @@ from services.router.policy.routes import Trimming
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
 from tests.making.memory_state import MemoryState
-from tests.making.policies import ladder, policies, quality, route
+from tests.making.policies import compiled, ladder, quality, route
 
 NOW = 1_700_000_000.0
 
@@ -35,7 +35,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.state, self.now = MemoryState(), NOW
-        self.in_force = InForce(policies(CHAT, BRIEF, THEIRS))
+        self.in_force = InForce(compiled(CHAT, BRIEF, THEIRS))
         self.levers = SharedLeverBoard(
             state=self.state,
             in_force=self.in_force,

@@ -31,7 +31,7 @@ def test_what_a_route_asks_of_its_answers_is_taken(files: Files, tmp_path: Path)
         keep_text=True,
         most_running=2,
         seconds=30.0,
-        judging=Judging(JudgeKind.MODEL, "judge.local:50061", 3.0, 0.0),
+        judge=Judging(JudgeKind.MODEL, "judge.local:50061", 3.0, 0.0),
     )
     assert good.quality.artefact == str(tmp_path / "policies/calibration/good.json")
     assert good.quality.calibration is None  # there is no such file
@@ -44,12 +44,12 @@ def test_what_a_route_asks_of_its_answers_is_taken(files: Files, tmp_path: Path)
 
 
 def test_a_calibration_may_lie_anywhere(files: Files, tmp_path: Path) -> None:
-    for told, found in (
+    for named, found in (
         ("mine.json", tmp_path / "policies/mine.json"),
         ("../up/mine.json", tmp_path / "up/mine.json"),
         ("/somewhere/mine.json", Path("/somewhere/mine.json")),
     ):
-        routes = LADDERED.replace("tolerance: 0.02", f"tolerance: 0.02, calibration: {told}")
+        routes = LADDERED.replace("tolerance: 0.02", f"tolerance: 0.02, calibration: {named}")
         quality = files.load(routes).routes["plain"].quality
         assert quality is not None
         assert quality.artefact == str(found)
@@ -142,6 +142,33 @@ def test_what_a_route_asks_of_its_answers_is_checked(
         files.load(routes=LADDERED.replace(old, new, 1))
     (problem,) = caught.value.problems
     assert problem.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("section", "place"),
+    [
+        ("  small:\n    ", "tiers.small."),
+        ("  good:\n    ", "routes.good."),
+        ("    quality:\n      ", QUALITY),
+        ("      evidence:\n        ", f"{QUALITY}evidence."),
+        ("judge: {", f"{QUALITY}evidence.judge."),
+        ("limits: {", "routes.good.limits."),
+        ("trimming: {", "routes.good.trimming."),
+        ("output_tokens: {", "routes.chat.output_tokens."),
+        ("cache: {", "routes.chat.cache."),
+        ("routes:\n  ", "routes."),
+    ],
+)
+def test_a_key_that_there_is_not_is_refused_wherever_it_stands(
+    files: Files, section: str, place: str
+) -> None:
+    assert section in LADDERED
+    end = ", " if section.endswith("{") else section[section.index("\n") :]
+    with pytest.raises(ConfigError) as caught:
+        files.load(routes=LADDERED.replace(section, f"{section}misspelt: 7{end}", 1))
+    (problem,) = caught.value.problems
+    assert f": {place}misspelt: " in problem
+    assert problem.endswith(", got 7")
 
 
 def test_a_tier_that_is_dearer_for_prompts_alone_may_stand_below(files: Files) -> None:

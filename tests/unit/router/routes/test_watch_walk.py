@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.config import ConfigError
-from services.router.config import load_policies
 from services.router.policy.calibration import Rung
+from services.router.routes.files import PolicyFiles
 from tests.making.policy_folder import LADDERED, PRICES
 from tests.making.watching import TINY_PRICE, WITH_TINY, Scene
 
@@ -44,15 +44,14 @@ def test_what_is_in_force_is_what_was_last_right(
         for change in walk:
             change(scene.files)
             try:
-                wanted = load_policies(scene.files.routes, scene.files.prices).version
+                wanted = PolicyFiles(scene.files.routes, scene.files.prices).load().version
                 refused = 0.0
             except ConfigError:
                 refused = 1.0
             await scene.watch.look()
             assert (scene.version, scene.metric("policy_refused")) == (wanted, refused)
-            assert scene.texts.keys() >= {
-                one.tokenizer for one in scene.in_force.now.tiers.values()
-            }
+            tiers = scene.in_force.now.tiers.values()
+            assert scene.texts.keys() == {tier.tokenizer for tier in tiers}
             assert (scene.state / "versions" / wanted / "routes.yaml").exists()
 
     asyncio.run(play())

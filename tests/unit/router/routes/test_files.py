@@ -1,14 +1,23 @@
 """Policy files are refused with file, line, key, rule and value, or taken whole."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from services.common.config import ConfigError
-from services.router.config import load_policies
-from services.router.policy.routes import CachePolicy, Cancel, EvidencePolicy, Price, Quality
-from tests.making.policy_folder import PRICES, ROUTES, Files
+from services.router.policy.routes import (
+    CachePolicy,
+    Cancel,
+    EvidencePolicy,
+    Price,
+    Quality,
+    QualityOptions,
+    RouteOptions,
+    TierOptions,
+)
+from services.router.routes.files import PolicyFiles, read_routes
+from tests.making.policy_folder import LADDERED, PRICES, ROUTES, Files
 
 
 @pytest.fixture
@@ -31,6 +40,20 @@ def test_files_become_policies(files: Files, tmp_path: Path) -> None:
     assert theirs.tenants == {"acme"}
 
 
+def test_every_key_of_the_file_is_a_field_of_what_it_means(files: Files) -> None:
+    loaded = files.load(LADDERED)
+    declared = read_routes(files.routes)
+    good, entry = loaded.routes["good"], declared.routes["good"]
+    for field in fields(RouteOptions):
+        assert getattr(good, field.name) == getattr(entry, field.name)
+    assert good.quality is not None
+    for field in fields(QualityOptions):
+        assert getattr(good.quality, field.name) == getattr(entry.quality, field.name)
+    large, options = loaded.tiers["large"], declared.tiers["large"]  # its tokenizer is absolute
+    for field in fields(TierOptions):
+        assert getattr(large, field.name) == getattr(options, field.name)
+
+
 def test_equal_files_are_equal_versions_and_others_are_not(files: Files) -> None:
     version = files.load().version
     assert files.load().version == version
@@ -39,16 +62,18 @@ def test_equal_files_are_equal_versions_and_others_are_not(files: Files) -> None
 
 
 def test_the_policies_of_the_tree_are_good() -> None:
-    folder = Path(__file__).parents[3] / "policies"
-    loaded = load_policies(folder / "routes.yaml", folder / "prices.yaml")
+    folder = Path(__file__).parents[4] / "policies"
+    loaded = PolicyFiles(folder / "routes.yaml", folder / "prices.yaml").load()
     assert loaded.routes
     for tier in loaded.tiers.values():
         assert Path(tier.tokenizer).is_relative_to(folder.parent)
 
 
 def test_the_new_route_of_the_tree_shows_every_key_and_says_what_is_the_default() -> None:
-    folder = Path(__file__).parents[3] / "policies"
-    route = load_policies(folder / "routes.yaml", folder / "prices.yaml").routes["support-trial"]
+    folder = Path(__file__).parents[4] / "policies"
+    route = (
+        PolicyFiles(folder / "routes.yaml", folder / "prices.yaml").load().routes["support-trial"]
+    )
     artefact = str(folder / "calibration/support-trial.json")
     shown = EvidencePolicy(share_until_calibrated=1.0, most_running=16)
     assert route.quality is not None
@@ -85,7 +110,7 @@ def test_the_new_route_of_the_tree_shows_every_key_and_says_what_is_the_default(
         (
             "    tenants: [acme]",
             "    tenants: acme",
-            ["line 23: ", "routes.theirs.tenants", "valid tuple", "'acme'"],
+            ["line 23: ", "routes.theirs.tenants", "valid frozenset", "'acme'"],
         ),
         ("tenants: [acme]", "tenants: [ACME]", ["line 23: ", "theirs.tenants.0", "'ACME'"]),
         (
@@ -148,4 +173,4 @@ def test_all_that_is_wrong_is_said_at_once(files: Files) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml.*cannot be read"):
-        load_policies(tmp_path / "absent.yaml", tmp_path / "prices.yaml")
+        PolicyFiles(tmp_path / "absent.yaml", tmp_path / "prices.yaml").load()

@@ -13,8 +13,9 @@ from services.common.config import ConfigError
 from services.router.policy.calibration import SKIPPED, Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION
-from services.router.policy.routes import Calibrated
-from services.router.routes.artefact import FORM, Model
+from services.router.policy.routes import Calibrated, Quality
+from services.router.routes.artefact import FORM, Model, read
+from services.router.routes.calibration import misfits
 from tests.making.policies import calibrated
 from tests.making.policy_folder import LADDERED, MODELS, Files
 
@@ -152,8 +153,8 @@ def test_one_that_promises_just_what_the_route_asks_for_is_taken(
     made = calibrated(SURE)
     certificate = replace(made.certificate, delta=round(1.0 - confidence, 6))
     files.calibrate("plain", calibration=replace(made, certificate=certificate))
-    told = LADDERED.replace("tolerance: 0.02", f"tolerance: 0.02, confidence: {confidence}")
-    assert loaded(files, told) is not None
+    routes = LADDERED.replace("tolerance: 0.02", f"tolerance: 0.02, confidence: {confidence}")
+    assert loaded(files, routes) is not None
 
 
 def test_one_without_a_certificate_is_taken_if_it_sends_all_to_the_top(files: Files) -> None:
@@ -194,6 +195,31 @@ def test_one_that_is_no_file_is_refused(files: Files) -> None:
     (files.routes.parent / "calibration/plain.json").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"plain\.quality\.calibration: cannot be read: "):
         files.load(LADDERED)
+
+
+@pytest.mark.parametrize(
+    ("name", "serving", "asked", "said"),
+    [
+        ("plain", MODELS, {}, []),
+        ("other", MODELS, {}, ["is for route plain, not other"]),
+        ("plain", MODELS[:1], {}, ["for 2 tiers, plain has 1: small < large, not small"]),
+        ("plain", MODELS[::-1], {}, ["calibrated for small", "calibrated for large"]),
+        (
+            "plain",
+            (replace(MODELS[0], version="2"), MODELS[1]),
+            {"tolerance": 0.01, "confidence": 0.99},
+            ["plain now has small (small int8 version 2)", "loss of 0.02", "probability 0.05"],
+        ),
+    ],
+)
+def test_all_that_keeps_a_route_from_a_calibration_is_named(
+    files: Files, name: str, serving: tuple[Model, ...], asked: dict[str, float], said: list[str]
+) -> None:
+    artefact = read(files.calibrate("plain", SURE))
+    found = list(misfits(artefact, name, serving, Quality(**{"tolerance": 0.02, **asked})))
+    assert len(found) == len(said)
+    for sentence, part in zip(found, said, strict=True):
+        assert part in sentence
 
 
 def test_every_calibration_that_is_wrong_is_named(files: Files) -> None:
