@@ -75,10 +75,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What was paid, and what the route's top tier without a cache would have cost."""
+    """What was paid, and what the route's top tier without a cache would have cost.
+
+    `estimated`: some of what was paid is an estimate, or may still grow, as a replica has not said
+    how far it came, or works on for this request; the ledger has what was charged in the end.
+    """
 
     micro_usd: int
     baseline_micro_usd: int
+    estimated: bool = False
 
     @property
     def saved_micro_usd(self) -> int:

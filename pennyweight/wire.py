@@ -127,7 +127,11 @@ def _finished(message: pb.Summary) -> Finished:
         decision=_decision(message.decision),
         finish_reason=name_of(pb.FinishReason.DESCRIPTOR, "FINISH_REASON", message.finish_reason),
         usage=Usage(usage.prompt_tokens, usage.output_tokens, reused),
-        cost=Cost(message.cost.micro_usd, message.cost.baseline_micro_usd),
+        cost=Cost(
+            micro_usd=message.cost.micro_usd,
+            baseline_micro_usd=message.cost.baseline_micro_usd,
+            estimated=message.cost.estimated,
+        ),
         timings=_timings(message.timings),
     )
 

@@ -86,7 +86,8 @@ def summary_line(summary: Finished) -> Text:
         f"{usage.prompt_tokens} + {usage.output_tokens} tokens",
         f"engine {milliseconds(summary.timings.engine_seconds)}",
         f"total {milliseconds(summary.timings.total_seconds)}",
-        f"{money(cost.micro_usd)}, saved {money(cost.saved_micro_usd)}",
+        f"{'about ' if cost.estimated else ''}{money(cost.micro_usd)}, "
+        f"saved {money(cost.saved_micro_usd)}",
     ]
     if summary.finish_reason == "length":
         parts.append("cut at the token limit")

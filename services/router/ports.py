@@ -26,8 +26,8 @@ class Asked:
     """A checked request with every default filled in: what is asked, apart from who asks.
 
     Attributes:
-        turns: oldest first.
-        shape: wanted form of the answer and its text, or None for free text.
+        messages: of the conversation, oldest first.
+        guide: wanted form of the answer, its kind and text, or None for free text.
         max_output_tokens: at least 1.
         temperature: 0 is greedy.
         top_p: 1 is the whole distribution.
@@ -36,8 +36,8 @@ class Asked:
         stop: texts that end the answer.
     """
 
-    turns: tuple[Message, ...]
-    shape: tuple[GuideKind, str] | None
+    messages: tuple[Message, ...]
+    guide: tuple[GuideKind, str] | None
     max_output_tokens: int
     temperature: float
     top_p: float

@@ -118,7 +118,7 @@ class SharingCache:
     async def lookup(
         self, tenant: str, route: str, asked: Asked, accepted: Sequence[Tier], **told: Any
     ) -> CacheHit | CacheMiss:
-        key = (asked.turns[-1].content, asked.max_output_tokens)
+        key = (asked.messages[-1].content, asked.max_output_tokens)
         if key in self.answers:
             return CacheHit(self.answers[key], shared=False)
         if key not in self.leases.values():

@@ -162,11 +162,11 @@ class Cache:
         self, tenant: str, route: str, asked: Asked, accepted: Sequence[Tier], **_: Any
     ) -> CacheHit | CacheMiss:
         self.accepted = [tier.name for tier in accepted]
-        self.asked.append(asked.turns[-1].content)
+        self.asked.append(asked.messages[-1].content)
         return CacheMiss(self.lease) if self.answer is None else CacheHit(self.answer, shared=False)
 
     def store(self, tenant: str, route: str, asked: Any, answer: Written, **_: Any) -> None:
-        self.asked.append(asked.turns[-1].content)
+        self.asked.append(asked.messages[-1].content)
         self.stored.append(answer)
 
     def abandon(self, tenant: str, route: str, lease: str) -> None:

@@ -6,10 +6,10 @@ from services.router.ports import Asked, Finish, Written
 
 def write_request(request: pb.CanonicalRequest, asked: Asked) -> None:
     """Fills in everything that can change an answer."""
-    for turn in asked.turns:
+    for turn in asked.messages:
         request.turns.add(role=turn.role, content=turn.content)
-    if asked.shape is not None:
-        request.response_format = f"{asked.shape[0].value}:{asked.shape[1]}"
+    if asked.guide is not None:
+        request.response_format = f"{asked.guide[0].value}:{asked.guide[1]}"
     request.max_output_tokens = asked.max_output_tokens
     request.temperature = asked.temperature
     request.top_p = asked.top_p

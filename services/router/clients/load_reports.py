@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from google.protobuf.duration_pb2 import Duration
-
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.durations import duration_of, set_time
 from services.router.fleet.load import LoadQuantiles, LoadTotals, LoadWindow
 from services.router.fleet.snapshot import TierLoad
 
@@ -28,15 +27,15 @@ class LoadReports:
         self._snapshot = snapshot
         self._load = load
         self._wall = wall
-        self._started_at = _nanoseconds(wall())
+        self._started_at = wall()
         self._last_at: float | None = None
         self._last_tokens: dict[str, int] = {}
 
     def next(self, now: float) -> pb.ReportLoadRequest:
         """The report of this moment; `now` in monotonic seconds."""
         report = pb.ReportLoadRequest(router=self._router)
-        report.observed_at.FromNanoseconds(_nanoseconds(self._wall()))
-        report.started_at.FromNanoseconds(self._started_at)
+        set_time(report.observed_at, self._wall())
+        set_time(report.started_at, self._started_at)
         passed = now - self._last_at if self._last_at is not None else 0.0
         tokens: dict[str, int] = {}
         for load in self._snapshot():
@@ -72,15 +71,6 @@ def _tier(load: TierLoad, totals: LoadTotals, quantiles: LoadQuantiles) -> pb.Ti
 
 def _points(quantiles: Sequence[tuple[float, float]]) -> list[pb.Quantile]:
     return [
-        pb.Quantile(quantile=fraction, value=_duration(seconds)) for fraction, seconds in quantiles
+        pb.Quantile(quantile=fraction, value=duration_of(seconds))
+        for fraction, seconds in quantiles
     ]
-
-
-def _duration(seconds: float) -> Duration:
-    result = Duration()
-    result.FromNanoseconds(_nanoseconds(seconds))
-    return result
-
-
-def _nanoseconds(seconds: float) -> int:
-    return int(seconds * 1e9)

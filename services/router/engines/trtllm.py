@@ -110,8 +110,8 @@ class Encoder:
         if asked.stop:
             words = [wanted.text.encode_plain(stop) for stop in asked.stop]
             _add_words(request, "stop_words_list", words)
-        if asked.shape is not None:
-            kind, guide = asked.shape
+        if asked.guide is not None:
+            kind, guide = asked.guide
             _add_text(request, "guided_decoding_guide_type", kind.value)
             _add_text(request, "guided_decoding_guide", guide)
         return request

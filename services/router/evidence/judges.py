@@ -112,7 +112,7 @@ class Judges:
         order = [*others, best]
         request = pb.JudgeRequest(
             route=route.name,
-            turns=[pb.Turn(role=turn.role, content=turn.content) for turn in asked.turns],
+            turns=[pb.Turn(role=turn.role, content=turn.content) for turn in asked.messages],
             answers=[answers[at] for at in order],
         )
         remote.running += 1
@@ -197,8 +197,8 @@ async def _compare(
         work = partial(by_match, answers)
     elif judging.kind is JudgeKind.SIMILARITY:
         work = partial(by_similarity, answers, judging.least_similarity)
-    elif judging.kind is JudgeKind.SCHEMA and asked.shape is not None:
-        kind, form = asked.shape
+    elif judging.kind is JudgeKind.SCHEMA and asked.guide is not None:
+        kind, form = asked.guide
         size += len(form)
         work = partial(by_form, answers, kind.value, form)
     else:  # no form was asked for, or an outcome may come

@@ -114,7 +114,7 @@ class Pairs:
         context = state.context
         until = self._runner.clock() + evidence.seconds
         top = len(context.route.ladder) - 1
-        whole = context.checked.asked.turns
+        whole = context.checked.asked.messages
         if state.cascade is None:  # a stored answer
             text = state.answer.text
             best = await self._attempt(state, top, whole, until)

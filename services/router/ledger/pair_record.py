@@ -77,7 +77,7 @@ def record_of(
         digests=tuple(digests),
         trimmed=context.trimmed,
         shadow_micro_usd=pair.shadow_micro_usd,
-        text=_texts(checked.asked.turns, pair.answers) if evidence.keep_text else None,
+        text=_texts(checked.asked.messages, pair.answers) if evidence.keep_text else None,
     )
 
 

@@ -60,19 +60,19 @@ class RequestContext:
         """The conversation as models get it."""
         shorter = self.checked.shorter
         if shorter is None or TRIMMING in self.halted:
-            return self.checked.asked.turns
+            return self.checked.asked.messages
         return shorter
 
     @property
     def trimmed(self) -> bool:
         """Whether models get less than what was asked."""
-        return self.messages is not self.checked.asked.turns
+        return self.messages is not self.checked.asked.messages
 
     @property
     def asked(self) -> Asked:
         """What models are asked; answers are stored under it, those to trimmed prompts apart."""
         asked = self.checked.asked
-        return replace(asked, turns=self.messages) if self.trimmed else asked
+        return replace(asked, messages=self.messages) if self.trimmed else asked
 
 
 @dataclass(slots=True, eq=False)

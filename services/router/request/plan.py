@@ -36,7 +36,7 @@ class Planner:
         prompt = await self._encoded(state, tier, context.messages)
         if context.trimmed and not state.baseline_prompt_tokens:
             top = context.route.top_tier
-            whole = await self._encoded(state, top, context.checked.asked.turns)
+            whole = await self._encoded(state, top, context.checked.asked.messages)
             state.baseline_prompt_tokens = len(whole.tokens)
         wanted = context.checked.asked.max_output_tokens
         room = tier.max_sequence_tokens - len(prompt.tokens)

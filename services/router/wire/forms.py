@@ -27,7 +27,7 @@ KEPT_FORMS = 64
 the same few."""
 
 
-def shape_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[GuideKind, str] | None:
+def guide_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[GuideKind, str] | None:
     """The form that the engine is told; None for free text. Broken rules go into `wrong`."""
     form = prompt.response_format
     kind = form.WhichOneof("format")
@@ -41,38 +41,38 @@ def shape_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[GuideKind, str]
 
 
 def validators_of(
-    shape: tuple[GuideKind, str] | None, terms: pb.Terms, wrong: list[Violation]
+    guide: tuple[GuideKind, str] | None, terms: pb.Terms, wrong: list[Violation]
 ) -> tuple[Validator, ...]:
     """What an answer must pass: the wanted form, then the caller's own checks."""
-    if shape is None and not terms.validators:
+    if guide is None and not terms.validators:
         return ()
     checks = []
-    if shape is not None:  # if it breaks a rule, that was told with the prompt
-        checks.append(_guide(shape[0].value, shape[1]))
+    if guide is not None:  # if it breaks a rule, that was told with the prompt
+        checks.append(_guide(guide[0].value, guide[1]))
     if len(terms.validators) > MAX_VALIDATORS:
         rule = f"at most {MAX_VALIDATORS}, got {len(terms.validators)}"
         wrong.append(Violation("terms.validators", rule))
         return ()
-    for number, told in enumerate(terms.validators):
-        found = _check(told)
+    for number, asked in enumerate(terms.validators):
+        found = _check(asked)
         if isinstance(found, str):
-            kind = told.WhichOneof("check")
+            kind = asked.WhichOneof("check")
             where = f"terms.validators[{number}]{'.' + kind if kind else ''}"
             wrong.append(Violation(where, found))
         checks.append(found)
     return tuple(check for check in checks if isinstance(check, Validator))
 
 
-def _check(told: pb.Validator) -> Validator | str:
+def _check(asked: pb.Validator) -> Validator | str:
     """The check, or the rule it breaks."""
-    kind = told.WhichOneof("check")
+    kind = asked.WhichOneof("check")
     if kind is None:
         return "needs one of json_schema, regex, one_of"
     if kind == "one_of":
-        if len(told.one_of.values) > MAX_CHOICES:
-            return f"at most {MAX_CHOICES} values, got {len(told.one_of.values)}"
-        return _made(lambda: one_of(told.one_of.values))
-    return _compiled(kind, told.regex if kind == "regex" else told.json_schema)
+        if len(asked.one_of.values) > MAX_CHOICES:
+            return f"at most {MAX_CHOICES} values, got {len(asked.one_of.values)}"
+        return _made(lambda: one_of(asked.one_of.values))
+    return _compiled(kind, asked.regex if kind == "regex" else asked.json_schema)
 
 
 @functools.lru_cache(maxsize=KEPT_FORMS)

@@ -127,7 +127,7 @@ def _text_violations(name: str, text: str, longest: int) -> list[Violation]:
 def _message(seen: SeenLever) -> pb.Lever:
     standing = seen.standing
     state = pb.LEVER_STATE_HALTED if standing.halted else pb.LEVER_STATE_ON
-    told = pb.Lever(
+    message = pb.Lever(
         route=seen.route.name,
         name=seen.name,
         state=state if seen.known else pb.LEVER_STATE_UNKNOWN,
@@ -135,11 +135,11 @@ def _message(seen: SeenLever) -> pb.Lever:
         reason=standing.reason,
     )
     if standing.since is not None:
-        told.since.FromMilliseconds(round(standing.since * 1000))
+        message.since.FromMilliseconds(round(standing.since * 1000))
     if standing.expires is not None:
-        told.expires.FromMilliseconds(round(standing.expires * 1000))
+        message.expires.FromMilliseconds(round(standing.expires * 1000))
     if seen.guard is not None and seen.known:
-        told.watch.CopyFrom(
+        message.watch.CopyFrom(
             pb.LeverWatch(
                 samples=seen.watch.samples,
                 mean_loss=seen.watch.mean_loss,
@@ -148,4 +148,4 @@ def _message(seen: SeenLever) -> pb.Lever:
                 run_length=seen.guard.run_length,
             )
         )
-    return told
+    return message

@@ -1,8 +1,7 @@
 """Routes, decisions and summaries as messages."""
 
-from typing import Any
-
 from pennyweight.router.v1 import router_pb2 as pb
+from services.common.durations import set_seconds
 from services.router.fleet.fleet import Fleet
 from services.router.policy.decision import CacheOutcome, Candidate, Decision, Reason, Verdict
 from services.router.policy.routes import Quality, Route, Tier
@@ -51,7 +50,7 @@ def _candidate(one: Candidate) -> pb.Candidate:
 
 def route_message(route: Route, fleet: Fleet) -> pb.Route:
     """A route as callers see it."""
-    told = pb.Route(
+    message = pb.Route(
         name=route.name,
         description=route.description,
         ladder=[_tier(tier, fleet) for tier in route.ladder],
@@ -60,20 +59,20 @@ def route_message(route: Route, fleet: Fleet) -> pb.Route:
         max_output_tokens=route.output_tokens.most,
         quality=_quality(route.quality) if route.quality is not None else None,
     )
-    told.default_deadline.FromNanoseconds(int(route.deadline.default_seconds * 1e9))
-    return told
+    set_seconds(message.default_deadline, route.deadline.default_seconds)
+    return message
 
 
 def _quality(quality: Quality) -> pb.RouteQuality:
-    told = pb.RouteQuality(tolerance=quality.tolerance)
+    message = pb.RouteQuality(tolerance=quality.tolerance)
     calibration = quality.calibration
     if calibration is not None:
-        told.calibration_version = calibration.version
+        message.calibration_version = calibration.version
         if calibration.certificate.certified:
-            told.certified_bound = calibration.certificate.bound
-            told.expected_escalation_rate = calibration.certificate.escalation_rate
-            told.expected_saving = calibration.certificate.saving
-    return told
+            message.certified_bound = calibration.certificate.bound
+            message.expected_escalation_rate = calibration.certificate.escalation_rate
+            message.expected_saving = calibration.certificate.saving
+    return message
 
 
 def _tier(tier: Tier, fleet: Fleet) -> pb.Tier:
@@ -113,17 +112,11 @@ def summary_message(state: RequestState, decision: pb.Decision, now: float) -> p
         ),
     )
     timings = summary.timings
-    set_duration(timings.total, now - context.arrived)
+    set_seconds(timings.total, now - context.arrived)
     if answer.first_text_at is not None:
-        set_duration(timings.first_text, answer.first_text_at - context.arrived)
+        set_seconds(timings.first_text, answer.first_text_at - context.arrived)
     if state.attempts:
-        set_duration(timings.queued, state.queued_seconds)
+        set_seconds(timings.queued, state.queued_seconds)
     if (engine := state.engine_seconds) is not None:
-        set_duration(timings.engine, engine)
+        set_seconds(timings.engine, engine)
     return summary
-
-
-def set_duration(message: Any, seconds: float) -> None:
-    """Writes seconds, not negative, into a Duration."""
-    message.seconds = whole = int(seconds)
-    message.nanos = int((seconds - whole) * 1e9)

@@ -16,7 +16,7 @@ from services.router.policy.routes import Route
 from services.router.ports import Asked, GuideKind, Message
 from services.router.request.checked import Checked
 from services.router.routes.compiled import Compiled
-from services.router.wire.forms import shape_of, validators_of
+from services.router.wire.forms import guide_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 PRIORITIES = frozenset(pb.PriorityClass.values())
@@ -74,23 +74,23 @@ def check(request: Request, tenant: str, compiled: Compiled, *, longest: int) ->
     if route is None or not route.admits(tenant):  # the names of others' routes are not told
         raise NotFound(f"no route named {request.route[:80]!r}", reason="ROUTE_UNKNOWN")
     wrong: list[Violation] = []
-    turns = _turns(request.prompt, longest, wrong)
+    messages = _messages(request.prompt, longest, wrong)
     passages = _passages(request.prompt, longest, wrong)
-    shape = shape_of(request.prompt, wrong)
+    guide = guide_of(request.prompt, wrong)
     terms = request.terms
-    validators = validators_of(shape, terms, wrong)
+    validators = validators_of(guide, terms, wrong)
     _check_terms(terms, wrong)
-    whole = with_passages(turns, passages) if turns else ()
-    asked = _asked(request.sampling, whole, shape, route, wrong)
+    whole = with_passages(messages, passages) if messages else ()
+    asked = _asked(request.sampling, whole, guide, route, wrong)
     if wrong:
         raise BadRequest.of(*wrong)
-    shorter = trimmed(turns, passages, route.trimming) if route.trimming.on else None
+    shorter = trimmed(messages, passages, route.trimming) if route.trimming.on else None
     cache = route.cache.use and terms.cache_use != pb.CACHE_USE_BYPASS and asked.repeatable
     return Checked(
         compiled=compiled.route(route.name),
         asked=asked,
-        shorter=shorter if shorter != asked.turns else None,
-        written="\n".join([turn.content for turn in turns if turn.role == "user"]),
+        shorter=shorter if shorter != asked.messages else None,
+        written="\n".join([turn.content for turn in messages if turn.role == "user"]),
         signals=_signals(terms),
         validators=validators,
         priority=Priority(terms.priority) if terms.priority else Priority.INTERACTIVE,
@@ -101,8 +101,8 @@ def check(request: Request, tenant: str, compiled: Compiled, *, longest: int) ->
     )
 
 
-def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Message, ...]:
-    turns: list[Message] = []
+def _messages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Message, ...]:
+    messages: list[Message] = []
     characters = 0
     if len(prompt.messages) > MAX_MESSAGES:
         rule = f"at most {MAX_MESSAGES}, got {len(prompt.messages)}"
@@ -119,16 +119,16 @@ def _turns(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Mes
         if not message.content.strip():
             wrong.append(Violation(f"{where}.content", "must not be empty"))
         characters += len(message.content)
-        turns.append(Message(role, message.content))
+        messages.append(Message(role, message.content))
     if not prompt.messages:
         wrong.append(Violation("prompt.messages", "must hold at least one message"))
-    elif turns and turns[-1].role != "user":
+    elif messages and messages[-1].role != "user":
         wrong.append(Violation("prompt.messages", "the last message must have role user"))
     if characters > longest:
         wrong.append(
             Violation("prompt.messages", f"at most {longest} characters, got {characters}")
         )
-    return tuple(turns)
+    return tuple(messages)
 
 
 def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[Passage, ...]:
@@ -157,8 +157,8 @@ def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[
 
 def _asked(
     sampling: pb.Sampling,
-    turns: tuple[Message, ...],
-    shape: tuple[GuideKind, str] | None,
+    messages: tuple[Message, ...],
+    guide: tuple[GuideKind, str] | None,
     route: Route,
     wrong: list[Violation],
 ) -> Asked:
@@ -181,8 +181,8 @@ def _asked(
             rule = f"must have 1 to {MAX_STOP_CHARACTERS} characters, got {len(stop)}"
             wrong.append(Violation(f"sampling.stop[{number}]", rule))
     return Asked(
-        turns=turns,
-        shape=shape,
+        messages=messages,
+        guide=guide,
         max_output_tokens=tokens,
         temperature=temperature,
         top_p=top_p,
@@ -217,11 +217,11 @@ def _check_terms(terms: pb.Terms, wrong: list[Violation]) -> None:
 
 
 def _signals(terms: pb.Terms) -> Signals:
-    told = terms.signals
-    known = told.HasField("retrieval_confidence")
+    given = terms.signals
+    known = given.HasField("retrieval_confidence")
     return Signals(
-        task_type=told.task_type or None,
-        retrieval_confidence=told.retrieval_confidence if known else None,
+        task_type=given.task_type or None,
+        retrieval_confidence=given.retrieval_confidence if known else None,
     )
 
 

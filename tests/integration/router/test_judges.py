@@ -34,10 +34,10 @@ from tests.making.policies import ladder, quality, route
 ANSWERS = ("in a week", "in five days", "in 5 days")
 
 
-def asked(shape: tuple[GuideKind, str] | None = None) -> Asked:
+def asked(guide: tuple[GuideKind, str] | None = None) -> Asked:
     return Asked(
-        turns=(Message("system", "Be brief."), Message("user", "When does my card arrive?")),
-        shape=shape,
+        messages=(Message("system", "Be brief."), Message("user", "When does my card arrive?")),
+        guide=guide,
         max_output_tokens=16,
         temperature=0.0,
         top_p=1.0,

@@ -37,10 +37,10 @@ def requested(asked: Asked) -> bytes:
 @pytest.mark.parametrize(
     "change",
     [
-        {"turns": (Message("system", "hi"),)},
-        {"turns": (Message("user", "hi"), Message("user", "hi"))},
-        {"shape": (GuideKind.REGEX, "a")},
-        {"shape": (GuideKind.JSON_SCHEMA, "a")},
+        {"messages": (Message("system", "hi"),)},
+        {"messages": (Message("user", "hi"), Message("user", "hi"))},
+        {"guide": (GuideKind.REGEX, "a")},
+        {"guide": (GuideKind.JSON_SCHEMA, "a")},
         {"max_output_tokens": 9},
         {"temperature": 0.6},
         {"top_p": 1.0},

@@ -34,8 +34,8 @@ class Text:
 
 def asked(**changes: Any) -> Asked:
     told: dict[str, Any] = {
-        "turns": (Message("user", "hi"),),
-        "shape": None,
+        "messages": (Message("user", "hi"),),
+        "guide": None,
         "max_output_tokens": 7,
         "temperature": 0.0,
         "top_p": 1.0,
@@ -147,7 +147,7 @@ def test_a_word_list_is_padded_with_minus_1() -> None:
 
 @pytest.mark.parametrize("kind", list(GuideKind))
 def test_a_shape_becomes_a_guide(kind: GuideKind) -> None:
-    tensors = encoded(shape=(kind, "é+"))
+    tensors = encoded(guide=(kind, "é+"))
     for name, text in (
         ("guided_decoding_guide_type", kind.value),
         ("guided_decoding_guide", "é+"),

@@ -344,7 +344,7 @@ async def test_trimming_shortens_what_models_get_and_its_answers_are_stored_apar
     way = Way(told, both(), request=request)
     await way.go()
     assert bytes(way.engine.started[0][1].asked.prompt.tokens) == b"a b"
-    assert way.state.context.checked.asked.turns[0].content == "a     b"
+    assert way.state.context.checked.asked.messages[0].content == "a     b"
     assert way.cache.asked == ["a b", "a b"]
     assert (way.state.answer.prompt_tokens, way.state.baseline_prompt_tokens) == (3, 7)
     assert way.state.micro_usd == told.top_tier.price.of(3, 10)

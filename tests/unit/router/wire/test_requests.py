@@ -44,8 +44,8 @@ def broken(request: pb.GenerateRequest) -> dict[str, str]:
 def test_defaults_are_filled_in() -> None:
     got = checked(asking("chat", (SYSTEM, "Be kind."), (USER, "How?")))
     assert got.asked == Asked(
-        turns=(Message("system", "Be kind."), Message("user", "How?")),
-        shape=None,
+        messages=(Message("system", "Be kind."), Message("user", "How?")),
+        guide=None,
         max_output_tokens=64,
         temperature=0.0,
         top_p=1.0,
@@ -240,7 +240,7 @@ def test_the_cache_is_used_where_route_and_request_and_sampling_agree(
     ],
 )
 def test_the_shape_is_kept(told: dict[str, str], shape: tuple[GuideKind, str]) -> None:
-    assert checked(shaped(**told)()).asked.shape == shape
+    assert checked(shaped(**told)()).asked.guide == shape
 
 
 number = st.integers(-(2**31), 2**31 - 1)
@@ -281,7 +281,7 @@ def test_any_request_is_taken_or_refused_with_its_violations(
     assert 0 <= asked.temperature <= 2
     assert 0 < asked.top_p <= 1
     assert 0 <= asked.top_k <= 1024
-    assert asked.turns[-1].role == "user"
+    assert asked.messages[-1].role == "user"
 
 
 def test_what_the_caller_knows_and_wants_checked_is_kept() -> None:
@@ -313,7 +313,7 @@ def test_passages_are_part_of_what_is_asked() -> None:
     request = asking()
     request.prompt.context.add(text="Known fact.", relevance=0.5)
     got = checked(request)
-    assert got.asked.turns == (Message("user", "Known fact.\n\nHow?"),)
+    assert got.asked.messages == (Message("user", "Known fact.\n\nHow?"),)
     assert got.written == "How?"
     assert got.shorter is None
 
@@ -321,7 +321,7 @@ def test_passages_are_part_of_what_is_asked() -> None:
 def test_a_route_that_trims_keeps_both_forms_where_they_differ() -> None:
     told = compiled(route("chat", trimming=Trimming(white_space=True)))
     blank = check(asking("chat", (USER, "a   b")), "acme", told, longest=100)
-    assert blank.asked.turns == (Message("user", "a   b"),)
+    assert blank.asked.messages == (Message("user", "a   b"),)
     assert blank.shorter == (Message("user", "a b"),)
     assert check(asking(), "acme", told, longest=100).shorter is None
 
