@@ -79,6 +79,7 @@ def share(saved: int, baseline: int) -> str:
 def summary_line(summary: Finished) -> Text:
     """Tier, why, cache, tokens, time, money: one answer in one line."""
     decision, usage, cost = summary.decision, summary.usage, summary.cost
+    about = "about " if cost.estimated else ""
     parts = [
         f"{decision.tier} ({decision.precision})",
         words(decision.reason),
@@ -86,8 +87,7 @@ def summary_line(summary: Finished) -> Text:
         f"{usage.prompt_tokens} + {usage.output_tokens} tokens",
         f"engine {milliseconds(summary.timings.engine_seconds)}",
         f"total {milliseconds(summary.timings.total_seconds)}",
-        f"{'about ' if cost.estimated else ''}{money(cost.micro_usd)}, "
-        f"saved {money(cost.saved_micro_usd)}",
+        f"{about}{money(cost.micro_usd)}, saved {money(cost.saved_micro_usd)}",
     ]
     if summary.finish_reason == "length":
         parts.append("cut at the token limit")
