@@ -21,7 +21,12 @@ from services.router.request.context import Listener, RequestContext, RequestSta
 from services.router.request.path import RequestPath
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
-from services.router.wire.messages import decision_message, route_message, summary_message
+from services.router.wire.messages import (
+    add_costs,
+    decision_message,
+    route_message,
+    summary_message,
+)
 from services.router.wire.requests import Request, check, takes_long
 
 DEADLINE_SLACK_SECONDS = 0.1
@@ -60,7 +65,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]
         """See router.proto."""
         state = await self._begin(request, context, streaming=True)
-        listener = _StreamListener(context, state.context.handle)
+        listener = _StreamListener(context, state)
         await self._travel(state, listener)
         summary = summary_message(state, listener.decision, self._clock())
         await context.write(pb.GenerateResponse(finished=pb.Finished(summary=summary)))
@@ -196,16 +201,17 @@ class _StreamListener:
         decision: as the caller was told of it.
     """
 
-    def __init__(self, context: Any, handle: str) -> None:
+    def __init__(self, context: Any, state: RequestState) -> None:
         self._write = context.write
-        self._handle = handle
+        self._state = state
         self._event = pb.GenerateResponse()
         self._delta = self._event.delta
         self.decision = pb.Decision()
 
     async def started(self, decision: Decision) -> None:
         self.decision = decision_message(decision)
-        started = pb.Started(handle=self._handle, decision=self.decision)
+        add_costs(self.decision, self._state)
+        started = pb.Started(handle=self._state.context.handle, decision=self.decision)
         await self._write(pb.GenerateResponse(started=started))
 
     async def piece(self, text: str, tokens: int) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -383,14 +383,9 @@ class Way:
 
     @property
     def decision(self) -> Decision:
-        """What was decided last, with what it cost."""
+        """What was decided last."""
         assert self.state.decision is not None
-        candidates = self.state.decision.candidates
-        paid = [
-            replace(candidate, micro_usd=cost)
-            for candidate, cost in zip(candidates, self.state.costs, strict=bool(candidates))
-        ]
-        return replace(self.state.decision, candidates=tuple(paid))
+        return self.state.decision
 
     def in_flight(self) -> int:
         return sum(replica.in_flight + len(replica.calls) for replica in self.replicas)

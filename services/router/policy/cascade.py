@@ -121,7 +121,6 @@ class Cascade:
     __slots__ = (
         "_certainties",
         "_gains",
-        "_paid",
         "_rung",
         "_verdicts",
         "_weighed",
@@ -142,7 +141,6 @@ class Cascade:
         self._verdicts = list(look.verdicts)
         self._gains: list[float | None] = [None] * len(look.steps)
         self._certainties: list[float | None] = [None] * len(look.steps)
-        self._paid = [0] * len(look.steps)
         self._weighed: tuple[Candidate, ...] | None = None
         if look.predicts:
             self._predict(look.judgement)
@@ -186,19 +184,6 @@ class Cascade:
         self._verdicts[at] = Verdict.UNSURE if valid else Verdict.INVALID
         return False
 
-    def paid(self, micro_usd: int) -> None:
-        """Notes what the tier whose turn it was has cost."""
-        self._paid[self._rung] += micro_usd
-        self._weighed = None
-
-    def refused(self) -> list[str]:
-        """Tiers that ran and whose answers did not stand."""
-        return [
-            step.tier.name
-            for step, verdict in zip(self.look.steps, self._verdicts, strict=True)
-            if verdict is Verdict.UNSURE or verdict is Verdict.INVALID
-        ]
-
     def candidates(self) -> tuple[Candidate, ...]:
         """Every tier as it was weighed, the one whose turn it is as the chosen one."""
         if self._weighed is None:
@@ -212,7 +197,6 @@ class Cascade:
                         look.skips[rung],
                         self._certainties[rung],
                         look.accepts[rung],
-                        self._paid[rung],
                     )
                     for rung, verdict in enumerate(self._verdicts)
                 ]

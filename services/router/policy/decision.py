@@ -53,7 +53,6 @@ class Candidate:
         skip_above_gain: it is skipped above; None where it is never skipped for its gain.
         certainty: of its answer, a log-prob; None where it did not run, or is unknown.
         accept_at_certainty: its answer stands at it or above; None where any will do.
-        micro_usd: paid for its run.
     """
 
     tier: str
@@ -62,7 +61,6 @@ class Candidate:
     skip_above_gain: float | None = None
     certainty: float | None = None
     accept_at_certainty: float | None = None
-    micro_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,10 +134,13 @@ class RequestState:
 
     @property
     def costs(self) -> list[int]:
-        """What each tier of the ladder was charged for the answer, evidence aside."""
+        """What each tier of the ladder was charged, for attempts that came to an ending.
+
+        Evidence is no part of the decision, nor of these.
+        """
         costs = [0] * len(self.context.route.ladder)
         for attempt in self.attempts:
-            if attempt.cause is not Cause.EVIDENCE:
+            if attempt.ending is not None and attempt.cause is not Cause.EVIDENCE:
                 costs[attempt.plan.step.rung] += attempt.micro_usd
         return costs
 

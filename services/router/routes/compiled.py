@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 
 from services.router.policy.cascade import Cascade, FirstLook, first_look, uses_features
 from services.router.policy.difficulty import SparseFeatures
-from services.router.policy.levers import levers_of
 from services.router.policy.routes import Policies, Route, Tier
 from services.router.ports import TierText
 
@@ -19,7 +18,6 @@ class CompiledRoute:
     Attributes:
         route: as it was declared.
         policy_version: version of the policies that it is part of.
-        levers: names of its levers, as `levers_of` orders them.
         uses_features: its calibration predicts from a request's features.
     """
 
@@ -27,7 +25,6 @@ class CompiledRoute:
         """`texts` are by `Tier.tokenizer`, those of the route's ladder at least."""
         self.route = route
         self.policy_version = policy_version
-        self.levers = levers_of(route)
         self.uses_features = uses_features(route)
         self._texts = {tier.name: texts[tier.tokenizer] for tier in route.ladder}
         self._looks: dict[frozenset[str], FirstLook] = {}

@@ -44,7 +44,6 @@ def _candidate(one: Candidate) -> pb.Candidate:
         skip_above_gain=one.skip_above_gain,
         certainty=one.certainty,
         accept_at_certainty=one.accept_at_certainty,
-        micro_usd=one.micro_usd,
     )
 
 
@@ -87,15 +86,20 @@ def _tier(tier: Tier, fleet: Fleet) -> pb.Tier:
     )
 
 
+def add_costs(decision: pb.Decision, state: RequestState) -> None:
+    """Writes into a decision what each tier has cost so far."""
+    if decision.candidates:  # none was weighed for a stored answer
+        for candidate, cost in zip(decision.candidates, state.costs, strict=True):
+            candidate.micro_usd = cost
+
+
 def summary_message(state: RequestState, decision: pb.Decision, now: float) -> pb.Summary:
     """What an answer took; `decision` is how its caller was told of it, if that was before.
 
     What the tiers cost is known only now, and becomes part of the decision.
     """
     context, answer = state.context, state.answer
-    if decision.candidates:  # none was weighed for a stored answer
-        for candidate, cost in zip(decision.candidates, state.costs, strict=True):
-            candidate.micro_usd = cost
+    add_costs(decision, state)
     summary = pb.Summary(
         handle=context.handle,
         decision=decision,

@@ -104,8 +104,6 @@ def test_candidates_are_as_they_stand_whenever_they_are_asked_for() -> None:
     cascade = Cascade(first_look(asked, ()))
     turned = [Verdict.CHOSEN, Verdict.NOT_REACHED, Verdict.NOT_REACHED]
     assert [one.verdict for one in cascade.candidates()] == turned
-    cascade.paid(7)
-    assert cascade.candidates()[0].micro_usd == 7
     assert not cascade.stands(Certainty(-1, -1, -1), valid=True)
     assert cascade.candidates()[0].certainty == -1
     assert cascade.turn().rung == 1

@@ -56,7 +56,6 @@ def test_what_a_route_needs_is_at_hand() -> None:
     chat = version.route("chat")
     assert chat.route is CHAT
     assert chat.policy_version == version.policies.version
-    assert chat.levers == levers_of(CHAT)
     assert chat.uses_features == uses_features(CHAT)
     assert set(version.routes) == {"chat", "other"}
     with pytest.raises(KeyError):
