@@ -246,12 +246,13 @@ class SharedCall(TritonCall):
         """Counts what a stopped request has made, if its last response says so.
 
         TensorRT-LLM 1.2 drops the tokens of a whole answer that is stopped: then the length of its
-        log-probabilities alone tells how many there were, where they were asked for.
+        log-probabilities alone tells how many there were, where they were asked for, and the time
+        of the last one that there were some.
         """
         made = len(chunk.tokens) or len(chunk.log_probs or b"") // LOG_PROB_BYTES
         self.output_tokens = max(self.output_tokens, made)
-        self.final = made > 0
         self.figures = chunk.figures or self.figures
+        self.final = made > 0 or self.figures.engine_seconds is None
 
     def _hear_the_last(self) -> None:
         if self._last is not None and not self._last.done():

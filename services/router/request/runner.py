@@ -267,8 +267,9 @@ class Runner:
         if call is not None and call.final:
             self.paces.note(tier.name, seconds, call.output_tokens)
         elif attempt.estimated and not attempt.plan.streams and attempt.ending is not Ending.FAILED:
-            most = attempt.plan.max_output_tokens
-            attempt.guessed_tokens = self.paces.tokens(tier.name, seconds, most)
+            most, worked = attempt.plan.max_output_tokens, attempt.engine_seconds
+            worked = seconds if worked is None else worked
+            attempt.guessed_tokens = self.paces.tokens(tier.name, worked, most)
         self.settled(state, attempt)
         state.leave()
 
