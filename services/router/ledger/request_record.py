@@ -151,6 +151,8 @@ def record_of(state: RequestState, unix_seconds: float) -> RequestRecord:
     context, decision, answer = state.context, state.decision, state.answer
     checked, cascade, arrived = context.checked, state.cascade, context.arrived
     first = answer.first_text_at if state.committed else None
+    attempts = tuple([_attempt_record(attempt, arrived) for attempt in state.attempts])
+    engine_ms = [attempt.engine_ms for attempt in attempts if attempt.engine_ms is not None]
     return RequestRecord(
         time=time_text(unix_seconds),
         request_id=context.request_id,
@@ -172,14 +174,14 @@ def record_of(state: RequestState, unix_seconds: float) -> RequestRecord:
         prompt_tokens=answer.prompt_tokens,
         output_tokens=answer.output_tokens,
         reused_prompt_tokens=answer.figures.reused_prompt_tokens,
-        engine_ms=_milliseconds(state.engine_seconds),
+        engine_ms=round(sum(engine_ms), 3) if engine_ms else None,
         queued_ms=round(state.queued_seconds * 1e3, 3),
         first_text_ms=None if first is None else round((first - arrived) * 1e3, 3),
         total_ms=round((state.ended_at - arrived) * 1e3, 3),
-        micro_usd=state.micro_usd,
+        micro_usd=sum([attempt.micro_usd for attempt in attempts]),
         baseline_micro_usd=state.baseline_micro_usd,
-        estimated=state.estimated,
-        attempts=tuple([_attempt_record(attempt, arrived) for attempt in state.attempts]),
+        estimated=any(attempt.estimated for attempt in attempts),
+        attempts=attempts,
     )
 
 
