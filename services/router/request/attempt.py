@@ -12,7 +12,6 @@ from services.router.policy.admission import Priority
 from services.router.policy.cascade import Step
 from services.router.policy.certainty import Certainty, certainty_of
 from services.router.ports import EngineCall, EngineFigures, Finish, Piece, Prompt
-from services.router.request.hold import HoldBack
 
 TOKENS_A_PAUSE = 64
 
@@ -71,6 +70,32 @@ class Answer:
         self.pieces.append((text, tokens))
 
 
+@dataclass(slots=True)
+class HoldBack:
+    """What has come of an answer that may not be told yet.
+
+    Attributes:
+        first_tokens: how many tokens it is judged by; None for the whole answer.
+        pieces: text and the tokens it stands for.
+    """
+
+    first_tokens: int | None
+    pieces: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What has come."""
+        return "".join([text for text, _ in self.pieces])
+
+    def again(self) -> "HoldBack":
+        """The same for another attempt, of which nothing has come."""
+        return HoldBack(self.first_tokens)
+
+    def is_ready(self, tokens: int, *, complete: bool) -> bool:
+        """Whether enough has come to judge it."""
+        return complete or (self.first_tokens is not None and tokens >= self.first_tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What one tier is to do for a request.
@@ -84,6 +109,7 @@ class Plan:
         deadline: when nobody waits for the answer any more.
         cause: why.
         priority: standing in the line for a place.
+        hold: how its answer is kept back; None where nothing is.
         streams: the replica is to send text as it is made.
     """
 
@@ -95,6 +121,7 @@ class Plan:
     deadline: float
     cause: Cause
     priority: Priority
+    hold: HoldBack | None
     streams: bool
 
 

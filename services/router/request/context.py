@@ -151,6 +151,28 @@ class RequestState:
         if attempt.cause is not Cause.EVIDENCE:
             self.answer = attempt.answer
 
+    def decide(self, replica: str, *, fleet_stale: bool) -> Decision:
+        """The decision that the tier whose turn it is answers on a replica; empty for none yet."""
+        context, cascade = self.context, self.cascade
+        assert cascade is not None  # noqa: S101 -- it was chosen by one
+        tier = cascade.turn().tier
+        return Decision(
+            route=context.route.name,
+            policy_version=context.checked.policy_version,
+            tier=tier.name,
+            model=tier.model,
+            precision=tier.precision,
+            replica=replica,
+            reason=cascade.reason(),
+            explanation=cascade.explanation(),
+            cache=self.cache,
+            fleet_stale=fleet_stale,
+            candidates=cascade.candidates(),
+            calibration_version=cascade.calibration_version,
+            propensity=context.propensity,
+            halted=tuple(sorted(context.halted)),
+        )
+
     def commit(self, decision: Decision, attempt: Attempt | None) -> None:
         """What the caller is told from here on cannot be taken back.
 

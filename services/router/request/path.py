@@ -102,7 +102,9 @@ class RequestPath:
         plan = await self._next(state, _cascade(state.context))
         step, tokens = plan.step, len(plan.prompt.tokens)
         state.answer.prompt_tokens = tokens
-        state.decision = self.runner.decide(state, self.fleet.preview(step.tier.name))
+        state.decision = state.decide(
+            self.fleet.preview(step.tier.name), fleet_stale=self.fleet.stale
+        )
         most = step.tier.price.of(tokens, plan.max_output_tokens)
         if step.checked:  # every tier above may get its turn
             above = state.context.route.ladder[step.rung + 1 :]

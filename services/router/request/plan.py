@@ -10,7 +10,7 @@ from services.router.policy.decision import Verdict
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
 from services.router.ports import Prompt
-from services.router.request.attempt import Cause, Plan
+from services.router.request.attempt import Cause, HoldBack, Plan
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import hold_back_for
 
@@ -52,7 +52,7 @@ class Planner:
             raise BadRequest.of(Violation("prompt", rule))
         else:
             limit = min(limit, _affordable(state, tier, len(prompt.tokens)))
-        now = self._clock()
+        now, hold = self._clock(), hold_back_for(step, context)
         until = now + (context.until - now) * SHARE_OF_WAIT if step.checked else context.until
         return Plan(
             step=step,
@@ -63,7 +63,8 @@ class Planner:
             deadline=context.until,
             cause=Cause.ESCALATION if state.attempts else Cause.FIRST,
             priority=context.checked.priority,
-            streams=_streams(context, step),
+            hold=hold,
+            streams=_streams(context, hold),
         )
 
     async def evidence(
@@ -88,6 +89,7 @@ class Planner:
             deadline=until,
             cause=Cause.EVIDENCE,
             priority=Priority.BACKGROUND,
+            hold=None,
             streams=bool(context.checked.asked.stop),
         )
 
@@ -115,7 +117,7 @@ class Planner:
         return now + sum(seconds) < context.until
 
 
-def _streams(context: RequestContext, step: Step) -> bool:
+def _streams(context: RequestContext, hold: HoldBack | None) -> bool:
     """Whether the replica is to send text as it is made.
 
     Where a stop text may end the answer it is, whoever waits for it: an engine goes on beyond a
@@ -123,7 +125,6 @@ def _streams(context: RequestContext, step: Step) -> bool:
     """
     if context.checked.asked.stop:
         return True
-    hold = hold_back_for(step, context.route.quality, context.checked.validators)
     return context.streaming and (hold is None or hold.first_tokens is not None)
 
 

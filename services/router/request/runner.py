@@ -14,13 +14,12 @@ from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.fleet.place import Place
 from services.router.metrics import Metrics
-from services.router.policy.decision import Decision
 from services.router.policy.pace import Paces
 from services.router.policy.routes import Cancel
 from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed
 from services.router.request.attempt import Answer, Attempt, Cause, Ending, Plan
 from services.router.request.context import Listener, RequestState
-from services.router.request.hold import has_form, hold_back_for
+from services.router.request.hold import stands
 from services.router.request.stored import Lease
 
 log = structlog.get_logger()
@@ -121,8 +120,7 @@ class Runner:
         )
 
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:
-        context = state.context
-        hold = hold_back_for(plan.step, context.route.quality, context.checked.validators)
+        hold = plan.hold.again() if plan.hold is not None else None
         attempt = Attempt(plan, cause, place.replica.id, self.clock(), hold)
         attempt.answer.prompt_tokens = len(plan.prompt.tokens)
         attempt.has_log_probs = self.engine.capabilities(plan.step.tier).has_log_probs
@@ -154,7 +152,7 @@ class Runner:
         except BaseException:  # the caller has gone
             attempt.ending = Ending.LEFT
             if listener is not None and state.decision is None:
-                state.decision = self.decide(state, attempt.replica)
+                state.decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
             if lease is not None and (outlives or attempt.complete):
                 self.spawn(self._go_on(state, attempt, place.moved(), lease.moved()))
             raise
@@ -177,7 +175,7 @@ class Runner:
         if attempt.hold is not None:
             if not attempt.hold.is_ready(attempt.answer.output_tokens, complete=attempt.complete):
                 return
-            if not await self._stands(state, attempt):
+            if not await stands(state, attempt):
                 return
             piece = attempt.release(self.clock())
         if listener is not None and (state.context.streaming or attempt.complete):
@@ -191,25 +189,11 @@ class Runner:
     ) -> None:
         """Tells the caller; with the first text the answer is committed to."""
         if not state.committed and (piece.text or piece.ended):
-            decision = self.decide(state, attempt.replica)
+            decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
             state.commit(decision, attempt)
             await listener.started(decision)
         if piece.text:
             await listener.piece(piece.text, piece.tokens)
-
-    async def _stands(self, state: RequestState, attempt: Attempt) -> bool:
-        """Judges what is held back of a checked tier's answer."""
-        context, cascade, hold = state.context, state.cascade, attempt.hold
-        assert cascade is not None  # noqa: S101 -- a checked step comes from a cascade
-        assert hold is not None  # noqa: S101 -- it is what is judged
-        quality = context.route.quality
-        sure = attempt.certainty(quality.first_k) if quality is not None else None
-        whole = hold.first_tokens is None
-        attempt.valid = not whole or await has_form(hold.text, context.checked.validators)
-        stands = cascade.stands(sure, valid=attempt.valid)
-        if not stands:
-            attempt.ending = Ending.UNSURE if attempt.valid else Ending.INVALID
-        return stands
 
     async def _go_on(
         self, state: RequestState, attempt: Attempt, place: Place, lease: Lease
@@ -272,28 +256,6 @@ class Runner:
             attempt.guessed_tokens = self.paces.tokens(tier.name, worked, most)
         self.settled(state, attempt)
         state.leave()
-
-    def decide(self, state: RequestState, replica: str) -> Decision:
-        """The decision to run on a replica; empty for none yet."""
-        context, cascade = state.context, state.cascade
-        assert cascade is not None  # noqa: S101 -- it was chosen by one
-        tier = cascade.turn().tier
-        return Decision(
-            route=context.route.name,
-            policy_version=context.checked.policy_version,
-            tier=tier.name,
-            model=tier.model,
-            precision=tier.precision,
-            replica=replica,
-            reason=cascade.reason(),
-            explanation=cascade.explanation(),
-            cache=state.cache,
-            fleet_stale=self.fleet.stale,
-            candidates=cascade.candidates(),
-            calibration_version=cascade.calibration_version,
-            propensity=context.propensity,
-            halted=tuple(sorted(context.halted)),
-        )
 
     def _note_time(self, attempt: Attempt) -> None:
         """Notes how long the tier took; the text of an answer that fell would have come now."""
