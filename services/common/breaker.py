@@ -40,7 +40,7 @@ class Breaker:
 
     def allows(self, now: float) -> bool:
         """Whether one more use may go through; who uses it then says so with `tried`."""
-        return self.closed or now >= self.open_until
+        return self.failures < self.threshold or now >= self.open_until
 
     def tried(self, now: float) -> "Breaker":
         """After a use has gone through, which is the trial unless the breaker is closed."""
