@@ -14,6 +14,7 @@ BENCHMARKS = {
     "tiers": "a calibrated ladder of the local models on BANKING77's test questions",
     "mmlu": "predicted difficulty on MMLU's questions, for the models of RouteLLM's table",
     "decide": "what it costs to decide which tier answers, with 1, 10 and 100 routes",
+    "loop": "what a request costs the event loop beside deciding",
     "guardrail": "judged samples and requests until a lever that has become too costly is halted",
     "start": "from nothing to the first answer, and the memory of each process",
 }

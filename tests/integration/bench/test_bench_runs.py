@@ -54,6 +54,20 @@ def test_hop_prints_its_figures_and_ends_what_it_started(folder: Path) -> None:
     assert {unit for _, unit in figures.values()} == {"/s"}
 
 
+@pytest.mark.parametrize("name", ["decide", "loop"])
+def test_benchmarks_of_one_thread_print_figures(name: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "bench", name, "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"figure {name}." in result.stdout
+
+
 class NarrowClient(Client):
     """Lets the peer send no more ahead than every stream starts with."""
 
