@@ -18,7 +18,7 @@ from bench.http2 import Client, request_headers
 from bench.stack import REPOSITORY, BenchError, Stack
 from bench.triton import STREAM_INFER, infer_request, start_replica, token_count
 from services.router.engines.tokenizer import ModelText
-from services.router.ports import Message
+from services.router.policy.prompts import Message
 
 MODEL = "large"
 

@@ -19,7 +19,7 @@ from bench.triton import STREAM_INFER, infer_request, token_count
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
 from services.router.engines.tokenizer import ModelText
-from services.router.ports import Message
+from services.router.policy.prompts import Message
 
 ON = "router, cache on"
 

@@ -1,7 +1,8 @@
 """What the router needs from outside, in its own words.
 
-Adapters: `triton` (engine), `cache` (answers), `scaler` (fleet), `tokenizer` (text and tokens),
-`ledger` (records), `levers` (levers and their watch), `judges` (quality of answers).
+Adapters: `engines/` (engines, text and tokens), `clients.cache` (answers), `ledger.file` (records),
+`levers.board` (levers and their watch), `evidence.judges` (quality of answers), `state/` (what
+routers share).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,7 +11,7 @@ from enum import Enum
 from typing import Protocol
 
 from pennyweight.ledger.schema import LedgerRecord
-from services.router.policy.prompts import Message as Message  # noqa: PLC0414 -- part of the ports
+from services.router.policy.prompts import Message
 from services.router.policy.routes import Route, Tier
 
 

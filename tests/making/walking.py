@@ -20,6 +20,7 @@ from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
 from services.router.policy.pace import Paces
+from services.router.policy.prompts import Message
 from services.router.policy.routes import Route, Tier
 from services.router.ports import (
     Asked,
@@ -29,7 +30,6 @@ from services.router.ports import (
     EngineFigures,
     EngineRequest,
     Finish,
-    Message,
     Piece,
     Written,
 )

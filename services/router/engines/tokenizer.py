@@ -19,7 +19,7 @@ from tokenizers.decoders import DecodeStream
 
 from services.common.config import ConfigError
 from services.common.errors import BadRequest, Violation
-from services.router.ports import Message
+from services.router.policy.prompts import Message
 
 LONG_TEXT = 8_000
 """Characters above which tokenising moves to a thread: it would hold up the event loop for ms."""

@@ -19,8 +19,9 @@ from services.common.errors import ServiceError, Unavailable
 from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
 from services.router.policy.levers import CACHE, TRIMMING, calibration_version, lever_of_tier
+from services.router.policy.prompts import Message
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Route
-from services.router.ports import Judge, Keeper, Ledger, LeverBoard, Message
+from services.router.ports import Judge, Keeper, Ledger, LeverBoard
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import has_form

@@ -12,8 +12,8 @@ from pennyweight.ledger.schema import (
     time_text,
 )
 from services.router.policy.difficulty import features
+from services.router.policy.prompts import Message
 from services.router.policy.routes import EvidencePolicy, Route
-from services.router.ports import Message
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestState
 

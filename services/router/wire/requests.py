@@ -11,9 +11,9 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.policy.admission import Priority
 from services.router.policy.difficulty import Signals
-from services.router.policy.prompts import Passage, trimmed, with_passages
+from services.router.policy.prompts import Message, Passage, trimmed, with_passages
 from services.router.policy.routes import Route
-from services.router.ports import Asked, GuideKind, Message
+from services.router.ports import Asked, GuideKind
 from services.router.request.checked import Checked
 from services.router.routes.compiled import Compiled
 from services.router.wire.forms import guide_of, validators_of

@@ -24,8 +24,9 @@ from services.router.evidence.judges import (
     Judges,
 )
 from services.router.metrics import Metrics
+from services.router.policy.prompts import Message
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
-from services.router.ports import Asked, GuideKind, Message
+from services.router.ports import Asked, GuideKind
 from tests.integration.client.scripted_router import ScriptedRouter, serve, summary
 from tests.integration.router.processes import Process
 from tests.integration.router.world import PATIENCE, free_port, until

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.common.config import ConfigError
 from services.common.errors import BadRequest
 from services.router.engines.tokenizer import LONG_TEXT, ModelText
-from services.router.ports import Message
+from services.router.policy.prompts import Message
 from tests.making.policies import TOKENIZER
 
 TEXT = ModelText(TOKENIZER)

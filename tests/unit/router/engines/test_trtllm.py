@@ -16,8 +16,9 @@ from services.router.engines.trtllm import (
     decode,
     unpack_log_probs,
 )
+from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, EngineRequest, GuideKind, Message, Prompt, ReplicaFailed
+from services.router.ports import Asked, EngineRequest, GuideKind, Prompt, ReplicaFailed
 from tests.making.policies import tier
 
 LOST, FULL, BAD, BROKEN = "another replica, lost", "another replica, full", "bad input", "broken"

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound
 from services.router.policy.admission import Priority
+from services.router.policy.prompts import Message
 from services.router.policy.routes import CachePolicy, Trimming
-from services.router.ports import Asked, GuideKind, Message
+from services.router.ports import Asked, GuideKind
 from services.router.wire.requests import Checked, check, takes_long
 from tests.making.policies import compiled, route
 
