@@ -33,8 +33,9 @@ from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
 from services.router.policy.routes import Policies
 from services.router.request.context import RequestState
+from services.router.request.entry import Entry
 from services.router.request.path import RequestPath
-from services.router.request.plan import Planner
+from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
 from services.router.routes.compiled import Compiled
@@ -148,7 +149,7 @@ def assemble(
         load=load,
         metrics=metrics,
         paces=Paces(),
-        settled=records.attempt,
+        attempt_over=records.attempt,
         spawn=spawn,
         clock=clock,
     )
@@ -183,17 +184,23 @@ def assemble(
         planner=planner,
         runner=runner,
         fleet=fleet,
-        levers=levers,
         metrics=metrics,
         answered=answered,
-        chance=random.random,
         clock=clock,
     )
+    entry = Entry(
+        levers=levers,
+        sign=signer.sign,
+        settled=records.settled,
+        chance=random.random,
+        clock=clock,
+        wall_clock=time.time,
+    )
     servicer = RouterServicer(
+        entry=entry,
         path=path,
         in_force=in_force,
         fleet=fleet,
-        signer=signer,
         records=records,
         outcomes=outcomes,
         levers=LeverCalls(levers, in_force),

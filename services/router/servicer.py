@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +10,13 @@ from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
-from services.router.evidence.handles import HandleSigner
 from services.router.evidence.outcomes import Outcomes
 from services.router.fleet.fleet import Fleet
 from services.router.ledger.request_record import Records
 from services.router.policy.decision import Decision
 from services.router.policy.routes import Policies
-from services.router.request.context import Listener, RequestContext, RequestState
+from services.router.request.context import Listener, RequestState
+from services.router.request.entry import Entry
 from services.router.request.path import RequestPath
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
@@ -39,10 +38,10 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     def __init__(
         self,
         *,
+        entry: Entry,
         path: RequestPath,
         in_force: InForce,
         fleet: Fleet,
-        signer: HandleSigner,
         records: Records,
         outcomes: Outcomes,
         levers: LeverCalls,
@@ -50,10 +49,10 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` gives seconds that only grow."""
+        self._entry = entry
         self._path = path
         self._in_force = in_force
         self._fleet = fleet
-        self._signer = signer
         self._records = records
         self._outcomes = outcomes
         self._levers = levers
@@ -129,39 +128,12 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         try:
             work = functools.partial(check, request, tenant, compiled, longest=self._longest)
             checked = await asyncio.to_thread(work) if takes_long(request) else work()
-            route = checked.route
-            most = route.limits.seconds
-            ours = left is None or (most is not None and most < left)
-            if left is None:
-                left = route.deadline.default_seconds
-            if most is not None and most < left:
-                left = most
-            elif left < route.deadline.shortest_seconds:
-                raise DeadlineExceeded(
-                    f"{max(left, 0.0):.3f} s are left; {route.name} needs at least "
-                    f"{route.deadline.shortest_seconds:g} s",
-                    reason="DEADLINE_TOO_SHORT",
-                )
+            return self._entry.enter(
+                checked, tenant, arrived=arrived, left=left, streaming=streaming
+            )
         except ServiceError as error:
             self._records.refused(tenant, _known(request, compiled.policies), error)
             raise
-        request_id, draw = secrets.token_hex(16), self._path.draw(route)
-        return RequestState(
-            RequestContext(
-                request_id=request_id,
-                handle=self._signer.sign(request_id, tenant, route.name, int(time.time())),
-                tenant=tenant,
-                checked=checked,
-                arrived=arrived,
-                until=arrived + left,
-                until_is_ours=ours,
-                streaming=streaming,
-                halted=draw.halted,
-                propensity=draw.propensity,
-                drawn=draw.drawn,
-            ),
-            settled=self._records.settled,
-        )
 
     async def _travel(self, state: RequestState, listener: Listener) -> None:
         """Sends a request on its way and notes how it ended."""

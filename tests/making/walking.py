@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -34,9 +34,10 @@ from services.router.ports import (
     Written,
 )
 from services.router.request.attempt import Attempt
-from services.router.request.context import RequestContext, RequestState
+from services.router.request.context import RequestState
+from services.router.request.entry import Entry
 from services.router.request.path import RequestPath
-from services.router.request.plan import Planner
+from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
 from services.router.wire.requests import check
@@ -292,7 +293,7 @@ class Way:
             load=self.load,
             metrics=self.metrics,
             paces=Paces(),
-            settled=lambda _, attempt: self.ended.append(attempt),
+            attempt_over=lambda _, attempt: self.ended.append(attempt),
             spawn=self.spawn,
             clock=self.clock,
             pause=lambda _: asyncio.sleep(0),
@@ -314,11 +315,17 @@ class Way:
             planner=self.planner,
             runner=self.runner,
             fleet=self.fleet,
-            levers=self.board,
             metrics=self.metrics,
             answered=self.answered,
+            clock=self.clock,
+        )
+        self.entry = Entry(
+            levers=self.board,
+            sign=lambda *_: "1",
+            settled=self.settled.append,
             chance=chance,
             clock=self.clock,
+            wall_clock=time.time,
         )
         if request is None:
             request = pb.GenerateRequest()
@@ -332,20 +339,15 @@ class Way:
     ) -> RequestState:
         """A request that is to travel; the path's own unless another is given."""
         checked = check(request or self.request, "acme", self.compiled, longest=1000)
-        draw, now = self.path.draw(checked.route), self.clock()
-        context = RequestContext(
-            request_id="1",
-            handle="1",
-            tenant="acme",
-            checked=checked,
-            arrived=now,
-            until=now + 30,
+        state = self.entry.enter(
+            checked,
+            "acme",
+            arrived=self.clock(),
+            left=30.0,
             streaming=self.streaming if streaming is None else streaming,
-            halted=draw.halted,
-            propensity=draw.propensity,
-            drawn=draw.drawn,
         )
-        return RequestState(context, settled=self.settled.append)
+        state.context = replace(state.context, request_id="1")
+        return state
 
     def clock(self) -> float:
         return time.monotonic() + self.late

@@ -14,7 +14,7 @@ from services.common.errors import ServiceError
 from services.router.engines.triton import TritonEngine
 from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
-from services.router.policy.admission import Priority
+from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
 from services.router.ports import Asked, EngineRequest, Prompt, ReplicaFailed

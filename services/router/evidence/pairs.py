@@ -25,7 +25,7 @@ from services.router.ports import Judge, Keeper, Ledger, LeverBoard
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import has_form
-from services.router.request.plan import Planner
+from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from services.common.backoff import Backoff
 from services.common.breaker import Breaker
 from services.common.errors import DeadlineExceeded, Overloaded, Unavailable
 from services.router.metrics import Metrics
-from services.router.policy.admission import Priority, WaitingLine
+from services.router.policy.line import Priority, WaitingLine
 from services.router.policy.replicas import choose_replica
 from services.router.policy.routes import Tier
 from services.router.ports import EngineCall

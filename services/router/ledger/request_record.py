@@ -10,10 +10,11 @@ import structlog
 from pennyweight.ledger.schema import AttemptRecord, RequestRecord, time_text
 from services.common.errors import ServiceError
 from services.router.metrics import Metrics
-from services.router.policy.admission import Priority
+from services.router.policy.line import Priority
 from services.router.ports import Ledger
-from services.router.request.attempt import Attempt, Cause, Ending
+from services.router.request.attempt import Attempt, Ending
 from services.router.request.context import RequestState
+from services.router.request.plan import Cause
 
 PRIORITY_NAMES: Mapping[Priority, str] = {one: one.name.lower() for one in Priority}
 

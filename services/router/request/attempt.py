@@ -1,28 +1,19 @@
-"""One try of one tier on one replica: its answer so far, and what it took.
+"""One try of one tier on one replica: its place there, its answer so far, and what it took.
 
 Retry, escalation and evidence are each an attempt, as hedge and replay will be. It ends exactly
-once, with its tokens, its price and its verdict.
+once, with its tokens, its price and its verdict; what it is to do stands in `plan`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from services.router.policy.admission import Priority
-from services.router.policy.cascade import Step
+from services.router.fleet.place import Place
 from services.router.policy.certainty import Certainty, certainty_of
-from services.router.ports import EngineCall, EngineFigures, Finish, Piece, Prompt
+from services.router.ports import EngineCall, EngineFigures, Finish, Piece
+from services.router.request.plan import Cause, HoldBack, Plan
 
 TOKENS_A_PAUSE = 64
-
-
-class Cause(StrEnum):
-    """Why an attempt is made; values are the ledger's."""
-
-    FIRST = "first"
-    RETRY = "retry"
-    ESCALATION = "escalation"
-    EVIDENCE = "evidence"
 
 
 class Ending(StrEnum):
@@ -70,61 +61,6 @@ class Answer:
         self.pieces.append((text, tokens))
 
 
-@dataclass(slots=True)
-class HoldBack:
-    """What has come of an answer that may not be told yet.
-
-    Attributes:
-        first_tokens: how many tokens it is judged by; None for the whole answer.
-        pieces: text and the tokens it stands for.
-    """
-
-    first_tokens: int | None
-    pieces: list[tuple[str, int]] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        """What has come."""
-        return "".join([text for text, _ in self.pieces])
-
-    def again(self) -> "HoldBack":
-        """The same for another attempt, of which nothing has come."""
-        return HoldBack(self.first_tokens)
-
-    def is_ready(self, tokens: int, *, complete: bool) -> bool:
-        """Whether enough has come to judge it."""
-        return complete or (self.first_tokens is not None and tokens >= self.first_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one tier is to do for a request.
-
-    Attributes:
-        step: the tier, and whether its answer must pass a check.
-        prompt: as that tier gets it.
-        max_output_tokens: most tokens it may add.
-        began: when its turn came.
-        until: when a place on a replica is no longer waited for.
-        deadline: when nobody waits for the answer any more.
-        cause: why.
-        priority: standing in the line for a place.
-        hold: how its answer is kept back; None where nothing is.
-        streams: the replica is to send text as it is made.
-    """
-
-    step: Step
-    prompt: Prompt
-    max_output_tokens: int
-    began: float
-    until: float
-    deadline: float
-    cause: Cause
-    priority: Priority
-    hold: HoldBack | None
-    streams: bool
-
-
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One try.
@@ -132,7 +68,7 @@ class Attempt:
     Attributes:
         plan: what it is to do.
         cause: why it was made: the plan's, or because the one before failed.
-        replica: id of the replica it runs on.
+        place: its room on a replica, until it ends or goes on elsewhere.
         began: when it was started there.
         hold: what is kept back; None once the answer stands, or where nothing is.
         answer: as it came.
@@ -140,7 +76,7 @@ class Attempt:
         complete: the answer is whole, though the replica may still be at work.
         ending: what became of it; None until that is known.
         has_log_probs: its engine tells them, as `Capabilities` says.
-        refused: the replica took no work for it.
+        over: the replica has said that nothing more comes of it.
         valid: its answer has the wanted form.
         committed: something of it was told to the caller.
         guessed_tokens: that it has made by estimate, where the replica did not say.
@@ -149,7 +85,7 @@ class Attempt:
 
     plan: Plan
     cause: Cause
-    replica: str
+    place: Place
     began: float
     hold: HoldBack | None = None
     answer: Answer = field(default_factory=Answer)
@@ -157,11 +93,16 @@ class Attempt:
     complete: bool = False
     ending: Ending | None = None
     has_log_probs: bool | None = None
-    refused: bool = False
+    over: bool = False
     valid: bool = True
     committed: bool = False
     guessed_tokens: int = 0
     ended_at: float | None = None
+
+    @property
+    def replica(self) -> str:
+        """Id of the replica it runs on."""
+        return self.place.replica.id
 
     @property
     def output_tokens(self) -> int:
@@ -182,7 +123,7 @@ class Attempt:
     @property
     def estimated(self) -> bool:
         """Whether the engine has not said how far it came."""
-        return self.call is not None and not self.call.final and not self.refused
+        return self.call is not None and not self.call.final and not self.over
 
     @property
     def engine_seconds(self) -> float | None:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.router.policy.admission import Priority
 from services.router.policy.difficulty import Signals
 from services.router.policy.forms import Validator
+from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route
 from services.router.ports import Asked

@@ -10,8 +10,9 @@ from services.router.policy.levers import TRIMMING
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route
 from services.router.ports import Asked, Written
-from services.router.request.attempt import Answer, Attempt, Cause
+from services.router.request.attempt import Answer, Attempt
 from services.router.request.checked import Checked
+from services.router.request.plan import Cause
 
 
 class Listener(Protocol):

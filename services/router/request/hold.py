@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from services.router.policy.cascade import Step
 from services.router.policy.forms import Validator, validate
 from services.router.policy.routes import Hold
-from services.router.request.attempt import Attempt, Ending, HoldBack
+from services.router.request.attempt import Attempt, Ending
 from services.router.request.context import RequestContext, RequestState
+from services.router.request.plan import HoldBack
 
 LONG_CHECK = 200_000
 """Characters of an answer times those of its form above which its form is checked in a thread: it
@@ -33,8 +34,11 @@ async def has_form(text: str, validators: Sequence[Validator]) -> bool:
     return validate(text, validators)
 
 
-async def stands(state: RequestState, attempt: Attempt) -> bool:
-    """Judges what is held back of a checked tier's answer; one that falls has found its ending."""
+async def judge(state: RequestState, attempt: Attempt) -> bool:
+    """Judges what is held back of a checked tier's answer, and says whether it stands.
+
+    One that falls has found its ending, and the next tier has its turn in the cascade.
+    """
     context, cascade, hold = state.context, state.cascade, attempt.hold
     assert cascade is not None  # noqa: S101 -- a checked step comes from a cascade
     assert hold is not None  # noqa: S101 -- it is what is judged
@@ -42,7 +46,7 @@ async def stands(state: RequestState, attempt: Attempt) -> bool:
     sure = attempt.certainty(quality.first_k) if quality is not None else None
     whole = hold.first_tokens is None
     attempt.valid = not whole or await has_form(hold.text, context.checked.validators)
-    found = cascade.stands(sure, valid=attempt.valid)
-    if not found:
+    stands = cascade.stands(sure, valid=attempt.valid)
+    if not stands:
         attempt.ending = Ending.UNSURE if attempt.valid else Ending.INVALID
-    return found
+    return stands

@@ -1,11 +1,11 @@
 """The way of a request: cache, tier, tokens, replica, answer.
 
-Reads from top to bottom as a request travels; see `RequestPath.answer`. Who calls and whether the
-request keeps the rules is settled before (`wire.requests`); what it looks like on the wire is not
-known here (`servicer`).
+Reads as a request travels; see `RequestPath.answer`. Whether it keeps the rules and may enter is
+known before (`wire.requests`, `entry`). What it looks like on the wire is not known here
+(`servicer`), nor how the attempts of one tier go (`runner`).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -16,30 +16,15 @@ from services.router.metrics import Metrics
 from services.router.policy.cascade import Cascade
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features
-from services.router.policy.routes import Route
-from services.router.ports import CacheHit, LeverBoard
-from services.router.request.attempt import Answer, Ending, Plan
+from services.router.ports import CacheHit
+from services.router.request.attempt import Answer, Ending
 from services.router.request.context import Listener, RequestContext, RequestState
-from services.router.request.plan import Planner
+from services.router.request.plan import Plan
+from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import Lease, StoredAnswers
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What holds for a request beside its own words.
-
-    Attributes:
-        halted: the route's levers that are halted now.
-        propensity: probability with which it is drawn as evidence.
-        drawn: it is.
-    """
-
-    halted: Collection[str]
-    propensity: float
-    drawn: bool
 
 
 @dataclass(frozen=True)
@@ -48,7 +33,6 @@ class RequestPath:
 
     Attributes:
         answered: hears of each request whose caller has the answer.
-        chance: draws from [0, 1).
         clock: seconds that only grow.
     """
 
@@ -56,20 +40,9 @@ class RequestPath:
     planner: Planner
     runner: Runner
     fleet: Fleet
-    levers: LeverBoard
     metrics: Metrics
     answered: Callable[[RequestState], None]
-    chance: Callable[[], float]
     clock: Callable[[], float]
-
-    def draw(self, route: Route) -> Draw:
-        """Which levers are halted, and whether the next request is drawn as evidence."""
-        halted, propensity = self.levers.halted(route), 0.0
-        if route.quality is not None:
-            evidence = route.quality.evidence
-            settled = route.quality.calibration is not None and not halted
-            propensity = evidence.share if settled else evidence.share_until_calibrated
-        return Draw(halted, propensity, self.chance() < propensity)
 
     async def answer(self, state: RequestState, listener: Listener) -> None:
         """Answers a request, from the cache or from a replica.
@@ -82,10 +55,11 @@ class RequestPath:
             stale = self.fleet.stale
             await self.stored.replay(state, found, listener, fleet_stale=stale)
         else:
+            lease = found
             try:
-                await self._climb(state, found, listener)
+                await self._climb(state, lease, listener)
             finally:
-                found.give_back()
+                lease.give_back()
         self.answered(state)
 
     async def explain(self, state: RequestState) -> int:
@@ -131,6 +105,7 @@ class RequestPath:
             if attempt.ending is Ending.STOOD:
                 lease.store(attempt.answer, tier)
                 return
+            # It was not good enough: the next tier has its turn in the cascade.
             state.answer = Answer()
             self.metrics.escalations.labels(state.context.route.name, tier.name).inc()
 

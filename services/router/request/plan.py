@@ -1,147 +1,72 @@
-"""What one tier is to do for a request: its prompt, how long its answer may be, until when."""
+"""What one tier is to do for a request, and what is kept back of its answer."""
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 
-from services.common.errors import BadRequest, Violation
-from services.router.fleet.load import LoadWindow
-from services.router.policy.admission import Priority
 from services.router.policy.cascade import Step
-from services.router.policy.decision import Verdict
-from services.router.policy.prompts import Message
-from services.router.policy.routes import Tier
+from services.router.policy.line import Priority
 from services.router.ports import Prompt
-from services.router.request.attempt import Cause, HoldBack, Plan
-from services.router.request.context import RequestContext, RequestState
-from services.router.request.hold import hold_back_for
-
-SHARE_OF_WAIT = 0.5
-"""Share of the time left that a request waits for a tier that another one stands behind."""
 
 
-class Planner:
-    """Plans the steps of requests; state of the process."""
+class Cause(StrEnum):
+    """Why an attempt is made; values are the ledger's."""
 
-    def __init__(self, load: LoadWindow, clock: Callable[[], float]) -> None:
-        """`clock` gives seconds that only grow."""
-        self._load = load
-        self._clock = clock
-
-    async def plan(self, state: RequestState, step: Step) -> Plan | Verdict:
-        """The step's plan, or why the tier is passed over: a limit keeps it from its turn.
-
-        Raises:
-            BadRequest: no tier above could take it either.
-        """
-        context, tier = state.context, step.tier
-        prompt = await self._encoded(state, tier, context.messages)
-        if context.trimmed and not state.baseline_prompt_tokens:
-            top = context.route.top_tier
-            whole = await self._encoded(state, top, context.checked.asked.messages)
-            state.baseline_prompt_tokens = len(whole.tokens)
-        wanted = context.checked.asked.max_output_tokens
-        room = tier.max_sequence_tokens - len(prompt.tokens)
-        limit = min(wanted, room)
-        if step.checked:
-            roomier = tier.max_sequence_tokens < context.route.top_tier.max_sequence_tokens
-            short = room < 1 or (roomier and room < wanted)
-            if short or not self._allowed(state, tier, len(prompt.tokens), limit):
-                return Verdict.LIMITED
-        elif room < 1:
-            most, tokens = tier.max_sequence_tokens, len(prompt.tokens)
-            rule = f"{tier.name} takes fewer than {most} tokens, got {tokens}"
-            raise BadRequest.of(Violation("prompt", rule))
-        else:
-            limit = min(limit, _affordable(state, tier, len(prompt.tokens)))
-        now, hold = self._clock(), hold_back_for(step, context)
-        until = now + (context.until - now) * SHARE_OF_WAIT if step.checked else context.until
-        return Plan(
-            step=step,
-            prompt=prompt,
-            max_output_tokens=limit,
-            began=now,
-            until=until,
-            deadline=context.until,
-            cause=Cause.ESCALATION if state.attempts else Cause.FIRST,
-            priority=context.checked.priority,
-            hold=hold,
-            streams=_streams(context, hold),
-        )
-
-    async def evidence(
-        self, state: RequestState, rung: int, messages: Sequence[Message], until: float
-    ) -> Plan | None:
-        """The plan of a run that nobody waits for; None where the prompt leaves the tier no room.
-
-        `until` is when it is given up.
-        """
-        context = state.context
-        tier = context.route.ladder[rung]
-        prompt = await self._encoded(state, tier, messages)
-        room = tier.max_sequence_tokens - len(prompt.tokens)
-        if room < 1:
-            return None
-        return Plan(
-            step=Step(tier, rung, checked=False, needs_certainty=True),
-            prompt=prompt,
-            max_output_tokens=min(context.checked.asked.max_output_tokens, room),
-            began=self._clock(),
-            until=until,
-            deadline=until,
-            cause=Cause.EVIDENCE,
-            priority=Priority.BACKGROUND,
-            hold=None,
-            streams=bool(context.checked.asked.stop),
-        )
-
-    async def _encoded(
-        self, state: RequestState, tier: Tier, messages: Sequence[Message]
-    ) -> Prompt:
-        """The conversation in the tier's tokens, encoded once for each tokenizer."""
-        text = state.context.checked.compiled.text(tier)
-        key = (id(text), id(messages))
-        tokens = state.encoded.get(key)
-        if tokens is None:
-            tokens = state.encoded[key] = await text.encode(messages)
-        return Prompt(tuple(messages), tokens)
-
-    def _allowed(self, state: RequestState, tier: Tier, prompt_tokens: int, limit: int) -> bool:
-        """Whether money and time suffice for trying this tier and then the top one."""
-        context, now = state.context, self._clock()
-        tiers = tier, context.route.top_tier
-        budget = context.route.limits.micro_usd
-        if budget is not None:
-            most = sum(tier.price.of(prompt_tokens, limit) for tier in tiers)
-            if state.micro_usd + most > budget:
-                return False
-        seconds = [self._load.slow_seconds(tier.name, now) or 0.0 for tier in tiers]
-        return now + sum(seconds) < context.until
+    FIRST = "first"
+    RETRY = "retry"
+    ESCALATION = "escalation"
+    EVIDENCE = "evidence"
 
 
-def _streams(context: RequestContext, hold: HoldBack | None) -> bool:
-    """Whether the replica is to send text as it is made.
+@dataclass(slots=True)
+class HoldBack:
+    """What has come of an answer that may not be told yet.
 
-    Where a stop text may end the answer it is, whoever waits for it: an engine goes on beyond a
-    text that it cannot match as tokens, and only what it streams can be ended there.
+    Attributes:
+        first_tokens: how many tokens it is judged by; None for the whole answer.
+        pieces: text and the tokens it stands for.
     """
-    if context.checked.asked.stop:
-        return True
-    return context.streaming and (hold is None or hold.first_tokens is not None)
+
+    first_tokens: int | None
+    pieces: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What has come."""
+        return "".join([text for text, _ in self.pieces])
+
+    def again(self) -> "HoldBack":
+        """The same for another attempt, of which nothing has come."""
+        return HoldBack(self.first_tokens)
+
+    def is_ready(self, tokens: int, *, complete: bool) -> bool:
+        """Whether enough has come to judge it."""
+        return complete or (self.first_tokens is not None and tokens >= self.first_tokens)
 
 
-def _affordable(state: RequestState, tier: Tier, prompt_tokens: int) -> int:
-    """Most output tokens that the route's money allows.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one tier is to do for a request.
 
-    Raises:
-        BadRequest: it does not even pay for the prompt.
+    Attributes:
+        step: the tier, and whether its answer must pass a check.
+        prompt: as that tier gets it.
+        max_output_tokens: most tokens it may add.
+        began: when its turn came.
+        until: when a place on a replica is no longer waited for.
+        deadline: when nobody waits for the answer any more.
+        cause: why.
+        priority: standing in the line for a place.
+        hold: how its answer is kept back; None where nothing is.
+        streams: the replica is to send text as it is made.
     """
-    budget = state.context.route.limits.micro_usd
-    asked = state.context.checked.asked.max_output_tokens
-    if budget is None:
-        return asked
-    left = budget - state.micro_usd
-    tokens = tier.price.affords(left, prompt_tokens, asked)
-    if tokens < 1:
-        needed = tier.price.of(prompt_tokens, 1)
-        rule = f"costs {needed} micro-USD on {tier.name}, {left} are left of {budget}"
-        raise BadRequest.of(Violation("prompt", rule))
-    return tokens
+
+    step: Step
+    prompt: Prompt
+    max_output_tokens: int
+    began: float
+    until: float
+    deadline: float
+    cause: Cause
+    priority: Priority
+    hold: HoldBack | None
+    streams: bool

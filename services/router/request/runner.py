@@ -17,9 +17,10 @@ from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
 from services.router.policy.routes import Cancel
 from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed
-from services.router.request.attempt import Answer, Attempt, Cause, Ending, Plan
+from services.router.request.attempt import Answer, Attempt, Ending
 from services.router.request.context import Listener, RequestState
-from services.router.request.hold import stands
+from services.router.request.hold import judge
+from services.router.request.plan import Cause, Plan
 from services.router.request.stored import Lease
 
 log = structlog.get_logger()
@@ -44,7 +45,7 @@ class Runner:
 
     Attributes:
         paces: how quick each tier is, for what engines do not say.
-        settled: hears of each attempt of which nothing runs any more.
+        attempt_over: hears of each attempt of which nothing runs any more.
         spawn: starts a task that outlives its request and is owned by the process.
         clock: seconds that only grow.
         pause: waits for so many seconds.
@@ -56,7 +57,7 @@ class Runner:
     load: LoadWindow
     metrics: Metrics
     paces: Paces
-    settled: Callable[[RequestState, Attempt], None]
+    attempt_over: Callable[[RequestState, Attempt], None]
     spawn: Callable[[Coroutine[Any, Any, None]], Any]
     clock: Callable[[], float]
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -92,7 +93,7 @@ class Runner:
             attempt = self._begin(state, plan, cause, place)
             try:
                 async with place:
-                    await self._carry(state, attempt, place, listener, lease)
+                    await self._carry(state, attempt, listener, lease)
             except ReplicaFailed as failure:
                 if failure.lost:
                     self.fleet.failed(place.replica)
@@ -121,7 +122,7 @@ class Runner:
 
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:
         hold = plan.hold.again() if plan.hold is not None else None
-        attempt = Attempt(plan, cause, place.replica.id, self.clock(), hold)
+        attempt = Attempt(plan, cause, place, self.clock(), hold)
         attempt.answer.prompt_tokens = len(plan.prompt.tokens)
         attempt.has_log_probs = self.engine.capabilities(plan.step.tier).has_log_probs
         state.begin(attempt)
@@ -131,30 +132,36 @@ class Runner:
         self,
         state: RequestState,
         attempt: Attempt,
-        place: Place,
         listener: Listener | None,
         lease: Lease | None,
     ) -> None:
-        """From the engine's first word to the attempt's ending."""
+        """From the engine's first word to the attempt's ending.
+
+        It is over (`_over`) when nothing of it runs on the replica any more, which its place knows.
+        """
         tier = attempt.plan.step.tier
         outlives = tier.cancel is Cancel.DRAIN or (lease is not None and lease.held)
         request = self._request(state, attempt.plan, outlives=outlives)
         try:
-            attempt.call = place.start(self.engine, request, lambda: self._settle(state, attempt))
+            attempt.call = attempt.place.start(
+                self.engine, request, lambda: self._over(state, attempt)
+            )
             while attempt.ending is None:
                 await self._advance(state, attempt, listener)
         except (ReplicaFailed, ServiceError) as error:
             attempt.ending = Ending.FAILED
-            attempt.refused = not (isinstance(error, ReplicaFailed) and error.lost)
+            attempt.over = not (isinstance(error, ReplicaFailed) and error.lost)
             if listener is not None and not attempt.committed:
                 state.answer = Answer()
             raise
         except BaseException:  # the caller has gone
-            attempt.ending = Ending.LEFT
             if listener is not None and state.decision is None:
                 state.decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
             if lease is not None and (outlives or attempt.complete):
-                self.spawn(self._go_on(state, attempt, place.moved(), lease.moved()))
+                attempt.place = attempt.place.moved()
+                self.spawn(self._go_on(state, attempt, lease.moved()))
+            else:
+                attempt.ending = Ending.LEFT
             raise
         if listener is not None:  # how long evidence waits says nothing about callers
             self._note_time(attempt)
@@ -175,7 +182,7 @@ class Runner:
         if attempt.hold is not None:
             if not attempt.hold.is_ready(attempt.answer.output_tokens, complete=attempt.complete):
                 return
-            if not await stands(state, attempt):
+            if not await judge(state, attempt):
                 return
             piece = attempt.release(self.clock())
         if listener is not None and (state.context.streaming or attempt.complete):
@@ -195,15 +202,14 @@ class Runner:
         if piece.text:
             await listener.piece(piece.text, piece.tokens)
 
-    async def _go_on(
-        self, state: RequestState, attempt: Attempt, place: Place, lease: Lease
-    ) -> None:
+    async def _go_on(self, state: RequestState, attempt: Attempt, lease: Lease) -> None:
         """Goes on with an attempt whose caller has gone: it must drain, or others wait for it."""
         tier = attempt.plan.step.tier
         try:
-            async with place:
+            async with attempt.place:
                 stoppable = tier.cancel is Cancel.ABORT and not attempt.complete
                 if stoppable and not await lease.is_awaited():
+                    attempt.ending = Ending.LEFT
                     return
                 await self._to_its_end(state, attempt)
                 if attempt.ending is Ending.OUTLIVED:
@@ -215,7 +221,6 @@ class Runner:
 
     async def _to_its_end(self, state: RequestState, attempt: Attempt) -> None:
         """Carries an attempt whose caller has gone to its ending."""
-        attempt.ending = None
         try:
             while attempt.ending is None:
                 await self._advance(state, attempt, None)
@@ -243,7 +248,7 @@ class Runner:
             deadline_seconds=left + (BEYOND_DEADLINE_SECONDS if outlives else LAST_WORDS_SECONDS),
         )
 
-    def _settle(self, state: RequestState, attempt: Attempt) -> None:
+    def _over(self, state: RequestState, attempt: Attempt) -> None:
         """Nothing of the attempt runs any more."""
         now, call, tier = self.clock(), attempt.call, attempt.plan.step.tier
         attempt.ended_at = now
@@ -254,7 +259,7 @@ class Runner:
             most, worked = attempt.plan.max_output_tokens, attempt.engine_seconds
             worked = seconds if worked is None else worked
             attempt.guessed_tokens = self.paces.tokens(tier.name, worked, most)
-        self.settled(state, attempt)
+        self.attempt_over(state, attempt)
         state.leave()
 
     def _note_time(self, attempt: Attempt) -> None:

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound, Violation
-from services.router.policy.admission import Priority
 from services.router.policy.difficulty import Signals
+from services.router.policy.line import Priority
 from services.router.policy.prompts import Message, Passage, trimmed, with_passages
 from services.router.policy.routes import Route
 from services.router.ports import Asked, GuideKind

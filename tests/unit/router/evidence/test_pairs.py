@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.router.policy.admission import Priority
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
+from services.router.policy.line import Priority
 from services.router.policy.routes import EvidencePolicy, Hold, Route
 from services.router.ports import Piece
 from tests.making.policies import calibrated, ladder, quality, route

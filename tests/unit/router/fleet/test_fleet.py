@@ -16,7 +16,7 @@ from services.router.fleet.fleet import Fleet
 from services.router.fleet.group import Replica, State
 from services.router.fleet.place import Place
 from services.router.metrics import Metrics
-from services.router.policy.admission import Priority
+from services.router.policy.line import Priority
 from services.router.policy.routes import Tier
 from tests.making.policies import policies, route, tier
 

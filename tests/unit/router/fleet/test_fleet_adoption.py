@@ -17,7 +17,7 @@ from services.router.fleet.group import Replica, State
 from services.router.fleet.place import Place
 from services.router.fleet.snapshot import LoadCollector
 from services.router.metrics import Metrics
-from services.router.policy.admission import Priority
+from services.router.policy.line import Priority
 from services.router.policy.routes import Tier
 from tests.making.policies import policies, route, tier
 

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from services.router.fleet.fleet import Fleet, Replica, State
 from services.router.fleet.snapshot import LoadCollector, ReplicaLoad, TierLoad
 from services.router.metrics import Metrics
-from services.router.policy.admission import Priority
+from services.router.policy.line import Priority
 from tests.making.policies import policies, route, tier
 
 

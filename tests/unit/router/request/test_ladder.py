@@ -25,7 +25,7 @@ from services.router.policy.routes import (
     Trimming,
 )
 from services.router.ports import Finish, ReplicaFailed, Written
-from services.router.request.attempt import Cause
+from services.router.request.plan import Cause
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Board, Cache, Engine, Listener, Run, Same, Way
 

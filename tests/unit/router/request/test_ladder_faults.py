@@ -14,7 +14,7 @@ from services.router.policy.certainty import Measure
 from services.router.policy.decision import Reason, Verdict
 from services.router.policy.routes import Cancel, Hold, Limits, Route
 from services.router.ports import Piece, ReplicaFailed
-from services.router.request.attempt import Cause
+from services.router.request.plan import Cause
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Board, Engine, Listener, Run, Way
 

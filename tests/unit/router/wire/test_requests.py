@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound
-from services.router.policy.admission import Priority
+from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import CachePolicy, Trimming
 from services.router.ports import Asked, GuideKind

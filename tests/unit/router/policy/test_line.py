@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.router.policy.admission import Priority, Ticket, WaitingLine
+from services.router.policy.line import Priority, Ticket, WaitingLine
 
 SIZE = 4
 
