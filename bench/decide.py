@@ -92,7 +92,7 @@ def _timed(routes: Sequence[Route], questions: Sequence[str], decisions: int) ->
 
 
 def _decide(look: FirstLook, question: str) -> str:
-    """As `path` and `runs` decide: before the first run, and once it has answered."""
+    """As a request decides: before the first attempt, and once it has answered."""
     way = Cascade(look, features(question, Signals()) if uses_features(look.route) else ())
     turn = way.turn()
     if turn.checked:

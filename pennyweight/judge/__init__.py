@@ -1,1 +1,1 @@
-"""The contract of the router, by version."""
+"""The contract of the judge, by version."""

@@ -55,7 +55,7 @@ class AttemptRecord:
         tier: the tier that ran.
         model: the model it served.
         precision: of that model's weights.
-        replica: the replica it ran on; empty where none was found.
+        replica: the replica it ran on.
         cause: why it ran; one of the causes.
         verdict: what became of it; one of the verdicts.
         prompt_tokens: tokens that the engine read; 0 where it refused the request.

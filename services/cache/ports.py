@@ -2,7 +2,7 @@
 
 Every operation is answered at once where the answer is known, and by a future where something has
 to be waited for, so that what lies in memory costs neither a task nor a turn of the loop. A store
-that cannot be used answers `Failed`; it never raises, and never blocks for long.
+that cannot be used answers with a `FAILED`; it never raises, and never blocks for long.
 """
 
 from asyncio import Future

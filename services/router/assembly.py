@@ -32,6 +32,7 @@ from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
 from services.router.policy.routes import Policies
+from services.router.ports import Engine
 from services.router.request.context import RequestState
 from services.router.request.entry import Entry
 from services.router.request.path import RequestPath
@@ -54,7 +55,7 @@ class Parts:
     """What of a router the process runs, starts and ends."""
 
     in_force: InForce
-    engine: TritonEngine
+    engine: Engine
     cache: CacheStream
     scaler: ScalerLink
     watch: PolicyWatch

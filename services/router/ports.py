@@ -195,8 +195,20 @@ class Engine(Protocol):
     def capabilities(self, tier: Tier) -> Capabilities:
         """What the tier's engine can do, as far as is known now."""
 
+    def learn_log_probs(self, tier: Tier, *, has: bool) -> None:
+        """Takes what a probe found out: whether the tier's engine tells log-probabilities."""
+
     def start(self, address: str, request: EngineRequest) -> EngineCall:
         """Starts a request; whoever calls it reads the call. Never blocks."""
+
+    def forget(self, address: str) -> None:
+        """Lets go of what is kept for a replica that is gone."""
+
+    async def watch(self) -> None:
+        """Gives up calls that stay silent beyond their time. Runs for ever; the caller owns it."""
+
+    async def close(self) -> None:
+        """Lets go of every replica."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ terms, the loss is higher though nothing is worse. The guardrail starts from tha
 """
 
 from collections.abc import Callable, Sequence
+from typing import assert_never
 
 import numpy as np
 
@@ -21,11 +22,15 @@ Watch = Callable[[Sequence[str]], Sequence[float]]
 
 def watch_of(kind: JudgeKind, least_similarity: float) -> Watch | None:
     """The judge of a route, where it looks at nothing but the answers."""
-    if kind is JudgeKind.MATCH:
-        return by_match
-    if kind is JudgeKind.SIMILARITY:
-        return lambda answers: by_similarity(answers, least_similarity)
-    return None
+    match kind:
+        case JudgeKind.MATCH:
+            return by_match
+        case JudgeKind.SIMILARITY:
+            return lambda answers: by_similarity(answers, least_similarity)
+        case JudgeKind.SCHEMA | JudgeKind.MODEL | JudgeKind.OUTCOME:
+            return None
+        case _:
+            assert_never(kind)
 
 
 def watched_loss(

@@ -11,13 +11,12 @@ from collections.abc import Callable
 import structlog
 
 from services.common.errors import ServiceError
-from services.router.engines.triton import TritonEngine
 from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, EngineRequest, Prompt, ReplicaFailed
+from services.router.ports import Asked, Engine, EngineRequest, Prompt, ReplicaFailed
 from services.router.routes.compiled import Compiled
 
 log = structlog.get_logger()
@@ -50,7 +49,7 @@ class LogProbProbe:
     def __init__(
         self,
         *,
-        engine: TritonEngine,
+        engine: Engine,
         fleet: Fleet,
         compiled: Callable[[], Compiled],
         metrics: Metrics,

@@ -1,7 +1,8 @@
 """Chat templates and tokens of the tiers, from the model folders' Hugging Face files.
 
-The only importer of `tokenizers` and `jinja2`. A model folder holds ``tokenizer.json`` and
-``tokenizer_config.json``, and the template either there or in ``chat_template.jinja``.
+The only importer in the services of `tokenizers` and `jinja2`. A model folder holds
+``tokenizer.json`` and ``tokenizer_config.json``, and the template either there or in
+``chat_template.jinja``.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """Replicas behind Triton's gRPC: connections, streams, cancellation.
 
-With `triton_runs` and `trtllm` the only importer of `tritonclient`. A streamed answer has a call of
-its own, so that cancelling the call cancels just that request. Whole answers, a message each way,
-share a few long-lived streams to each replica: that halves what a request costs here. On a shared
-stream a request is ended by TensorRT-LLM's ``stop`` tensor under the same id.
+With `triton_streams` and `trtllm` the only importer of `tritonclient` in the router. A streamed
+answer has a call of its own, so that cancelling the call cancels just that request. Whole answers,
+a message each way, share a few long-lived streams to each replica: that halves what a request costs
+here. On a shared stream a request is ended by TensorRT-LLM's ``stop`` tensor under the same id.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class TritonEngine:
         )
 
     def learn_log_probs(self, tier: Tier, *, has: bool) -> None:
-        """Notes what `probe` found out about a tier's engine."""
+        """See `Engine.learn_log_probs`."""
         self._has_log_probs[tier.model, tier.precision] = has
 
     def start(self, address: str, request: EngineRequest) -> TritonCall:
@@ -109,10 +109,7 @@ class TritonEngine:
         return encoder
 
     async def watch(self) -> None:
-        """Gives up calls that stay silent beyond their time. Runs for ever; the caller owns it.
-
-        One look over all calls every quarter second, instead of a timer for each message.
-        """
+        """See `Engine.watch`: one look over all calls, instead of a timer for each message."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = self._clock()
@@ -120,13 +117,13 @@ class TritonEngine:
                 call.give_up("the replica fell silent")
 
     def forget(self, address: str) -> None:
-        """Drops the connection to a replica that is gone."""
+        """See `Engine.forget`: drops the connection."""
         connection = self._replicas.pop(address, None)
         if connection is not None:
             self._spawn(connection.close())
 
     async def close(self) -> None:
-        """Closes all connections."""
+        """See `Engine.close`."""
         for connection in self._replicas.values():
             await connection.close()
         self._replicas.clear()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from typing import assert_never
 
 import grpc
 import structlog
@@ -193,14 +194,19 @@ async def _compare(
     """What the texts alone tell; None where they tell nothing."""
     size = sum(map(len, answers))
     work: Callable[[], Sequence[float] | None]
-    if judging.kind is JudgeKind.MATCH:
-        work = partial(by_match, answers)
-    elif judging.kind is JudgeKind.SIMILARITY:
-        work = partial(by_similarity, answers, judging.least_similarity)
-    elif judging.kind is JudgeKind.SCHEMA and asked.guide is not None:
-        kind, form = asked.guide
-        size += len(form)
-        work = partial(by_form, answers, kind.value, form)
-    else:  # no form was asked for, or an outcome may come
-        return None
+    match judging.kind:
+        case JudgeKind.MATCH:
+            work = partial(by_match, answers)
+        case JudgeKind.SIMILARITY:
+            work = partial(by_similarity, answers, judging.least_similarity)
+        case JudgeKind.SCHEMA:
+            if asked.guide is None:  # no form was asked for
+                return None
+            kind, form = asked.guide
+            size += len(form)
+            work = partial(by_form, answers, kind.value, form)
+        case JudgeKind.OUTCOME | JudgeKind.MODEL:  # one may come; the other is asked elsewhere
+            return None
+        case _:
+            assert_never(judging.kind)
     return work() if size <= INLINE_CHARACTERS else await asyncio.to_thread(work)

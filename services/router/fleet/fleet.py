@@ -1,9 +1,9 @@
 """The replicas this router knows, by the tier and model that each serves.
 
-State for each endpoint; `scaler` feeds it, the request path takes places from it. A request gets
-replicas that serve the tier as its own version of the policies describes it. So when a tier gets
-another model, requests under way keep the replicas of the old one, and new requests get those of
-the new one. `replicas` has the places and the line of one such group.
+State for each endpoint; `clients.scaler` feeds it, the request path takes places from it. A request
+gets replicas that serve the tier as its own version of the policies describes it. So when a tier
+gets another model, requests under way keep the replicas of the old one, and new requests get those
+of the new one. `group` chooses among the replicas of one such group, and has its line.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""The replicas that serve one model of one tier, what runs on each, and who waits for one.
+"""The replicas that serve one model of one tier: which one is chosen, and who waits for one.
 
 State for each endpoint. Decides without ``await``: between reading the state and recording the
 choice nothing else runs.
@@ -92,7 +92,7 @@ class TierReplicas:
         return sum(1 for one in self.replicas.values() if one.state is state)
 
     async def acquire(self, priority: Priority, *, avoid: Collection[str], until: float) -> Replica:
-        """See `Fleet.acquire`."""
+        """See `Fleet.place`."""
         replica = self.choose(avoid) if not len(self._line) else None
         if replica is None:
             return await self._wait(priority, avoid, until)

@@ -2,8 +2,8 @@
 
 Records are gathered in memory, and made into lines and written together, with an fsync at least
 once a second, in a thread: neither their making nor a slow or full disk holds up an answer. What
-cannot be kept is counted. Each process
-writes files of its own, a new one each hour, so nothing follows a line torn by a crash.
+cannot be kept is counted. Each process writes files of its own, a new one each hour, so nothing
+follows a line torn by a crash.
 """
 
 import asyncio

@@ -110,8 +110,8 @@ class SharedLeverBoard:
 
     async def judged(self, route: Route, losses: Mapping[str, float], weight: float) -> None:
         """See `ports.LeverBoard.judged`."""
-        guard = guard_of(route)
         for lever in levers_of(route):
+            guard = guard_of(route, lever)
             if guard is not None and lever in losses:
                 await self._judge(route, lever, guard, losses[lever], weight)
 
@@ -226,7 +226,7 @@ class SharedLeverBoard:
             name=lever,
             known=known,
             standing=record.standing(self._clock(), calibration) if known else UNKNOWN,
-            guard=guard_of(route),
+            guard=guard_of(route, lever),
             watch=watch.state if watch else GuardState(),
         )
 

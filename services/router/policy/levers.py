@@ -38,13 +38,19 @@ def calibration_version(route: Route) -> str:
     return calibration.version if calibration else ""
 
 
-def guard_of(route: Route) -> Guard | None:
-    """What a route's levers are held to; None where the route asks nothing of its answers.
+def is_judged(lever: str) -> bool:
+    """Whether pairs say what a lever loses (`evidence.pairs`); without that nothing watches it."""
+    return lever in {TRIMMING, CACHE} or lever.partition(":")[0] in {"tier", "precision"}
 
-    The level is the loss that was measured at calibration, where that was above 0.
+
+def guard_of(route: Route, lever: str) -> Guard | None:
+    """What a route's lever is held to; None where nothing watches it.
+
+    That is where the route asks nothing of its answers, or pairs do not judge the lever. The level
+    is the loss that was measured at calibration, where that was above 0.
     """
     quality = route.quality
-    if quality is None:
+    if quality is None or not is_judged(lever):
         return None
     level = quality.calibration.level if quality.calibration else 0.0
     room = max(0.0, MAX_ALLOWED - quality.tolerance)

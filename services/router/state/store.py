@@ -1,7 +1,7 @@
 """What routers share: the records of levers, and small values kept for a while.
 
-One router alone keeps them in a folder (`file`), several in Redis (`redis`). Neither
-knows what a record says.
+One router alone keeps them in a folder (`file`), several in Redis (`redis`). Neither knows what a
+record says.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping

@@ -1,4 +1,4 @@
-"""Checks requests and fills in the route's defaults: from the wire to `Asked`.
+"""Checks requests and fills in the route's defaults: from the wire to `Checked`.
 
 Every broken rule of a request is reported at once, each under its field's path.
 """

@@ -1,8 +1,8 @@
 """How a Triton server is started on this host: what to run, on what, with which flags.
 
 Responsible for finding a `tritonserver`, laying out a repository that shows it one model, and
-spelling its command line. Leaves starting, watching and ending the process to the supervisor:
-nothing here starts or ends anything but files.
+spelling its command line. Leaves starting, watching and ending the process to
+`replica_processes`: nothing here starts or ends anything but files.
 
 Errors: `RuntimeNotFoundError` when no server can be found, `ModelFolderError` when a model
 folder cannot be served; both say which path and why.

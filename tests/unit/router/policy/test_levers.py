@@ -16,7 +16,13 @@ from services.router.policy.lever_record import (
     LeverRecord,
     Standing,
 )
-from services.router.policy.levers import calibration_version, guard_of
+from services.router.policy.levers import (
+    calibration_version,
+    guard_of,
+    is_judged,
+    levers_of,
+)
+from services.router.policy.routes import Trimming
 from tests.making.policies import calibrated, ladder, quality, route
 
 GUARD = Guard(tolerance=0.02, run_length=200.0)
@@ -200,13 +206,26 @@ LADDER = ladder("small", "large")
 
 def test_a_fixed_route_has_no_guardrail() -> None:
     fixed = route("chat", *LADDER)
-    assert guard_of(fixed) is None
+    assert guard_of(fixed, "tier:small") is None
     assert calibration_version(fixed) == ""
+
+
+def test_every_lever_of_today_is_judged_by_pairs() -> None:
+    everything = replace(
+        route("chat", *LADDER, quality=quality()), trimming=Trimming(white_space=True)
+    )
+    assert len(levers_of(everything)) == 3
+    assert all(map(is_judged, levers_of(everything)))
+
+
+def test_what_pairs_do_not_judge_has_no_guardrail() -> None:
+    assert not is_judged("drafts")
+    assert guard_of(route("chat", *LADDER, quality=quality()), "drafts") is None
 
 
 def test_without_a_calibration_only_the_tolerance_is_allowed() -> None:
     fresh = route("chat", *LADDER, quality=quality(tolerance=0.03, run_length=500.0))
-    assert guard_of(fresh) == Guard(tolerance=0.03, run_length=500.0)
+    assert guard_of(fresh, "tier:small") == Guard(tolerance=0.03, run_length=500.0)
     assert calibration_version(fresh) == ""
 
 
@@ -214,7 +233,9 @@ def test_without_a_calibration_only_the_tolerance_is_allowed() -> None:
 def test_the_level_is_what_was_lost_at_calibration(loss: float, level: float) -> None:
     found = calibrated(Rung(1.0, None))
     found = replace(found, level=loss)
-    guard = guard_of(route("chat", *LADDER, quality=quality(calibration=found, tolerance=0.5)))
+    guard = guard_of(
+        route("chat", *LADDER, quality=quality(calibration=found, tolerance=0.5)), "tier:small"
+    )
     assert guard is not None
     assert guard.level == pytest.approx(level)
     assert calibration_version(route("chat", *LADDER, quality=quality(calibration=found)))
