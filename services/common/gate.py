@@ -4,6 +4,7 @@ Leaves to the servicers: what a call means. They read `current_identity()` and r
 `ServiceError`s; they hold no ``try`` ladders.
 """
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -35,7 +36,15 @@ class Gate:
         self._server = server
         self._keyring = keyring
         self._tracing = tracing
+        self._running = 0
+        self._emptied = asyncio.Event()
         self.closed = False
+
+    async def emptied(self) -> None:
+        """Waits until no call runs: gRPC cancels calls without waiting for what they do last."""
+        while self._running:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
         """Adds a service's methods, called by the generated code with the methods by name."""
@@ -59,22 +68,28 @@ class Gate:
         readable = _readable if handler.request_streaming else _as_is
 
         async def generator(request: Any, context: Any) -> AsyncIterator[Any]:
+            self._running += 1
             try:
                 parent = self._enter(request, context)
                 with self._tracing.span(method, parent):
                     async with aclosing(inner(readable(request), context)) as responses:
                         async for response in responses:
                             yield response
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
                 await self._abort(error, context, method)
+            finally:
+                self._left()
 
         async def coroutine(request: Any, context: Any) -> Any:
+            self._running += 1
             try:
                 parent = self._enter(request, context)
                 with self._tracing.span(method, parent):
                     return await inner(readable(request), context)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
                 await self._abort(error, context, method)
+            finally:
+                self._left()
 
         make: Any = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -87,6 +102,11 @@ class Gate:
             _tolerant(handler.request_deserializer),
             handler.response_serializer,
         )
+
+    def _left(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._emptied.set()
 
     def _enter(self, request: Any, context: Any) -> str:
         if self.closed:

@@ -7,6 +7,7 @@ import asyncio
 import signal
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,6 +66,8 @@ class ServerSettings:
 
 
 LAST_CALLS_SECONDS = 0.2
+CUT_OFF_SECONDS = 2.0
+"""How long calls may take to end that are cut off."""
 
 
 class Server:
@@ -136,25 +139,39 @@ class Server:
         """Says to health checkers whether this server serves."""
         self._health.set(("", *self._names), serving=serving)
 
-    async def serve_until_stopped(self, stop: asyncio.Event) -> None:
+    async def serve_until_stopped(self, stop: asyncio.Event) -> float:
         """Serves until `stop` is set, then lets running calls finish.
 
         New calls are refused with UNAVAILABLE from that moment; running ones have
         ``drain_seconds``, then they are cancelled.
+
+        Returns:
+            how much of ``drain_seconds`` is left for what calls have left behind.
         """
         await stop.wait()
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._settings.drain_seconds
         self._health.ends()
         self._gate.closed = True
         # gRPC cancels calls that come in the very moment it stops; ours are refused properly.
         await asyncio.sleep(LAST_CALLS_SECONDS)
-        await self.grpc.stop(self._settings.drain_seconds)
+        await self.grpc.stop(max(0.0, until - clock()))
+        await self._cut_off_calls_end()
+        return max(0.0, until - clock())
 
     async def close(self) -> None:
         """Ends at once whatever still runs, and gives the address back, even if it never served."""
         self._gate.closed = True
         if self._port and not self._started:
+            self._started = True
             await self.grpc.start()  # gRPC keeps the address of a server that never did
         await self.grpc.stop(None)
+        await self._cut_off_calls_end()
+
+    async def _cut_off_calls_end(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CUT_OFF_SECONDS):
+                await self._gate.emptied()
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         settings = self._settings

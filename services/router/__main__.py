@@ -1,9 +1,7 @@
 """Runs the router: ``python -m services.router``."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -11,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from services.common.process import open_frame, run
 from services.router.assembly import assemble
+from services.router.background import Background
 from services.router.config import RouterSettings
 from services.router.levers.copy import parse_record
 from services.router.metrics import Metrics
@@ -23,7 +22,7 @@ FLUSH_SECONDS = 2.0
 """Longest wait at the end for the cache to take the last answers."""
 
 LAST_SECONDS = 2.0
-"""How long runs may take to end that are cut off at the end."""
+"""How long attempts may take to say how far they came, at the end."""
 
 
 async def serve(
@@ -33,21 +32,17 @@ async def serve(
 ) -> None:
     """Serves until `stop` is set; running answers finish first. `started` hears the port.
 
+    However it ends, what ran has its ending and its record: calls end first, then what they have
+    left behind, then the ledger.
+
     Raises:
         ConfigError: a file, address or folder that the settings name cannot be used.
     """
     registry = CollectorRegistry()
-    tasks = asyncio.TaskGroup()
-    runs: set[asyncio.Task[None]] = set()
-
-    def spawn(work: Coroutine[Any, Any, None]) -> None:
-        task = tasks.create_task(_contained(work))
-        runs.add(task)
-        task.add_done_callback(runs.discard)
-
+    background = Background()
     async with open_frame("router", settings, registry) as frame:
         state = await frame.closing.enter_async_context(open_state(settings, parse_record))
-        parts = assemble(settings, state, Metrics(registry), frame.tracing, spawn)
+        parts = assemble(settings, state, Metrics(registry), frame.tracing, background.spawn)
         frame.closing.push_async_callback(parts.close)
         frame.server.add(
             router_pb2_grpc.add_RouterServiceServicer_to_server,
@@ -56,38 +51,25 @@ async def serve(
         )
         port = frame.bind()
         await parts.levers.refresh()
-        async with tasks:
+        async with parts.ledger.writing(), asyncio.TaskGroup() as tasks:
             links = [tasks.create_task(work) for work in parts.links()]
-            tasks.create_task(parts.ledger.run())
-            await frame.server.start()
-            policies = parts.in_force.now
-            routes = len(policies.routes)
-            log.info("serving", port=port, policy_version=policies.version, routes=routes)
-            started(port)
-            await frame.server.serve_until_stopped(stop)
-            parts.pairs.stop()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(settings.drain_seconds):
-                    while runs:  # one may leave another, that its engine must not see cancelled
-                        await asyncio.wait(runs)
-            if not await parts.cache.flush(FLUSH_SECONDS):
-                log.warning("the last answers may not have reached the cache")
-            for task in (*links, *runs):
-                task.cancel()
-            while runs:  # a run that is cut off ends on its replica, and leaves its record
-                await asyncio.wait(runs, timeout=LAST_SECONDS)
-                for task in runs:
-                    task.cancel()
-            parts.ledger.close()
+            try:
+                await frame.server.start()
+                policies = parts.in_force.now
+                routes = len(policies.routes)
+                log.info("serving", port=port, policy_version=policies.version, routes=routes)
+                started(port)
+                left = await frame.server.serve_until_stopped(stop)
+                parts.pairs.stop()
+                await background.ended(max(left, LAST_SECONDS))
+                if not await parts.cache.flush(FLUSH_SECONDS):
+                    log.warning("the last answers may not have reached the cache")
+            finally:
+                await frame.server.close()
+                await background.cut_off(LAST_SECONDS)
+                for link in links:
+                    link.cancel()
     log.info("stopped")
-
-
-async def _contained(work: Coroutine[Any, Any, None]) -> None:
-    """Runs work of a single request: its failure must not end the process."""
-    try:
-        await work
-    except Exception:
-        log.exception("a task of a request failed")
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ MAX_PENDING = 10_000
 """Operations without an answer; beyond it the cache counts as away."""
 
 MAX_IN_MESSAGE = 64
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""A longer operation travels alone. The cache takes several MiB, and breaks off at more."""
 
 RECONNECT = Backoff(0.1, 1.0)
 
@@ -72,7 +74,7 @@ class CacheStream:
         self._unanswered: set[int] = set()
         self._lost = 0
         self._all_answered = asyncio.Event()
-        self._outbox: Outbox[pb.Operation] = Outbox()
+        self._outbox: Outbox[pb.Operation] = Outbox(pb.Operation.ByteSize)
         self._next_id = 0
         self._connected = False
         self._heard = 0.0
@@ -303,7 +305,7 @@ class CacheStream:
 
     async def _write(self, call: Any) -> None:
         while True:
-            operations = await self._outbox.take(MAX_IN_MESSAGE)
+            operations = await self._outbox.take(MAX_IN_MESSAGE, MAX_MESSAGE_BYTES)
             try:
                 await call.write(pb.ExchangeRequest(operations=operations))
             except asyncio.InvalidStateError:

@@ -16,7 +16,7 @@ from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
-from services.router.ports import Asked, Engine, EngineRequest, Prompt, ReplicaFailed
+from services.router.ports import Asked, Engine, EngineRequest, Prompt, ReplicaFailed, TierText
 from services.router.routes.compiled import Compiled
 
 log = structlog.get_logger()
@@ -66,15 +66,16 @@ class LogProbProbe:
     async def run(self) -> None:
         """Probes what is not known yet and has a replica. Runs for ever; the caller owns it."""
         while True:
-            for tier in self._unknown():
-                await self._probe(tier)
+            compiled = self._compiled()  # others may come in force while a probe runs
+            for tier in self._unknown(compiled):
+                await self._probe(tier, compiled.texts[tier.tokenizer])
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _unknown(self) -> list[Tier]:
+    def _unknown(self, compiled: Compiled) -> list[Tier]:
         """Tiers that must be asked, and can be."""
         checked = {
             tier.name: tier
-            for route in self._compiled().policies.routes.values()
+            for route in compiled.policies.routes.values()
             if route.quality is not None
             for tier in route.ladder
         }
@@ -85,16 +86,19 @@ class LogProbProbe:
             and self._fleet.ready(tier.name)
         ]
 
-    async def _probe(self, tier: Tier) -> None:
+    async def _probe(self, tier: Tier, text: TierText) -> None:
         kind = (tier.model, tier.precision)
         self._tries[kind] = self._tries.get(kind, 0) + 1
         try:
             async with asyncio.timeout(SECONDS):
-                found = await self._ask(tier)
+                found = await self._ask(tier, text)
         except (TimeoutError, ReplicaFailed, ServiceError) as error:
             log.info("a probe failed", tier=tier.name, why=str(error) or "no answer in time")
             self._tries[kind] -= 1  # it says nothing about the engine
             return
+        except Exception:  # such as a template that cannot take the question
+            log.exception("a probe failed", tier=tier.name)
+            found = None
         if found is None and self._tries[kind] < TRIES:
             return
         self._engine.learn_log_probs(tier, has=bool(found))
@@ -104,13 +108,12 @@ class LogProbProbe:
         else:
             log.warning("an engine tells no log-probabilities", tier=tier.name, tries=TRIES)
 
-    async def _ask(self, tier: Tier) -> bool | None:
+    async def _ask(self, tier: Tier, text: TierText) -> bool | None:
         """Whether it tells them; None where its answer was too short to say.
 
         Raises:
             ReplicaFailed, ServiceError: it could not be asked.
         """
-        text = self._compiled().texts[tier.tokenizer]
         prompt = Prompt(QUESTION, await text.encode(QUESTION))
         request = EngineRequest(
             tier=tier,
@@ -126,7 +129,7 @@ class LogProbProbe:
         until = self._clock() + SECONDS
         place = await self._fleet.place(tier, Priority.BACKGROUND, avoid=(), until=until)
         async with place:
-            call = place.start(self._engine, request, lambda: None)
+            call = place.start(self._engine, request, patience=lambda: SECONDS, ended=lambda: None)
             while not (await call.read(SECONDS)).ended:
                 pass
             made = call.output_tokens

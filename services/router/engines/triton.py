@@ -81,7 +81,13 @@ class TritonEngine:
         if not request.streaming:
             stream = connection.stream()
             return SharedCall(
-                self._running, pieces, self._clock, stream=stream, request=message, encoder=encoder
+                self._running,
+                pieces,
+                self._clock,
+                self._clock() + request.deadline_seconds,
+                stream=stream,
+                request=message,
+                encoder=encoder,
             )
         call = connection.call(message, request.deadline_seconds)
         return OwnCall(
@@ -114,7 +120,7 @@ class TritonEngine:
             await asyncio.sleep(WATCH_SECONDS)
             now = self._clock()
             for call in [call for call in self._running if call.limit < now]:
-                call.give_up("the replica fell silent")
+                call.give_up("the replica fell silent, or its time was over")
 
     def forget(self, address: str) -> None:
         """See `Engine.forget`: drops the connection."""
@@ -155,7 +161,7 @@ class _Connection:
         self._turn = (self._turn + 1) % SHARED_STREAMS
         stream = self._streams[self._turn]
         if stream is None or stream.broken:
-            stream = SharedStream(self._many(metadata=self._metadata))
+            stream = SharedStream(self._many())
             self._streams[self._turn] = stream
         return stream
 

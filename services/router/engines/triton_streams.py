@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2
 
+from services.common.calls import is_cancelled
 from services.common.errors import DeadlineExceeded, InternalError, ServiceError
 from services.router.engines.pieces import Pieces
 from services.router.engines.trtllm import Chunk, Encoder, classify, decode, unpack_log_probs
@@ -33,15 +34,21 @@ class TritonCall(abc.ABC):
     """
 
     def __init__(
-        self, running: "set[TritonCall]", pieces: Pieces, clock: Callable[[], float]
+        self,
+        running: "set[TritonCall]",
+        pieces: Pieces,
+        clock: Callable[[], float],
+        ends_at: float = math.inf,
     ) -> None:
+        """It may run until `ends_at` of the clock."""
         self._running = running
         self._pieces = pieces
         self._clock = clock
         self._arrived: deque[Chunk | Exception] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._log_probs: bytes | None = None
-        self.limit = math.inf
+        self._ends_at = ends_at
+        self.limit = ends_at
         self.output_tokens = 0
         self.final = False
         self.figures = EngineFigures()
@@ -62,11 +69,11 @@ class TritonCall(abc.ABC):
 
     async def read(self, timeout_seconds: float) -> Piece:
         """See `EngineCall.read`."""
-        self.limit = self._clock() + timeout_seconds
+        self.limit = min(self._clock() + timeout_seconds, self._ends_at)
         while not self._arrived:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
-        self.limit = math.inf  # a caller who takes text slowly is no silence of the replica
+        self.limit = self._ends_at  # a caller who takes text slowly is no silence of the replica
         return self._next_piece()
 
     def log_probs(self, most: int) -> Sequence[float] | None:
@@ -188,6 +195,10 @@ class OwnCall(TritonCall):
             message = await self._call.read()
         except grpc.aio.AioRpcError as error:
             return _from_status(error)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            return _closed()
         if message is grpc.aio.EOF:
             return ReplicaFailed("the replica ended the stream early", lost=True)
         return _decoded(message)
@@ -201,12 +212,13 @@ class SharedCall(TritonCall):
         running: "set[TritonCall]",
         pieces: Pieces,
         clock: Callable[[], float],
+        ends_at: float = math.inf,
         *,
         stream: "SharedStream",
         request: service_pb2.ModelInferRequest,
         encoder: Encoder,
     ) -> None:
-        super().__init__(running, pieces, clock)
+        super().__init__(running, pieces, clock, ends_at)
         self._last: asyncio.Future[None] | None = None
         self._stream = stream
         self._encoder = encoder
@@ -293,7 +305,7 @@ class SharedStream:
 
     async def close(self) -> None:
         """Ends the stream; what still waits on it fails."""
-        self._fail(ReplicaFailed("the connection was closed", lost=True))
+        self._fail(_closed())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -326,6 +338,10 @@ class SharedStream:
         writer.cancel()
         for call in self._calls.values():
             call.arrived(error)
+
+
+def _closed() -> ReplicaFailed:
+    return ReplicaFailed("the connection was closed", lost=True)
 
 
 def _decoded(message: service_pb2.ModelStreamInferResponse) -> Chunk | Exception:

@@ -42,13 +42,26 @@ class Place:
         self._give_back = give_back
         self._spawn = spawn
         self._ended: Callable[[], None] = lambda: None
+        self._patience: Callable[[], float] = lambda: 0.0
         self._owned = True
 
     def start(
-        self, engine: Engine, request: EngineRequest, ended: Callable[[], None]
+        self,
+        engine: Engine,
+        request: EngineRequest,
+        *,
+        patience: Callable[[], float],
+        ended: Callable[[], None],
     ) -> EngineCall:
-        """Starts the attempt; `ended` is called once nothing of it runs on the replica any more."""
-        self._ended = ended
+        """Starts the attempt.
+
+        Args:
+            engine: that speaks to the replica.
+            request: what it is asked for.
+            patience: how long the replica may stay silent, in seconds.
+            ended: called once nothing of the attempt runs on the replica any more.
+        """
+        self._patience, self._ended = patience, ended
         self.call = engine.start(self.replica.address, request)
         self.replica.calls.add(self.call)
         return self.call
@@ -56,7 +69,7 @@ class Place:
     def moved(self) -> "Place":
         """The same place in other hands: leaving the block of this one does nothing any more."""
         other = Place(self.replica, self.tier, self._give_back, self._spawn)
-        other.call, other._ended = self.call, self._ended
+        other.call, other._ended, other._patience = self.call, self._ended, self._patience
         self._owned = False
         return other
 
@@ -90,7 +103,7 @@ class Place:
                 await call.stop()
                 return
             while not call.final:
-                await call.read(self.tier.idle_seconds)
+                await call.read(self._patience())
             call.finish()
         except (ReplicaFailed, ServiceError) as error:
             call.cancel()

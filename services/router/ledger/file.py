@@ -11,7 +11,8 @@ import contextlib
 import datetime as dt
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
@@ -49,35 +50,56 @@ class FileLedger:
         self._metrics = metrics
         self._records: deque[LedgerRecord | MakeRecord] = deque()
         self._lines: deque[bytes] = deque()  # that the disk has refused so far
-        self._closed = asyncio.Event()
+        self._ended = False
 
     def add(self, record: LedgerRecord | MakeRecord) -> None:
         """See `Ledger.add`."""
+        if self._ended:
+            self._lose(1)
+            return
         if len(self._records) + len(self._lines) >= MAX_UNWRITTEN:
             (self._lines or self._records).popleft()
             self._metrics.ledger_lost.inc()
         self._records.append(record)
 
-    def close(self) -> None:
-        """Lets `run` write what is left and end."""
-        self._closed.set()
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Writes what gathers, twice a second; at the end of the block all that is left."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
 
-    async def run(self) -> None:
-        """Writes what has gathered, twice a second, until closed. The caller owns it."""
-        while not self._closed.is_set():
+    async def flush(self) -> None:
+        """Makes lines of what has gathered, and writes them; they stay if the disk refuses them."""
+        await self._make_lines()
+        await self._write_lines()
+
+    async def _run(self, stop: asyncio.Event) -> None:
+        """Lines are made while a write is under way too: unmade records hold their requests."""
+        write: asyncio.Task[None] | None = None
+        while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), COMMIT_SECONDS)
-            await self._flush()
-        await self._flush()  # what came while the last one was being written
+                await asyncio.wait_for(stop.wait(), COMMIT_SECONDS)
+            await self._make_lines()
+            if write is None or write.done():
+                write = asyncio.create_task(self._write_lines())
+        if write is not None:
+            await write
+        await self.flush()
+        self._ended = True
         if lost := len(self._records) + len(self._lines):
-            self._metrics.ledger_lost.inc(lost)
-            log.error("the ledger ends with records unwritten", lost=lost)
+            self._lose(lost)
 
-    async def _flush(self) -> None:
-        """Writes what has gathered; it stays gathered if the disk refuses it."""
+    async def _make_lines(self) -> None:
         records, self._records = self._records, deque()
         if records:
             self._lines += await asyncio.to_thread(self._render, records)
+
+    async def _write_lines(self) -> None:
         batch = list(self._lines)
         if not batch:
             return
@@ -90,6 +112,10 @@ class FileLedger:
             if self._lines and self._lines[0] is line:
                 self._lines.popleft()
         self._metrics.ledger_records.inc(len(batch))
+
+    def _lose(self, lost: int) -> None:
+        self._metrics.ledger_lost.inc(lost)
+        log.error("the ledger ends with records unwritten", lost=lost)
 
     def _render(self, records: Iterable[LedgerRecord | MakeRecord]) -> list[bytes]:
         """The records as lines; what cannot be one is counted."""

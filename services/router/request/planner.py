@@ -1,8 +1,9 @@
 """Plans what one tier is to do for a request: its prompt, how long it may answer, until when."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from services.common.errors import BadRequest, Violation
+from services.common.errors import BadRequest, Unavailable, Violation
 from services.router.fleet.load import LoadWindow
 from services.router.policy.cascade import Step
 from services.router.policy.decision import Verdict
@@ -106,15 +107,30 @@ class Planner:
 
     def _allowed(self, state: RequestState, tier: Tier, prompt_tokens: int, limit: int) -> bool:
         """Whether money and time suffice for trying this tier and then the top one."""
+        if not _affords_both(state, tier, prompt_tokens, limit):
+            return False
         context, now = state.context, self._clock()
         tiers = tier, context.route.top_tier
-        budget = context.route.limits.micro_usd
-        if budget is not None:
-            most = sum(tier.price.of(prompt_tokens, limit) for tier in tiers)
-            if state.micro_usd + most > budget:
-                return False
         seconds = [self._load.slow_seconds(tier.name, now) or 0.0 for tier in tiers]
         return now + sum(seconds) < context.until
+
+
+def again(state: RequestState, plan: Plan) -> Plan:
+    """The plan of another attempt, after one was lost: what that one cost is gone.
+
+    Raises:
+        Unavailable: the route's money does not suffice for it.
+    """
+    budget, tier = state.context.route.limits.micro_usd, plan.step.tier
+    if budget is None or plan.cause is Cause.EVIDENCE:
+        return plan
+    tokens = len(plan.prompt.tokens)
+    if not plan.step.checked:
+        limit = min(plan.max_output_tokens, _affordable(state, tier, tokens))
+        return replace(plan, max_output_tokens=limit)
+    if not _affords_both(state, tier, tokens, plan.max_output_tokens):
+        raise _spent()
+    return plan
 
 
 def _streams(context: RequestContext, hold: HoldBack | None) -> bool:
@@ -128,11 +144,21 @@ def _streams(context: RequestContext, hold: HoldBack | None) -> bool:
     return context.streaming and (hold is None or hold.first_tokens is not None)
 
 
+def _affords_both(state: RequestState, tier: Tier, prompt_tokens: int, limit: int) -> bool:
+    """Whether the route's money pays for a tier and then the top one."""
+    budget = state.context.route.limits.micro_usd
+    if budget is None:
+        return True
+    tiers = tier, state.context.route.top_tier
+    return state.micro_usd + sum(one.price.of(prompt_tokens, limit) for one in tiers) <= budget
+
+
 def _affordable(state: RequestState, tier: Tier, prompt_tokens: int) -> int:
     """Most output tokens that the route's money allows.
 
     Raises:
         BadRequest: it does not even pay for the prompt.
+        Unavailable: it would have, but lost attempts have spent it.
     """
     budget = state.context.route.limits.micro_usd
     asked = state.context.checked.asked.max_output_tokens
@@ -140,8 +166,16 @@ def _affordable(state: RequestState, tier: Tier, prompt_tokens: int) -> int:
         return asked
     left = budget - state.micro_usd
     tokens = tier.price.affords(left, prompt_tokens, asked)
+    if tokens < 1 and tier.price.affords(budget, prompt_tokens, asked) >= 1:
+        raise _spent()
     if tokens < 1:
         needed = tier.price.of(prompt_tokens, 1)
         rule = f"costs {needed} micro-USD on {tier.name}, {left} are left of {budget}"
         raise BadRequest.of(Violation("prompt", rule))
     return tokens
+
+
+def _spent() -> Unavailable:
+    return Unavailable(
+        "lost attempts have spent what the route allows for one request", reason="BUDGET_SPENT"
+    )

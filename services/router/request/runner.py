@@ -21,6 +21,7 @@ from services.router.request.attempt import Answer, Attempt, Ending
 from services.router.request.context import Listener, RequestState
 from services.router.request.hold import judge
 from services.router.request.plan import Cause, Plan
+from services.router.request.planner import again
 from services.router.request.stored import Lease
 
 log = structlog.get_logger()
@@ -85,7 +86,7 @@ class Runner:
         self.load.arrived(tier.name, prompt_tokens=len(plan.prompt.tokens))
         failed: set[str] = set()
         tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
-        for number in range(tries):
+        for number in range(1, tries + 1):
             joined = self.clock()
             place = await self.fleet.place(tier, plan.priority, avoid=failed, until=plan.until)
             if listener is not None:
@@ -111,9 +112,11 @@ class Runner:
             else:
                 self.fleet.succeeded(place.replica)
                 return attempt
-            if plan.cause is not Cause.EVIDENCE:
-                cause = Cause.RETRY
-            await self.pause(RETRY.seconds(number + 1, self.chance()))
+            if number < tries:
+                plan = again(state, plan)
+                if plan.cause is not Cause.EVIDENCE:
+                    cause = Cause.RETRY
+                await self.pause(RETRY.seconds(number, self.chance()))
         raise Unavailable(
             f"no replica of {tier.name} could answer after {tries} tries",
             reason="NO_REPLICA",
@@ -144,7 +147,10 @@ class Runner:
         request = self._request(state, attempt.plan, outlives=outlives)
         try:
             attempt.call = attempt.place.start(
-                self.engine, request, lambda: self._over(state, attempt)
+                self.engine,
+                request,
+                patience=attempt.patience,
+                ended=lambda: self._over(state, attempt),
             )
             while attempt.ending is None:
                 await self._advance(state, attempt, listener)

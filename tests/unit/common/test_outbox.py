@@ -14,6 +14,14 @@ async def test_what_piled_up_is_taken_together_and_in_order() -> None:
     assert len(outbox) == 0
 
 
+async def test_what_is_too_large_together_is_taken_apart() -> None:
+    outbox: Outbox[str] = Outbox(len)
+    for item in ("aa", "bb", "c", "dddddd", "e"):
+        outbox.put(item)
+    taken = [await outbox.take(10, max_size=4) for _ in range(4)]
+    assert taken == [["aa", "bb"], ["c"], ["dddddd"], ["e"]]
+
+
 async def test_who_takes_waits_until_there_is_something() -> None:
     outbox: Outbox[str] = Outbox()
     taking = asyncio.create_task(outbox.take(10))

@@ -4,8 +4,9 @@ import asyncio
 import json
 import resource
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -59,20 +60,32 @@ def book(tmp_path: Path) -> Book:
     return Book(tmp_path / "state/ledger")
 
 
-@asynccontextmanager
-async def running(book: Book) -> AsyncIterator[None]:
-    task = asyncio.create_task(book.ledger.run())
-    try:
-        yield
-    finally:
-        book.ledger.close()
-        await asyncio.wait_for(task, 10)
+@dataclass
+class Disk:
+    """One that hangs until it is let go."""
+
+    monkeypatch: pytest.MonkeyPatch
+    hangs: threading.Event = field(default_factory=threading.Event)
+    works: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.monkeypatch.setattr(module.os, "fsync", self.fsync)
+
+    def fsync(self, _descriptor: int) -> None:
+        self.hangs.set()
+        assert self.works.wait(10)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.01)
+    return Disk(monkeypatch)
 
 
 async def test_records_are_on_the_disk_when_the_ledger_has_closed(book: Book) -> None:
     records = [request(str(n), attempt(), attributes={"label": 'é\n"'}) for n in range(97)]
     records += [pair(), pair(kind="cached_pair"), outcome(rating=0.5)]
-    async with running(book):
+    async with book.ledger.writing():
         for record in records:
             book.ledger.add(record)
     assert book.lines() == [plain(record) for record in records]
@@ -83,7 +96,7 @@ async def test_records_are_written_without_waiting_for_the_end(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "COMMIT_SECONDS", 0.01)
-    async with running(book), asyncio.timeout(10):
+    async with book.ledger.writing(), asyncio.timeout(10):
         book.add(1)
         while not book.lines():
             await asyncio.sleep(0.005)
@@ -98,8 +111,8 @@ async def test_a_batch_is_one_write_and_one_fsync(
     monkeypatch.setattr(module.os, "fsync", synced.append)
     for number in range(50):
         book.add(number)
-    await book.ledger._flush()
-    await book.ledger._flush()
+    await book.ledger.flush()
+    await book.ledger.flush()
     assert len(synced) == 1
     assert len(book.lines()) == 50
 
@@ -108,7 +121,7 @@ def test_what_is_written_can_be_read(book: Book) -> None:
     async def write() -> None:
         for record in (request("1", attempt()), pair(), outcome(), request("2")):
             book.ledger.add(record)
-        await book.ledger._flush()
+        await book.ledger.flush()
 
     asyncio.run(write())
     with opened(book.folder) as ledger:
@@ -131,16 +144,16 @@ def largest_file(size: int) -> Iterator[None]:
 
 async def test_a_full_disk_tears_no_line_and_loses_nothing(book: Book) -> None:
     book.add(0)
-    await book.ledger._flush()
+    await book.ledger.flush()
     for number in range(1, 100):
         book.ledger.add(numbered(number, "x" * 100))
     with largest_file(2000):
-        await book.ledger._flush()
+        await book.ledger.flush()
         assert book.numbers() == [0]
         assert book.count("records") == 1
         book.add(100)
-        await book.ledger._flush()
-    await book.ledger._flush()
+        await book.ledger.flush()
+    await book.ledger.flush()
     assert book.numbers() == list(range(101))
     assert (book.count("records"), book.count("lost")) == (101, 0)
 
@@ -149,11 +162,11 @@ async def test_a_folder_that_is_gone_keeps_records_until_it_is_back(book: Book) 
     book.folder.rmdir()
     book.folder.write_text("a file in its place")
     book.add(1)
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.count("records") == 0
     book.folder.unlink()
     book.folder.mkdir()
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.numbers() == [1]
 
 
@@ -164,7 +177,7 @@ async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
     for number in range(25):
         book.add(number)
     assert book.count("lost") == 15
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.numbers() == list(range(15, 25))
 
 
@@ -180,40 +193,51 @@ async def test_records_that_come_during_a_write_are_in_the_next_one(
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(FileLedger, "_write", slow)
     book.add(1)
-    await book.ledger._flush()
+    await book.ledger.flush()
     monkeypatch.setattr(FileLedger, "_write", write)
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.numbers() == [1, 2]
 
 
 async def test_records_that_come_during_the_last_write_are_written_too(
-    book: Book, monkeypatch: pytest.MonkeyPatch
+    book: Book, disk: Disk
 ) -> None:
-    write = FileLedger._write
-
-    def slow(ledger: FileLedger, batch: list[bytes]) -> None:
-        if not book.ledger._closed.is_set():
-            asyncio.run_coroutine_threadsafe(last_words(), loop).result(10)
-        write(ledger, batch)
-
-    async def last_words() -> None:
+    async with book.ledger.writing():
+        book.add(1)
+        await asyncio.to_thread(disk.hangs.wait, 10)
         book.add(2)
-        book.ledger.close()
+        asyncio.get_running_loop().call_later(0.05, disk.works.set)  # after the block is left
+    assert book.numbers() == [1, 2]
 
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.01)
-    monkeypatch.setattr(FileLedger, "_write", slow)
-    book.add(1)
-    await asyncio.wait_for(book.ledger.run(), 10)
+
+async def test_records_are_made_while_the_disk_hangs(book: Book, disk: Disk) -> None:
+    made = threading.Event()
+
+    def make() -> LedgerRecord:
+        made.set()
+        return numbered(2)
+
+    async with book.ledger.writing():
+        book.add(1)
+        await asyncio.to_thread(disk.hangs.wait, 10)
+        book.ledger.add(make)
+        assert await asyncio.to_thread(made.wait, 10)
+        disk.works.set()
     assert book.numbers() == [1, 2]
 
 
 async def test_what_the_disk_refuses_to_the_end_is_counted(book: Book) -> None:
     book.folder.rmdir()
-    book.add(1)
-    book.ledger.close()
-    await asyncio.wait_for(book.ledger.run(), 10)
+    async with book.ledger.writing():
+        book.add(1)
     assert (book.count("records"), book.count("lost")) == (0, 1)
+
+
+async def test_what_comes_after_the_end_is_counted(book: Book) -> None:
+    async with book.ledger.writing():
+        book.add(1)
+    book.add(2)
+    assert (book.count("records"), book.count("lost")) == (1, 1)
 
 
 def test_each_process_writes_files_of_its_own(tmp_path: Path) -> None:
@@ -222,7 +246,7 @@ def test_each_process_writes_files_of_its_own(tmp_path: Path) -> None:
     async def write() -> None:
         for book in (one, other):
             book.add(1)
-            await book.ledger._flush()
+            await book.ledger.flush()
 
     asyncio.run(write())
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
@@ -243,7 +267,7 @@ async def test_a_record_is_made_beside_the_requests(book: Book) -> None:
 
     book.ledger.add(make)
     assert made_in == []
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.numbers() == [7]
     assert made_in != [threading.get_ident()]
 
@@ -256,7 +280,7 @@ async def test_a_record_that_cannot_be_made_costs_no_other(book: Book) -> None:
         book.add(1)
         book.ledger.add(broken)
         book.add(2)
-        await book.ledger._flush()
+        await book.ledger.flush()
     assert book.numbers() == [1, 2]
     assert (book.count("records"), book.count("lost")) == (2, 1)
     assert "the text of an answer" not in str(logs)
