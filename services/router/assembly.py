@@ -160,7 +160,6 @@ def assemble(
         judge=judges,
         levers=levers,
         keeper=state,
-        ledger=ledger,
         digest=signer.digest,
         settle=outcomes.settle,
         metrics=metrics,

@@ -72,10 +72,16 @@ class ReplicaFailed(Exception):
 
     Attributes:
         lost: the replica itself is in trouble, not just full.
+        refused: it took no work; one that is full does not.
+        silent: nobody knows what it did meanwhile, if anything.
     """
 
-    def __init__(self, message: str, *, lost: bool) -> None:
+    def __init__(
+        self, message: str, *, lost: bool, refused: bool = False, silent: bool = False
+    ) -> None:
         self.lost = lost
+        self.refused = refused or not lost
+        self.silent = silent
         super().__init__(message)
 
 
@@ -185,8 +191,8 @@ class EngineCall(Protocol):
     def cancel(self) -> None:
         """Ends the request on the replica, and hears no more of it."""
 
-    def give_up(self, why: str) -> None:
-        """Ends the call because its replica is lost; whoever reads it gets `ReplicaFailed`."""
+    def give_up(self, failure: ReplicaFailed) -> None:
+        """Ends the call because its replica is lost; whoever reads it gets the failure."""
 
 
 class Engine(Protocol):

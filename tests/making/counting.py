@@ -38,13 +38,17 @@ class CountingRun:
         sure: float | None,
         dies_at: int | None,
         says: bool,
+        fails: Exception | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
+        """`says` how far it came when it is stopped; `meanwhile` runs before it fails or stops."""
         self.request = request
         self.text = text[: request.max_output_tokens]
         self.made = self.output_tokens = 0
         self.final = self.over = False
         self.figures = EngineFigures()
         self._sure, self._dies_at, self._says = sure, dies_at, says
+        self._fails, self._meanwhile = fails, meanwhile
         self._pieces = Pieces(Letters(), request.asked.stop, request.max_output_tokens)
 
     @property
@@ -53,6 +57,9 @@ class CountingRun:
 
     async def read(self, timeout_seconds: float) -> Piece:
         start = self.output_tokens
+        if self._fails is not None:
+            self._meanwhile()
+            raise self._fails
         while True:
             await asyncio.sleep(0)
             if self._dies_at is not None and self.made >= self._dies_at:
@@ -75,6 +82,7 @@ class CountingRun:
 
     async def stop(self) -> None:
         await asyncio.sleep(0)
+        self._meanwhile()
         self.over = True
         if self._says:
             self.output_tokens, self.final = self.made, True
@@ -82,8 +90,8 @@ class CountingRun:
     def cancel(self) -> None:
         self.over = True
 
-    def give_up(self, why: str) -> None:
-        raise AssertionError(why)
+    def give_up(self, failure: ReplicaFailed) -> None:
+        raise AssertionError(failure)
 
 
 class CountingEngine:

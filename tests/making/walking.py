@@ -31,6 +31,7 @@ from services.router.ports import (
     EngineRequest,
     Finish,
     Piece,
+    ReplicaFailed,
     Written,
 )
 from services.router.request.attempt import Attempt
@@ -110,8 +111,8 @@ class Run:
     def cancel(self) -> None:
         self.cancelled = True
 
-    def give_up(self, why: str) -> None:
-        raise AssertionError(why)
+    def give_up(self, failure: ReplicaFailed) -> None:
+        raise AssertionError(failure)
 
 
 @dataclass
@@ -304,7 +305,6 @@ class Way:
             judge=self.judge,
             levers=self.board,
             keeper=self.shelf,
-            ledger=self.shelf,
             digest=lambda text: f"<{text}>",
             settle=self.shelf.settle,
             metrics=self.metrics,
@@ -322,7 +322,7 @@ class Way:
         self.entry = Entry(
             levers=self.board,
             sign=lambda *_: "1",
-            settled=self.settled.append,
+            settled=self.note_settled,
             chance=chance,
             clock=self.clock,
             wall_clock=time.time,
@@ -351,6 +351,11 @@ class Way:
 
     def clock(self) -> float:
         return time.monotonic() + self.late
+
+    def note_settled(self, state: RequestState) -> None:
+        self.settled.append(state)
+        for make in state.further_records:
+            self.shelf.add(make())
 
     def answered(self, state: RequestState) -> None:
         if state.context.drawn:

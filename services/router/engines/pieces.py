@@ -17,12 +17,22 @@ class Pieces:
         finish_reason: why it ended, once it has.
     """
 
-    __slots__ = ("_limit", "_made", "_owed", "_stops", "_text", "ended", "finish_reason")
+    __slots__ = (
+        "_limit",
+        "_made",
+        "_owed",
+        "_stops",
+        "_text",
+        "_watches",
+        "ended",
+        "finish_reason",
+    )
 
     def __init__(self, text: Detokenizer, stops: Sequence[str], limit: int) -> None:
         """`limit` is the most tokens that the engine was asked for."""
         self._text = text
         self._stops = StopTexts(stops)
+        self._watches = bool(stops)
         self._limit = limit
         self._made = 0
         self._owed = 0
@@ -33,14 +43,17 @@ class Pieces:
         """The text that new tokens complete; what comes after the end of the answer is dropped."""
         if self.ended:
             return Piece("", 0, ended=True)
-        self._made += len(tokens)
-        self._owed += len(tokens)
-        text = self._text.feed(tokens) if tokens else ""
-        if final:
-            text += self._text.rest()
-        text, stopped = self._stops.feed(text)
+        text, stopped = "", False
+        for chunk in self._chunks(tokens):
+            self._made += len(chunk)
+            self._owed += len(chunk)
+            more, stopped = self._stops.feed(self._text.feed(chunk))
+            text += more
+            if stopped:
+                break
         if final and not stopped:
-            text += self._stops.rest()
+            more, stopped = self._stops.feed(self._text.rest())
+            text += more if stopped else more + self._stops.rest()
         if stopped or final:
             self.ended = True
             if not stopped and self._made >= self._limit:
@@ -49,3 +62,12 @@ class Pieces:
             return Piece("", 0, ended=False)
         owed, self._owed = self._owed, 0
         return Piece(text, owed, self.ended)
+
+    def _chunks(self, tokens: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Token by token where a stop text may end the answer: those behind it are no part of it.
+
+        How many have piled up must not decide what the answer counts.
+        """
+        if self._watches:
+            return [[token] for token in tokens]
+        return [tokens] if tokens else []

@@ -20,7 +20,7 @@ from services.router.engines.pieces import Pieces
 from services.router.engines.triton_streams import OwnCall, SharedCall, SharedStream, TritonCall
 from services.router.engines.trtllm import Encoder
 from services.router.policy.routes import Tier
-from services.router.ports import Capabilities, EngineRequest, TierText
+from services.router.ports import Capabilities, EngineRequest, ReplicaFailed, TierText
 
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
@@ -120,7 +120,11 @@ class TritonEngine:
             await asyncio.sleep(WATCH_SECONDS)
             now = self._clock()
             for call in [call for call in self._running if call.limit < now]:
-                call.give_up("the replica fell silent, or its time was over")
+                call.give_up(
+                    ReplicaFailed(
+                        "the replica fell silent, or its time was over", lost=True, silent=True
+                    )
+                )
 
     def forget(self, address: str) -> None:
         """See `Engine.forget`: drops the connection."""

@@ -10,6 +10,7 @@ import math
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -22,6 +23,10 @@ from services.router.engines.trtllm import Chunk, Encoder, classify, decode, unp
 from services.router.ports import EngineFigures, Finish, Piece, ReplicaFailed
 
 LOG_PROB_BYTES = 4
+ASK_AGAIN_SECONDS = 0.05
+"""First wait before a stop is asked for again: it goes another way than its request, and may come
+before it."""
+
 LAST_SECONDS = 1.0
 """How long a replica may take for its last word after it was asked to end a request."""
 
@@ -61,6 +66,8 @@ class TritonCall(abc.ABC):
 
     def arrived(self, what: Chunk | Exception) -> None:
         """Takes what came for this request; it stays until it is read."""
+        if self not in self._running:  # it has ended, and its money is counted
+            return
         if isinstance(what, Chunk):
             self._note(what)
         self._arrived.append(what)
@@ -92,9 +99,9 @@ class TritonCall(abc.ABC):
     def cancel(self) -> None:
         """See `EngineCall.cancel`."""
 
-    def give_up(self, why: str) -> None:
+    def give_up(self, failure: ReplicaFailed) -> None:
         """See `EngineCall.give_up`."""
-        self.arrived(ReplicaFailed(why, lost=True))
+        self.arrived(failure)
         self.cancel()
 
     def _note(self, chunk: Chunk) -> None:
@@ -163,11 +170,16 @@ class OwnCall(TritonCall):
 
     async def stop(self) -> None:
         """See `EngineCall.stop`: read to its end, which comes soon, all its tokens are counted."""
-        self._ask_to_stop()
         try:
             async with asyncio.timeout(LAST_SECONDS):
+                wait = ASK_AGAIN_SECONDS
                 while not self.final:
-                    await self.read(LAST_SECONDS)
+                    self._ask_to_stop()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(wait):
+                            while not self.final:
+                                await self.read(LAST_SECONDS)
+                    wait *= 2
             self.finish()
         except (TimeoutError, ReplicaFailed, ServiceError):
             self.cancel()

@@ -18,16 +18,11 @@ from services.router.ports import EngineFigures, EngineRequest, ReplicaFailed, T
 FULL = ("Exceeds maximum queue size", "Maximum queue size of")
 """Messages that say: no room now, though nothing is wrong; another replica may have some."""
 
-LOST = (
-    "shutting down",
-    "Server is stopping",
-    "not at ready state",
-    "no available versions",
-    "is not healthy",
-    "Stub process",
-    "engine process",
-)
-"""Messages that say: this replica is in trouble; another one may do."""
+NOT_READY = ("Server is stopping", "not at ready state", "no available versions")
+"""Messages that say: this replica takes no work; another one may do."""
+
+LOST = ("shutting down", "is not healthy", "Stub process", "engine process")
+"""Messages that say: this replica is in trouble, in the middle of its work or before it."""
 
 BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
 """Messages that say: no replica can serve this request."""
@@ -66,6 +61,8 @@ def classify(message: str) -> Exception:
     """Our error for a message of Triton's or the engine's."""
     if any(known in message for known in FULL):
         return ReplicaFailed(message, lost=False)
+    if any(known in message for known in NOT_READY):
+        return ReplicaFailed(message, lost=True, refused=True)
     if any(known in message for known in LOST):
         return ReplicaFailed(message, lost=True)
     if any(known in message for known in BAD_INPUT):

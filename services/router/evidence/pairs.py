@@ -21,7 +21,7 @@ from services.router.metrics import Metrics
 from services.router.policy.levers import CACHE, TRIMMING, calibration_version, lever_of_tier
 from services.router.policy.prompts import Message
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Route
-from services.router.ports import Judge, Keeper, Ledger, LeverBoard
+from services.router.ports import Judge, Keeper, LeverBoard
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import has_form
@@ -45,7 +45,6 @@ class Pairs:
         judge: Judge,
         levers: LeverBoard,
         keeper: Keeper,
-        ledger: Ledger,
         digest: Callable[[str], str],
         settle: Callable[[Route, str], Awaitable[None]],
         metrics: Metrics,
@@ -62,7 +61,6 @@ class Pairs:
         self._judge = judge
         self._levers = levers
         self._keeper = keeper
-        self._ledger = ledger
         self._digest = digest
         self._settle_outcome = settle
         self._metrics = metrics
@@ -126,7 +124,6 @@ class Pairs:
                 attempts=(best,),
                 answered=0,
                 compared={CACHE: (1, 0)},
-                shadow_micro_usd=best.micro_usd,
             )
         answered = state.cascade.turn().rung
         ran = {attempt.plan.step.rung: attempt for attempt in state.attempts if attempt.complete}
@@ -136,17 +133,15 @@ class Pairs:
             wanted.append((top, whole))
             compared[TRIMMING] = (top + 1, top)
         attempts: list[Attempt] = []
-        shadow = 0
         for at, (rung, messages) in enumerate(wanted):
             attempt = ran.get(rung) if at <= top else None
             if attempt is None:
                 attempt = await self._attempt(state, rung, messages, until)
                 if attempt is None:
                     return None
-                shadow += attempt.micro_usd
             attempts.append(attempt)
         answers = tuple(attempt.text for attempt in attempts)
-        return Pair(answers, tuple(attempts[: top + 1]), answered, compared, shadow)
+        return Pair(answers, tuple(attempts[: top + 1]), answered, compared)
 
     async def _attempt(
         self, state: RequestState, rung: int, messages: Sequence[Message], until: float
@@ -178,8 +173,9 @@ class Pairs:
             await self._levers.judged(route, losses, weight)
         elif evidence.judge.kind is JudgeKind.OUTCOME:
             await self._wait_for_outcome(context, pair, digests, weight)
-        self._ledger.add(
-            record_of(state, pair, digests, qualities, evidence, unix_seconds=self._wall_clock())
+        now = self._wall_clock()
+        state.further_records.append(
+            lambda: record_of(state, pair, digests, qualities, evidence, unix_seconds=now)
         )
         return "unjudged" if qualities is None else "judged"
 

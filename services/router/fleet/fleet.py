@@ -19,6 +19,7 @@ from services.router.fleet.snapshot import ReplicaLoad, TierLoad
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.policy.routes import Policies, Tier
+from services.router.ports import ReplicaFailed
 
 log = structlog.get_logger()
 
@@ -208,7 +209,7 @@ class Fleet:
             del group.replicas[replica.id]
         replica.state = State.GONE
         for call in list(replica.calls):
-            call.give_up("the replica is gone")
+            call.give_up(ReplicaFailed("the replica is gone", lost=True))
         self._forget(replica.address)
         if group is not None:
             self._drop_if_unused(group)

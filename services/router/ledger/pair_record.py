@@ -16,6 +16,7 @@ from services.router.policy.prompts import Message
 from services.router.policy.routes import EvidencePolicy, Route
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestState
+from services.router.request.plan import Cause
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,12 @@ class Pair:
         answered: number of the answer that the caller got.
         compared: by lever that acted or could have, the answers that its loss is between: that of
             the safer setting, and the one given.
-        shadow_micro_usd: what was run for this alone.
     """
 
     answers: tuple[str, ...]
     attempts: tuple[Attempt, ...]
     answered: int
     compared: Mapping[str, tuple[int, int]]
-    shadow_micro_usd: int
 
 
 def record_of(
@@ -48,6 +47,9 @@ def record_of(
     unix_seconds: float,
 ) -> PairRecord:
     """The pair as the ledger keeps it: numbers, and texts only where the route wants them.
+
+    Of a settled request: an attempt whose answer is complete may still be charged for what its
+    engine makes until it has stopped.
 
     `unix_seconds` is the time of the record.
     """
@@ -76,7 +78,9 @@ def record_of(
         qualities=None if qualities is None else tuple(qualities),
         digests=tuple(digests),
         trimmed=context.trimmed,
-        shadow_micro_usd=pair.shadow_micro_usd,
+        shadow_micro_usd=sum(
+            attempt.micro_usd for attempt in state.attempts if attempt.cause is Cause.EVIDENCE
+        ),
         text=_texts(checked.asked.messages, pair.answers) if evidence.keep_text else None,
     )
 

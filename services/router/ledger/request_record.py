@@ -105,6 +105,8 @@ class Records:
         """
         ended_at = self._wall_clock() - (self._clock() - state.ended_at)
         self._ledger.add(lambda: self._record(state, ended_at))
+        for make in state.further_records:
+            self._ledger.add(make)
 
     def _record(self, state: RequestState, ended_at: float) -> RequestRecord:
         """The record, once the log has its line of it."""

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from services.common.errors import InternalError, ServiceError
 from services.router.fleet.place import Place
 from services.router.policy.certainty import Certainty, certainty_of
-from services.router.ports import EngineCall, EngineFigures, Finish, Piece
+from services.router.ports import EngineCall, EngineFigures, Finish, Piece, ReplicaFailed
 from services.router.request.plan import Cause, HoldBack, Plan
 
 TOKENS_A_PAUSE = 64
@@ -76,7 +77,8 @@ class Attempt:
         complete: the answer is whole, though the replica may still be at work.
         ending: what became of it; None until that is known.
         has_log_probs: its engine tells them, as `Capabilities` says.
-        over: the replica has said that nothing more comes of it.
+        over: the replica took no work for it, or has said that nothing more comes of it.
+        left_at: when nobody wanted it any more; None where it ran as far as it could.
         valid: its answer has the wanted form.
         committed: something of it was told to the caller.
         guessed_tokens: that it has made by estimate, where the replica did not say.
@@ -96,6 +98,7 @@ class Attempt:
     over: bool = False
     valid: bool = True
     committed: bool = False
+    left_at: float | None = None
     guessed_tokens: int = 0
     ended_at: float | None = None
 
@@ -112,7 +115,7 @@ class Attempt:
     @property
     def prompt_tokens(self) -> int:
         """Prompt tokens that the engine has read for it; 0 where it refused the work."""
-        idle = self.call is None or (self.ending is Ending.FAILED and not self.call.output_tokens)
+        idle = self.call is None or (self.ending is Ending.FAILED and not self.output_tokens)
         return 0 if idle else len(self.plan.prompt.tokens)
 
     @property
@@ -141,6 +144,20 @@ class Attempt:
         # granted.
         stretches = self.plan.max_output_tokens // TOKENS_A_PAUSE
         return tier.first_token_seconds + tier.idle_seconds * stretches
+
+    def leave(self, now: float) -> None:
+        """Nobody wants it any more."""
+        self.ending, self.left_at = Ending.LEFT, now
+
+    def fail(self, error: ReplicaFailed | ServiceError, now: float) -> None:
+        """Its replica or its engine gave it up."""
+        self.ending = Ending.FAILED
+        if isinstance(error, ReplicaFailed):
+            self.over = error.refused
+            self.left_at = self.began if error.silent else now
+        else:
+            self.over = not isinstance(error, InternalError)
+            self.left_at = now
 
     def take(self, piece: Piece, now: float) -> None:
         """Notes what has come."""

@@ -9,7 +9,7 @@ from services.router.policy.decision import CacheOutcome, Decision
 from services.router.policy.levers import TRIMMING
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route
-from services.router.ports import Asked, Written
+from services.router.ports import Asked, MakeRecord, Written
 from services.router.request.attempt import Answer, Attempt
 from services.router.request.checked import Checked
 from services.router.request.plan import Cause
@@ -97,7 +97,8 @@ class RequestState:
         status: the gRPC code's name, once it has ended.
         ended_at: when that was.
         baseline_micro_usd: what the top tier alone would have been charged for the answer, as far
-            as it had come when the request ended.
+            as it had come when the request ended; 0 where nobody was told anything of one.
+        further_records: made and kept with the request's own, once it is settled.
     """
 
     context: RequestContext
@@ -113,6 +114,7 @@ class RequestState:
     status: str = ""
     ended_at: float = 0.0
     baseline_micro_usd: int = 0
+    further_records: list[MakeRecord] = field(default_factory=list)
     encoded: dict[object, Sequence[int]] = field(default_factory=dict)
     _open: int = 1
 
@@ -131,7 +133,8 @@ class RequestState:
     @property
     def estimated(self) -> bool:
         """Whether some of that is not known exactly, or may still grow."""
-        return self._open > 1 or any(attempt.estimated for attempt in self.attempts)
+        others = self._open if self.status else self._open - 1
+        return others > 0 or any(attempt.estimated for attempt in self.attempts)
 
     @property
     def costs(self) -> list[int]:
@@ -198,6 +201,8 @@ class RequestState:
     def end(self, status: str, now: float) -> None:
         """The caller has its answer, or is gone; `leave` follows."""
         self.status, self.ended_at = status, now
+        if not self.committed:  # nobody saves by hanging up
+            return
         answer = self.answer
         self.baseline_micro_usd = self.context.route.top_tier.price.of(
             self.baseline_prompt_tokens or answer.prompt_tokens, answer.output_tokens

@@ -11,6 +11,7 @@ from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
 from services.router.ports import Prompt
+from services.router.request.attempt import Ending
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import hold_back_for
 from services.router.request.plan import Cause, HoldBack, Plan
@@ -62,7 +63,7 @@ class Planner:
             began=now,
             until=until,
             deadline=context.until,
-            cause=Cause.ESCALATION if state.attempts else Cause.FIRST,
+            cause=_cause(state),
             priority=context.checked.priority,
             hold=hold,
             streams=_streams(context, hold),
@@ -131,6 +132,14 @@ def again(state: RequestState, plan: Plan) -> Plan:
     if not _affords_both(state, tier, tokens, plan.max_output_tokens):
         raise _spent()
     return plan
+
+
+def _cause(state: RequestState) -> Cause:
+    """Why the next tier runs: none has yet, the one before gave no answer, or none that stood."""
+    if not state.attempts:
+        return Cause.FIRST
+    failed = state.attempts[-1].ending is Ending.FAILED
+    return Cause.RETRY if failed else Cause.ESCALATION
 
 
 def _streams(context: RequestContext, hold: HoldBack | None) -> bool:

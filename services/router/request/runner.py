@@ -155,8 +155,7 @@ class Runner:
             while attempt.ending is None:
                 await self._advance(state, attempt, listener)
         except (ReplicaFailed, ServiceError) as error:
-            attempt.ending = Ending.FAILED
-            attempt.over = not (isinstance(error, ReplicaFailed) and error.lost)
+            attempt.fail(error, self.clock())
             if listener is not None and not attempt.committed:
                 state.answer = Answer()
             raise
@@ -167,7 +166,7 @@ class Runner:
                 attempt.place = attempt.place.moved()
                 self.spawn(self._go_on(state, attempt, lease.moved()))
             else:
-                attempt.ending = Ending.LEFT
+                attempt.leave(self.clock())
             raise
         if listener is not None:  # how long evidence waits says nothing about callers
             self._note_time(attempt)
@@ -215,7 +214,7 @@ class Runner:
             async with attempt.place:
                 stoppable = tier.cancel is Cancel.ABORT and not attempt.complete
                 if stoppable and not await lease.is_awaited():
-                    attempt.ending = Ending.LEFT
+                    attempt.leave(self.clock())
                     return
                 await self._to_its_end(state, attempt)
                 if attempt.ending is Ending.OUTLIVED:
@@ -230,11 +229,11 @@ class Runner:
         try:
             while attempt.ending is None:
                 await self._advance(state, attempt, None)
-        except (ReplicaFailed, ServiceError):
-            attempt.ending = Ending.FAILED
+        except (ReplicaFailed, ServiceError) as error:
+            attempt.fail(error, self.clock())
             raise
         except BaseException:
-            attempt.ending = Ending.LEFT
+            attempt.leave(self.clock())
             raise
         if attempt.ending is Ending.STOOD:
             attempt.ending = Ending.OUTLIVED
@@ -261,9 +260,10 @@ class Runner:
         seconds = now - attempt.began
         if call is not None and call.final:
             self.paces.note(tier.name, seconds, call.output_tokens)
-        elif attempt.estimated and not attempt.plan.streams and attempt.ending is not Ending.FAILED:
+        elif attempt.estimated and not attempt.plan.streams and not attempt.output_tokens:
             most, worked = attempt.plan.max_output_tokens, attempt.engine_seconds
-            worked = seconds if worked is None else worked
+            if worked is None:  # how long the replica took to stop is not the caller's
+                worked = (now if attempt.left_at is None else attempt.left_at) - attempt.began
             attempt.guessed_tokens = self.paces.tokens(tier.name, worked, most)
         self.attempt_over(state, attempt)
         state.leave()

@@ -114,6 +114,7 @@ class StoredAnswers:
         if not checked.read_cache:
             return Lease(self._cache, context, refreshes=checked.write_cache)
         left = context.until - self._clock()
+        state.cache = CacheOutcome.MISS  # for who hangs up meanwhile
         found = await self._cache.lookup(
             context.tenant,
             route.name,

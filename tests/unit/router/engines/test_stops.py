@@ -1,14 +1,16 @@
-"""A whole answer that is stopped: what its replica says last tells how far it came, or nothing."""
+"""An answer that is stopped: what its replica says last tells how far it came, or nothing."""
 
 import asyncio
+import struct
 from typing import Any
 
+import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
 from services.router.engines import triton_streams
 from services.router.engines.pieces import Pieces
-from services.router.engines.triton_streams import SharedCall
+from services.router.engines.triton_streams import OwnCall, SharedCall
 from services.router.engines.trtllm import Chunk
 from services.router.ports import EngineFigures, ReplicaFailed
 from tests.making.walking import Letters
@@ -88,3 +90,77 @@ async def test_a_replica_that_says_nothing_leaves_it_open(
     monkeypatch.setattr(triton_streams, "LAST_SECONDS", 0.05)
     call = await asyncio.wait_for(stopped(*says), 5)
     assert (call.output_tokens, call.final) == (0, False)
+
+
+class Slow:
+    """A stream whose request comes to its replica after the first stops."""
+
+    def __init__(self, deaf_to: int) -> None:
+        self.deaf_to = deaf_to
+        self.stops = 0
+        self.cancelled = False
+        self.heard = asyncio.Event()
+
+    def ask_to_stop(self) -> None:
+        self.stops += 1
+        if self.stops > self.deaf_to:
+            self.heard.set()
+
+    async def read(self) -> Any:
+        if self.heard.is_set():
+            return grpc.aio.EOF
+        await self.heard.wait()
+        return service_pb2.ModelStreamInferResponse(
+            infer_response=service_pb2.ModelInferResponse(
+                outputs=[_output("output_ids", [1, 1, 2]), _output("sequence_length", [1, 1])],
+                raw_output_contents=[struct.pack("<ii", 97, 98), struct.pack("<i", 2)],
+                parameters={"triton_final_response": _true()},
+            )
+        )
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def _output(name: str, shape: list[int]) -> Any:
+    return service_pb2.ModelInferResponse.InferOutputTensor(
+        name=name, datatype="INT32", shape=shape
+    )
+
+
+def _true() -> Any:
+    return service_pb2.InferParameter(bool_param=True)
+
+
+async def test_a_stop_that_came_before_its_request_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(triton_streams, "ASK_AGAIN_SECONDS", 0.005)
+    stream = Slow(deaf_to=2)
+    call = OwnCall(
+        set(),
+        Pieces(Letters(), (), 64),
+        lambda: 0.0,
+        call=stream,
+        spawn=asyncio.create_task,
+        ask_to_stop=stream.ask_to_stop,
+    )
+    await call.stop()
+    assert (stream.stops, call.final, call.output_tokens) == (3, True, 2)
+
+
+async def test_what_comes_after_the_end_is_not_counted() -> None:
+    call = await stopped(REPLY, LAST)
+    own = OwnCall(
+        set(),
+        Pieces(Letters(), (), 64),
+        lambda: 0.0,
+        call=Slow(deaf_to=9),
+        spawn=asyncio.create_task,
+        ask_to_stop=lambda: None,
+    )
+    own.cancel()
+    for ended in (call, own):
+        before = ended.output_tokens
+        ended.arrived(LAST)
+        assert ended.output_tokens == before

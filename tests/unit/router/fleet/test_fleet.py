@@ -18,6 +18,7 @@ from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.policy.routes import Tier
+from services.router.ports import ReplicaFailed
 from tests.making.policies import policies, route, tier
 
 SMALL = tier("small", queue_size=3, queue_seconds=30.0)
@@ -70,8 +71,8 @@ class Run:
     def __init__(self) -> None:
         self.gave_up = ""
 
-    def give_up(self, why: str) -> None:
-        self.gave_up = why
+    def give_up(self, failure: ReplicaFailed) -> None:
+        self.gave_up = str(failure)
 
 
 def told(name: str, **changes: Any) -> Replica:

@@ -4,6 +4,7 @@ The engine here counts what it makes by itself; what the ledger would say is hel
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.common.errors import BadRequest
+from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
 from services.router.ledger.request_record import record_of
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import CachePolicy, Cancel, EvidencePolicy, Hold, Limits, Route
-from services.router.ports import EngineRequest
+from services.router.ports import EngineRequest, ReplicaFailed
 from services.router.request.context import RequestState
 from tests.making.counting import CountingEngine, CountingRun, SharingCache
 from tests.making.policies import calibrated, ladder, quality, route
@@ -68,6 +69,10 @@ def scene(
         chance=lambda: chance,
     )
     return way, engine
+
+
+def wait(way: Way) -> None:
+    way.late += 30.0
 
 
 def check(way: Way, runs: list[CountingRun]) -> None:
@@ -167,7 +172,7 @@ async def test_what_no_engine_says_is_estimated_from_the_tiers_pace() -> None:
     assert (attempt.output_tokens, attempt.estimated) == (15, True)
 
 
-async def test_a_run_that_dies_for_nobody_is_not_estimated() -> None:
+async def test_a_run_that_dies_at_once_for_nobody_has_no_tokens() -> None:
     way, engine = scene(chat(), streaming=False)
     engine.script = lambda _: {"text": "abc", "sure": SURE, "dies_at": 0, "says": True}
     leader, follower = way.begin(), way.begin()
@@ -179,6 +184,102 @@ async def test_a_run_that_dies_for_nobody_is_not_estimated() -> None:
     await way.rest()
     check(way, engine.runs)
     assert {attempt.ending for attempt in leader.attempts} == {"failed"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "tokens", "estimated"),
+    [
+        (ReplicaFailed("the connection broke", lost=True), 15, True),
+        (ReplicaFailed("it fell silent", lost=True, silent=True), 0, True),
+        (InternalError("a step failed"), 15, True),
+        (ReplicaFailed("full", lost=False), 0, False),
+        (ReplicaFailed("not ready", lost=True, refused=True), 0, False),
+        (BadRequest("too odd"), 0, False),
+    ],
+)
+async def test_a_failed_attempt_costs_what_its_engine_may_have_made(
+    failure: Exception, tokens: int, *, estimated: bool
+) -> None:
+    way, engine = scene(chat(), streaming=False)
+    way.runner.paces.note("large", 40.0, 20)  # two seconds a token
+
+    def script(_: EngineRequest) -> dict[str, Any]:
+        told = {"text": "x" * 40, "sure": None, "dies_at": None, "says": False}
+        return told if engine.runs else {**told, "fails": failure, "meanwhile": lambda: wait(way)}
+
+    engine.script = script
+    with suppress(ServiceError):
+        await way.go()
+    attempt = way.state.attempts[0]
+    assert (attempt.output_tokens, attempt.estimated) == (tokens, estimated)
+    assert attempt.prompt_tokens == (2 if tokens else 0)
+
+
+async def test_waiting_for_the_last_word_is_not_charged() -> None:
+    way, engine = scene(chat(), "x" * 40, streaming=False, says=False)
+    way.runner.paces.note("large", 40.0, 20)  # two seconds a token
+
+    engine.script = lambda _: {
+        "text": "x" * 40,
+        "sure": None,
+        "dies_at": None,
+        "says": False,
+        "meanwhile": lambda: wait(way),
+    }
+    await leave(way, way.state, 10)
+    await way.rest()
+    assert [attempt.output_tokens for attempt in way.state.attempts] == [0]
+
+
+@pytest.mark.parametrize(
+    ("affords", "dies_at", "status"),
+    [(40, 12, "OK"), (4, 1, "UNAVAILABLE")],  # a shorter answer in the end, or none
+)
+async def test_retries_stay_within_the_routes_money(
+    affords: int, dies_at: int, status: str
+) -> None:
+    budget = ladder("large")[0].price.of(2, affords)
+    way, engine = scene(chat(limits=Limits(micro_usd=budget)))
+    engine.script = lambda _: {"text": "x" * 40, "sure": SURE, "dies_at": dies_at, "says": True}
+    way.state = way.begin(asking(stop="zzz"), streaming=False)
+    try:
+        await way.go()
+        found = "OK"
+    except Unavailable as error:
+        found = error.code.name
+    assert found == status
+    assert len(way.state.attempts) > 1
+    assert way.state.micro_usd <= budget
+    check(way, engine.runs)
+
+
+async def test_nobody_saves_by_hanging_up() -> None:
+    way, _ = scene(chat(), streaming=False)
+    await leave(way, way.state, 4)
+    await way.rest()
+    assert not way.state.committed
+    assert way.state.baseline_micro_usd == 0
+
+
+async def test_a_summary_says_that_evidence_may_still_be_charged() -> None:
+    way, _ = scene(laddered(share=1.0), chance=0.0)
+    await way.answer(Listener())
+    assert way.state.estimated
+    await way.rest()
+    assert not way.state.estimated
+
+
+async def test_a_tier_whose_lower_one_failed_is_a_retry() -> None:
+    way, engine = scene(laddered())
+    engine.script = lambda request: {
+        "text": "abc",
+        "sure": SURE,
+        "dies_at": 0 if request.tier.name == "small" else None,
+        "says": True,
+    }
+    await way.go()
+    assert {attempt.cause for attempt in way.state.attempts[1:]} == {"retry"}
+    assert way.state.attempts[-1].ending == "stood"
 
 
 async def test_both_tiers_of_a_ladder_that_is_cancelled_are_charged() -> None:
@@ -297,6 +398,13 @@ routes = st.one_of(
 )
 
 
+class StillWay(Way):
+    """One on which no time passes: what an engine does not say is estimated as nothing."""
+
+    def clock(self) -> float:
+        return 1000.0
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     told=routes,
@@ -315,7 +423,7 @@ def test_the_ledger_is_what_the_engine_made_whatever_happens(
             return runs[started % len(runs)]
 
         engine = CountingEngine(script)
-        way = Way(told, engine, cache=SharingCache(), chance=lambda: 0.5)  # type: ignore[arg-type]
+        way = StillWay(told, engine, cache=SharingCache(), chance=lambda: 0.5)  # type: ignore[arg-type]
 
         async def one(ask: Ask) -> None:
             for _ in range(ask.after):
