@@ -15,7 +15,7 @@ from services.router.policy.lever_record import CALIBRATION, GUARDRAIL
 from services.router.state.file import FileState
 from services.router.state.redis import LEVERS, RedisState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, Router, recalibrated, router
-from tests.integration.router.states import DURABLE
+from tests.integration.router.states import DURABLE, redis_state
 from tests.integration.router.world import PATIENCE, until
 from tests.making.policies import compiled, ladder, route
 from tests.redis_server import RedisServer
@@ -30,7 +30,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 async def states(server: RedisServer) -> AsyncIterator[list[RedisState]]:
     async with AsyncExitStack() as opened:
-        made = [RedisState(server.url, timeout_seconds=0.5) for _ in range(2)]
+        made = [redis_state(server.url, 0.5) for _ in range(2)]
         for one in made:
             opened.push_async_callback(one.close)
         yield made
