@@ -20,6 +20,7 @@ from engines.local.dialogue import Question, load_corpus
 from engines.local.evaluate import MAX_ANSWER, Engine
 from engines.local.tokens import render
 from engines.recipes import SEED
+from services.common.files import whole_file
 
 TIERS = (("small", "int8"), ("large", "int8"))
 """Model and precision of every tier that is asked, cheapest first."""
@@ -71,12 +72,9 @@ def answered(data: Path, limit: int | None) -> list[list[Answered]]:
     path = KEPT / f"{'-'.join(map(_weights_name, folders))}-{FORM}.jsonl"
     if not path.is_file():
         report.say(f"asking {len(TIERS)} tiers {len(questions):,} questions; kept in {path}")
-        KEPT.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("w", encoding="utf-8") as file:
+        with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             for row in _ask(folders, questions):
                 file.write(json.dumps([asdict(one) for one in row]) + "\n")
-        unfinished.replace(path)
     with path.open(encoding="utf-8") as file:
         kept = [[Answered(**one) for one in json.loads(line)] for line in file]
     return [list(tier) for tier in zip(*kept, strict=True)]

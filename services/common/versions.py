@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.common.files import sync_folder, unfinished_beside, write_new, write_whole
+from services.common.files import whole_folder, write_whole
 
 MAX_VERSIONS = 50
 MAX_LINES = 10_000
@@ -59,7 +59,11 @@ class PolicyStore:
         """
         place = self._versions / version
         if not place.is_dir():
-            self._write(place, contents)
+            with whole_folder(place) as unfinished:
+                for name, data in contents.items():
+                    path = unfinished / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(data)
         stamp = now.timestamp()
         os.utime(place, (stamp, stamp))
         if self._last_version() != version:
@@ -67,23 +71,6 @@ class PolicyStore:
             line = {"time": now.isoformat(), "version": version, "source": source}
             self._add_line(line | {name: text for name, text in said.items() if text})
         self._prune(version)
-
-    def _write(self, place: Path, contents: Mapping[str, bytes]) -> None:
-        """Writes a version's folder: whole, or not at all."""
-        unfinished = unfinished_beside(place)
-        try:
-            for name, data in contents.items():
-                path = unfinished / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_new(path, data)
-            try:
-                unfinished.rename(place)
-            except OSError:
-                if not place.is_dir():  # else another process was quicker
-                    raise
-            sync_folder(self._versions)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _last_version(self) -> str:
         """The version that came in force last; empty where nobody knows."""

@@ -11,8 +11,10 @@ import pytest
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
+from services.common.files import LOCK
 from services.router.levers.copy import parse_record
-from services.router.state.file import FILE, FileState
+from services.router.state import file as file_state
+from services.router.state.file import FILE, SCHEMA, FileState
 from services.router.state.store import SharedState
 from tests.integration.router.states import (
     DURABLE,
@@ -226,8 +228,18 @@ async def test_a_crash_leaves_what_was_kept(tmp_path: Path) -> None:
         assert await stage.state.kept("pair:1") == b"kept"
 
 
-async def test_what_a_broken_off_start_left_is_no_hindrance(tmp_path: Path) -> None:
-    (tmp_path / FILE).with_suffix(".new").write_bytes(b"half of")
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_a_start_that_is_broken_off_leaves_nothing_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(file_state, "SCHEMA", f"{SCHEMA} CREATE NONSENSE;")
+        with pytest.raises(ConfigError, match="NONSENSE"):
+            FileState(tmp_path, parse_record)
+    assert names(tmp_path) == [LOCK]
     async with file_stage(tmp_path) as stage:
         assert await stage.state.swap("chat/cache", None, ONE) == (True, ONE)
 
