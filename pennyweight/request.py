@@ -1,11 +1,9 @@
 """From what callers say to the contract's messages."""
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from google.protobuf import duration_pb2
 from google.protobuf.descriptor import EnumDescriptor
 
 from pennyweight.questions import (
@@ -19,6 +17,7 @@ from pennyweight.questions import (
     Validator,
 )
 from pennyweight.router.v1 import router_pb2 as pb
+from pennyweight.wire import duration_of
 
 Request = TypeVar("Request", pb.GenerateRequest, pb.CompleteRequest, pb.ExplainRequest)
 
@@ -75,7 +74,7 @@ def lever_change_of(
     request = pb.SetLeverRequest(route=route, lever=lever, author=author, reason=reason)
     request.state = _value(pb.LeverState.DESCRIPTOR, "LEVER_STATE", state)  # type: ignore[assignment]
     if expires_after_seconds is not None:
-        request.expires_after.CopyFrom(_duration(expires_after_seconds))
+        request.expires_after.CopyFrom(duration_of(expires_after_seconds))
     return request
 
 
@@ -143,14 +142,6 @@ def _document(schema: str | Mapping[str, Any]) -> str:
         return json.dumps(dict(schema), allow_nan=False)
     except TypeError as error:
         raise ValueError(f"a JSON schema must be JSON: {error}") from error
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    if not math.isfinite(seconds):
-        raise ValueError(f"a duration must be a number of seconds, got {seconds}")
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
 
 
 def _value(kind: EnumDescriptor, prefix: str, word: str) -> int:

@@ -1,4 +1,4 @@
-"""From the contract's messages to the plain types of `pennyweight.answers`."""
+"""From the contract's messages to the plain types of `pennyweight.answers`; durations both ways."""
 
 import datetime as dt
 
@@ -26,6 +26,10 @@ from pennyweight.answers import (
     Usage,
 )
 from pennyweight.router.v1 import router_pb2 as pb
+
+NANOSECONDS = 1_000_000_000
+MAX_DURATION_SECONDS = 315_576_000_000
+"""What a `Duration` holds: 10,000 years."""
 
 
 def event_of(message: pb.GenerateResponse) -> Event | None:
@@ -85,7 +89,20 @@ def name_of(kind: EnumDescriptor, prefix: str, number: int) -> str:
 
 def seconds_of(duration: duration_pb2.Duration) -> float:
     """A duration in seconds."""
-    return duration.seconds + duration.nanos / 1e9
+    return duration.seconds + duration.nanos / NANOSECONDS
+
+
+def duration_of(seconds: float) -> duration_pb2.Duration:
+    """Seconds as a duration.
+
+    Raises:
+        ValueError: they are no number, or more than a duration holds.
+    """
+    if not abs(seconds) <= MAX_DURATION_SECONDS:  # no number is not, either
+        raise ValueError(f"a duration must be a number of seconds, got {seconds}")
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(seconds * NANOSECONDS))
+    return duration
 
 
 def _decision(message: pb.Decision) -> Decision:

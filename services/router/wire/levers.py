@@ -8,7 +8,7 @@ import unicodedata
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity, Role
-from services.common.durations import seconds_of
+from services.common.durations import seconds_of, set_time
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.levers.board import SeenLever, SharedLeverBoard
 from services.router.policy.lever_record import RESERVED_AUTHORS
@@ -135,9 +135,9 @@ def _message(seen: SeenLever) -> pb.Lever:
         reason=standing.reason,
     )
     if standing.since is not None:
-        message.since.FromMilliseconds(round(standing.since * 1000))
+        set_time(message.since, standing.since)
     if standing.expires is not None:
-        message.expires.FromMilliseconds(round(standing.expires * 1000))
+        set_time(message.expires, standing.expires)
     if seen.guard is not None and seen.known:
         message.watch.CopyFrom(
             pb.LeverWatch(

@@ -141,6 +141,13 @@ async def test_operators_and_services_halt_and_release(desk: Desk, who: Identity
     assert not desk.levers.halted(CHAT)
 
 
+async def test_moments_are_said_as_closely_as_they_are_known(desk: Desk) -> None:
+    desk.now += 2**-12  # a quarter of a millisecond
+    halted = await desk.set(OPERATOR, expires_after=Duration(seconds=90))
+    assert (halted.since.seconds, halted.since.nanos) == (NOW, 244_141)
+    assert (halted.expires.seconds, halted.expires.nanos) == (NOW + 90, 244_141)
+
+
 async def test_an_operator_sets_levers_of_every_route(desk: Desk) -> None:
     lever = await desk.set(OPERATOR, route="theirs", lever="cache")
     assert lever.state == pb.LEVER_STATE_HALTED
