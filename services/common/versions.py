@@ -2,8 +2,8 @@
 
 ``versions/<version>/`` holds the files whole, as they were: copying them back beside each other
 puts them in force again. ``history.jsonl`` has a line for each time a version came in force: when,
-from where, and by whom and why where somebody said so. A folder on one machine; several processes
-may share it. What is in the files is for those who keep them to know.
+and from where. A folder on one machine; several processes may share it. What is in the files is for
+those who keep them to know.
 """
 
 import contextlib
@@ -39,8 +39,6 @@ class PolicyStore:
         *,
         source: str,
         now: dt.datetime,
-        author: str = "",
-        note: str = "",
     ) -> None:
         """Keeps a version that comes in force, and drops the one that was in force longest ago.
 
@@ -51,8 +49,6 @@ class PolicyStore:
             contents: its files by their path in the version's folder.
             source: where it came from: `start` or `files`.
             now: when it came.
-            author: who put it in force; empty where nobody said.
-            note: why; empty where nobody said.
 
         Raises:
             OSError: it could not be kept; trying again is harmless.
@@ -67,9 +63,7 @@ class PolicyStore:
         stamp = now.timestamp()
         os.utime(place, (stamp, stamp))
         if self._last_version() != version:
-            said = {"author": author, "note": note}
-            line = {"time": now.isoformat(), "version": version, "source": source}
-            self._add_line(line | {name: text for name, text in said.items() if text})
+            self._add_line({"time": now.isoformat(), "version": version, "source": source})
         self._prune(version)
 
     def _last_version(self) -> str:

@@ -51,14 +51,6 @@ def test_the_history_tells_what_came_in_force_and_when(tmp_path: Path) -> None:
     assert versions(tmp_path) == {"v1", "v2"}
 
 
-def test_who_put_a_version_in_force_and_why_is_kept_where_somebody_said(tmp_path: Path) -> None:
-    keep(tmp_path, "v1", author="ann", note="cheaper nights")
-    keep(tmp_path, "v2", 1)
-    first, second = history(tmp_path)
-    assert (first["author"], first["note"]) == ("ann", "cheaper nights")
-    assert second.keys() == {"time", "version", "source"}
-
-
 def test_a_line_that_a_crash_tore_stays_alone(tmp_path: Path) -> None:
     keep(tmp_path, "v1")
     with (tmp_path / "history.jsonl").open("a") as file:
