@@ -74,9 +74,9 @@ def answered(data: Path, limit: int | None) -> list[list[Answered]]:
         report.say(f"asking {len(TIERS)} tiers {len(questions):,} questions; kept in {path}")
         with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             for row in _ask(folders, questions):
-                file.write(json.dumps([asdict(one) for one in row]) + "\n")
+                file.write(json.dumps([asdict(answer) for answer in row]) + "\n")
     with path.open(encoding="utf-8") as file:
-        kept = [[Answered(**one) for one in json.loads(line)] for line in file]
+        kept = [[Answered(**answer) for answer in json.loads(line)] for line in file]
     return [list(tier) for tier in zip(*kept, strict=True)]
 
 
@@ -109,7 +109,7 @@ def _answers(engine: Engine, tokenizer: Tokenizer, asked: Sequence[Question]) ->
                 question=question.text,
                 answer=text,
                 right=recognised(text, names) == question.intent,
-                log_probs=[round(float(one), 6) for one in answer.log_probs],
+                log_probs=[round(float(value), 6) for value in answer.log_probs],
                 engine_ms=round(min(times) * 1e3, 4),
             )
         )

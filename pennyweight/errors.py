@@ -140,6 +140,8 @@ def error_of_call(call: grpc.aio.AioRpcError) -> PennyweightError:
         message,
         reason=info.reason,
         handle=request.request_id,
-        violations=tuple(Violation(one.field, one.description) for one in bad.field_violations),
+        violations=tuple(
+            Violation(broken.field, broken.description) for broken in bad.field_violations
+        ),
         retry_after_seconds=retry_after_seconds,
     )

@@ -82,8 +82,11 @@ def _prompt(prompt: Prompt, options: Options) -> pb.Prompt:
     conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
     asked = pb.Prompt(
         messages=[
-            pb.Message(role=_value(pb.Role.DESCRIPTOR, "ROLE", one.role), content=one.content)  # type: ignore[arg-type]
-            for one in conversation
+            pb.Message(
+                role=_value(pb.Role.DESCRIPTOR, "ROLE", message.role),  # type: ignore[arg-type]
+                content=message.content,
+            )
+            for message in conversation
         ]
     )
     if "json_schema" in options and "regex" in options:
@@ -95,7 +98,7 @@ def _prompt(prompt: Prompt, options: Options) -> pb.Prompt:
     context = options.get("context", ())
     if isinstance(context, str):
         raise ValueError("context must be a list of passages, got one text")  # noqa: TRY004
-    asked.context.extend(_passage(one) for one in context)
+    asked.context.extend(_passage(passage) for passage in context)
     return asked
 
 
@@ -103,7 +106,7 @@ def _terms(options: Options) -> pb.Terms:
     terms = pb.Terms(
         idempotency_key=options.get("idempotency_key", ""),
         attributes=options.get("attributes", {}),
-        validators=[_validator(one) for one in options.get("validators", ())],
+        validators=[_validator(validator) for validator in options.get("validators", ())],
     )
     if "priority" in options:
         terms.priority = _value(pb.PriorityClass.DESCRIPTOR, "PRIORITY_CLASS", options["priority"])  # type: ignore[assignment]

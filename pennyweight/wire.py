@@ -57,12 +57,12 @@ def explanation_of(message: pb.ExplainResponse) -> Explanation:
 
 def routes_of(message: pb.ListRoutesResponse) -> RouteList:
     """The routes."""
-    return RouteList(tuple(_route(one) for one in message.routes), message.policy_version)
+    return RouteList(tuple(_route(route) for route in message.routes), message.policy_version)
 
 
 def levers_of(message: pb.ListLeversResponse) -> LeverList:
     """The levers."""
-    return LeverList(tuple(lever_of(one) for one in message.levers), message.policy_version)
+    return LeverList(tuple(lever_of(lever) for lever in message.levers), message.policy_version)
 
 
 def lever_of(message: pb.Lever) -> Lever:
@@ -117,7 +117,7 @@ def _decision(message: pb.Decision) -> Decision:
         explanation=message.explanation,
         cache=name_of(pb.CacheOutcome.DESCRIPTOR, "CACHE_OUTCOME", message.cache),
         fleet_stale=message.fleet_stale,
-        candidates=tuple(_candidate(one) for one in message.candidates),
+        candidates=tuple(_candidate(candidate) for candidate in message.candidates),
         calibration_version=message.calibration_version,
         evidence_propensity=message.evidence_propensity,
         halted_levers=tuple(message.halted_levers),

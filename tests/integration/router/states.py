@@ -1,4 +1,4 @@
-"""Both kinds of shared state for one suite, with time that passes when told to."""
+"""Both kinds of shared state for one suite, and the time they live in, which passes on command."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

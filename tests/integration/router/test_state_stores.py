@@ -85,8 +85,8 @@ async def test_a_record_that_changed_in_between_stays_and_is_said(state: SharedS
 
 async def test_only_one_of_many_at_once_is_put(state: SharedState) -> None:
     wanted = [a_record(f"reason {at}") for at in range(20)]
-    answers = await asyncio.gather(*(state.swap("chat/cache", None, one) for one in wanted))
-    winners = [one for one, (done, _) in zip(wanted, answers, strict=True) if done]
+    answers = await asyncio.gather(*(state.swap("chat/cache", None, record) for record in wanted))
+    winners = [record for record, (done, _) in zip(wanted, answers, strict=True) if done]
     assert len(winners) == 1
     assert {now for _, now in answers} == set(winners)
 
@@ -116,10 +116,10 @@ async def test_a_value_is_kept_once(state: SharedState) -> None:
 
 async def test_only_one_of_many_at_once_is_kept(state: SharedState) -> None:
     values = [str(at).encode() for at in range(20)]
-    before = await asyncio.gather(*(state.keep_once("pair:1", one, LONG) for one in values))
+    before = await asyncio.gather(*(state.keep_once("pair:1", value, LONG) for value in values))
     assert before.count(None) == 1
     kept = values[before.index(None)]
-    assert {one for one in before if one is not None} == {kept}
+    assert {value for value in before if value is not None} == {kept}
     assert await state.kept("pair:1") == kept
 
 

@@ -12,7 +12,7 @@ from services.common.files import FolderLock, whole_file, whole_folder, write_wh
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:

@@ -27,13 +27,13 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def versions(folder: Path) -> set[str]:
-    return {one.name for one in (folder / "versions").iterdir()}
+    return {version.name for version in (folder / "versions").iterdir()}
 
 
 def test_a_version_is_kept_as_its_files_were(tmp_path: Path) -> None:
     keep(tmp_path / "state", "v1", source="start")
     place = tmp_path / "state/versions/v1"
-    kept = {str(one.relative_to(place)): one.read_bytes() for one in place.rglob("*.*")}
+    kept = {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*.*")}
     assert kept == FILES
     assert history(tmp_path / "state") == [
         {"time": "2026-11-21T00:00:00+00:00", "version": "v1", "source": "start"}
