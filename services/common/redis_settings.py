@@ -44,7 +44,7 @@ class RedisSettings:
         Raises:
             ConfigError: the address is none, holds a password, or does not go with the CA.
         """
-        if (rule := _broken_rule(self.address, self.instead)) is not None:
+        if (rule := self._broken_rule()) is not None:
             raise self._wrong(self.setting, f"{rule}, got {_without_password(self.address)!r}")
         if self.ca_file is not None and urlsplit(self.address).scheme != TLS_SCHEME:
             rule = f"needs a rediss:// address in {self._variable(self.setting)}"
@@ -61,7 +61,7 @@ class RedisSettings:
             try:
                 ssl.create_default_context(cafile=self.ca_file)
             except OSError as error:  # also what is no certificate
-                raise self._unusable("redis_ca_file", self.ca_file, error) from error
+                raise self._unusable("redis_ca_file", self.ca_file, _why(error)) from error
         return RedisLink(
             self.address,
             password=self._password(),
@@ -70,19 +70,35 @@ class RedisSettings:
             connections=connections,
         )
 
+    def _broken_rule(self) -> str | None:
+        """The rule that the address breaks; None where it is one."""
+        shape = f"must be {self.instead}, redis://host:port or rediss://host:port"
+        url = _parts(self.address)
+        if url is None:
+            return shape
+        if url.password:
+            return f"must hold no password: put it into {self._variable('redis_password_file')}"
+        if not url.hostname or url.query or url.fragment:
+            return shape
+        if not _has_port(url):
+            return "must have a port from 1 to 65535"
+        if not re.fullmatch(r"(/[0-9]*)?", url.path):
+            return "must end in nothing else than /number of a database"
+        return None
+
     def _password(self) -> str | None:
         if self.password_file is None:
             return None
         try:
             return self.password_file.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise self._unusable("redis_password_file", self.password_file, error) from error
+            raise self._unusable("redis_password_file", self.password_file, _why(error)) from error
         except UnicodeDecodeError:  # not its cause: that holds what was read
             why = "it is not UTF-8"
         raise self._unusable("redis_password_file", self.password_file, why)
 
-    def _unusable(self, setting: str, path: Path, why: object) -> ConfigError:
-        return self._wrong(setting, f"{str(path)!r} cannot be read: {why}")
+    def _unusable(self, setting: str, path: Path, why: str) -> ConfigError:
+        return self._wrong(setting, f"cannot be read: {why}, got {str(path)!r}")
 
     def _wrong(self, setting: str, what: str) -> ConfigError:
         return ConfigError("environment", [f"{self._variable(setting)}: {what}"])
@@ -91,21 +107,9 @@ class RedisSettings:
         return f"{self.prefix}{setting.upper()}"
 
 
-def _broken_rule(address: str, instead: str) -> str | None:
-    """The rule that an address breaks; None where it is one."""
-    shape = f"must be {instead}, redis://host:port or rediss://host:port"
-    url = _parts(address)
-    if url is None:
-        return shape
-    if url.password:
-        return "must hold no password: put it into redis_password_file"
-    if not url.hostname or url.query or url.fragment:
-        return shape
-    if not _has_port(url):
-        return "must have a port from 1 to 65535"
-    if not re.fullmatch(r"(/[0-9]*)?", url.path):
-        return "must end in nothing else than /number of a database"
-    return None
+def _why(error: OSError) -> str:
+    """What an error says, without the name of the file."""
+    return error.strerror or str(error)
 
 
 def _parts(address: str) -> SplitResult | None:
@@ -135,4 +139,4 @@ def _without_password(address: str) -> str:
     user, at, place = rest.rpartition("@")
     if re.search(r"[?#]", user):  # nobody can tell to which of them the rest belongs
         return f"{scheme}{mark}…"
-    return f"{scheme}{mark}{'…@' if at else ''}{re.sub(r'[?#].*', '…', place)}"
+    return f"{scheme}{mark}{'…@' if at else ''}{re.sub(r'(?s)[?#].*', '…', place)}"
