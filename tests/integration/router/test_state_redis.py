@@ -1,7 +1,6 @@
 """The shared state in Redis when that goes, is silent or refuses; and which state is opened."""
 
 import asyncio
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from services.router.state.redis import RedisState
 from services.router.state.store import SharedState, open_state
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO, redis_state
 from tests.integration.router.world import PATIENCE
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, free_port, tls_redis
 
 
 async def refused(state: SharedState) -> None:
@@ -106,29 +105,15 @@ async def test_a_redis_that_takes_nothing_is_said() -> None:
         await state.close()
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
-    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
-    return tmp_path
-
-
 @pytest.mark.redis
-async def test_tls_and_password_come_from_files(certificate: Path) -> None:
-    port = free_port()
-    files = {"cert": certificate / "cert.pem", "key": certificate / "key.pem"}
-    options = [f"--tls-port {port}", "--tls-auth-clients no", "--requirepass s3cret"]
-    options += [f"--tls-{name}-file {path}" for name, path in files.items()]
-    (certificate / "password").write_text("s3cret\n")
-    settings = RouterSettings(
-        state=f"rediss://localhost:{port}",
-        redis_ca_file=certificate / "cert.pem",
-        redis_password_file=certificate / "password",
-        redis_timeout_seconds=1.0,
-    )
-    with RedisServer(*" ".join(options).split()):
+async def test_tls_and_password_come_from_files(tmp_path: Path) -> None:
+    with tls_redis(tmp_path) as address:
+        settings = RouterSettings(
+            state=address,
+            redis_ca_file=tmp_path / "cert.pem",
+            redis_password_file=tmp_path / "password",
+            redis_timeout_seconds=1.0,
+        )
         async with open_state(settings, parse_record) as state:
             assert await state.swap("chat/cache", None, ONE) == (True, ONE)
 
