@@ -20,6 +20,7 @@ from engines.local.dialogue import Question, load_corpus
 from engines.local.evaluate import MAX_ANSWER, Engine
 from engines.local.tokens import render
 from engines.recipes import SEED
+from services.common.files import whole_file
 
 TIERS = (("small", "int8"), ("large", "int8"))
 """Model and precision of every tier that is asked, cheapest first."""
@@ -71,14 +72,11 @@ def answered(data: Path, limit: int | None) -> list[list[Answered]]:
     path = KEPT / f"{'-'.join(map(_weights_name, folders))}-{FORM}.jsonl"
     if not path.is_file():
         report.say(f"asking {len(TIERS)} tiers {len(questions):,} questions; kept in {path}")
-        KEPT.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("w", encoding="utf-8") as file:
+        with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             for row in _ask(folders, questions):
-                file.write(json.dumps([asdict(one) for one in row]) + "\n")
-        unfinished.replace(path)
+                file.write(json.dumps([asdict(answer) for answer in row]) + "\n")
     with path.open(encoding="utf-8") as file:
-        kept = [[Answered(**one) for one in json.loads(line)] for line in file]
+        kept = [[Answered(**answer) for answer in json.loads(line)] for line in file]
     return [list(tier) for tier in zip(*kept, strict=True)]
 
 
@@ -111,7 +109,7 @@ def _answers(engine: Engine, tokenizer: Tokenizer, asked: Sequence[Question]) ->
                 question=question.text,
                 answer=text,
                 right=recognised(text, names) == question.intent,
-                log_probs=[round(float(one), 6) for one in answer.log_probs],
+                log_probs=[round(float(value), 6) for value in answer.log_probs],
                 engine_ms=round(min(times) * 1e3, 4),
             )
         )

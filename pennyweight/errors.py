@@ -20,6 +20,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from pennyweight.wire import seconds_of
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -130,8 +132,7 @@ def error_of_call(call: grpc.aio.AioRpcError) -> PennyweightError:
     retry_after_seconds = None
     for detail in status.details if status is not None else ():
         if detail.Unpack(retry):
-            delay = retry.retry_delay
-            retry_after_seconds = delay.seconds + delay.nanos / 1e9
+            retry_after_seconds = seconds_of(retry.retry_delay)
         else:  # Unpack leaves a message of another kind as it is
             _ = detail.Unpack(info) or detail.Unpack(request) or detail.Unpack(bad)
     return error_of(
@@ -139,6 +140,8 @@ def error_of_call(call: grpc.aio.AioRpcError) -> PennyweightError:
         message,
         reason=info.reason,
         handle=request.request_id,
-        violations=tuple(Violation(one.field, one.description) for one in bad.field_violations),
+        violations=tuple(
+            Violation(broken.field, broken.description) for broken in bad.field_violations
+        ),
         retry_after_seconds=retry_after_seconds,
     )

@@ -1,11 +1,9 @@
 """From what callers say to the contract's messages."""
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from google.protobuf import duration_pb2
 from google.protobuf.descriptor import EnumDescriptor
 
 from pennyweight.questions import (
@@ -19,6 +17,7 @@ from pennyweight.questions import (
     Validator,
 )
 from pennyweight.router.v1 import router_pb2 as pb
+from pennyweight.wire import duration_of
 
 Request = TypeVar("Request", pb.GenerateRequest, pb.CompleteRequest, pb.ExplainRequest)
 
@@ -75,7 +74,7 @@ def lever_change_of(
     request = pb.SetLeverRequest(route=route, lever=lever, author=author, reason=reason)
     request.state = _value(pb.LeverState.DESCRIPTOR, "LEVER_STATE", state)  # type: ignore[assignment]
     if expires_after_seconds is not None:
-        request.expires_after.CopyFrom(_duration(expires_after_seconds))
+        request.expires_after.CopyFrom(duration_of(expires_after_seconds))
     return request
 
 
@@ -83,8 +82,11 @@ def _prompt(prompt: Prompt, options: Options) -> pb.Prompt:
     conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
     asked = pb.Prompt(
         messages=[
-            pb.Message(role=_value(pb.Role.DESCRIPTOR, "ROLE", one.role), content=one.content)  # type: ignore[arg-type]
-            for one in conversation
+            pb.Message(
+                role=_value(pb.Role.DESCRIPTOR, "ROLE", message.role),  # type: ignore[arg-type]
+                content=message.content,
+            )
+            for message in conversation
         ]
     )
     if "json_schema" in options and "regex" in options:
@@ -96,7 +98,7 @@ def _prompt(prompt: Prompt, options: Options) -> pb.Prompt:
     context = options.get("context", ())
     if isinstance(context, str):
         raise ValueError("context must be a list of passages, got one text")  # noqa: TRY004
-    asked.context.extend(_passage(one) for one in context)
+    asked.context.extend(_passage(passage) for passage in context)
     return asked
 
 
@@ -104,7 +106,7 @@ def _terms(options: Options) -> pb.Terms:
     terms = pb.Terms(
         idempotency_key=options.get("idempotency_key", ""),
         attributes=options.get("attributes", {}),
-        validators=[_validator(one) for one in options.get("validators", ())],
+        validators=[_validator(validator) for validator in options.get("validators", ())],
     )
     if "priority" in options:
         terms.priority = _value(pb.PriorityClass.DESCRIPTOR, "PRIORITY_CLASS", options["priority"])  # type: ignore[assignment]
@@ -143,14 +145,6 @@ def _document(schema: str | Mapping[str, Any]) -> str:
         return json.dumps(dict(schema), allow_nan=False)
     except TypeError as error:
         raise ValueError(f"a JSON schema must be JSON: {error}") from error
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    if not math.isfinite(seconds):
-        raise ValueError(f"a duration must be a number of seconds, got {seconds}")
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
 
 
 def _value(kind: EnumDescriptor, prefix: str, word: str) -> int:

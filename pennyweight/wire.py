@@ -1,4 +1,4 @@
-"""From the contract's messages to the plain types of `pennyweight.answers`."""
+"""From the contract's messages to the plain types of `pennyweight.answers`; durations both ways."""
 
 import datetime as dt
 
@@ -27,6 +27,10 @@ from pennyweight.answers import (
 )
 from pennyweight.router.v1 import router_pb2 as pb
 
+NANOSECONDS = 1_000_000_000
+MAX_DURATION_SECONDS = 315_576_000_000
+"""What a `Duration` holds: 10,000 years."""
+
 
 def event_of(message: pb.GenerateResponse) -> Event | None:
     """One event of a stream; None for a kind that this version does not know."""
@@ -53,12 +57,12 @@ def explanation_of(message: pb.ExplainResponse) -> Explanation:
 
 def routes_of(message: pb.ListRoutesResponse) -> RouteList:
     """The routes."""
-    return RouteList(tuple(_route(one) for one in message.routes), message.policy_version)
+    return RouteList(tuple(_route(route) for route in message.routes), message.policy_version)
 
 
 def levers_of(message: pb.ListLeversResponse) -> LeverList:
     """The levers."""
-    return LeverList(tuple(lever_of(one) for one in message.levers), message.policy_version)
+    return LeverList(tuple(lever_of(lever) for lever in message.levers), message.policy_version)
 
 
 def lever_of(message: pb.Lever) -> Lever:
@@ -85,7 +89,20 @@ def name_of(kind: EnumDescriptor, prefix: str, number: int) -> str:
 
 def seconds_of(duration: duration_pb2.Duration) -> float:
     """A duration in seconds."""
-    return duration.seconds + duration.nanos / 1e9
+    return duration.seconds + duration.nanos / NANOSECONDS
+
+
+def duration_of(seconds: float) -> duration_pb2.Duration:
+    """Seconds as a duration.
+
+    Raises:
+        ValueError: they are no number, or more than a duration holds.
+    """
+    if not abs(seconds) <= MAX_DURATION_SECONDS:  # no number is not, either
+        raise ValueError(f"a duration must be a number of seconds, got {seconds}")
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(seconds * NANOSECONDS))
+    return duration
 
 
 def _decision(message: pb.Decision) -> Decision:
@@ -100,7 +117,7 @@ def _decision(message: pb.Decision) -> Decision:
         explanation=message.explanation,
         cache=name_of(pb.CacheOutcome.DESCRIPTOR, "CACHE_OUTCOME", message.cache),
         fleet_stale=message.fleet_stale,
-        candidates=tuple(_candidate(one) for one in message.candidates),
+        candidates=tuple(_candidate(candidate) for candidate in message.candidates),
         calibration_version=message.calibration_version,
         evidence_propensity=message.evidence_propensity,
         halted_levers=tuple(message.halted_levers),

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -86,6 +88,25 @@ class RedisServer:
                 return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
+
+
+@contextmanager
+def tls_redis(folder: Path) -> Iterator[str]:
+    """A Redis behind TLS and a password; yields its address.
+
+    Its certificate and its password are in `folder`, as ``cert.pem`` and ``password``.
+    """
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    (folder / "password").write_text("s3cret\n")
+    port = free_port()
+    options = f"--tls-port {port} --tls-auth-clients no --requirepass s3cret".split()
+    options += ["--tls-cert-file", str(folder / "cert.pem")]
+    options += ["--tls-key-file", str(folder / "key.pem")]
+    with RedisServer(*options):
+        yield f"rediss://localhost:{port}"
 
 
 def free_port() -> int:

@@ -15,7 +15,6 @@ from services.cache.servicer import CacheService, add_to_server
 from services.cache.stores.memory import MemoryStore
 from services.cache.stores.redis import open_redis
 from services.common.process import open_frame, run
-from services.common.redis_link import RedisLink
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
@@ -49,9 +48,13 @@ async def serve(
 
 @asynccontextmanager
 async def open_store(settings: CacheSettings, hash_key: bytes) -> AsyncIterator[Store]:
-    """The store that the settings ask for."""
+    """The store that the settings ask for.
+
+    Raises:
+        ConfigError: Redis cannot be what they say. That it is away is no such error: it may come.
+    """
     clock = asyncio.get_running_loop()
-    if settings.store_url is None:
+    if settings.redis is None:
         yield MemoryStore(
             clock,
             max_bytes=settings.max_bytes,
@@ -62,15 +65,8 @@ async def open_store(settings: CacheSettings, hash_key: bytes) -> AsyncIterator[
         return
     if settings.hash_key_file is None:
         log.warning("no hash_key_file: the keys in Redis are hashed with a published key")
-    link = RedisLink(
-        settings.store_url,
-        password=settings.redis_password(),
-        ca_file=settings.redis_ca_file,
-        timeout_seconds=settings.redis_timeout_seconds,
-        connections=settings.redis_connections,
-    )
     async with open_redis(
-        link,
+        settings.redis.link(settings.redis_connections),
         hash_key,
         clock,
         lease_seconds=settings.lease_seconds,

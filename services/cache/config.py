@@ -3,12 +3,12 @@
 import secrets
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, ConfigError
+from services.common.redis_settings import RedisSettings
 from services.common.server import ServerSettings
 
 PREFIX = "PENNYWEIGHT_CACHE_"
@@ -16,6 +16,7 @@ MIB = 1024 * 1024
 MIN_HASH_KEY = 16
 MAX_HASH_KEY = 64  # BLAKE2b takes no more
 DEVELOPMENT_HASH_KEY = b"pennyweight-development"
+MEMORY = "memory"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -42,7 +43,7 @@ class CacheSettings(ServerSettings):
 
     listen: str = "127.0.0.1:50052"
     metrics_listen: str = "127.0.0.1:9102"
-    store: str = "memory"
+    store: str = MEMORY
     redis_password_file: Path | None = None
     redis_ca_file: Path | None = None
     redis_timeout_seconds: Annotated[float, Field(gt=0, le=5)] = 0.05
@@ -57,9 +58,19 @@ class CacheSettings(ServerSettings):
     max_unanswered: Annotated[int, Field(ge=2)] = 1024
 
     @property
-    def store_url(self) -> str | None:
-        """Address of Redis; None if entries live in memory."""
-        return None if self.store == "memory" else self.store
+    def redis(self) -> RedisSettings | None:
+        """Where Redis is; None if entries live in memory."""
+        if self.store == MEMORY:
+            return None
+        return RedisSettings(
+            prefix=PREFIX,
+            setting="store",
+            instead=MEMORY,
+            address=self.store,
+            password_file=self.redis_password_file,
+            ca_file=self.redis_ca_file,
+            timeout_seconds=self.redis_timeout_seconds,
+        )
 
     def hash_key(self) -> bytes:
         """What keys the hashes.
@@ -68,39 +79,23 @@ class CacheSettings(ServerSettings):
             ConfigError: the file cannot be read, or holds too little or too much.
         """
         if self.hash_key_file is None:
-            return DEVELOPMENT_HASH_KEY if self.store_url else secrets.token_bytes(MAX_HASH_KEY)
-        key = _content(self.hash_key_file, "hash_key_file")
+            return DEVELOPMENT_HASH_KEY if self.redis else secrets.token_bytes(MAX_HASH_KEY)
+        try:
+            key = self.hash_key_file.read_bytes().strip()
+        except OSError as error:
+            problem = f"hash_key_file: cannot be read: {error}"
+            raise ConfigError(str(self.hash_key_file), [problem]) from error
         if not MIN_HASH_KEY <= len(key) <= MAX_HASH_KEY:
             rule = f"must hold {MIN_HASH_KEY} to {MAX_HASH_KEY} bytes, holds {len(key)}"
             raise ConfigError(str(self.hash_key_file), [f"hash_key_file: {rule}"])
         return key
 
-    def redis_password(self) -> str | None:
-        """The password of Redis; None if it has none.
+    def __post_init__(self) -> None:
+        """Refuses stores that do not exist and passwords in plain sight.
 
         Raises:
-            ConfigError: the file cannot be read.
+            ConfigError: the address of Redis breaks a rule.
         """
-        if self.redis_password_file is None:
-            return None
-        return _content(self.redis_password_file, "redis_password_file").decode()
-
-    def __post_init__(self) -> None:
-        """Refuses stores that do not exist and passwords in plain sight."""
         super().__post_init__()
-        if self.store == "memory":
-            return
-        url = urlsplit(self.store)
-        if url.scheme not in {"redis", "rediss"} or not url.hostname:
-            raise ValueError("store: must be memory, redis://host:port or rediss://host:port")
-        if url.password:
-            raise ValueError("store: holds a password; put it into redis_password_file")
-        if self.redis_ca_file is not None and url.scheme != "rediss":
-            raise ValueError("redis_ca_file: needs a rediss:// store")
-
-
-def _content(path: Path, setting: str) -> bytes:
-    try:
-        return path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(str(path), [f"{setting}: cannot be read: {error}"]) from error
+        if self.redis is not None:
+            self.redis.check()

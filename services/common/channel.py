@@ -7,7 +7,7 @@ import grpc
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT
-from services.common.credentials import TENANT_METADATA, read_key
+from services.common.credentials import read_key
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -41,7 +41,6 @@ class Peer:
         credentials = grpc.ssl_channel_credentials(self.tls_ca.read_bytes())
         return grpc.aio.secure_channel(self.address, credentials, options=self.options)
 
-    def metadata(self, tenant: str = "") -> tuple[tuple[str, str], ...]:
-        """What to send with each call; `tenant` is who it is for."""
-        shown = (("authorization", f"Bearer {read_key(self.key_file)}"),)
-        return (*shown, (TENANT_METADATA, tenant)) if tenant else shown
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What to send with each call."""
+        return (("authorization", f"Bearer {read_key(self.key_file)}"),)

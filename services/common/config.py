@@ -46,7 +46,8 @@ def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> 
     A variable with the prefix that no field bears is refused: it is a misspelt one.
 
     Raises:
-        ConfigError: a value breaks its field's rule, or a variable belongs to no field.
+        ConfigError: a value breaks its field's rule, or a variable belongs to no field; so too
+            where `kind` itself raises one, for a rule over several settings.
     """
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     found = {
@@ -70,6 +71,8 @@ def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> 
             for wrong in error.errors()
         ]
         raise ConfigError("environment", problems) from error
+    except ConfigError as error:
+        raise ConfigError("environment", problems + error.problems) from error
     if problems:
         raise ConfigError("environment", problems)
     return result

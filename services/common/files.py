@@ -7,6 +7,9 @@ even after the machine has stopped in between.
 import fcntl
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from services.common.config import ConfigError
@@ -20,36 +23,65 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: it could not be written; what was there before still is.
     """
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes its place when the block ends well, and else is dropped.
+
+    Its folder is made where missing.
+
+    Raises:
+        OSError: it could not be put there; what was there before still is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_beside(path)
+    unfinished = _unfinished_beside(path)
     try:
-        write_new(unfinished, data)
+        yield unfinished
+        _sync(unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """Writes a file that is not there yet. A name in its folder is safe after `sync_folder`.
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that takes its place when the block ends well, and else is dropped.
+
+    Where another process put one there meanwhile, that one stays: folders of one name hold the
+    same.
 
     Raises:
-        OSError: it could not be written, or is there.
+        OSError: it could not be put there.
     """
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    unfinished = _unfinished_beside(path)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        for folder, _, names in os.walk(unfinished):
+            for name in (*names, "."):
+                _sync(Path(folder, name))
+        try:
+            unfinished.rename(path)
+        except OSError:
+            if not path.is_dir():  # else another process was quicker
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    _sync(path.parent)
 
 
-def unfinished_beside(path: Path) -> Path:
+def _unfinished_beside(path: Path) -> Path:
     """A name for what will be renamed to `path`: hidden, and nobody else's in any container."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
-def sync_folder(folder: Path) -> None:
-    """Has the names in a folder written to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Has a file, or the names in a folder, written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -3,7 +3,7 @@
     with the environment read and logs set up (`run`):
         tracing, keys and the metrics endpoint are opened (`open_frame`),
         the service opens its own parts, and has them closed with the rest (`Frame.closing`),
-        its address is taken (`Frame.bind`), and its server serves until the process is told to end.
+        its address is taken (`Frame.bind`), and its server serves until the process is to end.
 
 What was opened is closed in the opposite order, whether the service ended as it should, failed or
 never started.

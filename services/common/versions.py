@@ -2,8 +2,8 @@
 
 ``versions/<version>/`` holds the files whole, as they were: copying them back beside each other
 puts them in force again. ``history.jsonl`` has a line for each time a version came in force: when,
-from where, and by whom and why where somebody said so. A folder on one machine; several processes
-may share it. What is in the files is for those who keep them to know.
+and from where. A folder on one machine; several processes may share it. What is in the files is for
+those who keep them to know.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.common.files import sync_folder, unfinished_beside, write_new, write_whole
+from services.common.files import whole_folder, write_whole
 
 MAX_VERSIONS = 50
 MAX_LINES = 10_000
@@ -39,8 +39,6 @@ class PolicyStore:
         *,
         source: str,
         now: dt.datetime,
-        author: str = "",
-        note: str = "",
     ) -> None:
         """Keeps a version that comes in force, and drops the one that was in force longest ago.
 
@@ -51,39 +49,22 @@ class PolicyStore:
             contents: its files by their path in the version's folder.
             source: where it came from: `start` or `files`.
             now: when it came.
-            author: who put it in force; empty where nobody said.
-            note: why; empty where nobody said.
 
         Raises:
             OSError: it could not be kept; trying again is harmless.
         """
         place = self._versions / version
         if not place.is_dir():
-            self._write(place, contents)
+            with whole_folder(place) as unfinished:
+                for name, data in contents.items():
+                    path = unfinished / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(data)
         stamp = now.timestamp()
         os.utime(place, (stamp, stamp))
         if self._last_version() != version:
-            said = {"author": author, "note": note}
-            line = {"time": now.isoformat(), "version": version, "source": source}
-            self._add_line(line | {name: text for name, text in said.items() if text})
+            self._add_line({"time": now.isoformat(), "version": version, "source": source})
         self._prune(version)
-
-    def _write(self, place: Path, contents: Mapping[str, bytes]) -> None:
-        """Writes a version's folder: whole, or not at all."""
-        unfinished = unfinished_beside(place)
-        try:
-            for name, data in contents.items():
-                path = unfinished / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_new(path, data)
-            try:
-                unfinished.rename(place)
-            except OSError:
-                if not place.is_dir():  # else another process was quicker
-                    raise
-            sync_folder(self._versions)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _last_version(self) -> str:
         """The version that came in force last; empty where nobody knows."""

@@ -10,14 +10,13 @@ from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from services.common.process import open_frame, run
 from services.router.assembly import assemble
 from services.router.background import Background
-from services.router.config import RouterSettings
+from services.router.config import PREFIX, RouterSettings
 from services.router.levers.copy import parse_record
 from services.router.metrics import Metrics
 from services.router.state.store import open_state
 
 log = structlog.get_logger()
 
-PREFIX = "PENNYWEIGHT_ROUTER_"
 FLUSH_SECONDS = 2.0
 """Longest wait at the end for the cache to take the last answers."""
 

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, Name
+from services.common.redis_settings import RedisSettings
 from services.common.server import ServerSettings
+
+PREFIX = "PENNYWEIGHT_ROUTER_"
+FILE = "file"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -53,7 +56,7 @@ class RouterSettings(ServerSettings):
     peer_tls_ca: Path | None = None
     handle_key_file: Path | None = None
     ledger_folder: Path = Path("state/ledger")
-    state: str = "file"
+    state: str = FILE
     state_folder: Path = Path("state/router")
     redis_password_file: Path | None = None
     redis_ca_file: Path | None = None
@@ -64,15 +67,27 @@ class RouterSettings(ServerSettings):
     probe_engines: bool = True
     triton_grpc_errors: bool = False
 
+    @property
+    def redis(self) -> RedisSettings | None:
+        """Where Redis is; None if the state is in a folder."""
+        if self.state == FILE:
+            return None
+        return RedisSettings(
+            prefix=PREFIX,
+            setting="state",
+            instead=FILE,
+            address=self.state,
+            password_file=self.redis_password_file,
+            ca_file=self.redis_ca_file,
+            timeout_seconds=self.redis_timeout_seconds,
+        )
+
     def __post_init__(self) -> None:
-        """Refuses states that do not exist and passwords in plain sight."""
+        """Refuses states that do not exist and passwords in plain sight.
+
+        Raises:
+            ConfigError: the address of Redis breaks a rule.
+        """
         super().__post_init__()
-        if self.state == "file":
-            return
-        url = urlsplit(self.state)
-        if url.scheme not in {"redis", "rediss"} or not url.hostname or url.query:
-            raise ValueError("state: must be file, redis://host:port or rediss://host:port")
-        if url.password:
-            raise ValueError("state: holds a password; put it into redis_password_file")
-        if self.redis_ca_file is not None and url.scheme != "rediss":
-            raise ValueError("redis_ca_file: needs a rediss:// state")
+        if self.redis is not None:
+            self.redis.check()

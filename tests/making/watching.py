@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry
 
@@ -32,7 +33,10 @@ class Text:
 
 
 class Scene:
-    """Files, what they put in force, and what was counted and kept of it."""
+    """Files, what they put in force, and what was counted and kept of it.
+
+    `held` are the texts that somebody holds.
+    """
 
     def __init__(self, folder: Path, routes: str = LADDERED) -> None:
         self.files = Files(folder)
@@ -45,6 +49,7 @@ class Scene:
         reading = PolicyFiles(self.files.routes, self.files.prices)
         policies = reading.load()
         self.texts = Texts(self.text)
+        self.held: WeakSet[Text] = WeakSet()
         self.fleet = Fleet(policies, metrics, spawn=lambda work: work.close())
         self.in_force = InForce(self.prepare(policies))
         self.watch = PolicyWatch(
@@ -62,7 +67,9 @@ class Scene:
     def text(self, folder: Path) -> Any:
         if folder.name in self.absent:
             raise ConfigError(str(folder), ["cannot load the tokenizer"])
-        return Text(folder)
+        text = Text(folder)
+        self.held.add(text)
+        return text
 
     def adopt(self, policies: Policies) -> None:
         self.adopted.append((self.in_force.now.version, policies.version))

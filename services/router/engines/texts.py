@@ -1,7 +1,7 @@
 """Loads the texts of models: equal ones once, and no longer than they are needed."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -14,7 +14,7 @@ FILES = ("tokenizer.json", "tokenizer_config.json", TEMPLATE)
 """What a text is made of; folders in which these are equal byte for byte have the same text."""
 
 
-class Texts(Mapping[str, TierText]):
+class Texts:
     """Texts that somebody holds, by `Tier.tokenizer`; state of the process.
 
     Holds none itself: whoever asked for a text owns it. While it lives its folder is not read
@@ -26,15 +26,6 @@ class Texts(Mapping[str, TierText]):
         self._load = load
         self._by_folder: WeakValueDictionary[str, TierText] = WeakValueDictionary()
         self._by_content: WeakValueDictionary[bytes, TierText] = WeakValueDictionary()
-
-    def __getitem__(self, folder: str) -> TierText:
-        return self._by_folder[folder]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_folder)
-
-    def __len__(self) -> int:
-        return len(self._by_folder)
 
     def of(self, folders: Iterable[str]) -> dict[str, TierText]:
         """The texts in these folders; reads those that nobody holds. May run in a thread.

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -18,7 +18,7 @@ import structlog
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
-from services.common.files import FolderLock, sync_folder
+from services.common.files import FolderLock, whole_file
 
 log = structlog.get_logger()
 
@@ -208,13 +208,8 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _make(path: Path) -> None:
     """Makes an empty file: whole, or not at all."""
-    scratch = path.with_suffix(".new")
-    scratch.unlink(missing_ok=True)
-    database = _connected(scratch)
-    database.executescript(SCHEMA)
-    database.close()
-    scratch.rename(path)
-    sync_folder(path.parent)
+    with whole_file(path) as unfinished, closing(_connected(unfinished)) as database:
+        database.executescript(SCHEMA)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -9,18 +9,14 @@ keep what it was given (``appendonly yes``); evicting is for values with a time 
 """
 
 from collections.abc import Awaitable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
-from services.common.config import ConfigError
 from services.common.errors import Unavailable
 from services.common.redis_link import RedisFailed, RedisLink
 
 LEVERS = "pennyweight:router:{levers}"
 CHANGES = f"{LEVERS}:changes"
 KEPT = "pennyweight:router:kept:"
-
-CONNECTIONS = 8
 
 T = TypeVar("T")
 
@@ -48,29 +44,9 @@ return false
 class RedisState:
     """The state over a link that nobody listens to: routers look often. State of the process."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        password: str | None = None,
-        ca_file: Path | None = None,
-        timeout_seconds: float,
-    ) -> None:
-        """Does not connect yet.
-
-        Raises:
-            ConfigError: `url` is no address of a Redis.
-        """
-        try:
-            self._link = RedisLink(
-                url,
-                password=password,
-                ca_file=ca_file,
-                timeout_seconds=timeout_seconds,
-                connections=CONNECTIONS,
-            )
-        except ValueError as error:
-            raise ConfigError("environment", [f"state: {error}"]) from error
+    def __init__(self, link: RedisLink) -> None:
+        """Owns the link: closes it."""
+        self._link = link
         self._read = self._link.script(READ)
         self._swap = self._link.script(SWAP)
         self._keep_once = self._link.script(KEEP_ONCE)

@@ -6,14 +6,14 @@ record says.
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Protocol
 
-from services.common.config import ConfigError
 from services.router.config import RouterSettings
 from services.router.ports import Keeper
 from services.router.state.file import FileState
 from services.router.state.redis import RedisState
+
+CONNECTIONS = 8
 
 
 class SharedState(Keeper, Protocol):
@@ -60,25 +60,11 @@ async def open_state(
             is away is no such error: it may come.
     """
     state: FileState | RedisState
-    if settings.state == "file":
+    if settings.redis is None:
         state = FileState(settings.state_folder, check)
     else:
-        state = RedisState(
-            settings.state,
-            password=_password(settings.redis_password_file),
-            ca_file=settings.redis_ca_file,
-            timeout_seconds=settings.redis_timeout_seconds,
-        )
+        state = RedisState(settings.redis.link(CONNECTIONS))
     try:
         yield state
     finally:
         await state.close()
-
-
-def _password(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"redis_password_file: cannot be read: {error}"]) from error

@@ -8,7 +8,7 @@ import unicodedata
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity, Role
-from services.common.durations import seconds_of
+from services.common.durations import seconds_of, set_time
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.levers.board import SeenLever, SharedLeverBoard
 from services.router.policy.lever_record import RESERVED_AUTHORS
@@ -40,11 +40,12 @@ class LeverCalls:
         if request.route:
             routes = [self._route(request.route, identity)]
         else:
-            routes = [one for one in policies.routes.values() if _sees(identity, one)]
+            routes = [route for route in policies.routes.values() if _sees(identity, route)]
         seen = self._levers.listed(routes)
         return pb.ListLeversResponse(
             levers=[
-                _message(one) for one in sorted(seen, key=lambda one: (one.route.name, one.name))
+                _message(lever)
+                for lever in sorted(seen, key=lambda lever: (lever.route.name, lever.name))
             ],
             policy_version=policies.version,
         )
@@ -84,7 +85,7 @@ class LeverCalls:
 
     def _route(self, name: str, identity: Identity) -> Route:
         route = self._in_force.now.routes.get(name)
-        if route is None or not _sees(identity, route):  # the names of others' routes are not told
+        if route is None or not _sees(identity, route):  # others' routes are nobody's business
             raise NotFound(f"no route named {name[:80]!r}", reason="ROUTE_UNKNOWN")
         return route
 
@@ -135,9 +136,9 @@ def _message(seen: SeenLever) -> pb.Lever:
         reason=standing.reason,
     )
     if standing.since is not None:
-        message.since.FromMilliseconds(round(standing.since * 1000))
+        set_time(message.since, standing.since)
     if standing.expires is not None:
-        message.expires.FromMilliseconds(round(standing.expires * 1000))
+        set_time(message.expires, standing.expires)
     if seen.guard is not None and seen.known:
         message.watch.CopyFrom(
             pb.LeverWatch(

@@ -18,13 +18,14 @@ import secrets
 import shutil
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+
+from services.common.files import whole_folder
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 _STUB_NAME = "triton_python_backend_stub"
@@ -151,21 +152,10 @@ def _assemble_backends(wheel_server: Path, cache_dir: Path) -> Path:
     if target.is_dir():
         return target
 
-    # Built aside and renamed into place: whoever comes second finds a whole folder or none.
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".triton-backends-", dir=cache_dir))
-    try:
-        shutil.copytree(sources[0], scratch / "python")
-        stub = Path(shutil.copy2(sources[1], scratch / "python"))
+    with whole_folder(target) as unfinished:
+        shutil.copytree(sources[0], unfinished / "python")
+        stub = Path(shutil.copy2(sources[1], unfinished / "python"))
         stub.chmod(0o755)
-        scratch.chmod(0o755)
-        try:
-            scratch.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 

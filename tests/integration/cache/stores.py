@@ -1,4 +1,4 @@
-"""Both stores for one suite, with time that passes when told to."""
+"""Both stores for one suite, and the time they live in, which passes on command."""
 
 import asyncio
 from asyncio import Future

@@ -159,11 +159,11 @@ async def test_large_answers_are_spread_over_messages(exchange):
 async def test_many_streams_at_a_time_share_answers(cache):
     streams = [Exchange(cache) for _ in range(10)]
     lease = (await streams[0].run(lookup=lookup())).lookup.miss.lease
-    waiting = [await one.send(one.operation(lookup=lookup(wait=10))) for one in streams]
+    waiting = [await stream.send(stream.operation(lookup=lookup(wait=10))) for stream in streams]
     await until(lambda: cache.waiters == 10)
     await streams[0].run(store=store(lease))
     assert all([(await result).lookup.hit.shared for (result,) in waiting])
-    await asyncio.gather(*[one.close() for one in streams])
+    await asyncio.gather(*[stream.close() for stream in streams])
 
 
 async def test_an_unexpected_error_ends_one_operation_not_the_stream(monkeypatch):

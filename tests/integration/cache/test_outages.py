@@ -190,7 +190,7 @@ async def test_two_caches_share_a_lease(own_redis):
     ):
         lease = (await first.lookup(lookup())).miss.lease
         assert not (await second.lookup(lookup())).miss.lease
-        waiting = [asyncio.create_task(one.lookup(lookup(wait=10))) for one in (first, second)]
+        waiting = [asyncio.create_task(cache.lookup(lookup(wait=10))) for cache in (first, second)]
         await until(lambda: first.waiters == second.waiters == 1)
         await asyncio.sleep(0.05)
         assert await second.abandon(abandon(lease, unless_awaited=True))

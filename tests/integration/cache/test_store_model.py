@@ -104,9 +104,9 @@ class Life:
 
     async def stored(self, place, mark):
         place.entry = (mark, self.now + TTL)
-        for one in [one for one in place.waiting if mark in one.wanted]:
-            place.waiting.remove(one)
-            assert await done(one.pending) == Found(record(mark=mark), shared=True)
+        for waiter in [waiter for waiter in place.waiting if mark in waiter.wanted]:
+            place.waiting.remove(waiter)
+            assert await done(waiter.pending) == Found(record(mark=mark), shared=True)
 
     async def put(self, n, mark):
         assert await done(self.store.put(KEYS[n], record(mark=mark), TTL)) is Put.STORED
@@ -145,21 +145,21 @@ class Life:
             await self.pass_on(place)
 
     async def leave(self, n):
-        everybody = [(place, one) for place in self.places for one in place.waiting]
+        everybody = [(place, waiter) for place in self.places for waiter in place.waiting]
         if n < len(everybody):
-            place, one = everybody[n]
-            place.waiting.remove(one)
-            one.pending.cancel()
-            await asyncio.wait([one.pending])
+            place, waiter = everybody[n]
+            place.waiting.remove(waiter)
+            waiter.pending.cancel()
+            await asyncio.wait([waiter.pending])
 
     async def advance(self, hundreds):
         # Steps of 50 s, so that patience (x50) and leases and entries (x00) never end together.
         for _ in range(2 * hundreds):
             await self.stage.advance(50.0)
             for place in self.places:
-                for one in [one for one in place.waiting if one.until <= self.now]:
-                    place.waiting.remove(one)
-                    assert await done(one.pending) is NoEntry.ABSENT
+                for waiter in [waiter for waiter in place.waiting if waiter.until <= self.now]:
+                    place.waiting.remove(waiter)
+                    assert await done(waiter.pending) is NoEntry.ABSENT
                 if place.entry is not None and place.entry[1] <= self.now:
                     place.entry = None
                 if place.lease is not None and place.lease[1] <= self.now:
@@ -168,7 +168,7 @@ class Life:
 
     def check(self):
         for place in self.places:
-            assert not any(one.pending.done() for one in place.waiting)
+            assert not any(waiter.pending.done() for waiter in place.waiting)
         assert self.store.counts().waiters == sum(len(place.waiting) for place in self.places)
 
 

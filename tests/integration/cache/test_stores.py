@@ -63,7 +63,7 @@ async def test_who_waits_is_served_what_comes(stage, store):
     lease = await granted(stage)
     waiting = [await stage.wait(key(), BY_SMALL, after=n) for n in range(5)]
     await done(store.put_under(lease, record(), 600))
-    assert [await done(one) for one in waiting] == [Found(record(), shared=True)] * 5
+    assert [await done(claim) for claim in waiting] == [Found(record(), shared=True)] * 5
     assert store.counts().waiters == 0
 
 
@@ -224,13 +224,13 @@ async def test_a_full_room_takes_nobody(where):
 
 async def test_a_burst_computes_once(stage, store):
     claims = [store.claim(key(), BY_SMALL, 10) for _ in range(50)]
-    outcomes = [one for one in claims if isinstance(one, Granted)]
-    pending = [one for one in claims if isinstance(one, asyncio.Future)]
+    outcomes = [claim for claim in claims if isinstance(claim, Granted)]
+    pending = [claim for claim in claims if isinstance(claim, asyncio.Future)]
     while not outcomes:
         finished, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        outcomes = [one.result() for one in finished]
+        outcomes = [claim.result() for claim in finished]
     (lease,) = [outcome.lease for outcome in outcomes]
     await done(store.put_under(lease, record(), 600))
-    ended = [await done(one) for one in claims]
-    assert sum(isinstance(one, Granted) for one in ended) == 1
-    assert sum(isinstance(one, Found) for one in ended) == 49
+    ended = [await done(claim) for claim in claims]
+    assert sum(isinstance(outcome, Granted) for outcome in ended) == 1
+    assert sum(isinstance(outcome, Found) for outcome in ended) == 49

@@ -39,7 +39,7 @@ async def test_ask_as_json(stage: Stage) -> None:
     ended = await pennyweight("ask", QUESTION, "--json", "--address", stage.address)
     lines = [json.loads(line) for line in ended.out.splitlines()]
     assert [line["kind"] for line in lines] == ["started", "delta", "delta", "finished"]
-    assert lines[-1]["cost"] == {"micro_usd": 3, "baseline_micro_usd": 40}
+    assert lines[-1]["cost"] == {"micro_usd": 3, "baseline_micro_usd": 40, "estimated": False}
 
 
 async def test_an_answer_cannot_steer_the_terminal(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Both kinds of shared state for one suite, with time that passes when told to."""
+"""Both kinds of shared state for one suite, and the time they live in, which passes on command."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from services.common.redis_link import RedisLink
 from services.router.levers.copy import parse_record
 from services.router.policy.lever_record import LeverRecord
 from services.router.state.file import FileState
@@ -26,6 +27,10 @@ def a_record(said: str = "why") -> bytes:
 
 
 ONE, TWO, THREE = map(a_record, ("one", "two", "three"))
+
+
+def redis_state(url: str, timeout_seconds: float = 5.0) -> RedisState:
+    return RedisState(RedisLink(url, timeout_seconds=timeout_seconds, connections=8))
 
 
 @dataclass
@@ -50,7 +55,7 @@ async def file_stage(folder: Path, **limits: Any) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def redis_stage(url: str) -> AsyncIterator[Stage]:
-    state = RedisState(url, timeout_seconds=5.0)
+    state = redis_state(url)
     async with Redis.from_url(url) as redis:
 
         async def advance(seconds: float) -> None:

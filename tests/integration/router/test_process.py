@@ -14,6 +14,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2
+from services.router.config import PREFIX
 from tests.integration.router.processes import Process
 from tests.integration.router.world import (
     HELLO,
@@ -30,8 +31,6 @@ from tests.integration.router.world import (
     write_settings,
 )
 from tests.integration.scripted_triton import Hold, Refuse, Say, ScriptedTriton, answer
-
-PREFIX = "PENNYWEIGHT_ROUTER_"
 
 
 class Place:

@@ -15,7 +15,7 @@ from services.router.policy.lever_record import CALIBRATION, GUARDRAIL
 from services.router.state.file import FileState
 from services.router.state.redis import LEVERS, RedisState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, Router, recalibrated, router
-from tests.integration.router.states import DURABLE
+from tests.integration.router.states import DURABLE, redis_state
 from tests.integration.router.world import PATIENCE, until
 from tests.making.policies import compiled, ladder, route
 from tests.redis_server import RedisServer
@@ -30,9 +30,9 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 async def states(server: RedisServer) -> AsyncIterator[list[RedisState]]:
     async with AsyncExitStack() as opened:
-        made = [RedisState(server.url, timeout_seconds=0.5) for _ in range(2)]
-        for one in made:
-            opened.push_async_callback(one.close)
+        made = [redis_state(server.url, 0.5) for _ in range(2)]
+        for state in made:
+            opened.push_async_callback(state.close)
         yield made
 
 
@@ -79,7 +79,7 @@ async def test_what_the_guardrail_halts_at_one_router_is_halted_at_all(
 
 async def test_a_persons_word_reaches_running_routers_soon(states: list[RedisState]) -> None:
     made = [router(state) for state in states]
-    running = [asyncio.create_task(one.levers.run()) for one in made]
+    running = [asyncio.create_task(router.levers.run()) for router in made]
     await until(lambda: not made[0].halted and not made[1].halted)
     await made[0].levers.halt(CHAT, STORED, author="ann", reason="stale answers")
     assert made[0].halted == {STORED}
@@ -87,8 +87,8 @@ async def test_a_persons_word_reaches_running_routers_soon(states: list[RedisSta
     await made[1].levers.release(CHAT, STORED, author="bob", reason="was flushed")
     await until(lambda: made[0].halted == set())
     assert made[0].seen(STORED).standing.author == "bob"
-    for one in running:
-        one.cancel()
+    for task in running:
+        task.cancel()
     await asyncio.wait(running)
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
+from services.common.files import LOCK
 from services.router.levers.copy import parse_record
-from services.router.state.file import FILE, FileState
+from services.router.state import file as file_state
+from services.router.state.file import FILE, SCHEMA, FileState
 from services.router.state.store import SharedState
 from tests.integration.router.states import (
     DURABLE,
@@ -83,8 +85,8 @@ async def test_a_record_that_changed_in_between_stays_and_is_said(state: SharedS
 
 async def test_only_one_of_many_at_once_is_put(state: SharedState) -> None:
     wanted = [a_record(f"reason {at}") for at in range(20)]
-    answers = await asyncio.gather(*(state.swap("chat/cache", None, one) for one in wanted))
-    winners = [one for one, (done, _) in zip(wanted, answers, strict=True) if done]
+    answers = await asyncio.gather(*(state.swap("chat/cache", None, record) for record in wanted))
+    winners = [record for record, (done, _) in zip(wanted, answers, strict=True) if done]
     assert len(winners) == 1
     assert {now for _, now in answers} == set(winners)
 
@@ -114,10 +116,10 @@ async def test_a_value_is_kept_once(state: SharedState) -> None:
 
 async def test_only_one_of_many_at_once_is_kept(state: SharedState) -> None:
     values = [str(at).encode() for at in range(20)]
-    before = await asyncio.gather(*(state.keep_once("pair:1", one, LONG) for one in values))
+    before = await asyncio.gather(*(state.keep_once("pair:1", value, LONG) for value in values))
     assert before.count(None) == 1
     kept = values[before.index(None)]
-    assert {one for one in before if one is not None} == {kept}
+    assert {value for value in before if value is not None} == {kept}
     assert await state.kept("pair:1") == kept
 
 
@@ -226,8 +228,18 @@ async def test_a_crash_leaves_what_was_kept(tmp_path: Path) -> None:
         assert await stage.state.kept("pair:1") == b"kept"
 
 
-async def test_what_a_broken_off_start_left_is_no_hindrance(tmp_path: Path) -> None:
-    (tmp_path / FILE).with_suffix(".new").write_bytes(b"half of")
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_a_start_that_is_broken_off_leaves_nothing_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(file_state, "SCHEMA", f"{SCHEMA} CREATE NONSENSE;")
+        with pytest.raises(ConfigError, match="NONSENSE"):
+            FileState(tmp_path, parse_record)
+    assert names(tmp_path) == [LOCK]
     async with file_stage(tmp_path) as stage:
         assert await stage.state.swap("chat/cache", None, ONE) == (True, ONE)
 

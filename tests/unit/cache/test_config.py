@@ -15,25 +15,19 @@ def settings(**values):
 def test_defaults():
     chosen = settings()
     assert (chosen.listen, chosen.metrics_listen) == ("127.0.0.1:50052", "127.0.0.1:9102")
-    assert chosen.store_url is None
+    assert chosen.redis is None
     assert chosen.lease_seconds == 30
     assert chosen.hash_key() != settings().hash_key()  # nobody shares what is in memory
 
 
-@pytest.mark.parametrize("store", ["redis://localhost:6379/1", "rediss://user@redis.example:6380"])
-def test_redis(store):
-    assert settings(store=store).store_url == store
+def test_caches_of_one_redis_have_one_hash_key():
+    store = "redis://localhost:6379/1"
     assert settings(store=store).hash_key() == settings(store=store).hash_key()
-    assert settings(store=store).redis_password() is None
 
 
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"store": "redis"}, "must be memory, redis://"),
-        ({"store": "http://redis"}, "must be memory, redis://"),
-        ({"store": "redis://:secret@host"}, "put it into redis_password_file"),
-        ({"store": "redis://host", "redis_ca_file": "/ca.pem"}, "needs a rediss:// store"),
         ({"lease_seconds": "0"}, "greater than 0"),
         ({"max_wait_seconds": "61"}, "less than or equal to 60"),
         ({"listen": "0.0.0.0:1"}, "keys_file must be set"),
@@ -44,16 +38,10 @@ def test_what_cannot_work_is_refused(values, rule):
         settings(**values)
 
 
-def test_secrets_come_from_files(tmp_path):
+def test_the_hash_key_comes_from_a_file(tmp_path):
     (tmp_path / "key").write_text("sixteen bytes or more\n")
-    (tmp_path / "password").write_text("secret\n")
-    chosen = settings(
-        store="redis://host",
-        hash_key_file=str(tmp_path / "key"),
-        redis_password_file=str(tmp_path / "password"),
-    )
+    chosen = settings(store="redis://host", hash_key_file=str(tmp_path / "key"))
     assert chosen.hash_key() == b"sixteen bytes or more"
-    assert chosen.redis_password() == "secret"
 
 
 @pytest.mark.parametrize(("content", "rule"), [("short", "holds 5"), ("x" * 65, "holds 65")])
@@ -64,5 +52,5 @@ def test_hash_keys_of_another_size_are_refused(tmp_path, content, rule):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="redis_password_file: cannot be read"):
-        settings(redis_password_file=str(tmp_path / "none")).redis_password()
+    with pytest.raises(ConfigError, match="hash_key_file: cannot be read"):
+        settings(hash_key_file=str(tmp_path / "none")).hash_key()

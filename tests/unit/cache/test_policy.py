@@ -47,7 +47,9 @@ def test_equal_requests_have_equal_keys(one):
 @given(texts, texts, texts, texts)
 def test_partitions_differ_wherever_tenant_or_route_do(tenant, route, tenant2, route2):
     same = (tenant, route) == (tenant2, route2)
-    first, second = (policy.partition_of(KEY, *one) for one in ((tenant, route), (tenant2, route2)))
+    first, second = (
+        policy.partition_of(KEY, *names) for names in ((tenant, route), (tenant2, route2))
+    )
     assert (first == second) == same
 
 

@@ -2,6 +2,7 @@
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 import pennyweight as pw
 from pennyweight.attempts import Attempts, backoff_seconds
@@ -10,7 +11,7 @@ from pennyweight.command.show import money
 from pennyweight.errors import error_of
 from pennyweight.request import request_of
 from pennyweight.router.v1 import router_pb2 as pb
-from pennyweight.wire import event_of, lever_of, name_of
+from pennyweight.wire import duration_of, event_of, lever_of, name_of, seconds_of
 from services.common import credentials
 from services.common.backoff import Backoff
 
@@ -131,3 +132,14 @@ def test_only_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
 )
 def test_money(micro_usd: int, shown: str) -> None:
     assert money(micro_usd) == shown
+
+
+def test_durations_are_said_to_the_nanosecond() -> None:
+    assert duration_of(0.29) == Duration(nanos=290_000_000)  # 0.29 * 1e9 is a little less
+    assert seconds_of(duration_of(90.5)) == 90.5
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e300, -1e30])
+def test_what_is_no_duration_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="a duration must be a number of seconds"):
+        duration_of(seconds)

@@ -14,8 +14,8 @@ durations = st.lists(st.floats(0.0001, 100.0), min_size=1, max_size=50)
 
 def counted(seconds: list[float]) -> list[int]:
     result = [0] * BUCKETS
-    for one in seconds:
-        result[bucket_of(one)] += 1
+    for value in seconds:
+        result[bucket_of(value)] += 1
     return result
 
 

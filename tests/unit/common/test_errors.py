@@ -26,10 +26,10 @@ def details(error: ServiceError) -> dict[str, Message]:
     (packed,) = (value for key, value in error.status().trailing_metadata if key.endswith("-bin"))
     status = status_pb2.Status.FromString(packed)
     found: dict[str, Message] = {}
-    for one in status.details:
-        name = one.type_url.rpartition(".")[2]
+    for detail in status.details:
+        name = detail.type_url.rpartition(".")[2]
         found[name] = getattr(error_details_pb2, name)()
-        assert one.Unpack(found[name])
+        assert detail.Unpack(found[name])
     return found
 
 
@@ -43,7 +43,7 @@ def test_each_error_has_its_code_and_message(name: str) -> None:
 
 
 def test_every_error_is_in_the_table() -> None:
-    kinds = {one.__name__ for one in ServiceError.__subclasses__()}
+    kinds = {kind.__name__ for kind in ServiceError.__subclasses__()}
     assert kinds == CODES.keys()
 
 
@@ -69,7 +69,7 @@ def test_a_bad_request_names_each_field_and_rule() -> None:
     error = BadRequest.of(Violation("route", "is required"), Violation("prompt", "too long"))
     assert str(error) == "route: is required; prompt: too long"
     violations = details(error)["BadRequest"].field_violations
-    assert [(one.field, one.description) for one in violations] == [
+    assert [(violation.field, violation.description) for violation in violations] == [
         ("route", "is required"),
         ("prompt", "too long"),
     ]

@@ -3,18 +3,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from services.common import files
 from services.common.config import ConfigError
-from services.common.files import FolderLock, sync_folder, unfinished_beside, write_new, write_whole
+from services.common.files import FolderLock, whole_file, whole_folder, write_whole
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -23,6 +21,30 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
         write_whole(path, data)
         assert path.read_bytes() == data
     assert names(path.parent) == ["file"]
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and renamed from now on, in this order, without the random part of names."""
+    done: list[str] = []
+    sync, replace, rename = os.fsync, Path.replace, Path.rename
+
+    def synced(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        done.append(f"sync {name.removeprefix('.').partition('.')[0]}")
+        sync(descriptor)
+
+    def replaced(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(path, target)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    return done
 
 
 def refuse(*_: object) -> None:
@@ -45,20 +67,9 @@ def test_what_cannot_be_written_leaves_what_was_there(
 def test_the_data_is_on_the_disk_before_the_name_is_and_then_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[str] = []
-
-    def noting(what: str, real: Callable[..., object]) -> Callable[..., object]:
-        def note(*args: object) -> object:
-            done.append(what)
-            return real(*args)
-
-        return note
-
-    monkeypatch.setattr(os, "fsync", noting("data", os.fsync))
-    monkeypatch.setattr(Path, "replace", noting("rename", Path.replace))
-    monkeypatch.setattr(files, "sync_folder", noting("folder", sync_folder))
+    done = watched(monkeypatch)
     write_whole(tmp_path / "file", b"data")
-    assert done == ["data", "rename", "folder", "data"]  # the last is the folder's
+    assert done == ["sync file", "rename", f"sync {tmp_path.name}"]
 
 
 def test_the_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
@@ -68,17 +79,66 @@ def test_the_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     assert len(modes) == 1
 
 
-def test_a_new_file_takes_no_others_place(tmp_path: Path) -> None:
-    write_new(tmp_path / "file", b"mine")
-    with pytest.raises(FileExistsError):
-        write_new(tmp_path / "file", b"theirs")
-    assert (tmp_path / "file").read_bytes() == b"mine"
-
-
 def test_two_at_once_do_not_share_an_unfinished_file(tmp_path: Path) -> None:
-    made = {unfinished_beside(tmp_path / "file") for _ in range(100)}
-    assert len(made) == 100
-    assert all(one.name.startswith(".file.") and one.parent == tmp_path for one in made)
+    with whole_file(tmp_path / "file") as first, whole_file(tmp_path / "file") as second:
+        assert first != second
+        for unfinished in (first, second):
+            assert unfinished.name.startswith(".file.")
+            unfinished.write_text("text")
+            assert not (tmp_path / "file").exists()
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_file_that_is_given_up_is_dropped(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no room"), whole_file(tmp_path / "file") as unfinished:
+        broken_off(unfinished)
+    assert names(tmp_path) == []
+
+
+def broken_off(path: Path) -> None:
+    path.write_text("half")
+    refuse()
+
+
+def fill(folder: Path, text: str = "text") -> None:
+    (folder / "inner").mkdir()
+    (folder / "inner" / "file").write_text(text)
+
+
+def test_a_folder_is_there_once_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "made" / "folder"
+    done = watched(monkeypatch)
+    with whole_folder(path) as unfinished:
+        fill(unfinished)
+        assert not path.exists()
+    assert (path / "inner" / "file").read_text() == "text"
+    assert sorted(done[:3]) == ["sync file", "sync folder", "sync inner"]
+    assert done[3:] == ["rename", "sync made"]
+    assert names(path.parent) == ["folder"]
+
+
+def test_a_folder_that_is_given_up_is_dropped(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no room"), whole_folder(tmp_path / "folder") as unfinished:
+        broken_off(unfinished / "file")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_was_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "folder") as second:
+        fill(second, "second")
+        with whole_folder(tmp_path / "folder") as first:
+            fill(first, "first")
+    assert (tmp_path / "folder" / "inner" / "file").read_text() == "first"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("in the way")
+    with pytest.raises(NotADirectoryError), whole_folder(tmp_path / "folder") as unfinished:
+        fill(unfinished)
+    assert names(tmp_path) == ["folder"]
 
 
 def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:

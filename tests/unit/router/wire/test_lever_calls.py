@@ -1,4 +1,4 @@
-"""ListLevers and SetLever: who may, what is refused, and what is told."""
+"""ListLevers and SetLever: who may, what is refused, and what callers see."""
 
 from typing import Any
 
@@ -49,17 +49,17 @@ class Desk:
         request = pb.ListLeversRequest(route=route)
         response = await self.calls.list_levers(request, who)
         assert response.policy_version == "test"
-        return {f"{one.route}/{one.name}": one for one in response.levers}
+        return {f"{lever.route}/{lever.name}": lever for lever in response.levers}
 
     async def set(self, who: Identity = OPERATOR, **changes: Any) -> pb.Lever:
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "route": "chat",
             "lever": "tier:small",
             "state": pb.LEVER_STATE_HALTED,
             "author": "ann",
             "reason": "looks wrong",
         }
-        request = pb.SetLeverRequest(**(told | changes))
+        request = pb.SetLeverRequest(**(fields | changes))
         return (await self.calls.set_lever(request, who)).lever
 
 
@@ -141,6 +141,13 @@ async def test_operators_and_services_halt_and_release(desk: Desk, who: Identity
     assert not desk.levers.halted(CHAT)
 
 
+async def test_moments_are_said_as_closely_as_they_are_known(desk: Desk) -> None:
+    desk.now += 2**-12  # a quarter of a millisecond
+    halted = await desk.set(OPERATOR, expires_after=Duration(seconds=90))
+    assert (halted.since.seconds, halted.since.nanos) == (NOW, 244_141)
+    assert (halted.expires.seconds, halted.expires.nanos) == (NOW + 90, 244_141)
+
+
 async def test_an_operator_sets_levers_of_every_route(desk: Desk) -> None:
     lever = await desk.set(OPERATOR, route="theirs", lever="cache")
     assert lever.state == pb.LEVER_STATE_HALTED
@@ -157,7 +164,7 @@ async def test_all_that_is_wrong_is_told_at_once(desk: Desk) -> None:
     request = pb.SetLeverRequest(expires_after=Duration())
     with pytest.raises(BadRequest) as caught:
         await desk.calls.set_lever(request, OPERATOR)
-    names = [one.name for one in caught.value.violations]
+    names = [violation.name for violation in caught.value.violations]
     assert names == ["route", "lever", "state", "author", "reason", "expires_after"]
 
 
@@ -182,7 +189,7 @@ async def test_all_that_is_wrong_is_told_at_once(desk: Desk) -> None:
 async def test_what_breaks_a_rule_is_refused(desk: Desk, wrong: dict[str, Any], name: str) -> None:
     with pytest.raises(BadRequest) as caught:
         await desk.set(**wrong)
-    assert [one.name for one in caught.value.violations] == [name]
+    assert [violation.name for violation in caught.value.violations] == [name]
     assert desk.state.kept_records == {}
 
 
