@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-import orjson
 import structlog
 
 from services.common.errors import ServiceError, Unavailable
+from services.router.evidence.waiting import KEPT_SECONDS, WaitingPair
 from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
 from services.router.policy.levers import CACHE, TRIMMING, calibration_version, lever_of_tier
@@ -29,9 +29,6 @@ from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 
 log = structlog.get_logger()
-
-OUTCOME_SECONDS = 30 * 86_400.0
-"""How long a pair waits for its outcome."""
 
 
 class Pairs:
@@ -187,17 +184,17 @@ class Pairs:
         self, context: RequestContext, pair: Pair, digests: Sequence[str], weight: float
     ) -> None:
         """Keeps what is needed to judge the pair where the outcome will come in."""
-        kept = {
-            "route": context.route.name,
-            "calibration": calibration_version(context.route),
-            "answered": pair.answered,
-            "digests": digests,
-            "weight": weight,
-            "losses_of": pair.compared,
-        }
+        waiting = WaitingPair(
+            route=context.route.name,
+            calibration=calibration_version(context.route),
+            answered=pair.answered,
+            digests=tuple(digests),
+            weight=weight,
+            losses_of=pair.compared,
+        )
         try:
             key = f"pair:{context.request_id}"
-            await self._keeper.keep_once(key, orjson.dumps(kept), OUTCOME_SECONDS)
+            await self._keeper.keep_once(key, waiting.to_bytes(), KEPT_SECONDS)
             await self._settle_outcome(context.route, context.request_id)
         except Unavailable:
             log.warning("a pair cannot wait for its outcome: the shared state is away")

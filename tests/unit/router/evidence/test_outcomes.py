@@ -12,7 +12,8 @@ from pennyweight.ledger.schema import OutcomeRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable
 from services.router.evidence.handles import HandleSigner
-from services.router.evidence.outcomes import KEPT_SECONDS, Outcomes
+from services.router.evidence.outcomes import Outcomes
+from services.router.evidence.waiting import KEPT_SECONDS
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
