@@ -106,8 +106,8 @@ def assemble(
     Raises:
         ConfigError: a file or folder that the settings name cannot be used.
     """
-    clock = time.monotonic
-    files = PolicyFiles(settings.routes_file, settings.prices_file)
+    clock, wall = time.monotonic, time.time
+    files = PolicyFiles(settings.routes_file, settings.prices_file, wall=wall)
     texts = Texts(ModelText)
 
     def prepare(policies: Policies) -> Compiled:
@@ -119,7 +119,7 @@ def assemble(
     load = LoadWindow()
     metrics.registry.register(LoadCollector(fleet.snapshot))
     ledger = FileLedger(settings.ledger_folder, settings.name, metrics)
-    records = Records(metrics, ledger, clock=clock)
+    records = Records(metrics, ledger, clock=clock, wall=wall)
     signer = HandleSigner.load(settings.handle_key_file)
     if settings.handle_key_file is None:
         log.warning("no handle_key_file: request handles end with this process")
@@ -132,7 +132,9 @@ def assemble(
         peer(settings.cache_address), timeout_seconds=timeout, metrics=metrics, tracing=tracing
     )
     store = PolicyStore(settings.policy_folder)
-    levers = SharedLeverBoard(state=state, in_force=in_force, metrics=metrics)
+    levers = SharedLeverBoard(
+        state=state, in_force=in_force, metrics=metrics, clock=clock, wall=wall
+    )
     judges = Judges(metrics, peer)
     drift = DriftWatch(metrics)
     outcomes = Outcomes(
@@ -142,6 +144,7 @@ def assemble(
         ledger=ledger,
         levers=levers,
         metrics=metrics,
+        wall=wall,
     )
     planner = Planner(load, clock)
     runner = Runner(
@@ -165,6 +168,7 @@ def assemble(
         settle=outcomes.settle,
         metrics=metrics,
         spawn=spawn,
+        wall=wall,
     )
 
     probe = LogProbProbe(
@@ -195,7 +199,7 @@ def assemble(
         settled=records.settled,
         chance=random.random,
         clock=clock,
-        wall_clock=time.time,
+        wall=wall,
     )
     servicer = RouterServicer(
         entry=entry,

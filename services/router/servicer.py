@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +45,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         outcomes: Outcomes,
         levers: LeverCalls,
         max_prompt_characters: int,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         """`clock` gives seconds that only grow."""
         self._entry = entry

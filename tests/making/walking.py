@@ -309,6 +309,7 @@ class Way:
             settle=self.shelf.settle,
             metrics=self.metrics,
             spawn=self.spawn,
+            wall=time.time,
         )
         self.path = RequestPath(
             stored=StoredAnswers(cache=self.cache, metrics=self.metrics, clock=self.clock),
@@ -325,7 +326,7 @@ class Way:
             settled=self.settled.append,
             chance=chance,
             clock=self.clock,
-            wall_clock=time.time,
+            wall=time.time,
         )
         if request is None:
             request = pb.GenerateRequest()

@@ -7,7 +7,6 @@ which can be compared with the digests of the answers that were given.
 
 import asyncio
 import math
-import time
 from collections.abc import Callable
 
 import structlog
@@ -42,16 +41,16 @@ class Outcomes:
         ledger: Ledger,
         levers: LeverBoard,
         metrics: Metrics,
-        clock: Callable[[], float] = time.time,
+        wall: Callable[[], float],
     ) -> None:
-        """`clock` gives seconds since 1970."""
+        """`wall` gives seconds since 1970."""
         self._in_force = in_force
         self._signer = signer
         self._keeper = keeper
         self._ledger = ledger
         self._levers = levers
         self._metrics = metrics
-        self._clock = clock
+        self._wall = wall
 
     async def record(
         self, request: pb.RecordOutcomeRequest, tenant: str
@@ -119,7 +118,7 @@ class Outcomes:
         named = None
         if len(handle) <= MAX_HANDLE_CHARACTERS:
             named = self._signer.verify(handle, tenant, route.name)
-        if named is None or self._clock() - named.unix_seconds > KEPT_SECONDS:
+        if named is None or self._wall() - named.unix_seconds > KEPT_SECONDS:
             message = "the handle names no request of yours to this route in the last 30 days"
             raise NotFound(message, reason="HANDLE_UNKNOWN")
         return named.request_id
@@ -140,7 +139,7 @@ class Outcomes:
 
     def _write(self, route: Route, tenant: str, request_id: str, outcome: Outcome) -> None:
         record = OutcomeRecord(
-            time=time_text(self._clock()),
+            time=time_text(self._wall()),
             request_id=request_id,
             tenant=tenant,
             route=route.name,

@@ -7,7 +7,6 @@ compared with what the top tier says now.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -47,12 +46,12 @@ class Pairs:
         settle: Callable[[Route, str], Awaitable[None]],
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
-        wall_clock: Callable[[], float] = time.time,
+        wall: Callable[[], float],
     ) -> None:
         """`digest` is of an answer, keyed: by it a corrected answer is recognised later.
 
         `settle` judges the pair of a route and request id whose outcome came first. `spawn` starts
-        a task that is owned by the process. `wall_clock` gives seconds since 1970.
+        a task that is owned by the process. `wall` gives seconds since 1970.
         """
         self._planner = planner
         self._runner = runner
@@ -64,7 +63,7 @@ class Pairs:
         self._settle_outcome = settle
         self._metrics = metrics
         self._spawn = spawn
-        self._wall_clock = wall_clock
+        self._wall = wall
         self._running: Counter[str] = Counter()
         self._stopping = asyncio.Event()
 
@@ -176,7 +175,7 @@ class Pairs:
         elif evidence.judge.kind is JudgeKind.OUTCOME:
             await self._wait_for_outcome(context, pair, digests, weight)
         self._ledger.add(
-            record_of(state, pair, digests, qualities, evidence, unix_seconds=self._wall_clock())
+            record_of(state, pair, digests, qualities, evidence, unix_seconds=self._wall())
         )
         return "unjudged" if qualities is None else "judged"
 

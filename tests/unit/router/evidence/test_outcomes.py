@@ -101,7 +101,7 @@ class Desk:
             ledger=self.book,
             levers=self.board,
             metrics=Metrics(self.registry),
-            clock=lambda: self.now,
+            wall=lambda: self.now,
         )
 
     def handle(self, tenant: str = "acme", route: str = "chat", request_id: str = "r1") -> str:
