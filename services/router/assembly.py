@@ -106,7 +106,7 @@ def assemble(
     Raises:
         ConfigError: a file or folder that the settings name cannot be used.
     """
-    clock, wall = time.monotonic, time.time
+    clock, wall, chance = time.monotonic, time.time, random.random
     files = PolicyFiles(settings.routes_file, settings.prices_file, wall=wall)
     texts = Texts(ModelText)
 
@@ -115,7 +115,9 @@ def assemble(
 
     in_force = InForce(prepare(files.load()))
     engine = TritonEngine(grpc_errors=settings.triton_grpc_errors, clock=clock)
-    fleet = Fleet(in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock)
+    fleet = Fleet(
+        in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock, chance=chance
+    )
     load = LoadWindow()
     metrics.registry.register(LoadCollector(fleet.snapshot))
     ledger = FileLedger(settings.ledger_folder, settings.name, metrics)
@@ -135,7 +137,7 @@ def assemble(
     levers = SharedLeverBoard(
         state=state, in_force=in_force, metrics=metrics, clock=clock, wall=wall
     )
-    judges = Judges(metrics, peer)
+    judges = Judges(metrics, peer, clock=clock, chance=chance)
     drift = DriftWatch(metrics)
     outcomes = Outcomes(
         in_force=in_force,
@@ -197,7 +199,7 @@ def assemble(
         levers=levers,
         sign=signer.sign,
         settled=records.settled,
-        chance=random.random,
+        chance=chance,
         clock=clock,
         wall=wall,
     )

@@ -39,6 +39,7 @@ class Fleet:
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
         forget: Callable[[str], None] = lambda _address: None,
         clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """Starts without replicas.
 
@@ -48,9 +49,11 @@ class Fleet:
             spawn: starts a task that outlives its request and is owned by the process.
             forget: is reported each address where no replica is any more.
             clock: seconds that only grow.
+            chance: draws from [0, 1), spreads how long replicas that failed are avoided.
         """
         self._spawn = spawn
         self._clock = clock
+        self._chance = chance
         self._metrics = metrics
         self._forget = forget
         self._known: dict[str, Replica] = {}
@@ -143,7 +146,7 @@ class Fleet:
 
     def failed(self, replica: Replica) -> None:
         """Notes a failure: the replica is avoided for a while."""
-        replica.breaker = replica.breaker.failed(self._clock(), random.random())  # noqa: S311
+        replica.breaker = replica.breaker.failed(self._clock(), self._chance())
 
     def snapshot(self) -> list[TierLoad]:
         """What waits and runs now; what does so under older policies counts too.
