@@ -93,13 +93,13 @@ def _timed(routes: Sequence[Route], questions: Sequence[str], decisions: int) ->
 
 def _decide(look: FirstLook, question: str) -> str:
     """As a request decides: before the first attempt, and once it has answered."""
-    way = Cascade(look, features(question, Signals()) if uses_features(look.route) else ())
-    turn = way.turn()
-    if turn.checked:
-        way.stands(SURE, valid=True)
-        way.turn()
-    way.candidates()
-    return way.explanation()
+    cascade = Cascade(look, features(question, Signals()) if uses_features(look.route) else ())
+    step = cascade.step()
+    if step.checked:
+        cascade.stands(SURE, valid=True)
+        cascade.step()
+    cascade.candidates()
+    return cascade.explanation()
 
 
 def _routes(count: int) -> list[Route]:

@@ -20,7 +20,7 @@ from services.router.request.path import RequestPath
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
 from services.router.wire.messages import (
-    add_costs,
+    add_charges,
     decision_message,
     route_message,
     summary_message,
@@ -181,7 +181,7 @@ class _StreamListener:
 
     async def started(self, decision: Decision) -> None:
         self.decision = decision_message(decision)
-        add_costs(self.decision, self._state)
+        add_charges(self.decision, self._state)
         started = pb.Started(handle=self._state.context.handle, decision=self.decision)
         await self._write(pb.GenerateResponse(started=started))
 

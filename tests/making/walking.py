@@ -49,8 +49,8 @@ class Letters:
 
     end_id, pad_id = 2, 0
 
-    async def encode(self, turns: Sequence[Message]) -> list[int]:
-        return [ord(one) for turn in turns for one in turn.content]
+    async def encode(self, messages: Sequence[Message]) -> list[int]:
+        return [ord(letter) for message in messages for letter in message.content]
 
     def encode_plain(self, text: str) -> list[int]:
         return [ord(one) for one in text]

@@ -113,7 +113,9 @@ class Judges:
         order = [*sorted(others, key=lambda _: self._chance()), best]
         request = pb.JudgeRequest(
             route=route.name,
-            turns=[pb.Turn(role=turn.role, content=turn.content) for turn in asked.messages],
+            turns=[
+                pb.Turn(role=message.role, content=message.content) for message in asked.messages
+            ],
             answers=[answers[at] for at in order],
         )
         remote.running += 1

@@ -124,7 +124,7 @@ class Pairs:
                 compared={CACHE: (1, 0)},
                 shadow_micro_usd=best.micro_usd,
             )
-        answered = state.cascade.turn().rung
+        answered = state.cascade.step().rung
         ran = {attempt.plan.step.rung: attempt for attempt in state.attempts if attempt.complete}
         wanted = [(rung, context.messages) for rung in range(top + 1)]
         compared = _compared(context.route, answered)

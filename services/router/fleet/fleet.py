@@ -83,7 +83,7 @@ class Fleet:
     def replace(self, replicas: Iterable[Replica]) -> None:
         """Takes the whole fleet: replicas not in it are gone."""
         reported = {replica.id: replica for replica in replicas}
-        for replica in [one for one in self._known.values() if one.id not in reported]:
+        for replica in [known for known in self._known.values() if known.id not in reported]:
             self._remove(replica)
         self.update(reported.values())
 
@@ -184,7 +184,9 @@ class Fleet:
         group = self._groups.get(kind)
         if group is None:
             group = self._groups[kind] = TierReplicas(tier, self._metrics, self._clock)
-            group.replicas |= {one.id: one for one in self._known.values() if _kind(one) == kind}
+            group.replicas |= {
+                replica.id: replica for replica in self._known.values() if _kind(replica) == kind
+            }
         return group
 
     def _drop_if_unused(self, group: TierReplicas) -> None:
@@ -192,7 +194,7 @@ class Fleet:
         if self._in_force.get(tier.name) is group or group.waiting or group.running:
             return
         self._groups.pop((tier.name, tier.model, tier.precision), None)
-        if not any(one.tier.name == tier.name for one in self._groups.values()):
+        if not any(other.tier.name == tier.name for other in self._groups.values()):
             for state in COUNTED:
                 self._metrics.replicas.remove(tier.name, state)
 

@@ -85,11 +85,11 @@ class TierReplicas:
     @property
     def running(self) -> int:
         """Places taken."""
-        return sum([one.in_flight for one in list(self.replicas.values())])
+        return sum([replica.in_flight for replica in list(self.replicas.values())])
 
     def count(self, state: State) -> int:
         """Number of replicas in that state."""
-        return sum(1 for one in self.replicas.values() if one.state is state)
+        return sum(1 for replica in self.replicas.values() if replica.state is state)
 
     async def acquire(self, priority: Priority, *, avoid: Collection[str], until: float) -> Replica:
         """See `Fleet.place`."""
@@ -101,7 +101,7 @@ class TierReplicas:
 
     def choose(self, avoid: Collection[str] = ()) -> Replica | None:
         """The replica that would be taken now; None when none has room."""
-        ready = [one for one in self.replicas.values() if one.state is State.READY]
+        ready = [replica for replica in self.replicas.values() if replica.state is State.READY]
         return choose_replica(ready, now=self._clock(), avoid=avoid)
 
     def serve(self) -> None:

@@ -116,7 +116,7 @@ def _first_verdict(
 
 
 class Cascade:
-    """State of one request. Ask for a `turn`, then say what became of it, until one stands."""
+    """State of one request. Ask for a `step`, then say what became of it, until one stands."""
 
     __slots__ = (
         "_certainties",
@@ -162,8 +162,8 @@ class Cascade:
         """Version of the calibration that decides; empty where none does."""
         return self.look.calibration_version
 
-    def turn(self) -> Step:
-        """Whose turn it is: the lowest tier from here on that may be tried, at last the top one."""
+    def step(self) -> Step:
+        """The tier whose turn it is: the lowest that may still be tried, at last the top one."""
         top = len(self._verdicts) - 1
         while self._rung < top and self._verdicts[self._rung] is not Verdict.NOT_REACHED:
             self._rung += 1

@@ -134,16 +134,16 @@ class RequestState:
         return self._open > 1 or any(attempt.estimated for attempt in self.attempts)
 
     @property
-    def costs(self) -> list[int]:
-        """What each tier of the ladder was charged, for attempts that came to an ending.
+    def charges(self) -> list[int]:
+        """What each tier was charged for attempts that came to an ending, in micro-USD.
 
         Evidence is no part of the decision, nor of these.
         """
-        costs = [0] * len(self.context.route.ladder)
+        charges = [0] * len(self.context.route.ladder)
         for attempt in self.attempts:
             if attempt.ending is not None and attempt.cause is not Cause.EVIDENCE:
-                costs[attempt.plan.step.rung] += attempt.micro_usd
-        return costs
+                charges[attempt.plan.step.rung] += attempt.micro_usd
+        return charges
 
     def begin(self, attempt: Attempt) -> None:
         """Takes a new attempt; `leave` follows once nothing of it runs any more."""
@@ -156,7 +156,7 @@ class RequestState:
         """The decision that the tier whose turn it is answers on a replica; empty for none yet."""
         context, cascade = self.context, self.cascade
         assert cascade is not None  # noqa: S101 -- it was chosen by one
-        tier = cascade.turn().tier
+        tier = cascade.step().tier
         return Decision(
             route=context.route.name,
             policy_version=context.checked.policy_version,

@@ -40,11 +40,12 @@ class LeverCalls:
         if request.route:
             routes = [self._route(request.route, identity)]
         else:
-            routes = [one for one in policies.routes.values() if _sees(identity, one)]
+            routes = [route for route in policies.routes.values() if _sees(identity, route)]
         seen = self._levers.listed(routes)
         return pb.ListLeversResponse(
             levers=[
-                _message(one) for one in sorted(seen, key=lambda one: (one.route.name, one.name))
+                _message(lever)
+                for lever in sorted(seen, key=lambda lever: (lever.route.name, lever.name))
             ],
             policy_version=policies.version,
         )

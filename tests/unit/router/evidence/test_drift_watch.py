@@ -32,11 +32,11 @@ class Watch:
 
     def requests(self, count: int, sure: float, halted: tuple[str, ...] = ()) -> None:
         for _ in range(count):
-            way = Cascade(first_look(self.route, halted))
-            if way.turn().checked:
-                way.stands(Certainty(sure, sure, sure), valid=True)
-                way.turn()
-            self.watch.note(self.route, way)
+            cascade = Cascade(first_look(self.route, halted))
+            if cascade.step().checked:
+                cascade.stands(Certainty(sure, sure, sure), valid=True)
+                cascade.step()
+            self.watch.note(self.route, cascade)
         self.watch.look()
 
     def alert(self, name: str) -> float | None:

@@ -57,7 +57,7 @@ async def test_a_sure_answer_of_the_cheap_tier_stands() -> None:
     )
     small, large = way.decision.candidates
     assert (small.verdict, small.certainty) == (Verdict.CHOSEN, SURE)
-    assert (small.accept_at_certainty, way.state.costs) == (-0.5, [way.state.micro_usd, 0])
+    assert (small.accept_at_certainty, way.state.charges) == (-0.5, [way.state.micro_usd, 0])
     assert large.verdict is Verdict.NOT_REACHED
     assert way.decision.calibration_version == "2026-11-01-abc"
     assert [one.tier for one in way.cache.stored] == ["small"]
@@ -87,7 +87,7 @@ async def test_both_runs_are_paid_for_and_the_baseline_is_the_top_tier_alone() -
     small, large = (tier.price.of(2, 10) for tier in told.ladder)
     assert way.state.micro_usd == small + large
     assert way.state.baseline_micro_usd == large
-    assert way.state.costs == [small, large]
+    assert way.state.charges == [small, large]
     assert (way.state.answer.prompt_tokens, way.state.answer.output_tokens) == (2, 10)
 
 
@@ -184,7 +184,7 @@ async def test_unsure_first_tokens_end_the_run_at_once(cancel: Cancel) -> None:
     assert small.cancelled == (cancel is Cancel.ABORT)
     assert small.finished == (cancel is Cancel.DRAIN)  # read to its end and thrown away
     made = len("one two three") if cancel is Cancel.DRAIN else len("one ")
-    assert way.state.costs[0] == tiers[0].price.of(2, made)
+    assert way.state.charges[0] == tiers[0].price.of(2, made)
 
 
 async def test_an_answer_shorter_than_the_held_tokens_is_judged_at_its_end() -> None:
