@@ -172,7 +172,7 @@ class Fleet:
 
     def _give_back(self, replica: Replica) -> None:
         """The first in the line gets the room."""
-        replica.in_flight -= 1
+        replica.give_back()
         group = self._groups.get(_kind(replica))
         if group is not None:
             group.serve()

@@ -52,6 +52,14 @@ class Replica:
     in_flight: int = 0
     breaker: Breaker = WHOLE
 
+    def take(self) -> None:
+        """Takes a place; `give_back` follows once."""
+        self.in_flight += 1
+
+    def give_back(self) -> None:
+        """Gives a place back."""
+        self.in_flight -= 1
+
 
 @dataclass(eq=False)
 class _Wait:
@@ -96,7 +104,7 @@ class TierReplicas:
         replica = self.choose(avoid) if not len(self._line) else None
         if replica is None:
             return await self._wait(priority, avoid, until)
-        replica.in_flight += 1
+        replica.take()
         return replica
 
     def choose(self, avoid: Collection[str] = ()) -> Replica | None:
@@ -112,7 +120,7 @@ class TierReplicas:
                 return
             self._line.leave(ticket)
             if not ticket.holder.room.done():
-                replica.in_flight += 1
+                replica.take()
                 ticket.holder.room.set_result(replica)
 
     async def _wait(self, priority: Priority, avoid: Collection[str], until: float) -> Replica:
@@ -149,7 +157,7 @@ class TierReplicas:
             if not room.done():
                 room.cancel()
             elif replica is None and not room.cancelled() and room.exception() is None:
-                room.result().in_flight -= 1  # it came at the very moment we gave up
+                room.result().give_back()  # it came at the very moment we gave up
                 self.serve()
 
     def _overloaded(self, tier: Tier) -> Overloaded:
