@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,10 @@ from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
+from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
+from services.router.policy.line import Priority
 from services.router.policy.pace import Paces
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route, Tier
@@ -255,6 +257,28 @@ class Shelf:
         self.records.append(orjson.loads(orjson.dumps(record)))
 
 
+OnPlace = Callable[[Tier, Priority, float], Awaitable[None]]
+"""Hears of tier, priority and the time until when a place is waited for; may raise, or wait."""
+
+
+async def _gives(tier: Tier, priority: Priority, until: float) -> None:
+    """Lets everybody have a place."""
+
+
+class WatchedFleet(Fleet):
+    """A fleet that asks `on_place` before it gives a place."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.on_place: OnPlace = _gives
+
+    async def place(
+        self, tier: Tier, priority: Priority, *, avoid: Collection[str], until: float
+    ) -> Place:
+        await self.on_place(tier, priority, until)
+        return await super().place(tier, priority, avoid=avoid, until=until)
+
+
 class Way:
     """A path with a replica for each tier of a route, and a request on it."""
 
@@ -273,7 +297,7 @@ class Way:
         texts = {tier.tokenizer: Letters() for tier in told.ladder}
         version = compiled(told, texts=texts)
         self.metrics = Metrics(CollectorRegistry())
-        self.fleet = Fleet(version.policies, self.metrics, spawn=self.spawn)
+        self.fleet = WatchedFleet(version.policies, self.metrics, spawn=self.spawn)
         self.replicas = [
             Replica(one.name, one.name, one.model, one.precision, "a:1", State.READY, 8)
             for one in told.ladder

@@ -9,7 +9,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.line import Priority
-from services.router.policy.routes import EvidencePolicy, Hold, Route
+from services.router.policy.routes import EvidencePolicy, Hold, Route, Tier
 from services.router.ports import Piece
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Engine, Listener, Run, Way
@@ -37,13 +37,12 @@ def count(way: Way, what: str) -> float:
 
 async def test_shadow_runs_have_the_lowest_priority_and_store_nothing() -> None:
     way = Way(chat(), both(), chance=always)
-    place, asked = way.fleet.place, []
+    asked: list[tuple[str, Priority]] = []
 
-    async def noting(tier: Any, priority: Priority, **more: Any) -> Any:
+    async def noting(tier: Tier, priority: Priority, until: float) -> None:
         asked.append((tier.name, priority))
-        return await place(tier, priority, **more)
 
-    way.fleet.place = noting  # type: ignore[method-assign]
+    way.fleet.on_place = noting
     await way.go()
     assert asked == [("small", Priority.INTERACTIVE), ("large", Priority.BACKGROUND)]
     assert [one.tier for one in way.cache.stored] == ["small"]

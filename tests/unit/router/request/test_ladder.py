@@ -22,6 +22,7 @@ from services.router.policy.routes import (
     Judging,
     Limits,
     Route,
+    Tier,
     Trimming,
 )
 from services.router.ports import Finish, ReplicaFailed, Written
@@ -234,10 +235,10 @@ async def test_the_top_tiers_failure_is_the_callers() -> None:
     way = Way(told, both())
     way.fleet.update([])
 
-    async def full(*_: Any, **__: Any) -> None:
+    async def full(*_: object) -> None:
         raise Overloaded("full", reason="QUEUE_FULL")
 
-    way.fleet.place = full  # type: ignore[method-assign, assignment]
+    way.fleet.on_place = full
     with pytest.raises(Overloaded):
         await way.go()
     assert way.cache.abandoned == ["lease"]
@@ -481,14 +482,12 @@ async def test_texts_are_kept_only_where_the_route_wants_them() -> None:
 
 async def test_a_pair_that_finds_no_room_is_given_up_and_nobody_notices() -> None:
     way = Way(chat(CHECKED), runs(small=[Run(["s"], SURE)], large=[]), chance=ALWAYS)
-    place = way.fleet.place
 
-    async def busy(tier: Any, *told: Any, **more: Any) -> Any:
+    async def busy(tier: Tier, *_: object) -> None:
         if tier.name == "large":
             raise Unavailable("no room", reason="NO_REPLICA")
-        return await place(tier, *told, **more)
 
-    way.fleet.place = busy  # type: ignore[method-assign]
+    way.fleet.on_place = busy
     assert await way.go() == ["started", "s"]
     assert way.shelf.records == []
     assert way.metrics.pairs.labels("chat", "failed")._value.get() == 1
@@ -501,12 +500,11 @@ async def test_pairs_are_bounded_and_end_at_a_stop() -> None:
     way = Way(told, both(), chance=ALWAYS)
     never = asyncio.Event()
 
-    async def waits(*_: Any, **__: Any) -> Any:
+    async def waits(*_: object) -> None:
         await never.wait()
 
-    place = way.fleet.place
     await way.answer(Listener())
-    way.fleet.place = waits  # type: ignore[method-assign, assignment]
+    way.fleet.on_place = waits
     for _ in range(3):
         await asyncio.sleep(0)
     way.pairs.gather(way.state)
@@ -514,7 +512,6 @@ async def test_pairs_are_bounded_and_end_at_a_stop() -> None:
     way.pairs.stop()
     await asyncio.wait_for(asyncio.gather(*way.spawned), 5)
     assert way.metrics.pairs.labels("chat", "failed")._value.get() == 1
-    way.fleet.place = place  # type: ignore[method-assign]
 
 
 async def test_explaining_finds_a_stored_answer_as_a_request_would() -> None:

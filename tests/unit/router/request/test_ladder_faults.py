@@ -12,7 +12,8 @@ from services.common.errors import DeadlineExceeded, InternalError, Overloaded, 
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.decision import Reason, Verdict
-from services.router.policy.routes import Cancel, Hold, Limits, Route
+from services.router.policy.line import Priority
+from services.router.policy.routes import Cancel, Hold, Limits, Route, Tier
 from services.router.ports import Piece, ReplicaFailed
 from services.router.request.plan import Cause
 from tests.making.policies import calibrated, ladder, quality, route
@@ -33,15 +34,14 @@ def runs(**told: list[Run]) -> Engine:
 
 def refuse(way: Way, tier_name: str, error: Exception) -> list[float]:
     """Has the fleet refuse places of a tier; returns until when each was waited for."""
-    place, waited = way.fleet.place, []
+    waited: list[float] = []
 
-    async def refusing(tier: Any, *told: Any, until: float, **more: Any) -> Any:
-        if tier.name != tier_name:
-            return await place(tier, *told, until=until, **more)
-        waited.append(until)
-        raise error
+    async def refusing(tier: Tier, priority: Priority, until: float) -> None:
+        if tier.name == tier_name:
+            waited.append(until)
+            raise error
 
-    way.fleet.place = refusing  # type: ignore[method-assign]
+    way.fleet.on_place = refusing
     return waited
 
 
