@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,13 +14,10 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
 from services.router.engines.pieces import Pieces
 from services.router.evidence.pairs import Pairs
-from services.router.fleet.fleet import Fleet
 from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
-from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
-from services.router.policy.line import Priority
 from services.router.policy.pace import Paces
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route, Tier
@@ -44,6 +41,7 @@ from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
 from services.router.wire.requests import check
 from tests.making.policies import compiled
+from tests.making.watched_fleet import WatchedFleet
 
 
 class Letters:
@@ -55,7 +53,7 @@ class Letters:
         return [ord(letter) for message in messages for letter in message.content]
 
     def encode_plain(self, text: str) -> list[int]:
-        return [ord(one) for one in text]
+        return [ord(letter) for letter in text]
 
     def detokenizer(self) -> "Letters":
         return self
@@ -98,7 +96,7 @@ class Run:
             raise text
         self.output_tokens += len(text)
         self.final = not self.chunks
-        return self._pieces.take([ord(one) for one in text], final=self.final)
+        return self._pieces.take([ord(letter) for letter in text], final=self.final)
 
     def log_probs(self, most: int) -> list[float] | None:
         return None if self.sure is None or most > self.output_tokens else [self.sure] * most
@@ -230,7 +228,7 @@ class Same:
         self, route: Route, asked: Asked, answers: Sequence[str]
     ) -> Sequence[float] | None:
         self.asked.append(answers)
-        return None if self.silent else [float(one == answers[-1]) for one in answers]
+        return None if self.silent else [float(answer == answers[-1]) for answer in answers]
 
 
 @dataclass
@@ -257,34 +255,12 @@ class Shelf:
         self.records.append(orjson.loads(orjson.dumps(record)))
 
 
-OnPlace = Callable[[Tier, Priority, float], Awaitable[None]]
-"""Hears of tier, priority and the time until when a place is waited for; may raise, or wait."""
-
-
-async def _gives(tier: Tier, priority: Priority, until: float) -> None:
-    """Lets everybody have a place."""
-
-
-class WatchedFleet(Fleet):
-    """A fleet that asks `on_place` before it gives a place."""
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self.on_place: OnPlace = _gives
-
-    async def place(
-        self, tier: Tier, priority: Priority, *, avoid: Collection[str], until: float
-    ) -> Place:
-        await self.on_place(tier, priority, until)
-        return await super().place(tier, priority, avoid=avoid, until=until)
-
-
 class Way:
     """A path with a replica for each tier of a route, and a request on it."""
 
     def __init__(
         self,
-        told: Route,
+        route: Route,
         engine: Engine,
         *,
         cache: Cache | None = None,
@@ -294,13 +270,13 @@ class Way:
         streaming: bool = True,
         request: pb.GenerateRequest | None = None,
     ) -> None:
-        texts = {tier.tokenizer: Letters() for tier in told.ladder}
-        version = compiled(told, texts=texts)
+        texts = {tier.tokenizer: Letters() for tier in route.ladder}
+        version = compiled(route, texts=texts)
         self.metrics = Metrics(CollectorRegistry())
         self.fleet = WatchedFleet(version.policies, self.metrics, spawn=self.spawn)
         self.replicas = [
-            Replica(one.name, one.name, one.model, one.precision, "a:1", State.READY, 8)
-            for one in told.ladder
+            Replica(tier.name, tier.name, tier.model, tier.precision, "a:1", State.READY, 8)
+            for tier in route.ladder
         ]
         self.fleet.update(self.replicas)
         self.engine, self.board, self.shelf = engine, board or Board(), Shelf()
@@ -355,7 +331,7 @@ class Way:
         if request is None:
             request = pb.GenerateRequest()
             request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
-        request.route = told.name
+        request.route = route.name
         self.request, self.compiled, self.streaming = request, version, streaming
         self.state = self.begin()
 
