@@ -131,7 +131,12 @@ def assemble(
 
     timeout = settings.cache_timeout_seconds
     cache = CacheStream(
-        peer(settings.cache_address), timeout_seconds=timeout, metrics=metrics, tracing=tracing
+        peer(settings.cache_address),
+        timeout_seconds=timeout,
+        metrics=metrics,
+        tracing=tracing,
+        clock=clock,
+        chance=chance,
     )
     store = PolicyStore(settings.policy_folder)
     levers = SharedLeverBoard(
@@ -158,6 +163,7 @@ def assemble(
         attempt_over=records.attempt,
         spawn=spawn,
         clock=clock,
+        chance=chance,
     )
     pairs = Pairs(
         planner=planner,
@@ -219,7 +225,14 @@ def assemble(
         engine=engine,
         cache=cache,
         scaler=ScalerLink(
-            peer(settings.scaler_address), fleet, load, metrics, router=settings.name
+            peer(settings.scaler_address),
+            fleet,
+            load,
+            metrics,
+            router=settings.name,
+            clock=clock,
+            wall=wall,
+            chance=chance,
         ),
         watch=PolicyWatch(
             files,
