@@ -81,7 +81,7 @@ class Judges:
             why = failed.why
         except Exception as error:  # noqa: BLE001 -- a judge brings nothing down
             # Neither message nor traceback: they may hold text of the answers.
-            log.error("judging failed", route=route.name, error=type(error).__name__)  # noqa: TRY400
+            log.error("judging failed", route=route.name, error=type(error).__name__)  # noqa: TRY400 -- see above
             why = "failed"
         self._metrics.judge_failures.labels(route.name, why).inc()
         return None

@@ -41,14 +41,14 @@ class Request(Protocol):
     """What GenerateRequest, CompleteRequest and ExplainRequest have in common."""
 
     @property
-    def route(self) -> str: ...  # noqa: D102
+    def route(self) -> str: ...  # noqa: D102 -- said above
     @property
-    def prompt(self) -> pb.Prompt: ...  # noqa: D102
+    def prompt(self) -> pb.Prompt: ...  # noqa: D102 -- said above
     @property
-    def sampling(self) -> pb.Sampling: ...  # noqa: D102
+    def sampling(self) -> pb.Sampling: ...  # noqa: D102 -- said above
     @property
-    def terms(self) -> pb.Terms: ...  # noqa: D102
-    def ByteSize(self) -> int: ...  # noqa: D102, N802
+    def terms(self) -> pb.Terms: ...  # noqa: D102 -- said above
+    def ByteSize(self) -> int: ...  # noqa: D102, N802 -- said above; the name is protobuf's
 
 
 def takes_long(request: Request) -> bool:
