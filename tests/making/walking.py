@@ -1,4 +1,4 @@
-"""A request's way without sockets: doubles say what they are told to and note what happens."""
+"""A request's way without sockets: doubles say their lines and note what happens."""
 
 import asyncio
 import time
@@ -205,16 +205,16 @@ class Listener:
 
 @dataclass
 class Board:
-    """Levers that are halted, and what the watch was told."""
+    """Levers that are halted, and the samples that the watch got."""
 
     off: Collection[str] = ()
-    told: list[tuple[Mapping[str, float], float]] = field(default_factory=list)
+    samples: list[tuple[Mapping[str, float], float]] = field(default_factory=list)
 
     def halted(self, route: Route) -> Collection[str]:
         return self.off
 
     async def judged(self, route: Route, losses: Mapping[str, float], weight: float) -> None:
-        self.told.append((losses, weight))
+        self.samples.append((losses, weight))
 
 
 @dataclass
@@ -361,7 +361,7 @@ class Way:
         self.spawned.append(asyncio.create_task(work))
 
     async def go(self, listener: Listener | None = None) -> list[str]:
-        """Goes the whole way, and waits for what goes on behind it; returns what was told."""
+        """Goes the whole way, and waits for what goes on behind it; returns what the caller got."""
         listener = listener or Listener()
         try:
             await self.answer(listener)

@@ -85,7 +85,7 @@ async def test_a_pair_that_takes_too_long_is_given_up() -> None:
 
 async def test_what_was_cut_short_is_asked_again_whole() -> None:
     calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
-    told = route(
+    asked = route(
         "chat",
         *ladder("small", "large"),
         quality=quality(calibration=calibration, hold=Hold.TOKENS),
@@ -96,7 +96,7 @@ async def test_what_was_cut_short_is_asked_again_whole() -> None:
             "large": [Run(["large"], SURE)],
         }
     )
-    way = Way(told, engine, chance=always)
+    way = Way(asked, engine, chance=always)
     await way.go()
     assert engine.order == ["small", "large", "small"]
     assert way.judge.asked == [("one two", "large")]
@@ -106,8 +106,8 @@ async def test_a_pair_says_which_answers_had_the_wanted_form() -> None:
     request = pb.GenerateRequest()
     request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
     request.terms.validators.add().one_of.values.append("yes")
-    told = route("chat", *ladder("small", "large"), quality=quality())
-    way = Way(told, both("perhaps", "yes"), chance=always, request=request)
+    asked = route("chat", *ladder("small", "large"), quality=quality())
+    way = Way(asked, both("perhaps", "yes"), chance=always, request=request)
     await way.go()
     (pair,) = way.shelf.records
     assert [one["valid"] for one in pair["tiers"]] == [False, True]
