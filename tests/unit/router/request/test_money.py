@@ -51,7 +51,7 @@ def laddered(cancel: Cancel = Cancel.ABORT, hold: Hold = Hold.ANSWER, share: flo
 
 
 def scene(
-    chat_route: Route,
+    told: Route,
     text: str = "a long answer",
     *,
     sure: float = SURE,
@@ -61,7 +61,7 @@ def scene(
 ) -> tuple[Way, CountingEngine]:
     engine = CountingEngine(lambda _: {"text": text, "sure": sure, "dies_at": None, "says": says})
     way = Way(
-        chat_route,
+        told,
         engine,  # type: ignore[arg-type]
         cache=SharingCache(),  # type: ignore[arg-type]
         streaming=streaming,
@@ -222,8 +222,8 @@ async def test_an_empty_answer_is_shared_and_stored() -> None:
 
 
 async def test_a_refused_prompt_has_no_tokens() -> None:
-    chat_route = chat(limits=Limits(micro_usd=1))
-    way, _ = scene(chat_route)
+    told = chat(limits=Limits(micro_usd=1))
+    way, _ = scene(told)
     way.state = way.begin(asking("a prompt that costs more than one micro-USD, to be sure"))
     with pytest.raises(BadRequest, match="micro-USD"):
         await way.go()
@@ -299,12 +299,12 @@ routes = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    chat_route=routes,
+    told=routes,
     history=st.lists(asks, min_size=1, max_size=8),
     runs=st.lists(behaviours, min_size=1, max_size=6),
 )
 def test_the_ledger_is_what_the_engine_made_whatever_happens(
-    chat_route: Route, history: list[Ask], runs: list[dict[str, Any]]
+    told: Route, history: list[Ask], runs: list[dict[str, Any]]
 ) -> None:
     async def play() -> None:
         started = 0
@@ -315,7 +315,7 @@ def test_the_ledger_is_what_the_engine_made_whatever_happens(
             return runs[started % len(runs)]
 
         engine = CountingEngine(script)
-        way = Way(chat_route, engine, cache=SharingCache(), chance=lambda: 0.5)  # type: ignore[arg-type]
+        way = Way(told, engine, cache=SharingCache(), chance=lambda: 0.5)  # type: ignore[arg-type]
 
         async def one(ask: Ask) -> None:
             for _ in range(ask.after):
