@@ -40,7 +40,8 @@ STATES = {
 class ScalerLink:
     """Keeps the fleet current and reports the load of the router of this name.
 
-    `clock` gives monotonic seconds, `wall` seconds since the epoch.
+    `clock` gives seconds that only grow, `wall` seconds since 1970; `chance` draws from [0, 1) and
+    spreads reconnects.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class ScalerLink:
         router: str,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._shown = peer.metadata()
         self._fleet = fleet
         self._load_reports = LoadReports(router, fleet.snapshot, load, wall=wall)
         self._metrics = metrics
         self._clock = clock
+        self._chance = chance
         self._channel = peer.open()
         self._stub = scaler_pb2_grpc.ScalerServiceStub(self._channel)
 
@@ -80,7 +83,7 @@ class ScalerLink:
                     log.warning("scaler is away; using the last known fleet", error=_named(error))
                 self._fleet.set_stale(stale=True)
             failures += 1
-            await asyncio.sleep(RECONNECT.seconds(failures, random.random()))  # noqa: S311
+            await asyncio.sleep(RECONNECT.seconds(failures, self._chance()))
 
     async def report(self) -> None:
         """Streams this router's load. Runs for ever; the caller owns it."""
