@@ -102,7 +102,8 @@ class RequestRecord:
         priority: class of its priority: ``critical``, ``interactive``, ``batch`` or ``background``.
         idempotency_key: the caller's key, equal in retries of one call; empty where none was sent.
         attributes: labels that the caller sent, as team or feature; may be empty.
-        status: name of the gRPC code it ended with; ``OK`` where it was answered.
+        status: name of the gRPC code it ended with; ``OK`` where it was answered, ``CANCELLED``
+            where the caller hung up, or the router stopped before the answer was complete.
         policy_version: version of the policies that decided.
         calibration_version: version of the calibration that decided; empty where none did.
         tier: the tier that answered, or that wrote the stored answer; empty where none did.
