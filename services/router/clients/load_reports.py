@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.durations import set_time
-from services.router.fleet.load import LoadTotals, LoadWindow
+from services.common.load_totals import LoadTotals
+from services.router.fleet.load import LoadWindow
 from services.router.fleet.snapshot import TierLoad
 
 

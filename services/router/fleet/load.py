@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from services.common.buckets import BUCKETS, bucket_of
+from services.common.load_totals import LoadTotals
 from services.router.policy.routes import Policies
 
 WINDOW_SECONDS = 60.0
@@ -18,27 +19,6 @@ SLOW_FRACTION = 0.95
 
 FRESH_SECONDS = 1.0
 """How long `LoadWindow.slow_seconds` stays as it was computed."""
-
-
-@dataclass(frozen=True)
-class LoadTotals:
-    """What a tier had to do since it came in force; every figure only grows.
-
-    Attributes:
-        arrivals: its turns at a request.
-        prompt_tokens: tokens of the prompts of these.
-        output_tokens: tokens of the answers that ended.
-        finished: answers that ended.
-        first_text: answers that ended, by time to first text, in `services.common.buckets`.
-        between_tokens: answers that ended, by mean time between two tokens, the same.
-    """
-
-    arrivals: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    finished: int = 0
-    first_text: tuple[int, ...] = ()
-    between_tokens: tuple[int, ...] = ()
 
 
 class _Sample(NamedTuple):
@@ -110,7 +90,7 @@ class LoadWindow:
         return counted.slow
 
     def totals(self, tier: str) -> LoadTotals:
-        """The tier's counters as they are now."""
+        """What the tier had to do since it came in force; every figure only grows."""
         counted = self._tiers.get(tier, _Tier())
         return LoadTotals(
             arrivals=counted.arrivals,

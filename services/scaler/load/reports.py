@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.buckets import BUCKETS
 from services.common.errors import BadRequest, Violation
+from services.common.load_totals import LoadTotals
 from services.scaler.load.loads import Report, Run, TierLoad
-from services.scaler.policy.demand import Counted
 
 MAX_TIERS = 64
 MAX_REPLICAS = 4096
@@ -45,7 +45,7 @@ def _run(request: pb.ReportLoadRequest) -> Run:
     return Run(
         started_at=request.started_at.ToNanoseconds(),
         tiers={
-            tier.tier: Counted(
+            tier.tier: LoadTotals(
                 arrivals=tier.arrivals,
                 prompt_tokens=tier.prompt_tokens,
                 output_tokens=tier.output_tokens,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.buckets import BOUNDS, BUCKETS
 from services.common.errors import BadRequest
+from services.common.load_totals import LoadTotals
 from services.scaler.load import loads, reports
 from services.scaler.load.loads import Loads, Report, Run, TierLoad
-from services.scaler.policy.demand import Counted
 
 
 def report(waiting=0, running=0, **replicas) -> Report:
@@ -54,7 +54,7 @@ def test_routers_are_bounded_and_the_silent_are_forgotten(monkeypatch):
 
 
 def counting(started_at: int = 1, tier: str = "small", **counters: int) -> Report:
-    return Report({}, {}, Run(started_at, {tier: Counted(**counters)}))
+    return Report({}, {}, Run(started_at, {tier: LoadTotals(**counters)}))
 
 
 def demanded(known: Loads, now: float) -> tuple[float, int]:
@@ -120,10 +120,10 @@ def test_answers_of_all_routers_make_one_distribution():
     known = Loads()
     quick, slow = [0] * 40, [0] * 60
     for name, counts in (("a", quick), ("b", slow)):
-        run = Run(1, {"small": Counted()})
+        run = Run(1, {"small": LoadTotals()})
         known.take(name, Report({}, {}, run), 0.0)
         counts[-1] = 100 if name == "a" else 20
-        run = Run(1, {"small": Counted(finished=counts[-1], first_text=tuple(counts))})
+        run = Run(1, {"small": LoadTotals(finished=counts[-1], first_text=tuple(counts))})
         known.take(name, Report({}, {}, run), 1.0)
     demand = known.demand("small", 2.0)
     assert demand.finished_per_second == 60.0
@@ -203,7 +203,7 @@ def test_a_good_report_with_counters():
         ]
     )
     request.started_at.FromSeconds(3)
-    counted = Counted(5, 50, 70, 4, (0, 4), (3,))
+    counted = LoadTotals(5, 50, 70, 4, (0, 4), (3,))
     assert reports.checked(request, "").run == Run(3 * 10**9, {"small": counted})
 
 
