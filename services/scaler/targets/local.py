@@ -34,7 +34,7 @@ from services.scaler.policy.replicas import (
     trouble,
 )
 from services.scaler.ports import OnChange, PoolStatus
-from services.scaler.targets.members import Member, adopted, new_id
+from services.scaler.targets.occupants import Occupant, adopted, new_id
 from services.scaler.targets.slots import SlotHost, StartFailed
 
 log = structlog.get_logger()
@@ -95,7 +95,7 @@ class LocalTarget:
         self._clock = clock
         self._make_id = make_id
         self._rhythm = rhythm or Rhythm()
-        self._members: dict[str, Member] = {}
+        self._occupants: dict[str, Occupant] = {}
         self._wanted: dict[str, _Wanted] = {}
         self._failures: dict[str, dict[int, Failures]] = {}
         self._trouble: dict[str, str] = {}
@@ -113,17 +113,17 @@ class LocalTarget:
         self._on_change = on_change
         for found in await self._host.adopt(self._on_death):
             name = found.replica.pool
-            member = adopted(found, self._pools.get(name), self._clock())
-            self._members[member.id] = member
-            if member.present:
+            occupant = adopted(found, self._pools.get(name), self._clock())
+            self._occupants[occupant.id] = occupant
+            if occupant.present:
                 self._metrics.adoptions.labels(*self._labels(name)).inc()
-                log.info("adopted", replica=member.id, address=found.replica.address)
+                log.info("adopted", replica=occupant.id, address=found.replica.address)
 
     async def run(self) -> None:
         """Keeps pools at their size until cancelled. Leaves the replicas running."""
         async with self._tasks:
-            for member in self._members.values():
-                member.care = self._tasks.create_task(self._look_after(member))
+            for occupant in self._occupants.values():
+                occupant.care = self._tasks.create_task(self._look_after(occupant))
             decided = self._clock()
             while True:
                 self._discount(self._clock() - decided)
@@ -146,10 +146,10 @@ class LocalTarget:
         if self._wanted.get(pool) == wanted:
             return
         self._wanted[pool] = wanted
-        for member in self._of(pool):
-            member.released = member.released or member.id in wanted.drained
-            if member.id in wanted.draining and member.state is State.READY:
-                member.state, member.since = State.DRAINING, self._clock()
+        for occupant in self._of(pool):
+            occupant.released = occupant.released or occupant.id in wanted.drained
+            if occupant.id in wanted.draining and occupant.state is State.READY:
+                occupant.state, occupant.since = State.DRAINING, self._clock()
         self._wake.set()
 
     async def close(self) -> None:
@@ -158,12 +158,12 @@ class LocalTarget:
 
     def _status(self, name: str) -> PoolStatus:
         settings, starts = self._pools.get(name), self._starts.get(name)
-        members = self._of(name)
-        found = [member.status(settings) for member in members]
+        occupants = self._of(name)
+        found = [occupant.status(settings) for occupant in occupants]
         return PoolStatus(
             replicas=tuple(status for status in found if status is not None),
-            pending=sum(member.present and member.replica is None for member in members),
-            ending=sum(not member.present for member in members),
+            pending=sum(occupant.present and occupant.replica is None for occupant in occupants),
+            ending=sum(not occupant.present for occupant in occupants),
             capacity=0 if settings is None else len(settings.slots),
             trouble=self._trouble.get(name, ""),
             typical_start_seconds=statistics.median(starts) if starts else None,
@@ -173,8 +173,8 @@ class LocalTarget:
         """Discounts a pause of ours: a scaler that was stopped or starved heard nobody in it."""
         if pause > PAUSE_SECONDS:
             log.warning("the scaler itself paused", seconds=round(pause, 1))
-            for member in self._members.values():
-                member.answered_at += pause
+            for occupant in self._occupants.values():
+                occupant.answered_at += pause
 
     # Deciding: nothing below awaits until the tasks it starts.
 
@@ -194,14 +194,14 @@ class LocalTarget:
         return Goal(size, len(pool.slots), pool.start_seconds)
 
     def _names(self) -> set[str]:
-        return {*self._pools, *(member.pool for member in self._members.values())}
+        return {*self._pools, *(occupant.pool for occupant in self._occupants.values())}
 
-    def _of(self, pool: str) -> list[Member]:
-        return [member for member in self._members.values() if member.pool == pool]
+    def _of(self, pool: str) -> list[Occupant]:
+        return [occupant for occupant in self._occupants.values() if occupant.pool == pool]
 
     def _observed(self, pool: str) -> list[Observed]:
         settings = self._pools.get(pool)
-        return [member.observe(settings) for member in self._of(pool)]
+        return [occupant.observe(settings) for occupant in self._of(pool)]
 
     def _note(self, pool: str, found: str) -> None:
         """Keeps the pool's trouble; logs it when it is another one, not as its time passes."""
@@ -216,96 +216,96 @@ class LocalTarget:
         match action:
             case Start(slot, reason):
                 replica_id = self._make_id(pool, slot)
-                member = Member(replica_id, pool, slot, State.STARTING, now, started=now)
-                self._members[member.id] = member
-                log.info("starting", replica=member.id, reason=reason)
-                member.care = self._tasks.create_task(self._start(member))
+                occupant = Occupant(replica_id, pool, slot, State.STARTING, now, started=now)
+                self._occupants[occupant.id] = occupant
+                log.info("starting", replica=occupant.id, reason=reason)
+                occupant.care = self._tasks.create_task(self._start(occupant))
                 self._on_change()
             case Retire(replica_id, reason):
-                member = self._members[replica_id]
+                occupant = self._occupants[replica_id]
                 log.info("retiring", replica=replica_id, reason=reason)
-                member.leaving = reason
-                self._become(member, State.DRAINING)
+                occupant.leaving = reason
+                self._become(occupant, State.DRAINING)
             case Stop(replica_id):
-                member = self._members[replica_id]
-                if member.replica is not None:  # else its process is just being started
-                    self._stop(member, action, now)
+                occupant = self._occupants[replica_id]
+                if occupant.replica is not None:  # else its process is just being started
+                    self._stop(occupant, action, now)
 
-    def _stop(self, member: Member, stop: Stop, now: float) -> None:
-        log.info("stopping", replica=member.id, reason=stop.reason, failed=stop.failed)
+    def _stop(self, occupant: Occupant, stop: Stop, now: float) -> None:
+        log.info("stopping", replica=occupant.id, reason=stop.reason, failed=stop.failed)
         if stop.failed:
-            self._failed(member, stop.reason, now)
-        self._become(member, State.ENDING)
-        if member.care is not None:
-            member.care.cancel()
-        member.care = self._tasks.create_task(self._end(member, gently=not stop.failed))
+            self._failed(occupant, stop.reason, now)
+        self._become(occupant, State.ENDING)
+        if occupant.care is not None:
+            occupant.care.cancel()
+        occupant.care = self._tasks.create_task(self._end(occupant, gently=not stop.failed))
 
-    def _failed(self, member: Member, why: str, now: float) -> None:
-        failures = self._failures.setdefault(member.pool, {})
-        served = now - member.ready_at if member.ready_at is not None else 0.0
-        failures[member.slot] = after_failure(
-            failures.get(member.slot), served, self._patience, now, why
+    def _failed(self, occupant: Occupant, why: str, now: float) -> None:
+        failures = self._failures.setdefault(occupant.pool, {})
+        served = now - occupant.ready_at if occupant.ready_at is not None else 0.0
+        failures[occupant.slot] = after_failure(
+            failures.get(occupant.slot), served, self._patience, now, why
         )
-        self._metrics.failures.labels(*self._labels(member.pool)).inc()
+        self._metrics.failures.labels(*self._labels(occupant.pool)).inc()
 
     # A replica's life.
 
-    async def _start(self, member: Member) -> None:
-        self._metrics.starts.labels(*self._labels(member.pool)).inc()
+    async def _start(self, occupant: Occupant) -> None:
+        self._metrics.starts.labels(*self._labels(occupant.pool)).inc()
         try:
-            member.replica = await self._host.start(
-                member.id, member.pool, self._pools[member.pool], member.slot
+            occupant.replica = await self._host.start(
+                occupant.id, occupant.pool, self._pools[occupant.pool], occupant.slot
             )
         except StartFailed as error:
-            log.warning("could not be started", replica=member.id, reason=str(error))
-            self._failed(member, str(error), self._clock())
-            self._remove(member)
+            log.warning("could not be started", replica=occupant.id, reason=str(error))
+            self._failed(occupant, str(error), self._clock())
+            self._remove(occupant)
             return
         self._changed()
-        await self._look_after(member)
+        await self._look_after(occupant)
 
-    async def _look_after(self, member: Member) -> None:
+    async def _look_after(self, occupant: Occupant) -> None:
         """Asks the replica how it is for as long as it is present."""
-        while member.present:
-            ready = await self._host.is_ready(member.id)
-            if ready and member.present:
-                member.answered_at = self._clock()
-                if member.state is State.STARTING and self._host.note_ready(member.id):
-                    self._ready(member)
-            if member.state is State.DRAINING:
-                member.engine_requests = await self._host.running_requests(member.id)
+        while occupant.present:
+            ready = await self._host.is_ready(occupant.id)
+            if ready and occupant.present:
+                occupant.answered_at = self._clock()
+                if occupant.state is State.STARTING and self._host.note_ready(occupant.id):
+                    self._ready(occupant)
+            if occupant.state is State.DRAINING:
+                occupant.engine_requests = await self._host.running_requests(occupant.id)
                 self._on_change()
-            calm = member.state is State.READY
+            calm = occupant.state is State.READY
             await asyncio.sleep(self._rhythm.ready_probe if calm else self._rhythm.other_probe)
 
-    def _ready(self, member: Member) -> None:
-        member.ready_at = member.answered_at
-        log.info("ready", replica=member.id)
-        if member.started is not None:
-            took = member.ready_at - member.started
-            self._starts.setdefault(member.pool, deque(maxlen=KEPT_STARTS)).append(took)
-            self._metrics.start_seconds.labels(*self._labels(member.pool)).observe(took)
-        self._become(member, State.READY)
+    def _ready(self, occupant: Occupant) -> None:
+        occupant.ready_at = occupant.answered_at
+        log.info("ready", replica=occupant.id)
+        if occupant.started is not None:
+            took = occupant.ready_at - occupant.started
+            self._starts.setdefault(occupant.pool, deque(maxlen=KEPT_STARTS)).append(took)
+            self._metrics.start_seconds.labels(*self._labels(occupant.pool)).observe(took)
+        self._become(occupant, State.READY)
 
-    async def _end(self, member: Member, *, gently: bool) -> None:
-        await self._host.end(member.id, gently=gently)
-        self._remove(member)
+    async def _end(self, occupant: Occupant, *, gently: bool) -> None:
+        await self._host.end(occupant.id, gently=gently)
+        self._remove(occupant)
 
-    def _remove(self, member: Member) -> None:
-        del self._members[member.id]
+    def _remove(self, occupant: Occupant) -> None:
+        del self._occupants[occupant.id]
         self._changed()
 
     def _on_death(self, replica_id: str, what: str) -> None:
-        member = self._members.get(replica_id)
-        if member is None or not member.present:
+        occupant = self._occupants.get(replica_id)
+        if occupant is None or not occupant.present:
             return
         log.warning("replica broke", replica=replica_id, fault=what)
-        member.fault = what
-        self._become(member, State.BROKEN)
+        occupant.fault = what
+        self._become(occupant, State.BROKEN)
 
-    def _become(self, member: Member, state: State) -> None:
-        member.state = state
-        member.since = self._clock()
+    def _become(self, occupant: Occupant, state: State) -> None:
+        occupant.state = state
+        occupant.since = self._clock()
         self._changed()
 
     def _changed(self) -> None:
