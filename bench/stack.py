@@ -157,15 +157,12 @@ class Stack:
         self.processes[name] = process = Process(name, child, log)
         return process
 
-    def scripted(
-        self, *, tokens: int = 64, pieces: int = 64, pause_ms: float = 0, cores: Cores = ()
-    ) -> dict[str, str]:
+    def scripted(self, *, tokens: int, pieces: int, cores: Cores = ()) -> dict[str, str]:
         """Starts a scripted replica. Returns the addresses of `replica` and `scaler`."""
         options = {
             "tokenizer": REPOSITORY / "small" / "weights" / "int8",
             "tokens": tokens,
             "pieces": pieces,
-            "pause-ms": pause_ms,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         process = self.start(
@@ -211,14 +208,14 @@ class Stack:
         """Starts a cache. Returns its address."""
         return self.service("cache", settings or {}, cores=cores)[1]
 
-    def scaler(self, pools: Mapping[str, object], *, cores: Cores = ()) -> str:
+    def scaler(self, pools: Mapping[str, object]) -> str:
         """Starts a scaler with these pools. Returns its address."""
         policies = self.folder / "policies"
         policies.mkdir(exist_ok=True)
         file = policies / "scaling.yaml"
         file.write_text(yaml.safe_dump({"pools": dict(pools)}))
         settings = {"SCALING_FILE": file, "STATE_FOLDER": self.folder / "scaler"}
-        return self.service("scaler", settings, cores=cores)[1]
+        return self.service("scaler", settings)[1]
 
     def router(
         self,
@@ -226,7 +223,6 @@ class Stack:
         *,
         cache: str,
         scaler: str,
-        settings: Mapping[str, object] | None = None,
         cores: Cores = (),
     ) -> tuple[Process, str]:
         """Starts a router and waits until all is healthy and each of its tiers has a replica.
@@ -235,7 +231,6 @@ class Stack:
             routes: what routes.yaml says.
             cache: address of the cache.
             scaler: address of the scaler.
-            settings: further settings.
             cores: the cores it may use.
         """
         policies = self.folder / "policies"
@@ -251,7 +246,6 @@ class Stack:
             "POLICY_FOLDER": self.folder / "versions",
             "CACHE_ADDRESS": cache,
             "SCALER_ADDRESS": scaler,
-            **(settings or {}),
         }
         process, address = self.service("router", given, cores=cores)
         self.ready()
@@ -322,14 +316,14 @@ def route(model: str, *, cache: bool) -> dict[str, object]:
     }
 
 
-def pool(model: str, *, cores: Cores = (), **parameters: object) -> dict[str, object]:
+def pool(model: str, **parameters: object) -> dict[str, object]:
     """A pool of scaling.yaml with one replica of a local model."""
     return {
         "tier": model,
         "model": model,
         "precision": "int8",
         "repository": str(REPOSITORY),
-        "slots": [{"grpc_port": 0, "metrics_port": 0, "cpus": list(cores)}],
+        "slots": [{"grpc_port": 0, "metrics_port": 0}],
         "size": 1,
         "max_in_flight": 64,
         "parameters": {key: str(value).lower() for key, value in parameters.items()},

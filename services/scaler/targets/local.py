@@ -71,7 +71,7 @@ class _Wanted:
 class LocalTarget:
     """See `services.scaler.ports.Target`. A pool that was never resized is left alone.
 
-    `clock` gives monotonic seconds; `make_id` a new id for a pool's name and slot.
+    `clock` gives monotonic seconds.
     """
 
     def __init__(
@@ -81,7 +81,6 @@ class LocalTarget:
         metrics: Metrics,
         *,
         clock: Callable[[], float] = time.monotonic,
-        make_id: Callable[[str, int], str] = new_id,
         rhythm: Rhythm | None = None,
     ) -> None:
         self._pools = scaling.pools
@@ -93,7 +92,6 @@ class LocalTarget:
         self._host = host
         self._metrics = metrics
         self._clock = clock
-        self._make_id = make_id
         self._rhythm = rhythm or Rhythm()
         self._occupants: dict[str, Occupant] = {}
         self._wanted: dict[str, _Wanted] = {}
@@ -215,7 +213,7 @@ class LocalTarget:
     def _act(self, pool: str, action: Action, now: float) -> None:
         match action:
             case Start(slot, reason):
-                replica_id = self._make_id(pool, slot)
+                replica_id = new_id(pool, slot)
                 occupant = Occupant(replica_id, pool, slot, State.STARTING, now, started=now)
                 self._occupants[occupant.id] = occupant
                 log.info("starting", replica=occupant.id, reason=reason)

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,8 +44,7 @@ class ReplicaProcesses:
     """See `services.scaler.targets.slots.SlotHost`.
 
     `host` is what replicas listen on, `advertise_host` where routers reach them; `environment` is
-    inherited by them without our own settings. `server` names an installed tritonserver. `wall`
-    gives seconds since the epoch.
+    inherited by them without our own settings. `server` names an installed tritonserver.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class ReplicaProcesses:
         host: str = "127.0.0.1",
         advertise_host: str = "",
         server: Path | None = None,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self._records = Records(state_folder)
         self._cache = state_folder.resolve() / "runtime"
@@ -69,7 +67,6 @@ class ReplicaProcesses:
         self._local_host = "127.0.0.1" if host == "0.0.0.0" else host
         self._advertise_host = advertise_host or host
         self._server = server
-        self._wall = wall
         self._running: dict[str, _Running] = {}
         self._on_death: OnDeath = lambda _id, _what: None
 
@@ -193,7 +190,7 @@ class ReplicaProcesses:
             capacity=pool.capacity,
             max_in_flight=pool.max_in_flight,
             address=f"{self._advertise_host}:{grpc_port}",
-            started_at=self._wall(),
+            started_at=time.time(),
             fingerprint=fingerprint(pool, place),
         )
         config = tritonserver.read_model_config(pool.repository / pool.model)
