@@ -27,7 +27,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.http2 import request_headers
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
+from services.common.config import prefix_of
 from services.common.credentials import DEVELOPMENT_KEY
+from services.local.plan import FULL_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = ROOT / "model_repository" / "cpu"
@@ -182,7 +184,7 @@ class Stack:
         """Starts a service of ours; `ready` waits for it. Returns it and its address."""
         address = f"127.0.0.1:{free_port()}"
         given = {"LISTEN": address, "METRICS_LISTEN": f"127.0.0.1:{free_port()}", **settings}
-        environment = {f"PENNYWEIGHT_{name.upper()}_{key}": str(given[key]) for key in given}
+        environment = {f"{prefix_of(name)}{key}": str(given[key]) for key in given}
         process = self.start(
             name, [sys.executable, "-m", f"services.{name}"], environment, cores=cores
         )
@@ -192,10 +194,9 @@ class Stack:
     def ready(self) -> None:
         """Waits until every service started so far is healthy."""
         for name, address in self._starting.items():
-            service = f"pennyweight.{name}.v1.{name.capitalize()}Service"
             with grpc.insecure_channel(address, options=EAGER) as channel:
                 health: Any = health_pb2_grpc.HealthStub(channel)
-                request = health_pb2.HealthCheckRequest(service=service)
+                request = health_pb2.HealthCheckRequest(service=FULL_NAMES[name])
 
                 def is_healthy(health: Any = health, request: Any = request) -> bool:
                     answer = health.Check(request, timeout=2)

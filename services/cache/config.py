@@ -11,7 +11,6 @@ from pydantic.dataclasses import dataclass
 from services.common.config import STRICT, ConfigError
 from services.common.server import ServerSettings
 
-PREFIX = "PENNYWEIGHT_CACHE_"
 MIB = 1024 * 1024
 MIN_HASH_KEY = 16
 MAX_HASH_KEY = 64  # BLAKE2b takes no more

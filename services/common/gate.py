@@ -29,12 +29,17 @@ class Gate:
 
     Stands before a server while servicers are added and wraps their handlers once: an interceptor
     would cost every call anew.
+
+    Attributes:
+        services: full names of the gRPC services that were added.
+        closed: no call is let in any more.
     """
 
     def __init__(self, server: grpc.aio.Server, keyring: Keyring, tracing: Tracing) -> None:
         self._server = server
         self._keyring = keyring
         self._tracing = tracing
+        self.services: list[str] = []
         self.closed = False
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
@@ -42,6 +47,7 @@ class Gate:
         gated = {
             name: self._wrap(handler, f"/{service}/{name}") for name, handler in handlers.items()
         }
+        self.services.append(service)
         generic = grpc.method_handlers_generic_handler(service, gated)
         self._server.add_generic_rpc_handlers((generic,))
 

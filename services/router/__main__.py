@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pennyweight.router.v1 import router_pb2, router_pb2_grpc
+from pennyweight.router.v1 import router_pb2_grpc
 from services.common.process import open_frame, run
 from services.router.assembly import assemble
 from services.router.config import RouterSettings
@@ -18,7 +18,6 @@ from services.router.state.store import open_state
 
 log = structlog.get_logger()
 
-PREFIX = "PENNYWEIGHT_ROUTER_"
 FLUSH_SECONDS = 2.0
 """Longest wait at the end for the cache to take the last answers."""
 
@@ -49,11 +48,7 @@ async def serve(
         state = await frame.closing.enter_async_context(open_state(settings, parse_record))
         parts = assemble(settings, state, Metrics(registry), frame.tracing, spawn)
         frame.closing.push_async_callback(parts.close)
-        frame.server.add(
-            router_pb2_grpc.add_RouterServiceServicer_to_server,
-            parts.servicer,
-            router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,
-        )
+        frame.server.add(router_pb2_grpc.add_RouterServiceServicer_to_server, parts.servicer)
         port = frame.bind()
         await parts.levers.refresh()
         async with tasks:
@@ -92,7 +87,7 @@ async def _contained(work: Coroutine[Any, Any, None]) -> None:
 
 def main() -> None:
     """Runs the router until SIGTERM or SIGINT."""
-    run("router", RouterSettings, PREFIX, serve)
+    run("router", RouterSettings, serve)
 
 
 if __name__ == "__main__":

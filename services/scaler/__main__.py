@@ -8,7 +8,7 @@ import structlog
 
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.process import open_frame, run
-from services.scaler.config import ENVIRONMENT_PREFIX, ScalerSettings, Scaling
+from services.scaler.config import ScalerSettings, Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
@@ -17,8 +17,6 @@ from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
 
 log = structlog.get_logger()
-
-SERVICE = "pennyweight.scaler.v1.ScalerService"
 
 
 async def serve(
@@ -49,7 +47,7 @@ async def serve(
     async with open_frame("scaler", settings, metrics.registry) as frame:
         frame.closing.push_async_callback(target.close)
         server = frame.server
-        server.add(add_ScalerServiceServicer_to_server, servicer, SERVICE)
+        server.add(add_ScalerServiceServicer_to_server, servicer)
         port = frame.bind()
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
@@ -71,12 +69,7 @@ async def serve(
 
 def main() -> None:
     """Runs the scaler until SIGTERM or SIGINT."""
-    run(
-        "scaler",
-        ScalerSettings,
-        ENVIRONMENT_PREFIX,
-        lambda settings, stop: serve(settings, os.environ, stop),
-    )
+    run("scaler", ScalerSettings, lambda settings, stop: serve(settings, os.environ, stop))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer.main
 
 from pennyweight.channel import KEY_VARIABLE
 from pennyweight.command.app import app
-from services.common.config import from_environment
+from services.common.config import from_environment, prefix_of
 from services.local.__main__ import app as local
 from tools.settings import SERVICES
 
@@ -41,7 +41,7 @@ def test_no_variable_of_the_command_stops_the_start_of_a_service(
     variable: str, service: str
 ) -> None:
     """A service refuses what begins with its prefix and is no setting of its own."""
-    prefix = f"PENNYWEIGHT_{service}_"
+    prefix = prefix_of(service)
     fields = {field.name for field in dataclasses.fields(SERVICES[service])}
     if variable.startswith(prefix):
         assert variable.removeprefix(prefix).lower() in fields
