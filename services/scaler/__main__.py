@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.process import open_frame, run
@@ -33,7 +34,8 @@ async def serve(
         ConfigError: a setting, or a file or an address it names, cannot be used.
     """
     scaling = Scaling.load(settings.scaling_file)
-    loads, metrics = Loads(), Metrics()
+    registry = CollectorRegistry()
+    loads, metrics = Loads(), Metrics(registry)
     processes = ReplicaProcesses(
         settings.state_folder,
         environment,
@@ -44,7 +46,7 @@ async def serve(
     target = LocalTarget(scaling, processes, metrics)
     fleet = Fleet(scaling, target, loads, metrics)
     servicer = ScalerServicer(fleet, loads, metrics)
-    async with open_frame("scaler", settings, metrics.registry) as frame:
+    async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
         server = frame.server
         server.add(add_ScalerServiceServicer_to_server, servicer)
