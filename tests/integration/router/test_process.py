@@ -30,6 +30,7 @@ from tests.integration.router.world import (
     write_settings,
 )
 from tests.integration.scripted_triton import Hold, Refuse, Say, ScriptedTriton, answer
+from tools.metrics import services
 
 PREFIX = "PENNYWEIGHT_ROUTER_"
 
@@ -171,6 +172,16 @@ async def test_no_text_of_prompts_or_answers_is_written_anywhere(
     for written in (log, ledger, metrics):
         assert MARKER.lower() not in written.lower()
         assert MARKER[:5] not in written
+
+
+async def test_the_table_of_metrics_has_every_metric_that_is_served(
+    place: Place, caller: Caller
+) -> None:
+    page = await asyncio.to_thread(scrape, place.metrics_port)
+    served = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")}
+    beside = {name for name in served if name.endswith("_created")}
+    listed = {row.name for row in services()["router"]}
+    assert served - beside == listed
 
 
 @pytest.fixture
