@@ -20,7 +20,9 @@ import structlog
 
 from services.scaler.config import Pool
 from services.scaler.targets import processes, tritonserver
+from services.scaler.targets.model_view import ModelFolderError, prepare_view, read_model_config
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
+from services.scaler.targets.runtime import RuntimeNotFoundError, find_runtime
 from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint
 from services.scaler.targets.triton_client import TritonClient
 
@@ -95,8 +97,8 @@ class ReplicaProcesses:
             record = await asyncio.to_thread(self._spawn, replica_id, name, pool, slot)
         except (
             StartFailed,
-            tritonserver.ModelFolderError,
-            tritonserver.RuntimeNotFoundError,
+            ModelFolderError,
+            RuntimeNotFoundError,
             OSError,
         ) as error:
             await self._clear(replica_id)
@@ -193,12 +195,12 @@ class ReplicaProcesses:
             started_at=time.time(),
             fingerprint=fingerprint(pool, place),
         )
-        config = tritonserver.read_model_config(pool.repository / pool.model)
+        config = read_model_config(pool.repository / pool.model)
         record = Record(replica, grpc_port, metrics_port, python=config.backend == "python")
         # Written before the process is there: if we die in between, its family is still found.
         self._records.write(record)
-        view = tritonserver.prepare_view(launch, self._records.view(replica_id))
-        runtime = tritonserver.find_runtime(self._cache, self._server)
+        view = prepare_view(launch, self._records.view(replica_id))
+        runtime = find_runtime(self._cache, self._server)
         environment = {**self._environment, REPLICA_VARIABLE: replica_id}
         argv, environment = tritonserver.command(runtime, launch, view, environment)
         with self._records.log_file(replica_id).open("ab") as output:
