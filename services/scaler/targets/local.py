@@ -8,9 +8,7 @@ tasks beside it. Leaves to the fleet what is published, and when a replica has f
 
 import asyncio
 import contextlib
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -19,21 +17,18 @@ import structlog
 from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
 from services.scaler.policy.replicas import (
-    NEXT_TRY,
     Action,
-    Failures,
-    Goal,
     Observed,
     Patience,
     Retire,
     Start,
     State,
     Stop,
-    after_failure,
     decide,
     trouble,
 )
 from services.scaler.ports import OnChange, PoolStatus
+from services.scaler.targets.kept_pool import KeptPool, Wanted
 from services.scaler.targets.occupants import Occupant, adopted, new_id
 from services.scaler.targets.slots import SlotHost, StartFailed
 
@@ -41,7 +36,6 @@ log = structlog.get_logger()
 
 PAUSE_SECONDS = 5.0
 """A scaler that did nothing for this long was itself away."""
-KEPT_STARTS = 20
 
 
 @dataclass(frozen=True)
@@ -59,15 +53,6 @@ class Rhythm:
     other_probe: float = 0.1
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What `resize` last said of a pool."""
-
-    size: int = 0
-    draining: frozenset[str] = frozenset()
-    drained: frozenset[str] = frozenset()
-
-
 class LocalTarget:
     """See `services.scaler.ports.Target`. A pool that was never resized is left alone.
 
@@ -83,7 +68,7 @@ class LocalTarget:
         clock: Callable[[], float] = time.monotonic,
         rhythm: Rhythm | None = None,
     ) -> None:
-        self._pools = scaling.pools
+        self._pools = {name: KeptPool(name, pool) for name, pool in scaling.pools.items()}
         self._patience = Patience(
             first_seconds=scaling.restart.first_seconds,
             cap_seconds=scaling.restart.cap_seconds,
@@ -94,10 +79,6 @@ class LocalTarget:
         self._clock = clock
         self._rhythm = rhythm or Rhythm()
         self._occupants: dict[str, Occupant] = {}
-        self._wanted: dict[str, _Wanted] = {}
-        self._failures: dict[str, dict[int, Failures]] = {}
-        self._trouble: dict[str, str] = {}
-        self._starts: dict[str, deque[float]] = {}
         self._on_change: OnChange = lambda: None
         self._wake = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
@@ -111,10 +92,11 @@ class LocalTarget:
         self._on_change = on_change
         for found in await self._host.adopt(self._on_death):
             name = found.replica.pool
-            occupant = adopted(found, self._pools.get(name), self._clock())
+            pool = self._pool(name)
+            occupant = adopted(found, pool.settings, self._clock())
             self._occupants[occupant.id] = occupant
             if occupant.present:
-                self._metrics.adoptions.labels(*self._labels(name)).inc()
+                self._metrics.adoptions.labels(*pool.labels).inc()
                 log.info("adopted", replica=occupant.id, address=found.replica.address)
 
     async def run(self) -> None:
@@ -134,16 +116,17 @@ class LocalTarget:
 
     def observe(self) -> Mapping[str, PoolStatus]:
         """Every pool, also those that are no longer configured and still have replicas."""
-        return {name: self._status(name) for name in self._names()}
+        return {name: self._pools[name].status(self._of(name)) for name in self._names()}
 
     def resize(
         self, pool: str, size: int, *, draining: Collection[str], drained: Collection[str]
     ) -> None:
         """Says what the pool should be."""
-        wanted = _Wanted(size, frozenset(draining), frozenset(drained))
-        if self._wanted.get(pool) == wanted:
+        kept = self._pool(pool)
+        wanted = Wanted(size, frozenset(draining), frozenset(drained))
+        if kept.wanted == wanted:
             return
-        self._wanted[pool] = wanted
+        kept.wanted = wanted
         for occupant in self._of(pool):
             occupant.released = occupant.released or occupant.id in wanted.drained
             if occupant.id in wanted.draining and occupant.state is State.READY:
@@ -153,19 +136,6 @@ class LocalTarget:
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""
         await self._host.close()
-
-    def _status(self, name: str) -> PoolStatus:
-        settings, starts = self._pools.get(name), self._starts.get(name)
-        occupants = self._of(name)
-        found = [occupant.status(settings) for occupant in occupants]
-        return PoolStatus(
-            replicas=tuple(status for status in found if status is not None),
-            pending=sum(occupant.present and occupant.replica is None for occupant in occupants),
-            ending=sum(not occupant.present for occupant in occupants),
-            capacity=0 if settings is None else len(settings.slots),
-            trouble=self._trouble.get(name, ""),
-            typical_start_seconds=statistics.median(starts) if starts else None,
-        )
 
     def _discount(self, pause: float) -> None:
         """Discounts a pause of ours: a scaler that was stopped or starved heard nobody in it."""
@@ -178,37 +148,29 @@ class LocalTarget:
 
     def _reconcile(self) -> None:
         now = self._clock()
-        for name in self._names() & self._wanted.keys():
-            goal, failures = self._goal(name), self._failures.setdefault(name, {})
-            actions = decide(goal, self._observed(name), failures, self._patience, now)
+        for name in self._names():
+            pool = self._pools[name]
+            if pool.wanted is None:
+                continue
+            goal = pool.goal()
+            actions = decide(goal, self._observed(name), pool.failures, self._patience, now)
             for action in actions:
                 self._act(name, action, now)
-            self._note(name, trouble(goal, self._observed(name), failures, actions, now))
+            pool.note(trouble(goal, self._observed(name), pool.failures, actions, now))
 
-    def _goal(self, name: str) -> Goal:
-        pool, size = self._pools.get(name), self._wanted[name].size
-        if pool is None:
-            return Goal(size=0, slots=0, start_seconds=float("inf"))
-        return Goal(size, len(pool.slots), pool.start_seconds)
+    def _pool(self, name: str) -> KeptPool:
+        return self._pools.setdefault(name, KeptPool(name, None))
 
     def _names(self) -> set[str]:
-        return {*self._pools, *(occupant.pool for occupant in self._occupants.values())}
+        configured = {name for name, pool in self._pools.items() if pool.settings is not None}
+        return configured | {occupant.pool for occupant in self._occupants.values()}
 
     def _of(self, pool: str) -> list[Occupant]:
         return [occupant for occupant in self._occupants.values() if occupant.pool == pool]
 
     def _observed(self, pool: str) -> list[Observed]:
-        settings = self._pools.get(pool)
+        settings = self._pools[pool].settings
         return [occupant.observe(settings) for occupant in self._of(pool)]
-
-    def _note(self, pool: str, found: str) -> None:
-        """Keeps the pool's trouble; logs it when it is another one, not as its time passes."""
-        before = self._trouble.get(pool, "").partition(NEXT_TRY)[0]
-        self._trouble[pool] = found
-        if found and found.partition(NEXT_TRY)[0] != before:
-            log.warning("pool in trouble", pool=pool, trouble=found)
-        elif before and not found:
-            log.info("pool out of trouble", pool=pool)
 
     def _act(self, pool: str, action: Action, now: float) -> None:
         match action:
@@ -239,20 +201,20 @@ class LocalTarget:
         occupant.care = self._tasks.create_task(self._end(occupant, gently=not stop.failed))
 
     def _failed(self, occupant: Occupant, why: str, now: float) -> None:
-        failures = self._failures.setdefault(occupant.pool, {})
+        pool = self._pools[occupant.pool]
         served = now - occupant.ready_at if occupant.ready_at is not None else 0.0
-        failures[occupant.slot] = after_failure(
-            failures.get(occupant.slot), served, self._patience, now, why
-        )
-        self._metrics.failures.labels(*self._labels(occupant.pool)).inc()
+        pool.failed(occupant.slot, why, served_seconds=served, patience=self._patience, now=now)
+        self._metrics.failures.labels(*pool.labels).inc()
 
     # A replica's life.
 
     async def _start(self, occupant: Occupant) -> None:
-        self._metrics.starts.labels(*self._labels(occupant.pool)).inc()
+        pool = self._pools[occupant.pool]
+        assert pool.settings is not None  # noqa: S101 - nothing is started in other pools
+        self._metrics.starts.labels(*pool.labels).inc()
         try:
             occupant.replica = await self._host.start(
-                occupant.id, occupant.pool, self._pools[occupant.pool], occupant.slot
+                occupant.id, occupant.pool, pool.settings, occupant.slot
             )
         except StartFailed as error:
             log.warning("could not be started", replica=occupant.id, reason=str(error))
@@ -281,8 +243,9 @@ class LocalTarget:
         log.info("ready", replica=occupant.id)
         if occupant.started is not None:
             took = occupant.ready_at - occupant.started
-            self._starts.setdefault(occupant.pool, deque(maxlen=KEPT_STARTS)).append(took)
-            self._metrics.start_seconds.labels(*self._labels(occupant.pool)).observe(took)
+            pool = self._pools[occupant.pool]
+            pool.started(took)
+            self._metrics.start_seconds.labels(*pool.labels).observe(took)
         self._become(occupant, State.READY)
 
     async def _end(self, occupant: Occupant, *, gently: bool) -> None:
@@ -309,7 +272,3 @@ class LocalTarget:
     def _changed(self) -> None:
         self._wake.set()
         self._on_change()
-
-    def _labels(self, pool: str) -> tuple[str, str]:
-        """Pool and tier. A pool that is no longer configured has no tier."""
-        return pool, self._pools[pool].tier if pool in self._pools else ""
