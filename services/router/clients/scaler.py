@@ -6,7 +6,7 @@ While the scaler is away the last known fleet stays in use, marked stale.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 import structlog
@@ -38,10 +38,7 @@ STATES = {
 
 
 class ScalerLink:
-    """Keeps the fleet current and reports the load of the router of this name.
-
-    `clock` gives monotonic seconds, `wall` seconds since the epoch.
-    """
+    """Keeps the fleet current and reports the load of the router of this name."""
 
     def __init__(
         self,
@@ -51,14 +48,11 @@ class ScalerLink:
         metrics: Metrics,
         *,
         router: str,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self._shown = peer.metadata()
         self._fleet = fleet
-        self._load_reports = LoadReports(router, fleet.snapshot, load, wall=wall)
+        self._load_reports = LoadReports(router, fleet.snapshot, load, wall=time.time)
         self._metrics = metrics
-        self._clock = clock
         self._channel = peer.open()
         self._stub = scaler_pb2_grpc.ScalerServiceStub(self._channel)
 
@@ -121,7 +115,7 @@ class ScalerLink:
 
     async def _reports(self) -> AsyncIterator[pb.ReportLoadRequest]:
         while True:
-            yield self._load_reports.next(self._clock())
+            yield self._load_reports.next()
             self._metrics.load_reports.inc()
             await asyncio.sleep(REPORT_SECONDS)
 
