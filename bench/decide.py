@@ -11,6 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import cast
 
 from bench import report
 from services.local.questions import WAVES
@@ -21,7 +22,6 @@ from services.router.policy.calibration import (
     Thresholds,
     TierModels,
 )
-from services.router.policy.cascade import Cascade, FirstLook, first_look, uses_features
 from services.router.policy.certainty import Certainty, Measure
 from services.router.policy.difficulty import (
     FIRST_WORD,
@@ -40,12 +40,16 @@ from services.router.policy.routes import (
     Route,
     Tier,
 )
+from services.router.ports import TierText
+from services.router.routes.compiled import CompiledRoute
 
 ROUTES = (1, 10, 100)
 KNOWN_WORDS = 20_000
 QUESTIONS = [question for wave in WAVES for _, question in wave]
 LONG = " ".join(QUESTIONS * 10)[:4000]
 SURE = Certainty(-0.02, -0.4, -0.05)
+NO_TEXT = cast("TierText", None)
+"""Nothing is tokenised here."""
 
 
 def run(*, quick: bool) -> None:
@@ -76,30 +80,30 @@ def run(*, quick: bool) -> None:
 def _timed(routes: Sequence[Route], questions: Sequence[str], decisions: int) -> list[float]:
     """Microseconds of each decision, after a warm-up."""
     clock: Callable[[], int] = time.perf_counter_ns
-    looks = [first_look(route, ()) for route in routes]
+    compiled = [CompiledRoute(route, "bench", {"": NO_TEXT}) for route in routes]
     for number in range(min(decisions, 200)):
-        _decide(looks[number % len(looks)], questions[number % len(questions)])
+        _decide(compiled[number % len(compiled)], questions[number % len(questions)])
     gc.collect()
     gc.disable()
     times = []
     for number in range(decisions):
-        look, question = looks[number % len(looks)], questions[number % len(questions)]
+        route, question = compiled[number % len(compiled)], questions[number % len(questions)]
         before = clock()
-        _decide(look, question)
+        _decide(route, question)
         times.append((clock() - before) / 1e3)
     gc.enable()
     return times
 
 
-def _decide(look: FirstLook, question: str) -> str:
+def _decide(route: CompiledRoute, question: str) -> str:
     """As a request decides: before the first attempt, and once it has answered."""
-    way = Cascade(look, features(question, Signals()) if uses_features(look.route) else ())
-    turn = way.turn()
-    if turn.checked:
-        way.stands(SURE, valid=True)
-        way.turn()
-    way.candidates()
-    return way.explanation()
+    cascade = route.cascade((), features(question, Signals()) if route.uses_features else ())
+    step = cascade.step()
+    if step.checked:
+        cascade.stands(SURE, valid=True)
+        cascade.step()
+    cascade.candidates()
+    return cascade.explanation()
 
 
 def _routes(count: int) -> list[Route]:

@@ -63,9 +63,9 @@ class Operations:
         max_wait_seconds: float,
         seconds: Histogram,
         counts: Counts,
-        now: Callable[[], float] = time.time,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """`now` is the time of day; `seconds` observes how long operations take."""
+        """`wall` gives seconds since 1970; `seconds` observes how long operations take."""
         self.store = store
         self.counts = counts
         self.draining = False
@@ -83,7 +83,7 @@ class Operations:
                 ),
                 Operation(
                     "store",
-                    partial(wire.read_store, hash_key, now),
+                    partial(wire.read_store, hash_key, wall),
                     self._put,
                     self._write_store,
                     seconds.labels("store").observe,

@@ -60,9 +60,9 @@ def read_lookup(hash_key: bytes, tenant: str, request: pb.LookupRequest) -> Look
 
 
 def read_store(
-    hash_key: bytes, now: Callable[[], float], tenant: str, request: pb.StoreRequest
+    hash_key: bytes, wall: Callable[[], float], tenant: str, request: pb.StoreRequest
 ) -> Storing:
-    """What to store; `now` is the time of day in seconds since 1970.
+    """What to store; `wall` gives seconds since 1970.
 
     Raises:
         BadRequest: a field breaks its rule.
@@ -84,7 +84,7 @@ def read_store(
         raise BadRequest.of(*wrong)
     stored = pb.Answer()
     stored.CopyFrom(answer)
-    set_time(stored.stored_at, now())
+    set_time(stored.stored_at, wall())
     record = Record(_mark(answer.writer), stored.SerializeToString())
     return Storing(where, record, ttl_seconds)
 

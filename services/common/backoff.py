@@ -23,14 +23,14 @@ class Backoff:
     first_seconds: float
     cap_seconds: float
 
-    def seconds(self, failures: int, drawn: float = 1.0) -> float:
+    def seconds(self, failures: int, chance: float = 1.0) -> float:
         """Seconds to wait after so many failures in a row; 0 after none.
 
         Args:
             failures: since the last success.
-            drawn: uniformly from [0, 1]: `random.random()`. 1 is the whole wait, without jitter.
+            chance: drawn from [0, 1): `random.random()`. 1 is the whole wait, without jitter.
         """
         if failures <= 0:
             return 0.0
         doubled = self.first_seconds * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
-        return min(self.cap_seconds, doubled) * (1.0 + drawn) / 2.0
+        return min(self.cap_seconds, doubled) * (1.0 + chance) / 2.0

@@ -48,19 +48,19 @@ class Breaker:
             return self
         return replace(self, open_until=now + self.rest.cap_seconds, trial=True)
 
-    def failed(self, now: float, drawn: float = 1.0) -> "Breaker":
+    def failed(self, now: float, chance: float = 1.0) -> "Breaker":
         """After a use has failed.
 
         Args:
             now: when.
-            drawn: spreads the rest, as in `Backoff.seconds`.
+            chance: spreads the rest, as in `Backoff.seconds`.
         """
         if not self.closed and not self.trial and now < self.open_until:
             return self  # the use began before it opened: no news
         failures = self.failures + 1
         if failures < self.threshold:
             return replace(self, failures=failures)
-        rest = self.rest.seconds(failures - self.threshold + 1, drawn)
+        rest = self.rest.seconds(failures - self.threshold + 1, chance)
         return replace(self, failures=failures, open_until=now + rest, trial=False)
 
     def succeeded(self) -> "Breaker":

@@ -106,8 +106,8 @@ def assemble(
     Raises:
         ConfigError: a file or folder that the settings name cannot be used.
     """
-    clock = time.monotonic
-    files = PolicyFiles(settings.routes_file, settings.prices_file)
+    clock, wall, chance = time.monotonic, time.time, random.random
+    files = PolicyFiles(settings.routes_file, settings.prices_file, wall=wall)
     texts = Texts(ModelText)
 
     def prepare(policies: Policies) -> Compiled:
@@ -115,11 +115,13 @@ def assemble(
 
     in_force = InForce(prepare(files.load()))
     engine = TritonEngine(grpc_errors=settings.triton_grpc_errors, clock=clock)
-    fleet = Fleet(in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock)
+    fleet = Fleet(
+        in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock, chance=chance
+    )
     load = LoadWindow()
     metrics.registry.register(LoadCollector(fleet.snapshot))
     ledger = FileLedger(settings.ledger_folder, settings.name, metrics)
-    records = Records(metrics, ledger, clock=clock)
+    records = Records(metrics, ledger, clock=clock, wall=wall)
     signer = HandleSigner.load(settings.handle_key_file)
     if settings.handle_key_file is None:
         log.warning("no handle_key_file: request handles end with this process")
@@ -129,11 +131,18 @@ def assemble(
 
     timeout = settings.cache_timeout_seconds
     cache = CacheStream(
-        peer(settings.cache_address), timeout_seconds=timeout, metrics=metrics, tracing=tracing
+        peer(settings.cache_address),
+        timeout_seconds=timeout,
+        metrics=metrics,
+        tracing=tracing,
+        clock=clock,
+        chance=chance,
     )
     store = PolicyStore(settings.policy_folder)
-    levers = SharedLeverBoard(state=state, in_force=in_force, metrics=metrics)
-    judges = Judges(metrics, peer)
+    levers = SharedLeverBoard(
+        state=state, in_force=in_force, metrics=metrics, clock=clock, wall=wall
+    )
+    judges = Judges(metrics, peer, clock=clock, chance=chance)
     drift = DriftWatch(metrics)
     outcomes = Outcomes(
         in_force=in_force,
@@ -142,6 +151,7 @@ def assemble(
         ledger=ledger,
         levers=levers,
         metrics=metrics,
+        wall=wall,
     )
     planner = Planner(load, clock)
     runner = Runner(
@@ -153,6 +163,7 @@ def assemble(
         attempt_over=records.attempt,
         spawn=spawn,
         clock=clock,
+        chance=chance,
     )
     pairs = Pairs(
         planner=planner,
@@ -164,6 +175,7 @@ def assemble(
         settle=outcomes.settle,
         metrics=metrics,
         spawn=spawn,
+        wall=wall,
     )
 
     probe = LogProbProbe(
@@ -192,9 +204,9 @@ def assemble(
         levers=levers,
         sign=signer.sign,
         settled=records.settled,
-        chance=random.random,
+        chance=chance,
         clock=clock,
-        wall_clock=time.time,
+        wall=wall,
     )
     servicer = RouterServicer(
         entry=entry,
@@ -212,7 +224,13 @@ def assemble(
         engine=engine,
         cache=cache,
         scaler=ScalerLink(
-            peer(settings.scaler_address), fleet, load, metrics, router=settings.name
+            peer(settings.scaler_address),
+            fleet,
+            load,
+            metrics,
+            router=settings.name,
+            wall=wall,
+            chance=chance,
         ),
         watch=PolicyWatch(
             files,

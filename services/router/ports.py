@@ -297,7 +297,7 @@ class TierText(Protocol):
     end_id: int
     pad_id: int
 
-    async def encode(self, turns: Sequence[Message]) -> list[int]:
+    async def encode(self, messages: Sequence[Message]) -> list[int]:
         """Renders the conversation with the tier's chat template and tokenises it.
 
         Raises:

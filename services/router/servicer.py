@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ from services.router.request.path import RequestPath
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
 from services.router.wire.messages import (
-    add_costs,
+    add_charges,
     decision_message,
     route_message,
     summary_message,
@@ -46,7 +45,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         outcomes: Outcomes,
         levers: LeverCalls,
         max_prompt_characters: int,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         """`clock` gives seconds that only grow."""
         self._entry = entry
@@ -182,7 +181,7 @@ class _StreamListener:
 
     async def started(self, decision: Decision) -> None:
         self.decision = decision_message(decision)
-        add_costs(self.decision, self._state)
+        add_charges(self.decision, self._state)
         started = pb.Started(handle=self._state.context.handle, decision=self.decision)
         await self._write(pb.GenerateResponse(started=started))
 

@@ -1,4 +1,4 @@
-"""A request's way without sockets: doubles say what they are told to and note what happens."""
+"""A request's way without sockets: doubles say their lines and note what happens."""
 
 import asyncio
 import time
@@ -14,7 +14,6 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
 from services.router.engines.pieces import Pieces
 from services.router.evidence.pairs import Pairs
-from services.router.fleet.fleet import Fleet
 from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
@@ -43,6 +42,7 @@ from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
 from services.router.wire.requests import check
 from tests.making.policies import compiled
+from tests.making.watched_fleet import WatchedFleet
 
 
 class Letters:
@@ -50,11 +50,11 @@ class Letters:
 
     end_id, pad_id = 2, 0
 
-    async def encode(self, turns: Sequence[Message]) -> list[int]:
-        return [ord(one) for turn in turns for one in turn.content]
+    async def encode(self, messages: Sequence[Message]) -> list[int]:
+        return [ord(letter) for message in messages for letter in message.content]
 
     def encode_plain(self, text: str) -> list[int]:
-        return [ord(one) for one in text]
+        return [ord(letter) for letter in text]
 
     def detokenizer(self) -> "Letters":
         return self
@@ -97,7 +97,7 @@ class Run:
             raise text
         self.output_tokens += len(text)
         self.final = not self.chunks
-        return self._pieces.take([ord(one) for one in text], final=self.final)
+        return self._pieces.take([ord(letter) for letter in text], final=self.final)
 
     def log_probs(self, most: int) -> list[float] | None:
         return None if self.sure is None or most > self.output_tokens else [self.sure] * most
@@ -206,16 +206,16 @@ class Listener:
 
 @dataclass
 class Board:
-    """Levers that are halted, and what the watch was told."""
+    """Levers that are halted, and the samples that the watch got."""
 
     off: Collection[str] = ()
-    told: list[tuple[Mapping[str, float], float]] = field(default_factory=list)
+    samples: list[tuple[Mapping[str, float], float]] = field(default_factory=list)
 
     def halted(self, route: Route) -> Collection[str]:
         return self.off
 
     async def judged(self, route: Route, losses: Mapping[str, float], weight: float) -> None:
-        self.told.append((losses, weight))
+        self.samples.append((losses, weight))
 
 
 @dataclass
@@ -229,7 +229,7 @@ class Same:
         self, route: Route, asked: Asked, answers: Sequence[str]
     ) -> Sequence[float] | None:
         self.asked.append(answers)
-        return None if self.silent else [float(one == answers[-1]) for one in answers]
+        return None if self.silent else [float(answer == answers[-1]) for answer in answers]
 
 
 @dataclass
@@ -261,7 +261,7 @@ class Way:
 
     def __init__(
         self,
-        told: Route,
+        route: Route,
         engine: Engine,
         *,
         cache: Cache | None = None,
@@ -271,13 +271,13 @@ class Way:
         streaming: bool = True,
         request: pb.GenerateRequest | None = None,
     ) -> None:
-        texts = {tier.tokenizer: Letters() for tier in told.ladder}
-        version = compiled(told, texts=texts)
+        texts = {tier.tokenizer: Letters() for tier in route.ladder}
+        version = compiled(route, texts=texts)
         self.metrics = Metrics(CollectorRegistry())
-        self.fleet = Fleet(version.policies, self.metrics, spawn=self.spawn)
+        self.fleet = WatchedFleet(version.policies, self.metrics, spawn=self.spawn)
         self.replicas = [
-            Replica(one.name, one.name, one.model, one.precision, "a:1", State.READY, 8)
-            for one in told.ladder
+            Replica(tier.name, tier.name, tier.model, tier.precision, "a:1", State.READY, 8)
+            for tier in route.ladder
         ]
         self.fleet.update(self.replicas)
         self.engine, self.board, self.shelf = engine, board or Board(), Shelf()
@@ -309,6 +309,7 @@ class Way:
             settle=self.shelf.settle,
             metrics=self.metrics,
             spawn=self.spawn,
+            wall=time.time,
         )
         self.path = RequestPath(
             stored=StoredAnswers(cache=self.cache, metrics=self.metrics, clock=self.clock),
@@ -325,12 +326,12 @@ class Way:
             settled=self.note_settled,
             chance=chance,
             clock=self.clock,
-            wall_clock=time.time,
+            wall=time.time,
         )
         if request is None:
             request = pb.GenerateRequest()
             request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
-        request.route = told.name
+        request.route = route.name
         self.request, self.compiled, self.streaming = request, version, streaming
         self.state = self.begin()
 
@@ -365,7 +366,7 @@ class Way:
         self.spawned.append(asyncio.create_task(work))
 
     async def go(self, listener: Listener | None = None) -> list[str]:
-        """Goes the whole way, and waits for what goes on behind it; returns what was told."""
+        """Goes the whole way, and waits for what goes on behind it; returns what the caller got."""
         listener = listener or Listener()
         try:
             await self.answer(listener)

@@ -200,7 +200,7 @@ class RedisStore:
             self._leases_expired += 1
         return Put.STORED if done == 1 else Put.NOT_HELD
 
-    async def _abandon(self, lease: Lease, unless_awaited: bool) -> Abandon:  # noqa: FBT001
+    async def _abandon(self, lease: Lease, unless_awaited: bool) -> Abandon:  # noqa: FBT001 -- `_soon` passes it on by place
         args = (lease.token, int(unless_awaited), CHANNEL, b"".join(lease.key))
         kept = await self._link.run(self._abandon_script, _keys(lease.key), args)
         return Abandon.AWAITED if kept else Abandon.ENDED

@@ -88,26 +88,62 @@ def calibrate(
             raise ValueError(f"{name} must be in (0, 1), got {value}")
     if not 0.0 <= shadow_share <= 1.0:
         raise ValueError(f"shadow_share must be in [0, 1], got {shadow_share}")
-    if len(fit) < MIN_TO_FIT or not certify:
-        missing = pairs_missing([], len(fit), len(certify), epsilon, delta, exact=True)
-        return Calibration(
-            _safe(
-                tiers=tiers,
-                measure=measure,
-                epsilon=epsilon,
-                delta=delta,
-                n_fit=len(fit),
-                n_certify=len(certify),
-                missing=missing,
-                method=EXACT,
-            ),
-            (),
+
+    def safe(candidates: Sequence[Proposal], *, exact: bool) -> Certificate:
+        return _safe(
+            tiers=tiers,
+            measure=measure,
+            epsilon=epsilon,
+            delta=delta,
+            n_fit=len(fit),
+            n_certify=len(certify),
+            missing=pairs_missing(candidates, len(fit), len(certify), epsilon, delta, exact=exact),
+            method=EXACT if exact else BETTING,
         )
-    fitted, tested = EvidenceTable.of(fit), EvidenceTable.of(certify)
-    candidates = propose(fitted, measure, shadow_share, epsilon)
+
+    if len(fit) < MIN_TO_FIT or not certify:
+        return Calibration(safe([], exact=True), ())
+    tested = EvidenceTable.of(certify)
+    candidates = propose(EvidenceTable.of(fit), measure, shadow_share, epsilon)
     losses = np.unique(tested.qualities[:, -1:] - tested.qualities)
     exact = bounds.is_exact(losses, tested.weights)
-    method = EXACT if exact else BETTING
+    curve = _curve(candidates, tested, shadow_share, epsilon, delta, exact=exact)
+    passed = [at for at, point in enumerate(curve) if point.certified and point.cost < 1.0]
+    if not passed:
+        return Calibration(safe(candidates, exact=exact), curve)
+    chosen = min(passed, key=lambda at: curve[at].cost)
+    seen = outcome(tested, curve[chosen].thresholds, shadow_share)
+    shares = np.bincount(seen.answered, weights=tested.weights, minlength=tiers)
+    shares = shares / shares.sum()
+    certificate = Certificate(
+        thresholds=curve[chosen].thresholds,
+        certified=True,
+        epsilon=epsilon,
+        delta=delta,
+        bound=_bound(candidates[chosen], seen, tested, epsilon, delta, exact=exact),
+        loss=curve[chosen].loss,
+        n_fit=len(fit),
+        n_certify=len(certify),
+        escalation_rate=float(shares[-1]),
+        tier_shares=tuple(float(share) for share in shares),
+        saving=1.0 - curve[chosen].cost,
+        shadow_share=shadow_share,
+        method=EXACT if exact else BETTING,
+        assumptions=ASSUMPTIONS,
+    )
+    return Calibration(certificate, curve)
+
+
+def _curve(
+    candidates: Sequence[Proposal],
+    tested: EvidenceTable,
+    shadow_share: float,
+    epsilon: float,
+    delta: float,
+    *,
+    exact: bool,
+) -> tuple[Point, ...]:
+    """Every candidate on the certify part; tested in turn, until the first that is not refuted."""
     curve: list[Point] = []
     going = True
     for candidate in candidates:
@@ -119,42 +155,7 @@ def calibrate(
             going = p_value <= delta
         cost = shown.cost / max(tested.top_cost, 1e-12)
         curve.append(Point(candidate.thresholds, cost, shown.loss, p_value, certified=going))
-    passed = [at for at, point in enumerate(curve) if point.certified and point.cost < 1.0]
-    if not passed:
-        missing = pairs_missing(candidates, len(fit), len(certify), epsilon, delta, exact=exact)
-        safe = _safe(
-            tiers=tiers,
-            measure=measure,
-            epsilon=epsilon,
-            delta=delta,
-            n_fit=len(fit),
-            n_certify=len(certify),
-            missing=missing,
-            method=method,
-        )
-        return Calibration(safe, tuple(curve))
-    chosen = min(passed, key=lambda at: curve[at].cost)
-    seen = outcome(tested, curve[chosen].thresholds, shadow_share)
-    shares = np.bincount(seen.answered, weights=tested.weights, minlength=tiers)
-    shares = shares / shares.sum()
-    bound = _bound(candidates[chosen], seen, tested, epsilon, delta, exact=exact)
-    certificate = Certificate(
-        thresholds=curve[chosen].thresholds,
-        certified=True,
-        epsilon=epsilon,
-        delta=delta,
-        bound=bound,
-        loss=curve[chosen].loss,
-        n_fit=len(fit),
-        n_certify=len(certify),
-        escalation_rate=float(shares[-1]),
-        tier_shares=tuple(float(share) for share in shares),
-        saving=1.0 - curve[chosen].cost,
-        shadow_share=shadow_share,
-        method=method,
-        assumptions=ASSUMPTIONS,
-    )
-    return Calibration(certificate, tuple(curve))
+    return tuple(curve)
 
 
 def pairs_missing(

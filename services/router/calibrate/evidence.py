@@ -130,39 +130,57 @@ def usable(
         first_k: pairs whose certainty looked at another number of first tokens are left out.
     """
     left_out: Counter[str] = Counter()
-    known: dict[str, Record] = {}
-    for number, pair in enumerate(pairs):
-        if first_k is not None and pair.get("first_k", first_k) != first_k:
-            left_out["another number of first tokens"] += 1
-            continue
+    records = _of_ladder(_read(pairs, first_k, left_out), names, left_out)
+    return Found(
+        records=tuple(records),
+        ladder=_models(records[-1]) if records else (),
+        left_out=dict(+left_out),
+    )
+
+
+def _read(
+    pairs: Sequence[Mapping[str, Any]], first_k: int | None, left_out: Counter[str]
+) -> list[Record]:
+    """What can be read of some pairs, oldest first, each request once."""
+    numbered = [
+        (number, pair)
+        for number, pair in enumerate(pairs)
+        if first_k is None or pair.get("first_k", first_k) == first_k
+    ]
+    left_out["another number of first tokens"] += len(pairs) - len(numbered)
+    records: list[Record] = []
+    for number, pair in numbered:
         try:
-            record = _record(pair, number)
+            records.append(_record(pair, number))
         except _Unusable as reason:
             left_out[str(reason)] += 1
-            continue
-        if known.setdefault(record.request_id, record) is not record:
-            left_out["the same request twice"] += 1
-    ordered = sorted(known.values(), key=lambda record: record.time)
-    if not ordered:
-        return Found((), (), left_out)
-    wanted = tuple(names) or tuple(tier.model.tier for tier in ordered[-1].tiers)
-    kept: list[Record] = []
-    for record in reversed(ordered):
+    known: dict[str, Record] = {}
+    for record in records:
+        known.setdefault(record.request_id, record)
+    left_out["the same request twice"] += len(records) - len(known)
+    return sorted(known.values(), key=lambda record: record.time)
+
+
+def _of_ladder(
+    records: Sequence[Record], names: Sequence[str], left_out: Counter[str]
+) -> list[Record]:
+    """Those with all the tiers, where they served what they do in the youngest of those."""
+    if not records:
+        return []
+    wanted = tuple(names) or tuple(model.tier for model in _models(records[-1]))
+    complete: list[Record] = []
+    for record in records:
         by_name = {tier.model.tier: tier for tier in record.tiers}
-        if not all(name in by_name for name in wanted):
-            left_out["not every tier of the ladder answered"] += 1
-            continue
-        tiers = tuple(by_name[name] for name in wanted)
-        if kept and [tier.model for tier in tiers] != [tier.model for tier in kept[0].tiers]:
-            left_out["another model or precision answered"] += 1
-            continue
-        kept.append(replace(record, tiers=tiers))
-    kept.reverse()
-    return Found(
-        records=tuple(kept),
-        ladder=tuple(tier.model for tier in kept[-1].tiers) if kept else (),
-        left_out=dict(left_out),
-    )
+        if by_name.keys() >= set(wanted):
+            complete.append(replace(record, tiers=tuple(by_name[name] for name in wanted)))
+    left_out["not every tier of the ladder answered"] += len(records) - len(complete)
+    kept = [record for record in complete if _models(record) == _models(complete[-1])]
+    left_out["another model or precision answered"] += len(complete) - len(kept)
+    return kept
+
+
+def _models(record: Record) -> tuple[Model, ...]:
+    return tuple(tier.model for tier in record.tiers)
 
 
 def _record(pair: Mapping[str, Any], number: int) -> Record:

@@ -125,7 +125,7 @@ class _Scaling:
         # A vector's values share one length already.
         spread[DENSE:] = np.where(spread[DENSE:] > 0.0, 1.0, 0.0)
         factor = np.zeros(FEATURES)
-        np.divide(scale, spread, out=factor[:FIRST_TASK], where=spread > 1e-9)  # noqa: PLR2004
+        np.divide(scale, spread, out=factor[:FIRST_TASK], where=spread > 1e-9)  # noqa: PLR2004 -- rounding
         factor[FIRST_TASK:FIRST_WORD] = TASK_SCALE
         requests = np.bincount(rows.indices, minlength=FEATURES)[FIRST_WORD:]
         rarity = np.log((1.0 + count) / (1.0 + requests)) + 1.0

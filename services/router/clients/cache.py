@@ -50,7 +50,7 @@ class CacheStream:
         metrics: Metrics,
         tracing: Tracing,
         clock: Callable[[], float] = time.monotonic,
-        drawn: Callable[[], float] = random.random,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """Connects to nothing yet.
 
@@ -60,7 +60,7 @@ class CacheStream:
             metrics: where operations that failed are counted.
             tracing: whose spans the cache's are part of.
             clock: seconds that only grow.
-            drawn: uniformly from [0, 1], spreads reconnects.
+            chance: draws from [0, 1), spreads reconnects.
         """
         self._peer = peer
         self._shown = peer.metadata()
@@ -68,7 +68,7 @@ class CacheStream:
         self._metrics = metrics
         self._tracing = tracing
         self._clock = clock
-        self._drawn = drawn
+        self._chance = chance
         self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
         self._forsaken: dict[int, tuple[str, str]] = {}
         self._unanswered: set[int] = set()
@@ -96,7 +96,7 @@ class CacheStream:
                 finally:
                     self._disconnect()
                 failures += 1
-                await asyncio.sleep(RECONNECT.seconds(failures, self._drawn()))
+                await asyncio.sleep(RECONNECT.seconds(failures, self._chance()))
         finally:
             await channel.close()
 

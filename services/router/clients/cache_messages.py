@@ -6,8 +6,8 @@ from services.router.ports import Asked, Finish, Written
 
 def write_request(request: pb.CanonicalRequest, asked: Asked) -> None:
     """Fills in everything that can change an answer."""
-    for turn in asked.messages:
-        request.turns.add(role=turn.role, content=turn.content)
+    for message in asked.messages:
+        request.turns.add(role=message.role, content=message.content)
     if asked.guide is not None:
         request.response_format = f"{asked.guide[0].value}:{asked.guide[1]}"
     request.max_output_tokens = asked.max_output_tokens

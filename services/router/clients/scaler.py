@@ -6,7 +6,7 @@ While the scaler is away the last known fleet stays in use, marked stale.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import structlog
@@ -38,7 +38,10 @@ STATES = {
 
 
 class ScalerLink:
-    """Keeps the fleet current and reports the load of the router of this name."""
+    """Keeps the fleet current and reports the load of the router of this name.
+
+    `wall` gives seconds since 1970; `chance` draws from [0, 1) and spreads reconnects.
+    """
 
     def __init__(
         self,
@@ -48,11 +51,14 @@ class ScalerLink:
         metrics: Metrics,
         *,
         router: str,
+        wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._shown = peer.metadata()
         self._fleet = fleet
-        self._load_reports = LoadReports(router, fleet.snapshot, load, wall=time.time)
+        self._load_reports = LoadReports(router, fleet.snapshot, load, wall=wall)
         self._metrics = metrics
+        self._chance = chance
         self._channel = peer.open()
         self._stub = scaler_pb2_grpc.ScalerServiceStub(self._channel)
 
@@ -74,7 +80,7 @@ class ScalerLink:
                     log.warning("scaler is away; using the last known fleet", error=_named(error))
                 self._fleet.set_stale(stale=True)
             failures += 1
-            await asyncio.sleep(RECONNECT.seconds(failures, random.random()))  # noqa: S311
+            await asyncio.sleep(RECONNECT.seconds(failures, self._chance()))
 
     async def report(self) -> None:
         """Streams this router's load. Runs for ever; the caller owns it."""

@@ -31,7 +31,7 @@ MIN_TOKENS = 4
 
 SECONDS = 10.0
 QUESTION = (Message("user", "Name a colour, a number, an animal and a town."),)
-HOTTEST = Asked(
+SAMPLED = Asked(
     messages=QUESTION,
     guide=None,
     max_output_tokens=TOKENS,
@@ -119,7 +119,7 @@ class LogProbProbe:
             tier=tier,
             text=text,
             prompt=prompt,
-            asked=HOTTEST,
+            asked=SAMPLED,
             max_output_tokens=TOKENS,
             request_id="probe",
             streaming=False,

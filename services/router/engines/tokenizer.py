@@ -55,11 +55,11 @@ class ModelText:
         special = [t.content for t in self._tokenizer.get_added_tokens_decoder().values()]
         self._special_text = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
-    async def encode(self, turns: Sequence[Message]) -> list[int]:
+    async def encode(self, messages: Sequence[Message]) -> list[int]:
         """See `TierText.encode`."""
-        if sum(len(turn.content) for turn in turns) > LONG_TEXT:
-            return await asyncio.to_thread(self._encode, turns)
-        return self._encode(turns)
+        if sum(len(message.content) for message in messages) > LONG_TEXT:
+            return await asyncio.to_thread(self._encode, messages)
+        return self._encode(messages)
 
     def encode_plain(self, text: str) -> list[int]:
         """See `TierText.encode_plain`."""
@@ -70,27 +70,31 @@ class ModelText:
         """See `TierText.detokenizer`."""
         return StreamDetokenizer(self._tokenizer)
 
-    def _encode(self, turns: Sequence[Message]) -> list[int]:
-        if any(self._special_text.search(turn.content) for turn in turns):
-            return self._encode_guarded(turns)
-        text = self._render([{"role": t.role, "content": t.content} for t in turns])
+    def _encode(self, messages: Sequence[Message]) -> list[int]:
+        if any(self._special_text.search(message.content) for message in messages):
+            return self._encode_guarded(messages)
+        text = self._render(
+            [{"role": message.role, "content": message.content} for message in messages]
+        )
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _encode_guarded(self, turns: Sequence[Message]) -> list[int]:
+    def _encode_guarded(self, messages: Sequence[Message]) -> list[int]:
         """Encodes messages that spell out special tokens, as plain text.
 
         Otherwise a caller could write ``<|assistant|>`` and speak with the model's voice. The
         template renders around one private character a message; only its own parts may hold
         special tokens.
         """
-        marks = [chr(FIRST_PRIVATE + number) for number in range(len(turns))]
-        contents = {mark: turn.content.strip() for mark, turn in zip(marks, turns, strict=True)}
+        marks = [chr(FIRST_PRIVATE + number) for number in range(len(messages))]
+        contents = {
+            mark: message.content.strip() for mark, message in zip(marks, messages, strict=True)
+        }
         text = self._render(
             [
                 # The space around a message stays, for templates that trim it.
-                {"role": turn.role, "content": turn.content.replace(contents[mark], mark)}
-                for mark, turn in zip(marks, turns, strict=True)
+                {"role": message.role, "content": message.content.replace(contents[mark], mark)}
+                for mark, message in zip(marks, messages, strict=True)
             ]
         )
         ids: list[int] = []

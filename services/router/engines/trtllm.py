@@ -171,7 +171,13 @@ def decode(message: service_pb2.ModelStreamInferResponse) -> Chunk:
     tokens = struct.unpack_from(f"<{length}i", ids) if ids and length else ()
     if not final:
         return Chunk(tokens, final=False, log_probs=log_probs)
-    return Chunk(tokens, True, _figures(others), log_probs, not response.outputs)  # noqa: FBT003
+    return Chunk(
+        tokens,
+        final=True,
+        figures=_figures(others),
+        log_probs=log_probs,
+        bare=not response.outputs,
+    )
 
 
 def unpack_log_probs(raw: bytes, most: int) -> Sequence[float] | None:

@@ -26,11 +26,11 @@ class DriftWatch:
         self._now: Policies | None = None
         self._gauges = metrics.drift, metrics.drift_limit, metrics.drift_alert
 
-    def note(self, route: Route, way: Cascade | None) -> None:
+    def note(self, route: Route, cascade: Cascade | None) -> None:
         """Counts a request that a tier of a calibrated route answered."""
         calibration = route.quality.calibration if route.quality is not None else None
         if (
-            way is None or calibration is None or way.reason() is Reason.HALTED
+            cascade is None or calibration is None or cascade.reason() is Reason.HALTED
         ):  # not what was calibrated
             return
         if self._now is not None and self._now.routes.get(route.name) is not route:
@@ -39,11 +39,11 @@ class DriftWatch:
         if known is None or known[0] is not calibration:
             known = self._windows[route.name] = (calibration, Window(calibration.bands))
         window = known[1]
-        candidates = way.candidates()
+        candidates = cascade.candidates()
         for rung, candidate in enumerate(candidates[:-1]):
             window.note(f"gain.{rung}", candidate.predicted_gain)
             window.note(f"certainty.{rung}", candidate.certainty)
-        window.note_answer(escalated=way.turn().rung == len(candidates) - 1)
+        window.note_answer(escalated=cascade.step().rung == len(candidates) - 1)
 
     def adopt(self, policies: Policies) -> None:
         """Forgets routes that are not calibrated any more, and what still comes of older ones."""

@@ -6,11 +6,11 @@ which may act for any tenant: keep it on the private network, with TLS where the
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from random import Random
 from typing import assert_never
 
 import grpc
@@ -50,7 +50,7 @@ class Judges:
         peer: Callable[[str], Peer],
         *,
         clock: Callable[[], float] = time.monotonic,
-        random: Random | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """Connects to nothing yet.
 
@@ -58,12 +58,12 @@ class Judges:
             metrics: where failures are counted.
             peer: gives the way to an address; asked once for each.
             clock: seconds that only grow.
-            random: shuffles answers before a judge sees them.
+            chance: draws from [0, 1), shuffles answers before a judge sees them.
         """
         self._metrics = metrics
         self._peer = peer
         self._clock = clock
-        self._random = random or Random()  # noqa: S311 -- nothing to guess
+        self._chance = chance
         self._remote: dict[str, _Remote] = {}
 
     async def judge(
@@ -81,7 +81,7 @@ class Judges:
             why = failed.why
         except Exception as error:  # noqa: BLE001 -- a judge brings nothing down
             # Neither message nor traceback: they may hold text of the answers.
-            log.error("judging failed", route=route.name, error=type(error).__name__)  # noqa: TRY400
+            log.error("judging failed", route=route.name, error=type(error).__name__)  # noqa: TRY400 -- see above
             why = "failed"
         self._metrics.judge_failures.labels(route.name, why).inc()
         return None
@@ -109,11 +109,13 @@ class Judges:
             raise _Unjudged(remote.why)
         remote.breaker = remote.breaker.tried(now)
         *others, best = range(len(answers))
-        self._random.shuffle(others)  # their order would tell which tier wrote which
-        order = [*others, best]
+        # Their order would tell which tier wrote which.
+        order = [*sorted(others, key=lambda _: self._chance()), best]
         request = pb.JudgeRequest(
             route=route.name,
-            turns=[pb.Turn(role=turn.role, content=turn.content) for turn in asked.messages],
+            turns=[
+                pb.Turn(role=message.role, content=message.content) for message in asked.messages
+            ],
             answers=[answers[at] for at in order],
         )
         remote.running += 1

@@ -7,57 +7,26 @@ which can be compared with the digests of the answers that were given.
 
 import asyncio
 import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import orjson
 import structlog
 
 from pennyweight.ledger.schema import OutcomeRecord, time_text
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable, Violation
 from services.router.evidence.handles import HandleSigner
+from services.router.evidence.waiting import KEPT_SECONDS, Outcome, WaitingPair, losses
 from services.router.metrics import Metrics
-from services.router.policy.judging import loss_at_worst, qualities_from_outcome
-from services.router.policy.levers import calibration_version, levers_of
 from services.router.policy.routes import JudgeKind, Route
 from services.router.ports import Keeper, Ledger, LeverBoard
 from services.router.routes.in_force import InForce
 
 log = structlog.get_logger()
 
-KEPT_SECONDS = 30 * 86_400.0
-"""How long after its request an outcome is taken, and how long one is remembered."""
-
 MAX_HANDLE_CHARACTERS = 512
 MAX_CORRECTION_CHARACTERS = 100_000
 INLINE_CHARACTERS = 5_000
 """Longer corrections are digested in a thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was said of one answer; None where nothing was.
-
-    Attributes:
-        resolved: whether the answer did what it was asked for.
-        rating: from -1 to 1.
-        corrected_digest: of the answer it should have been.
-    """
-
-    resolved: bool | None
-    rating: float | None
-    corrected_digest: str | None
-
-    def to_bytes(self) -> bytes:
-        """The one spelling of this outcome."""
-        return orjson.dumps([self.resolved, self.rating, self.corrected_digest])
-
-    @classmethod
-    def from_bytes(cls, written: bytes) -> "Outcome":
-        """Reads `to_bytes`."""
-        return cls(*orjson.loads(written))
 
 
 class Outcomes:
@@ -72,16 +41,16 @@ class Outcomes:
         ledger: Ledger,
         levers: LeverBoard,
         metrics: Metrics,
-        clock: Callable[[], float] = time.time,
+        wall: Callable[[], float],
     ) -> None:
-        """`clock` gives seconds since 1970."""
+        """`wall` gives seconds since 1970."""
         self._in_force = in_force
         self._signer = signer
         self._keeper = keeper
         self._ledger = ledger
         self._levers = levers
         self._metrics = metrics
-        self._clock = clock
+        self._wall = wall
 
     async def record(
         self, request: pb.RecordOutcomeRequest, tenant: str
@@ -122,23 +91,23 @@ class Outcomes:
         if route.quality is None or route.quality.evidence.judge.kind is not JudgeKind.OUTCOME:
             return
         try:
-            pair = await self._keeper.kept(f"pair:{request_id}")
-            outcome = await self._keeper.kept(f"outcome:{request_id}")
-            if pair is None or outcome is None:
+            kept_pair = await self._keeper.kept(f"pair:{request_id}")
+            kept_outcome = await self._keeper.kept(f"outcome:{request_id}")
+            if kept_pair is None or kept_outcome is None:
                 return
-            found = _losses(route, pair, Outcome.from_bytes(outcome))
+            pair = WaitingPair.from_bytes(kept_pair)
+            found = losses(route, pair, Outcome.from_bytes(kept_outcome))
             judged = f"judged:{request_id}"
             if await self._keeper.keep_once(judged, b"1", KEPT_SECONDS) is not None:
                 return
         except Unavailable:
             log.warning("an outcome does not reach the guardrail: the shared state is away")
             return
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except ValueError as error:
             log.warning("a kept pair cannot be read", route=route.name, error=type(error).__name__)
             return
-        losses, weight = found
-        if losses:
-            await self._levers.judged(route, losses, weight)
+        if found:
+            await self._levers.judged(route, found, pair.weight)
 
     def _named(self, handle: str, tenant: str, route: Route) -> str:
         """The request a handle names.
@@ -149,7 +118,7 @@ class Outcomes:
         named = None
         if len(handle) <= MAX_HANDLE_CHARACTERS:
             named = self._signer.verify(handle, tenant, route.name)
-        if named is None or self._clock() - named.unix_seconds > KEPT_SECONDS:
+        if named is None or self._wall() - named.unix_seconds > KEPT_SECONDS:
             message = "the handle names no request of yours to this route in the last 30 days"
             raise NotFound(message, reason="HANDLE_UNKNOWN")
         return named.request_id
@@ -170,7 +139,7 @@ class Outcomes:
 
     def _write(self, route: Route, tenant: str, request_id: str, outcome: Outcome) -> None:
         record = OutcomeRecord(
-            time=time_text(self._clock()),
+            time=time_text(self._wall()),
             request_id=request_id,
             tenant=tenant,
             route=route.name,
@@ -216,37 +185,3 @@ def _check(request: pb.RecordOutcomeRequest) -> None:
         wrong.append(Violation("corrected_answer", rule))
     if wrong:
         raise BadRequest.of(*wrong)
-
-
-def _losses(route: Route, pair: bytes, outcome: Outcome) -> tuple[Mapping[str, float], float]:
-    """What an outcome says of the levers of a pair that waited for it, and the sample's weight.
-
-    Raises:
-        ValueError, TypeError, LookupError, AttributeError: it is not as `Pairs` keeps one.
-    """
-    kept = orjson.loads(pair)
-    if kept["route"] != route.name:
-        raise ValueError("a pair of another route")
-    if kept["calibration"] != calibration_version(route):  # it says nothing about the one in force
-        return {}, 1.0
-    answered, digests, weight = kept["answered"], kept["digests"], float(kept["weight"])
-    if not (
-        isinstance(answered, int) and all(digest and isinstance(digest, str) for digest in digests)
-    ):
-        raise TypeError("answered or digests")
-    if not 0.0 < weight <= 1.0:
-        raise ValueError("weight")
-    qualities = qualities_from_outcome(
-        answered, digests, outcome.resolved, outcome.rating, outcome.corrected_digest
-    )
-    if qualities is None:
-        raise ValueError("answered")
-    losses: dict[str, float] = {}
-    for lever, rungs in kept["losses_of"].items():
-        safer, given = rungs
-        if not (0 <= safer < len(digests) and 0 <= given < len(digests)):
-            raise LookupError("losses_of")
-        loss = loss_at_worst(qualities, safer, given)
-        if loss is not None and lever in levers_of(route):  # the policy may have changed since
-            losses[lever] = loss
-    return losses, weight

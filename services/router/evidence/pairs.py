@@ -7,15 +7,14 @@ compared with what the top tier says now.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-import orjson
 import structlog
 
 from services.common.errors import ServiceError, Unavailable
+from services.router.evidence.waiting import KEPT_SECONDS, WaitingPair
 from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
 from services.router.policy.levers import CACHE, TRIMMING, calibration_version, lever_of_tier
@@ -29,9 +28,6 @@ from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 
 log = structlog.get_logger()
-
-OUTCOME_SECONDS = 30 * 86_400.0
-"""How long a pair waits for its outcome."""
 
 
 class Pairs:
@@ -49,12 +45,12 @@ class Pairs:
         settle: Callable[[Route, str], Awaitable[None]],
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
-        wall_clock: Callable[[], float] = time.time,
+        wall: Callable[[], float],
     ) -> None:
         """`digest` is of an answer, keyed: by it a corrected answer is recognised later.
 
         `settle` judges the pair of a route and request id whose outcome came first. `spawn` starts
-        a task that is owned by the process. `wall_clock` gives seconds since 1970.
+        a task that is owned by the process. `wall` gives seconds since 1970.
         """
         self._planner = planner
         self._runner = runner
@@ -65,7 +61,7 @@ class Pairs:
         self._settle_outcome = settle
         self._metrics = metrics
         self._spawn = spawn
-        self._wall_clock = wall_clock
+        self._wall = wall
         self._running: Counter[str] = Counter()
         self._stopping = asyncio.Event()
 
@@ -125,7 +121,7 @@ class Pairs:
                 answered=0,
                 compared={CACHE: (1, 0)},
             )
-        answered = state.cascade.turn().rung
+        answered = state.cascade.step().rung
         ran = {attempt.plan.step.rung: attempt for attempt in state.attempts if attempt.complete}
         wanted = [(rung, context.messages) for rung in range(top + 1)]
         compared = _compared(context.route, answered)
@@ -173,7 +169,7 @@ class Pairs:
             await self._levers.judged(route, losses, weight)
         elif evidence.judge.kind is JudgeKind.OUTCOME:
             await self._wait_for_outcome(context, pair, digests, weight)
-        now = self._wall_clock()
+        now = self._wall()
         state.further_records.append(
             lambda: record_of(state, pair, digests, qualities, evidence, unix_seconds=now)
         )
@@ -183,17 +179,17 @@ class Pairs:
         self, context: RequestContext, pair: Pair, digests: Sequence[str], weight: float
     ) -> None:
         """Keeps what is needed to judge the pair where the outcome will come in."""
-        kept = {
-            "route": context.route.name,
-            "calibration": calibration_version(context.route),
-            "answered": pair.answered,
-            "digests": digests,
-            "weight": weight,
-            "losses_of": pair.compared,
-        }
+        waiting = WaitingPair(
+            route=context.route.name,
+            calibration=calibration_version(context.route),
+            answered=pair.answered,
+            digests=tuple(digests),
+            weight=weight,
+            losses_of=pair.compared,
+        )
         try:
             key = f"pair:{context.request_id}"
-            await self._keeper.keep_once(key, orjson.dumps(kept), OUTCOME_SECONDS)
+            await self._keeper.keep_once(key, waiting.to_bytes(), KEPT_SECONDS)
             await self._settle_outcome(context.route, context.request_id)
         except Unavailable:
             log.warning("a pair cannot wait for its outcome: the shared state is away")

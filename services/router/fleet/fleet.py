@@ -40,6 +40,7 @@ class Fleet:
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
         forget: Callable[[str], None] = lambda _address: None,
         clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """Starts without replicas.
 
@@ -49,9 +50,11 @@ class Fleet:
             spawn: starts a task that outlives its request and is owned by the process.
             forget: is reported each address where no replica is any more.
             clock: seconds that only grow.
+            chance: draws from [0, 1), spreads how long replicas that failed are avoided.
         """
         self._spawn = spawn
         self._clock = clock
+        self._chance = chance
         self._metrics = metrics
         self._forget = forget
         self._known: dict[str, Replica] = {}
@@ -81,7 +84,7 @@ class Fleet:
     def replace(self, replicas: Iterable[Replica]) -> None:
         """Takes the whole fleet: replicas not in it are gone."""
         reported = {replica.id: replica for replica in replicas}
-        for replica in [one for one in self._known.values() if one.id not in reported]:
+        for replica in [known for known in self._known.values() if known.id not in reported]:
             self._remove(replica)
         self.update(reported.values())
 
@@ -144,7 +147,7 @@ class Fleet:
 
     def failed(self, replica: Replica) -> None:
         """Notes a failure: the replica is avoided for a while."""
-        replica.breaker = replica.breaker.failed(self._clock(), random.random())  # noqa: S311
+        replica.breaker = replica.breaker.failed(self._clock(), self._chance())
 
     def snapshot(self) -> list[TierLoad]:
         """What waits and runs now; what does so under older policies counts too.
@@ -170,7 +173,7 @@ class Fleet:
 
     def _give_back(self, replica: Replica) -> None:
         """The first in the line gets the room."""
-        replica.in_flight -= 1
+        replica.give_back()
         group = self._groups.get(_kind(replica))
         if group is not None:
             group.serve()
@@ -182,7 +185,9 @@ class Fleet:
         group = self._groups.get(kind)
         if group is None:
             group = self._groups[kind] = TierReplicas(tier, self._metrics, self._clock)
-            group.replicas |= {one.id: one for one in self._known.values() if _kind(one) == kind}
+            group.replicas |= {
+                replica.id: replica for replica in self._known.values() if _kind(replica) == kind
+            }
         return group
 
     def _drop_if_unused(self, group: TierReplicas) -> None:
@@ -190,7 +195,7 @@ class Fleet:
         if self._in_force.get(tier.name) is group or group.waiting or group.running:
             return
         self._groups.pop((tier.name, tier.model, tier.precision), None)
-        if not any(one.tier.name == tier.name for one in self._groups.values()):
+        if not any(other.tier.name == tier.name for other in self._groups.values()):
             for state in COUNTED:
                 self._metrics.replicas.remove(tier.name, state)
 

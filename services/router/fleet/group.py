@@ -52,6 +52,14 @@ class Replica:
     in_flight: int = 0
     breaker: Breaker = WHOLE
 
+    def take(self) -> None:
+        """Takes a place; `give_back` follows once."""
+        self.in_flight += 1
+
+    def give_back(self) -> None:
+        """Gives a place back."""
+        self.in_flight -= 1
+
 
 @dataclass(eq=False)
 class _Wait:
@@ -85,23 +93,23 @@ class TierReplicas:
     @property
     def running(self) -> int:
         """Places taken."""
-        return sum([one.in_flight for one in list(self.replicas.values())])
+        return sum([replica.in_flight for replica in list(self.replicas.values())])
 
     def count(self, state: State) -> int:
         """Number of replicas in that state."""
-        return sum(1 for one in self.replicas.values() if one.state is state)
+        return sum(1 for replica in self.replicas.values() if replica.state is state)
 
     async def acquire(self, priority: Priority, *, avoid: Collection[str], until: float) -> Replica:
         """See `Fleet.place`."""
         replica = self.choose(avoid) if not len(self._line) else None
         if replica is None:
             return await self._wait(priority, avoid, until)
-        replica.in_flight += 1
+        replica.take()
         return replica
 
     def choose(self, avoid: Collection[str] = ()) -> Replica | None:
         """The replica that would be taken now; None when none has room."""
-        ready = [one for one in self.replicas.values() if one.state is State.READY]
+        ready = [replica for replica in self.replicas.values() if replica.state is State.READY]
         return choose_replica(ready, now=self._clock(), avoid=avoid)
 
     def serve(self) -> None:
@@ -112,7 +120,7 @@ class TierReplicas:
                 return
             self._line.leave(ticket)
             if not ticket.holder.room.done():
-                replica.in_flight += 1
+                replica.take()
                 ticket.holder.room.set_result(replica)
 
     async def _wait(self, priority: Priority, avoid: Collection[str], until: float) -> Replica:
@@ -149,7 +157,7 @@ class TierReplicas:
             if not room.done():
                 room.cancel()
             elif replica is None and not room.cancelled() and room.exception() is None:
-                room.result().in_flight -= 1  # it came at the very moment we gave up
+                room.result().give_back()  # it came at the very moment we gave up
                 self.serve()
 
     def _overloaded(self, tier: Tier) -> Overloaded:

@@ -53,10 +53,10 @@ def record_of(
 
     `unix_seconds` is the time of the record.
     """
-    context, way = state.context, state.cascade
+    context, cascade = state.context, state.cascade
     checked = context.checked
     route = checked.route
-    cached = way is None
+    cached = cascade is None
     return PairRecord(
         kind="cached_pair" if cached else "pair",
         time=time_text(unix_seconds),
@@ -64,12 +64,14 @@ def record_of(
         tenant=context.tenant,
         route=route.name,
         policy_version=checked.policy_version,
-        calibration_version="" if way is None else way.calibration_version,
+        calibration_version="" if cascade is None else cascade.calibration_version,
         propensity=context.propensity,
         uniform=True,  # which depends on the time, and on nothing of the request
         judge=evidence.judge.kind.value,
         answered="" if cached else route.ladder[pair.answered].name,
-        features=features(checked.written, checked.signals) if way is None else way.features,
+        features=features(checked.written, checked.signals)
+        if cascade is None
+        else cascade.features,
         first_k=route.quality.first_k if route.quality is not None else None,
         tiers=tuple(
             _tier_record(route, attempt, None if qualities is None else qualities[at])

@@ -1,6 +1,5 @@
 """What a request leaves behind: metrics, one ledger record and one canonical log line."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from services.router.request.attempt import Attempt, Ending
 from services.router.request.context import RequestState
 from services.router.request.plan import Cause
 
-PRIORITY_NAMES: Mapping[Priority, str] = {one: one.name.lower() for one in Priority}
+PRIORITY_NAMES: Mapping[Priority, str] = {priority: priority.name.lower() for priority in Priority}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +47,14 @@ class Records:
         metrics: Metrics,
         ledger: Ledger,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
-        """`clock` is the one that requests are timed by, `wall_clock` gives seconds since 1970."""
+        """`clock` is the one that requests are timed by, `wall` gives seconds since 1970."""
         self._metrics = metrics
         self._ledger = ledger
         self._clock = clock
-        self._wall_clock = wall_clock
+        self._wall = wall
         self._ended: dict[tuple[str, str, str], _Ended] = {}
         self._ran: dict[tuple[str, str], _Ran] = {}
         self._log = structlog.get_logger().bind()
@@ -103,7 +102,7 @@ class Records:
 
         Its record and its line in the log are made beside the requests, with those of others.
         """
-        ended_at = self._wall_clock() - (self._clock() - state.ended_at)
+        ended_at = self._wall() - (self._clock() - state.ended_at)
         self._ledger.add(lambda: self._record(state, ended_at))
         for make in state.further_records:
             self._ledger.add(make)

@@ -6,7 +6,6 @@ one said. When the shared state has been silent for a while, every lever counts 
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,14 +76,14 @@ class SharedLeverBoard:
         state: SharedState,
         in_force: InForce,
         metrics: Metrics,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
-        """`clock` gives seconds since 1970."""
-        self._copy = LeverCopy(state, monotonic=monotonic)
+        """`clock` gives seconds that only grow, `wall` seconds since 1970."""
+        self._copy = LeverCopy(state, clock=clock)
         self._in_force = in_force
         self._metrics = metrics
-        self._clock = clock
+        self._wall = wall
         self._halted: dict[str, _Halted] = {}
         self._shown: dict[tuple[str, str], Standing] = {}
         self._shown_unknown = False
@@ -95,7 +94,7 @@ class SharedLeverBoard:
         """See `ports.LeverBoard.halted`."""
         if self._copy.unknown:
             return levers_of(route)
-        now, version, found = self._clock(), self._copy.version, self._halted.get(route.name)
+        now, version, found = self._wall(), self._copy.version, self._halted.get(route.name)
         if (
             found is None
             or found.route is not route
@@ -131,7 +130,7 @@ class SharedLeverBoard:
             Unavailable: the shared state cannot be reached. Trying again is safe.
         """
         return await self._set(
-            route, lever, lambda record: record.halt(author, reason, self._clock(), seconds)
+            route, lever, lambda record: record.halt(author, reason, self._wall(), seconds)
         )
 
     async def release(self, route: Route, lever: str, *, author: str, reason: str) -> SeenLever:
@@ -141,7 +140,7 @@ class SharedLeverBoard:
             Unavailable: as above.
         """
         return await self._set(
-            route, lever, lambda record: record.release(author, reason, self._clock())
+            route, lever, lambda record: record.release(author, reason, self._wall())
         )
 
     async def run(self) -> None:
@@ -161,9 +160,7 @@ class SharedLeverBoard:
     async def _settle(self) -> None:
         """Writes what is owed, and notes which halts a fresh calibration has ended."""
         for route in self._in_force.now.routes.values():
-            noted = partial(
-                _recalibrated, calibration=calibration_version(route), now=self._clock()
-            )
+            noted = partial(_recalibrated, calibration=calibration_version(route), now=self._wall())
             for lever in levers_of(route):
                 record = self._copy.record(_name(route, lever))
                 if self._copy.owed(_name(route, lever)) or noted(record) is not record:
@@ -183,7 +180,7 @@ class SharedLeverBoard:
         calibration, name = calibration_version(route), _name(route, lever)
 
         def taken(record: LeverRecord) -> LeverRecord:
-            return record.judged(guard, calibration, loss, weight, self._clock())
+            return record.judged(guard, calibration, loss, weight, self._wall())
 
         self._waiting += 1
         try:
@@ -192,7 +189,7 @@ class SharedLeverBoard:
                     self._metrics.guard_samples.labels(route.name, lever).inc()
         except Unavailable:
             before, after = self._copy.record(name), taken(self._copy.record(name))
-            if after.standing(self._clock(), calibration).halted and after is not before:
+            if after.standing(self._wall(), calibration).halted and after is not before:
                 self._copy.keep(name, after)  # halted here at once, and for all as soon as can be
                 self._count(route, lever, before, after)
         except ValueError as error:
@@ -212,7 +209,7 @@ class SharedLeverBoard:
         return after is not before
 
     def _count(self, route: Route, lever: str, before: LeverRecord, after: LeverRecord) -> None:
-        now, calibration = self._clock(), calibration_version(route)
+        now, calibration = self._wall(), calibration_version(route)
         standing = after.standing(now, calibration)
         if standing != before.standing(now, calibration):
             kind = standing.author if standing.author in RESERVED_AUTHORS else "person"
@@ -225,7 +222,7 @@ class SharedLeverBoard:
             route=route,
             name=lever,
             known=known,
-            standing=record.standing(self._clock(), calibration) if known else UNKNOWN,
+            standing=record.standing(self._wall(), calibration) if known else UNKNOWN,
             guard=guard_of(route, lever),
             watch=watch.state if watch else GuardState(),
         )

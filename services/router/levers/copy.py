@@ -4,7 +4,6 @@ Records go by name here; which routes have them is for `board` to know. What the
 shared state has lost, such as a halt that could not be written, is owed to it and written again.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
@@ -48,11 +47,10 @@ class LeverCopy:
         version: another number whenever a record here has changed.
     """
 
-    def __init__(
-        self, state: SharedState, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, state: SharedState, *, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds that only grow."""
         self._state = state
-        self._monotonic = monotonic
+        self._clock = clock
         self._known: dict[str, _Known] = {}
         self._changes = ""
         self._looks = 0
@@ -63,7 +61,7 @@ class LeverCopy:
     @property
     def unknown(self) -> bool:
         """Whether the shared state has been silent for so long that nobody knows."""
-        return self._monotonic() - self._heard > UNKNOWN_SECONDS
+        return self._clock() - self._heard > UNKNOWN_SECONDS
 
     def record(self, name: str) -> LeverRecord:
         """What is known of a lever."""
@@ -75,7 +73,7 @@ class LeverCopy:
 
     async def look(self) -> None:
         """Takes what has changed in the shared state, if it answers. Never raises."""
-        asked = self._monotonic()
+        asked = self._clock()
         try:
             changes = await self._state.changes()
             if changes != self._changes or self._looks % READ_EVERY == 0:

@@ -172,21 +172,27 @@ class Pair:
     propensity: float = 1.0
 
     def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_numbers()
+
+    def _check_sizes(self) -> None:
         lower = len(self.qualities) - 1
         if lower < 1:
             raise ValueError("a pair needs at least two tiers")
         sizes = {len(self.gains), len(self.certainties), len(self.valid or self.gains)}
         if sizes != {lower} or len(self.costs) != lower + 1:
             raise ValueError(f"a pair of {lower + 1} tiers needs {lower} gains and certainties")
+
+    def _check_numbers(self) -> None:
         if not all(0.0 <= quality <= 1.0 for quality in self.qualities):
             raise ValueError(f"qualities must be in [0, 1], got {self.qualities}")
-        if not all(math.isfinite(cost) and cost >= 0.0 for cost in self.costs):
+        if not all(0.0 <= cost < math.inf for cost in self.costs):
             raise ValueError(f"costs must be finite and at least 0, got {self.costs}")
         if not 0.0 < self.propensity <= 1.0:
             raise ValueError(f"propensity must be in (0, 1], got {self.propensity}")
-        if any(gain is not None and not -1.0 <= gain <= 1.0 for gain in self.gains):
+        if not all(gain is None or -1.0 <= gain <= 1.0 for gain in self.gains):
             raise ValueError(f"gains must be in [-1, 1], got {self.gains}")
-        if any(sure is not None and not -math.inf < sure <= 0.0 for sure in self.certainties):
+        if not all(sure is None or -math.inf < sure <= 0.0 for sure in self.certainties):
             raise ValueError(f"certainties must be finite log-probs, got {self.certainties}")
 
 

@@ -71,10 +71,9 @@ def first_look(route: Route, halted: Collection[str]) -> FirstLook:
     """Looks at a route's ladder while these of its levers are halted."""
     calibration = route.quality.calibration if route.quality is not None else None
     judgement = calibration.judgement if calibration is not None else _safe(len(route.ladder))
-    top, rungs = len(route.ladder) - 1, judgement.thresholds.rungs
-    checks = route.fixed_tier is None
-    accepts = [rung.accept_at_certainty if checks else None for rung in rungs]
-    skips = [rung.skip_above_gain for rung in rungs]
+    top = len(route.ladder) - 1
+    checks = route.fixed_tier is None  # else thresholds say nothing
+    skips, accepts = _limits(judgement) if checks else ((None,) * (top + 1),) * 2
     verdicts = tuple(_first_verdict(route, judgement, rung, halted) for rung in range(top + 1))
     return FirstLook(
         route=route,
@@ -85,13 +84,13 @@ def first_look(route: Route, halted: Collection[str]) -> FirstLook:
                 tier,
                 rung,
                 checked=checks and rung < top,
-                needs_certainty=rung < top and accepts[rung] is not None,
+                needs_certainty=accepts[rung] is not None,
             )
             for rung, tier in enumerate(route.ladder)
         ),
         verdicts=verdicts,
-        skips=(*(skip if checks and abs(skip) < 1.0 else None for skip in skips), None),
-        accepts=(*accepts, None),
+        skips=skips,
+        accepts=accepts,
         predicts=checks and any(models.before is not None for models in judgement.models),
         writers=tuple(
             tier
@@ -99,6 +98,13 @@ def first_look(route: Route, halted: Collection[str]) -> FirstLook:
             if verdict is Verdict.NOT_REACHED
         ),
     )
+
+
+def _limits(judgement: Judgement) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    """Of each tier, the top one too: `FirstLook.skips` and `FirstLook.accepts`."""
+    rungs = judgement.thresholds.rungs
+    skips = [rung.skip_above_gain if abs(rung.skip_above_gain) < 1.0 else None for rung in rungs]
+    return (*skips, None), (*(rung.accept_at_certainty for rung in rungs), None)
 
 
 def _first_verdict(
@@ -116,7 +122,7 @@ def _first_verdict(
 
 
 class Cascade:
-    """State of one request. Ask for a `turn`, then say what became of it, until one stands."""
+    """State of one request. Ask for a `step`, then say what became of it, until one stands."""
 
     __slots__ = (
         "_certainties",
@@ -162,8 +168,8 @@ class Cascade:
         """Version of the calibration that decides; empty where none does."""
         return self.look.calibration_version
 
-    def turn(self) -> Step:
-        """Whose turn it is: the lowest tier from here on that may be tried, at last the top one."""
+    def step(self) -> Step:
+        """The tier whose turn it is: the lowest that may still be tried, at last the top one."""
         top = len(self._verdicts) - 1
         while self._rung < top and self._verdicts[self._rung] is not Verdict.NOT_REACHED:
             self._rung += 1
@@ -266,10 +272,7 @@ def uses_features(route: Route) -> bool:
 def _sure(seen: Candidate) -> str:
     sure = ""
     if seen.accept_at_certainty is not None and seen.certainty is not None:
-        sure = (
-            f"was sure of its answer (certainty {seen.certainty:.2f}, at least "
-            f"{seen.accept_at_certainty:.2f} is asked)"
-        )
+        sure = f"was sure of its answer ({_certainty(seen)})"
     if seen.skip_above_gain is None or seen.predicted_gain is None:
         return sure or "is certified to answer requests of this route"
     predicted = (
@@ -277,6 +280,11 @@ def _sure(seen: Candidate) -> str:
         f"to {100 * seen.skip_above_gain:.1f} are let through)"
     )
     return f"{predicted} and {sure}" if sure else predicted
+
+
+def _certainty(seen: Candidate) -> str:
+    """How sure a tier was, and how sure it has to be, where both are known."""
+    return f"certainty {seen.certainty:.2f}, at least {seen.accept_at_certainty:.2f} is asked"
 
 
 def _passed(seen: Candidate) -> str:
@@ -292,8 +300,5 @@ def _passed(seen: Candidate) -> str:
     if seen.verdict is Verdict.UNSURE and seen.certainty is None:
         return f"how sure {seen.tier} was of its answer is not known"
     if seen.verdict is Verdict.UNSURE:
-        return (
-            f"{seen.tier} was not sure of its answer (certainty {seen.certainty:.2f}, at least "
-            f"{seen.accept_at_certainty:.2f} is asked)"
-        )
+        return f"{seen.tier} was not sure of its answer ({_certainty(seen)})"
     return CLAUSES.get(seen.verdict, "").format(seen.tier)

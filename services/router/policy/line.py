@@ -69,7 +69,7 @@ class WaitingLine(Generic[T]):
             ticket.left = True
             self._waiting -= 1
             if len(self._heap) > 2 * self.size + 16:  # void tickets are dropped in bulk
-                self._heap = [one for one in self._heap if not one.left]
+                self._heap = [ticket for ticket in self._heap if not ticket.left]
                 heapq.heapify(self._heap)
 
     def first(self) -> Ticket[T] | None:

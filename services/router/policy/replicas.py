@@ -17,13 +17,13 @@ class ReplicaView(Protocol):
     """
 
     @property
-    def id(self) -> str: ...  # noqa: D102
+    def id(self) -> str: ...  # noqa: D102 -- said above
     @property
-    def in_flight(self) -> int: ...  # noqa: D102
+    def in_flight(self) -> int: ...  # noqa: D102 -- said above
     @property
-    def max_in_flight(self) -> int: ...  # noqa: D102
+    def max_in_flight(self) -> int: ...  # noqa: D102 -- said above
     @property
-    def breaker(self) -> Breaker: ...  # noqa: D102
+    def breaker(self) -> Breaker: ...  # noqa: D102 -- said above
 
 
 View = TypeVar("View", bound=ReplicaView)

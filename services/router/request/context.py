@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.router.policy.cascade import Cascade
-from services.router.policy.decision import CacheOutcome, Decision
+from services.router.policy.decision import CacheOutcome, Candidate, Decision, Reason
 from services.router.policy.levers import TRIMMING
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route
@@ -137,16 +137,16 @@ class RequestState:
         return others > 0 or any(attempt.estimated for attempt in self.attempts)
 
     @property
-    def costs(self) -> list[int]:
-        """What each tier of the ladder was charged, for attempts that came to an ending.
+    def charges(self) -> list[int]:
+        """What each tier was charged for attempts that came to an ending, in micro-USD.
 
         Evidence is no part of the decision, nor of these.
         """
-        costs = [0] * len(self.context.route.ladder)
+        charges = [0] * len(self.context.route.ladder)
         for attempt in self.attempts:
             if attempt.ending is not None and attempt.cause is not Cause.EVIDENCE:
-                costs[attempt.plan.step.rung] += attempt.micro_usd
-        return costs
+                charges[attempt.plan.step.rung] += attempt.micro_usd
+        return charges
 
     def begin(self, attempt: Attempt) -> None:
         """Takes a new attempt; `leave` follows once nothing of it runs any more."""
@@ -157,22 +157,49 @@ class RequestState:
 
     def decide(self, replica: str, *, fleet_stale: bool) -> Decision:
         """The decision that the tier whose turn it is answers on a replica; empty for none yet."""
-        context, cascade = self.context, self.cascade
+        cascade = self.cascade
         assert cascade is not None  # noqa: S101 -- it was chosen by one
-        tier = cascade.turn().tier
-        return Decision(
-            route=context.route.name,
-            policy_version=context.checked.policy_version,
-            tier=tier.name,
-            model=tier.model,
-            precision=tier.precision,
+        tier = cascade.step().tier
+        return self.decided(
+            tier.name,
+            tier.model,
+            tier.precision,
             replica=replica,
             reason=cascade.reason(),
             explanation=cascade.explanation(),
-            cache=self.cache,
             fleet_stale=fleet_stale,
             candidates=cascade.candidates(),
             calibration_version=cascade.calibration_version,
+        )
+
+    def decided(
+        self,
+        tier: str,
+        model: str,
+        precision: str,
+        *,
+        reason: Reason,
+        explanation: str,
+        fleet_stale: bool,
+        replica: str = "",
+        candidates: tuple[Candidate, ...] = (),
+        calibration_version: str = "",
+    ) -> Decision:
+        """A decision with what is known of the request; arguments are those of `Decision`."""
+        context = self.context
+        return Decision(
+            route=context.route.name,
+            policy_version=context.checked.policy_version,
+            tier=tier,
+            model=model,
+            precision=precision,
+            replica=replica,
+            reason=reason,
+            explanation=explanation,
+            cache=self.cache,
+            fleet_stale=fleet_stale,
+            candidates=candidates,
+            calibration_version=calibration_version,
             propensity=context.propensity,
             halted=tuple(sorted(context.halted)),
         )

@@ -24,7 +24,7 @@ class Entry:
         settled: hears of each request that is let in once nothing of it runs any more.
         chance: draws from [0, 1).
         clock: seconds that only grow.
-        wall_clock: seconds since 1970.
+        wall: seconds since 1970.
     """
 
     levers: LeverBoard
@@ -32,7 +32,7 @@ class Entry:
     settled: Callable[[RequestState], None]
     chance: Callable[[], float]
     clock: Callable[[], float]
-    wall_clock: Callable[[], float]
+    wall: Callable[[], float]
 
     def enter(
         self, checked: Checked, tenant: str, *, arrived: float, left: float | None, streaming: bool
@@ -59,7 +59,7 @@ class Entry:
         request_id = secrets.token_hex(16)
         context = RequestContext(
             request_id=request_id,
-            handle=self.sign(request_id, tenant, route.name, int(self.wall_clock())),
+            handle=self.sign(request_id, tenant, route.name, int(self.wall())),
             tenant=tenant,
             checked=checked,
             arrived=arrived,

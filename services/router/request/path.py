@@ -57,7 +57,7 @@ class RequestPath:
         else:
             lease = found
             try:
-                await self._climb(state, lease, listener)
+                await self._cascade(state, lease, listener)
             finally:
                 lease.give_back()
         self.answered(state)
@@ -73,7 +73,7 @@ class RequestPath:
             state.decision = self.stored.decide(state, found, fleet_stale=self.fleet.stale)
             state.replay(found.answer)
             return 0
-        plan = await self._next(state, _cascade(state.context))
+        plan = await self._next(state, _begin(state.context))
         step, tokens = plan.step, len(plan.prompt.tokens)
         state.answer.prompt_tokens = tokens
         state.decision = state.decide(
@@ -85,9 +85,9 @@ class RequestPath:
             most += sum(tier.price.of(tokens, plan.max_output_tokens) for tier in above)
         return most
 
-    async def _climb(self, state: RequestState, lease: Lease, listener: Listener) -> None:
+    async def _cascade(self, state: RequestState, lease: Lease, listener: Listener) -> None:
         """Up the ladder until an answer stands."""
-        cascade = _cascade(state.context)
+        cascade = _begin(state.context)
         while True:
             plan = await self._next(state, cascade)
             tier = plan.step.tier
@@ -113,13 +113,14 @@ class RequestPath:
         """The plan of the next tier that may be tried."""
         state.cascade = cascade
         while True:
-            found = await self.planner.plan(state, cascade.turn())
+            found = await self.planner.plan(state, cascade.step())
             if isinstance(found, Plan):
                 return found
             cascade.pass_over(found)
 
 
-def _cascade(context: RequestContext) -> Cascade:
+def _begin(context: RequestContext) -> Cascade:
+    """A request's cascade, at its first step."""
     checked = context.checked
     wanted = context.drawn or checked.compiled.uses_features
     found = features(checked.written, checked.signals) if wanted else ()

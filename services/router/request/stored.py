@@ -148,21 +148,15 @@ class StoredAnswers:
     @staticmethod
     def decide(state: RequestState, hit: CacheHit, *, fleet_stale: bool) -> Decision:
         """The decision to serve a stored answer."""
-        context, answer = state.context, hit.answer
+        answer = hit.answer
         how = "was just being written" if hit.shared else "was stored"
-        return Decision(
-            route=context.route.name,
-            policy_version=context.checked.policy_version,
-            tier=answer.tier,
-            model=answer.model,
-            precision=answer.precision,
-            replica="",
+        return state.decided(
+            answer.tier,
+            answer.model,
+            answer.precision,
             reason=Reason.CACHED,
             explanation=f"The answer that {answer.tier} gave to the same question {how}.",
-            cache=state.cache,
             fleet_stale=fleet_stale,
-            propensity=context.propensity,
-            halted=tuple(sorted(context.halted)),
         )
 
 

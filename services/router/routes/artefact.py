@@ -8,7 +8,7 @@ but the standard library.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -325,15 +325,14 @@ def _certificate(part: Mapping[str, Any]) -> Certificate:
 
 
 def _bands(part: Mapping[str, Any]) -> Bands:
-    def histograms(many: Sequence[Mapping[str, Any] | None]) -> tuple[Histogram | None, ...]:
-        return tuple(
-            histogram
-            and Histogram(
-                tuple(histogram["edges"]), tuple(histogram["shares"]), histogram["samples"]
-            )  # type: ignore[misc]
-            for histogram in many
-        )
-
     return Bands(
-        Rate(**part["escalation"]), histograms(part["gains"]), histograms(part["certainties"])
+        Rate(**part["escalation"]),
+        tuple(_histogram(histogram) for histogram in part["gains"]),
+        tuple(_histogram(histogram) for histogram in part["certainties"]),
     )
+
+
+def _histogram(part: Mapping[str, Any] | None) -> Histogram | None:
+    if part is None:
+        return None
+    return Histogram(tuple(part["edges"]), tuple(part["shares"]), part["samples"])

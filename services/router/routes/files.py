@@ -5,6 +5,8 @@ version store is the same.
 """
 
 import hashlib
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -45,16 +47,19 @@ class PolicyFiles:
             prices.yaml, and each calibration by its path from the folder of the routes file.
     """
 
-    def __init__(self, routes_file: Path, prices_file: Path) -> None:
-        """Nothing is read yet."""
+    def __init__(
+        self, routes_file: Path, prices_file: Path, *, wall: Callable[[], float] = time.time
+    ) -> None:
+        """Nothing is read yet; `wall` gives seconds since 1970."""
         self.routes_file = routes_file
         self.prices_file = prices_file
-        self.seen = SeenFiles()
+        self.seen = SeenFiles(wall)
+        self._wall = wall
         self.contents: dict[str, bytes] = {}
 
     def again(self) -> "PolicyFiles":
         """A new reading of the same files."""
-        return PolicyFiles(self.routes_file, self.prices_file)
+        return PolicyFiles(self.routes_file, self.prices_file, wall=self._wall)
 
     def load(self) -> Policies:
         """Reads all files and resolves every name in them.

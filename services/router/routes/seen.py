@@ -5,7 +5,7 @@ import errno
 import hashlib
 import math
 import stat
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,9 @@ class _Seen:
 class SeenFiles:
     """What was read; state of one reading."""
 
-    def __init__(self) -> None:
+    def __init__(self, wall: Callable[[], float]) -> None:
+        """`wall` gives seconds since 1970."""
+        self._wall = wall
         self._seen: dict[Path, _Seen] = {}
 
     def read(self, path: Path, max_bytes: int) -> bytes:
@@ -45,7 +47,7 @@ class SeenFiles:
             OSError: it cannot be read, is no plain file or is too large, which is noted too.
         """
         # The stamp comes first: what is written from here on looks like a change.
-        stamp, now = _stamp(path), time.time()
+        stamp, now = _stamp(path), self._wall()
         self._seen[path] = _Seen(stamp)
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -67,7 +69,7 @@ class SeenFiles:
 
     def changed(self) -> bool:
         """Whether any of them is not as it was, is there now, or has gone."""
-        now = time.time()
+        now = self._wall()
         for path, was in self._seen.items():
             if _stamp(path) != was.stamp:
                 return True

@@ -174,7 +174,7 @@ class PolicyWatch:
         except OSError as error:
             self._metrics.policy_store_failures.inc()
             if not self._failing_store:
-                log.error("policies cannot be kept", version=unkept.version, why=str(error))  # noqa: TRY400
+                log.error("policies cannot be kept", version=unkept.version, why=str(error))  # noqa: TRY400 -- `why` says it all
             self._failing_store = True
         else:
             self._unkept, self._failing_store = None, False

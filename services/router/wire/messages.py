@@ -9,9 +9,11 @@ from services.router.ports import Finish
 from services.router.request.context import RequestState
 
 FINISH = {Finish.STOP: pb.FINISH_REASON_STOP, Finish.LENGTH: pb.FINISH_REASON_LENGTH}
-REASONS = {one: pb.Reason.Value(f"REASON_{one.name}") for one in Reason}
-VERDICTS = {one: pb.Verdict.Value(f"VERDICT_{one.name}") for one in Verdict}
-OUTCOMES = {one: pb.CacheOutcome.Value(f"CACHE_OUTCOME_{one.name}") for one in CacheOutcome}
+REASONS = {reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
+VERDICTS = {verdict: pb.Verdict.Value(f"VERDICT_{verdict.name}") for verdict in Verdict}
+OUTCOMES = {
+    outcome: pb.CacheOutcome.Value(f"CACHE_OUTCOME_{outcome.name}") for outcome in CacheOutcome
+}
 
 
 def decision_message(decision: Decision | None) -> pb.Decision:
@@ -29,21 +31,21 @@ def decision_message(decision: Decision | None) -> pb.Decision:
         explanation=decision.explanation,
         cache=OUTCOMES[decision.cache],
         fleet_stale=decision.fleet_stale,
-        candidates=[_candidate(one) for one in decision.candidates],
+        candidates=[_candidate(candidate) for candidate in decision.candidates],
         calibration_version=decision.calibration_version,
         evidence_propensity=decision.propensity,
         halted_levers=decision.halted,
     )
 
 
-def _candidate(one: Candidate) -> pb.Candidate:
+def _candidate(candidate: Candidate) -> pb.Candidate:
     return pb.Candidate(
-        tier=one.tier,
-        verdict=VERDICTS[one.verdict],
-        predicted_gain=one.predicted_gain,
-        skip_above_gain=one.skip_above_gain,
-        certainty=one.certainty,
-        accept_at_certainty=one.accept_at_certainty,
+        tier=candidate.tier,
+        verdict=VERDICTS[candidate.verdict],
+        predicted_gain=candidate.predicted_gain,
+        skip_above_gain=candidate.skip_above_gain,
+        certainty=candidate.certainty,
+        accept_at_certainty=candidate.accept_at_certainty,
     )
 
 
@@ -86,11 +88,11 @@ def _tier(tier: Tier, fleet: Fleet) -> pb.Tier:
     )
 
 
-def add_costs(decision: pb.Decision, state: RequestState) -> None:
-    """Writes into a decision what each tier has cost so far."""
+def add_charges(decision: pb.Decision, state: RequestState) -> None:
+    """Writes into a decision what each tier has been charged so far."""
     if decision.candidates:  # none was weighed for a stored answer
-        for candidate, cost in zip(decision.candidates, state.costs, strict=True):
-            candidate.micro_usd = cost
+        for candidate, charge in zip(decision.candidates, state.charges, strict=True):
+            candidate.micro_usd = charge
 
 
 def summary_message(state: RequestState, decision: pb.Decision, now: float) -> pb.Summary:
@@ -99,7 +101,7 @@ def summary_message(state: RequestState, decision: pb.Decision, now: float) -> p
     What the tiers cost is known only now, and becomes part of the decision.
     """
     context, answer = state.context, state.answer
-    add_costs(decision, state)
+    add_charges(decision, state)
     summary = pb.Summary(
         handle=context.handle,
         decision=decision,

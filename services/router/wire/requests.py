@@ -41,14 +41,14 @@ class Request(Protocol):
     """What GenerateRequest, CompleteRequest and ExplainRequest have in common."""
 
     @property
-    def route(self) -> str: ...  # noqa: D102
+    def route(self) -> str: ...  # noqa: D102 -- said above
     @property
-    def prompt(self) -> pb.Prompt: ...  # noqa: D102
+    def prompt(self) -> pb.Prompt: ...  # noqa: D102 -- said above
     @property
-    def sampling(self) -> pb.Sampling: ...  # noqa: D102
+    def sampling(self) -> pb.Sampling: ...  # noqa: D102 -- said above
     @property
-    def terms(self) -> pb.Terms: ...  # noqa: D102
-    def ByteSize(self) -> int: ...  # noqa: D102, N802
+    def terms(self) -> pb.Terms: ...  # noqa: D102 -- said above
+    def ByteSize(self) -> int: ...  # noqa: D102, N802 -- said above; the name is protobuf's
 
 
 def takes_long(request: Request) -> bool:
@@ -57,7 +57,9 @@ def takes_long(request: Request) -> bool:
         return True
     form = request.prompt.response_format
     rules = len(form.json_schema) + len(form.regex)
-    rules += sum(len(one.json_schema) + len(one.regex) for one in request.terms.validators)
+    rules += sum(
+        len(validator.json_schema) + len(validator.regex) for validator in request.terms.validators
+    )
     return rules > LONG_RULES
 
 
@@ -90,7 +92,7 @@ def check(request: Request, tenant: str, compiled: Compiled, *, longest: int) ->
         compiled=compiled.route(route.name),
         asked=asked,
         shorter=shorter if shorter != asked.messages else None,
-        written="\n".join([turn.content for turn in messages if turn.role == "user"]),
+        written="\n".join([message.content for message in messages if message.role == "user"]),
         signals=_signals(terms),
         validators=validators,
         priority=Priority(terms.priority) if terms.priority else Priority.INTERACTIVE,
@@ -150,8 +152,8 @@ def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[
         rule = f"at most {longest} characters with the messages, got {characters}"
         wrong.append(Violation("prompt.context", rule))
     return tuple(
-        Passage(one.text, one.relevance if one.HasField("relevance") else None)
-        for one in prompt.context
+        Passage(passage.text, passage.relevance if passage.HasField("relevance") else None)
+        for passage in prompt.context
     )
 
 

@@ -125,9 +125,15 @@ class Records:
 
     def remove(self, replica_id: str) -> None:
         """Forgets the replica and keeps its log with the newest others."""
+        try:
+            self._keep_log(replica_id)
+        except OSError as error:  # no reason to keep the replica, nor to end with it
+            log.warning("a log could not be kept", replica=replica_id, error=str(error))
+        shutil.rmtree(self._replicas / replica_id, ignore_errors=True)
+
+    def _keep_log(self, replica_id: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.log_file(replica_id).rename(self._logs / f"{replica_id}.log")
-        shutil.rmtree(self._replicas / replica_id, ignore_errors=True)
         for old in sorted(self._logs.iterdir(), key=_changed_at)[:-KEPT_LOGS]:
             old.unlink(missing_ok=True)
 

@@ -53,18 +53,9 @@ class TritonClient:
         None: the engine publishes no count, or nobody answers.
         """
         try:
-            text = await asyncio.to_thread(self._read_metrics)
+            return _running_requests(await asyncio.to_thread(self._read_metrics))
         except (OSError, ValueError, http.client.HTTPException):
             return None
-        engine: int | None = None
-        queued = 0
-        for metric in text_string_to_metric_families(text):
-            for sample in metric.samples:
-                if metric.name == _QUEUE:
-                    queued += int(sample.value)
-                elif metric.name == _ENGINE and sample.labels.get("request_type") == "active":
-                    engine = (engine or 0) + int(sample.value)
-        return None if engine is None else engine + queued
 
     async def close(self) -> None:
         """Closes the channel."""
@@ -77,3 +68,20 @@ class TritonClient:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+
+def _running_requests(page: str) -> int | None:
+    """What a page of metrics says of them; None where it does not.
+
+    Raises:
+        ValueError: it cannot be read, as one that was cut off.
+    """
+    engine: int | None = None
+    queued = 0
+    for metric in text_string_to_metric_families(page):
+        for sample in metric.samples:
+            if metric.name == _QUEUE:
+                queued += int(sample.value)
+            elif metric.name == _ENGINE and sample.labels.get("request_type") == "active":
+                engine = (engine or 0) + int(sample.value)
+    return None if engine is None else engine + queued

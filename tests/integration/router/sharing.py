@@ -62,6 +62,6 @@ def router(state: SharedState, chat: Route = CHAT) -> Router:
         in_force=in_force,
         metrics=Metrics(registry),
         clock=lambda: now[0],
-        monotonic=lambda: now[0],
+        wall=lambda: now[0],
     )
     return Router(levers, in_force, registry, now)

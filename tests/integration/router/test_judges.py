@@ -104,7 +104,7 @@ class Court:
         self.now = 1000.0
         self.opened: list[str] = []
         self.judges = Judges(
-            Metrics(self.registry), self._peer, clock=lambda: self.now, random=Random(7)
+            Metrics(self.registry), self._peer, clock=lambda: self.now, chance=Random(7).random
         )
 
     async def ask(

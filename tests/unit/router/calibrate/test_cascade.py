@@ -73,12 +73,12 @@ def routed(judgement: Judgement, record: Record) -> tuple[list[bool], int]:
     calibration = replace(calibrated(Rung(1.0, None)), judgement=judgement)
     names = (f"t{at}" for at in range(tiers))
     made = route("chat", *ladder(*names), quality=quality(calibration=calibration))
-    way, ran = Cascade(first_look(made, ()), record.features), [False] * tiers
+    cascade, ran = Cascade(first_look(made, ()), record.features), [False] * tiers
     while True:
-        step = way.turn()
+        step = cascade.step()
         ran[step.rung] = True
         answer = record.tiers[step.rung]
-        if not step.checked or way.stands(answer.certainty, valid=answer.valid):
+        if not step.checked or cascade.stands(answer.certainty, valid=answer.valid):
             return ran, step.rung
 
 

@@ -16,7 +16,7 @@ from services.router.policy.routes import Route
 from tests.making.policies import calibrated, ladder, policies, quality, route
 
 
-def told() -> Route:
+def chat() -> Route:
     certainties = Histogram.of([-0.01 * at for at in range(1000)])
     calibration = replace(
         calibrated(Rung(1.0, -5.0)), bands=Bands(Rate(0.5, 1000), (None,), (certainties,))
@@ -28,15 +28,15 @@ class Watch:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.watch = DriftWatch(Metrics(self.registry))
-        self.route = told()
+        self.route = chat()
 
     def requests(self, count: int, sure: float, halted: tuple[str, ...] = ()) -> None:
         for _ in range(count):
-            way = Cascade(first_look(self.route, halted))
-            if way.turn().checked:
-                way.stands(Certainty(sure, sure, sure), valid=True)
-                way.turn()
-            self.watch.note(self.route, way)
+            cascade = Cascade(first_look(self.route, halted))
+            if cascade.step().checked:
+                cascade.stands(Certainty(sure, sure, sure), valid=True)
+                cascade.step()
+            self.watch.note(self.route, cascade)
         self.watch.look()
 
     def alert(self, name: str) -> float | None:
@@ -68,7 +68,7 @@ def test_requests_of_a_halted_lever_are_no_drift(watch: Watch) -> None:
 
 def test_a_new_calibration_and_a_full_window_begin_anew(watch: Watch) -> None:
     watch.requests(300, -9.0)
-    watch.route = told()
+    watch.route = chat()
     watch.requests(3, -0.1)
     assert watch.alert("escalation") == 0
     watch.requests(MAX_REQUESTS, -9.0)
@@ -87,7 +87,7 @@ def test_routes_without_a_calibration_are_forgotten(watch: Watch) -> None:
 
 
 def test_requests_that_came_under_older_policies_count_no_more(watch: Watch) -> None:
-    older, watch.route = watch.route, told()
+    older, watch.route = watch.route, chat()
     watch.watch.adopt(policies(watch.route))
     watch.requests(300, -9.0)
     watch.route = older

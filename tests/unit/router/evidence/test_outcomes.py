@@ -12,7 +12,8 @@ from pennyweight.ledger.schema import OutcomeRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable
 from services.router.evidence.handles import HandleSigner
-from services.router.evidence.outcomes import KEPT_SECONDS, Outcomes
+from services.router.evidence.outcomes import Outcomes
+from services.router.evidence.waiting import KEPT_SECONDS
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
@@ -52,16 +53,16 @@ class Shelf:
 
 
 class Board:
-    """A `LeverBoard` that notes what it is told."""
+    """A `LeverBoard` that notes the samples it gets."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, Mapping[str, float], float]] = []
+        self.samples: list[tuple[str, Mapping[str, float], float]] = []
 
     def halted(self, route: Route) -> Collection[str]:
         return ()
 
     async def judged(self, route: Route, losses: Mapping[str, float], weight: float) -> None:
-        self.told.append((route.name, losses, weight))
+        self.samples.append((route.name, losses, weight))
 
 
 class Book:
@@ -100,19 +101,19 @@ class Desk:
             ledger=self.book,
             levers=self.board,
             metrics=Metrics(self.registry),
-            clock=lambda: self.now,
+            wall=lambda: self.now,
         )
 
     def handle(self, tenant: str = "acme", route: str = "chat", request_id: str = "r1") -> str:
         return self.signer.sign(request_id, tenant, route, NOW)
 
     async def tell(self, **said: Any) -> pb.RecordOutcomeResponse:
-        told: dict[str, Any] = {"route": "chat", "handle": self.handle()} | said
-        return await self.outcomes.record(pb.RecordOutcomeRequest(**told), "acme")
+        fields: dict[str, Any] = {"route": "chat", "handle": self.handle()} | said
+        return await self.outcomes.record(pb.RecordOutcomeRequest(**fields), "acme")
 
     def keep_pair(self, **changes: Any) -> None:
         """What the router keeps of a pair whose judge waits for its outcome."""
-        told = {
+        pair = {
             "route": "chat",
             "calibration": "2026-11-01-abc",
             "answered": 0,
@@ -120,7 +121,7 @@ class Desk:
             "weight": 0.25,
             "losses_of": {"tier:small": [1, 0]},
         }
-        self.shelf.values["pair:r1"] = orjson.dumps(told | changes)
+        self.shelf.values["pair:r1"] = orjson.dumps(pair | changes)
 
     def count(self, kind: str) -> float:
         labels = {"route": "chat", "kind": kind}
@@ -276,7 +277,7 @@ async def test_an_outcome_stands_even_if_the_guardrail_cannot_be_told(desk: Desk
     desk.shelf.away_after = 2
     await desk.tell(resolved=True)
     assert len(desk.book.records) == 1
-    assert not desk.board.told
+    assert not desk.board.samples
 
 
 # --- the guardrail -----------------------------------------------------------------------------
@@ -285,7 +286,7 @@ async def test_an_outcome_stands_even_if_the_guardrail_cannot_be_told(desk: Desk
 async def test_a_corrected_answer_judges_the_pair_that_waits_for_it(desk: Desk) -> None:
     desk.keep_pair()
     await desk.tell(corrected_answer="On Tuesday!")
-    assert desk.board.told == [("chat", {"tier:small": 1.0}, 0.25)]
+    assert desk.board.samples == [("chat", {"tier:small": 1.0}, 0.25)]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ async def test_what_an_outcome_leaves_open_counts_against_the_lever(
 ) -> None:
     desk.keep_pair()
     await desk.tell(**said)
-    assert desk.board.told == [("chat", {"tier:small": loss}, 0.25)]
+    assert desk.board.samples == [("chat", {"tier:small": loss}, 0.25)]
 
 
 async def test_a_pair_is_told_once(desk: Desk) -> None:
@@ -311,40 +312,40 @@ async def test_a_pair_is_told_once(desk: Desk) -> None:
     await desk.tell(resolved=False)
     await desk.tell(resolved=False)
     await desk.outcomes.settle(desk.route, "r1")
-    assert len(desk.board.told) == 1
+    assert len(desk.board.samples) == 1
 
 
 async def test_an_outcome_that_comes_before_its_pair_judges_it_too(desk: Desk) -> None:
     await desk.tell(resolved=False)
-    assert not desk.board.told
+    assert not desk.board.samples
     desk.keep_pair()
     await desk.outcomes.settle(desk.route, "r1")
-    assert desk.board.told == [("chat", {"tier:small": 1.0}, 0.25)]
+    assert desk.board.samples == [("chat", {"tier:small": 1.0}, 0.25)]
 
 
 async def test_a_pair_without_an_outcome_waits(desk: Desk) -> None:
     desk.keep_pair()
     await desk.outcomes.settle(desk.route, "r1")
-    assert not desk.board.told
+    assert not desk.board.samples
 
 
 async def test_levers_that_are_no_more_are_not_told_of(desk: Desk) -> None:
     desk.keep_pair(losses_of={"tier:medium": [1, 0], "tier:small": [1, 0]})
     await desk.tell(resolved=False)
-    assert desk.board.told == [("chat", {"tier:small": 1.0}, 0.25)]
+    assert desk.board.samples == [("chat", {"tier:small": 1.0}, 0.25)]
 
 
 async def test_a_pair_says_nothing_about_a_later_calibration(desk: Desk) -> None:
     desk.keep_pair(calibration="2026-10-01-abc")
     await desk.tell(resolved=False)
-    assert not desk.board.told
+    assert not desk.board.samples
 
 
 async def test_where_another_judges_no_outcome_is_waited_for(desk: Desk) -> None:
     desk.keep_pair(route="matched")
     await desk.tell(route="matched", handle=desk.handle(route="matched"), resolved=False)
     assert len(desk.book.records) == 1
-    assert not desk.board.told
+    assert not desk.board.samples
 
 
 @pytest.mark.parametrize(
@@ -375,7 +376,7 @@ async def test_a_kept_pair_that_makes_no_sense_is_passed_over(
     desk.keep_pair(**changes)
     await desk.tell(resolved=False)
     assert len(desk.book.records) == 1
-    assert not desk.board.told
+    assert not desk.board.samples
 
 
 @pytest.mark.parametrize("kept", [b"", b"no JSON", b"[]", b"null", b"{}", b"7"])
@@ -383,4 +384,4 @@ async def test_a_kept_pair_that_is_none_is_passed_over(desk: Desk, kept: bytes) 
     desk.shelf.values["pair:r1"] = kept
     await desk.tell(resolved=False)
     assert len(desk.book.records) == 1
-    assert not desk.board.told
+    assert not desk.board.samples

@@ -9,7 +9,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.line import Priority
-from services.router.policy.routes import EvidencePolicy, Hold, Route
+from services.router.policy.routes import EvidencePolicy, Hold, Route, Tier
 from services.router.ports import Piece
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Engine, Listener, Run, Way
@@ -37,13 +37,12 @@ def count(way: Way, what: str) -> float:
 
 async def test_shadow_runs_have_the_lowest_priority_and_store_nothing() -> None:
     way = Way(chat(), both(), chance=always)
-    place, asked = way.fleet.place, []
+    asked: list[tuple[str, Priority]] = []
 
-    async def noting(tier: Any, priority: Priority, **more: Any) -> Any:
+    async def noting(tier: Tier, priority: Priority, until: float) -> None:
         asked.append((tier.name, priority))
-        return await place(tier, priority, **more)
 
-    way.fleet.place = noting  # type: ignore[method-assign]
+    way.fleet.on_place = noting
     await way.go()
     assert asked == [("small", Priority.INTERACTIVE), ("large", Priority.BACKGROUND)]
     assert [one.tier for one in way.cache.stored] == ["small"]
@@ -86,7 +85,7 @@ async def test_a_pair_that_takes_too_long_is_given_up() -> None:
 
 async def test_what_was_cut_short_is_asked_again_whole() -> None:
     calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
-    told = route(
+    asked = route(
         "chat",
         *ladder("small", "large"),
         quality=quality(calibration=calibration, hold=Hold.TOKENS),
@@ -97,7 +96,7 @@ async def test_what_was_cut_short_is_asked_again_whole() -> None:
             "large": [Run(["large"], SURE)],
         }
     )
-    way = Way(told, engine, chance=always)
+    way = Way(asked, engine, chance=always)
     await way.go()
     assert engine.order == ["small", "large", "small"]
     assert way.judge.asked == [("one two", "large")]
@@ -107,8 +106,8 @@ async def test_a_pair_says_which_answers_had_the_wanted_form() -> None:
     request = pb.GenerateRequest()
     request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
     request.terms.validators.add().one_of.values.append("yes")
-    told = route("chat", *ladder("small", "large"), quality=quality())
-    way = Way(told, both("perhaps", "yes"), chance=always, request=request)
+    asked = route("chat", *ladder("small", "large"), quality=quality())
+    way = Way(asked, both("perhaps", "yes"), chance=always, request=request)
     await way.go()
     (pair,) = way.shelf.records
     assert [one["valid"] for one in pair["tiers"]] == [False, True]

@@ -260,6 +260,28 @@ async def test_a_failing_replica_is_avoided_until_it_answers() -> None:
     assert scene.fleet.preview("small") == "a"
 
 
+@pytest.mark.parametrize(("chance", "seconds"), [(0.0, 0.25), (0.5, 0.375)])
+async def test_chance_spreads_for_how_long_a_failing_replica_is_avoided(
+    chance: float, seconds: float
+) -> None:
+    now = [10.0]
+    fleet = Fleet(
+        policies(route("chat", SMALL)),
+        Metrics(CollectorRegistry()),
+        spawn=lambda work: work.close(),
+        clock=lambda: now[0],
+        chance=lambda: chance,
+    )
+    failing, other = told("a", max_in_flight=9), told("b", max_in_flight=9, in_flight=1)
+    fleet.update([failing, other])
+    assert fleet.preview("small") == "a"
+    fleet.failed(failing)
+    now[0] = 10.0 + seconds - 0.01
+    assert fleet.preview("small") == "b"
+    now[0] = 10.0 + seconds
+    assert fleet.preview("small") == "a"
+
+
 async def test_a_replica_that_is_gone_gives_up_its_runs() -> None:
     scene = Scene()
     scene.tell("a")

@@ -31,7 +31,7 @@ class Board:
             in_force=InForce(compiled(CHAT)),
             metrics=Metrics(CollectorRegistry()),
             clock=lambda: self.now,
-            monotonic=lambda: self.now,
+            wall=lambda: self.now,
         )
 
     @property

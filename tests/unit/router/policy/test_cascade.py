@@ -40,21 +40,21 @@ def test_every_cascade_ends_and_its_answer_was_allowed(
     rungs = calibration.judgement.thresholds.rungs
     seen = []
     for certainty, valid in answers:
-        turn = cascade.turn()
-        seen.append(turn.rung)
-        if not turn.checked:
+        step = cascade.step()
+        seen.append(step.rung)
+        if not step.checked:
             break
-        at = rungs[turn.rung]
+        at = rungs[step.rung]
         assert at.skip_above_gain == 1.0
-        assert lever_of_tier(asked, turn.rung) not in halted
+        assert lever_of_tier(asked, step.rung) not in halted
         asks = at.accept_at_certainty
-        assert turn.needs_certainty == (asks is not None)
+        assert step.needs_certainty == (asks is not None)
         if cascade.stands(certainty, valid=valid):
             assert valid
             assert asks is None or (certainty is not None and certainty.mean >= asks)
             break
     assert seen == sorted(set(seen))  # upwards, never twice
-    last = cascade.turn()
+    last = cascade.step()
     assert last.rung == seen[-1]
     chosen = [one.tier for one in cascade.candidates() if one.verdict is Verdict.CHOSEN]
     assert chosen == [last.tier.name]
@@ -70,7 +70,7 @@ def test_halting_every_lever_leaves_the_top_tier(way: tuple[Route, set[str]]) ->
     asked, _ = way
     look = first_look(asked, set(levers_of(asked)))
     cascade = Cascade(look)
-    assert cascade.turn().tier is asked.top_tier
+    assert cascade.step().tier is asked.top_tier
     assert look.writers == (asked.top_tier,)
 
 
@@ -93,7 +93,7 @@ def test_a_fixed_tier_answers_unchecked_and_lower_ones_are_never_used() -> None:
     asked = route("chat", *tiers, fixed_tier=tiers[1])
     look = first_look(asked, ())
     cascade = Cascade(look)
-    assert (cascade.turn().tier, cascade.turn().checked) == (tiers[1], False)
+    assert (cascade.step().tier, cascade.step().checked) == (tiers[1], False)
     assert cascade.reason() is Reason.FIXED_TIER
     assert cascade.explanation() == "The policy of chat sends every request to b."
     assert look.writers == tiers[1:]
@@ -106,10 +106,10 @@ def test_candidates_are_as_they_stand_whenever_they_are_asked_for() -> None:
     assert [one.verdict for one in cascade.candidates()] == turned
     assert not cascade.stands(Certainty(-1, -1, -1), valid=True)
     assert cascade.candidates()[0].certainty == -1
-    assert cascade.turn().rung == 1
+    assert cascade.step().rung == 1
     assert cascade.candidates()[0].verdict is Verdict.UNSURE
     cascade.pass_over(Verdict.UNAVAILABLE)
-    assert cascade.turn().rung == 2
+    assert cascade.step().rung == 2
     assert [one.verdict for one in cascade.candidates()] == [
         Verdict.UNSURE,
         Verdict.UNAVAILABLE,

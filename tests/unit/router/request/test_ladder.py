@@ -22,6 +22,7 @@ from services.router.policy.routes import (
     Judging,
     Limits,
     Route,
+    Tier,
     Trimming,
 )
 from services.router.ports import Finish, ReplicaFailed, Written
@@ -35,12 +36,12 @@ ALWAYS, NEVER = (lambda: 0.0), (lambda: 1.0)
 
 
 def chat(*rungs: Rung, names: tuple[str, ...] = ("small", "large"), **changes: Any) -> Route:
-    told = changes.pop("quality", None) or quality(*rungs)
-    return route("chat", *ladder(*names), quality=told, **changes)
+    wanted = changes.pop("quality", None) or quality(*rungs)
+    return route("chat", *ladder(*names), quality=wanted, **changes)
 
 
-def runs(**told: list[Run]) -> Engine:
-    return Engine(dict(told))
+def runs(**scripts: list[Run]) -> Engine:
+    return Engine(dict(scripts))
 
 
 def both(sure: float | None = SURE, small: str = "small says", large: str = "large says") -> Engine:
@@ -57,7 +58,7 @@ async def test_a_sure_answer_of_the_cheap_tier_stands() -> None:
     )
     small, large = way.decision.candidates
     assert (small.verdict, small.certainty) == (Verdict.CHOSEN, SURE)
-    assert (small.accept_at_certainty, way.state.costs) == (-0.5, [way.state.micro_usd, 0])
+    assert (small.accept_at_certainty, way.state.charges) == (-0.5, [way.state.micro_usd, 0])
     assert large.verdict is Verdict.NOT_REACHED
     assert way.decision.calibration_version == "2026-11-01-abc"
     assert [one.tier for one in way.cache.stored] == ["small"]
@@ -81,13 +82,13 @@ async def test_an_unsure_answer_is_never_told_and_the_next_tier_answers() -> Non
 
 
 async def test_both_runs_are_paid_for_and_the_baseline_is_the_top_tier_alone() -> None:
-    told = chat(CHECKED)
-    way = Way(told, both(UNSURE))
+    chat_route = chat(CHECKED)
+    way = Way(chat_route, both(UNSURE))
     await way.go()
-    small, large = (tier.price.of(2, 10) for tier in told.ladder)
+    small, large = (tier.price.of(2, 10) for tier in chat_route.ladder)
     assert way.state.micro_usd == small + large
     assert way.state.baseline_micro_usd == large
-    assert way.state.costs == [small, large]
+    assert way.state.charges == [small, large]
     assert (way.state.answer.prompt_tokens, way.state.answer.output_tokens) == (2, 10)
 
 
@@ -140,9 +141,9 @@ async def test_a_tier_is_skipped_outright_where_the_top_one_would_gain_much(
 
 
 async def test_three_tiers_are_climbed_one_by_one() -> None:
-    told = chat(CHECKED, CHECKED, names=("tiny", "small", "large"))
+    chat_route = chat(CHECKED, CHECKED, names=("tiny", "small", "large"))
     engine = runs(tiny=[Run(["t"], UNSURE)], small=[Run(["s"], SURE)], large=[])
-    way = Way(told, engine)
+    way = Way(chat_route, engine)
     assert await way.go() == ["started", "s"]
     assert way.engine.order == ["tiny", "small"]
     assert way.decision.reason is Reason.ESCALATED
@@ -178,13 +179,13 @@ async def test_the_first_tokens_are_held_and_the_rest_streams() -> None:
 async def test_unsure_first_tokens_end_the_run_at_once(cancel: Cancel) -> None:
     small = Run(["on", "e ", "two ", "three"], UNSURE)
     tiers = ladder("small", "large", cancel=cancel)
-    told = route("chat", *tiers, quality=first_tokens().quality)
-    way = Way(told, runs(small=[small], large=[Run(["large"], SURE)]))
+    chat_route = route("chat", *tiers, quality=first_tokens().quality)
+    way = Way(chat_route, runs(small=[small], large=[Run(["large"], SURE)]))
     assert await way.go() == ["started", "large"]
     assert small.cancelled == (cancel is Cancel.ABORT)
     assert small.finished == (cancel is Cancel.DRAIN)  # read to its end and thrown away
     made = len("one two three") if cancel is Cancel.DRAIN else len("one ")
-    assert way.state.costs[0] == tiers[0].price.of(2, made)
+    assert way.state.charges[0] == tiers[0].price.of(2, made)
 
 
 async def test_an_answer_shorter_than_the_held_tokens_is_judged_at_its_end() -> None:
@@ -230,14 +231,14 @@ async def test_a_tier_no_replica_of_which_answers_is_passed_over() -> None:
 
 
 async def test_the_top_tiers_failure_is_the_callers() -> None:
-    told = chat(CHECKED)
-    way = Way(told, both())
+    chat_route = chat(CHECKED)
+    way = Way(chat_route, both())
     way.fleet.update([])
 
-    async def full(*_: Any, **__: Any) -> None:
+    async def full(*_: object) -> None:
         raise Overloaded("full", reason="QUEUE_FULL")
 
-    way.fleet.place = full  # type: ignore[method-assign, assignment]
+    way.fleet.on_place = full
     with pytest.raises(Overloaded):
         await way.go()
     assert way.cache.abandoned == ["lease"]
@@ -280,11 +281,11 @@ async def test_a_halted_tier_is_out_of_use_and_its_stored_answers_too() -> None:
 
 
 async def test_a_fixed_tier_that_is_halted_falls_to_the_next_one() -> None:
-    told = route("chat", *ladder("small", "large"))
-    way = Way(told, both(), board=Board({"tier:small"}))
+    chat_route = route("chat", *ladder("small", "large"))
+    way = Way(chat_route, both(), board=Board({"tier:small"}))
     assert await way.go() == ["started", "large says"]
     assert way.decision.reason is Reason.HALTED
-    free = Way(told, both())
+    free = Way(chat_route, both())
     assert await free.go() == ["started", "small says"]
     assert free.decision.reason is Reason.FIXED_TIER
 
@@ -297,8 +298,8 @@ async def test_a_halted_cache_is_neither_read_nor_written() -> None:
 
 
 async def test_money_that_does_not_cover_both_runs_skips_the_cheap_one() -> None:
-    told = chat(CHECKED)
-    small, large = (tier.price.of(2, 64) for tier in told.ladder)
+    chat_route = chat(CHECKED)
+    small, large = (tier.price.of(2, 64) for tier in chat_route.ladder)
     for most, order in ((small + large, ["small"]), (small + large - 1, ["large"])):
         way = Way(chat(CHECKED, limits=Limits(micro_usd=most)), both())
         await way.go()
@@ -331,8 +332,8 @@ async def test_no_time_for_two_tiers_goes_straight_to_the_top() -> None:
 async def test_a_prompt_too_long_for_the_cheap_tier_goes_on_to_a_roomier_one() -> None:
     small, large = ladder("small", "large")
     tight = type(small)(**{**vars(small), "max_sequence_tokens": 3})
-    told = route("chat", tight, large, quality=quality(CHECKED))
-    way = Way(told, both())
+    chat_route = route("chat", tight, large, quality=quality(CHECKED))
+    way = Way(chat_route, both())
     await way.go()
     assert way.engine.order == ["large"]
 
@@ -340,16 +341,16 @@ async def test_a_prompt_too_long_for_the_cheap_tier_goes_on_to_a_roomier_one() -
 async def test_trimming_shortens_what_models_get_and_its_answers_are_stored_apart() -> None:
     request = wanting()
     request.prompt.messages[0].content = "a     b"
-    told = chat(quality=quality(), trimming=Trimming(white_space=True))
-    way = Way(told, both(), request=request)
+    chat_route = chat(quality=quality(), trimming=Trimming(white_space=True))
+    way = Way(chat_route, both(), request=request)
     await way.go()
     assert bytes(way.engine.started[0][1].asked.prompt.tokens) == b"a b"
     assert way.state.context.checked.asked.messages[0].content == "a     b"
     assert way.cache.asked == ["a b", "a b"]
     assert (way.state.answer.prompt_tokens, way.state.baseline_prompt_tokens) == (3, 7)
-    assert way.state.micro_usd == told.top_tier.price.of(3, 10)
-    assert way.state.baseline_micro_usd == told.top_tier.price.of(7, 10)
-    halted = Way(told, both(), request=request, board=Board({"trimming"}))
+    assert way.state.micro_usd == chat_route.top_tier.price.of(3, 10)
+    assert way.state.baseline_micro_usd == chat_route.top_tier.price.of(7, 10)
+    halted = Way(chat_route, both(), request=request, board=Board({"trimming"}))
     await halted.go()
     assert bytes(halted.engine.started[0][1].asked.prompt.tokens) == b"a     b"
     assert halted.cache.asked == ["a     b", "a     b"]
@@ -372,7 +373,7 @@ async def test_a_drawn_request_is_answered_by_every_tier_behind_the_callers_back
     assert pair["digests"] == ["<small says>", "<large says>"]
     assert pair["text"] is None
     assert "says" not in str({key: value for key, value in pair.items() if key != "digests"})
-    assert way.board.told == [({"tier:small": 1.0}, 1.0)]
+    assert way.board.samples == [({"tier:small": 1.0}, 1.0)]
     assert way.state.micro_usd == sum(tier["micro_usd"] for tier in pair["tiers"])
     assert [attempt.cause for attempt in way.ended] == [Cause.FIRST, Cause.EVIDENCE]
 
@@ -383,7 +384,7 @@ async def test_an_escalated_request_needs_no_shadow_run_and_lost_nothing() -> No
     assert way.engine.order == ["small", "large"]
     (pair,) = way.shelf.records
     assert (pair["answered"], pair["shadow_micro_usd"]) == ("large", 0)
-    assert way.board.told == [({"tier:small": 0.0}, 1.0)]
+    assert way.board.samples == [({"tier:small": 0.0}, 1.0)]
 
 
 async def test_evidence_grows_while_a_route_is_uncalibrated_or_halted() -> None:
@@ -391,7 +392,7 @@ async def test_evidence_grows_while_a_route_is_uncalibrated_or_halted() -> None:
     await way.go()
     (pair,) = way.shelf.records
     assert (pair["propensity"], len(pair["tiers"])) == (0.2, 2)
-    assert way.board.told == [({}, 0.25)]
+    assert way.board.samples == [({}, 0.25)]
     halted = Way(chat(CHECKED), both(), chance=ALWAYS, board=Board({"tier:small"}))
     await halted.go()
     assert halted.shelf.records[0]["propensity"] == 0.2
@@ -417,7 +418,7 @@ async def test_a_drawn_stored_answer_is_compared_with_the_top_tiers() -> None:
     (pair,) = way.shelf.records
     assert (pair["kind"], pair["qualities"]) == ("cached_pair", [0.0, 1.0])
     assert [one["quality"] for one in pair["tiers"]] == [1.0]
-    assert way.board.told == [({"cache": 1.0}, 1.0)]
+    assert way.board.samples == [({"cache": 1.0}, 1.0)]
 
 
 @pytest.mark.parametrize(("writer", "tells"), [("small", "yes"), ("large", "old news")])
@@ -436,12 +437,12 @@ async def test_trimming_is_compared_with_the_whole_prompt_on_the_top_tier() -> N
     request = wanting()
     request.prompt.messages[0].content = "a     b"
     engine = runs(small=[Run(["x"], SURE)], large=[Run(["trimmed"], SURE), Run(["whole"], SURE)])
-    told = chat(CHECKED, trimming=Trimming(white_space=True))
-    way = Way(told, engine, request=request, chance=ALWAYS)
+    chat_route = chat(CHECKED, trimming=Trimming(white_space=True))
+    way = Way(chat_route, engine, request=request, chance=ALWAYS)
     await way.go()
     assert engine.order == ["small", "large", "large"]
     assert bytes(engine.started[2][1].asked.prompt.tokens) == b"a     b"
-    assert way.board.told == [({"tier:small": 0.0, "trimming": 1.0}, 1.0)]
+    assert way.board.samples == [({"tier:small": 0.0, "trimming": 1.0}, 1.0)]
     assert way.judge.asked == [("x", "trimmed", "whole")]
 
 
@@ -450,13 +451,13 @@ async def test_a_silent_judge_leaves_the_pair_unjudged() -> None:
     await way.go()
     (pair,) = way.shelf.records
     assert [one["quality"] for one in pair["tiers"]] == [None, None]
-    assert way.board.told == []
+    assert way.board.samples == []
 
 
 async def test_a_pair_may_wait_for_its_outcome() -> None:
     evidence = EvidencePolicy(judge=Judging(kind=JudgeKind.OUTCOME))
-    told = chat(quality=quality(CHECKED, evidence=evidence))
-    way = Way(told, both(), chance=ALWAYS, judge=Same(silent=True))
+    chat_route = chat(quality=quality(CHECKED, evidence=evidence))
+    way = Way(chat_route, both(), chance=ALWAYS, judge=Same(silent=True))
     await way.go()
     assert orjson.loads(way.shelf.values["pair:1"]) == {
         "route": "chat",
@@ -470,8 +471,8 @@ async def test_a_pair_may_wait_for_its_outcome() -> None:
 
 
 async def test_texts_are_kept_only_where_the_route_wants_them() -> None:
-    told = chat(quality=quality(CHECKED, evidence=EvidencePolicy(keep_text=True)))
-    way = Way(told, both(), chance=ALWAYS)
+    chat_route = chat(quality=quality(CHECKED, evidence=EvidencePolicy(keep_text=True)))
+    way = Way(chat_route, both(), chance=ALWAYS)
     await way.go()
     assert way.shelf.records[0]["text"] == {
         "messages": [{"role": "user", "content": "hi"}],
@@ -481,14 +482,12 @@ async def test_texts_are_kept_only_where_the_route_wants_them() -> None:
 
 async def test_a_pair_that_finds_no_room_is_given_up_and_nobody_notices() -> None:
     way = Way(chat(CHECKED), runs(small=[Run(["s"], SURE)], large=[]), chance=ALWAYS)
-    place = way.fleet.place
 
-    async def busy(tier: Any, *told: Any, **more: Any) -> Any:
+    async def busy(tier: Tier, *_: object) -> None:
         if tier.name == "large":
             raise Unavailable("no room", reason="NO_REPLICA")
-        return await place(tier, *told, **more)
 
-    way.fleet.place = busy  # type: ignore[method-assign]
+    way.fleet.on_place = busy
     assert await way.go() == ["started", "s"]
     assert way.shelf.records == []
     assert way.metrics.pairs.labels("chat", "failed")._value.get() == 1
@@ -497,16 +496,15 @@ async def test_a_pair_that_finds_no_room_is_given_up_and_nobody_notices() -> Non
 
 async def test_pairs_are_bounded_and_end_at_a_stop() -> None:
     evidence = EvidencePolicy(most_running=1)
-    told = chat(quality=quality(CHECKED, evidence=evidence))
-    way = Way(told, both(), chance=ALWAYS)
+    chat_route = chat(quality=quality(CHECKED, evidence=evidence))
+    way = Way(chat_route, both(), chance=ALWAYS)
     never = asyncio.Event()
 
-    async def waits(*_: Any, **__: Any) -> Any:
+    async def waits(*_: object) -> None:
         await never.wait()
 
-    place = way.fleet.place
     await way.answer(Listener())
-    way.fleet.place = waits  # type: ignore[method-assign, assignment]
+    way.fleet.on_place = waits
     for _ in range(3):
         await asyncio.sleep(0)
     way.pairs.gather(way.state)
@@ -514,12 +512,11 @@ async def test_pairs_are_bounded_and_end_at_a_stop() -> None:
     way.pairs.stop()
     await asyncio.wait_for(asyncio.gather(*way.spawned), 5)
     assert way.metrics.pairs.labels("chat", "failed")._value.get() == 1
-    way.fleet.place = place  # type: ignore[method-assign]
 
 
 async def test_explaining_finds_a_stored_answer_as_a_request_would() -> None:
-    told = chat(CHECKED, limits=Limits(micro_usd=1))  # pays for no tier
-    way = Way(told, both(), cache=Cache(answer=stored("old news")))
+    chat_route = chat(CHECKED, limits=Limits(micro_usd=1))  # pays for no tier
+    way = Way(chat_route, both(), cache=Cache(answer=stored("old news")))
     assert await way.path.explain(way.state) == 0
     assert (way.decision.reason, way.decision.tier) == (Reason.CACHED, "small")
     assert way.state.answer.prompt_tokens == 2
@@ -527,10 +524,10 @@ async def test_explaining_finds_a_stored_answer_as_a_request_would() -> None:
 
 async def test_explaining_runs_nothing_and_names_the_first_turn() -> None:
     way = Way(chat(CHECKED), both(), chance=ALWAYS)
-    told = chat(CHECKED)
+    chat_route = chat(CHECKED)
     most = await way.path.explain(way.state)
     assert way.engine.order == []
-    assert most == sum(tier.price.of(2, 64) for tier in told.ladder)
+    assert most == sum(tier.price.of(2, 64) for tier in chat_route.ladder)
     assert way.decision.tier == "small"
     assert way.decision.propensity == 0.05
     assert way.decision.candidates[0].verdict is Verdict.CHOSEN

@@ -12,7 +12,8 @@ from services.common.errors import DeadlineExceeded, InternalError, Overloaded, 
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.decision import Reason, Verdict
-from services.router.policy.routes import Cancel, Hold, Limits, Route
+from services.router.policy.line import Priority
+from services.router.policy.routes import Cancel, Hold, Limits, Route, Tier
 from services.router.ports import Piece, ReplicaFailed
 from services.router.request.plan import Cause
 from tests.making.policies import calibrated, ladder, quality, route
@@ -27,31 +28,30 @@ def chat(*rungs: Rung, names: tuple[str, ...] = ("small", "large"), **changes: A
     return route("chat", *ladder(*names), quality=quality(*rungs, **changes))
 
 
-def runs(**told: list[Run]) -> Engine:
-    return Engine(dict(told))
+def runs(**scripts: list[Run]) -> Engine:
+    return Engine(dict(scripts))
 
 
 def refuse(way: Way, tier_name: str, error: Exception) -> list[float]:
     """Has the fleet refuse places of a tier; returns until when each was waited for."""
-    place, waited = way.fleet.place, []
+    waited: list[float] = []
 
-    async def refusing(tier: Any, *told: Any, until: float, **more: Any) -> Any:
-        if tier.name != tier_name:
-            return await place(tier, *told, until=until, **more)
-        waited.append(until)
-        raise error
+    async def refusing(tier: Tier, priority: Priority, until: float) -> None:
+        if tier.name == tier_name:
+            waited.append(until)
+            raise error
 
-    way.fleet.place = refusing  # type: ignore[method-assign]
+    way.fleet.on_place = refusing
     return waited
 
 
 async def test_what_a_refused_answer_cost_is_told_though_the_next_tier_fails() -> None:
-    told = chat(CHECKED)
-    way = Way(told, runs(small=[Run(["small says"], UNSURE)], large=[]))
+    chat_route = chat(CHECKED)
+    way = Way(chat_route, runs(small=[Run(["small says"], UNSURE)], large=[]))
     refuse(way, "large", Overloaded("full"))
     with pytest.raises(Overloaded):
         await way.go()
-    assert way.state.micro_usd == told.ladder[0].price.of(2, 10) > 0
+    assert way.state.micro_usd == chat_route.ladder[0].price.of(2, 10) > 0
     assert way.state.baseline_micro_usd == 0  # nobody was answered
 
 
@@ -76,11 +76,11 @@ async def test_the_last_tier_is_waited_for_until_the_deadline() -> None:
 @pytest.mark.parametrize("hold", list(Hold))
 async def test_a_lower_tier_whose_engine_fails_gives_way(hold: Hold) -> None:
     calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
-    told = route(
+    chat_route = route(
         "chat", *ladder("small", "large"), quality=quality(calibration=calibration, hold=hold)
     )
     broken = Run(["sm", InternalError("the engine failed")], SURE)
-    way = Way(told, runs(small=[broken], large=[Run(["large"], SURE)]))
+    way = Way(chat_route, runs(small=[broken], large=[Run(["large"], SURE)]))
     assert await way.go() == ["started", "large"]
     small, large = way.decision.candidates
     assert (small.verdict, large.verdict) == (Verdict.UNAVAILABLE, Verdict.CHOSEN)
@@ -98,15 +98,15 @@ async def test_a_full_line_is_no_reason_for_a_dearer_tier() -> None:
 
 
 async def test_a_shadow_run_that_was_paid_is_counted_though_its_pair_fails() -> None:
-    told = chat(CHECKED, CHECKED, names=("tiny", "small", "large"))
+    chat_route = chat(CHECKED, CHECKED, names=("tiny", "small", "large"))
     engine = runs(tiny=[Run(["t"], SURE)], small=[Run(["small"], SURE)], large=[])
-    way = Way(told, engine, chance=ALWAYS)
+    way = Way(chat_route, engine, chance=ALWAYS)
     refuse(way, "large", Unavailable("no room"))
     assert await way.go() == ["started", "t"]
     assert way.shelf.records == []
     paid = [attempt.micro_usd for attempt in way.ended if attempt.cause is Cause.EVIDENCE]
-    assert paid == [told.ladder[1].price.of(2, 5)]
-    assert way.state.micro_usd == told.ladder[0].price.of(2, 1) + paid[0]
+    assert paid == [chat_route.ladder[1].price.of(2, 5)]
+    assert way.state.micro_usd == chat_route.ladder[0].price.of(2, 1) + paid[0]
 
 
 async def test_shadow_runs_say_nothing_about_how_long_callers_wait() -> None:
@@ -149,8 +149,8 @@ async def test_a_refused_run_that_must_drain_keeps_its_place_until_it_has() -> N
     small.read = read  # type: ignore[method-assign]
     calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
     tiers = ladder("small", "large", cancel=Cancel.DRAIN)
-    told = route("chat", *tiers, quality=quality(calibration=calibration, hold=Hold.TOKENS))
-    way = Way(told, runs(small=[small], large=[Run(["large"], SURE)]))
+    chat_route = route("chat", *tiers, quality=quality(calibration=calibration, hold=Hold.TOKENS))
+    way = Way(chat_route, runs(small=[small], large=[Run(["large"], SURE)]))
     listener = Listener()
     await way.answer(listener)
     assert listener.events == ["started", "large"]
@@ -172,12 +172,12 @@ async def test_log_probs_of_some_tokens_alone_are_no_certainty() -> None:
 async def test_a_replica_lost_after_the_held_tokens_were_told_ends_the_answer() -> None:
     lost = Run(["one ", "two ", ReplicaFailed("gone", lost=True)], SURE)
     calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
-    told = route(
+    chat_route = route(
         "chat",
         *ladder("small", "large"),
         quality=quality(calibration=calibration, hold=Hold.TOKENS),
     )
-    way, listener = Way(told, runs(small=[lost], large=[Run(["large"], SURE)])), Listener()
+    way, listener = Way(chat_route, runs(small=[lost], large=[Run(["large"], SURE)])), Listener()
     with pytest.raises(Unavailable) as raised:
         await way.go(listener)
     assert raised.value.reason == "REPLICA_LOST"
@@ -198,11 +198,11 @@ async def test_past_the_deadline_no_other_tier_is_tried() -> None:
 async def test_what_refused_answers_cost_is_taken_from_the_money() -> None:
     tiers = ladder("tiny", "small", "large")
     most = sum(one.price.of(2, 64) for one in tiers[1:])  # for small and large, not tiny as well
-    told = chat(CHECKED, CHECKED, names=("tiny", "small", "large"))
+    chat_route = chat(CHECKED, CHECKED, names=("tiny", "small", "large"))
     engine = runs(
         tiny=[Run(["t" * 64], UNSURE)], small=[Run(["s"], SURE)], large=[Run(["l"], SURE)]
     )
-    way = Way(replace(told, limits=Limits(micro_usd=most)), engine)
+    way = Way(replace(chat_route, limits=Limits(micro_usd=most)), engine)
     await way.go()
     assert engine.order == ["tiny", "large"]
     assert [one.verdict for one in way.decision.candidates] == [

@@ -48,7 +48,7 @@ def test_a_cascade_of_a_compiled_route_is_the_routes() -> None:
     chat = compiled(CHAT).route("chat")
     for halted in ((), ("tier:a",), ("tier:a", "tier:b")):
         ours, theirs = chat.cascade(halted), Cascade(first_look(CHAT, halted))
-        assert (ours.turn(), ours.candidates()) == (theirs.turn(), theirs.candidates())
+        assert (ours.step(), ours.candidates()) == (theirs.step(), theirs.candidates())
 
 
 def test_what_a_route_needs_is_at_hand() -> None:

@@ -1,6 +1,7 @@
 """A file that changed is noticed, however it changed; one that did not is left alone."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def seen(path: Path) -> SeenFiles:
-    files = SeenFiles()
+    files = SeenFiles(time.time)
     assert files.read(path, 100) == b"text"
     assert not files.changed()
     return files
@@ -68,7 +69,7 @@ def test_an_old_file_is_not_read_again(path: Path) -> None:
 
 
 def test_a_file_that_appears_is_noticed(tmp_path: Path) -> None:
-    files = SeenFiles()
+    files = SeenFiles(time.time)
     with pytest.raises(FileNotFoundError):
         files.read(tmp_path / "file", 100)
     assert not files.changed()
@@ -78,13 +79,13 @@ def test_a_file_that_appears_is_noticed(tmp_path: Path) -> None:
 
 def test_a_folder_and_what_is_in_it_can_be_watched(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
-    files = SeenFiles()
+    files = SeenFiles(time.time)
     files.note(folder)
     assert not files.changed()
     folder.mkdir()
     assert files.changed()
     (folder / "file").write_text("half")
-    files = SeenFiles()
+    files = SeenFiles(time.time)
     files.note(folder)
     assert not files.changed()
     (folder / "file").write_text("complete")
@@ -93,7 +94,7 @@ def test_a_folder_and_what_is_in_it_can_be_watched(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [3, 4])
 def test_a_file_that_is_too_large_is_an_error(path: Path, most: int) -> None:
-    files = SeenFiles()
+    files = SeenFiles(time.time)
     if most < 4:
         with pytest.raises(OSError, match="larger than 3 bytes"):
             files.read(path, most)
@@ -103,7 +104,7 @@ def test_a_file_that_is_too_large_is_an_error(path: Path, most: int) -> None:
 
 def test_what_is_no_plain_file_is_never_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
-    files = SeenFiles()
+    files = SeenFiles(time.time)
     with pytest.raises(OSError, match="is no plain file"):
         files.read(tmp_path / "pipe", 100)
     files.note(tmp_path)

@@ -41,7 +41,7 @@ class Desk:
             in_force=self.in_force,
             metrics=Metrics(CollectorRegistry()),
             clock=lambda: self.now,
-            monotonic=lambda: self.now,
+            wall=lambda: self.now,
         )
         self.calls = LeverCalls(self.levers, self.in_force)
 

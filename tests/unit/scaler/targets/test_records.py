@@ -68,3 +68,10 @@ def test_what_cannot_be_read_is_named_and_no_record(records, tmp_path, text):
 def test_a_state_folder_belongs_to_one_scaler(records, tmp_path):
     with pytest.raises(ConfigError, match="another scaler uses it"):
         Records(tmp_path).lock()
+
+
+def test_a_log_that_cannot_be_kept_keeps_no_replica(records, tmp_path):
+    records.write(RECORD)
+    (tmp_path / "logs").rmdir()
+    records.remove(REPLICA.id)
+    assert list(records.read_all()) == []
