@@ -59,6 +59,7 @@ lock: $(READY) ## pin every package anew in constraints.txt
 
 docs: $(READY) ## write the tables in docs/operating.md and docs/ledger.md
 	$(BIN)/python -m tools.settings
+	$(BIN)/python -m tools.metrics
 	$(BIN)/python -m tools.ledger_fields
 
 bench: $(READY) ## run the benchmarks; ONLY=name runs one

@@ -52,9 +52,8 @@ class Script:
 class Replica:
     """Serves the script; streams get a message each in turns, as an engine's steps give them."""
 
-    def __init__(self, script: Script, pause_seconds: float) -> None:
+    def __init__(self, script: Script) -> None:
         self._script = script
-        self._pause = pause_seconds
         self._running: list[tuple[ServerConnection, int, deque[bytes]]] = []
         self._wake = asyncio.Event()
 
@@ -82,7 +81,7 @@ class Replica:
             self._running = [one for one in self._running if one[0].blocked or self._step(*one)]
             if not self._running:
                 self._wake.clear()
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(0)
 
     def _step(self, connection: ServerConnection, stream: int, left: deque[bytes]) -> bool:
         """Sends the next message; False after the last, or when the stream is gone."""
@@ -168,7 +167,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json"))
     text = TEXT * (1 + arguments.tokens // 8)
     tokens = tokenizer.encode(text, add_special_tokens=False).ids[: arguments.tokens]
-    replica = Replica(Script(tokens, arguments.pieces), arguments.pause_ms / 1000)
+    replica = Replica(Script(tokens, arguments.pieces))
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(replica.connection, "127.0.0.1", 0)
     address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -203,7 +202,6 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a tokenizer")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--pieces", type=int, default=64, help="messages of a streamed answer")
-    parser.add_argument("--pause-ms", type=float, default=0, help="between two pieces; 0: none")
     uvloop.run(serve(parser.parse_args()))
 
 

@@ -27,7 +27,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.http2 import request_headers
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
+from services.common.config import prefix_of
 from services.common.credentials import DEVELOPMENT_KEY
+from services.local.plan import FULL_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = ROOT / "model_repository" / "cpu"
@@ -157,15 +159,12 @@ class Stack:
         self.processes[name] = process = Process(name, child, log)
         return process
 
-    def scripted(
-        self, *, tokens: int = 64, pieces: int = 64, pause_ms: float = 0, cores: Cores = ()
-    ) -> dict[str, str]:
+    def scripted(self, *, tokens: int, pieces: int, cores: Cores = ()) -> dict[str, str]:
         """Starts a scripted replica. Returns the addresses of `replica` and `scaler`."""
         options = {
             "tokenizer": REPOSITORY / "small" / "weights" / "int8",
             "tokens": tokens,
             "pieces": pieces,
-            "pause-ms": pause_ms,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         process = self.start(
@@ -185,7 +184,7 @@ class Stack:
         """Starts a service of ours; `ready` waits for it. Returns it and its address."""
         address = f"127.0.0.1:{free_port()}"
         given = {"LISTEN": address, "METRICS_LISTEN": f"127.0.0.1:{free_port()}", **settings}
-        environment = {f"PENNYWEIGHT_{name.upper()}_{key}": str(given[key]) for key in given}
+        environment = {f"{prefix_of(name)}{key}": str(given[key]) for key in given}
         process = self.start(
             name, [sys.executable, "-m", f"services.{name}"], environment, cores=cores
         )
@@ -195,10 +194,9 @@ class Stack:
     def ready(self) -> None:
         """Waits until every service started so far is healthy."""
         for name, address in self._starting.items():
-            service = f"pennyweight.{name}.v1.{name.capitalize()}Service"
             with grpc.insecure_channel(address, options=EAGER) as channel:
                 health: Any = health_pb2_grpc.HealthStub(channel)
-                request = health_pb2.HealthCheckRequest(service=service)
+                request = health_pb2.HealthCheckRequest(service=FULL_NAMES[name])
 
                 def is_healthy(health: Any = health, request: Any = request) -> bool:
                     answer = health.Check(request, timeout=2)
@@ -211,14 +209,14 @@ class Stack:
         """Starts a cache. Returns its address."""
         return self.service("cache", settings or {}, cores=cores)[1]
 
-    def scaler(self, pools: Mapping[str, object], *, cores: Cores = ()) -> str:
+    def scaler(self, pools: Mapping[str, object]) -> str:
         """Starts a scaler with these pools. Returns its address."""
         policies = self.folder / "policies"
         policies.mkdir(exist_ok=True)
         file = policies / "scaling.yaml"
         file.write_text(yaml.safe_dump({"pools": dict(pools)}))
         settings = {"SCALING_FILE": file, "STATE_FOLDER": self.folder / "scaler"}
-        return self.service("scaler", settings, cores=cores)[1]
+        return self.service("scaler", settings)[1]
 
     def router(
         self,
@@ -226,7 +224,6 @@ class Stack:
         *,
         cache: str,
         scaler: str,
-        settings: Mapping[str, object] | None = None,
         cores: Cores = (),
     ) -> tuple[Process, str]:
         """Starts a router and waits until all is healthy and each of its tiers has a replica.
@@ -235,7 +232,6 @@ class Stack:
             routes: what routes.yaml says.
             cache: address of the cache.
             scaler: address of the scaler.
-            settings: further settings.
             cores: the cores it may use.
         """
         policies = self.folder / "policies"
@@ -251,7 +247,6 @@ class Stack:
             "POLICY_FOLDER": self.folder / "versions",
             "CACHE_ADDRESS": cache,
             "SCALER_ADDRESS": scaler,
-            **(settings or {}),
         }
         process, address = self.service("router", given, cores=cores)
         self.ready()
@@ -322,14 +317,14 @@ def route(model: str, *, cache: bool) -> dict[str, object]:
     }
 
 
-def pool(model: str, *, cores: Cores = (), **parameters: object) -> dict[str, object]:
+def pool(model: str, **parameters: object) -> dict[str, object]:
     """A pool of scaling.yaml with one replica of a local model."""
     return {
         "tier": model,
         "model": model,
         "precision": "int8",
         "repository": str(REPOSITORY),
-        "slots": [{"grpc_port": 0, "metrics_port": 0, "cpus": list(cores)}],
+        "slots": [{"grpc_port": 0, "metrics_port": 0}],
         "size": 1,
         "max_in_flight": 64,
         "parameters": {key: str(value).lower() for key, value in parameters.items()},

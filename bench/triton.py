@@ -8,7 +8,9 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bench.stack import REPOSITORY, BenchError, Process, Stack, free_port
-from services.scaler.targets.tritonserver import ReplicaLaunch, command, find_runtime, prepare_view
+from services.scaler.targets.model_view import prepare_view
+from services.scaler.targets.runtime import find_runtime
+from services.scaler.targets.tritonserver import ReplicaLaunch, command
 
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 START_SECONDS = 60.0

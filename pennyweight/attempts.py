@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,13 +27,10 @@ def backoff_seconds(failures: int, drawn: float) -> float:
 class Attempts:
     """The tries of one call. State: when it must be over, how many were made."""
 
-    def __init__(
-        self, deadline: float, max_tries: int, *, drawn: Callable[[], float] = random.random
-    ) -> None:
-        """`deadline` is in seconds of `time.monotonic`; `drawn` spreads the waits."""
+    def __init__(self, deadline: float, max_tries: int) -> None:
+        """`deadline` is in seconds of `time.monotonic`."""
         self._deadline = deadline
         self._max_tries = max_tries
-        self._drawn = drawn
         self._made = 0
 
     def seconds_left(self) -> float:
@@ -46,7 +43,7 @@ class Attempts:
         Never less than what the service asks for.
         """
         self._made += 1
-        backoff = backoff_seconds(self._made, self._drawn())
+        backoff = backoff_seconds(self._made, random.random())  # noqa: S311
         delay = max(backoff, error.retry_after_seconds or 0.0)
         final = self._made >= self._max_tries or delay >= self.seconds_left()
         if final or not isinstance(error, Unavailable):

@@ -95,7 +95,3 @@ class Batch(NamedTuple):
 
     progress: list[Progress]
     census: Census
-
-
-FromEngine = Ready | LoadFailed | Batch
-ToEngine = Load | Submit | Cancel | Quit

@@ -85,7 +85,8 @@ REFUSED_INPUTS: MappingProxyType[str, Declaration] = MappingProxyType(
     }
 )
 
-# Outputs, as declared. Those in ABSENT_OUTPUTS are never sent: there is nothing true to say.
+# Outputs, as declared. Logits, indices, drafts and context phase are never sent: this engine has
+# nothing true to say of them.
 OUTPUTS: MappingProxyType[str, tuple[str, tuple[int, ...]]] = MappingProxyType(
     {
         "output_ids": ("TYPE_INT32", (-1, -1)),
@@ -111,19 +112,4 @@ OUTPUTS: MappingProxyType[str, tuple[str, tuple[int, ...]]] = MappingProxyType(
         "context_phase_params": ("TYPE_UINT8", (-1,)),
     }
 )
-ABSENT_OUTPUTS = frozenset(
-    {
-        "context_logits",
-        "generation_logits",
-        "batch_index",
-        "sequence_index",
-        "acceptance_rate",
-        "total_accepted_draft_tokens",
-        "total_draft_tokens",
-        "context_phase_params",
-    }
-)
 REQUIRED_OUTPUTS = ("output_ids", "sequence_length")
-
-# Required on the wire; all other inputs are optional.
-REQUIRED_INPUTS = ("input_lengths", "request_output_len")

@@ -18,7 +18,7 @@ from pennyweight.wire import name_of, seconds_of
 
 ScalerAddress = Annotated[
     str,
-    typer.Option(help="host:port of the scaler.", envvar="PENNYWEIGHT_SCALER_ADDRESS"),
+    typer.Option(help="host:port of the scaler.", envvar="PENNYWEIGHT_FLEET_ADDRESS"),
 ]
 STYLES = {"ready": "green", "starting": "yellow", "draining": "magenta", "gone": "dim"}
 

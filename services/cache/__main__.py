@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.cache.config import PREFIX, CacheSettings
+from services.cache.config import CacheSettings
 from services.cache.metrics import CacheCollector, Counts, operation_seconds
 from services.cache.operations import Operations
 from services.cache.ports import Store
@@ -18,8 +18,6 @@ from services.common.process import open_frame, run
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
-
-SERVICE = "pennyweight.cache.v1.CacheService"
 
 
 async def serve(
@@ -36,7 +34,7 @@ async def serve(
     async with open_frame("cache", settings, registry) as frame:
         store = await frame.closing.enter_async_context(open_store(settings, hash_key))
         service = build(settings, store, hash_key, registry, frame.tracing)
-        frame.server.add(add_to_server, service, SERVICE)
+        frame.server.add(add_to_server, service)
         port = frame.bind()
         await frame.server.start()
         log.info("serving", port=port, store=store.kind)
@@ -103,7 +101,7 @@ async def _drain_on(stop: asyncio.Event, service: CacheService) -> None:
 
 def main() -> None:
     """Runs the cache until SIGTERM or SIGINT."""
-    run("cache", CacheSettings, PREFIX, serve)
+    run("cache", CacheSettings, serve)
 
 
 if __name__ == "__main__":

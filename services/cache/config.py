@@ -7,11 +7,10 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, ConfigError
+from services.common.config import STRICT, ConfigError, prefix_of
 from services.common.redis_settings import RedisSettings
 from services.common.server import ServerSettings
 
-PREFIX = "PENNYWEIGHT_CACHE_"
 MIB = 1024 * 1024
 MIN_HASH_KEY = 16
 MAX_HASH_KEY = 64  # BLAKE2b takes no more
@@ -63,7 +62,7 @@ class CacheSettings(ServerSettings):
         if self.store == MEMORY:
             return None
         return RedisSettings(
-            prefix=PREFIX,
+            prefix=prefix_of("cache"),
             setting="store",
             instead=MEMORY,
             address=self.store,

@@ -62,7 +62,8 @@ class CacheCollector(Collector):
             ("stores", "Answers offered.", counts.stores, STORE_RESULTS),
             ("abandons", "Leases given back.", counts.abandons, ABANDON_RESULTS),
         ):
-            family = CounterMetricFamily(f"pennyweight_cache_{name}", text, labels=("result",))
+            listed = f"{text} By result: {', '.join(results)}."
+            family = CounterMetricFamily(f"pennyweight_cache_{name}", listed, labels=("result",))
             for result in results:
                 family.add_metric((result,), values[result])
             yield family
@@ -79,9 +80,9 @@ class CacheCollector(Collector):
         yield _gauge("waiters", "Lookups that wait for another's answer.", store.waiters)
         yield _gauge("store_up", "1 while the store can be used.", int(store.up))
         if store.entries is not None:
-            yield _gauge("entries", "Entries held.", store.entries)
+            yield _gauge("entries", "Entries held, where they are in memory.", store.entries)
         if store.bytes is not None:
-            yield _gauge("bytes", "Bytes that entries take.", store.bytes)
+            yield _gauge("bytes", "Bytes that entries take, where they are in memory.", store.bytes)
 
 
 def operation_seconds(registry: CollectorRegistry) -> Histogram:

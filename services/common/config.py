@@ -40,6 +40,11 @@ class ConfigError(Exception):
         super().__init__(f"{source}: " + "; ".join(problems))
 
 
+def prefix_of(service: str) -> str:
+    """What the names of a service's variables begin with."""
+    return f"PENNYWEIGHT_{service.upper()}_"
+
+
 def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> T:
     """Builds a configuration from the variables ``<prefix><FIELD>``.
 

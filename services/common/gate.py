@@ -30,6 +30,10 @@ class Gate:
 
     Stands before a server while servicers are added and wraps their handlers once: an interceptor
     would cost every call anew.
+
+    Attributes:
+        services: full names of the gRPC services that were added.
+        closed: no call is let in any more.
     """
 
     def __init__(self, server: grpc.aio.Server, keyring: Keyring, tracing: Tracing) -> None:
@@ -38,6 +42,7 @@ class Gate:
         self._tracing = tracing
         self._running = 0
         self._emptied = asyncio.Event()
+        self.services: list[str] = []
         self.closed = False
 
     async def emptied(self) -> None:
@@ -51,6 +56,7 @@ class Gate:
         gated = {
             name: self._wrap(handler, f"/{service}/{name}") for name, handler in handlers.items()
         }
+        self.services.append(service)
         generic = grpc.method_handlers_generic_handler(service, gated)
         self._server.add_generic_rpc_handlers((generic,))
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from services.common.config import ConfigError, die, from_environment
+from services.common.config import ConfigError, die, from_environment, prefix_of
 from services.common.credentials import Keyring
 from services.common.server import Server, ServerSettings, stop_on_signals
 from services.common.telemetry import Tracing, configure_logging, serve_metrics
@@ -75,20 +75,18 @@ async def open_frame(
 def run(
     service: str,
     kind: type[Settings],
-    prefix: str,
     serve: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
 ) -> None:
     """Runs a service until SIGTERM or SIGINT. With wrong settings it ends with status 2.
 
     Args:
-        service: its name in logs.
+        service: its name in logs, and in the variables that hold its settings.
         kind: of its settings.
-        prefix: of the variables that hold them.
         serve: runs it until the event is set.
     """
 
     async def settled() -> None:
-        settings = from_environment(kind, prefix, os.environ)
+        settings = from_environment(kind, prefix_of(service), os.environ)
         configure_logging(service, settings.log_level)
         await serve(settings, stop_on_signals())
 

@@ -78,7 +78,6 @@ class Server:
 
     def __init__(self, settings: ServerSettings, keyring: Keyring, tracing: Tracing) -> None:
         self._settings = settings
-        self._names: list[str] = []
         self._port = 0
         self._started = False
         self._health = Health()
@@ -96,10 +95,9 @@ class Server:
         self._gate = Gate(self.grpc, keyring, tracing)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
-    def add(self, add_to_server: Callable[[Any, Any], None], servicer: object, name: str) -> None:
-        """Adds a servicer under its full service name, for health and reflection."""
+    def add(self, add_to_server: Callable[[Any, Any], None], servicer: object) -> None:
+        """Adds a servicer as its stubs do; they name the service for health and reflection."""
         add_to_server(servicer, self._gate)
-        self._names.append(name)
 
     def bind(self) -> int:
         """Takes the address. Returns the port; calling it again returns the same.
@@ -109,7 +107,7 @@ class Server:
         """
         if self._port:
             return self._port
-        names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*self._gate.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self.grpc)
         listen = self._settings.listen
         try:
@@ -137,7 +135,7 @@ class Server:
 
     async def set_serving(self, *, serving: bool) -> None:
         """Says to health checkers whether this server serves."""
-        self._health.set(("", *self._names), serving=serving)
+        self._health.set(("", *self._gate.services), serving=serving)
 
     async def serve_until_stopped(self, stop: asyncio.Event) -> float:
         """Serves until `stop` is set, then lets running calls finish.

@@ -14,6 +14,11 @@ from typing import Any
 
 import yaml
 
+from pennyweight.cache.v1 import cache_pb2
+from pennyweight.router.v1 import router_pb2
+from pennyweight.scaler.v1 import scaler_pb2
+from services.common.config import prefix_of
+
 ROOT = Path(__file__).resolve().parents[2]
 """The tree the services run from."""
 
@@ -23,6 +28,13 @@ ADDRESSES = {
     "router": ("127.0.0.1:50051", "127.0.0.1:9101"),
 }
 """Of gRPC and of the metrics, in the order in which services start; they stop in reverse."""
+
+FULL_NAMES: Mapping[str, str] = {
+    "cache": cache_pb2.DESCRIPTOR.services_by_name["CacheService"].full_name,
+    "scaler": scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"].full_name,
+    "router": router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,
+}
+"""Their gRPC services."""
 
 DEMO_LEDGER = "demo-ledger"
 """Folder below the state of what demos asked: made-up questions are no part of the real ledger."""
@@ -55,7 +67,7 @@ class Service:
     @property
     def full_name(self) -> str:
         """Its gRPC service, which the health check is asked about."""
-        return f"pennyweight.{self.name}.v1.{self.name.capitalize()}Service"
+        return FULL_NAMES[self.name]
 
     @property
     def address(self) -> str:
@@ -113,10 +125,10 @@ def plan(
     listens = {}
     for name, (listen, metrics) in ADDRESSES.items():
         default = ("127.0.0.1:0", "127.0.0.1:0") if any_port else (listen, metrics)
-        prefix = f"PENNYWEIGHT_{name.upper()}"
+        prefix = prefix_of(name)
         listens[name] = (
-            _with_port(environ.get(f"{prefix}_LISTEN") or default[0]),
-            _with_port(environ.get(f"{prefix}_METRICS_LISTEN") or default[1]),
+            _with_port(environ.get(f"{prefix}LISTEN") or default[0]),
+            _with_port(environ.get(f"{prefix}METRICS_LISTEN") or default[1]),
         )
     defaults = {
         "PENNYWEIGHT_ROUTER_CACHE_ADDRESS": _reached(listens["cache"][0]),
@@ -140,8 +152,8 @@ def plan(
         _change_scaling(Path(environment[SCALING_FILE]), target, any_port=any_port, weights=weights)
         environment[SCALING_FILE] = str(target)
     for name, (listen, metrics) in listens.items():
-        environment[f"PENNYWEIGHT_{name.upper()}_LISTEN"] = listen
-        environment[f"PENNYWEIGHT_{name.upper()}_METRICS_LISTEN"] = metrics
+        environment[f"{prefix_of(name)}LISTEN"] = listen
+        environment[f"{prefix_of(name)}METRICS_LISTEN"] = metrics
     return Plan(
         services=tuple(Service(name, *listens[name], environment) for name in ADDRESSES),
         state=state,
@@ -177,8 +189,8 @@ def check_ports(services: tuple[Service, ...]) -> None:
             try:
                 _bind(listen).close()
             except OSError as error:
-                middle = "" if what == "gRPC" else "_METRICS"
-                setting = f"PENNYWEIGHT_{service.name.upper()}{middle}_LISTEN"
+                middle = "" if what == "gRPC" else "METRICS_"
+                setting = f"{prefix_of(service.name)}{middle}LISTEN"
                 if error.errno == errno.EADDRINUSE:
                     raise StackError(
                         f"The {service.name} cannot listen on {listen}: the port is in use.",

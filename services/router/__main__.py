@@ -6,11 +6,11 @@ from collections.abc import Callable
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pennyweight.router.v1 import router_pb2, router_pb2_grpc
+from pennyweight.router.v1 import router_pb2_grpc
 from services.common.process import open_frame, run
 from services.router.assembly import assemble
 from services.router.background import Background
-from services.router.config import PREFIX, RouterSettings
+from services.router.config import RouterSettings
 from services.router.levers.copy import parse_record
 from services.router.metrics import Metrics
 from services.router.state.store import open_state
@@ -43,11 +43,7 @@ async def serve(
         state = await frame.closing.enter_async_context(open_state(settings, parse_record))
         parts = assemble(settings, state, Metrics(registry), frame.tracing, background.spawn)
         frame.closing.push_async_callback(parts.close)
-        frame.server.add(
-            router_pb2_grpc.add_RouterServiceServicer_to_server,
-            parts.servicer,
-            router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,
-        )
+        frame.server.add(router_pb2_grpc.add_RouterServiceServicer_to_server, parts.servicer)
         port = frame.bind()
         await parts.levers.refresh()
         async with parts.ledger.writing(), asyncio.TaskGroup() as tasks:
@@ -73,7 +69,7 @@ async def serve(
 
 def main() -> None:
     """Runs the router until SIGTERM or SIGINT."""
-    run("router", RouterSettings, PREFIX, serve)
+    run("router", RouterSettings, serve)
 
 
 if __name__ == "__main__":

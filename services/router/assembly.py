@@ -229,7 +229,6 @@ def assemble(
             load,
             metrics,
             router=settings.name,
-            clock=clock,
             wall=wall,
             chance=chance,
         ),

@@ -6,11 +6,10 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, Name
+from services.common.config import STRICT, Name, prefix_of
 from services.common.redis_settings import RedisSettings
 from services.common.server import ServerSettings
 
-PREFIX = "PENNYWEIGHT_ROUTER_"
 FILE = "file"
 
 
@@ -73,7 +72,7 @@ class RouterSettings(ServerSettings):
         if self.state == FILE:
             return None
         return RedisSettings(
-            prefix=PREFIX,
+            prefix=prefix_of("router"),
             setting="state",
             instead=FILE,
             address=self.state,

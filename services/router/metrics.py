@@ -72,7 +72,7 @@ class Metrics:
         )
         self.probe_tokens = counter(
             "probe_tokens_total",
-            "Tokens of the probes that find that out, prompt and output; charged to nobody.",
+            "Tokens of the probes for log-probabilities, prompt and output; charged to nobody.",
             "tier",
         )
         self.replicas = gauge("replicas", "Replicas known, by tier and state.", "tier", "state")

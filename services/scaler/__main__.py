@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable, Mapping
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.process import open_frame, run
-from services.scaler.config import ENVIRONMENT_PREFIX, ScalerSettings, Scaling
+from services.scaler.config import ScalerSettings, Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
@@ -17,8 +18,6 @@ from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
 
 log = structlog.get_logger()
-
-SERVICE = "pennyweight.scaler.v1.ScalerService"
 
 
 async def serve(
@@ -35,7 +34,8 @@ async def serve(
         ConfigError: a setting, or a file or an address it names, cannot be used.
     """
     scaling = Scaling.load(settings.scaling_file)
-    loads, metrics = Loads(), Metrics()
+    registry = CollectorRegistry()
+    loads, metrics = Loads(), Metrics(registry)
     processes = ReplicaProcesses(
         settings.state_folder,
         environment,
@@ -46,10 +46,10 @@ async def serve(
     target = LocalTarget(scaling, processes, metrics)
     fleet = Fleet(scaling, target, loads, metrics)
     servicer = ScalerServicer(fleet, loads, metrics)
-    async with open_frame("scaler", settings, metrics.registry) as frame:
+    async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
         server = frame.server
-        server.add(add_ScalerServiceServicer_to_server, servicer, SERVICE)
+        server.add(add_ScalerServiceServicer_to_server, servicer)
         port = frame.bind()
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
@@ -71,12 +71,7 @@ async def serve(
 
 def main() -> None:
     """Runs the scaler until SIGTERM or SIGINT."""
-    run(
-        "scaler",
-        ScalerSettings,
-        ENVIRONMENT_PREFIX,
-        lambda settings, stop: serve(settings, os.environ, stop),
-    )
+    run("scaler", ScalerSettings, lambda settings, stop: serve(settings, os.environ, stop))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from pydantic.dataclasses import dataclass
 from services.common.config import STRICT, load_document
 from services.common.server import ServerSettings
 
-ENVIRONMENT_PREFIX = "PENNYWEIGHT_SCALER_"
-
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

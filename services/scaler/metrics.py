@@ -6,16 +6,15 @@ _START_BUCKETS = (0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """All metrics of one scaler, in a registry of their own."""
+    """All metrics of one scaler."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry) -> None:
         pool = ("pool", "tier")
         self.desired = Gauge(
             "pennyweight_scaler_desired_replicas",
             "Replicas that a pool should have.",
             pool,
-            registry=self.registry,
+            registry=registry,
         )
         self.replicas = Gauge(
             "pennyweight_scaler_replicas",
@@ -23,64 +22,64 @@ class Metrics:
             "cleared away). ready below desired for longer than a start takes: see the pool's "
             "trouble in ListPools.",
             (*pool, "state"),
-            registry=self.registry,
+            registry=registry,
         )
         self.trouble = Gauge(
             "pennyweight_scaler_pool_trouble",
             "1 while something keeps the pool from its size; ListPools says what.",
             pool,
-            registry=self.registry,
+            registry=registry,
         )
         self.starts = Counter(
             "pennyweight_scaler_starts_total",
             "Replicas started.",
             pool,
-            registry=self.registry,
+            registry=registry,
         )
         self.adoptions = Counter(
             "pennyweight_scaler_adoptions_total",
             "Replicas taken over from an earlier scaler.",
             pool,
-            registry=self.registry,
+            registry=registry,
         )
         self.failures = Counter(
             "pennyweight_scaler_failures_total",
             "Replicas that died, were not ready in time, fell silent or could not be started. "
             "A steady rate: see the scaler's log for the reasons.",
             pool,
-            registry=self.registry,
+            registry=registry,
         )
         self.start_seconds = Histogram(
             "pennyweight_scaler_start_seconds",
             "Time from starting a replica until it was ready.",
             pool,
             buckets=_START_BUCKETS,
-            registry=self.registry,
+            registry=registry,
         )
         self.drain_seconds = Histogram(
             "pennyweight_scaler_drain_seconds",
             "Time from telling routers of a drain until the replica was stopped.",
             pool,
             buckets=_START_BUCKETS,
-            registry=self.registry,
+            registry=registry,
         )
         self.watchers = Gauge(
             "pennyweight_scaler_watchers",
             "Open WatchReplicas streams.",
-            registry=self.registry,
+            registry=registry,
         )
         self.dropped_watchers = Counter(
             "pennyweight_scaler_dropped_watchers_total",
             "WatchReplicas streams ended because their reader was too slow.",
-            registry=self.registry,
+            registry=registry,
         )
         self.routers = Gauge(
             "pennyweight_scaler_routers",
             "Routers that reported their load within the last 10 s.",
-            registry=self.registry,
+            registry=registry,
         )
         self.reports = Counter(
             "pennyweight_scaler_load_reports_total",
             "Load reports taken.",
-            registry=self.registry,
+            registry=registry,
         )

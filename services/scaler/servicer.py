@@ -39,20 +39,12 @@ _CAPACITIES = {
 
 
 class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
-    """pennyweight.scaler.v1.ScalerService. `clock` is the fleet's."""
+    """pennyweight.scaler.v1.ScalerService."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        loads: Loads,
-        metrics: Metrics,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, fleet: Fleet, loads: Loads, metrics: Metrics) -> None:
         self._fleet = fleet
         self._loads = loads
         self._metrics = metrics
-        self._clock = clock
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -101,14 +93,14 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         return pb.ListPoolsResponse(pools=[self._pool(view) for view in self._fleet.pools()])
 
     def _take(self, report: Report, router: str) -> None:
-        if not self._loads.take(router, report, self._clock()):
+        if not self._loads.take(router, report, time.monotonic()):
             raise Overloaded(
                 "too many routers report", reason="TOO_MANY_ROUTERS", retry_after_seconds=60.0
             )
         self._metrics.reports.inc()
 
     def _pool(self, view: PoolView) -> pb.Pool:
-        load = self._loads.tier(view.pool.tier, self._clock())
+        load = self._loads.tier(view.pool.tier, time.monotonic())
         result = pb.Pool(
             name=view.name,
             tier=view.pool.tier,
@@ -124,7 +116,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         )
         if view.typical_start_seconds is not None:
             set_seconds(result.typical_start, view.typical_start_seconds)
-        if (demand := self._loads.demand(view.pool.tier, self._clock())) is not None:
+        if (demand := self._loads.demand(view.pool.tier, time.monotonic())) is not None:
             result.demand.CopyFrom(_demand(demand))
         return result
 

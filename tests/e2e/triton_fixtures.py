@@ -22,11 +22,11 @@ import numpy as np
 import psutil
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from services.scaler.targets.model_view import prepare_view
+from services.scaler.targets.runtime import find_runtime
 from services.scaler.targets.tritonserver import (
     ReplicaLaunch,
     command,
-    find_runtime,
-    prepare_view,
     remove_shared_memory,
     shared_memory_prefix,
     stub_pids,

@@ -19,6 +19,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _ReplicaState:
@@ -263,8 +268,16 @@ class TierLoad(_message.Message):
     """Requests waiting for a place on a replica."""
     running: _builtins.int
     """Requests running."""
-    output_tokens_per_second: _builtins.float
-    """Output tokens a second since the last report."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def output_tokens_per_second(self) -> _builtins.float:
+        """No longer sent nor read: `output_tokens` counts the tokens, and the rate follows from two reports."""
+
+    @output_tokens_per_second.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def output_tokens_per_second(self, value: _builtins.float) -> None:
+        """No longer sent nor read: `output_tokens` counts the tokens, and the rate follows from two reports."""
+
     arrivals: _builtins.int
     """The fields below count from `started_at` of the report, or from when the tier came in force
     after that. They never fall otherwise, so those of several routers add up.
@@ -278,12 +291,14 @@ class TierLoad(_message.Message):
     finished: _builtins.int
     """Answers that ended."""
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def first_text(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
-        """Time from arrival to first text, over the last minute. Empty: no requests."""
+        """No longer sent nor read: `first_text_counts` replaced it, which adds up over routers."""
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def between_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
-        """Time between two tokens of one answer, over the last minute. Empty: no requests."""
+        """No longer sent nor read: `between_tokens_counts` replaced it, which adds up over routers."""
 
     @_builtins.property
     def first_text_counts(self) -> Global___DurationCounts:

@@ -40,8 +40,7 @@ STATES = {
 class ScalerLink:
     """Keeps the fleet current and reports the load of the router of this name.
 
-    `clock` gives seconds that only grow, `wall` seconds since 1970; `chance` draws from [0, 1) and
-    spreads reconnects.
+    `wall` gives seconds since 1970; `chance` draws from [0, 1) and spreads reconnects.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class ScalerLink:
         metrics: Metrics,
         *,
         router: str,
-        clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -60,7 +58,6 @@ class ScalerLink:
         self._fleet = fleet
         self._load_reports = LoadReports(router, fleet.snapshot, load, wall=wall)
         self._metrics = metrics
-        self._clock = clock
         self._chance = chance
         self._channel = peer.open()
         self._stub = scaler_pb2_grpc.ScalerServiceStub(self._channel)
@@ -124,7 +121,7 @@ class ScalerLink:
 
     async def _reports(self) -> AsyncIterator[pb.ReportLoadRequest]:
         while True:
-            yield self._load_reports.next(self._clock())
+            yield self._load_reports.next()
             self._metrics.load_reports.inc()
             await asyncio.sleep(REPORT_SECONDS)
 

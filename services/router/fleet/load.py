@@ -1,59 +1,30 @@
-"""What tiers had to do: counters since the start, and what the last minute looked like.
+"""What tiers had to do: counters since the start, and how long the last minute's answers took.
 
-The figures that load reports carry and that requests are planned with. No query changes anything
-that another could see.
+Load reports carry the counters; requests are planned with the last minute. No query changes
+anything that another could see.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from services.common.buckets import BUCKETS, bucket_of
+from services.common.load_totals import LoadTotals
 from services.router.policy.routes import Policies
 
 WINDOW_SECONDS = 60.0
 MAX_SAMPLES = 2000
-QUANTILES = (0.5, 0.95)
+SLOW_FRACTION = 0.95
+"""Of the last minute's answers: so many took at most what `LoadWindow.slow_seconds` says."""
+
 FRESH_SECONDS = 1.0
 """How long `LoadWindow.slow_seconds` stays as it was computed."""
 
 
-@dataclass(frozen=True)
-class LoadTotals:
-    """What a tier had to do since it came in force; every figure only grows.
-
-    Attributes:
-        arrivals: its turns at a request.
-        prompt_tokens: tokens of the prompts of these.
-        output_tokens: tokens of the answers that ended.
-        finished: answers that ended.
-        first_text: answers that ended, by time to first text, in `services.common.buckets`.
-        between_tokens: answers that ended, by mean time between two tokens, the same.
-    """
-
-    arrivals: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    finished: int = 0
-    first_text: tuple[int, ...] = ()
-    between_tokens: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class LoadQuantiles:
-    """The last minute's answers: pairs of quantile and seconds, empty without answers."""
-
-    first_text: tuple[tuple[float, float], ...]
-    between_tokens: tuple[tuple[float, float], ...]
-
-
 class _Sample(NamedTuple):
-    """An answer that ended at `at`; all in seconds."""
+    """An answer that ended at `at` and took `total`; both in seconds."""
 
     at: float
-    first_text: float
-    between: float | None
     total: float
 
 
@@ -68,9 +39,6 @@ class _Tier:
     samples: deque[_Sample] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
     slow: float | None = None
     slow_since: float | None = None
-
-    def last_minute(self, now: float) -> list[_Sample]:
-        return [sample for sample in self.samples if sample.at >= now - WINDOW_SECONDS]
 
 
 class LoadWindow:
@@ -101,7 +69,7 @@ class LoadWindow:
             counted.between_tokens[bucket_of(between)] += 1
         while counted.samples and counted.samples[0].at < now - WINDOW_SECONDS:
             counted.samples.popleft()
-        counted.samples.append(_Sample(now, first_text, between, first_text + decode_seconds))
+        counted.samples.append(_Sample(now, first_text + decode_seconds))
 
     def adopt(self, policies: Policies) -> None:
         """Forgets tiers that policies which come in force do not have."""
@@ -115,12 +83,14 @@ class LoadWindow:
         """
         counted = self._tiers[tier]
         if counted.slow_since is None or now - counted.slow_since >= FRESH_SECONDS:
-            found = _quantiles(sample.total for sample in counted.last_minute(now))
-            counted.slow, counted.slow_since = (found[1][1] if found else None), now
+            since = now - WINDOW_SECONDS
+            taken = sorted(sample.total for sample in counted.samples if sample.at >= since)
+            counted.slow = taken[int(SLOW_FRACTION * len(taken))] if taken else None
+            counted.slow_since = now
         return counted.slow
 
     def totals(self, tier: str) -> LoadTotals:
-        """The tier's counters as they are now."""
+        """What the tier had to do since it came in force; every figure only grows."""
         counted = self._tiers.get(tier, _Tier())
         return LoadTotals(
             arrivals=counted.arrivals,
@@ -130,20 +100,3 @@ class LoadWindow:
             first_text=tuple(counted.first_text),
             between_tokens=tuple(counted.between_tokens),
         )
-
-    def quantiles(self, tier: str, now: float) -> LoadQuantiles:
-        """How quick the last minute's answers were."""
-        samples = self._tiers[tier].last_minute(now) if tier in self._tiers else []
-        return LoadQuantiles(
-            first_text=_quantiles(sample.first_text for sample in samples),
-            between_tokens=_quantiles(
-                sample.between for sample in samples if sample.between is not None
-            ),
-        )
-
-
-def _quantiles(values: Iterable[float]) -> tuple[tuple[float, float], ...]:
-    ordered = sorted(values)
-    if not ordered:
-        return ()
-    return tuple((q, ordered[min(len(ordered) - 1, int(q * len(ordered)))]) for q in QUANTILES)

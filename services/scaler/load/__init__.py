@@ -3,8 +3,9 @@
 Another signal for scaling, in five steps:
 
 1. A field of `TierLoad` in scaler.proto that adds up: a counter or `DurationCounts`.
-2. Count it in `LoadWindow` of the router, send it in `load_reports` there.
-3. Check it in `reports`, keep it in `Counted` of `policy.demand`; `+` and `-` must know it.
+2. A figure of `LoadTotals` in services/common, whose `+` and `-` must know it. Count it in
+   `LoadWindow` of the router, send it in `load_reports` there.
+3. Check it in `reports`.
 4. Give `Demand` the rate or the quantile that a decision needs, and `Demand` of the proto too.
-5. Add it to the tests of `Counted`: they try that it adds up in any order and never falls.
+5. Add it to the tests of `LoadTotals`: they try that it adds up in any order and never falls.
 """

@@ -3,7 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from services.scaler.policy.demand import Counted, Demand
+from services.common.load_totals import LoadTotals
+from services.scaler.policy.demand import Demand
 
 HISTORY_SECONDS = 60.0
 SHORTEST_SECONDS = 1.0
@@ -14,7 +15,7 @@ MAX_TIERS = 256
 @dataclass
 class _Tier:
     since: float
-    growth: deque[tuple[float, Counted]] = field(default_factory=deque)
+    growth: deque[tuple[float, LoadTotals]] = field(default_factory=deque)
 
 
 class History:
@@ -23,7 +24,7 @@ class History:
     def __init__(self) -> None:
         self._tiers: dict[str, _Tier] = {}
 
-    def add(self, tier: str, growth: Counted, now: float) -> None:
+    def add(self, tier: str, growth: LoadTotals, now: float) -> None:
         """Takes what a router's counters grew by; the first time says when they began to be known.
 
         What comes in the same second is kept as one.
@@ -51,7 +52,7 @@ class History:
         span = min(seconds, HISTORY_SECONDS, now - known.since)
         if span < SHORTEST_SECONDS:
             return None
-        counted = Counted()
+        counted = LoadTotals()
         for at, growth in known.growth:
             if at > now - span:
                 counted += growth

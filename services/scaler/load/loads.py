@@ -6,8 +6,9 @@ In process alone: routers report every second, so a new scaler knows all within 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from services.common.load_totals import LoadTotals
 from services.scaler.load.history import HISTORY_SECONDS, History
-from services.scaler.policy.demand import Counted, Demand, grown
+from services.scaler.policy.demand import Demand, grown
 
 LIVE_SECONDS = 10.0
 """A router that has not reported for this long is not counted."""
@@ -29,7 +30,7 @@ class Run:
     """The counters of one run of a router, by tier; `started_at` tells it from other runs."""
 
     started_at: int
-    tiers: Mapping[str, Counted]
+    tiers: Mapping[str, LoadTotals]
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class Loads:
             return
         self._runs[router] = run
         for tier, counted in run.tiers.items():
-            growth = Counted()
+            growth = LoadTotals()
             if before is not None:
                 restarted = run.started_at != before.started_at
-                growth = grown(before.tiers.get(tier, Counted()), counted, restarted=restarted)
+                growth = grown(before.tiers.get(tier, LoadTotals()), counted, restarted=restarted)
             self._history.add(tier, growth, now)

@@ -1,18 +1,16 @@
 """Checks a router's load report and takes from it what the scaler keeps."""
 
-import math
 import re
 from collections.abc import Iterator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.buckets import BUCKETS
 from services.common.errors import BadRequest, Violation
+from services.common.load_totals import LoadTotals
 from services.scaler.load.loads import Report, Run, TierLoad
-from services.scaler.policy.demand import Counted
 
 MAX_TIERS = 64
 MAX_REPLICAS = 4096
-MAX_QUANTILES = 16
 MAX_VIOLATIONS = 16
 _COUNTERS = ("arrivals", "prompt_tokens", "output_tokens", "finished")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
@@ -47,7 +45,7 @@ def _run(request: pb.ReportLoadRequest) -> Run:
     return Run(
         started_at=request.started_at.ToNanoseconds(),
         tiers={
-            tier.tier: Counted(
+            tier.tier: LoadTotals(
                 arrivals=tier.arrivals,
                 prompt_tokens=tier.prompt_tokens,
                 output_tokens=tier.output_tokens,
@@ -85,19 +83,6 @@ def _tier(index: int, tier: pb.TierLoad) -> Iterator[Violation]:
     for name in ("waiting", "running", *_COUNTERS):
         if getattr(tier, name) < 0:
             yield Violation(f"{place}.{name}", "must be 0 or more")
-    rate = tier.output_tokens_per_second
-    if not math.isfinite(rate) or rate < 0:
-        yield Violation(f"{place}.output_tokens_per_second", "must be a number from 0 up")
-    yield from _distributions(place, tier)
-
-
-def _distributions(place: str, tier: pb.TierLoad) -> Iterator[Violation]:
-    for name in ("first_text", "between_tokens"):
-        points = getattr(tier, name)
-        if len(points) > MAX_QUANTILES:
-            yield Violation(f"{place}.{name}", f"must be at most {MAX_QUANTILES} quantiles")
-        elif not all(0 <= point.quantile <= 1 for point in points):
-            yield Violation(f"{place}.{name}", "each quantile must be from 0 to 1")
     for name in ("first_text_counts", "between_tokens_counts"):
         counts = getattr(tier, name).counts
         if len(counts) > BUCKETS:

@@ -8,9 +8,7 @@ tasks beside it. Leaves to the fleet what is published, and when a replica has f
 
 import asyncio
 import contextlib
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -19,29 +17,25 @@ import structlog
 from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
 from services.scaler.policy.replicas import (
-    NEXT_TRY,
     Action,
-    Failures,
-    Goal,
     Observed,
     Patience,
     Retire,
     Start,
     State,
     Stop,
-    after_failure,
     decide,
     trouble,
 )
 from services.scaler.ports import OnChange, PoolStatus
-from services.scaler.targets.members import Member, adopted, new_id
+from services.scaler.targets.kept_pool import KeptPool, Wanted
+from services.scaler.targets.occupants import Occupant, adopted, new_id
 from services.scaler.targets.slots import SlotHost, StartFailed
 
 log = structlog.get_logger()
 
 PAUSE_SECONDS = 5.0
 """A scaler that did nothing for this long was itself away."""
-KEPT_STARTS = 20
 
 
 @dataclass(frozen=True)
@@ -59,19 +53,10 @@ class Rhythm:
     other_probe: float = 0.1
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What `resize` last said of a pool."""
-
-    size: int = 0
-    draining: frozenset[str] = frozenset()
-    drained: frozenset[str] = frozenset()
-
-
 class LocalTarget:
     """See `services.scaler.ports.Target`. A pool that was never resized is left alone.
 
-    `clock` gives monotonic seconds; `make_id` a new id for a pool's name and slot.
+    `clock` gives monotonic seconds.
     """
 
     def __init__(
@@ -81,10 +66,9 @@ class LocalTarget:
         metrics: Metrics,
         *,
         clock: Callable[[], float] = time.monotonic,
-        make_id: Callable[[str, int], str] = new_id,
         rhythm: Rhythm | None = None,
     ) -> None:
-        self._pools = scaling.pools
+        self._pools = {name: KeptPool(name, pool) for name, pool in scaling.pools.items()}
         self._patience = Patience(
             first_seconds=scaling.restart.first_seconds,
             cap_seconds=scaling.restart.cap_seconds,
@@ -93,13 +77,8 @@ class LocalTarget:
         self._host = host
         self._metrics = metrics
         self._clock = clock
-        self._make_id = make_id
         self._rhythm = rhythm or Rhythm()
-        self._members: dict[str, Member] = {}
-        self._wanted: dict[str, _Wanted] = {}
-        self._failures: dict[str, dict[int, Failures]] = {}
-        self._trouble: dict[str, str] = {}
-        self._starts: dict[str, deque[float]] = {}
+        self._occupants: dict[str, Occupant] = {}
         self._on_change: OnChange = lambda: None
         self._wake = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
@@ -113,17 +92,18 @@ class LocalTarget:
         self._on_change = on_change
         for found in await self._host.adopt(self._on_death):
             name = found.replica.pool
-            member = adopted(found, self._pools.get(name), self._clock())
-            self._members[member.id] = member
-            if member.present:
-                self._metrics.adoptions.labels(*self._labels(name)).inc()
-                log.info("adopted", replica=member.id, address=found.replica.address)
+            pool = self._pool(name)
+            occupant = adopted(found, pool.settings, self._clock())
+            self._occupants[occupant.id] = occupant
+            if occupant.present:
+                self._metrics.adoptions.labels(*pool.labels).inc()
+                log.info("adopted", replica=occupant.id, address=found.replica.address)
 
     async def run(self) -> None:
         """Keeps pools at their size until cancelled. Leaves the replicas running."""
         async with self._tasks:
-            for member in self._members.values():
-                member.care = self._tasks.create_task(self._look_after(member))
+            for occupant in self._occupants.values():
+                occupant.care = self._tasks.create_task(self._look_after(occupant))
             decided = self._clock()
             while True:
                 self._discount(self._clock() - decided)
@@ -136,182 +116,159 @@ class LocalTarget:
 
     def observe(self) -> Mapping[str, PoolStatus]:
         """Every pool, also those that are no longer configured and still have replicas."""
-        return {name: self._status(name) for name in self._names()}
+        return {name: self._pools[name].status(self._of(name)) for name in self._names()}
 
     def resize(
         self, pool: str, size: int, *, draining: Collection[str], drained: Collection[str]
     ) -> None:
         """Says what the pool should be."""
-        wanted = _Wanted(size, frozenset(draining), frozenset(drained))
-        if self._wanted.get(pool) == wanted:
+        kept = self._pool(pool)
+        wanted = Wanted(size, frozenset(draining), frozenset(drained))
+        if kept.wanted == wanted:
             return
-        self._wanted[pool] = wanted
-        for member in self._of(pool):
-            member.released = member.released or member.id in wanted.drained
-            if member.id in wanted.draining and member.state is State.READY:
-                member.state, member.since = State.DRAINING, self._clock()
+        kept.wanted = wanted
+        for occupant in self._of(pool):
+            occupant.released = occupant.released or occupant.id in wanted.drained
+            if occupant.id in wanted.draining and occupant.state is State.READY:
+                occupant.state, occupant.since = State.DRAINING, self._clock()
         self._wake.set()
 
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""
         await self._host.close()
 
-    def _status(self, name: str) -> PoolStatus:
-        settings, starts = self._pools.get(name), self._starts.get(name)
-        members = self._of(name)
-        found = [member.status(settings) for member in members]
-        return PoolStatus(
-            replicas=tuple(status for status in found if status is not None),
-            pending=sum(member.present and member.replica is None for member in members),
-            ending=sum(not member.present for member in members),
-            capacity=0 if settings is None else len(settings.slots),
-            trouble=self._trouble.get(name, ""),
-            typical_start_seconds=statistics.median(starts) if starts else None,
-        )
-
     def _discount(self, pause: float) -> None:
         """Discounts a pause of ours: a scaler that was stopped or starved heard nobody in it."""
         if pause > PAUSE_SECONDS:
             log.warning("the scaler itself paused", seconds=round(pause, 1))
-            for member in self._members.values():
-                member.answered_at += pause
+            for occupant in self._occupants.values():
+                occupant.answered_at += pause
 
     # Deciding: nothing below awaits until the tasks it starts.
 
     def _reconcile(self) -> None:
         now = self._clock()
-        for name in self._names() & self._wanted.keys():
-            goal, failures = self._goal(name), self._failures.setdefault(name, {})
-            actions = decide(goal, self._observed(name), failures, self._patience, now)
+        for name in self._names():
+            pool = self._pools[name]
+            if pool.wanted is None:
+                continue
+            goal = pool.goal()
+            actions = decide(goal, self._observed(name), pool.failures, self._patience, now)
             for action in actions:
                 self._act(name, action, now)
-            self._note(name, trouble(goal, self._observed(name), failures, actions, now))
+            pool.note(trouble(goal, self._observed(name), pool.failures, actions, now))
 
-    def _goal(self, name: str) -> Goal:
-        pool, size = self._pools.get(name), self._wanted[name].size
-        if pool is None:
-            return Goal(size=0, slots=0, start_seconds=float("inf"))
-        return Goal(size, len(pool.slots), pool.start_seconds)
+    def _pool(self, name: str) -> KeptPool:
+        return self._pools.setdefault(name, KeptPool(name, None))
 
     def _names(self) -> set[str]:
-        return {*self._pools, *(member.pool for member in self._members.values())}
+        configured = {name for name, pool in self._pools.items() if pool.settings is not None}
+        return configured | {occupant.pool for occupant in self._occupants.values()}
 
-    def _of(self, pool: str) -> list[Member]:
-        return [member for member in self._members.values() if member.pool == pool]
+    def _of(self, pool: str) -> list[Occupant]:
+        return [occupant for occupant in self._occupants.values() if occupant.pool == pool]
 
     def _observed(self, pool: str) -> list[Observed]:
-        settings = self._pools.get(pool)
-        return [member.observe(settings) for member in self._of(pool)]
-
-    def _note(self, pool: str, found: str) -> None:
-        """Keeps the pool's trouble; logs it when it is another one, not as its time passes."""
-        before = self._trouble.get(pool, "").partition(NEXT_TRY)[0]
-        self._trouble[pool] = found
-        if found and found.partition(NEXT_TRY)[0] != before:
-            log.warning("pool in trouble", pool=pool, trouble=found)
-        elif before and not found:
-            log.info("pool out of trouble", pool=pool)
+        settings = self._pools[pool].settings
+        return [occupant.observe(settings) for occupant in self._of(pool)]
 
     def _act(self, pool: str, action: Action, now: float) -> None:
         match action:
             case Start(slot, reason):
-                replica_id = self._make_id(pool, slot)
-                member = Member(replica_id, pool, slot, State.STARTING, now, started=now)
-                self._members[member.id] = member
-                log.info("starting", replica=member.id, reason=reason)
-                member.care = self._tasks.create_task(self._start(member))
+                replica_id = new_id(pool, slot)
+                occupant = Occupant(replica_id, pool, slot, State.STARTING, now, started=now)
+                self._occupants[occupant.id] = occupant
+                log.info("starting", replica=occupant.id, reason=reason)
+                occupant.care = self._tasks.create_task(self._start(occupant))
                 self._on_change()
             case Retire(replica_id, reason):
-                member = self._members[replica_id]
+                occupant = self._occupants[replica_id]
                 log.info("retiring", replica=replica_id, reason=reason)
-                member.leaving = reason
-                self._become(member, State.DRAINING)
+                occupant.leaving = reason
+                self._become(occupant, State.DRAINING)
             case Stop(replica_id):
-                member = self._members[replica_id]
-                if member.replica is not None:  # else its process is just being started
-                    self._stop(member, action, now)
+                occupant = self._occupants[replica_id]
+                if occupant.replica is not None:  # else its process is just being started
+                    self._stop(occupant, action, now)
 
-    def _stop(self, member: Member, stop: Stop, now: float) -> None:
-        log.info("stopping", replica=member.id, reason=stop.reason, failed=stop.failed)
+    def _stop(self, occupant: Occupant, stop: Stop, now: float) -> None:
+        log.info("stopping", replica=occupant.id, reason=stop.reason, failed=stop.failed)
         if stop.failed:
-            self._failed(member, stop.reason, now)
-        self._become(member, State.ENDING)
-        if member.care is not None:
-            member.care.cancel()
-        member.care = self._tasks.create_task(self._end(member, gently=not stop.failed))
+            self._failed(occupant, stop.reason, now)
+        self._become(occupant, State.ENDING)
+        if occupant.care is not None:
+            occupant.care.cancel()
+        occupant.care = self._tasks.create_task(self._end(occupant, gently=not stop.failed))
 
-    def _failed(self, member: Member, why: str, now: float) -> None:
-        failures = self._failures.setdefault(member.pool, {})
-        served = now - member.ready_at if member.ready_at is not None else 0.0
-        failures[member.slot] = after_failure(
-            failures.get(member.slot), served, self._patience, now, why
-        )
-        self._metrics.failures.labels(*self._labels(member.pool)).inc()
+    def _failed(self, occupant: Occupant, why: str, now: float) -> None:
+        pool = self._pools[occupant.pool]
+        served = now - occupant.ready_at if occupant.ready_at is not None else 0.0
+        pool.failed(occupant.slot, why, served_seconds=served, patience=self._patience, now=now)
+        self._metrics.failures.labels(*pool.labels).inc()
 
     # A replica's life.
 
-    async def _start(self, member: Member) -> None:
-        self._metrics.starts.labels(*self._labels(member.pool)).inc()
+    async def _start(self, occupant: Occupant) -> None:
+        pool = self._pools[occupant.pool]
+        assert pool.settings is not None  # noqa: S101 - nothing is started in other pools
+        self._metrics.starts.labels(*pool.labels).inc()
         try:
-            member.replica = await self._host.start(
-                member.id, member.pool, self._pools[member.pool], member.slot
+            occupant.replica = await self._host.start(
+                occupant.id, occupant.pool, pool.settings, occupant.slot
             )
         except StartFailed as error:
-            log.warning("could not be started", replica=member.id, reason=str(error))
-            self._failed(member, str(error), self._clock())
-            self._remove(member)
+            log.warning("could not be started", replica=occupant.id, reason=str(error))
+            self._failed(occupant, str(error), self._clock())
+            self._remove(occupant)
             return
         self._changed()
-        await self._look_after(member)
+        await self._look_after(occupant)
 
-    async def _look_after(self, member: Member) -> None:
+    async def _look_after(self, occupant: Occupant) -> None:
         """Asks the replica how it is for as long as it is present."""
-        while member.present:
-            ready = await self._host.is_ready(member.id)
-            if ready and member.present:
-                member.answered_at = self._clock()
-                if member.state is State.STARTING and self._host.note_ready(member.id):
-                    self._ready(member)
-            if member.state is State.DRAINING:
-                member.engine_requests = await self._host.running_requests(member.id)
+        while occupant.present:
+            ready = await self._host.is_ready(occupant.id)
+            if ready and occupant.present:
+                occupant.answered_at = self._clock()
+                if occupant.state is State.STARTING and self._host.note_ready(occupant.id):
+                    self._ready(occupant)
+            if occupant.state is State.DRAINING:
+                occupant.engine_requests = await self._host.running_requests(occupant.id)
                 self._on_change()
-            calm = member.state is State.READY
+            calm = occupant.state is State.READY
             await asyncio.sleep(self._rhythm.ready_probe if calm else self._rhythm.other_probe)
 
-    def _ready(self, member: Member) -> None:
-        member.ready_at = member.answered_at
-        log.info("ready", replica=member.id)
-        if member.started is not None:
-            took = member.ready_at - member.started
-            self._starts.setdefault(member.pool, deque(maxlen=KEPT_STARTS)).append(took)
-            self._metrics.start_seconds.labels(*self._labels(member.pool)).observe(took)
-        self._become(member, State.READY)
+    def _ready(self, occupant: Occupant) -> None:
+        occupant.ready_at = occupant.answered_at
+        log.info("ready", replica=occupant.id)
+        if occupant.started is not None:
+            took = occupant.ready_at - occupant.started
+            pool = self._pools[occupant.pool]
+            pool.started(took)
+            self._metrics.start_seconds.labels(*pool.labels).observe(took)
+        self._become(occupant, State.READY)
 
-    async def _end(self, member: Member, *, gently: bool) -> None:
-        await self._host.end(member.id, gently=gently)
-        self._remove(member)
+    async def _end(self, occupant: Occupant, *, gently: bool) -> None:
+        await self._host.end(occupant.id, gently=gently)
+        self._remove(occupant)
 
-    def _remove(self, member: Member) -> None:
-        del self._members[member.id]
+    def _remove(self, occupant: Occupant) -> None:
+        del self._occupants[occupant.id]
         self._changed()
 
     def _on_death(self, replica_id: str, what: str) -> None:
-        member = self._members.get(replica_id)
-        if member is None or not member.present:
+        occupant = self._occupants.get(replica_id)
+        if occupant is None or not occupant.present:
             return
         log.warning("replica broke", replica=replica_id, fault=what)
-        member.fault = what
-        self._become(member, State.BROKEN)
+        occupant.fault = what
+        self._become(occupant, State.BROKEN)
 
-    def _become(self, member: Member, state: State) -> None:
-        member.state = state
-        member.since = self._clock()
+    def _become(self, occupant: Occupant, state: State) -> None:
+        occupant.state = state
+        occupant.since = self._clock()
         self._changed()
 
     def _changed(self) -> None:
         self._wake.set()
         self._on_change()
-
-    def _labels(self, pool: str) -> tuple[str, str]:
-        """Pool and tier. A pool that is no longer configured has no tier."""
-        return pool, self._pools[pool].tier if pool in self._pools else ""

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+KILL_SECONDS = 5.0
+"""How long `kill_family` goes on killing."""
+
 _PROC = Path("/proc")
 
 
@@ -42,10 +45,10 @@ def family(variable: str, value: str) -> Iterator[int]:
             yield int(entry.name)
 
 
-async def kill_family(variable: str, value: str, *, within_seconds: float = 5.0) -> bool:
-    """Kills a family until nobody is left; False if somebody still is after `within_seconds`."""
+async def kill_family(variable: str, value: str) -> bool:
+    """Kills a family until nobody is left; False if somebody still is after `KILL_SECONDS`."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + within_seconds
+    until = loop.time() + KILL_SECONDS
     killed: set[int] = set()
     while left := await asyncio.to_thread(lambda: list(family(variable, value))):
         if loop.time() >= until:

@@ -1,26 +1,28 @@
 """Runs replicas as `tritonserver` processes of this host.
 
 Each replica is a session of its own, so it outlives a scaler that crashes; its record lets the
-next one adopt it. A server's and its Python stubs' deaths are noticed through process descriptors.
-Leaves to `tritonserver` what is run, to `local` when and on which slot.
+next one adopt it. Leaves to `tritonserver` what is run, to `running` how it is watched, to `local`
+when and on which slot.
 """
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from services.scaler.config import Pool
 from services.scaler.targets import processes, tritonserver
+from services.scaler.targets.model_view import ModelFolderError, prepare_view, read_model_config
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
+from services.scaler.targets.running import RunningReplica
+from services.scaler.targets.runtime import RuntimeNotFoundError, find_runtime
 from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint
 from services.scaler.targets.triton_client import TritonClient
 
@@ -32,20 +34,11 @@ REPLICA_VARIABLE = "PENNYWEIGHT_REPLICA_ID"
 EXIT_SECONDS = 5
 
 
-@dataclass
-class _Running:
-    record: Record
-    client: TritonClient
-    server: processes.Watch | None = None
-    stubs: list[processes.Watch] = field(default_factory=list)
-
-
 class ReplicaProcesses:
     """See `services.scaler.targets.slots.SlotHost`.
 
     `host` is what replicas listen on, `advertise_host` where routers reach them; `environment` is
-    inherited by them without our own settings. `server` names an installed tritonserver. `wall`
-    gives seconds since the epoch.
+    inherited by them without our own settings. `server` names an installed tritonserver.
     """
 
     def __init__(
@@ -56,7 +49,6 @@ class ReplicaProcesses:
         host: str = "127.0.0.1",
         advertise_host: str = "",
         server: Path | None = None,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self._records = Records(state_folder)
         self._cache = state_folder.resolve() / "runtime"
@@ -69,8 +61,7 @@ class ReplicaProcesses:
         self._local_host = "127.0.0.1" if host == "0.0.0.0" else host
         self._advertise_host = advertise_host or host
         self._server = server
-        self._wall = wall
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, RunningReplica] = {}
         self._on_death: OnDeath = lambda _id, _what: None
 
     async def adopt(self, on_death: OnDeath) -> list[Adopted]:
@@ -98,8 +89,8 @@ class ReplicaProcesses:
             record = await asyncio.to_thread(self._spawn, replica_id, name, pool, slot)
         except (
             StartFailed,
-            tritonserver.ModelFolderError,
-            tritonserver.RuntimeNotFoundError,
+            ModelFolderError,
+            RuntimeNotFoundError,
             OSError,
         ) as error:
             await self._clear(replica_id)
@@ -130,7 +121,7 @@ class ReplicaProcesses:
             self._records.write(running.record)
         except OSError as error:  # the next scaler will look for the stubs again
             log.warning("record not written", replica=replica_id, error=str(error))
-        return self._watch_stubs(running)
+        return running.watch_stubs()
 
     async def running_requests(self, replica_id: str) -> int | None:
         """Requests it runs by its engine's count; None: it does not say."""
@@ -141,29 +132,15 @@ class ReplicaProcesses:
         """Ends it and removes its processes, shared memory and record."""
         running = self._running.pop(replica_id, None)
         if running is not None:
-            for watch in (running.server, *running.stubs):
-                if watch is not None:
-                    watch.expect()
-            if gently and running.server is not None:
-                running.server.send(signal.SIGTERM)
-                try:
-                    await asyncio.wait_for(running.server.dead.wait(), EXIT_SECONDS + 2)
-                except TimeoutError:
-                    log.warning("replica did not end by itself", replica=replica_id)
-            await running.client.close()
+            await running.end(gently=gently, within_seconds=EXIT_SECONDS + 2)
         await self._clear(replica_id)
-        for watch in (running.server, *running.stubs) if running is not None else ():
-            if watch is not None:
-                processes.reap(watch.pid)
-                watch.close()
+        if running is not None:
+            running.bury()
 
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""
         for running in self._running.values():
-            await running.client.close()
-            for watch in (running.server, *running.stubs):
-                if watch is not None:
-                    watch.close()
+            await running.let_go()
         self._running.clear()
         self._records.unlock()
 
@@ -193,15 +170,15 @@ class ReplicaProcesses:
             capacity=pool.capacity,
             max_in_flight=pool.max_in_flight,
             address=f"{self._advertise_host}:{grpc_port}",
-            started_at=self._wall(),
+            started_at=time.time(),
             fingerprint=fingerprint(pool, place),
         )
-        config = tritonserver.read_model_config(pool.repository / pool.model)
+        config = read_model_config(pool.repository / pool.model)
         record = Record(replica, grpc_port, metrics_port, python=config.backend == "python")
         # Written before the process is there: if we die in between, its family is still found.
         self._records.write(record)
-        view = tritonserver.prepare_view(launch, self._records.view(replica_id))
-        runtime = tritonserver.find_runtime(self._cache, self._server)
+        view = prepare_view(launch, self._records.view(replica_id))
+        runtime = find_runtime(self._cache, self._server)
         environment = {**self._environment, REPLICA_VARIABLE: replica_id}
         argv, environment = tritonserver.command(runtime, launch, view, environment)
         with self._records.log_file(replica_id).open("ab") as output:
@@ -245,46 +222,13 @@ class ReplicaProcesses:
         )
 
     def _watch(self, record: Record, *, report: bool = True) -> bool:
-        """Watches server and known stubs; False, or a death reported, if one is gone already."""
-        replica_id = record.replica.id
+        """Watches its processes; False, or a death reported, if one is gone already."""
         client = TritonClient(
             self._local_host, record.grpc_port, record.metrics_port, record.replica.model
         )
-        running = self._running[replica_id] = _Running(record, client)
-        assert record.server is not None  # noqa: S101
-        server = record.server
-
-        def died() -> None:
-            processes.reap(server.pid)
-            self._on_death(replica_id, self._why_it_died(running))
-
-        running.server = processes.Watch.open(server.pid, server.ticks, died)
-        whole = running.server is not None and self._watch_stubs(running, report=report)
-        if running.server is None and report:
-            died()
-        return whole
-
-    def _watch_stubs(self, running: _Running, *, report: bool = True) -> bool:
-        """Watches the stubs in the record; False, or a death reported, if one is gone already."""
-        record = running.record
-
-        def died() -> None:
-            self._on_death(record.replica.id, "its Python stub died")
-
-        watches = [processes.Watch.open(stub.pid, stub.ticks, died) for stub in record.stubs or ()]
-        running.stubs = [watch for watch in watches if watch is not None]
-        if record.stubs is None:
-            return True
-        whole = len(running.stubs) == len(watches) and bool(watches) == record.python
-        if not whole and report:
-            died()
-        return whole
-
-    def _why_it_died(self, running: _Running) -> str:
-        if running.record.stubs is not None:
-            return "its server process died"
-        reason = self._records.last_error(running.record.replica.id)
-        return f"its server ended while starting{': ' if reason else ''}{reason}"
+        running = RunningReplica(record, client, self._on_death, self._records.last_error)
+        self._running[record.replica.id] = running
+        return running.watch(report=report)
 
     async def _clear(self, replica_id: str) -> None:
         """Kills what is left of a replica and removes its shared memory and record."""

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from pennyweight.cache.v1.cache_pb2_grpc import CacheServiceStub
-from services.cache.__main__ import SERVICE, build
+from services.cache.__main__ import build
 from services.cache.config import CacheSettings
 from services.cache.ports import Store, StoreCounts
 from services.cache.servicer import CacheService, add_to_server
@@ -66,7 +66,7 @@ async def cache_over(
     registry, tracing = CollectorRegistry(), Tracing("cache")
     service = build(chosen, store, HASH_KEY, registry, tracing)
     server = Server(chosen, keyring or Keyring.load(None), tracing)
-    server.add(add_to_server, service, SERVICE)
+    server.add(add_to_server, service)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:

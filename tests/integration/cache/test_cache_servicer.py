@@ -20,6 +20,7 @@ from tests.integration.cache.messages import (
     lookup,
     store,
 )
+from tools.metrics import services
 
 
 async def test_first_misses_with_a_lease_then_hits(cache):
@@ -177,6 +178,15 @@ async def test_metrics_and_counters_agree(cache):
     assert cache.metric("store_up") == 1
     assert cache.metric("entries") == (stats.entries if stats.HasField("entries") else None)
     assert stats.HasField("entries") == (stats.store == "memory")
+
+
+async def test_the_table_of_metrics_has_every_metric_that_is_served(cache):
+    families = {family.name: family.type for family in cache.registry.collect()}
+    listed = {row.name.removesuffix("_total"): row.kind for row in services()["cache"]}
+    assert families.items() <= listed.items()
+    in_memory = (await cache.stats()).store == "memory"
+    unknown = set() if in_memory else {"pennyweight_cache_entries", "pennyweight_cache_bytes"}
+    assert listed.keys() - families.keys() == unknown
 
 
 async def test_every_sampling_field_makes_another_request(cache):

@@ -145,5 +145,5 @@ def serve(router: ScriptedRouter, address: str, **settings_of_tls: Path) -> Serv
     settings = ServerSettings(listen=address, drain_seconds=0, **settings_of_tls)
     server = Server(settings, Keyring.load(None), Tracing("router"))
     add = router_pb2_grpc.add_RouterServiceServicer_to_server
-    server.add(add, router, "pennyweight.router.v1.RouterService")
+    server.add(add, router)
     return server

@@ -18,6 +18,8 @@ from services.common.telemetry import Tracing
 
 KEY = (("authorization", f"Bearer {DEVELOPMENT_KEY}"),)
 ROUTER = "pennyweight.router.v1.RouterService"
+SCALER = "pennyweight.scaler.v1.ScalerService"
+CACHE = "pennyweight.cache.v1.CacheService"
 
 
 async def _nothing() -> None:
@@ -110,9 +112,9 @@ async def serving(
     settings = ServerSettings(keys_file=keys, **changes)
     server = Server(settings, Keyring.load(keys), tracing or Tracing("shop"))
     shop = Shop()
-    server.add(router_pb2_grpc.add_RouterServiceServicer_to_server, _All(shop), ROUTER)
-    server.add(scaler_pb2_grpc.add_ScalerServiceServicer_to_server, _All(shop), "scaler")
-    server.add(cache_pb2_grpc.add_CacheServiceServicer_to_server, _All(shop), "cache")
+    server.add(router_pb2_grpc.add_RouterServiceServicer_to_server, _All(shop))
+    server.add(scaler_pb2_grpc.add_ScalerServiceServicer_to_server, _All(shop))
+    server.add(cache_pb2_grpc.add_CacheServiceServicer_to_server, _All(shop))
     port = await server.start()
     stop = asyncio.Event()
     stopped = asyncio.create_task(server.serve_until_stopped(stop))

@@ -93,7 +93,7 @@ async def serve(settings, stop):
     await stop.wait()
     print("ends", flush=True)
 
-run("shop", ServerSettings, "SHOP_", serve)
+run("shop", ServerSettings, serve)
 """
 
 
@@ -109,7 +109,7 @@ def start(**environ: str) -> "subprocess.Popen[str]":
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_service_runs_until_it_is_told_to_end(number: signal.Signals) -> None:
-    with start(SHOP_DRAIN_SECONDS="7") as running:
+    with start(PENNYWEIGHT_SHOP_DRAIN_SECONDS="7") as running:
         assert running.stdout is not None
         first = await asyncio.to_thread(running.stdout.readline)
         assert first.split() == ["7.0", "uvloop"]
@@ -119,9 +119,10 @@ async def test_a_service_runs_until_it_is_told_to_end(number: signal.Signals) ->
 
 
 async def test_wrong_settings_end_it_with_a_sentence() -> None:
-    with start(SHOP_DRAIN_SECS="7") as running:
+    with start(PENNYWEIGHT_SHOP_DRAIN_SECS="7") as running:
         out, errors = await asyncio.to_thread(running.communicate, timeout=30)
         assert (out, running.returncode) == ("", 2)
         assert errors == (
-            "pennyweight: bad configuration in environment\n  SHOP_DRAIN_SECS: no such setting\n"
+            "pennyweight: bad configuration in environment\n"
+            "  PENNYWEIGHT_SHOP_DRAIN_SECS: no such setting\n"
         )

@@ -17,7 +17,7 @@ from services.common.config import ConfigError
 from services.common.credentials import Keyring
 from services.common.server import Server, ServerSettings
 from services.common.telemetry import Tracing
-from tests.integration.common.serving import KEY, ROUTER, serving
+from tests.integration.common.serving import CACHE, KEY, ROUTER, SCALER, serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -26,7 +26,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 async def test_health_is_told_without_a_key() -> None:
     async with serving() as running:
         health = health_pb2_grpc.HealthStub(running.channel)
-        for name in ("", ROUTER):
+        for name in ("", ROUTER, SCALER, CACHE):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -40,7 +40,7 @@ async def test_reflection_lists_the_services_without_a_key() -> None:
         ask = reflection_pb2.ServerReflectionRequest(list_services="")
         async for answer in stub.ServerReflectionInfo(iter([ask])):
             names = {one.name for one in answer.list_services_response.service}
-    assert {ROUTER, "grpc.health.v1.Health"} <= names
+    assert {ROUTER, SCALER, CACHE, "grpc.health.v1.Health"} <= names
 
 
 async def test_a_running_call_finishes_and_new_ones_are_refused_while_draining() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2
-from services.router.config import PREFIX
+from services.common.config import prefix_of
 from tests.integration.router.processes import Process
 from tests.integration.router.world import (
     HELLO,
@@ -31,6 +31,9 @@ from tests.integration.router.world import (
     write_settings,
 )
 from tests.integration.scripted_triton import Hold, Refuse, Say, ScriptedTriton, answer
+from tools.metrics import services
+
+PREFIX = prefix_of("router")
 
 
 class Place:
@@ -170,6 +173,16 @@ async def test_no_text_of_prompts_or_answers_is_written_anywhere(
     for written in (log, ledger, metrics):
         assert MARKER.lower() not in written.lower()
         assert MARKER[:5] not in written
+
+
+async def test_the_table_of_metrics_has_every_metric_that_is_served(
+    place: Place, caller: Caller
+) -> None:
+    page = await asyncio.to_thread(scrape, place.metrics_port)
+    served = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")}
+    beside = {name for name in served if name.endswith("_created")}
+    listed = {row.name for row in services()["router"]}
+    assert served - beside == listed
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.common.config import ConfigError, from_environment
+from services.common.config import ConfigError, from_environment, prefix_of
 from services.common.errors import Unavailable
 from services.common.redis_link import REST
-from services.router.config import PREFIX, RouterSettings
+from services.router.config import RouterSettings
 from services.router.levers.copy import parse_record
 from services.router.state.file import FILE, FileState
 from services.router.state.redis import RedisState
@@ -130,6 +130,7 @@ async def test_the_settings_say_which(tmp_path: Path) -> None:
 
 
 def test_no_use_of_redis_may_take_long() -> None:
-    environment = {f"{PREFIX}REDIS_TIMEOUT_SECONDS": "2"}
+    prefix = prefix_of("router")
+    environment = {f"{prefix}REDIS_TIMEOUT_SECONDS": "2"}
     with pytest.raises(ConfigError, match=r"REDIS_TIMEOUT_SECONDS: .* less than or equal to 1"):
-        from_environment(RouterSettings, PREFIX, environment)
+        from_environment(RouterSettings, prefix, environment)

@@ -2,13 +2,14 @@
 
 import pytest
 
-from services.cache.config import PREFIX, CacheSettings
-from services.common.config import ConfigError, from_environment
+from services.cache.config import CacheSettings
+from services.common.config import ConfigError, from_environment, prefix_of
 
 
 def settings(**values):
+    prefix = prefix_of("cache")
     return from_environment(
-        CacheSettings, PREFIX, {PREFIX + k.upper(): v for k, v in values.items()}
+        CacheSettings, prefix, {prefix + k.upper(): v for k, v in values.items()}
     )
 
 

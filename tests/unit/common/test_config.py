@@ -15,6 +15,7 @@ from services.common.config import (
     from_environment,
     load_document,
     parse_document,
+    prefix_of,
 )
 from services.common.server import ServerSettings
 
@@ -50,6 +51,7 @@ def problems_of(text: str) -> list[str]:
 def test_the_environment_is_read_and_converted() -> None:
     environ = {f"{PREFIX}SHELVES": "7", f"{PREFIX}FOLDER": "/srv", "OTHER": "x"}
     assert from_environment(Settings, PREFIX, environ) == Settings(shelves=7, folder=Path("/srv"))
+    assert prefix_of("shop") == PREFIX
 
 
 def test_an_empty_variable_is_an_unset_one() -> None:

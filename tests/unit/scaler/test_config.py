@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.config import ConfigError, from_environment
-from services.scaler.config import ENVIRONMENT_PREFIX, Capacity, ScalerSettings, Scaling
+from services.common.config import ConfigError, from_environment, prefix_of
+from services.scaler.config import Capacity, ScalerSettings, Scaling
 
 GOOD = """\
 pools:
@@ -95,7 +95,7 @@ def test_free_ports_may_repeat(write):
 def test_settings_come_from_the_environment():
     settings = from_environment(
         ScalerSettings,
-        ENVIRONMENT_PREFIX,
+        prefix_of("scaler"),
         {"PENNYWEIGHT_SCALER_STOP_REPLICAS_ON_EXIT": "false", "PENNYWEIGHT_ROUTER_LISTEN": "x:1"},
     )
     assert settings.listen == "127.0.0.1:50053"
@@ -105,5 +105,5 @@ def test_settings_come_from_the_environment():
 def test_an_address_no_router_can_use_is_refused():
     with pytest.raises(ConfigError, match="advertise_host must be set"):
         from_environment(
-            ScalerSettings, ENVIRONMENT_PREFIX, {"PENNYWEIGHT_SCALER_REPLICA_HOST": "0.0.0.0"}
+            ScalerSettings, prefix_of("scaler"), {"PENNYWEIGHT_SCALER_REPLICA_HOST": "0.0.0.0"}
         )

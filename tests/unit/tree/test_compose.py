@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.common.config import from_environment
+from services.common.config import from_environment, prefix_of
 from services.common.credentials import DEVELOPMENT_KEY, Identity, Keyring, Role
 from services.scaler.config import Scaling
 from tools.settings import SERVICES
@@ -19,7 +19,7 @@ OURS = ["router", "cache", "scaler"]
 @pytest.mark.parametrize("name", OURS)
 def test_the_environment_of_each_service_is_right(name: str) -> None:
     environment = COMPOSE["services"][name]["environment"]
-    prefix = f"PENNYWEIGHT_{name.upper()}_"
+    prefix = prefix_of(name)
     assert all(key.startswith(prefix) for key in environment)
     settings: Any = from_environment(SERVICES[name.upper()], prefix, environment)
     assert settings.listen.startswith("0.0.0.0:")

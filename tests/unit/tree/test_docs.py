@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import settings
+from tools import metrics, settings
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -18,6 +18,40 @@ def named(page: Path) -> str:
 def test_the_tables_of_settings_are_the_services_own() -> None:
     text = settings.PAGE.read_text()
     assert text == settings.page(text), "run: python -m tools.settings"
+
+
+def test_the_tables_of_metrics_are_the_services_own() -> None:
+    text = metrics.PAGE.read_text()
+    assert text == metrics.page(text), "run: python -m tools.metrics"
+
+
+def test_a_metric_has_its_kind_and_its_labels() -> None:
+    rows = {row.name: row for rows in metrics.services().values() for row in rows}
+    shown = {
+        name.removeprefix("pennyweight_"): (rows[name].kind, rows[name].labels)
+        for name in (
+            "pennyweight_router_requests_total",
+            "pennyweight_router_queued_seconds",
+            "pennyweight_router_waiting",
+            "pennyweight_router_shed_total",
+            "pennyweight_cache_lookups_total",
+            "pennyweight_scaler_watchers",
+        )
+    }
+    assert shown == {
+        "router_requests_total": ("counter", ("route", "tier", "status")),
+        "router_queued_seconds": ("histogram", ("tier",)),
+        "router_waiting": ("gauge", ("tier",)),
+        "router_shed_total": ("counter", ("tier",)),
+        "cache_lookups_total": ("counter", ("result",)),
+        "scaler_watchers": ("gauge", ()),
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_metric_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"\bpennyweight_(?:router|cache|scaler)_\w+", page.read_text()))
+    assert named <= metrics.names()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -3,13 +3,13 @@
 import pytest
 
 from services.common.buckets import bucket_of
-from services.router.fleet.load import MAX_SAMPLES, WINDOW_SECONDS, LoadQuantiles, LoadWindow
+from services.router.fleet.load import MAX_SAMPLES, WINDOW_SECONDS, LoadWindow
 from tests.making.policies import policies, route, tier
 
 
 def test_without_requests_there_are_no_figures() -> None:
     window = LoadWindow()
-    assert window.quantiles("small", 10.0) == LoadQuantiles((), ())
+    assert window.slow_seconds("small", 10.0) is None
     totals = window.totals("small")
     assert (totals.arrivals, totals.output_tokens, totals.finished) == (0, 0, 0)
     assert not any(totals.first_text + totals.between_tokens)
@@ -29,42 +29,32 @@ def test_counters_only_grow_and_are_by_tier() -> None:
     assert window.totals("large").arrivals == 0
 
 
-def test_asking_changes_nothing() -> None:
+def test_asking_changes_no_counter() -> None:
     window = LoadWindow()
     window.add("small", 10.0, first_text=0.1, decode_seconds=1.0, tokens=30)
-    answers = [
-        (window.totals("small"), window.quantiles("small", now), window.totals("none"))
-        for now in (10.0, 1000.0, 10.0)
-    ]
-    assert answers[0] == answers[2]
-    assert answers[0][0] == answers[1][0]
-    assert answers[0][1] != answers[1][1]
-
-
-def test_quantiles_are_those_of_the_window() -> None:
-    window = LoadWindow()
-    for number in range(1, 101):
-        window.add("small", 100.0, first_text=number / 100, decode_seconds=9.0, tokens=10)
-    quantiles = window.quantiles("small", 100.0)
-    assert dict(quantiles.first_text) == {0.5: pytest.approx(0.51), 0.95: pytest.approx(0.96)}
-    assert dict(quantiles.between_tokens) == {0.5: 1.0, 0.95: 1.0}
+    before = window.totals("small")
+    assert [window.slow_seconds("small", now) for now in (10.0, 1000.0)] == [1.1, None]
+    assert window.totals("none").finished == 0
+    assert window.totals("small") == before
 
 
 def test_old_requests_are_forgotten_and_tiers_are_apart() -> None:
     window = LoadWindow()
     window.add("small", 0.0, first_text=9.0, decode_seconds=0.0, tokens=1)
     window.add("small", 30.0, first_text=1.0, decode_seconds=0.0, tokens=1)
-    assert dict(window.quantiles("small", WINDOW_SECONDS + 1).first_text)[0.95] == 1.0
-    assert window.quantiles("large", 30.0).first_text == ()
+    assert window.slow_seconds("small", WINDOW_SECONDS) == 9.0
+    assert window.slow_seconds("small", WINDOW_SECONDS + 1) == 1.0
+    assert window.slow_seconds("large", 30.0) is None
 
 
 def test_answers_that_came_at_once_say_nothing_about_the_time_between_tokens() -> None:
     window = LoadWindow()
     for tokens in range(1, 20):
         window.add("small", 0.0, first_text=1.0, decode_seconds=0.0, tokens=tokens)
-    assert window.quantiles("small", 0.0).between_tokens == ()
+    assert not any(window.totals("small").between_tokens)
     window.add("small", 0.0, first_text=1.0, decode_seconds=2.0, tokens=3)
-    assert dict(window.quantiles("small", 0.0).between_tokens) == {0.5: 1.0, 0.95: 1.0}
+    counts = window.totals("small").between_tokens
+    assert counts[bucket_of(1.0)] == sum(counts) == 1
 
 
 def test_memory_is_bounded() -> None:

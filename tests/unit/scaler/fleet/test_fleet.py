@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from prometheus_client import CollectorRegistry
+
 from services.scaler.config import Pool, Restart, Scaling, Slot
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.watchers import Watcher
@@ -28,7 +30,8 @@ class Scene:
     def __init__(self, pools: dict[str, Pool], target: Target | Host) -> None:
         self.clock = Clock()
         self.loads = Loads()
-        metrics = Metrics()
+        self.registry = CollectorRegistry()
+        metrics = Metrics(self.registry)
         scaling = Scaling(pools=pools, restart=Restart(first_seconds=10))
         self.pools = scaling.pools
         if isinstance(target, Host):
@@ -42,7 +45,6 @@ class Scene:
             wall=lambda: 1.0,
             decide_seconds=QUICK.decide,
         )
-        self.registry = metrics.registry
         self.watcher: Watcher
 
     async def next(self) -> tuple[str, ReplicaState, int]:

@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+from prometheus_client import CollectorRegistry
+
 from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
 from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus, ReplicaStatus
@@ -18,7 +20,7 @@ class Scene:
 
     def __init__(self, host: Host, pools: dict[str, Pool]) -> None:
         self.clock = Clock()
-        self.metrics = Metrics()
+        self.metrics = Metrics(CollectorRegistry())
         scaling = Scaling(pools=pools, restart=Restart(first_seconds=10))
         self.host = host
         self.changed = asyncio.Event()

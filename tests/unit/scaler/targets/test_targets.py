@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.scaler.config import Scaling, Slot
 from services.scaler.metrics import Metrics
@@ -19,7 +20,7 @@ class Scene:
         self.cluster = Cluster("a") if kind == "cluster" else None
         rhythm = Rhythm(decide=0.001, ready_probe=0.001, other_probe=0.001)
         self.target = self.cluster or LocalTarget(
-            Scaling(pools=pools), Host(), Metrics(), rhythm=rhythm
+            Scaling(pools=pools), Host(), Metrics(CollectorRegistry()), rhythm=rhythm
         )
         self.changes = 0
 

@@ -3,7 +3,7 @@
 import re
 
 from services.scaler.policy.replicas import State
-from services.scaler.targets.members import Member, new_id
+from services.scaler.targets.occupants import Occupant, new_id
 from services.scaler.targets.tritonserver import shared_memory_prefix
 from tests.making.replicas import Host, pool
 
@@ -15,13 +15,13 @@ def test_ids_fit_where_they_are_used():
     assert shared_memory_prefix(name).count("_") == 2
 
 
-def member(state: State, **changes) -> Member:
+def occupant(state: State, **changes) -> Occupant:
     replica = Host().replica("a-0-x", "a", pool(), 0)
-    return Member("a-0-x", "a", 0, state, since=1.0, **({"replica": replica} | changes))
+    return Occupant("a-0-x", "a", 0, state, since=1.0, **({"replica": replica} | changes))
 
 
 def test_only_what_has_an_address_and_is_whole_is_shown():
-    shown = {state: member(state).status(pool()) for state in State}
+    shown = {state: occupant(state).status(pool()) for state in State}
     assert {state for state, status in shown.items() if status} == {
         State.STARTING,
         State.READY,
@@ -32,12 +32,12 @@ def test_only_what_has_an_address_and_is_whole_is_shown():
         True,
         True,
     ]
-    assert member(State.STARTING, replica=None).status(pool()) is None
+    assert occupant(State.STARTING, replica=None).status(pool()) is None
 
 
 def test_other_settings_or_no_slot_any_more_make_it_outdated():
-    one = member(State.READY)
+    one = occupant(State.READY)
     assert not one.outdated(pool())
     assert one.outdated(pool(parameters={"x": "1"}))
     assert one.outdated(None)
-    assert Member("a-2-x", "a", 2, State.READY, since=1.0).outdated(pool())
+    assert Occupant("a-2-x", "a", 2, State.READY, since=1.0).outdated(pool())

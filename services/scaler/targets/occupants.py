@@ -13,8 +13,8 @@ from services.scaler.targets.slots import Adopted, fingerprint
 
 
 @dataclass
-class Member:
-    """A replica. Times are those of the target's clock.
+class Occupant:
+    """The replica on a slot. Times are those of the target's clock.
 
     Attributes:
         id: its id.
@@ -86,7 +86,7 @@ class Member:
         )
 
 
-def adopted(found: Adopted, pool: Pool | None, now: float) -> Member:
+def adopted(found: Adopted, pool: Pool | None, now: float) -> Occupant:
     """A replica that an earlier scaler left, with what its pool says of it today."""
     replica = found.replica
     if pool is not None:
@@ -94,7 +94,7 @@ def adopted(found: Adopted, pool: Pool | None, now: float) -> Member:
             replica, tier=pool.tier, capacity=pool.capacity, max_in_flight=pool.max_in_flight
         )
     state = State.READY if found.ready else State.STARTING
-    return Member(
+    return Occupant(
         id=replica.id,
         pool=replica.pool,
         slot=replica.slot,
