@@ -218,13 +218,27 @@ class LocalTarget:
             )
         except StartFailed as error:
             log.warning("could not be started", replica=occupant.id, reason=str(error))
-            self._failed(occupant, str(error), self._clock())
-            self._remove(occupant)
+            self._not_started(occupant, str(error))
+            return
+        except Exception:  # whatever it is, it is this replica's alone
+            log.exception("could not be started", replica=occupant.id)
+            self._not_started(occupant, "its start failed; the scaler's log has the details")
             return
         self._changed()
         await self._look_after(occupant)
 
+    def _not_started(self, occupant: Occupant, why: str) -> None:
+        self._failed(occupant, why, self._clock())
+        self._remove(occupant)
+
     async def _look_after(self, occupant: Occupant) -> None:
+        try:
+            await self._watch(occupant)
+        except Exception:  # its state is not known any more: it is ended and made anew
+            log.exception("could not be looked after", replica=occupant.id)
+            self._on_death(occupant.id, "it could not be looked after")
+
+    async def _watch(self, occupant: Occupant) -> None:
         """Asks the replica how it is for as long as it is present."""
         while occupant.present:
             ready = await self._host.is_ready(occupant.id)
@@ -249,7 +263,10 @@ class LocalTarget:
         self._become(occupant, State.READY)
 
     async def _end(self, occupant: Occupant, *, gently: bool) -> None:
-        await self._host.end(occupant.id, gently=gently)
+        try:
+            await self._host.end(occupant.id, gently=gently)
+        except Exception:  # what may be left of it is found by its record at the next start
+            log.exception("could not be ended", replica=occupant.id)
         self._remove(occupant)
 
     def _remove(self, occupant: Occupant) -> None:
