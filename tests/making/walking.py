@@ -156,15 +156,26 @@ class Cache:
     answer: Written | None = None
     accepted: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
     stored: list[Written] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
 
     async def lookup(
-        self, tenant: str, route: str, asked: Asked, accepted: Sequence[Tier], **_: Any
+        self,
+        tenant: str,
+        route: str,
+        asked: Asked,
+        accepted: Sequence[Tier],
+        *,
+        lease: bool,
+        max_wait_seconds: float,
     ) -> CacheHit | CacheMiss:
+        self.waits.append(max_wait_seconds)
         self.accepted = [tier.name for tier in accepted]
         self.asked.append(asked.messages[-1].content)
-        return CacheMiss(self.lease) if self.answer is None else CacheHit(self.answer, shared=False)
+        if self.answer is None:
+            return CacheMiss(self.lease if lease else "")
+        return CacheHit(self.answer, shared=False)
 
     def store(self, tenant: str, route: str, asked: Any, answer: Written, **_: Any) -> None:
         self.asked.append(asked.messages[-1].content)
@@ -272,8 +283,9 @@ class Way:
     ) -> None:
         texts = {tier.tokenizer: Letters() for tier in told.ladder}
         version = compiled(told, texts=texts)
+        self.now = 1000.0  # stands still until a test moves it
         self.metrics = Metrics(CollectorRegistry())
-        self.fleet = Fleet(version.policies, self.metrics, spawn=self.spawn)
+        self.fleet = Fleet(version.policies, self.metrics, spawn=self.spawn, clock=self.clock)
         self.replicas = [
             Replica(one.name, one.name, one.model, one.precision, "a:1", State.READY, 8)
             for one in told.ladder
@@ -285,7 +297,6 @@ class Way:
         self.settled: list[RequestState] = []
         self.ended: list[Attempt] = []
         self.load = LoadWindow()
-        self.late = 0.0
         self.planner = Planner(self.load, self.clock)
         self.runner = Runner(
             fleet=self.fleet,
@@ -350,7 +361,7 @@ class Way:
         return state
 
     def clock(self) -> float:
-        return time.monotonic() + self.late
+        return self.now
 
     def answered(self, state: RequestState) -> None:
         if state.context.drawn:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from services.common.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import Replica, State
+from services.router.fleet.group import WHOLE, Replica, State
 from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.policy.routes import Tier
+from tests.making.clock import FakeClock
 from tests.making.policies import policies, route, tier
 
 SMALL = tier("small", queue_size=3, queue_seconds=30.0)
@@ -27,8 +28,8 @@ INTERACTIVE = Priority.INTERACTIVE
 class Scene:
     """A fleet of one tier."""
 
-    def __init__(self, small: Tier = SMALL) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, small: Tier = SMALL, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry, self.clock = CollectorRegistry(), clock
         self.forgotten: list[str] = []
         self.tier = small
         self.fleet = Fleet(
@@ -36,6 +37,7 @@ class Scene:
             Metrics(self.registry),
             spawn=lambda work: work.close(),
             forget=self.forgotten.append,
+            clock=clock,
         )
 
     def tell(self, *names: str, **changes: Any) -> None:
@@ -48,7 +50,7 @@ class Scene:
         avoid: Collection[str] = (),
         seconds: float = 60.0,
     ) -> Place:
-        until = time.monotonic() + seconds
+        until = self.clock() + seconds
         return await self.fleet.place(self.tier, priority, avoid=avoid, until=until)
 
     def waiting(self) -> int:
@@ -257,6 +259,19 @@ async def test_a_failing_replica_is_avoided_until_it_answers() -> None:
     assert scene.fleet.preview("small") == "b"
     scene.fleet.succeeded(failing.replica)
     assert scene.fleet.preview("small") == "a"
+
+
+async def test_a_replica_that_has_rested_gets_one_trial_at_a_time() -> None:
+    clock = FakeClock()
+    scene = Scene(clock=clock.time)
+    scene.tell("a", "b", max_in_flight=8)
+    failing = await scene.acquire()
+    scene.fleet.failed(failing.replica)
+    failing.give_back()
+    clock.advance(WHOLE.rest.cap_seconds)
+    assert [(await scene.acquire()).replica.id for _ in range(3)] == ["a", "b", "b"]
+    clock.advance(WHOLE.rest.cap_seconds)  # nobody has decided that trial
+    assert (await scene.acquire()).replica.id == "a"
 
 
 async def test_a_replica_that_is_gone_gives_up_its_runs() -> None:

@@ -159,7 +159,7 @@ async def test_what_no_engine_says_is_estimated_from_the_tiers_pace() -> None:
     task = asyncio.create_task(way.answer(Listener(), way.state))
     while not engine.runs:
         await asyncio.sleep(0)
-    way.late += 30.0
+    way.now += 30.0
     task.cancel()
     await asyncio.wait((task,))
     await way.rest()
