@@ -19,7 +19,7 @@ from services.router.ports import (
     ReplicaFailed,
     Written,
 )
-from tests.making.walking import Letters
+from tests.making.walking import Idle, Letters
 
 
 class CountingRun:
@@ -86,7 +86,7 @@ class CountingRun:
         raise AssertionError(why)
 
 
-class CountingEngine:
+class CountingEngine(Idle):
     """Asks the test for each run what it does."""
 
     def __init__(self, script: Callable[[EngineRequest], dict[str, Any]]) -> None:

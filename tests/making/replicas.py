@@ -11,7 +11,7 @@ from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerp
 
 
 def pool(**changes: Any) -> Pool:
-    fields = {
+    fields: dict[str, Any] = {
         "tier": "small",
         "model": "m",
         "precision": "int8",

@@ -30,6 +30,7 @@ from services.router.ports import (
     EngineFigures,
     EngineRequest,
     Finish,
+    MakeRecord,
     Piece,
     Written,
 )
@@ -114,8 +115,24 @@ class Run:
         raise AssertionError(why)
 
 
+class Idle:
+    """What an engine does of itself: nothing. Replicas come and go without connections to them."""
+
+    def learn_log_probs(self, tier: Tier, *, has: bool) -> None:
+        raise AssertionError("nobody probes it")
+
+    def forget(self, address: str) -> None:
+        pass
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+
 @dataclass
-class Engine:
+class Engine(Idle):
     """Starts the runs of each tier in turn; without one it cannot start."""
 
     runs: dict[str, list[Run]]
@@ -262,7 +279,8 @@ class Shelf:
     async def settle(self, route: Route, request_id: str) -> None:
         self.settled.append((route.name, request_id))
 
-    def add(self, record: LedgerRecord) -> None:
+    def add(self, record: LedgerRecord | MakeRecord) -> None:
+        record = record() if callable(record) else record
         self.records.append(orjson.loads(orjson.dumps(record)))
 
 

@@ -141,9 +141,9 @@ async def test_shadow_runs_say_nothing_about_how_long_callers_wait() -> None:
 async def test_each_tiers_time_is_its_own() -> None:
     small = Run(["small"], UNSURE)
 
-    async def read(seconds: float) -> Piece:
+    async def read(timeout_seconds: float) -> Piece:
         way.now += 20.0  # as if this run took so long
-        return await Run.read(small, seconds)
+        return await Run.read(small, timeout_seconds)
 
     small.read = read  # type: ignore[method-assign]
     way = Way(chat(CHECKED), runs(small=[small], large=[Run(["large"], SURE)]))
@@ -159,10 +159,10 @@ async def test_a_refused_run_that_must_drain_keeps_its_place_until_it_has() -> N
     gate = asyncio.Event()
     small = Run(["on", "e ", "two"], UNSURE)
 
-    async def read(seconds: float) -> Piece:
+    async def read(timeout_seconds: float) -> Piece:
         if small.output_tokens >= 4:
             await gate.wait()
-        return await Run.read(small, seconds)
+        return await Run.read(small, timeout_seconds)
 
     small.read = read  # type: ignore[method-assign]
     calibration = calibrated(CHECKED, measure=Measure.FIRST_K)
