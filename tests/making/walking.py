@@ -314,6 +314,7 @@ class Way:
         self.spawned: list[asyncio.Task[None]] = []
         self.settled: list[RequestState] = []
         self.ended: list[Attempt] = []
+        self.pauses: list[float] = []
         self.load = LoadWindow()
         self.planner = Planner(self.load, self.clock)
         self.runner = Runner(
@@ -325,7 +326,8 @@ class Way:
             attempt_over=lambda _, attempt: self.ended.append(attempt),
             spawn=self.spawn,
             clock=self.clock,
-            pause=lambda _: asyncio.sleep(0),
+            pause=self.pause,
+            chance=lambda: 1.0,
         )
         self.pairs = Pairs(
             planner=self.planner,
@@ -377,6 +379,10 @@ class Way:
         )
         state.context = replace(state.context, request_id="1")
         return state
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await asyncio.sleep(0)
 
     def clock(self) -> float:
         return self.now
