@@ -1,5 +1,6 @@
 """Pools, and places to run replicas that do as they are told, for tests of the scaler."""
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,6 +43,7 @@ class Host:
         self.refusal = ""
         self.ended: list[tuple[str, bool]] = []
         self.noted: list[str] = []
+        self.asked = asyncio.Event()
         self.kill: OnDeath = lambda _id, _what: None
 
     def replica(self, replica_id: str, name: str, of: Pool, slot: int) -> SlotReplica:
@@ -69,6 +71,7 @@ class Host:
         return self.replica(replica_id, name, pool, slot)
 
     async def is_ready(self, replica_id: str) -> bool:
+        self.asked.set()
         return self.ready
 
     def note_ready(self, replica_id: str) -> bool:
