@@ -47,9 +47,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Hold:
-    """Does nothing until the event is set."""
+    """Does nothing until the event is set, and says when a run has come so far."""
 
     until: asyncio.Event = field(default_factory=asyncio.Event)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,8 @@ class _Stream:
                 match step:
                     case Wait(seconds):
                         await asyncio.sleep(seconds)
-                    case Hold(event):
+                    case Hold(event, reached):
+                        reached.set()
                         await event.wait()
                     case Say(tokens, final, sure) if not received.inputs["streaming"]:
                         held += tokens  # a whole answer comes at once
