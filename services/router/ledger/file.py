@@ -67,13 +67,13 @@ class FileLedger:
         while not self._closed.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closed.wait(), COMMIT_SECONDS)
-            await self._flush()
-        await self._flush()  # what came while the last one was being written
+            await self.flush()
+        await self.flush()  # what came while the last one was being written
         if lost := len(self._records) + len(self._lines):
             self._metrics.ledger_lost.inc(lost)
             log.error("the ledger ends with records unwritten", lost=lost)
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
         """Writes what has gathered; it stays gathered if the disk refuses it."""
         records, self._records = self._records, deque()
         if records:

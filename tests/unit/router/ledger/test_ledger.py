@@ -98,8 +98,8 @@ async def test_a_batch_is_one_write_and_one_fsync(
     monkeypatch.setattr(module.os, "fsync", synced.append)
     for number in range(50):
         book.add(number)
-    await book.ledger._flush()
-    await book.ledger._flush()
+    await book.ledger.flush()
+    await book.ledger.flush()
     assert len(synced) == 1
     assert len(book.lines()) == 50
 
@@ -108,7 +108,7 @@ def test_what_is_written_can_be_read(book: Book) -> None:
     async def write() -> None:
         for record in (request("1", attempt()), pair(), outcome(), request("2")):
             book.ledger.add(record)
-        await book.ledger._flush()
+        await book.ledger.flush()
 
     asyncio.run(write())
     with opened(book.folder) as ledger:
@@ -131,16 +131,16 @@ def largest_file(size: int) -> Iterator[None]:
 
 async def test_a_full_disk_tears_no_line_and_loses_nothing(book: Book) -> None:
     book.add(0)
-    await book.ledger._flush()
+    await book.ledger.flush()
     for number in range(1, 100):
         book.ledger.add(numbered(number, "x" * 100))
     with largest_file(2000):
-        await book.ledger._flush()
+        await book.ledger.flush()
         assert book.numbers() == [0]
         assert book.count("records") == 1
         book.add(100)
-        await book.ledger._flush()
-    await book.ledger._flush()
+        await book.ledger.flush()
+    await book.ledger.flush()
     assert book.numbers() == list(range(101))
     assert (book.count("records"), book.count("lost")) == (101, 0)
 
@@ -149,11 +149,11 @@ async def test_a_folder_that_is_gone_keeps_records_until_it_is_back(book: Book) 
     book.folder.rmdir()
     book.folder.write_text("a file in its place")
     book.add(1)
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.count("records") == 0
     book.folder.unlink()
     book.folder.mkdir()
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.numbers() == [1]
 
 
@@ -164,7 +164,7 @@ async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
     for number in range(25):
         book.add(number)
     assert book.count("lost") == 15
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.numbers() == list(range(15, 25))
 
 
@@ -180,9 +180,9 @@ async def test_records_that_come_during_a_write_are_in_the_next_one(
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(FileLedger, "_write", slow)
     book.add(1)
-    await book.ledger._flush()
+    await book.ledger.flush()
     monkeypatch.setattr(FileLedger, "_write", write)
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.numbers() == [1, 2]
 
 
@@ -222,7 +222,7 @@ def test_each_process_writes_files_of_its_own(tmp_path: Path) -> None:
     async def write() -> None:
         for book in (one, other):
             book.add(1)
-            await book.ledger._flush()
+            await book.ledger.flush()
 
     asyncio.run(write())
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
@@ -243,7 +243,7 @@ async def test_a_record_is_made_beside_the_requests(book: Book) -> None:
 
     book.ledger.add(make)
     assert made_in == []
-    await book.ledger._flush()
+    await book.ledger.flush()
     assert book.numbers() == [7]
     assert made_in != [threading.get_ident()]
 
@@ -256,7 +256,7 @@ async def test_a_record_that_cannot_be_made_costs_no_other(book: Book) -> None:
         book.add(1)
         book.ledger.add(broken)
         book.add(2)
-        await book.ledger._flush()
+        await book.ledger.flush()
     assert book.numbers() == [1, 2]
     assert (book.count("records"), book.count("lost")) == (2, 1)
     assert "the text of an answer" not in str(logs)
