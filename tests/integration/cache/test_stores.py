@@ -17,8 +17,6 @@ from tests.integration.cache.stores import (
     record,
 )
 
-WITHOUT_WAITING = 0.0
-
 
 @pytest.fixture
 async def stage(where):
