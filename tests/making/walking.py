@@ -166,10 +166,11 @@ class Engine(Idle):
 
 @dataclass
 class Cache:
-    """Gives a lease, or an answer, and takes note."""
+    """Gives a lease, or an answer, and takes note; says nothing while it is `away`."""
 
     awaited: bool = True
     lease: str = "lease"
+    away: bool = False
     answer: Written | None = None
     accepted: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -191,7 +192,7 @@ class Cache:
         self.accepted = [tier.name for tier in accepted]
         self.asked.append(asked.messages[-1].content)
         if self.answer is None:
-            return CacheMiss(self.lease if lease else "")
+            return CacheMiss("" if self.away or not lease else self.lease, available=not self.away)
         return CacheHit(self.answer, shared=False)
 
     def store(self, tenant: str, route: str, asked: Any, answer: Written, **_: Any) -> None:

@@ -120,6 +120,16 @@ async def test_an_old_lease_does_not_end_the_new_one(stage, store):
     assert await stage.claim(key(), BY_SMALL) is NoEntry.ABSENT
 
 
+async def test_an_old_lease_is_not_kept_though_the_new_one_is_awaited(stage, store):
+    old = await granted(stage)
+    await done(store.abandon(old))
+    new = await granted(stage)
+    await stage.wait(key(), BY_SMALL)
+    assert await done(store.abandon(old, unless_awaited=True)) is Abandon.ENDED
+    assert await done(store.abandon(new, unless_awaited=True)) is Abandon.AWAITED
+    store.dismiss_waiters()
+
+
 async def test_a_lease_is_worth_nothing_elsewhere(stage, store):
     lease = await granted(stage)
     elsewhere = lease._replace(key=key(partition="rival"))

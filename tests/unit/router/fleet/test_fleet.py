@@ -234,8 +234,15 @@ async def test_a_deadline_that_passes_in_the_line_is_told_as_such() -> None:
 async def test_a_wait_beyond_what_the_tier_allows_is_unavailable() -> None:
     scene = Scene(replace(SMALL, queue_seconds=0.005))
     with pytest.raises(Unavailable) as caught:
-        await scene.acquire()
+        await asyncio.wait_for(scene.acquire(), 10.0)
     assert (caught.value.reason, caught.value.retry_after_seconds) == ("NO_REPLICA", 1.0)
+
+
+async def test_a_deadline_that_passes_when_the_tiers_patience_ends_is_told_as_such() -> None:
+    patience = 2.0**-7  # exact, so that both end in the same moment
+    scene = Scene(replace(SMALL, queue_seconds=patience), clock=FakeClock().time)
+    with pytest.raises(DeadlineExceeded):
+        await scene.acquire(seconds=patience)
 
 
 async def test_a_request_goes_elsewhere_after_a_failure_and_back_only_at_need() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.router.policy.decision import CacheOutcome
 from services.router.policy.routes import CachePolicy
 from tests.making.policies import route, tier
 from tests.making.walking import Cache, Engine, Run, Way
@@ -26,6 +27,19 @@ async def test_another_answer_is_waited_for_as_the_route_says_and_half_the_time_
     way.state = replace(way.state, context=replace(way.state.context, until=until))
     await way.go()
     assert way.cache.waits == [wait]
+
+
+@pytest.mark.parametrize(
+    ("away", "outcome"), [(False, CacheOutcome.MISS), (True, CacheOutcome.UNAVAILABLE)]
+)
+async def test_a_cache_that_is_away_is_told_from_one_without_the_answer(
+    *, away: bool, outcome: CacheOutcome
+) -> None:
+    way = scene()
+    way.cache.away = away
+    await way.go()
+    assert way.decision.cache is outcome
+    assert len(way.cache.stored) == (0 if away else 1)
 
 
 async def test_who_only_asks_what_would_be_decided_waits_for_nobody() -> None:
