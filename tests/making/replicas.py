@@ -32,6 +32,32 @@ class Clock:
         return self.now
 
 
+class Quick:
+    """A `Rhythm` of short pauses; the target asks how long one is when it has just decided."""
+
+    ready_probe = other_probe = 0.001
+
+    def __init__(self) -> None:
+        self._decided = asyncio.Event()
+
+    @property
+    def decide(self) -> float:
+        self._decided.set()
+        return 0.001
+
+    async def decided(self) -> None:
+        """Waits until the target has decided and acted, and decided on what came of that."""
+        await again(self._decided)
+
+
+async def again(event: asyncio.Event, times: int = 3) -> None:
+    """Waits until an event that comes again and again has come so often."""
+    async with asyncio.timeout(5.0):
+        for _ in range(times):
+            event.clear()
+            await event.wait()
+
+
 class Host:
     """A `SlotHost` whose replicas are ready when a test says so, and die when it says so."""
 

@@ -8,21 +8,7 @@ from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus, ReplicaStatus
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.slots import Adopted
-from tests.making.replicas import Clock, Host, pool
-
-
-class Quick:
-    """A `Rhythm` of short pauses; the target asks how long one is when it has just decided."""
-
-    ready_probe = other_probe = 0.001
-
-    def __init__(self):
-        self.decided = asyncio.Event()
-
-    @property
-    def decide(self) -> float:
-        self.decided.set()
-        return 0.001
+from tests.making.replicas import Clock, Host, Quick, again, pool
 
 
 class Scene:
@@ -55,23 +41,16 @@ class Scene:
         await self.happens(lambda: wanted(self.status()))
         return self.status()
 
-    async def decided(self) -> None:
-        """Waits until the target has decided and acted, and decided on what came of that."""
-        await self._again(self.rhythm.decided)
-
-    async def asked(self) -> None:
-        """Waits until replicas were asked how they are, and what they said was acted on."""
-        await self._again(self.host.asked)
-
-    async def _again(self, event: asyncio.Event) -> None:
-        async with asyncio.timeout(5.0):
-            for _ in range(3):
-                event.clear()
-                await event.wait()
-
     async def ready(self, count: int = 1) -> tuple[ReplicaStatus, ...]:
         status = await self.until(lambda it: [one.ready for one in it.replicas] == [True] * count)
         return status.replicas
+
+    async def decided(self) -> None:
+        await self.rhythm.decided()
+
+    async def asked(self) -> None:
+        """Waits until replicas were asked how they are, and what they said was acted on."""
+        await again(self.host.asked)
 
 
 @asynccontextmanager
