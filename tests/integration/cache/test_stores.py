@@ -94,6 +94,17 @@ async def test_a_lease_that_ends_by_itself_goes_to_one_waiter(stage, store):
     assert await done(second) == Found(record(), shared=True)
 
 
+async def test_a_lease_that_was_passed_on_ends_by_itself_too(stage, store):
+    lease = await granted(stage)
+    first = await stage.wait(key(), BY_SMALL, wait=9000)
+    second = await stage.wait(key(), BY_SMALL, wait=9000, after=1)
+    await done(store.abandon(lease))
+    assert isinstance(await done(first), Granted)
+    await stage.advance(LEASE_SECONDS)
+    assert isinstance(await done(second), Granted)
+    assert store.counts().leases_expired == 1
+
+
 async def test_a_lease_that_ended_cannot_store_and_changes_nothing(stage, store):
     lease = await granted(stage)
     await stage.advance(LEASE_SECONDS)

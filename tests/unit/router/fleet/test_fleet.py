@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
@@ -377,7 +378,6 @@ class Walk:
                 fleet.update([told(name, state=state, max_in_flight=most)])
             case "replace", (chosen, most):
                 fleet.replace([told(name, max_in_flight=most) for name in sorted(chosen)])
-        self.seen.update(fleet._known.values())
 
     def collect(self) -> None:
         """Takes note of who got a place and who got an error."""
@@ -388,12 +388,15 @@ class Walk:
             error = task.exception()
             if error is None:
                 self.held.append(task.result())
+                self.seen.add(task.result().replica)
             else:
                 assert isinstance(error, ServiceError), error
 
     def check(self) -> None:
         for replica in self.seen:
             assert replica.in_flight == sum(1 for place in self.held if place.replica is replica)
+        living = Counter(p.replica.id for p in self.held if p.replica.state is not State.GONE)
+        assert +Counter(self.scene.in_flight()) == living
         assert self.scene.waiting() == len(self.asking) <= self.scene.tier.queue_size
         if self.asking:
             assert self.scene.fleet.preview("small") == ""  # nobody waits beside a free place
