@@ -116,7 +116,7 @@ class SharingCache:
         self._number = 0
 
     async def lookup(
-        self, tenant: str, route: str, asked: Asked, accepted: Sequence[Tier], **told: Any
+        self, tenant: str, route: str, asked: Asked, accepted: Sequence[Tier], **_: Any
     ) -> CacheHit | CacheMiss:
         key = (asked.messages[-1].content, asked.max_output_tokens)
         if key in self.answers:

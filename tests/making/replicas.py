@@ -1,4 +1,4 @@
-"""Pools, and places to run replicas that do as they are told, for tests of the scaler."""
+"""Pools, and places to run replicas that do as a test says, for tests of the scaler."""
 
 import asyncio
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""A request's way without sockets: doubles say what they are told to and note what happens."""
+"""A request's way without sockets: doubles play a script and note what happens."""
 
 import asyncio
 import time
@@ -290,7 +290,7 @@ class Way:
 
     def __init__(
         self,
-        told: Route,
+        route: Route,
         engine: Engine,
         *,
         cache: Cache | None = None,
@@ -300,14 +300,14 @@ class Way:
         streaming: bool = True,
         request: pb.GenerateRequest | None = None,
     ) -> None:
-        texts = {tier.tokenizer: Letters() for tier in told.ladder}
-        version = compiled(told, texts=texts)
+        texts = {tier.tokenizer: Letters() for tier in route.ladder}
+        version = compiled(route, texts=texts)
         self.now = 1000.0  # stands still until a test moves it
         self.metrics = Metrics(CollectorRegistry())
         self.fleet = Fleet(version.policies, self.metrics, spawn=self.spawn, clock=self.clock)
         self.replicas = [
-            Replica(one.name, one.name, one.model, one.precision, "a:1", State.READY, 8)
-            for one in told.ladder
+            Replica(tier.name, tier.name, tier.model, tier.precision, "a:1", State.READY, 8)
+            for tier in route.ladder
         ]
         self.fleet.update(self.replicas)
         self.engine, self.board, self.shelf = engine, board or Board(), Shelf()
@@ -362,7 +362,7 @@ class Way:
         if request is None:
             request = pb.GenerateRequest()
             request.prompt.messages.add(role=pb.ROLE_USER, content="hi")
-        request.route = told.name
+        request.route = route.name
         self.request, self.compiled, self.streaming = request, version, streaming
         self.state = self.begin()
 
@@ -396,7 +396,7 @@ class Way:
         self.spawned.append(asyncio.create_task(work))
 
     async def go(self, listener: Listener | None = None) -> list[str]:
-        """Goes the whole way, and waits for what goes on behind it; returns what was told."""
+        """Goes the whole way, and waits for what goes on behind it; returns what the caller got."""
         listener = listener or Listener()
         try:
             await self.answer(listener)

@@ -138,6 +138,7 @@ def test_a_failing_slot_waits_twice_as_long_each_time():
         failures = after_failure(failures, 0.0, PATIENCE, NOW, "its port is taken")
         waits.append(failures.due(PATIENCE) - NOW)
     assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert replace(failures, count=10_000).due(PATIENCE) - NOW == 60
 
 
 def test_long_service_clears_earlier_failures():
