@@ -99,6 +99,14 @@ def test_never_starts_before_a_slot_is_due(situation):
             assert action.until > now
 
 
+def test_of_outdated_replicas_one_that_still_starts_goes_first():
+    actions = decided(
+        replica(0, outdated=True), replica(1), replica(2, State.STARTING, outdated=True)
+    )
+    gone = [one for one in actions if isinstance(one, (Retire, Stop))]
+    assert gone == [Stop("r2", "its settings are not the pool's any more", failed=False)]
+
+
 def test_a_released_replica_is_ended_and_not_for_a_failure():
     released = replica(2, State.DRAINING, released=True)
     assert decided(replica(0), replica(1), released) == (Stop("r2", "released", failed=False),)
