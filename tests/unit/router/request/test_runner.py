@@ -10,7 +10,8 @@ from services.router.fleet.group import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.policy.line import Priority
 from services.router.policy.routes import Cancel, Route
-from services.router.ports import Piece, ReplicaFailed
+from services.router.ports import EngineFigures, Piece, ReplicaFailed
+from services.router.request.attempt import Ending
 from services.router.request.plan import Cause
 from services.router.request.runner import (
     BEYOND_DEADLINE_SECONDS,
@@ -71,9 +72,9 @@ async def test_tries_pause_longer_each_time() -> None:
 
 
 async def test_evidence_that_is_tried_again_is_evidence_still() -> None:
-    told = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, -0.5)))
+    laddered = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, -0.5)))
     engine = Engine({"small": [Run(["s"], SURE)], "large": [failing(), Run(["l"], SURE)]})
-    way = Way(told, engine, chance=lambda: 0.0)
+    way = Way(laddered, engine, chance=lambda: 0.0)
     await way.go()
     assert [attempt.cause for attempt in way.state.attempts] == [
         Cause.FIRST,
@@ -132,3 +133,68 @@ async def test_who_leaves_before_the_first_text_leaves_the_decision_made_so_far(
     await way.rest()
     assert (way.decision.tier, way.decision.replica) == ("small", "small")
     assert not way.state.committed
+
+
+async def test_what_came_before_a_replica_was_lost_is_the_answer_and_its_baseline() -> None:
+    way = Way(small(), Engine({"small": [Run(["one ", "two ", ReplicaFailed("no", lost=True)])]}))
+    with pytest.raises(Unavailable) as raised:
+        await way.go()
+    assert raised.value.reason == "REPLICA_LOST"
+    assert way.state.answer.text == "one two "
+    assert way.state.baseline_micro_usd == way.state.context.route.top_tier.price.of(2, 8)
+
+
+async def test_each_turn_and_its_prompt_is_load_of_its_tier() -> None:
+    laddered = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, -0.5)))
+    way = Way(
+        laddered, Engine({"small": [Run(["s"], -2.0)], "large": [failing(), Run(["l"], SURE)]})
+    )
+    await way.go()
+    for name in ("small", "large"):
+        totals = way.load.totals(name)
+        assert (totals.arrivals, totals.prompt_tokens) == (1, 2)
+    assert way.metrics.escalations.labels("chat", "small")._value.get() == 1
+
+
+class Slow(Run):
+    """Takes ten seconds for each chunk."""
+
+    way: Way
+
+    async def read(self, timeout_seconds: float) -> Piece:
+        self.way.now += 10.0
+        return await super().read(timeout_seconds)
+
+
+async def test_the_pace_of_a_tier_is_that_of_its_answers() -> None:
+    run = Slow(["12345"])
+    way = run.way = Way(small(), Engine({"small": [run]}))
+    await way.go()
+    assert way.runner.paces.tokens("small", 4.0, 100) == 2  # two seconds a token
+
+
+@pytest.mark.parametrize(("seconds", "tokens"), [(6.0, 3), (None, 4)])
+async def test_what_was_made_is_guessed_by_the_replicas_time_or_else_by_ours(
+    seconds: float | None, tokens: int
+) -> None:
+    run = Run(["hi"])
+    run.figures = EngineFigures(engine_seconds=seconds)
+
+    async def silent(timeout_seconds: float) -> Piece:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    run.read = silent  # type: ignore[method-assign]
+    way = Way(small(), Engine({"small": [run]}), cache=Cache(lease=""), streaming=False)
+    way.runner.paces.note("small", 40.0, 20)  # two seconds a token
+    answering = asyncio.create_task(way.answer(Listener()))
+    while not way.engine.started:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    way.now += 8.0
+    answering.cancel()
+    await asyncio.wait((answering,))
+    await way.rest()
+    (attempt,) = way.state.attempts
+    assert (attempt.output_tokens, attempt.estimated) == (tokens, True)
+    assert attempt.ending is Ending.LEFT
