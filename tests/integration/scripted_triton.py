@@ -30,7 +30,7 @@ CALLBACK_ERROR_HEADER = "triton_grpc_error"
 class Say:
     """Sends one response with these tokens; an answer's last content response is final.
 
-    `sure` is the log-probability of each of them, told to those who ask.
+    `sure` is the log-probability of each of them, said to those who ask.
     """
 
     tokens: Sequence[int] = ()
@@ -47,9 +47,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Hold:
-    """Does nothing until the event is set."""
+    """Does nothing until the event is set, and says when a run has come so far."""
 
     until: asyncio.Event = field(default_factory=asyncio.Event)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,8 @@ class _Stream:
                 match step:
                     case Wait(seconds):
                         await asyncio.sleep(seconds)
-                    case Hold(event):
+                    case Hold(event, reached):
+                        reached.set()
                         await event.wait()
                     case Say(tokens, final, sure) if not received.inputs["streaming"]:
                         held += tokens  # a whole answer comes at once
@@ -321,7 +323,7 @@ class _Stream:
         received.sent += count
         received.log_probs += [say.sure] * count
         now = time.monotonic_ns()
-        told = {
+        tensors = {
             "output_ids": ("INT32", [1, 1, count], struct.pack(f"<{count}i", *say.tokens)),
             "sequence_length": ("INT32", [1, 1], struct.pack("<i", count)),
             "kv_cache_reused_blocks": ("INT32", [1, 1], struct.pack("<i", 0)),
@@ -334,10 +336,10 @@ class _Stream:
         }
         if received.inputs.get("return_log_probs"):  # the whole list so far, each time
             so_far = struct.pack(f"<{received.sent}f", *received.log_probs)
-            told["output_log_probs"] = ("FP32", [1, 1, received.sent], so_far)
+            tensors["output_log_probs"] = ("FP32", [1, 1, received.sent], so_far)
         for name in received.outputs if not is_stop else ():
-            if name in told and (count or name == "sequence_length"):
-                datatype, shape, raw = told[name]
+            if name in tensors and (count or name == "sequence_length"):
+                datatype, shape, raw = tensors[name]
                 response.outputs.add(name=name, datatype=datatype, shape=shape)
                 response.raw_output_contents.append(raw)
         self._outbox.put_nowait(message)
@@ -400,21 +402,21 @@ def _wants_empty_final(received: Received) -> bool:
     return bool(received.parameters.get("triton_enable_empty_final_response"))
 
 
-async def _serve(told: argparse.Namespace) -> None:
-    body = list(itertools.islice(itertools.cycle(range(told.first_id, 250)), told.tokens))
+async def _serve(options: argparse.Namespace) -> None:
+    body = list(itertools.islice(itertools.cycle(range(options.first_id, 250)), options.tokens))
 
     def script(received: Received) -> Script:
         tokens = body[: received.inputs["request_output_len"]]
         return [
-            Wait(told.first_delay),
-            *answer(tokens, per_response=told.per_response, delay=told.delay),
+            Wait(options.first_delay),
+            *answer(tokens, per_response=options.per_response, delay=options.delay),
         ]
 
     triton = ScriptedTriton(script)
     triton.on_received = lambda received: print(f"received {received.id}", flush=True)  # noqa: T201
-    if told.quiet:
+    if options.quiet:
         triton.on_received = lambda _: None
-    await triton.start(told.port)
+    await triton.start(options.port)
     print(f"listening {triton.port}", flush=True)  # noqa: T201
     await triton.wait()
 

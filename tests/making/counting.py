@@ -19,7 +19,7 @@ from services.router.ports import (
     ReplicaFailed,
     Written,
 )
-from tests.making.walking import Letters
+from tests.making.walking import Idle, Letters
 
 
 class CountingRun:
@@ -94,7 +94,7 @@ class CountingRun:
         raise AssertionError(failure)
 
 
-class CountingEngine:
+class CountingEngine(Idle):
     """Asks the test for each run what it does."""
 
     def __init__(self, script: Callable[[EngineRequest], dict[str, Any]]) -> None:
@@ -124,7 +124,7 @@ class SharingCache:
         self._number = 0
 
     async def lookup(
-        self, tenant: str, route: str, asked: Asked, accepted: Sequence[Tier], **told: Any
+        self, tenant: str, route: str, asked: Asked, accepted: Sequence[Tier], **_: Any
     ) -> CacheHit | CacheMiss:
         key = (asked.messages[-1].content, asked.max_output_tokens)
         if key in self.answers:

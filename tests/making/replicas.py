@@ -1,5 +1,6 @@
-"""Pools, and places to run replicas that do as they are told, for tests of the scaler."""
+"""Pools, and places to run replicas that do as a test says, for tests of the scaler."""
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerp
 
 
 def pool(**changes: Any) -> Pool:
-    fields = {
+    fields: dict[str, Any] = {
         "tier": "small",
         "model": "m",
         "precision": "int8",
@@ -31,6 +32,32 @@ class Clock:
         return self.now
 
 
+class Quick:
+    """A `Rhythm` of short pauses; the target asks how long one is when it has just decided."""
+
+    ready_probe = other_probe = 0.001
+
+    def __init__(self) -> None:
+        self._decided = asyncio.Event()
+
+    @property
+    def decide(self) -> float:
+        self._decided.set()
+        return 0.001
+
+    async def decided(self) -> None:
+        """Waits until the target has decided and acted, and decided on what came of that."""
+        await again(self._decided)
+
+
+async def again(event: asyncio.Event, times: int = 3) -> None:
+    """Waits until an event that comes again and again has come so often."""
+    async with asyncio.timeout(5.0):
+        for _ in range(times):
+            event.clear()
+            await event.wait()
+
+
 class Host:
     """A `SlotHost` whose replicas are ready when a test says so, and die when it says so."""
 
@@ -42,6 +69,7 @@ class Host:
         self.refusal = ""
         self.ended: list[tuple[str, bool]] = []
         self.noted: list[str] = []
+        self.asked = asyncio.Event()
         self.kill: OnDeath = lambda _id, _what: None
 
     def replica(self, replica_id: str, name: str, of: Pool, slot: int) -> SlotReplica:
@@ -69,6 +97,7 @@ class Host:
         return self.replica(replica_id, name, pool, slot)
 
     async def is_ready(self, replica_id: str) -> bool:
+        self.asked.set()
         return self.ready
 
     def note_ready(self, replica_id: str) -> bool:

@@ -29,6 +29,7 @@ from services.router.ports import (
     EngineFigures,
     EngineRequest,
     Finish,
+    MakeRecord,
     Piece,
     ReplicaFailed,
     Written,
@@ -115,8 +116,24 @@ class Run:
         raise AssertionError(failure)
 
 
+class Idle:
+    """What an engine does of itself: nothing. Replicas come and go without connections to them."""
+
+    def learn_log_probs(self, tier: Tier, *, has: bool) -> None:
+        raise AssertionError("nobody probes it")
+
+    def forget(self, address: str) -> None:
+        pass
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+
 @dataclass
-class Engine:
+class Engine(Idle):
     """Starts the runs of each tier in turn; without one it cannot start."""
 
     runs: dict[str, list[Run]]
@@ -150,22 +167,34 @@ class Engine:
 
 @dataclass
 class Cache:
-    """Gives a lease, or an answer, and takes note."""
+    """Gives a lease, or an answer, and takes note; says nothing while it is `away`."""
 
     awaited: bool = True
     lease: str = "lease"
+    away: bool = False
     answer: Written | None = None
     accepted: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
     stored: list[Written] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
 
     async def lookup(
-        self, tenant: str, route: str, asked: Asked, accepted: Sequence[Tier], **_: Any
+        self,
+        tenant: str,
+        route: str,
+        asked: Asked,
+        accepted: Sequence[Tier],
+        *,
+        lease: bool,
+        max_wait_seconds: float,
     ) -> CacheHit | CacheMiss:
+        self.waits.append(max_wait_seconds)
         self.accepted = [tier.name for tier in accepted]
         self.asked.append(asked.messages[-1].content)
-        return CacheMiss(self.lease) if self.answer is None else CacheHit(self.answer, shared=False)
+        if self.answer is None:
+            return CacheMiss("" if self.away or not lease else self.lease, available=not self.away)
+        return CacheHit(self.answer, shared=False)
 
     def store(self, tenant: str, route: str, asked: Any, answer: Written, **_: Any) -> None:
         self.asked.append(asked.messages[-1].content)
@@ -252,7 +281,8 @@ class Shelf:
     async def settle(self, route: Route, request_id: str) -> None:
         self.settled.append((route.name, request_id))
 
-    def add(self, record: LedgerRecord) -> None:
+    def add(self, record: LedgerRecord | MakeRecord) -> None:
+        record = record() if callable(record) else record
         self.records.append(orjson.loads(orjson.dumps(record)))
 
 
@@ -273,8 +303,11 @@ class Way:
     ) -> None:
         texts = {tier.tokenizer: Letters() for tier in route.ladder}
         version = compiled(route, texts=texts)
+        self.now = 1000.0  # stands still until a test moves it
         self.metrics = Metrics(CollectorRegistry())
-        self.fleet = WatchedFleet(version.policies, self.metrics, spawn=self.spawn)
+        self.fleet = WatchedFleet(
+            version.policies, self.metrics, spawn=self.spawn, clock=self.clock
+        )
         self.replicas = [
             Replica(tier.name, tier.name, tier.model, tier.precision, "a:1", State.READY, 8)
             for tier in route.ladder
@@ -285,8 +318,8 @@ class Way:
         self.spawned: list[asyncio.Task[None]] = []
         self.settled: list[RequestState] = []
         self.ended: list[Attempt] = []
+        self.pauses: list[float] = []
         self.load = LoadWindow()
-        self.late = 0.0
         self.planner = Planner(self.load, self.clock)
         self.runner = Runner(
             fleet=self.fleet,
@@ -297,7 +330,8 @@ class Way:
             attempt_over=lambda _, attempt: self.ended.append(attempt),
             spawn=self.spawn,
             clock=self.clock,
-            pause=lambda _: asyncio.sleep(0),
+            pause=self.pause,
+            chance=lambda: 1.0,
         )
         self.pairs = Pairs(
             planner=self.planner,
@@ -350,8 +384,12 @@ class Way:
         state.context = replace(state.context, request_id="1")
         return state
 
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await asyncio.sleep(0)
+
     def clock(self) -> float:
-        return time.monotonic() + self.late
+        return self.now
 
     def note_settled(self, state: RequestState) -> None:
         self.settled.append(state)

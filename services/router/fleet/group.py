@@ -133,7 +133,6 @@ class TierReplicas:
         if ticket is None:
             raise self._overloaded(tier)
         left = until - self._clock()
-        self.serve()
         replica: Replica | None = None
         try:
             async with asyncio.timeout(min(left, tier.queue_seconds)):

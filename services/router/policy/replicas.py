@@ -1,6 +1,6 @@
 """Which replica answers: filter, score, pick."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol, TypeVar
 
 from services.common.breaker import Breaker
@@ -27,7 +27,6 @@ class ReplicaView(Protocol):
 
 
 View = TypeVar("View", bound=ReplicaView)
-Scorer = Callable[[ReplicaView], float]
 
 
 def least_loaded(replica: ReplicaView) -> float:
@@ -39,21 +38,20 @@ def choose_replica(
     replicas: Iterable[View],
     *,
     now: float,
-    score: Scorer = least_loaded,
     avoid: Collection[str] = (),
 ) -> View | None:
     """Picks the best replica that has room, or None when none has.
 
     Replicas in `avoid` (this request failed there) and failing ones are taken only if nothing else
-    has room: they may have recovered, and a try costs less than a refusal. Equal scores go to the
-    smaller id, so that the same input gives the same choice.
+    has room: they may have recovered, and a try costs less than a refusal. Among others the least
+    loaded is the best; equals go to the smaller id, so that the same input gives the same choice.
     """
     best: View | None = None
     best_key = (False, False, -1.0)
     for replica in replicas:
         if replica.in_flight >= replica.max_in_flight:
             continue
-        key = (replica.id not in avoid, replica.breaker.allows(now), score(replica))
+        key = (replica.id not in avoid, replica.breaker.allows(now), least_loaded(replica))
         if best is None or key > best_key or (key == best_key and replica.id < best.id):
             best, best_key = replica, key
     return best

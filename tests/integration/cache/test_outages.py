@@ -181,18 +181,26 @@ async def test_what_redis_holds_tells_no_prompt_and_lies_in_one_slot(own_redis):
         assert all([await redis.pttl(name) > 0 for name in names])
 
 
+async def until_awaited(redis) -> None:
+    """Returns once Redis knows that somebody waits for an answer."""
+    async with asyncio.timeout(5):
+        while not [name async for name in redis.scan_iter("pw:*:awaited")]:
+            await asyncio.sleep(0.003)
+
+
 async def test_two_caches_share_a_lease(own_redis):
     async with (
         over(own_redis) as first_store,
         over(own_redis) as second_store,
         cache_over(first_store) as first,
         cache_over(second_store) as second,
+        client(own_redis) as redis,
     ):
         lease = (await first.lookup(lookup())).miss.lease
         assert not (await second.lookup(lookup())).miss.lease
         waiting = [asyncio.create_task(cache.lookup(lookup(wait=10))) for cache in (first, second)]
         await until(lambda: first.waiters == second.waiters == 1)
-        await asyncio.sleep(0.05)
+        await until_awaited(redis)
         assert await second.abandon(abandon(lease, unless_awaited=True))
         await second.abandon(abandon(lease))
         finished, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -223,7 +231,7 @@ async def test_a_wake_that_was_not_heard_is_made_up_for(own_redis):
         await cache.lookup(lookup())
         waiting = asyncio.create_task(cache.lookup(lookup(wait=10)))
         await until(lambda: cache.waiters == 1)
-        await asyncio.sleep(0.05)
+        await until_awaited(redis)
         (name,) = [name async for name in redis.scan_iter("pw:*:lease")]
         await redis.delete(name)
         assert (await waiting).miss.lease

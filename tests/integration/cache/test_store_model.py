@@ -66,7 +66,6 @@ class Life:
         self.stage, self.store = stage, stage.store
         self.places = [Place(), Place()]
         self.leases: list[Lease] = []
-        self.expired = 0
 
     @property
     def now(self) -> float:

@@ -17,8 +17,6 @@ from tests.integration.cache.stores import (
     record,
 )
 
-WITHOUT_WAITING = 0.0
-
 
 @pytest.fixture
 async def stage(where):
@@ -96,6 +94,17 @@ async def test_a_lease_that_ends_by_itself_goes_to_one_waiter(stage, store):
     assert await done(second) == Found(record(), shared=True)
 
 
+async def test_a_lease_that_was_passed_on_ends_by_itself_too(stage, store):
+    lease = await granted(stage)
+    first = await stage.wait(key(), BY_SMALL, wait=9000)
+    second = await stage.wait(key(), BY_SMALL, wait=9000, after=1)
+    await done(store.abandon(lease))
+    assert isinstance(await done(first), Granted)
+    await stage.advance(LEASE_SECONDS)
+    assert isinstance(await done(second), Granted)
+    assert store.counts().leases_expired == 1
+
+
 async def test_a_lease_that_ended_cannot_store_and_changes_nothing(stage, store):
     lease = await granted(stage)
     await stage.advance(LEASE_SECONDS)
@@ -120,6 +129,16 @@ async def test_an_old_lease_does_not_end_the_new_one(stage, store):
     await granted(stage)
     await done(store.abandon(old))
     assert await stage.claim(key(), BY_SMALL) is NoEntry.ABSENT
+
+
+async def test_an_old_lease_is_not_kept_though_the_new_one_is_awaited(stage, store):
+    old = await granted(stage)
+    await done(store.abandon(old))
+    new = await granted(stage)
+    await stage.wait(key(), BY_SMALL)
+    assert await done(store.abandon(old, unless_awaited=True)) is Abandon.ENDED
+    assert await done(store.abandon(new, unless_awaited=True)) is Abandon.AWAITED
+    store.dismiss_waiters()
 
 
 async def test_a_lease_is_worth_nothing_elsewhere(stage, store):

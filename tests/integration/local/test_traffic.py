@@ -10,29 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pennyweight.router.v1 import router_pb2 as pb
 from services.local.plan import ROOT
 from tests.integration.client.running import rows_of
-from tests.integration.client.scripted_router import (
-    ESCALATED,
-    ScriptedRouter,
-    Stage,
-    serve,
-    summary,
-)
+from tests.integration.client.scripted_router import ESCALATED, Stage, summary
 
 Answer = Callable[[pb.CompleteRequest], list[Any]]
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
-    router = ScriptedRouter()
-    server = serve(router, "127.0.0.1:0")
-    port = await server.start()
-    yield Stage(f"127.0.0.1:{port}", router, server)
-    await server.grpc.stop(0)
 
 
 def told(reason: pb.Reason = pb.REASON_CALIBRATED, **cost: int) -> pb.CompleteResponse:

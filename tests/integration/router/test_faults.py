@@ -251,8 +251,12 @@ async def test_a_replica_back_at_its_address_is_used_again(world: World, caller:
     await caller.whole()
     port = triton.port
     await triton.stop()
+
+    async def both_have_failed() -> bool:
+        return await world.metric("retries_total", tier="small") >= 2
+
     answers = [asyncio.create_task(one()) for one in (caller.ask, caller.whole)]
-    await asyncio.sleep(0.1)
+    await world.eventually(both_have_failed, wanted=True)
     await triton.start(port)
     assert [one.text for one in await asyncio.gather(*answers)] == [HELLO, HELLO]
 

@@ -206,7 +206,9 @@ async def test_a_shadow_run_that_must_drain_drains_when_the_router_stops(scene: 
     assert (await scene.caller.ask(asking("shadowed"))).text == BETTER
     await until(lambda: careful.received)
     stopping = asyncio.create_task(scene.world.stop())
-    await asyncio.sleep(2.0)  # longer than anything else takes
+    await scene.world.eventually(
+        lambda: scene.world.metric("pairs_total", route="shadowed", what="failed"), 1
+    )
     held.until.set()
     await stopping
     assert careful.stops == []

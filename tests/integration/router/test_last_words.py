@@ -16,7 +16,7 @@ from services.common.telemetry import Tracing
 from services.router import __main__ as router_main
 from services.router.clients.cache import CacheStream
 from services.router.metrics import Metrics
-from services.router.ports import Asked, Finish, Written
+from services.router.ports import Asked, CacheHit, CacheMiss, Finish, Written
 from tests.integration.router.world import PATIENCE, World, asking, until
 from tests.making.policies import ladder
 
@@ -81,6 +81,10 @@ async def cache() -> AsyncIterator[SlowCache]:
     await cache.stop()
 
 
+async def look(stream: CacheStream) -> CacheHit | CacheMiss:
+    return await stream.lookup("acme", "chat", ASKED, [], lease=False, max_wait_seconds=0.0)
+
+
 @pytest.fixture
 async def stream(cache: SlowCache) -> AsyncIterator[CacheStream]:
     stream = CacheStream(
@@ -90,7 +94,8 @@ async def stream(cache: SlowCache) -> AsyncIterator[CacheStream]:
         tracing=Tracing("router"),
     )
     running = asyncio.create_task(stream.run())
-    await until(lambda: stream._connected)
+    while await look(stream) == CacheMiss(available=False):  # it is not connected yet
+        await asyncio.sleep(0.003)
     yield stream
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

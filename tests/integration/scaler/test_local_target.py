@@ -12,6 +12,7 @@ import pytest
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.config import ConfigError
+from services.scaler.policy.draining import SETTLE_SECONDS
 from services.scaler.targets.triton_client import TritonClient
 from tests.integration.scaler.harness import (
     DRAINING,
@@ -185,7 +186,7 @@ async def test_a_router_that_still_has_requests_is_waited_for(home):
         await watch.until(DRAINING)
         await report(1)
         gone = asyncio.create_task(watch.until(GONE))
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(2 * SETTLE_SECONDS)  # an idle replica would go in half that time
         assert not gone.done()
         await report(0)
         await asyncio.wait_for(gone, 3.0)

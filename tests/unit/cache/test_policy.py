@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pennyweight.cache.v1 import cache_pb2 as pb
@@ -138,9 +138,16 @@ def test_a_lease_shown_in_another_partition_is_another_lease():
 
 
 @given(st.text(max_size=80))
-def test_whatever_never_was_a_lease_is_none_or_harmless(text):
+@example("")
+@example("A" * 4)
+@example("A" * 60)
+@example("A" * 68)
+def test_whatever_has_not_the_length_of_a_lease_is_none(text):
     found = policy.lease_from(text, key.partition)
-    assert found is None or found != policy.new_lease(key)
+    if found is not None:
+        assert found.key.partition == key.partition
+        assert len(found.key.digest) == policy.DIGEST_BYTES
+        assert len(found.token) == policy.TOKEN_BYTES
 
 
 # Records

@@ -3,7 +3,7 @@
 import pytest
 
 from services.cache.policy import Key, Record
-from services.cache.ports import Found, NoEntry
+from services.cache.ports import Found, Granted, NoEntry
 from services.cache.stores.memory import ENTRY_OVERHEAD_BYTES, MemoryStore
 from tests.making.clock import FakeClock
 
@@ -122,3 +122,21 @@ async def test_an_alarm_that_comes_early_is_set_again(clock):
     assert not waiting.done()
     clock.advance(30)
     assert waiting.done()
+
+
+class EarlyClock(FakeClock):
+    """Its timers come a little early, as those of event loops may."""
+
+    def call_later(self, delay, callback, *args):
+        return super().call_later(delay * 0.9, callback, *args)
+
+
+async def test_a_lease_is_passed_on_though_the_timer_came_early():
+    clock = EarlyClock()
+    store = store_on(clock, lease_seconds=30)
+    assert isinstance(store.claim(key("a"), WANTED, 0.0), Granted)
+    waiting = store.claim(key("a"), WANTED, 60.0)
+    clock.advance(29.0)
+    assert not waiting.done()
+    clock.advance(2.0)
+    assert isinstance(waiting.result(), Granted)

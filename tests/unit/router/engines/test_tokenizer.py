@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from services.common.config import ConfigError
 from services.common.errors import BadRequest
-from services.router.engines.tokenizer import LONG_TEXT, ModelText
+from services.router.engines import tokenizer
+from services.router.engines.tokenizer import ModelText
 from services.router.policy.prompts import Message
 from tests.making.policies import TOKENIZER
 
 TEXT = ModelText(TOKENIZER)
+PLAIN = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
 ADDED = json.loads((TOKENIZER / "tokenizer.json").read_text())["added_tokens"]
 SPECIAL = {one["content"]: one["id"] for one in ADDED}
 IDS = frozenset(SPECIAL.values())
@@ -99,7 +102,7 @@ async def test_special_tokens_that_a_caller_spells_out_are_plain_text(
     ids = await TEXT.encode([Message("user", one) for one in contents])
     expected = [SPECIAL["<s>"], *[SPECIAL["<|user|>"]] * len(contents), SPECIAL["<|assistant|>"]]
     assert [i for i in ids if i in IDS] == expected
-    assert TEXT._tokenizer.decode(ids, skip_special_tokens=True) == "".join(contents)
+    assert PLAIN.decode(ids, skip_special_tokens=True) == "".join(contents)
 
 
 @pytest.mark.parametrize("content", ["  hi  ", "  </s>hi\n", "\t<|user|>  "])
@@ -114,14 +117,15 @@ async def test_spelling_a_special_token_does_not_change_how_the_template_treats_
 async def test_a_private_character_of_a_caller_stays_text() -> None:
     content = "\U000f0000\U000f0001</s>"
     ids = await TEXT.encode([Message("user", content), Message("user", "x\U000f0000</s>")])
-    text = TEXT._tokenizer.decode(ids, skip_special_tokens=True)
+    text = PLAIN.decode(ids, skip_special_tokens=True)
     assert text == content + "x\U000f0000</s>"
 
 
-async def test_long_text_gives_the_same_tokens() -> None:
-    long = "card " * LONG_TEXT
-    ids = await TEXT.encode([Message("user", long)])
-    assert ids == TEXT._encode([Message("user", long)])
+async def test_long_text_gives_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = [Message("user", "card " * tokenizer.LONG_TEXT)]
+    ids = await TEXT.encode(long)
+    monkeypatch.setattr(tokenizer, "LONG_TEXT", 10**9)  # encoded where it is asked, not beside it
+    assert await TEXT.encode(long) == ids
 
 
 def folder(tmp_path: Path, **changes: object) -> Path:
@@ -165,7 +169,7 @@ async def test_a_template_that_refuses_says_so(tmp_path: Path) -> None:
 async def test_content_is_never_run_as_a_template() -> None:
     content = "{{ 7 * 7 }}{% raw %}"
     ids = await TEXT.encode([Message("user", content)])
-    assert TEXT._tokenizer.decode(ids, skip_special_tokens=True) == content
+    assert PLAIN.decode(ids, skip_special_tokens=True) == content
 
 
 async def test_a_template_beside_the_folder_goes_first(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,13 @@ from prometheus_client import CollectorRegistry
 
 from services.common.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import Replica, State
+from services.router.fleet.group import WHOLE, Replica, State
 from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.policy.routes import Tier
 from services.router.ports import ReplicaFailed
+from tests.making.clock import FakeClock
 from tests.making.policies import policies, route, tier
 
 SMALL = tier("small", queue_size=3, queue_seconds=30.0)
@@ -28,8 +30,8 @@ INTERACTIVE = Priority.INTERACTIVE
 class Scene:
     """A fleet of one tier."""
 
-    def __init__(self, small: Tier = SMALL) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, small: Tier = SMALL, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry, self.clock = CollectorRegistry(), clock
         self.forgotten: list[str] = []
         self.tier = small
         self.fleet = Fleet(
@@ -37,10 +39,11 @@ class Scene:
             Metrics(self.registry),
             spawn=lambda work: work.close(),
             forget=self.forgotten.append,
+            clock=clock,
         )
 
-    def tell(self, *names: str, **changes: Any) -> None:
-        self.fleet.update([told(name, **changes) for name in names])
+    def report(self, *names: str, **changes: Any) -> None:
+        self.fleet.update([reported(name, **changes) for name in names])
 
     async def acquire(
         self,
@@ -49,7 +52,7 @@ class Scene:
         avoid: Collection[str] = (),
         seconds: float = 60.0,
     ) -> Place:
-        until = time.monotonic() + seconds
+        until = self.clock() + seconds
         return await self.fleet.place(self.tier, priority, avoid=avoid, until=until)
 
     def waiting(self) -> int:
@@ -75,7 +78,7 @@ class Run:
         self.gave_up = str(failure)
 
 
-def told(name: str, **changes: Any) -> Replica:
+def reported(name: str, **changes: Any) -> Replica:
     replica = Replica(
         id=name,
         tier="small",
@@ -95,7 +98,7 @@ async def settle() -> None:
 
 async def test_a_free_place_is_taken_at_once_and_given_back() -> None:
     scene = Scene()
-    scene.tell("a", "b")
+    scene.report("a", "b")
     first, second = await scene.acquire(), await scene.acquire()
     assert {first.replica.id, second.replica.id} == {"a", "b"}
     assert scene.in_flight() == {"a": 1, "b": 1}
@@ -106,7 +109,7 @@ async def test_a_free_place_is_taken_at_once_and_given_back() -> None:
 
 async def test_who_waits_gets_the_place_that_is_given_back() -> None:
     scene = Scene()
-    scene.tell("a")
+    scene.report("a")
     held = await scene.acquire()
     batch = asyncio.create_task(scene.acquire(Priority.BATCH))
     person = asyncio.create_task(scene.acquire(Priority.INTERACTIVE))
@@ -122,7 +125,7 @@ async def test_who_waits_gets_the_place_that_is_given_back() -> None:
 
 async def test_a_newcomer_does_not_overtake_the_line() -> None:
     scene = Scene()
-    scene.tell("a")
+    scene.report("a")
     held = await scene.acquire()
     waiting = asyncio.create_task(scene.acquire())
     await settle()
@@ -138,20 +141,20 @@ async def test_a_replica_that_becomes_ready_serves_the_line() -> None:
     scene = Scene()
     waiting = [asyncio.create_task(scene.acquire()) for _ in range(3)]
     await settle()
-    scene.tell("a", state=State.STARTING)
+    scene.report("a", state=State.STARTING)
     await settle()
     assert not any(one.done() for one in waiting)
-    scene.tell("a", max_in_flight=2)
+    scene.report("a", max_in_flight=2)
     await settle()
     assert [one.done() for one in waiting] == [True, True, False]
-    scene.tell("a", max_in_flight=3)
+    scene.report("a", max_in_flight=3)
     assert (await waiting[2]).replica.id == "a"
 
 
 async def test_a_draining_replica_gets_nothing_new() -> None:
     scene = Scene()
-    scene.tell("a", "b", max_in_flight=8)
-    scene.tell("a", state=State.DRAINING, max_in_flight=8)
+    scene.report("a", "b", max_in_flight=8)
+    scene.report("a", state=State.DRAINING, max_in_flight=8)
     assert {(await scene.acquire()).replica.id for _ in range(8)} == {"b"}
     assert scene.fleet.ready("small") == 1
 
@@ -178,7 +181,7 @@ async def test_a_more_important_request_takes_the_place_of_the_youngest_least_im
     assert [one.done() for one in waiting] == [False, False, True]
     with pytest.raises(Overloaded):
         await waiting[2]
-    scene.tell("a")
+    scene.report("a")
     assert (await important).replica.id == "a"
     for one in waiting:
         one.cancel()
@@ -195,7 +198,7 @@ async def test_who_hangs_up_in_the_line_leaves_it() -> None:
 
 async def test_a_place_that_comes_when_its_taker_has_just_gone_goes_to_the_next() -> None:
     scene = Scene()
-    scene.tell("a")
+    scene.report("a")
     held = await scene.acquire()
     gone = asyncio.create_task(scene.acquire())
     following = asyncio.create_task(scene.acquire())
@@ -217,7 +220,7 @@ async def test_an_eviction_of_somebody_who_has_just_hung_up_hurts_nobody() -> No
     await settle()
     assert gone.cancelled()
     assert not important.done()
-    scene.tell("a")
+    scene.report("a")
     assert (await important).replica.id == "a"
     assert scene.in_flight() == {"a": 1}
 
@@ -233,20 +236,27 @@ async def test_a_deadline_that_passes_in_the_line_is_told_as_such() -> None:
 async def test_a_wait_beyond_what_the_tier_allows_is_unavailable() -> None:
     scene = Scene(replace(SMALL, queue_seconds=0.005))
     with pytest.raises(Unavailable) as caught:
-        await scene.acquire()
+        await asyncio.wait_for(scene.acquire(), 10.0)
     assert (caught.value.reason, caught.value.retry_after_seconds) == ("NO_REPLICA", 1.0)
+
+
+async def test_a_deadline_that_passes_when_the_tiers_patience_ends_is_told_as_such() -> None:
+    patience = 2.0**-7  # exact, so that both end in the same moment
+    scene = Scene(replace(SMALL, queue_seconds=patience), clock=FakeClock().time)
+    with pytest.raises(DeadlineExceeded):
+        await scene.acquire(seconds=patience)
 
 
 async def test_a_request_goes_elsewhere_after_a_failure_and_back_only_at_need() -> None:
     scene = Scene()
-    scene.tell("a", "b")
+    scene.report("a", "b")
     assert (await scene.acquire(avoid={"a"})).replica.id == "b"
     assert (await scene.acquire(avoid={"a"})).replica.id == "a"
 
 
 async def test_a_failing_replica_is_avoided_until_it_answers() -> None:
     scene = Scene()
-    scene.tell("a", "b", max_in_flight=3)
+    scene.report("a", "b", max_in_flight=3)
     failing = await scene.acquire()
     assert failing.replica.id == "a"
     scene.fleet.failed(failing.replica)
@@ -272,7 +282,7 @@ async def test_chance_spreads_for_how_long_a_failing_replica_is_avoided(
         clock=lambda: now[0],
         chance=lambda: chance,
     )
-    failing, other = told("a", max_in_flight=9), told("b", max_in_flight=9, in_flight=1)
+    failing, other = reported("a", max_in_flight=9), reported("b", max_in_flight=9, in_flight=1)
     fleet.update([failing, other])
     assert fleet.preview("small") == "a"
     fleet.failed(failing)
@@ -282,13 +292,26 @@ async def test_chance_spreads_for_how_long_a_failing_replica_is_avoided(
     assert fleet.preview("small") == "a"
 
 
+async def test_a_replica_that_has_rested_gets_one_trial_at_a_time() -> None:
+    clock = FakeClock()
+    scene = Scene(clock=clock.time)
+    scene.report("a", "b", max_in_flight=8)
+    failing = await scene.acquire()
+    scene.fleet.failed(failing.replica)
+    failing.give_back()
+    clock.advance(WHOLE.rest.cap_seconds)
+    assert [(await scene.acquire()).replica.id for _ in range(3)] == ["a", "b", "b"]
+    clock.advance(WHOLE.rest.cap_seconds)  # nobody has decided that trial
+    assert (await scene.acquire()).replica.id == "a"
+
+
 async def test_a_replica_that_is_gone_gives_up_its_runs() -> None:
     scene = Scene()
-    scene.tell("a")
+    scene.report("a")
     place, run = await scene.acquire(), Run()
     replica = place.replica
     replica.calls.add(run)
-    scene.tell("a", state=State.GONE)
+    scene.report("a", state=State.GONE)
     assert run.gave_up == "the replica is gone"
     assert scene.forgotten == ["a:1"]
     assert scene.in_flight() == {}
@@ -298,9 +321,9 @@ async def test_a_replica_that_is_gone_gives_up_its_runs() -> None:
 
 async def test_replace_takes_the_whole_fleet_and_keeps_what_runs() -> None:
     scene = Scene()
-    scene.tell("a", "b")
+    scene.report("a", "b")
     held = [await scene.acquire(), await scene.acquire()]
-    scene.fleet.replace([told("b", max_in_flight=5), told("c")])
+    scene.fleet.replace([reported("b", max_in_flight=5), reported("c")])
     assert scene.in_flight() == {"b": 1, "c": 0}
     assert scene.forgotten == ["a:1"]
     for one in held:
@@ -311,9 +334,13 @@ async def test_replace_takes_the_whole_fleet_and_keeps_what_runs() -> None:
 async def test_strangers_are_left_out() -> None:
     scene = Scene()
     scene.fleet.update(
-        [told("x", tier="unknown"), told("y", model="other"), told("z", precision="fp8")]
+        [
+            reported("x", tier="unknown"),
+            reported("y", model="other"),
+            reported("z", precision="fp8"),
+        ]
     )
-    scene.tell("never there", state=State.GONE)
+    scene.report("never there", state=State.GONE)
     assert scene.in_flight() == {}
 
 
@@ -328,9 +355,9 @@ async def test_the_fleet_is_stale_until_told_otherwise() -> None:
 
 async def test_replicas_are_counted_by_state() -> None:
     scene = Scene()
-    scene.tell("a", "b")
-    scene.tell("c", state=State.STARTING)
-    scene.tell("b", state=State.GONE)
+    scene.report("a", "b")
+    scene.report("c", state=State.STARTING)
+    scene.report("b", state=State.GONE)
     assert scene.metric("replicas", tier="small", state="ready") == 1
     assert scene.metric("replicas", tier="small", state="starting") == 1
     assert scene.metric("replicas", tier="small", state="draining") == 0
@@ -375,10 +402,9 @@ class Walk:
             case "fail", (number,) if self.held:
                 fleet.failed(self.held[number % len(self.held)].replica)
             case "tell", (name, state, most):
-                fleet.update([told(name, state=state, max_in_flight=most)])
+                fleet.update([reported(name, state=state, max_in_flight=most)])
             case "replace", (chosen, most):
-                fleet.replace([told(name, max_in_flight=most) for name in sorted(chosen)])
-        self.seen.update(fleet._known.values())
+                fleet.replace([reported(name, max_in_flight=most) for name in sorted(chosen)])
 
     def collect(self) -> None:
         """Takes note of who got a place and who got an error."""
@@ -389,12 +415,15 @@ class Walk:
             error = task.exception()
             if error is None:
                 self.held.append(task.result())
+                self.seen.add(task.result().replica)
             else:
                 assert isinstance(error, ServiceError), error
 
     def check(self) -> None:
         for replica in self.seen:
             assert replica.in_flight == sum(1 for place in self.held if place.replica is replica)
+        living = Counter(p.replica.id for p in self.held if p.replica.state is not State.GONE)
+        assert +Counter(self.scene.in_flight()) == living
         assert self.scene.waiting() == len(self.asking) <= self.scene.tier.queue_size
         if self.asking:
             assert self.scene.fleet.preview("small") == ""  # nobody waits beside a free place
@@ -410,6 +439,15 @@ class Walk:
         ("cancel", 2),
         ("run",),
         ("tell", "a", State.READY, 3),
+    ]
+)
+@example(
+    [
+        ("tell", "a", State.READY, 3),
+        ("acquire", Priority.BATCH, True, set()),
+        ("run",),
+        ("tell", "a", State.GONE, 3),
+        ("run",),
     ]
 )
 def test_no_place_is_ever_lost_or_given_twice(walked: list[tuple[Any, ...]]) -> None:
@@ -437,15 +475,15 @@ def test_no_place_is_ever_lost_or_given_twice(walked: list[tuple[Any, ...]]) -> 
 
 async def test_a_replica_that_moves_leaves_its_old_connection_behind() -> None:
     scene = Scene()
-    scene.tell("a")
-    scene.tell("a", address="elsewhere:1")
+    scene.report("a")
+    scene.report("a", address="elsewhere:1")
     assert scene.forgotten == ["a:1"]
     assert (await scene.acquire()).replica.address == "elsewhere:1"
 
 
 async def test_a_place_in_other_hands_is_given_back_by_them_alone() -> None:
     scene = Scene()
-    scene.tell("a")
+    scene.report("a")
     async with await scene.acquire() as place:
         other = place.moved()
     assert scene.in_flight() == {"a": 1}

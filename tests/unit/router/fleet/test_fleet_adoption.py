@@ -222,6 +222,7 @@ class Walk:
         self.in_force: Tier | None = OLD
         self.asking: list[tuple[Tier, asyncio.Task[Place]]] = []
         self.held: list[Place] = []
+        self.known: dict[str, Replica] = {}
 
     def step(self, kind: str, *rest: Any) -> None:
         fleet = self.scene.fleet
@@ -236,7 +237,11 @@ class Walk:
             case "release", (number,) if self.held:
                 self.held.pop(number % len(self.held)).give_back()
             case "tell", (name, model, state, most):
-                fleet.update([told(name, model=model, state=state, max_in_flight=most)])
+                reported = told(name, model=model, state=state, max_in_flight=most)
+                self.known[name] = replace(reported)
+                if state is State.GONE:
+                    del self.known[name]
+                fleet.update([reported])
 
     def collect(self) -> None:
         for wanted, task in [one for one in self.asking if one[1].done()]:
@@ -253,19 +258,20 @@ class Walk:
     def check(self) -> None:
         fleet = self.scene.fleet
         held = [place.replica for place in self.held]
-        for replica in {*held, *fleet._known.values()}:
+        for replica in set(held):
             assert replica.in_flight == held.count(replica)
         living = [replica for replica in held if replica.state is not State.GONE]
         waiting, running = self.scene.load().get("small", (0, 0))
         assert (waiting, running) == (len(self.asking), len(living))
         for wanted, _ in self.asking:
-            for one in fleet._known.values():
-                free = one.state is State.READY and one.in_flight < one.max_in_flight
+            for one in self.known.values():
+                taken = sum(replica.id == one.id for replica in living)
+                free = one.state is State.READY and taken < one.max_in_flight
                 assert not (free and one.model == wanted.model)  # nobody waits beside a free place
         preview = fleet.preview("small")
         if preview:
             assert self.in_force is not None
-            assert fleet._known[preview].model == self.in_force.model
+            assert self.known[preview].model == self.in_force.model
         if self.in_force is None and not self.asking and not living:
             assert "small" not in self.scene.load()
             assert self.scene.metric("replicas", tier="small", state="ready") is None
@@ -289,6 +295,7 @@ def test_no_place_is_lost_and_no_request_gets_another_model(walked: list[tuple[A
         while walk.held:
             walk.held.pop().give_back()
         walk.check()
+        # What is not forgotten shows nowhere but in memory.
         assert len(walk.scene.fleet._groups) == 1 + (walk.in_force is not None)
 
     asyncio.run(play())

@@ -1,30 +1,20 @@
-"""The choice of a replica; every scorer keeps the same rules."""
+"""The choice of a replica: what holds for any replicas, and for some."""
 
 from dataclasses import dataclass, replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.breaker import Breaker
 from services.router.fleet.group import WHOLE
-from services.router.policy.replicas import (
-    Scorer,
-    choose_replica,
-    least_loaded,
-)
+from services.router.policy.replicas import choose_replica, least_loaded
 
 NOW = 100.0
-
-each_policy = pytest.mark.parametrize("score", [least_loaded])
 
 
 def resting(until: float) -> Breaker:
     """Of a replica that is avoided until then."""
     return replace(WHOLE, failures=1, open_until=until)
-
-
-BREAKERS = [WHOLE, *(resting(NOW + seconds) for seconds in (-1, 0, 1))]
 
 
 @dataclass(frozen=True)
@@ -56,62 +46,59 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
 avoided = st.sets(st.sampled_from("abcdefgh"))
 
 
-def roomy(told: list[Candidate]) -> list[Candidate]:
-    return [one for one in told if one.in_flight < one.max_in_flight]
+def roomy(replicas: list[Candidate]) -> list[Candidate]:
+    return [one for one in replicas if one.in_flight < one.max_in_flight]
 
 
 def healthy(one: Candidate) -> bool:
     return one.breaker.allows(NOW)
 
 
-@each_policy
-@given(told=candidates())
-def test_a_score_is_from_0_to_1(score: Scorer, told: list[Candidate]) -> None:
-    assert all(0.0 <= score(one) <= 1.0 for one in told)
+@given(replicas=candidates())
+def test_a_score_is_from_0_to_1(replicas: list[Candidate]) -> None:
+    assert all(0.0 <= least_loaded(one) <= 1.0 for one in replicas)
 
 
-@each_policy
-@given(told=candidates(), avoid=avoided)
+@given(replicas=candidates(), avoid=avoided)
 def test_only_a_replica_with_room_is_chosen_and_always_where_there_is_one(
-    score: Scorer, told: list[Candidate], avoid: set[str]
+    replicas: list[Candidate], avoid: set[str]
 ) -> None:
-    chosen = choose_replica(told, now=NOW, score=score, avoid=avoid)
-    assert (chosen in roomy(told)) if roomy(told) else (chosen is None)
+    chosen = choose_replica(replicas, now=NOW, avoid=avoid)
+    assert (chosen in roomy(replicas)) if roomy(replicas) else (chosen is None)
 
 
-@each_policy
-@given(told=candidates(), avoid=avoided)
+@given(replicas=candidates(), avoid=avoided)
 def test_an_avoided_or_failing_replica_is_the_last_resort(
-    score: Scorer, told: list[Candidate], avoid: set[str]
+    replicas: list[Candidate], avoid: set[str]
 ) -> None:
-    chosen = choose_replica(told, now=NOW, score=score, avoid=avoid)
+    chosen = choose_replica(replicas, now=NOW, avoid=avoid)
     if chosen is None:
         return
     if chosen.id in avoid:
-        assert all(one.id in avoid for one in roomy(told))
+        assert all(one.id in avoid for one in roomy(replicas))
     if not healthy(chosen):
-        equals = [one for one in roomy(told) if (one.id in avoid) == (chosen.id in avoid)]
+        equals = [one for one in roomy(replicas) if (one.id in avoid) == (chosen.id in avoid)]
         assert not any(healthy(one) for one in equals)
 
 
-@each_policy
-@given(told=candidates(), avoid=avoided, data=st.data())
+@given(replicas=candidates(), avoid=avoided, data=st.data())
 def test_the_order_of_the_replicas_does_not_matter(
-    score: Scorer, told: list[Candidate], avoid: set[str], data: st.DataObject
+    replicas: list[Candidate], avoid: set[str], data: st.DataObject
 ) -> None:
-    shuffled = data.draw(st.permutations(told))
-    first = choose_replica(told, now=NOW, score=score, avoid=avoid)
-    assert choose_replica(shuffled, now=NOW, score=score, avoid=avoid) == first
+    shuffled = data.draw(st.permutations(replicas))
+    first = choose_replica(replicas, now=NOW, avoid=avoid)
+    assert choose_replica(shuffled, now=NOW, avoid=avoid) == first
 
 
-@each_policy
-@given(told=candidates())
-def test_among_equals_the_best_score_wins(score: Scorer, told: list[Candidate]) -> None:
-    chosen = choose_replica(told, now=NOW, score=score)
+@given(replicas=candidates())
+def test_among_equals_the_least_loaded_wins(replicas: list[Candidate]) -> None:
+    chosen = choose_replica(replicas, now=NOW)
     if chosen is not None:
-        equals = [one for one in roomy(told) if healthy(one) == healthy(chosen)]
-        assert score(chosen) == max(score(one) for one in equals)
-        assert chosen.id == min(one.id for one in equals if score(one) == score(chosen))
+        equals = [one for one in roomy(replicas) if healthy(one) == healthy(chosen)]
+        assert least_loaded(chosen) == max(least_loaded(one) for one in equals)
+        assert chosen.id == min(
+            one.id for one in equals if least_loaded(one) == least_loaded(chosen)
+        )
 
 
 def test_the_least_loaded_is_the_one_with_the_largest_share_free() -> None:

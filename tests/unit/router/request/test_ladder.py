@@ -25,7 +25,7 @@ from services.router.policy.routes import (
     Tier,
     Trimming,
 )
-from services.router.ports import Finish, ReplicaFailed, Written
+from services.router.ports import Finish, Piece, ReplicaFailed, Written
 from services.router.request.plan import Cause
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Board, Cache, Engine, Listener, Run, Same, Way
@@ -102,7 +102,7 @@ async def test_unknown_certainty_is_never_certain(sure: float | None) -> None:
 async def test_a_rung_that_asks_for_no_certainty_takes_any_answer() -> None:
     way = Way(chat(Rung(1.0, None)), both(None))
     assert await way.go() == ["started", "small says"]
-    assert not way.engine.started[0][1].asked.log_probs
+    assert not way.engine.asked[0].log_probs
 
 
 async def test_without_a_calibration_the_top_tier_answers() -> None:
@@ -158,7 +158,7 @@ async def test_the_whole_answer_is_held_before_a_stream_begins() -> None:
     engine = runs(small=[Run(["one ", "two"], SURE)])
     way = Way(chat(CHECKED), engine)
     assert await way.go() == ["started", "one two"]
-    assert engine.started[0][1].asked.streaming is False
+    assert engine.asked[0].streaming is False
 
 
 def first_tokens(**changes: Any) -> Route:
@@ -170,7 +170,7 @@ async def test_the_first_tokens_are_held_and_the_rest_streams() -> None:
     engine = runs(small=[Run(["on", "e ", "two ", "three"], SURE)])
     way = Way(first_tokens(), engine)
     assert await way.go() == ["started", "one ", "two ", "three"]
-    assert engine.started[0][1].asked.streaming is True
+    assert engine.asked[0].streaming is True
     (stored,) = way.cache.stored
     assert "".join(text for text, _ in stored.pieces) == "one two three"
 
@@ -249,9 +249,11 @@ async def test_a_caller_who_leaves_a_held_run_leaves_its_answer_only_if_it_stand
         gate = asyncio.Event()
         small = Run(["small"], sure)
 
-        async def read(seconds: float, run: Run = small, gate: asyncio.Event = gate) -> Any:
+        async def read(
+            timeout_seconds: float, run: Run = small, gate: asyncio.Event = gate
+        ) -> Piece:
             await gate.wait()
-            return await Run.read(run, seconds)
+            return await Run.read(run, timeout_seconds)
 
         small.read = read  # type: ignore[method-assign]
         way = Way(chat(CHECKED), runs(small=[small]))
@@ -344,7 +346,7 @@ async def test_trimming_shortens_what_models_get_and_its_answers_are_stored_apar
     chat_route = chat(quality=quality(), trimming=Trimming(white_space=True))
     way = Way(chat_route, both(), request=request)
     await way.go()
-    assert bytes(way.engine.started[0][1].asked.prompt.tokens) == b"a b"
+    assert bytes(way.engine.asked[0].prompt.tokens) == b"a b"
     assert way.state.context.checked.asked.messages[0].content == "a     b"
     assert way.cache.asked == ["a b", "a b"]
     assert (way.state.answer.prompt_tokens, way.state.baseline_prompt_tokens) == (3, 7)
@@ -352,7 +354,7 @@ async def test_trimming_shortens_what_models_get_and_its_answers_are_stored_apar
     assert way.state.baseline_micro_usd == chat_route.top_tier.price.of(7, 10)
     halted = Way(chat_route, both(), request=request, board=Board({"trimming"}))
     await halted.go()
-    assert bytes(halted.engine.started[0][1].asked.prompt.tokens) == b"a     b"
+    assert bytes(halted.engine.asked[0].prompt.tokens) == b"a     b"
     assert halted.cache.asked == ["a     b", "a     b"]
 
 
@@ -363,8 +365,7 @@ async def test_a_drawn_request_is_answered_by_every_tier_behind_the_callers_back
     way = Way(chat(CHECKED), both(SURE), chance=ALWAYS)
     assert await way.go() == ["started", "small says"]
     assert way.engine.order == ["small", "large"]
-    shadow = way.engine.started[1][1]
-    assert shadow.asked.log_probs
+    assert way.engine.asked[1].log_probs
     (pair,) = way.shelf.records
     assert (pair["kind"], pair["answered"], pair["propensity"]) == ("pair", "small", 0.05)
     assert [one["quality"] for one in pair["tiers"]] == [0.0, 1.0]
@@ -441,7 +442,7 @@ async def test_trimming_is_compared_with_the_whole_prompt_on_the_top_tier() -> N
     way = Way(chat_route, engine, request=request, chance=ALWAYS)
     await way.go()
     assert engine.order == ["small", "large", "large"]
-    assert bytes(engine.started[2][1].asked.prompt.tokens) == b"a     b"
+    assert bytes(engine.asked[2].prompt.tokens) == b"a     b"
     assert way.board.samples == [({"tier:small": 0.0, "trimming": 1.0}, 1.0)]
     assert way.judge.asked == [("x", "trimmed", "whole")]
 

@@ -1,7 +1,6 @@
 """Requests on a ladder when tiers fail, are slow, full or drained: what it costs, who answers."""
 
 import asyncio
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from services.router.policy.line import Priority
 from services.router.policy.routes import Cancel, Hold, Limits, Route, Tier
 from services.router.ports import Piece, ReplicaFailed
 from services.router.request.plan import Cause
+from services.router.request.runner import MAX_TRIES, MAX_TRIES_BELOW
 from tests.making.policies import calibrated, ladder, quality, route
 from tests.making.walking import Board, Engine, Listener, Run, Way
 
@@ -55,14 +55,32 @@ async def test_what_a_refused_answer_cost_is_told_though_the_next_tier_fails() -
     assert way.state.baseline_micro_usd == 0  # nobody was answered
 
 
+async def test_a_retried_answer_that_nobody_was_told_is_no_baseline() -> None:
+    small = [Run(["abc", ReplicaFailed("gone", lost=True)], SURE) for _ in range(MAX_TRIES_BELOW)]
+    way = Way(chat(CHECKED), runs(small=small, large=[]))
+    refuse(way, "large", Overloaded("full"))
+    with pytest.raises(Overloaded):
+        await way.go()
+    assert len(way.state.attempts) == MAX_TRIES_BELOW
+    assert way.state.baseline_micro_usd == 0
+
+
+async def test_who_found_no_replica_that_answers_is_to_come_back_after_the_longest_pause() -> None:
+    lost = [Run([ReplicaFailed("gone", lost=True)], SURE) for _ in range(MAX_TRIES)]
+    way = Way(route("chat", *ladder("small")), runs(small=lost))
+    with pytest.raises(Unavailable) as raised:
+        await way.go()
+    assert len(way.engine.started) == MAX_TRIES
+    assert (raised.value.reason, raised.value.retry_after_seconds) == ("NO_REPLICA", 1.0)
+
+
 async def test_a_lower_tier_without_room_leaves_time_for_the_next_one() -> None:
     way = Way(chat(CHECKED), runs(small=[], large=[Run(["large"], SURE)]))
     waited = refuse(way, "small", DeadlineExceeded("the deadline passed in the line"))
-    before = time.monotonic()
     assert await way.go() == ["started", "large"]
     assert way.decision.reason is Reason.UNAVAILABLE
-    left = way.state.context.until - before
-    assert waited[0] == pytest.approx(before + left / 2, abs=1.0)
+    context = way.state.context
+    assert waited == [(context.arrived + context.until) / 2]
 
 
 async def test_the_last_tier_is_waited_for_until_the_deadline() -> None:
@@ -123,9 +141,9 @@ async def test_shadow_runs_say_nothing_about_how_long_callers_wait() -> None:
 async def test_each_tiers_time_is_its_own() -> None:
     small = Run(["small"], UNSURE)
 
-    async def read(seconds: float) -> Piece:
-        way.late += 20.0  # as if this run took so long
-        return await Run.read(small, seconds)
+    async def read(timeout_seconds: float) -> Piece:
+        way.now += 20.0  # as if this run took so long
+        return await Run.read(small, timeout_seconds)
 
     small.read = read  # type: ignore[method-assign]
     way = Way(chat(CHECKED), runs(small=[small], large=[Run(["large"], SURE)]))
@@ -141,10 +159,10 @@ async def test_a_refused_run_that_must_drain_keeps_its_place_until_it_has() -> N
     gate = asyncio.Event()
     small = Run(["on", "e ", "two"], UNSURE)
 
-    async def read(seconds: float) -> Piece:
+    async def read(timeout_seconds: float) -> Piece:
         if small.output_tokens >= 4:
             await gate.wait()
-        return await Run.read(small, seconds)
+        return await Run.read(small, timeout_seconds)
 
     small.read = read  # type: ignore[method-assign]
     calibration = calibrated(CHECKED, measure=Measure.FIRST_K)

@@ -72,7 +72,7 @@ def scene(
 
 
 def wait(way: Way) -> None:
-    way.late += 30.0
+    way.now += 30.0
 
 
 def check(way: Way, runs: list[CountingRun]) -> None:
@@ -164,7 +164,7 @@ async def test_what_no_engine_says_is_estimated_from_the_tiers_pace() -> None:
     task = asyncio.create_task(way.answer(Listener(), way.state))
     while not engine.runs:
         await asyncio.sleep(0)
-    way.late += 30.0
+    way.now += 30.0
     task.cancel()
     await asyncio.wait((task,))
     await way.rest()
@@ -398,13 +398,6 @@ routes = st.one_of(
 )
 
 
-class StillWay(Way):
-    """One on which no time passes: what an engine does not say is estimated as nothing."""
-
-    def clock(self) -> float:
-        return 1000.0
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     told=routes,
@@ -423,7 +416,7 @@ def test_the_ledger_is_what_the_engine_made_whatever_happens(
             return runs[started % len(runs)]
 
         engine = CountingEngine(script)
-        way = StillWay(told, engine, cache=SharingCache(), chance=lambda: 0.5)  # type: ignore[arg-type]
+        way = Way(told, engine, cache=SharingCache(), chance=lambda: 0.5)  # type: ignore[arg-type]
 
         async def one(ask: Ask) -> None:
             for _ in range(ask.after):

@@ -1,7 +1,7 @@
 """The fleet over two kinds of target: numbered slots here, a cluster that numbers nothing."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 from prometheus_client import CollectorRegistry
@@ -12,10 +12,10 @@ from services.scaler.fleet.watchers import Watcher
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import ReplicaState
-from services.scaler.ports import Target
+from services.scaler.ports import PoolStatus, Target
 from services.scaler.targets.local import LocalTarget, Rhythm
 from services.scaler.targets.slots import Adopted
-from tests.making.replicas import Clock, Cluster, Host, pool
+from tests.making.replicas import Clock, Cluster, Host, again, pool
 
 STARTING, READY = ReplicaState.STARTING, ReplicaState.READY
 DRAINING, GONE = ReplicaState.DRAINING, ReplicaState.GONE
@@ -45,6 +45,13 @@ class Scene:
             wall=lambda: 1.0,
             decide_seconds=QUICK.decide,
         )
+        self.observed, observe = asyncio.Event(), target.observe
+
+        def observing() -> Mapping[str, PoolStatus] | None:
+            self.observed.set()
+            return observe()
+
+        target.observe = observing
         self.watcher: Watcher
 
     async def next(self) -> tuple[str, ReplicaState, int]:
@@ -55,6 +62,10 @@ class Scene:
             if update.replicas:
                 (seen,) = update.replicas
                 return seen.replica.id, seen.state, update.revision
+
+    async def decided(self) -> None:
+        """Waits until the fleet has decided several times, as often as it looks at its target."""
+        await again(self.observed, times=10)
 
     async def states(self, count: int) -> list[ReplicaState]:
         return [(await self.next())[1] for _ in range(count)]
@@ -83,12 +94,6 @@ async def keeping(target: Target | Host, **pools: Pool):
                 task.result()
 
 
-async def turns(count: int = 20) -> None:
-    """Lets the fleet decide several times."""
-    for _ in range(count):
-        await asyncio.sleep(0.001)
-
-
 async def test_a_death_is_published_before_anything_else_runs():
     host = Host()
     async with keeping(host, a=pool(slots=(Slot(),))) as scene:
@@ -98,7 +103,7 @@ async def test_a_death_is_published_before_anything_else_runs():
         host.kill(name, "its server process died")
         assert scene.fleet.pools()[0].replicas == ()
         assert await scene.next() == (name, GONE, second + 1)
-        await turns()
+        await scene.decided()
         assert host.ended == [(name, False)]
         assert "next try in 10 s" in scene.fleet.pools()[0].trouble
 
@@ -119,7 +124,7 @@ async def test_adopted_replicas_are_in_the_first_message_and_stay():
         assert update is not None
         assert update.full
         assert [(one.replica.id, one.state) for one in update.replicas] == [("a-0-old", READY)]
-        await turns()
+        await scene.decided()
         assert host.ended == []
 
 
@@ -130,7 +135,7 @@ async def test_replicas_of_a_forgotten_pool_are_drained_and_ended():
         assert await scene.states(2) == [READY, DRAINING]
         scene.clock.now = 1.0
         assert await scene.states(1) == [GONE]
-        await turns()
+        await scene.decided()
     assert host.ended == [("b-0-old", True)]
 
 
@@ -142,7 +147,7 @@ async def test_the_end_waits_for_running_requests_but_not_for_ever():
         ending = asyncio.create_task(scene.fleet.end_all(5.0))
         assert await scene.states(1) == [DRAINING]
         scene.clock.now = 4.9
-        await turns()
+        await scene.decided()
         assert not ending.done()
         scene.clock.now = 5.0
         await ending
@@ -161,7 +166,7 @@ async def test_the_end_waits_until_all_is_cleared_away():
         assert await scene.states(2) == [STARTING, READY]
         ending = asyncio.create_task(scene.fleet.end_all(0.0))
         assert await scene.states(2) == [DRAINING, GONE]
-        await turns()
+        await scene.decided()
         assert not ending.done()
         cleared.set()
         await ending
@@ -177,7 +182,7 @@ async def test_old_settings_serve_until_new_ones_do():
         assert [name == "a-0-old" for name, _, _ in seen] == [True, False, False, True]
         scene.clock.now = 1.0
         assert (await scene.next())[:2] == ("a-0-old", GONE)
-        await turns()
+        await scene.decided()
         assert [one.state for one in scene.fleet.pools()[0].replicas] == [READY]
 
 
@@ -187,7 +192,7 @@ async def test_old_settings_serve_until_new_ones_do():
 async def test_a_cluster_is_asked_for_a_number_and_shows_what_it_made():
     cluster = Cluster("a")
     async with keeping(cluster, a=pool(size=2)) as scene:
-        await turns()
+        await scene.decided()
         assert cluster.deployments["a"].replicas == 2
         cluster.settle()
         assert [(await scene.next())[:2] for _ in range(2)] == [
@@ -203,7 +208,7 @@ async def test_a_cluster_is_asked_for_a_number_and_shows_what_it_made():
 async def test_a_cluster_takes_the_replica_that_was_drained():
     cluster = Cluster("a")
     async with keeping(cluster, a=pool(size=3, slots=(Slot(),) * 3)) as scene:
-        await turns()
+        await scene.decided()
         cluster.settle()
         for name in ("a-1", "a-2", "a-3"):
             cluster.change(name, ready=True)
@@ -213,28 +218,28 @@ async def test_a_cluster_takes_the_replica_that_was_drained():
         assert (await scene.next())[:2] == ("a-2", DRAINING)
         scene.clock.now = 1.0
         scene.report("router", **{"a-1": 2, "a-2": 1, "a-3": 2})
-        await turns()
+        await scene.decided()
         cluster.settle()
         assert sorted(cluster.deployments["a"].pods) == ["a-1", "a-2", "a-3"]
         scene.report("router", **{"a-1": 2, "a-3": 2})
         assert (await scene.next())[:2] == ("a-2", GONE)
-        await turns()
+        await scene.decided()
         cluster.settle()
         assert sorted(cluster.deployments["a"].pods) == ["a-1", "a-3"]
-        await turns()
+        await scene.decided()
         assert cluster.deployments["a"].replicas == 2
 
 
 async def test_what_a_cluster_takes_away_is_drained_and_replaced():
     cluster = Cluster("a")
     async with keeping(cluster, a=pool(size=1)) as scene:
-        await turns()
+        await scene.decided()
         cluster.settle()
         cluster.change("a-1", ready=True)
         assert await scene.states(2) == [STARTING, READY]
         cluster.change("a-1", leaving="its node is taken away")
         assert (await scene.next())[:2] == ("a-1", DRAINING)
-        await turns()
+        await scene.decided()
         cluster.settle()
         assert (await scene.next())[:2] == ("a-2", STARTING)
         scene.report("router")
@@ -246,12 +251,12 @@ async def test_what_a_cluster_takes_away_is_drained_and_replaced():
 async def test_a_cluster_that_cannot_be_seen_is_left_alone_and_its_fleet_stays():
     cluster = Cluster("a")
     async with keeping(cluster, a=pool(size=2)) as scene:
-        await turns()
+        await scene.decided()
         cluster.settle()
         assert await scene.states(2) == [STARTING] * 2
         cluster.reachable = False
         scene.pools["a"] = pool(size=0)
-        await turns()
+        await scene.decided()
         (view,) = scene.fleet.pools()
         assert [one.state for one in view.replicas] == [STARTING] * 2
         assert view.trouble == "the replicas cannot be observed"
@@ -264,7 +269,7 @@ async def test_a_cluster_that_cannot_be_seen_is_left_alone_and_its_fleet_stays()
 async def test_a_replica_that_is_not_ready_any_more_gets_nothing_new():
     cluster = Cluster("a")
     async with keeping(cluster, a=pool(size=1)) as scene:
-        await turns()
+        await scene.decided()
         cluster.settle()
         cluster.change("a-1", ready=True)
         cluster.change("a-1", ready=False)
@@ -274,11 +279,11 @@ async def test_a_replica_that_is_not_ready_any_more_gets_nothing_new():
 async def test_replicas_are_counted_by_state():
     cluster = Cluster("a")
     async with keeping(cluster, a=pool(size=3, slots=(Slot(),) * 3)) as scene:
-        await turns()
+        await scene.decided()
         cluster.settle()
         cluster.change("a-1", ready=True)
         del cluster.deployments["a"].pods["a-3"]
-        await turns()
+        await scene.decided()
 
         def count(state: str) -> float | None:
             labels = {"pool": "a", "tier": "small", "state": state}

@@ -71,6 +71,13 @@ def test_the_least_loaded_is_drained_and_unknown_load_counts_as_most():
     assert actions == (Drain("c", "the pool wants 2 and has 3"),)
 
 
+def test_of_equally_loaded_ones_the_youngest_is_drained():
+    actions = decided(
+        replica("a", since=NOW - 9), replica("b", since=NOW - 3), replica("c", since=NOW - 6)
+    )
+    assert actions == (Drain("b", "the pool wants 2 and has 3"),)
+
+
 def test_a_starting_replica_goes_before_a_ready_one():
     actions = decided(replica("a"), replica("b"), replica("c", STARTING))
     assert actions == (Release("c", "the pool wants 2 and has 3"),)

@@ -99,6 +99,14 @@ def test_never_starts_before_a_slot_is_due(situation):
             assert action.until > now
 
 
+def test_of_outdated_replicas_one_that_still_starts_goes_first():
+    actions = decided(
+        replica(0, outdated=True), replica(1), replica(2, State.STARTING, outdated=True)
+    )
+    gone = [one for one in actions if isinstance(one, (Retire, Stop))]
+    assert gone == [Stop("r2", "its settings are not the pool's any more", failed=False)]
+
+
 def test_a_released_replica_is_ended_and_not_for_a_failure():
     released = replica(2, State.DRAINING, released=True)
     assert decided(replica(0), replica(1), released) == (Stop("r2", "released", failed=False),)
@@ -138,6 +146,7 @@ def test_a_failing_slot_waits_twice_as_long_each_time():
         failures = after_failure(failures, 0.0, PATIENCE, NOW, "its port is taken")
         waits.append(failures.due(PATIENCE) - NOW)
     assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert replace(failures, count=10_000).due(PATIENCE) - NOW == 60
 
 
 def test_long_service_clears_earlier_failures():

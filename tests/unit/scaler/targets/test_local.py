@@ -8,11 +8,9 @@ from prometheus_client import CollectorRegistry
 from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
 from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus, ReplicaStatus
-from services.scaler.targets.local import LocalTarget, Rhythm
+from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.slots import Adopted
-from tests.making.replicas import Clock, Host, pool
-
-QUICK = Rhythm(decide=0.001, ready_probe=0.001, other_probe=0.001)
+from tests.making.replicas import Clock, Host, Quick, again, pool
 
 
 class Scene:
@@ -24,7 +22,8 @@ class Scene:
         scaling = Scaling(pools=pools, restart=Restart(first_seconds=10))
         self.host = host
         self.changed = asyncio.Event()
-        self.target = LocalTarget(scaling, host, self.metrics, clock=self.clock, rhythm=QUICK)
+        self.rhythm = Quick()
+        self.target = LocalTarget(scaling, host, self.metrics, clock=self.clock, rhythm=self.rhythm)
 
     def status(self, name: str = "a") -> PoolStatus:
         return self.target.observe()[name]
@@ -32,17 +31,28 @@ class Scene:
     def resize(self, size: int, *, name: str = "a", draining=(), drained=()) -> None:
         self.target.resize(name, size, draining=draining, drained=drained)
 
-    async def until(self, wanted) -> PoolStatus:
-        """The status of pool a, once it is as wanted."""
+    async def happens(self, condition) -> None:
+        """Waits until a change that is told fulfils the condition."""
         async with asyncio.timeout(5.0):
-            while not wanted(self.status()):
+            while not condition():
                 self.changed.clear()
                 await self.changed.wait()
+
+    async def until(self, wanted) -> PoolStatus:
+        """The status of pool a, once it is as wanted."""
+        await self.happens(lambda: wanted(self.status()))
         return self.status()
 
     async def ready(self, count: int = 1) -> tuple[ReplicaStatus, ...]:
         status = await self.until(lambda it: [one.ready for one in it.replicas] == [True] * count)
         return status.replicas
+
+    async def decided(self) -> None:
+        await self.rhythm.decided()
+
+    async def asked(self) -> None:
+        """Waits until replicas were asked how they are, and what they said was acted on."""
+        await again(self.host.asked)
 
 
 @asynccontextmanager
@@ -61,7 +71,7 @@ async def at_work(host: Host, **pools: Pool):
 
 async def test_nothing_is_started_before_a_size_is_wanted():
     async with at_work(Host()) as scene:
-        await asyncio.sleep(0.02)
+        await scene.decided()
         assert scene.status() == PoolStatus(capacity=2)
         scene.resize(2)
         first, second = await scene.ready(2)
@@ -73,7 +83,7 @@ async def test_asking_whether_it_is_ready_changes_nothing_and_the_first_yes_is_n
     async with at_work(host) as scene:
         scene.resize(1)
         (one,) = await scene.ready()
-        await asyncio.sleep(0.02)
+        await scene.asked()
         assert host.noted == [one.replica.id]
 
 
@@ -83,7 +93,8 @@ async def test_a_replica_that_lost_a_part_when_it_was_ready_does_not_serve():
     async with at_work(host, a=pool(slots=(Slot(),))) as scene:
         scene.resize(1)
         status = await scene.until(lambda it: len(it.replicas) == 1)
-        await asyncio.sleep(0.02)
+        await scene.asked()
+        assert not scene.status().replicas[0].ready
         host.kill(status.replicas[0].replica.id, "its Python stub died")
         assert scene.status().replicas == ()
         assert scene.status().ending == 1
@@ -107,13 +118,13 @@ async def test_what_cannot_start_is_the_pools_trouble_and_is_tried_again():
     host.refusal = "port 18101 is taken"
     async with at_work(host, a=pool(slots=(Slot(),))) as scene:
         scene.resize(1)
-        await asyncio.sleep(0.02)
+        await scene.decided()
         expected = "slot 0: failed once, last because port 18101 is taken; next try in 10 s"
         assert scene.status().trouble == expected
         host.refusal = ""
         scene.clock.now = 10.0
         await scene.ready()
-        await asyncio.sleep(0.01)
+        await scene.decided()
         assert scene.status().trouble == ""
 
 
@@ -125,7 +136,7 @@ async def test_adopted_replicas_stay_and_have_what_their_pool_says_today():
         assert (one.replica.id, one.ready) == ("a-0-old", True)
         assert one.replica.capacity is Capacity.SPOT
         scene.resize(1)
-        await asyncio.sleep(0.02)
+        await scene.decided()
         assert (host.ended, scene.status().typical_start_seconds) == ([], None)
 
 
@@ -145,13 +156,9 @@ async def test_a_pool_that_is_no_longer_configured_leaves():
     host.left = [Adopted(host.replica("b-0-old", "b", pool(), 0), ready=True)]
     async with at_work(host, a=pool(size=0)) as scene:
         scene.resize(0, name="b")
-        async with asyncio.timeout(5.0):
-            while not scene.status("b").replicas[0].leaving:
-                await asyncio.sleep(0.001)
+        await scene.happens(lambda: scene.status("b").replicas[0].leaving)
         scene.resize(0, name="b", drained=["b-0-old"])
-        async with asyncio.timeout(5.0):
-            while "b" in scene.target.observe():
-                await asyncio.sleep(0.001)
+        await scene.happens(lambda: "b" not in scene.target.observe())
     assert host.ended == [("b-0-old", True)]
 
 
@@ -166,7 +173,7 @@ async def test_a_draining_replica_stays_with_its_engines_count_until_it_is_drain
         scene.resize(0, draining=[name])
         status = await scene.until(lambda it: it.replicas[0].running_requests == 2)
         assert [one.ready for one in status.replicas] == [True]
-        await asyncio.sleep(0.02)
+        await scene.decided()
         assert host.ended == []
         scene.resize(0, drained=[name])
         await scene.until(lambda it: it.empty)
@@ -218,11 +225,11 @@ async def test_a_scaler_that_paused_does_not_take_its_own_silence_for_a_replicas
         scene.resize(1)
         await scene.ready()
         host.ready = False
-        await asyncio.sleep(0.05)
+        await scene.asked()
         scene.clock.now += 34.0
-        await asyncio.sleep(0.05)
+        await scene.decided()
         assert host.ended == []
         for _ in range(8):
             scene.clock.now += 4.0
-            await asyncio.sleep(0.02)
+            await scene.decided()
         assert host.ended, "real silence is still noticed"

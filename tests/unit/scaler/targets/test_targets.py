@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from services.scaler.config import Scaling, Slot
 from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus
-from services.scaler.targets.local import LocalTarget, Rhythm
-from tests.making.replicas import Cluster, Host, pool
+from services.scaler.targets.local import LocalTarget
+from tests.making.replicas import Cluster, Host, Quick, pool
 
 
 class Scene:
@@ -18,9 +18,9 @@ class Scene:
     def __init__(self, kind: str) -> None:
         pools = {"a": pool(slots=(Slot(),) * 4, size=0)}
         self.cluster = Cluster("a") if kind == "cluster" else None
-        rhythm = Rhythm(decide=0.001, ready_probe=0.001, other_probe=0.001)
+        self.rhythm = Quick()
         self.target = self.cluster or LocalTarget(
-            Scaling(pools=pools), Host(), Metrics(CollectorRegistry()), rhythm=rhythm
+            Scaling(pools=pools), Host(), Metrics(CollectorRegistry()), rhythm=self.rhythm
         )
         self.changes = 0
 
@@ -38,9 +38,10 @@ class Scene:
     async def resize(self, size: int, *, draining=(), drained=()) -> PoolStatus:
         """Resizes, and lets everything come that will."""
         self.target.resize("a", size, draining=draining, drained=drained)
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-            if self.cluster is not None:
+        for _ in range(5):
+            if self.cluster is None:
+                await self.rhythm.decided()
+            else:
                 self.cluster.settle()
                 for name in self.ids():
                     self.cluster.change(name, ready=True)

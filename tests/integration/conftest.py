@@ -1,3 +1,5 @@
+"""A router that says what a test wants, for the command and for what drives the local stack."""
+
 from collections.abc import AsyncIterator
 
 import pytest
