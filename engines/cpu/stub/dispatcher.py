@@ -164,12 +164,12 @@ class Dispatcher:
         now = time.monotonic()
         if self._link is None and now >= self._restart_at:
             self._link = self._launch()
-        self._wait(schedule, now)
-        if self._link:
-            try:
+        try:
+            self._wait(schedule, now)
+            if self._link:
                 self._read(self._link)
-            except ClosedError:
-                self._lose_engine("the engine process ended")
+        except ClosedError:  # met by whoever comes first: what is read, or what was still unsent
+            self._lose_engine("the engine process ended")
         now = time.monotonic()
         self._send_due(schedule, now)
         if self._streams and now >= schedule.next_check:

@@ -289,6 +289,16 @@ def test_a_request_is_answered_though_it_cannot_be_counted(scene: Scene) -> None
     assert sender.sent == [[5]]
 
 
+def test_an_engine_that_dies_with_messages_unsent_is_a_dead_engine(scene: Scene) -> None:
+    link = scene.links[0]
+    link.transport.send(bytes(4_000_000))  # more than the socket takes
+    sender = scene.submit()
+    assert link.transport.unsent
+    link.engine.close()
+    until(lambda: sender.finals)
+    assert sender.errors[0].endswith("the engine process ended")
+
+
 def test_a_dead_engine_fails_its_requests_before_anything_else_and_is_replaced(
     scene: Scene,
 ) -> None:
