@@ -5,6 +5,7 @@ import functools
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -294,6 +295,9 @@ def test_an_engine_that_dies_with_messages_unsent_is_a_dead_engine(scene: Scene)
     link.transport.send(bytes(4_000_000))  # more than the socket takes
     sender = scene.submit()
     assert link.transport.unsent
+    link.engine.send(Ready(LIMITS))
+    until(lambda: "the engine is ready again" in scene.log)  # it has looked, and waits to write
+    time.sleep(0.05)  # nothing says so: without it the test would only prove less
     link.engine.close()
     until(lambda: sender.finals)
     assert sender.errors[0].endswith("the engine process ended")
