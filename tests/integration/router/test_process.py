@@ -18,6 +18,7 @@ from services.common.config import prefix_of
 from tests.integration.router.processes import Process
 from tests.integration.router.world import (
     HELLO,
+    PATIENCE,
     CacheService,
     Caller,
     ScriptedScaler,
@@ -75,6 +76,9 @@ class Place:
             errors=self.log,
         )
         await until(lambda: self.scaler.watches)
+        async with asyncio.timeout(PATIENCE):
+            while not await self.cache.count("streams"):
+                await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
         self.router.kill()
@@ -128,7 +132,7 @@ async def test_a_router_told_to_end_finishes_what_runs_and_takes_nothing_new(
     assert text == HELLO[-len(text) :]
     assert await place.router.ended() == 0
     (record,) = read_ledger(place.folder)
-    assert record["status"] == "OK"
+    assert (record["status"], record["cache"]) == ("OK", "miss")
     assert await place.cache.count("stores_total", result="stored") == 1
     last = json.loads(place.log.read_text().splitlines()[-1])
     assert last["event"] == "stopped"
