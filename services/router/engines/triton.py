@@ -1,9 +1,10 @@
 """Replicas behind Triton's gRPC: connections, streams, cancellation.
 
-With `triton_streams` and `trtllm` the only importer of `tritonclient` in the router. A streamed
-answer has a call of its own, so that cancelling the call cancels just that request. Whole answers,
-a message each way, share a few long-lived streams to each replica: that halves what a request costs
-here. On a shared stream a request is ended by TensorRT-LLM's ``stop`` tensor under the same id.
+With `triton_call`, `shared_call` and `trtllm` the only importer of `tritonclient` in the router. A
+streamed answer has a call of its own, so that cancelling the call cancels just that request. Whole
+answers, a message each way, share a few long-lived streams to each replica: that halves what a
+request costs here. On a shared stream a request is ended by TensorRT-LLM's ``stop`` tensor under
+the same id.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ from weakref import WeakKeyDictionary
 import grpc
 from tritonclient.grpc import service_pb2
 
+from services.router.engines.own_call import OwnCall
 from services.router.engines.pieces import Pieces
-from services.router.engines.triton_streams import OwnCall, SharedCall, SharedStream, TritonCall
+from services.router.engines.shared_call import SharedCall, SharedStream
+from services.router.engines.triton_call import TritonCall
 from services.router.engines.trtllm import Encoder
 from services.router.policy.routes import Tier
 from services.router.ports import Capabilities, EngineRequest, ReplicaFailed, TierText

@@ -8,9 +8,10 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
-from services.router.engines import triton_streams
+from services.router.engines import own_call, shared_call
+from services.router.engines.own_call import OwnCall
 from services.router.engines.pieces import Pieces
-from services.router.engines.triton_streams import OwnCall, SharedCall
+from services.router.engines.shared_call import SharedCall
 from services.router.engines.trtllm import Chunk
 from services.router.ports import EngineFigures, ReplicaFailed
 from tests.making.walking import Letters
@@ -87,7 +88,7 @@ async def test_one_that_had_not_begun_has_made_nothing() -> None:
 async def test_a_replica_that_says_nothing_leaves_it_open(
     says: tuple[Chunk | Exception, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_streams, "LAST_SECONDS", 0.05)
+    monkeypatch.setattr(shared_call, "LAST_SECONDS", 0.05)
     call = await asyncio.wait_for(stopped(*says), 5)
     assert (call.output_tokens, call.final) == (0, False)
 
@@ -135,7 +136,7 @@ def _true() -> Any:
 async def test_a_stop_that_came_before_its_request_is_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(triton_streams, "ASK_AGAIN_SECONDS", 0.005)
+    monkeypatch.setattr(own_call, "ASK_AGAIN_SECONDS", 0.005)
     stream = Slow(deaf_to=2)
     call = OwnCall(
         set(),
