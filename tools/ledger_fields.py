@@ -27,6 +27,7 @@ TITLES: Mapping[type, str] = {
     schema.TextRecord: "Text of a pair",
     schema.MessageRecord: "Message",
     schema.OutcomeRecord: "Outcome",
+    schema.GapRecord: "Gap",
 }
 PLAIN: Mapping[Any, str] = {
     str: "text",
@@ -38,6 +39,7 @@ PLAIN: Mapping[Any, str] = {
 }
 UNITS: Mapping[str, str] = {
     "time": "RFC 3339, UTC",
+    "last_seen": "RFC 3339, UTC",
     "micro_usd": "micro-USD",
     "ms": "ms",
     "tokens": "tokens",

@@ -1,6 +1,6 @@
 """``ledger``: what was asked, what it cost and saved, and what became of it, from its files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +34,7 @@ def ledger(
     """
     try:
         with opened(folder) as files:
-            rows, unreadable = add_up(files, by), files.unreadable
+            rows, notes = add_up(files, by), [*files.unreadable.notes(), *_gaps(files.gaps())]
     except LedgerError as error:
         end(str(error), error.hint, code=USAGE)
     whole = [*rows, total(rows)]
@@ -42,8 +42,17 @@ def ledger(
     screen.print(_table(by, COSTS, [_costs(row) for row in whole]))
     if any(row.known or row.rated for row in rows):
         screen.print(_table(by, OUTCOMES, [_outcomes(row) for row in whole]))
-    for note in unreadable.notes():
+    for note in notes:
         console(stderr=True).print(note, style="yellow", markup=False, soft_wrap=True)
+
+
+def _gaps(gaps: Mapping[str, int]) -> Sequence[str]:
+    """A sentence where routers were killed."""
+    if not gaps:
+        return ()
+    names = ", ".join(f"{process}: {missing}" for process, missing in sorted(gaps.items()))
+    at_least = f"at least {sum(gaps.values()):,} answered requests have no record"
+    return (f"Routers were killed before their ledger was complete; {at_least} ({names}).",)
 
 
 def _costs(sums: Sums) -> list[str]:

@@ -188,6 +188,8 @@ COLUMNS = {
     "shadow_micro_usd": "BIGINT",
     "resolved": "BOOLEAN",
     "rating": "DOUBLE",
+    "process": "VARCHAR",
+    "missing": "BIGINT",
 }
 """What is added up; DuckDB skips the other fields of a line, and what a line lacks is NULL."""
 
@@ -217,6 +219,11 @@ class Ledger:
     base: "duckdb.DuckDBPyConnection"
     unreadable: Unreadable
     files: tuple[str, ...]
+
+    def gaps(self) -> dict[str, int]:
+        """How many requests are missing at least, by the process that was killed."""
+        query = "SELECT process, sum(missing)::BIGINT FROM lines WHERE kind = 'gap' GROUP BY ALL"
+        return {process: missing or 0 for process, missing in self.base.execute(query).fetchall()}
 
     def records(self, route: str, kinds: Sequence[str]) -> list[dict[str, Any]]:
         """Whole records of a route, as `record_of` gives them, in no order."""

@@ -96,6 +96,8 @@ class RequestRecord:
         schema: always 2.
         time: when the request ended.
         request_id: name of the request; pairs and outcomes of it carry the same.
+        sequence: its place among the requests that its process has answered, counted from 1. The
+            name of the file says which process; a number that no line of it has was lost.
         handle: signed name that its caller got, and may send outcomes with.
         tenant: the tenant whose key it came with.
         route: the route it was sent to.
@@ -133,6 +135,7 @@ class RequestRecord:
     schema: int = field(default=SCHEMA, init=False)
     time: str
     request_id: str
+    sequence: int
     handle: str
     tenant: str
     route: str
@@ -311,12 +314,39 @@ class OutcomeRecord:
     corrected_digest: str | None
 
 
-LedgerRecord = RequestRecord | PairRecord | OutcomeRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapRecord:
+    """What a router that was killed could not write; the next one to start makes it.
+
+    Attributes:
+        kind: always ``gap``.
+        schema: always 2.
+        time: when it was found.
+        process: which process was killed, as in the names of its files.
+        last_seen: when it last said how far it was; what it answered after that, some hundredths
+            of a second, is in no record and in none of these counts. Empty where it never did.
+        requests: that it had answered by then; lines of it with a higher `sequence` were written
+            after that.
+        missing: of them, those whose record was not written by then; at least so many requests
+            are missing.
+    """
+
+    kind: Literal["gap"] = field(default="gap", init=False)
+    schema: int = field(default=SCHEMA, init=False)
+    time: str
+    process: str
+    last_seen: str
+    requests: int
+    missing: int
+
+
+LedgerRecord = RequestRecord | PairRecord | OutcomeRecord | GapRecord
 
 KINDS: Mapping[str, type[LedgerRecord]] = {
     "request": RequestRecord,
     "pair": PairRecord,
     "cached_pair": PairRecord,
     "outcome": OutcomeRecord,
+    "gap": GapRecord,
 }
 """The record of each kind."""

@@ -83,6 +83,11 @@ class Metrics:
         self.ledger_lost = counter(
             "ledger_lost_total", "Records the ledger could not keep. Not 0: look at the disk."
         )
+        self.ledger_gaps = counter(
+            "ledger_gaps_total",
+            "Requests that routers answered and were killed before they could write their records, "
+            "as far as they had said so; found at a start. The ledger's gap records say more.",
+        )
         self.load_reports = counter("load_reports_total", "Load reports sent to the scaler.")
         self.escalations = counter(
             "escalations_total",

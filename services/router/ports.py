@@ -318,6 +318,13 @@ MakeRecord = Callable[[], LedgerRecord]
 class Ledger(Protocol):
     """One record a finished request."""
 
+    def number(self) -> int:
+        """The place of a request among those that this process has answered, counted from 1.
+
+        It is asked for as the caller has its answer, and stands in the request's record; a number
+        without a record is a gap in the ledger.
+        """
+
     def add(self, record: LedgerRecord | MakeRecord) -> None:
         """Takes a record, or what makes it; never blocks and never fails the request."""
 

@@ -8,6 +8,7 @@ import orjson
 from pennyweight.ledger.schema import (
     AttemptRecord,
     CertaintyRecord,
+    GapRecord,
     LedgerRecord,
     OutcomeRecord,
     PairRecord,
@@ -47,6 +48,7 @@ def request(request_id: str = "r1", *attempts: AttemptRecord, **changes: Any) ->
     given: dict[str, Any] = {
         "time": TIME,
         "request_id": request_id,
+        "sequence": 1,
         "handle": f"h-{request_id}",
         "tenant": "acme",
         "route": "chat",
@@ -139,3 +141,15 @@ def plain(record: LedgerRecord) -> dict[str, Any]:
     """As it comes back out of JSON."""
     found: dict[str, Any] = orjson.loads(orjson.dumps(asdict(record)))
     return found
+
+
+def gap(**changes: Any) -> GapRecord:
+    """A gap of two requests."""
+    given: dict[str, Any] = {
+        "time": TIME,
+        "process": "router-1-4711-a1b2c3",
+        "last_seen": TIME,
+        "requests": 5,
+        "missing": 2,
+    }
+    return GapRecord(**given | changes)

@@ -1,40 +1,66 @@
 """The ledger: records of `pennyweight.ledger.schema`, one JSON line each, in append-only files.
 
-Records are gathered in memory, and made into lines and written together, with an fsync at least
-once a second, in a thread: neither their making nor a slow or full disk holds up an answer. What
-cannot be kept is counted. Each process writes files of its own, a new one each hour, so nothing
-follows a line torn by a crash.
+Records are gathered in memory, and made into lines and written together, with an fsync, in a
+thread: neither their making nor a slow or full disk holds up an answer. They wait for some
+hundredths of a second, and longer where the disk is slow, so that it is at rest most of the time.
+What cannot be kept is counted. Each process writes files of its own, a new one each hour, so
+nothing follows a line torn by a crash; what a kill cost it, the next one finds by its `mark`.
 """
 
 import asyncio
 import contextlib
 import datetime as dt
 import os
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 import structlog
 
-from pennyweight.ledger.schema import LedgerRecord
+from pennyweight.ledger.schema import LedgerRecord, RequestRecord
 from services.common.config import ConfigError
+from services.router.ledger.mark import Abandoned, Mark, abandoned
 from services.router.metrics import Metrics
 from services.router.ports import MakeRecord
 
 log = structlog.get_logger()
 
-COMMIT_SECONDS = 0.5
+COMMIT_SECONDS = 0.02
+"""How long records gather at least, before they are written together."""
+
+MAX_COMMIT_SECONDS = 0.5
+"""How long they gather at most, and when a disk that has refused them is tried again."""
+
+REST = 4
+"""The disk rests so many times as long as it has just worked."""
+
 MAX_UNWRITTEN = 100_000
 """Records kept in memory while the disk refuses them; beyond it the oldest are given up."""
+
+
+class _Line(NamedTuple):
+    """A record as it is written; `is_request` says that a request is complete with it."""
+
+    data: bytes
+    is_request: bool
 
 
 class FileLedger:
     """The `Ledger` on a local disk."""
 
-    def __init__(self, folder: Path, router: str, metrics: Metrics) -> None:
-        """Makes the folder.
+    def __init__(
+        self,
+        folder: Path,
+        router: str,
+        metrics: Metrics,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Makes the folder, and takes up what killed processes have left in it.
 
         Raises:
             ConfigError: it cannot be made or written to.
@@ -43,14 +69,27 @@ class FileLedger:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(f"no permission to write in {folder}")
+            gaps = list(abandoned(folder, wall()))
         except OSError as error:
             raise ConfigError("environment", [f"ledger folder: {error}"]) from error
         self._folder = folder
         self._name = f"{router}-{os.getpid()}-{os.urandom(3).hex()}"
         self._metrics = metrics
+        self._wall = wall
         self._records: deque[LedgerRecord | MakeRecord] = deque()
-        self._lines: deque[bytes] = deque()  # that the disk has refused so far
+        self._lines: deque[_Line] = deque()  # that the disk has refused so far
+        self._answered = self._written = 0
+        self._mark: Mark | None = None
+        self._marks: list[Path] = []  # of others, to be removed once their gaps are on record
+        self._gathered = asyncio.Event()
         self._ended = False
+        for gap in gaps:
+            self._take_up(gap)
+
+    def number(self) -> int:
+        """See `Ledger.number`."""
+        self._answered += 1
+        return self._answered
 
     def add(self, record: LedgerRecord | MakeRecord) -> None:
         """See `Ledger.add`."""
@@ -61,10 +100,11 @@ class FileLedger:
             (self._lines or self._records).popleft()
             self._metrics.ledger_lost.inc()
         self._records.append(record)
+        self._gathered.set()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Writes what gathers, twice a second; at the end of the block all that is left."""
+        """Writes what gathers; at the end of the block all that is left."""
         stop = asyncio.Event()
         task = asyncio.create_task(self._run(stop))
         try:
@@ -80,12 +120,16 @@ class FileLedger:
 
     async def _run(self, stop: asyncio.Event) -> None:
         """Lines are made while a write is under way too: unmade records hold their requests."""
-        write: asyncio.Task[None] | None = None
+        write: asyncio.Task[float] | None = None
+        pause = COMMIT_SECONDS
         while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), COMMIT_SECONDS)
+            await self._something_to_do(stop)
+            await _set_within(stop, pause)
+            self._gathered.clear()
             await self._make_lines()
             if write is None or write.done():
+                if write is not None:
+                    pause = min(max(COMMIT_SECONDS, REST * write.result()), MAX_COMMIT_SECONDS)
                 write = asyncio.create_task(self._write_lines())
         if write is not None:
             await write
@@ -93,47 +137,78 @@ class FileLedger:
         self._ended = True
         if lost := len(self._records) + len(self._lines):
             self._lose(lost)
+        if self._mark is not None:
+            self._mark.close(complete=self._written >= self._answered)
+
+    async def _something_to_do(self, stop: asyncio.Event) -> None:
+        """Waits for records; not for long where the disk still has to take some."""
+        if self._lines:
+            return await _set_within(stop, MAX_COMMIT_SECONDS)
+        waits = [asyncio.create_task(event.wait()) for event in (stop, self._gathered)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        return None
 
     async def _make_lines(self) -> None:
         records, self._records = self._records, deque()
         if records:
             self._lines += await asyncio.to_thread(self._render, records)
 
-    async def _write_lines(self) -> None:
+    async def _write_lines(self) -> float:
+        """Returns how many seconds the disk took."""
         batch = list(self._lines)
         if not batch:
-            return
+            return 0.0
+        began = time.monotonic()
         try:
-            await asyncio.to_thread(self._write, batch)
+            await asyncio.to_thread(self._write, batch, self._answered)
         except OSError as error:
             log.warning("the ledger cannot be written", error=str(error), waiting=len(batch))
-            return
+            return time.monotonic() - began
         for line in batch:
             if self._lines and self._lines[0] is line:
                 self._lines.popleft()
         self._metrics.ledger_records.inc(len(batch))
+        return time.monotonic() - began
 
     def _lose(self, lost: int) -> None:
         self._metrics.ledger_lost.inc(lost)
         log.error("the ledger ends with records unwritten", lost=lost)
 
-    def _render(self, records: Iterable[LedgerRecord | MakeRecord]) -> list[bytes]:
+    def _take_up(self, gap: Abandoned) -> None:
+        """Has the gap of a killed process put on record."""
+        self._marks.append(gap.path)
+        if not gap.record.requests:
+            return
+        self.add(gap.record)
+        self._metrics.ledger_gaps.inc(gap.record.missing)
+        log.error(
+            "a router was killed before its ledger was complete",
+            process=gap.record.process,
+            missing=gap.record.missing,
+            last_seen=gap.record.last_seen,
+        )
+
+    def _render(self, records: Iterable[LedgerRecord | MakeRecord]) -> list[_Line]:
         """The records as lines; what cannot be one is counted."""
         lines = []
         for record in records:
             try:
                 made = record() if callable(record) else record
-                lines.append(orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE))
+                data = orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE)
+                lines.append(_Line(data, isinstance(made, RequestRecord)))
             except Exception as error:  # noqa: BLE001 -- one record must not cost the others
                 self._metrics.ledger_lost.inc()
                 # Neither message nor traceback: they may hold what callers sent.
                 log.error("a record cannot be written", error=type(error).__name__)  # noqa: TRY400
         return lines
 
-    def _write(self, lines: Sequence[bytes]) -> None:
+    def _write(self, lines: Sequence[_Line], answered: int) -> None:
+        self._put_mark(answered)
         hour = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H")
         path = self._folder / f"{hour}-{self._name}.jsonl"
-        data = b"".join(lines)
+        data = b"".join([line.data for line in lines])
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         try:
             size = os.fstat(descriptor).st_size
@@ -147,3 +222,19 @@ class FileLedger:
                 raise
         finally:
             os.close(descriptor)
+        self._written += sum([line.is_request for line in lines])
+        self._put_mark(answered)
+        while self._marks:
+            self._marks.pop().unlink(missing_ok=True)
+
+    def _put_mark(self, answered: int) -> None:
+        """Says how far it is; a disk that refuses that refuses records too, which is told of."""
+        with contextlib.suppress(OSError):
+            if self._mark is None:
+                self._mark = Mark(self._folder, self._name)
+            self._mark.put(answered=answered, written=self._written, wall=self._wall())
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

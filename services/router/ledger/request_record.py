@@ -89,6 +89,7 @@ class Records:
         decision, answer, context = state.decision, state.answer, state.context
         tier = decision.tier if decision is not None else ""
         metrics = self._metrics_of(context.route.name, tier, state.status)
+        state.sequence = self._ledger.number()
         metrics.requests.inc()
         metrics.total.observe(state.ended_at - context.arrived)
         if answer.first_text_at is not None and state.committed:
@@ -158,6 +159,7 @@ def record_of(state: RequestState, unix_seconds: float) -> RequestRecord:
     return RequestRecord(
         time=time_text(unix_seconds),
         request_id=context.request_id,
+        sequence=state.sequence,
         handle=context.handle,
         tenant=context.tenant,
         route=context.route.name,

@@ -96,6 +96,7 @@ class RequestState:
         queued_seconds: waited for places.
         status: the gRPC code's name, once it has ended.
         ended_at: when that was.
+        sequence: its place among the requests that the process has answered; 0 before that.
         baseline_micro_usd: what the top tier alone would have been charged for the answer, as far
             as it had come when the request ended; 0 where nobody was told anything of one.
         further_records: made and kept with the request's own, once it is settled.
@@ -113,6 +114,7 @@ class RequestState:
     queued_seconds: float = 0.0
     status: str = ""
     ended_at: float = 0.0
+    sequence: int = 0
     baseline_micro_usd: int = 0
     further_records: list[MakeRecord] = field(default_factory=list)
     encoded: dict[object, Sequence[int]] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from pennyweight.ledger.reader import (
     spent_micro_usd,
 )
 from tests.making import old_ledger
-from tests.making.ledger import TIME, attempt, line, outcome, pair, plain, request
+from tests.making.ledger import TIME, attempt, gap, line, outcome, pair, plain, request
 
 GOOD = line(request("r1", attempt())) + line(pair()) + line(outcome(resolved=True))
 
@@ -236,5 +236,5 @@ def test_a_tail_names_a_file_it_may_not_read(
 
 
 def test_columns_are_fields_of_the_schema() -> None:
-    fields = set().union(*(plain(record) for record in (request(), pair(), outcome())))
+    fields = set().union(*(plain(record) for record in (request(), pair(), outcome(), gap())))
     assert set(reader.COLUMNS) <= fields

@@ -4,10 +4,11 @@ import asyncio
 import json
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,6 +20,7 @@ from pennyweight.ledger.sums import By, add_up
 from services.common.config import ConfigError
 from services.router.ledger import file as module
 from services.router.ledger.file import FileLedger
+from services.router.ledger.mark import Mark
 from services.router.metrics import Metrics
 from tests.making.ledger import attempt, outcome, pair, plain, request
 
@@ -46,6 +48,9 @@ class Book:
     def add(self, *numbers: int) -> None:
         for number in numbers:
             self.ledger.add(numbered(number))
+
+    def marks(self) -> list[Path]:
+        return list(self.folder.glob(".*.mark"))
 
     def numbers(self) -> list[int]:
         return [int(line["request_id"]) for line in self.lines()]
@@ -186,9 +191,9 @@ async def test_records_that_come_during_a_write_are_in_the_next_one(
 ) -> None:
     write = FileLedger._write
 
-    def slow(ledger: FileLedger, batch: list[bytes]) -> None:
+    def slow(ledger: FileLedger, batch: Sequence[Any], answered: int) -> None:
         loop.call_soon_threadsafe(book.add, len(batch) + 1)
-        write(ledger, batch)
+        write(ledger, batch, answered)
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(FileLedger, "_write", slow)
@@ -231,6 +236,115 @@ async def test_what_the_disk_refuses_to_the_end_is_counted(book: Book) -> None:
     async with book.ledger.writing():
         book.add(1)
     assert (book.count("records"), book.count("lost")) == (0, 1)
+
+
+class Killed:
+    """What a process that was killed has left in a folder."""
+
+    def __init__(self, folder: Path, *, answered: int, written: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = Mark(folder, "router-1-4711-a1b2c3")
+        mark.put(answered=answered, written=written, wall=1_795_880_539.123)
+        mark.close(complete=False)
+
+
+async def test_the_next_router_puts_the_gap_of_a_killed_one_on_record(tmp_path: Path) -> None:
+    Killed(tmp_path, answered=495, written=427)
+    book = Book(tmp_path)
+    async with book.ledger.writing():
+        pass
+    (line,) = book.lines()
+    assert line.pop("time")
+    assert line == {
+        "kind": "gap",
+        "schema": 2,
+        "process": "router-1-4711-a1b2c3",
+        "last_seen": "2026-11-28T15:42:19.123Z",
+        "requests": 495,
+        "missing": 68,
+    }
+    assert book.count("gaps") == 68
+    assert book.marks() == []  # it is on record once
+    with opened(tmp_path) as ledger:
+        assert ledger.gaps() == {"router-1-4711-a1b2c3": 68}
+
+
+async def test_a_gap_stays_marked_until_it_is_on_record(tmp_path: Path) -> None:
+    Killed(tmp_path, answered=5, written=3)
+    unwritten = Book(tmp_path)
+    assert unwritten.count("gaps") == 2
+    book = Book(tmp_path)
+    async with book.ledger.writing():
+        pass
+    assert [line["missing"] for line in book.lines()] == [2]
+
+
+async def test_one_that_was_killed_before_it_answered_leaves_no_gap(tmp_path: Path) -> None:
+    Killed(tmp_path, answered=0, written=0)
+    book = Book(tmp_path)
+    async with book.ledger.writing():
+        pass
+    assert book.lines() == []
+
+
+async def test_a_damaged_mark_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / ".router-1.mark").write_bytes(b"\xff{")
+    async with Book(tmp_path).ledger.writing():
+        pass
+
+
+async def test_a_router_that_lives_has_no_gap(tmp_path: Path) -> None:
+    living = Book(tmp_path)
+    living.ledger.number()
+    living.ledger.add(request("1"))
+    living.ledger.number()
+    await living.ledger.flush()
+    assert Book(tmp_path).count("gaps") == 0
+
+
+async def test_one_that_ends_with_all_written_leaves_no_mark(book: Book) -> None:
+    async with book.ledger.writing():
+        for number in range(3):
+            book.ledger.add(request(str(number), sequence=book.ledger.number()))
+    assert [line["sequence"] for line in book.lines()] == [1, 2, 3]
+    assert book.marks() == []
+    assert Book(book.folder).count("gaps") == 0
+
+
+async def test_what_the_disk_refused_to_the_end_is_a_gap_to_the_next(book: Book) -> None:
+    async with book.ledger.writing():
+        book.ledger.add(request("1", sequence=book.ledger.number()))
+        await book.ledger.flush()
+        with largest_file(1500):
+            for number in range(2, 5):
+                book.ledger.add(request(str(number), sequence=book.ledger.number()))
+            await book.ledger.flush()
+            book.ledger._lines.clear()  # as many as it would give up at the end
+    assert Book(book.folder).count("gaps") == 3
+
+
+async def test_a_slow_disk_is_left_at_rest(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    waits: list[float] = []
+
+    def fsync(_descriptor: int) -> None:
+        nonlocal now
+        now += 0.1
+
+    async def waited(event: asyncio.Event, seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(module.os, "fsync", fsync)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "_set_within", waited)
+    async with book.ledger.writing(), asyncio.timeout(10):
+        for number in range(3):
+            book.add(number)
+            while len(book.lines()) <= number:
+                await asyncio.sleep(0.001)
+    assert waits[0] == module.COMMIT_SECONDS
+    assert waits[-1] == pytest.approx(module.REST * 0.1)
 
 
 async def test_what_comes_after_the_end_is_counted(book: Book) -> None:
