@@ -1,5 +1,6 @@
-# The images of router, cache and scaler: docker build --target router|cache|scaler .
-# The scaler's holds Triton and the CPU engine too, as its replicas run beside it.
+# The images: docker build --target router|cache|scaler|operator .
+# The scaler's holds Triton and the CPU engine too, as its replicas run beside it; the operator's is
+# the command, with what reads ledgers and calibrates.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 # Packages: pinned, in an environment of their own; a change of our source installs nothing anew.
@@ -10,15 +11,18 @@ RUN python3 -m venv /opt/pennyweight
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 RUN mkdir pennyweight && touch README.md LICENSE pennyweight/__init__.py
+COPY deploy/images/slim /usr/local/bin/
 
 FROM packages AS router-packages
-RUN pip install -c constraints.txt '.[router]' && pip uninstall -y pennyweight
+RUN pip install -c constraints.txt '.[router]' && pip uninstall -y pennyweight && slim
 FROM packages AS cache-packages
-RUN pip install -c constraints.txt '.[cache]' && pip uninstall -y pennyweight
+RUN pip install -c constraints.txt '.[cache]' && pip uninstall -y pennyweight && slim
 FROM packages AS scaler-packages
-RUN pip install -c constraints.txt '.[scaler,engine]' && pip uninstall -y pennyweight
+RUN pip install -c constraints.txt '.[scaler,engine]' && pip uninstall -y pennyweight && slim
+FROM packages AS operator-packages
+RUN pip install -c constraints.txt '.[router,calibrate]' && pip uninstall -y pennyweight && slim
 
-# What all three share: an unprivileged user, a place for state, our source.
+# What all of them share: an unprivileged user, a place for state, our source.
 FROM ${PYTHON_IMAGE} AS service
 RUN groupadd --gid 10001 pennyweight \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/pennyweight pennyweight \
@@ -49,3 +53,11 @@ COPY pennyweight /app/pennyweight
 COPY services /app/services
 COPY policies /app/policies
 CMD ["python", "-m", "services.scaler"]
+
+FROM service AS operator
+COPY --from=operator-packages /opt/pennyweight /opt/pennyweight
+COPY pennyweight /app/pennyweight
+COPY services /app/services
+COPY policies /app/policies
+ENTRYPOINT ["python", "-m", "pennyweight.command"]
+CMD ["--help"]

@@ -50,9 +50,9 @@ def _gaps(gaps: Mapping[str, int]) -> Sequence[str]:
     """A sentence where routers were killed."""
     if not gaps:
         return ()
-    names = ", ".join(f"{process}: {missing}" for process, missing in sorted(gaps.items()))
-    at_least = f"at least {sum(gaps.values()):,} answered requests have no record"
-    return (f"Routers were killed before their ledger was complete; {at_least} ({names}).",)
+    names = ", ".join(f"{process}: {missing:,}" for process, missing in sorted(gaps.items()))
+    missing = f"their last moment left out: {sum(gaps.values()):,} ({names})."
+    return (f"Routers were killed before they had written all records. Missing, {missing}",)
 
 
 def _costs(sums: Sums) -> list[str]:

@@ -30,7 +30,8 @@ class CacheSettings(ServerSettings):
         redis_timeout_seconds: longest that an operation may take; past it, it is a miss.
         redis_connections: most connections to Redis, not counting the one that listens.
         hash_key_file: file with 16 to 64 bytes that key the hashes; all caches of one Redis
-            must have the same. Absent: a published key with Redis, a random one in memory.
+            must have the same, and nobody else may know it. Absent: a random key
+            in memory, a published one with a Redis on loopback; any other Redis needs one.
         max_bytes: most that entries in memory may take.
         max_entries: most entries in memory.
         max_entry_bytes: largest answer stored, in memory and in Redis.
@@ -93,8 +94,13 @@ class CacheSettings(ServerSettings):
         """Refuses stores that do not exist and passwords in plain sight.
 
         Raises:
-            ConfigError: the address of Redis breaks a rule.
+            ConfigError: the address of Redis breaks a rule, or lacks a key of our own.
         """
         super().__post_init__()
-        if self.redis is not None:
-            self.redis.check()
+        if self.redis is None:
+            return
+        self.redis.check()
+        if self.hash_key_file is None and not self.redis.is_here:
+            rule = "must be set, as the Redis is not on loopback and the key of none is published"
+            variable = f"{prefix_of('cache')}HASH_KEY_FILE"
+            raise ConfigError("environment", [f"{variable}: {rule}, got nothing"])

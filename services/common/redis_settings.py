@@ -14,6 +14,7 @@ from services.common.config import ConfigError
 from services.common.redis_link import RedisLink
 
 TLS_SCHEME = "rediss"
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,12 @@ class RedisSettings:
     password_file: Path | None
     ca_file: Path | None
     timeout_seconds: float
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on this machine alone, by its address."""
+        url = _parts(self.address)
+        return url is not None and url.hostname in LOOPBACK_HOSTS
 
     def check(self) -> None:
         """Checks what can be checked without reading files.

@@ -39,6 +39,11 @@ def test_what_cannot_work_is_refused(values, rule):
         settings(**values)
 
 
+def test_a_redis_that_others_may_reach_needs_a_key_that_they_do_not_know():
+    with pytest.raises(ConfigError, match="PENNYWEIGHT_CACHE_HASH_KEY_FILE: must be set"):
+        settings(store="redis://redis:6379")
+
+
 def test_the_hash_key_comes_from_a_file(tmp_path):
     (tmp_path / "key").write_text("sixteen bytes or more\n")
     chosen = settings(store="redis://host", hash_key_file=str(tmp_path / "key"))

@@ -90,7 +90,10 @@ def test_an_address_that_is_none_is_refused_with_variable_rule_and_value(  # noq
 async def test_an_address_that_is_one_makes_a_link(
     kind: type, prefix: str, setting: str, instead: str, address: str
 ) -> None:
-    chosen = from_environment(kind, prefix, {prefix + setting: address})
+    values = {prefix + setting: address}
+    if kind is CacheSettings:
+        values[f"{prefix}HASH_KEY_FILE"] = "key"
+    chosen = from_environment(kind, prefix, values)
     link = chosen.redis.link(1)
     assert isinstance(link, RedisLink)
     await link.close()
@@ -116,6 +119,21 @@ def test_what_else_is_wrong_is_said_too(
     misspelt, address = caught.value.problems
     assert misspelt == f"{prefix}SHELFS: no such setting"
     assert address.startswith(f"{prefix}{setting}: ")
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [
+        ("redis://127.0.0.1:6379", True),
+        ("redis://ann@localhost/3", True),
+        ("rediss://[::1]:6380", True),
+        ("redis://redis:6379", False),
+        ("redis://127.0.0.1.example", False),
+        ("redis://10.0.0.1", False),
+    ],
+)
+def test_whether_it_is_on_this_machine(address: str, *, here: bool) -> None:
+    assert settings(address).is_here is here
 
 
 def settings(address: str = "redis://host", **files: Path) -> RedisSettings:

@@ -1,5 +1,6 @@
 """compose.yaml and what it mounts agree with the services' settings and policies."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tools.settings import SERVICES
 ROOT = Path(__file__).parents[3]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 OURS = ["router", "cache", "scaler"]
+DRAWN = Path("/run/pennyweight")
+"""Where containers see what is drawn at the first start."""
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -29,7 +32,47 @@ def test_the_environment_of_each_service_is_right(name: str) -> None:
     assert float(grace.removesuffix("s")) > settings.drain_seconds
 
 
-@pytest.mark.parametrize("name", OURS)
+def draw(folder: Path) -> dict[str, str]:
+    """What the container that draws secrets leaves in its folder."""
+    script = ROOT / "deploy/compose/draw-secrets"
+    subprocess.run(["sh", script, folder], check=True)
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_what_is_secret_between_services_and_redis_is_drawn_once(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    drawn = draw(here)
+    assert draw(here) == drawn
+    others = draw(there)
+    assert all(drawn[name] != others[name] for name in drawn)
+    secrets = {name: text for name, text in drawn.items() if name != "redis.conf"}
+    assert all(len(bytes.fromhex(text)) == 32 for text in secrets.values())
+    assert len(set(secrets.values())) == len(secrets) == 3
+    assert drawn["redis.conf"] == f"requirepass {drawn['redis-password']}\n"
+
+
+def test_each_is_given_what_it_needs_of_them(tmp_path: Path) -> None:
+    drawn = draw(tmp_path)
+    wanted = {
+        ("router", "redis_password_file"): "redis-password",
+        ("router", "handle_key_file"): "handle-key",
+        ("cache", "redis_password_file"): "redis-password",
+        ("cache", "hash_key_file"): "hash-key",
+    }
+    for (name, setting), file in wanted.items():
+        environment = COMPOSE["services"][name]["environment"]
+        settings = from_environment(SERVICES[name.upper()], prefix_of(name), environment)
+        assert getattr(settings, setting) == DRAWN / file
+        assert f"secrets:{DRAWN}:ro" in COMPOSE["services"][name]["volumes"]
+        assert file in drawn
+    assert f"{DRAWN}/redis.conf" in COMPOSE["services"]["redis"]["command"]
+    assert not any(word == "no" for word in COMPOSE["services"]["redis"]["command"])
+    assert "secrets" not in str(COMPOSE["services"]["operator"]["volumes"])
+
+
+@pytest.mark.parametrize("name", [*OURS, "operator"])
 def test_each_service_is_unprivileged_and_read_only(name: str) -> None:
     service = COMPOSE["services"][name]
     assert service["read_only"]
