@@ -6,16 +6,16 @@ Leaves to the servicers: what a call means. They read `current_identity()` and r
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from services.common.credentials import Keyring, set_current_identity
+from services.common.credentials import Identity, set_current_identity
 from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
 from services.common.telemetry import Tracing
 
@@ -23,6 +23,13 @@ log = structlog.get_logger()
 
 Handler = Any
 """A grpc.RpcMethodHandler; the class takes type parameters only in the type stubs."""
+
+
+class Keys(Protocol):
+    """The keys that are accepted now."""
+
+    def identify(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Identity:
+        """See `Keyring.identify`."""
 
 
 class Gate:
@@ -36,9 +43,9 @@ class Gate:
         closed: no call is let in any more.
     """
 
-    def __init__(self, server: grpc.aio.Server, keyring: Keyring, tracing: Tracing) -> None:
+    def __init__(self, server: grpc.aio.Server, keys: Keys, tracing: Tracing) -> None:
         self._server = server
-        self._keyring = keyring
+        self._keys = keys
         self._tracing = tracing
         self._running = 0
         self._emptied = asyncio.Event()
@@ -120,7 +127,7 @@ class Gate:
         if isinstance(request, _Malformed):
             raise request.error()
         metadata = context.invocation_metadata()
-        set_current_identity(self._keyring.identify(metadata))
+        set_current_identity(self._keys.identify(metadata))
         if not self._tracing.enabled:
             return ""
         return next((str(v) for k, v in metadata or () if k == "traceparent"), "")

@@ -20,7 +20,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError, die, from_environment, prefix_of
-from services.common.credentials import Keyring
+from services.common.keys_in_force import KeysInForce
 from services.common.server import Server, ServerSettings, stop_on_signals
 from services.common.telemetry import Tracing, configure_logging, serve_metrics
 
@@ -65,7 +65,10 @@ async def open_frame(
     async with AsyncExitStack() as closing:
         tracing = Tracing(service, settings.otlp_endpoint)
         closing.callback(tracing.close)
-        server = Server(settings, Keyring.load(settings.keys_file), tracing)
+        keys = KeysInForce(settings.keys_file, registry)
+        watch = asyncio.create_task(keys.run())
+        closing.callback(watch.cancel)
+        server = Server(settings, keys, tracing)
         exposition = serve_metrics(settings.metrics_listen, registry)
         closing.callback(exposition.server_close)
         closing.callback(exposition.shutdown)

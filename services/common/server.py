@@ -18,8 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, ConfigError
-from services.common.credentials import Keyring
-from services.common.gate import Gate
+from services.common.gate import Gate, Keys
 from services.common.health import Health
 from services.common.telemetry import Tracing
 
@@ -33,7 +32,8 @@ class ServerSettings:
     Attributes:
         listen: host:port of the gRPC server; port 0 takes a free one.
         metrics_listen: host:port of ``/metrics``.
-        keys_file: hashed API keys; absent, the development key works and listen must be loopback.
+        keys_file: hashed API keys, read again when it changes; absent, the development key works
+            and listen must be loopback.
         tls_certificate: PEM chain; absent, the server speaks plain text.
         tls_key: PEM key to the certificate.
         tls_client_ca: PEM bundle; set, callers must show a certificate signed by it.
@@ -76,7 +76,7 @@ class Server:
     Use: add the servicers, ``await start()``, then ``await serve_until_stopped(stop)``.
     """
 
-    def __init__(self, settings: ServerSettings, keyring: Keyring, tracing: Tracing) -> None:
+    def __init__(self, settings: ServerSettings, keys: Keys, tracing: Tracing) -> None:
         self._settings = settings
         self._port = 0
         self._started = False
@@ -92,7 +92,7 @@ class Server:
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a silent share
             ),
         )
-        self._gate = Gate(self.grpc, keyring, tracing)
+        self._gate = Gate(self.grpc, keys, tracing)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
     def add(self, add_to_server: Callable[[Any, Any], None], servicer: object) -> None:
