@@ -5,7 +5,6 @@ Leaves to the gate who may call and what errors become, and to the servicers wha
 
 import asyncio
 import signal
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from services.common.config import STRICT, ConfigError
 from services.common.gate import Gate, Keys
 from services.common.health import Health
 from services.common.telemetry import Tracing
+from services.common.tls import TlsFiles
 
 LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
@@ -34,7 +34,8 @@ class ServerSettings:
         metrics_listen: host:port of ``/metrics``.
         keys_file: hashed API keys, read again when it changes; absent, the development key works
             and listen must be loopback.
-        tls_certificate: PEM chain; absent, the server speaks plain text.
+        tls_certificate: PEM chain; absent, the server speaks plain text. The three files of TLS
+            are read again when they change, for connections that are made from then on.
         tls_key: PEM key to the certificate.
         tls_client_ca: PEM bundle; set, callers must show a certificate signed by it.
         max_message_bytes: largest message taken.
@@ -173,23 +174,10 @@ class Server:
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         settings = self._settings
-        chain, key, authority = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        chain, key = settings.tls_certificate, settings.tls_key
         if chain is None or key is None:
             return None
-        check = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # gRPC itself says nothing of wrong files
-        path = chain
-        try:
-            check.load_cert_chain(chain, key)
-            if authority is not None:
-                path = authority
-                check.load_verify_locations(authority)
-        except OSError as error:
-            raise ConfigError(str(path), [f"TLS cannot use it: {error}"]) from error
-        return grpc.ssl_server_credentials(
-            [(key.read_bytes(), chain.read_bytes())],
-            root_certificates=authority.read_bytes() if authority else None,
-            require_client_auth=authority is not None,
-        )
+        return TlsFiles(chain, key, settings.tls_client_ca).credentials()
 
 
 def stop_on_signals() -> asyncio.Event:

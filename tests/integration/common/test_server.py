@@ -183,3 +183,34 @@ async def test_wrong_tls_files_stop_the_start(tmp_path: Path, content: bytes | N
     settings = ServerSettings(tls_certificate=path, tls_key=path)
     with pytest.raises(ConfigError, match=r"wrong\.pem: TLS cannot use it"):
         await Server(settings, Keyring.load(None), Tracing("shop")).start()
+
+
+async def test_new_tls_files_are_taken_up_and_wrong_ones_are_not(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    others = Certificates(tmp_path)
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+
+    def put(source: Certificates) -> None:
+        chain.write_bytes(source["server.pem"].read_bytes())
+        key.write_bytes(source["server.key"].read_bytes())
+
+    async def serves(port: int, authority: Certificates) -> bool:
+        peer = Peer(f"localhost:{port}", tls_ca=authority["ca.pem"])
+        async with peer.open() as channel:
+            try:
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            except grpc.aio.AioRpcError:
+                return False
+            return True
+
+    put(certificates)
+    async with serving(tls_certificate=chain, tls_key=key) as running:
+        assert await serves(running.port, certificates)
+        put(others)
+        assert await serves(running.port, others)
+        assert not await serves(running.port, certificates)
+        chain.write_text("half a certificate")
+        assert await serves(running.port, others)
+        put(certificates)
+        assert await serves(running.port, certificates)

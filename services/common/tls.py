@@ -1,0 +1,95 @@
+"""TLS of a server: its files are checked at the start, and taken up again when they change.
+
+gRPC says nothing of files it cannot use, so Python's own TLS reads them first.
+"""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from services.common.config import ConfigError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """The PEM files of a server.
+
+    Attributes:
+        certificate: its chain.
+        key: to the certificate.
+        client_authority: set, callers must show a certificate that it signed.
+    """
+
+    certificate: Path
+    key: Path
+    client_authority: Path | None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials that follow the files: each new connection gets what is in them then.
+
+        Raises:
+            ConfigError: a file cannot be used.
+        """
+        watch = _Watch(self)
+        return grpc.dynamic_ssl_server_credentials(
+            watch.configuration(),
+            watch.changed,
+            require_client_authentication=self.client_authority is not None,
+        )
+
+    def read(self) -> tuple[bytes, ...]:
+        """What is in them now.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        files = (self.certificate, self.key, self.client_authority)
+        return tuple(path.read_bytes() if path is not None else b"" for path in files)
+
+    def check(self) -> None:
+        """Checks that they go together.
+
+        Raises:
+            ConfigError: a file cannot be used.
+        """
+        context, path = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.certificate
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+            if self.client_authority is not None:
+                path = self.client_authority
+                context.load_verify_locations(self.client_authority)
+        except OSError as error:
+            raise ConfigError(str(path), [f"TLS cannot use it: {error}"]) from error
+
+
+class _Watch:
+    """What connections get; gRPC asks for it in a thread of its own, one connection at a time."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        files.check()
+        self._files = files
+        self._content = files.read()
+
+    def configuration(self) -> Any:
+        chain, key, authority = self._content
+        return grpc.ssl_server_certificate_configuration([(key, chain)], authority or None)
+
+    def changed(self) -> Any:
+        """The new configuration; None where nothing has changed, or what is there is wrong."""
+        try:
+            content = self._files.read()
+            if content == self._content:
+                return None
+            self._files.check()
+        except (OSError, ConfigError) as error:
+            log.error("the TLS files are refused, those of before stay", error=str(error))  # noqa: TRY400
+            return None
+        self._content = content
+        log.info("new TLS files are in force")
+        return self.configuration()
