@@ -10,13 +10,36 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, load_document
+from services.common.rules import spelled
 from services.common.server import ServerSettings
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+Name = Annotated[
+    str,
+    spelled(
+        r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?",
+        "must be at most 32 small letters, digits and '-', which stands at no end",
+    ),
+]
+Model = Annotated[
+    str,
+    spelled(
+        r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}",
+        "must be the name of a folder: at most 63 letters, digits, '_', '.' and '-', the first a "
+        "letter or a digit",
+    ),
+]
+Precision = Annotated[
+    str,
+    spelled(
+        r"[a-z0-9][a-z0-9_-]{0,30}",
+        "must be at most 31 small letters, digits, '_' and '-', the first a letter or a digit",
+    ),
+]
+Cpu = Annotated[int, Field(ge=0, le=65_535)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -72,7 +95,7 @@ class Slot:
 
     grpc_port: Port = 0
     metrics_port: Port = 0
-    cpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    cpus: Annotated[tuple[Cpu, ...], Field(max_length=4096)] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -95,14 +118,17 @@ class Pool:
     """
 
     tier: Name
-    model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-    precision: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,30}$")]
+    model: Model
+    precision: Precision
     repository: Path
     capacity: Capacity = Capacity.ON_DEMAND
     slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=1024)]
-    size: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=0, le=1024)]
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 64
-    parameters: dict[str, Annotated[str, BeforeValidator(_as_text)]] = field(default_factory=dict)
+    parameters: dict[
+        Annotated[str, Field(min_length=1, max_length=255)],
+        Annotated[str, BeforeValidator(_as_text), Field(max_length=4096)],
+    ] = field(default_factory=dict)
     start_seconds: Seconds = 60.0
     drain_seconds: Seconds = 30.0
 
@@ -127,7 +153,7 @@ class Restart:
 
     first_seconds: Seconds = 0.5
     cap_seconds: Seconds = 60.0
-    quarantine_after: Annotated[int, Field(ge=1)] = 5
+    quarantine_after: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from services.common.config import MAX_BYTES as MAX_DOCUMENT_BYTES
 from services.common.config import ConfigError, Document, load_document, parse_document
 from services.router.policy.routes import Policies, Route
 from services.router.routes.artefact import MAX_BYTES, BadArtefact
@@ -22,9 +23,6 @@ from services.router.routes.seen import SeenFiles
 T = TypeVar("T")
 
 ROUTES, PRICES = "routes.yaml", "prices.yaml"
-
-MAX_DOCUMENT = 8 << 20
-"""Bytes of a YAML file."""
 
 
 def read_routes(path: Path) -> RoutesFile:
@@ -97,7 +95,7 @@ class PolicyFiles:
 
     def _document(self, path: Path, kind: type[T], name: str) -> Document[T]:
         try:
-            self.contents[name] = self.seen.read(path, MAX_DOCUMENT)
+            self.contents[name] = self.seen.read(path, MAX_DOCUMENT_BYTES)
             text = self.contents[name].decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
