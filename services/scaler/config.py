@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, load_document
+from services.common.files import above
 from services.common.rules import spelled
 from services.common.server import ServerSettings
 
@@ -173,7 +174,7 @@ class Scaling:
         """
         document = load_document(path, cls)
         scaling = document.content
-        home = path.resolve().parent.parent
+        home = above(path)
         for pool in scaling.pools.values():
             object.__setattr__(pool, "repository", (home / pool.repository).resolve())
         document.refuse([*_shared_ports(scaling), *_missing_models(scaling)])

@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
 
+READINGS = 3
+"""Files that change while they are read are read again, at most so often in all."""
+
 
 @dataclass(frozen=True)
 class _Read:
@@ -108,7 +111,14 @@ class PolicyWatch:
     def _read_if_changed(self) -> _Read | None:
         if not self._files.seen.changed():
             return None
-        files = self._files.again()
+        read = self._read(self._files.again())
+        for _ in range(READINGS - 1):
+            if not read.files.seen.changed():
+                break
+            read = self._read(read.files.again())  # else the files of two changes may be mixed
+        return read
+
+    def _read(self, files: PolicyFiles) -> _Read:
         try:
             return _Read(files, self._prepare(files.load()))
         except ConfigError as error:

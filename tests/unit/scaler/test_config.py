@@ -111,3 +111,13 @@ def test_an_address_no_router_can_use_is_refused():
         from_environment(
             ScalerSettings, prefix_of("scaler"), {"PENNYWEIGHT_SCALER_REPLICA_HOST": "0.0.0.0"}
         )
+
+
+def test_a_repository_starts_where_the_file_is_named(write, tmp_path):
+    write(GOOD)
+    for folder in ("mounted/policies", "mounted/models/m"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "mounted/models/m/config.pbtxt").touch()
+    named = tmp_path / "mounted/policies/scaling.yaml"
+    named.symlink_to(tmp_path / "policies/scaling.yaml")
+    assert Scaling.load(named).pools["a"].repository == tmp_path / "mounted/models"
