@@ -14,6 +14,7 @@ from services.scaler.fleet.fleet import Fleet
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.servicer import ScalerServicer
+from services.scaler.targets.cores import available_cores
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
 
@@ -33,7 +34,7 @@ async def serve(
     Raises:
         ConfigError: a setting, or a file or an address it names, cannot be used.
     """
-    scaling = Scaling.load(settings.scaling_file)
+    scaling = Scaling.load(settings.scaling_file, available_cores())
     registry = CollectorRegistry()
     loads, metrics = Loads(), Metrics(registry)
     processes = ReplicaProcesses(

@@ -4,7 +4,7 @@ Both are checked whole at the start. What only shows later, such as a model fold
 or a port that somebody else takes, is a pool's trouble and not an error of this module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
@@ -165,19 +165,29 @@ class Scaling:
     restart: Restart = field(default_factory=Restart)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, cores: Collection[int] | None = None) -> Self:
         """Reads and checks the file; repositories come back absolute.
 
+        Args:
+            path: of the file.
+            cores: that there are; None: those of another machine, which nobody knows here.
+
         Raises:
-            ConfigError: the file or a value in it is wrong, two slots share a port, or a model
-                folder is missing.
+            ConfigError: the file or a value in it is wrong, two slots share a port, a model folder
+                is missing, or a slot asks for a core that is not there.
         """
         document = load_document(path, cls)
         scaling = document.content
         home = above(path)
         for pool in scaling.pools.values():
             object.__setattr__(pool, "repository", (home / pool.repository).resolve())
-        document.refuse([*_shared_ports(scaling), *_missing_models(scaling)])
+        document.refuse(
+            [
+                *_shared_ports(scaling),
+                *_missing_models(scaling),
+                *_wrong_cores(scaling, cores),
+            ]
+        )
         return scaling
 
 
@@ -194,6 +204,29 @@ def _shared_ports(scaling: Scaling) -> Iterator[Problem]:
                 if port and port in taken:
                     yield place, f"must be a port of its own, got {port}, as in {taken[port]}"
                 taken.setdefault(port, ".".join(map(str, place)))
+
+
+def _wrong_cores(scaling: Scaling, cores: Collection[int] | None) -> Iterator[Problem]:
+    for name, pool in scaling.pools.items():
+        for index, slot in enumerate(pool.slots):
+            place = ("pools", name, "slots", index, "cpus")
+            if len(set(slot.cpus)) < len(slot.cpus):
+                yield place, f"names a core twice, got {list(slot.cpus)}"
+            absent = [] if cores is None else sorted(set(slot.cpus) - set(cores))
+            if cores is not None and absent:
+                rule = f"must be cores that this machine has, {in_ranges(cores)}"
+                yield place, f"{rule}, got {in_ranges(absent)}"
+
+
+def in_ranges(numbers: Collection[int]) -> str:
+    """Numbers as text, those in a row as one: ``0-3, 8``."""
+    rows: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if rows and number == rows[-1][-1] + 1:
+            rows[-1].append(number)
+        else:
+            rows.append([number])
+    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)
 
 
 def _missing_models(scaling: Scaling) -> Iterator[Problem]:

@@ -86,6 +86,35 @@ def test_what_is_refused(write, old, new, message):
     assert any(message in problem for problem in caught.value.problems), caught.value.problems
 
 
+@pytest.mark.parametrize(
+    ("cpus", "problem"),
+    [
+        ("[0, 1]", ""),
+        ("[]", ""),
+        ("[0, 1, 7]", "must be cores that this machine has, 0-1, got 7"),
+        ("[2, 3, 4, 9]", "must be cores that this machine has, 0-1, got 2-4, 9"),
+        ("[1, 1]", "names a core twice, got [1, 1]"),
+        ("[-1]", "must be at least 0, got -1"),
+        ("[70000]", "must be at most 65535, got 70000"),
+    ],
+)
+def test_a_slot_may_only_name_cores_that_there_are(write, cpus, problem):
+    path = write(GOOD.replace("cpus: [0, 1]", f"cpus: {cpus}"))
+    if not problem:
+        assert Scaling.load(path, {0, 1}).pools["a"].slots[1].cpus in ((0, 1), ())
+        return
+    with pytest.raises(ConfigError) as caught:
+        Scaling.load(path, {0, 1})
+    (found,) = caught.value.problems
+    assert found.startswith("line 9: pools.a.slots.1.cpus")
+    assert found.endswith(problem)
+
+
+def test_cores_of_another_machine_are_not_judged(write):
+    path = write(GOOD.replace("cpus: [0, 1]", "cpus: [63]"))
+    assert Scaling.load(path).pools["a"].slots[1].cpus == (63,)
+
+
 def test_free_ports_may_repeat(write):
     text = GOOD.replace("{grpc_port: 1, metrics_port: 2}", "{}").replace("grpc_port: 3", "cpus: []")
     with pytest.raises(ConfigError, match="appears twice"):
