@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, load_document
+from services.common.config import STRICT, Document, load_document
 from services.common.files import above
 from services.common.rules import spelled
 from services.common.server import ServerSettings
@@ -176,7 +176,11 @@ class Scaling:
             ConfigError: the file or a value in it is wrong, two slots share a port, a model folder
                 is missing, or a slot asks for a core that is not there.
         """
-        document = load_document(path, cls)
+        return cls.of(load_document(path, cls), path, cores)
+
+    @classmethod
+    def of(cls, document: Document[Self], path: Path, cores: Collection[int] | None = None) -> Self:
+        """As `load`, of a file that was read."""
         scaling = document.content
         home = above(path)
         for pool in scaling.pools.values():
