@@ -165,21 +165,29 @@ class Scaling:
     restart: Restart = field(default_factory=Restart)
 
     @classmethod
-    def load(cls, path: Path, cores: Collection[int] | None = None) -> Self:
+    def load(cls, path: Path, cores: Collection[int] | None = None, *, models: bool = True) -> Self:
         """Reads and checks the file; repositories come back absolute.
 
         Args:
             path: of the file.
             cores: that there are; None: those of another machine, which nobody knows here.
+            models: whether model folders are to be there.
 
         Raises:
             ConfigError: the file or a value in it is wrong, two slots share a port, a model folder
                 is missing, or a slot asks for a core that is not there.
         """
-        return cls.of(load_document(path, cls), path, cores)
+        return cls.of(load_document(path, cls), path, cores, models=models)
 
     @classmethod
-    def of(cls, document: Document[Self], path: Path, cores: Collection[int] | None = None) -> Self:
+    def of(
+        cls,
+        document: Document[Self],
+        path: Path,
+        cores: Collection[int] | None = None,
+        *,
+        models: bool = True,
+    ) -> Self:
         """As `load`, of a file that was read."""
         scaling = document.content
         home = above(path)
@@ -188,7 +196,7 @@ class Scaling:
         document.refuse(
             [
                 *_shared_ports(scaling),
-                *_missing_models(scaling),
+                *(_missing_models(scaling) if models else ()),
                 *_wrong_cores(scaling, cores),
             ]
         )
