@@ -200,11 +200,52 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyProblem:
+    """A value of a policy file that breaks a rule.
+
+    Attributes:
+        rule: what is wrong, in words that say what would be valid.
+        line: in the file, from 1; 0: none in particular.
+        key: place of the value: keys and positions, with dots between them; empty: no single one.
+        value: what stands there, shortened; empty: nothing, or the rule says it.
+    """
+
+    rule: str
+    line: int = 0
+    key: str = ""
+    value: str = ""
+
+    def __str__(self) -> str:
+        """The problem as one sentence: place, rule, value."""
+        line = f"line {self.line}: " if self.line else ""
+        key = f"{self.key}: " if self.key else ""
+        got = f", got {self.value}" if self.value else ""
+        return f"{line}{key}{self.rule}{got}"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRefusal:
+    """A change of policy files that is not in force: what was in force before stays.
+
+    `since`: when the files began to say something else than what is in force, in UTC. `file` and
+    `problems` say what is wrong; they are empty for who is no operator.
+    """
+
+    since: dt.datetime
+    file: str = ""
+    problems: tuple[PolicyProblem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RouteList:
-    """The routes a caller may use, by name, and the version of the policies in force."""
+    """The routes a caller may use, by name, and the version of the policies in force.
+
+    `refusal`: why a later change of the policy files is not in force; None: they are as they are.
+    """
 
     routes: tuple[Route, ...]
     policy_version: str
+    refusal: PolicyRefusal | None = None
 
 
 @dataclass(frozen=True, slots=True)

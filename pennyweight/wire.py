@@ -17,6 +17,8 @@ from pennyweight.answers import (
     Lever,
     LeverList,
     LeverWatch,
+    PolicyProblem,
+    PolicyRefusal,
     Route,
     RouteList,
     RouteQuality,
@@ -26,6 +28,7 @@ from pennyweight.answers import (
     Usage,
 )
 from pennyweight.router.v1 import router_pb2 as pb
+from pennyweight.scaler.v1 import scaler_pb2 as scaler_pb
 
 NANOSECONDS = 1_000_000_000
 MAX_DURATION_SECONDS = 315_576_000_000
@@ -57,7 +60,23 @@ def explanation_of(message: pb.ExplainResponse) -> Explanation:
 
 def routes_of(message: pb.ListRoutesResponse) -> RouteList:
     """The routes."""
-    return RouteList(tuple(_route(route) for route in message.routes), message.policy_version)
+    return RouteList(
+        tuple(_route(route) for route in message.routes),
+        message.policy_version,
+        refusal_of(message.refusal) if message.HasField("refusal") else None,
+    )
+
+
+def refusal_of(message: pb.PolicyRefusal | scaler_pb.PolicyRefusal) -> PolicyRefusal:
+    """Why policy files are not in force, as router and scaler say it."""
+    return PolicyRefusal(
+        since=time_of(message.since),
+        file=message.file,
+        problems=tuple(
+            PolicyProblem(problem.rule, problem.line, problem.key, problem.value)
+            for problem in message.problems
+        ),
+    )
 
 
 def levers_of(message: pb.ListLeversResponse) -> LeverList:
@@ -73,8 +92,8 @@ def lever_of(message: pb.Lever) -> Lever:
         state=name_of(pb.LeverState.DESCRIPTOR, "LEVER_STATE", message.state),
         author=message.author,
         reason=message.reason,
-        since=_time(message.since) if message.HasField("since") else None,
-        expires=_time(message.expires) if message.HasField("expires") else None,
+        since=time_of(message.since) if message.HasField("since") else None,
+        expires=time_of(message.expires) if message.HasField("expires") else None,
         watch=_watch(message.watch) if message.HasField("watch") else None,
     )
 
@@ -212,5 +231,6 @@ def _watch(message: pb.LeverWatch) -> LeverWatch:
     )
 
 
-def _time(timestamp: timestamp_pb2.Timestamp) -> dt.datetime:
+def time_of(timestamp: timestamp_pb2.Timestamp) -> dt.datetime:
+    """A moment, in UTC."""
     return timestamp.ToDatetime(tzinfo=dt.UTC)

@@ -10,6 +10,7 @@ from pennyweight.command.keys import key
 from pennyweight.command.ledger import ledger
 from pennyweight.command.levers import lever
 from pennyweight.command.outcomes import outcome
+from pennyweight.command.policy import policy
 from pennyweight.command.routes import routes
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 for command in (ask, explain, outcome, routes, pools, key, ledger):
     app.command()(command)
 app.add_typer(lever, name="lever")
+app.add_typer(policy, name="policy")
 app.command(
     context_settings={
         "allow_extra_args": True,

@@ -6,15 +6,17 @@ from typing import Annotated
 import grpc
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.command.ending import run
 from pennyweight.command.options import TimeoutSeconds, TlsCa
+from pennyweight.command.refused import refusal_lines, settings_lines
 from pennyweight.command.show import console
 from pennyweight.errors import error_of_call
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
-from pennyweight.wire import name_of, seconds_of
+from pennyweight.wire import name_of, refusal_of, seconds_of
 
 ScalerAddress = Annotated[
     str,
@@ -40,7 +42,13 @@ def pools(
                 )
             except grpc.aio.AioRpcError as error:
                 raise error_of_call(error) from error
-        console().print(_table(found.pools))
+        screen = console()
+        lines = settings_lines(found.pools)
+        if found.HasField("refusal"):
+            lines = [*refusal_lines(refusal_of(found.refusal), what="the pools"), *lines]
+        if lines:
+            screen.print(Text("\n".join(lines), style="red"), soft_wrap=True)
+        screen.print(_table(found.pools))
 
     run(work(), address)
 

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from pennyweight.answers import Route
 from pennyweight.command.ending import run
 from pennyweight.command.options import Address, Json, TimeoutSeconds, TlsCa, connect
+from pennyweight.command.refused import refusal_lines
 from pennyweight.command.show import console, money, percent, plain, points, print_json
 
 
@@ -25,8 +27,13 @@ def routes(
         if as_json:
             for route in found.routes:
                 print_json("route", route)
+            if found.refusal is not None:
+                print_json("refusal", found.refusal)
             return
         screen = console()
+        if found.refusal is not None:
+            lines = refusal_lines(found.refusal, what="the policies")
+            screen.print(Text("\n".join(lines), style="red"), soft_wrap=True)
         chosen = [route for route in found.routes if route.quality is not None]
         if chosen:
             screen.print(_qualities(chosen))

@@ -6,24 +6,79 @@ with it raises `ConfigError`, which names file, line, key, rule and value and st
 """
 
 import dataclasses
+import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from services.common.rules import NO_SUCH_KEY, NUMBER, PLAIN_DIGITS, rule_of, spelled
+from services.common.strict_yaml import Place, Tree, YamlProblem, read_tree
 
 T = TypeVar("T")
+
+MAX_BYTES = 1 << 20
+"""Of a YAML file."""
+
+MAX_SHOWN = 80
+"""Characters of a value that an error tells."""
+
+MAX_SHOWN_KEY = 200
+"""Characters of a place that an error tells."""
 
 STRICT = ConfigDict(extra="forbid")
 """What every configuration dataclass uses, beside ``frozen=True``: unknown keys are mistakes."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Name = Annotated[
+    str,
+    spelled(
+        r"[a-z0-9][a-z0-9._-]{0,62}",
+        "must be a name of at most 63 characters: small letters, digits, '.', '_' and '-', the "
+        "first a letter or a digit",
+    ),
+]
 """How things that operators name are called: routes, tiers, models, routers."""
 
 TENANT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-TenantName = Annotated[str, Field(pattern=TENANT_PATTERN)]
+TenantName = Annotated[
+    str,
+    spelled(
+        TENANT_PATTERN,
+        "must be a name of at most 63 characters: small letters, digits, '_' and '-', the first "
+        "a letter or a digit",
+    ),
+]
+
+
+MAX_PROBLEMS = 20
+"""Problems of one source that are told; of the others only how many there are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One value that breaks a rule.
+
+    Attributes:
+        rule: what is wrong, in words that say what would be valid.
+        line: in its file; 0: none.
+        key: its place in the file, or the variable; empty: it is no single one.
+        value: what stands there, shortened; empty: nothing, or the rule says it.
+    """
+
+    rule: str
+    line: int = 0
+    key: str = ""
+    value: str = ""
+
+    def __str__(self) -> str:
+        line = f"line {self.line}: " if self.line else ""
+        key = f"{self.key}: " if self.key else ""
+        got = f", got {self.value}" if self.value else ""
+        return f"{line}{key}{self.rule}{got}"
 
 
 class ConfigError(Exception):
@@ -31,13 +86,17 @@ class ConfigError(Exception):
 
     Attributes:
         source: file, or "environment".
-        problems: one sentence for each wrong key: place, rule, value.
+        details: what is wrong, each value by itself.
+        problems: the same, a sentence each: place, rule, value.
     """
 
-    def __init__(self, source: str, problems: list[str]) -> None:
+    def __init__(self, source: str, problems: Iterable[str | Problem]) -> None:
         self.source = source
-        self.problems = problems
-        super().__init__(f"{source}: " + "; ".join(problems))
+        self.details = tuple(
+            Problem(problem) if isinstance(problem, str) else problem for problem in problems
+        )
+        self.problems = [str(problem) for problem in self.details]
+        super().__init__(f"{source}: " + "; ".join(self.problems))
 
 
 def prefix_of(service: str) -> str:
@@ -61,30 +120,34 @@ def from_environment(kind: type[T], prefix: str, environ: Mapping[str, str]) -> 
         if name.startswith(prefix)
     }
     values = {name: value for name, value in found.items() if value != ""}
-    problems = [
-        f"{prefix}{name.upper()}: no such setting" for name in sorted(values.keys() - fields)
+    problems: list[str | Problem] = [
+        Problem("no such setting", key=prefix + name.upper())
+        for name in sorted(values.keys() - fields)
     ]
     adapter = TypeAdapter(kind)
     try:
         result = adapter.validate_python({k: v for k, v in values.items() if k in fields})
     except ValidationError as error:
         problems += [
-            f"{prefix}{'.'.join(str(part) for part in wrong['loc']).upper()}: "
-            f"{wrong['msg']}, got {_shown(wrong['input'])}"
-            if wrong["loc"]
-            else f"{prefix}*: {wrong['msg']}"  # a rule over several settings
-            for wrong in error.errors()
+            Problem(
+                rule_of(wrong),
+                # without a place: a rule over several settings
+                key=prefix + (".".join(map(str, wrong["loc"])).upper() if wrong["loc"] else "*"),
+                value=_shown(wrong["input"]) if wrong["loc"] else "",
+            )
+            for wrong in error.errors(include_url=False)
         ]
         raise ConfigError("environment", problems) from error
     except ConfigError as error:
-        raise ConfigError("environment", problems + error.problems) from error
+        raise ConfigError("environment", [*problems, *error.details]) from error
+    problems += [
+        Problem(NUMBER, key=prefix + name.upper(), value=_shown(value))
+        for name, value in sorted(values.items())
+        if name in fields and _is_odd_number(value, getattr(result, name))
+    ]
     if problems:
         raise ConfigError("environment", problems)
     return result
-
-
-Place = tuple[int | str, ...]
-"""Where a value stands in a document: the keys and positions that lead to it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +161,11 @@ class Document(Generic[T]):
 
     content: T
     source: str
-    _root: yaml.Node | None
+    _tree: Tree
 
     def line(self, place: Place) -> int:
         """Line of the deepest part of the place that the document has."""
-        return _line_of(self._root, place)
+        return self._tree.line(place)
 
     def refuse(self, broken: Iterable[tuple[Place, str]]) -> None:
         """Refuses the document for rules over several values; each with the place it is said at.
@@ -110,12 +173,15 @@ class Document(Generic[T]):
         Raises:
             ConfigError: any rule is broken.
         """
-        problems = [
-            f"line {self.line(place)}: {'.'.join(map(str, place))}: {rule}"
-            for place, rule in broken
-        ]
+        problems = list(broken)
         if problems:
-            raise ConfigError(self.source, problems)
+            raise ConfigError(
+                self.source, _first(problems, lambda one: self._problem(one[0], one[1]))
+            )
+
+    def _problem(self, place: Place, said: str) -> Problem:
+        rule, _, value = said.partition(", got ")
+        return Problem(rule, self.line(place), ".".join(map(str, place)), value)
 
 
 def load_document(path: Path, kind: type[T]) -> Document[T]:
@@ -125,6 +191,8 @@ def load_document(path: Path, kind: type[T]) -> Document[T]:
         ConfigError: the file is missing, is not YAML, or a value breaks its rule.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(str(path), [f"cannot be read: larger than {MAX_BYTES:,} bytes"])
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
@@ -138,29 +206,18 @@ def parse_document(text: str, kind: type[T], *, source: str) -> Document[T]:
         ConfigError: it is not YAML, a key appears twice, or a value breaks its rule.
     """
     try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        twice = list(_repeated_keys(root, set()))
-        data = None if root is None else loader.construct_document(root)
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
-        what = getattr(error, "problem", None) or str(error)
-        raise ConfigError(source, [f"{where}not valid YAML: {what}"]) from error
-    except RecursionError as error:
-        raise ConfigError(source, ["not valid YAML: nested too deeply"]) from error
-    if twice:
-        raise ConfigError(source, twice)
+        tree = read_tree(text)
+    except YamlProblem as error:
+        raise ConfigError(source, [Problem(error.what, error.line)]) from error
+    # As JSON, because only there lists and texts become tuples, sets, names and paths while no
+    # text becomes a number: quotes and odd spellings are not guessed at.
+    data = json.dumps({} if tree.data is None else tree.data)
     try:
-        content = TypeAdapter(kind).validate_python(data if data is not None else {})
+        content = TypeAdapter(kind).validate_json(data, strict=True)
     except ValidationError as error:
-        problems = [
-            f"line {_line_of(root, wrong['loc'])}: {'.'.join(str(part) for part in wrong['loc'])}: "
-            f"{wrong['msg']}, got {_shown(wrong['input'])}"
-            for wrong in error.errors()
-        ]
-        raise ConfigError(source, problems) from error
-    return Document(content, source, root)
+        wrong = error.errors(include_url=False)
+        raise ConfigError(source, _first(wrong, lambda one: _problem(one, tree, kind))) from error
+    return Document(content, source, tree)
 
 
 def die(error: ConfigError) -> None:
@@ -170,45 +227,66 @@ def die(error: ConfigError) -> None:
     raise SystemExit(2)
 
 
-def _repeated_keys(node: yaml.Node | None, known: set[int]) -> Iterator[str]:
-    if node is None or id(node) in known:  # an alias leads back to a node
-        return
-    known.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    yield f"line {key.start_mark.line + 1}: {key.value}: appears twice"
-                seen.add(key.value)
-            yield from _repeated_keys(value, known)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _repeated_keys(value, known)
+Wrong = TypeVar("Wrong")
 
 
-def _line_of(root: yaml.Node | None, place: Place) -> int:
-    """See `Document.line`."""
-    node, line = root, 1
-    if node is not None:
-        line = node.start_mark.line + 1
+def _first(wrong: Sequence[Wrong], told: Callable[[Wrong], Problem]) -> list[str | Problem]:
+    """The first problems, and how many there are besides: a broken file may have thousands."""
+    more = len(wrong) - MAX_PROBLEMS
+    found: list[str | Problem] = [told(one) for one in wrong[:MAX_PROBLEMS]]
+    return [*found, f"and {more:,} more problems"] if more > 0 else found
+
+
+def _problem(wrong: ErrorDetails, tree: Tree, kind: Any) -> Problem:
+    place = tuple(part for part in wrong["loc"] if part != "[key]")  # a key itself is wrong
+    rule = rule_of(wrong)
+    if rule == NO_SUCH_KEY and (keys := _keys_at(kind, place[:-1])):
+        rule += f"; there are {', '.join(keys)}"
+    return Problem(
+        rule,
+        tree.line(place),
+        ".".join(str(part) for part in place)[:MAX_SHOWN_KEY],
+        "" if wrong["type"] == "missing" else _shown(wrong["input"]),
+    )
+
+
+def _keys_at(kind: Any, place: Place) -> list[str]:
+    """Keys that there are at a place of such a document; none where any may be."""
     for part in place:
-        following: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    line, following = key.start_mark.line + 1, value
-        elif (
-            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
-        ):
-            following = node.value[part]
-            line = following.start_mark.line + 1
-        if following is None:
-            continue  # pydantic adds parts of its own, such as the arm of a union
-        node = following
-    return line
+        kind = _inner(kind, part)
+    kind = _bare(kind)
+    return [one.name for one in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def _inner(kind: Any, part: int | str) -> Any:
+    """Kind of a value within a value of this kind."""
+    kind = _bare(kind)
+    if dataclasses.is_dataclass(kind):
+        return get_type_hints(kind, include_extras=True).get(str(part))
+    inner = get_args(kind)
+    if get_origin(kind) is dict:
+        return inner[1]
+    return inner[0] if inner else None
+
+
+def _bare(kind: Any) -> Any:
+    """A kind without its rules, and without the None that it may be instead."""
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        kind = next(one for one in get_args(kind) if one is not type(None))
+    return kind
+
+
+def _is_odd_number(text: str, value: object) -> bool:
+    """Whether a number was written as no person reads it: ``1_000``, ``1e3``, ``inf``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and PLAIN_DIGITS.fullmatch(text) is None
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004
+    """A value as errors tell it; of lists and mappings nothing is unfolded."""
+    if isinstance(value, dict):
+        return "keys with values" if value else "{}"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "[]"
+    text = repr(value[:MAX_SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."

@@ -17,6 +17,15 @@ from services.common.config import ConfigError
 LOCK = "lock"
 
 
+def above(path: Path) -> Path:
+    """The folder above the one that a file is in, as it is named: where relative paths start.
+
+    Links are not followed: a file of a Kubernetes ConfigMap, whose end lies elsewhere, belongs to
+    the folder that it is mounted in.
+    """
+    return Path(os.path.abspath(path)).parent.parent  # noqa: PTH100 - Path keeps its `..`
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file in the place of the one that was there; its folder is made where missing.
 

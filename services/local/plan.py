@@ -18,6 +18,8 @@ from pennyweight.cache.v1 import cache_pb2
 from pennyweight.router.v1 import router_pb2
 from pennyweight.scaler.v1 import scaler_pb2
 from services.common.config import prefix_of
+from services.common.files import above
+from services.common.strict_yaml import YamlProblem, read_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 """The tree the services run from."""
@@ -236,19 +238,17 @@ def _change_scaling(source: Path, target: Path, *, any_port: bool, weights: Sequ
             or there is no such tier or no such weights.
     """
     try:
-        scaling = yaml.safe_load(source.read_text(encoding="utf-8"))
+        scaling = read_tree(source.read_text(encoding="utf-8")).data
         pools = list(scaling["pools"].values())
         for pool in pools:
-            pool["repository"] = str(
-                (source.resolve().parent.parent / pool["repository"]).resolve()
-            )
+            pool["repository"] = str((above(source) / pool["repository"]).resolve())
             if any_port:
                 pool["slots"] = [
                     {**slot, "grpc_port": 0, "metrics_port": 0} for slot in pool["slots"]
                 ]
         for weight in weights:
             _change_weights(pools, weight)
-    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, YamlProblem, LookupError, TypeError, AttributeError) as error:
         raise StackError(f"The scaling file {source} cannot be used.", repr(error)) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(yaml.safe_dump(scaling), encoding="utf-8")

@@ -12,9 +12,11 @@ from typing import Any, Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from pennyweight.answers import PolicyRefusal
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
+from pennyweight.wire import refusal_of
 from services.common.files import FolderLock
 from services.local.children import Child, end_replicas, lock_state, recorded_replicas
 from services.local.plan import Plan, StackError, check_ports
@@ -140,6 +142,22 @@ class Stack:
         except grpc.aio.AioRpcError:
             return []
         return list(found.pools)
+
+    async def refusals(self) -> list[PolicyRefusal]:
+        """Policy files that router and scaler refuse; of one that cannot be asked nothing."""
+        router = router_pb2_grpc.RouterServiceStub(self.channels["router"])
+        scaler = scaler_pb2_grpc.ScalerServiceStub(self.channels["scaler"])
+        options: dict[str, Any] = {"timeout": CALL_SECONDS, "metadata": self.metadata}
+        answers = await asyncio.gather(
+            router.ListRoutes(router_pb2.ListRoutesRequest(), **options),
+            scaler.ListPools(scaler_pb2.ListPoolsRequest(), **options),
+            return_exceptions=True,
+        )
+        return [
+            refusal_of(answer.refusal)
+            for answer in answers
+            if not isinstance(answer, BaseException) and answer.HasField("refusal")
+        ]
 
     async def _steps(self) -> tuple[Step, ...]:
         names = [service.name for service in self.plan.services]

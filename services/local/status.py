@@ -33,7 +33,7 @@ class Status:
 
     Attributes:
         cached_answers: that the cache keeps; None where it does not say.
-        notes: on what of the ledger is in no sum, a sentence each.
+        notes: on what of the ledger is in no sum and which policies are refused, a sentence each.
     """
 
     pools: tuple[PoolStatus, ...]
@@ -66,7 +66,16 @@ class Observer:
             requests_per_second=(totals.requests - before.requests) / seconds,
             tokens_per_second=(totals.output_tokens - before.output_tokens) / seconds,
             cached_answers=await self._cached_answers(),
-            notes=self._ledger.unreadable.notes(),
+            notes=(*self._ledger.unreadable.notes(), *await self._refusals()),
+        )
+
+    async def _refusals(self) -> tuple[str, ...]:
+        """Which policy files are refused, a sentence each; none that cannot be asked."""
+        found = await self._stack.refusals()
+        return tuple(
+            f"{refusal.file} is refused, what was in force stays: {refusal.problems[0]}"
+            for refusal in found
+            if refusal.problems
         )
 
     async def _cached_answers(self) -> int | None:

@@ -208,6 +208,15 @@ def assemble(
         clock=clock,
         wall=wall,
     )
+    watch = PolicyWatch(
+        files,
+        in_force,
+        prepare,
+        store,
+        metrics,
+        adopters=(fleet.adopt, load.adopt, drift.adopt),
+        wall=wall,
+    )
     servicer = RouterServicer(
         entry=entry,
         path=path,
@@ -216,6 +225,7 @@ def assemble(
         records=records,
         outcomes=outcomes,
         levers=LeverCalls(levers, in_force),
+        refusal=lambda: watch.refusal,
         max_prompt_characters=settings.max_prompt_characters,
         clock=clock,
     )
@@ -232,14 +242,7 @@ def assemble(
             wall=wall,
             chance=chance,
         ),
-        watch=PolicyWatch(
-            files,
-            in_force,
-            prepare,
-            store,
-            metrics,
-            adopters=(fleet.adopt, load.adopt, drift.adopt),
-        ),
+        watch=watch,
         levers=levers,
         probe=probe if settings.probe_engines else None,
         judges=judges,

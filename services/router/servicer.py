@@ -9,6 +9,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
+from services.common.refusal import Refusal
 from services.router.evidence.outcomes import Outcomes
 from services.router.fleet.fleet import Fleet
 from services.router.ledger.request_record import Records
@@ -22,6 +23,7 @@ from services.router.wire.levers import LeverCalls
 from services.router.wire.messages import (
     add_charges,
     decision_message,
+    refusal_message,
     route_message,
     summary_message,
 )
@@ -44,10 +46,12 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         records: Records,
         outcomes: Outcomes,
         levers: LeverCalls,
+        refusal: Callable[[], Refusal | None],
         max_prompt_characters: int,
         clock: Callable[[], float],
     ) -> None:
-        """`clock` gives seconds that only grow."""
+        """`refusal` says why the policy files are not in force; `clock` only grows, in seconds."""
+        self._refusal = refusal
         self._entry = entry
         self._path = path
         self._in_force = in_force
@@ -90,8 +94,12 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: pb.ListRoutesRequest, context: Any
     ) -> pb.ListRoutesResponse:
         """See router.proto."""
-        tenant, policies = current_identity().tenant, self._in_force.now
+        identity, policies = current_identity(), self._in_force.now
+        tenant, refusal = identity.tenant, self._refusal()
         return pb.ListRoutesResponse(
+            refusal=None
+            if refusal is None
+            else refusal_message(refusal, operator=identity.may_operate),
             policy_version=policies.version,
             routes=[
                 route_message(route, self._fleet)

@@ -9,11 +9,14 @@ from prometheus_client import CollectorRegistry
 
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.process import open_frame, run
-from services.scaler.config import ScalerSettings, Scaling
+from services.scaler.config import ScalerSettings
 from services.scaler.fleet.fleet import Fleet
+from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.servicer import ScalerServicer
+from services.scaler.targets.cores import available_cores
+from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
 
@@ -33,7 +36,8 @@ async def serve(
     Raises:
         ConfigError: a setting, or a file or an address it names, cannot be used.
     """
-    scaling = Scaling.load(settings.scaling_file)
+    file = ScalingFile(settings.scaling_file, available_cores())
+    scaling = file.load()
     registry = CollectorRegistry()
     loads, metrics = Loads(), Metrics(registry)
     processes = ReplicaProcesses(
@@ -43,9 +47,11 @@ async def serve(
         advertise_host=settings.advertise_host,
         server=settings.tritonserver,
     )
-    target = LocalTarget(scaling, processes, metrics)
-    fleet = Fleet(scaling, target, loads, metrics)
-    servicer = ScalerServicer(fleet, loads, metrics)
+    good = GoodSettings(settings.state_folder)
+    target = LocalTarget(scaling, processes, metrics, good=good)
+    fleet = Fleet(scaling, target, loads, metrics, file=str(settings.scaling_file))
+    watch = ScalingWatch(file, fleet.configure, metrics)
+    servicer = ScalerServicer(fleet, watch, loads, metrics)
     async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
         server = frame.server
@@ -57,13 +63,14 @@ async def serve(
         log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
         async with asyncio.TaskGroup() as tasks:
-            keeping = tasks.create_task(fleet.run())
+            keeping = [tasks.create_task(work) for work in (fleet.run(), watch.run())]
             await stop.wait()
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)
             await server.set_serving(serving=False)
             if settings.stop_replicas_on_exit:
                 await fleet.end_all(settings.drain_seconds)
-            keeping.cancel()
+            for task in keeping:
+                task.cancel()
         fleet.close()
         servicer.close()
         await server.serve_until_stopped(stop)

@@ -4,19 +4,43 @@ Both are checked whole at the start. What only shows later, such as a model fold
 or a port that somebody else takes, is a pool's trouble and not an error of this module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from services.common.config import STRICT, load_document
+from services.common.config import STRICT, Document, load_document
+from services.common.files import above
+from services.common.rules import spelled
 from services.common.server import ServerSettings
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+Name = Annotated[
+    str,
+    spelled(
+        r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?",
+        "must be at most 32 small letters, digits and '-', which stands at no end",
+    ),
+]
+Model = Annotated[
+    str,
+    spelled(
+        r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}",
+        "must be the name of a folder: at most 63 letters, digits, '_', '.' and '-', the first a "
+        "letter or a digit",
+    ),
+]
+Precision = Annotated[
+    str,
+    spelled(
+        r"[a-z0-9][a-z0-9_-]{0,30}",
+        "must be at most 31 small letters, digits, '_' and '-', the first a letter or a digit",
+    ),
+]
+Cpu = Annotated[int, Field(ge=0, le=65_535)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -72,7 +96,7 @@ class Slot:
 
     grpc_port: Port = 0
     metrics_port: Port = 0
-    cpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    cpus: Annotated[tuple[Cpu, ...], Field(max_length=4096)] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -95,14 +119,17 @@ class Pool:
     """
 
     tier: Name
-    model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-    precision: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,30}$")]
+    model: Model
+    precision: Precision
     repository: Path
     capacity: Capacity = Capacity.ON_DEMAND
     slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=1024)]
-    size: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=0, le=1024)]
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 64
-    parameters: dict[str, Annotated[str, BeforeValidator(_as_text)]] = field(default_factory=dict)
+    parameters: dict[
+        Annotated[str, Field(min_length=1, max_length=255)],
+        Annotated[str, BeforeValidator(_as_text), Field(max_length=4096)],
+    ] = field(default_factory=dict)
     start_seconds: Seconds = 60.0
     drain_seconds: Seconds = 30.0
 
@@ -127,7 +154,7 @@ class Restart:
 
     first_seconds: Seconds = 0.5
     cap_seconds: Seconds = 60.0
-    quarantine_after: Annotated[int, Field(ge=1)] = 5
+    quarantine_after: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -138,19 +165,41 @@ class Scaling:
     restart: Restart = field(default_factory=Restart)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, cores: Collection[int] | None = None, *, models: bool = True) -> Self:
         """Reads and checks the file; repositories come back absolute.
 
+        Args:
+            path: of the file.
+            cores: that there are; None: those of another machine, which nobody knows here.
+            models: whether model folders are to be there.
+
         Raises:
-            ConfigError: the file or a value in it is wrong, two slots share a port, or a model
-                folder is missing.
+            ConfigError: the file or a value in it is wrong, two slots share a port, a model folder
+                is missing, or a slot asks for a core that is not there.
         """
-        document = load_document(path, cls)
+        return cls.of(load_document(path, cls), path, cores, models=models)
+
+    @classmethod
+    def of(
+        cls,
+        document: Document[Self],
+        path: Path,
+        cores: Collection[int] | None = None,
+        *,
+        models: bool = True,
+    ) -> Self:
+        """As `load`, of a file that was read."""
         scaling = document.content
-        home = path.resolve().parent.parent
+        home = above(path)
         for pool in scaling.pools.values():
             object.__setattr__(pool, "repository", (home / pool.repository).resolve())
-        document.refuse([*_shared_ports(scaling), *_missing_models(scaling)])
+        document.refuse(
+            [
+                *_shared_ports(scaling),
+                *(_missing_models(scaling) if models else ()),
+                *_wrong_cores(scaling, cores),
+            ]
+        )
         return scaling
 
 
@@ -167,6 +216,29 @@ def _shared_ports(scaling: Scaling) -> Iterator[Problem]:
                 if port and port in taken:
                     yield place, f"must be a port of its own, got {port}, as in {taken[port]}"
                 taken.setdefault(port, ".".join(map(str, place)))
+
+
+def _wrong_cores(scaling: Scaling, cores: Collection[int] | None) -> Iterator[Problem]:
+    for name, pool in scaling.pools.items():
+        for index, slot in enumerate(pool.slots):
+            place = ("pools", name, "slots", index, "cpus")
+            if len(set(slot.cpus)) < len(slot.cpus):
+                yield place, f"names a core twice, got {list(slot.cpus)}"
+            absent = [] if cores is None else sorted(set(slot.cpus) - set(cores))
+            if cores is not None and absent:
+                rule = f"must be cores that this machine has, {in_ranges(cores)}"
+                yield place, f"{rule}, got {in_ranges(absent)}"
+
+
+def in_ranges(numbers: Collection[int]) -> str:
+    """Numbers as text, those in a row as one: ``0-3, 8``."""
+    rows: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if rows and number == rows[-1][-1] + 1:
+            rows[-1].append(number)
+        else:
+            rows.append([number])
+    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)
 
 
 def _missing_models(scaling: Scaling) -> Iterator[Problem]:

@@ -1,5 +1,8 @@
 """What the scaler counts. Labels are pools, tiers and states of the configuration: bounded."""
 
+from collections.abc import Iterable
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _START_BUCKETS = (0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
@@ -26,8 +29,27 @@ class Metrics:
         )
         self.trouble = Gauge(
             "pennyweight_scaler_pool_trouble",
-            "1 while something keeps the pool from its size; ListPools says what.",
+            "1 while something keeps the pool from its size or from its settings in the file; "
+            "ListPools says what.",
             pool,
+            registry=registry,
+        )
+        self.settings_refused = Gauge(
+            "pennyweight_scaler_settings_refused",
+            "1 while a pool goes by its last good settings, as replicas failed with those of the "
+            "file; ListPools says why.",
+            pool,
+            registry=registry,
+        )
+        self.policy_refused = Gauge(
+            "pennyweight_scaler_policy_refused",
+            "1 while the scaling file is refused and the pools of before stay; the scaler's log "
+            "and ListPools say why.",
+            registry=registry,
+        )
+        self.policy_refusals = Counter(
+            "pennyweight_scaler_policy_refusals_total",
+            "Changes of the scaling file that were refused.",
             registry=registry,
         )
         self.starts = Counter(
@@ -83,3 +105,12 @@ class Metrics:
             "Load reports taken.",
             registry=registry,
         )
+
+    def forget(self, pool: str, tier: str, states: Iterable[str]) -> None:
+        """No longer shows gauges of a pool that is not configured any more."""
+        for gauge in (self.desired, self.trouble, self.settings_refused):
+            with suppress(KeyError):
+                gauge.remove(pool, tier)
+        for state in states:
+            with suppress(KeyError):
+                self.replicas.remove(pool, tier, state)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.scaler.config import Capacity
+from services.scaler.config import Capacity, Pool, Scaling
+from services.scaler.policy.rollout import Refused
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class PoolStatus:
         capacity: most replicas that fit; None: not known.
         trouble: what keeps the pool from its size, in one sentence; empty: nothing.
         typical_start_seconds: how long a start takes until it is ready; None: not known.
+        refused: why the configured settings are not in force; None: they are.
+        in_force: the settings it goes by where the configured ones are refused.
     """
 
     replicas: tuple[ReplicaStatus, ...] = ()
@@ -78,6 +81,8 @@ class PoolStatus:
     capacity: int | None = None
     trouble: str = ""
     typical_start_seconds: float | None = None
+    refused: Refused | None = None
+    in_force: Pool | None = None
 
     @property
     def empty(self) -> bool:
@@ -101,6 +106,17 @@ class Target(Protocol):
 
     async def run(self) -> None:
         """Makes pools what `resize` wants, until cancelled; replicas stay then."""
+
+    def configure(self, scaling: Scaling, *, again: bool = False) -> None:
+        """Takes changed settings; comes back at once.
+
+        A replica that has other settings is replaced without missing one that serves. Settings
+        that replicas fail with are refused, and their pool goes back to the last good ones.
+
+        Args:
+            scaling: all pools.
+            again: refused settings are to be tried once more.
+        """
 
     def observe(self) -> Mapping[str, PoolStatus] | None:
         """Every pool it has something of, by name. Changes nothing.

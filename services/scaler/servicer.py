@@ -13,14 +13,17 @@ from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.credentials import Role, current_identity
 from services.common.durations import duration_of, set_seconds, set_time
 from services.common.errors import Overloaded
+from services.common.refusal import Refusal
 from services.scaler.config import Capacity
 from services.scaler.fleet.fleet import Fleet, PoolView
+from services.scaler.fleet.scaling_file import ScalingWatch
 from services.scaler.fleet.watchers import Seen, Update
 from services.scaler.load import reports
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.demand import Demand
 from services.scaler.policy.draining import ReplicaState
+from services.scaler.policy.rollout import Refused
 
 HEARTBEAT_SECONDS = 2.5
 QUANTILES = (0.5, 0.95)
@@ -41,8 +44,9 @@ _CAPACITIES = {
 class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
     """pennyweight.scaler.v1.ScalerService."""
 
-    def __init__(self, fleet: Fleet, loads: Loads, metrics: Metrics) -> None:
+    def __init__(self, fleet: Fleet, watch: ScalingWatch, loads: Loads, metrics: Metrics) -> None:
         self._fleet = fleet
+        self._watch = watch
         self._loads = loads
         self._metrics = metrics
         self._closing = asyncio.Event()
@@ -89,8 +93,14 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _request: pb.ListPoolsRequest,
         _context: grpc.aio.ServicerContext[pb.ListPoolsRequest, pb.ListPoolsResponse],
     ) -> pb.ListPoolsResponse:
-        """Lists the pools; any caller may ask."""
-        return pb.ListPoolsResponse(pools=[self._pool(view) for view in self._fleet.pools()])
+        """Lists the pools; any caller may ask, and operators are told what is refused."""
+        operator = current_identity().may_operate
+        response = pb.ListPoolsResponse(
+            pools=[self._pool(view, operator=operator) for view in self._fleet.pools()]
+        )
+        if (refusal := self._watch.refusal) is not None:
+            response.refusal.CopyFrom(_refusal(refusal, operator=operator))
+        return response
 
     def _take(self, report: Report, router: str) -> None:
         if not self._loads.take(router, report, time.monotonic()):
@@ -99,7 +109,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
             )
         self._metrics.reports.inc()
 
-    def _pool(self, view: PoolView) -> pb.Pool:
+    def _pool(self, view: PoolView, *, operator: bool) -> pb.Pool:
         load = self._loads.tier(view.pool.tier, time.monotonic())
         result = pb.Pool(
             name=view.name,
@@ -116,9 +126,42 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         )
         if view.typical_start_seconds is not None:
             set_seconds(result.typical_start, view.typical_start_seconds)
+        if view.refused is not None:
+            result.settings_refusal.CopyFrom(_settings_refusal(view.refused, operator=operator))
         if (demand := self._loads.demand(view.pool.tier, time.monotonic())) is not None:
             result.demand.CopyFrom(_demand(demand))
         return result
+
+
+def _refusal(refusal: Refusal, *, operator: bool) -> pb.PolicyRefusal:
+    message = pb.PolicyRefusal()
+    set_time(message.since, refusal.since)
+    if operator:
+        message.file = refusal.file
+        message.problems.extend(
+            pb.PolicyProblem(
+                line=problem.line, key=problem.key, rule=problem.rule, value=problem.value
+            )
+            for problem in refusal.problems
+        )
+    return message
+
+
+def _settings_refusal(refused: Refused, *, operator: bool) -> pb.SettingsRefusal:
+    message = pb.SettingsRefusal(reason=refused.reason)
+    set_time(message.since, refused.since)
+    if operator:
+        message.changes.extend(
+            pb.SettingChange(
+                key=change.key, value=_text(change.value), in_force=_text(change.before)
+            )
+            for change in refused.changes
+        )
+    return message
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 async def _until(

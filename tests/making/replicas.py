@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from services.scaler.config import Capacity, Pool, Slot
+from services.scaler.config import Capacity, Pool, Scaling, Slot
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus
 from services.scaler.targets.records import SlotReplica
 from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint
@@ -67,6 +67,8 @@ class Host:
         self.whole = True
         self.running: int | None = 0
         self.refusal = ""
+        self.never_ready: set[str] = set()  # precisions
+        self.precisions: dict[str, str] = {}
         self.ended: list[tuple[str, bool]] = []
         self.noted: list[str] = []
         self.asked = asyncio.Event()
@@ -94,11 +96,12 @@ class Host:
     async def start(self, replica_id: str, name: str, pool: Pool, slot: int) -> SlotReplica:
         if self.refusal:
             raise StartFailed(self.refusal)
+        self.precisions[replica_id] = pool.precision
         return self.replica(replica_id, name, pool, slot)
 
     async def is_ready(self, replica_id: str) -> bool:
         self.asked.set()
-        return self.ready
+        return self.ready and self.precisions.get(replica_id) not in self.never_ready
 
     def note_ready(self, replica_id: str) -> bool:
         self.noted.append(replica_id)
@@ -141,6 +144,11 @@ class Cluster:
 
     async def run(self) -> None:
         """Nothing: a test calls `settle` when the cluster shall move."""
+
+    def configure(self, scaling: Scaling, *, again: bool = False) -> None:
+        for name in scaling.pools:
+            self.deployments.setdefault(name, Deployment())
+        self.on_change()
 
     def observe(self) -> dict[str, PoolStatus] | None:
         if not self.reachable:

@@ -459,22 +459,96 @@ class ListPoolsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POOLS_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pool]:
         """Sorted by name."""
+
+    @_builtins.property
+    def refusal(self) -> Global___PolicyRefusal:
+        """Why a change of the scaling file is not in force. Absent: it is read as it is."""
 
     def __init__(
         self,
         *,
         pools: _abc.Iterable[Global___Pool] | None = ...,
+        refusal: Global___PolicyRefusal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPoolsResponse: _TypeAlias = ListPoolsResponse  # noqa: Y015
+
+@_typing.final
+class PolicyRefusal(_message.Message):
+    """A change of policy files that is not in force: what was in force before stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """The file that breaks a rule. Empty where the caller may not know it."""
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyProblem]:
+        """What is wrong, at most 21 entries. Empty where the caller may not know it: operators may."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when the files say something else than what is in force."""
+
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+        problems: _abc.Iterable[Global___PolicyProblem] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "problems", b"problems", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyRefusal: _TypeAlias = PolicyRefusal  # noqa: Y015
+
+@_typing.final
+class PolicyProblem(_message.Message):
+    """A value that breaks a rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    """Line in the file, from 1. 0: none in particular."""
+    key: _builtins.str
+    """Place of the value: keys and positions, with dots between them. Empty: no single one."""
+    rule: _builtins.str
+    """What is wrong, in words that say what would be valid."""
+    value: _builtins.str
+    """What stands there, shortened. Empty: nothing, or the rule says it."""
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        key: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "line", b"line", "rule", b"rule", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyProblem: _TypeAlias = PolicyProblem  # noqa: Y015
 
 @_typing.final
 class Pool(_message.Message):
@@ -495,6 +569,7 @@ class Pool(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     TYPICAL_START_FIELD_NUMBER: _builtins.int
     DEMAND_FIELD_NUMBER: _builtins.int
+    SETTINGS_REFUSAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name."""
     tier: _builtins.str
@@ -510,7 +585,9 @@ class Pool(_message.Message):
     slots: _builtins.int
     """Most replicas that fit: its slots. 0: not known."""
     trouble: _builtins.str
-    """What keeps the pool from its size, in one sentence. Empty: nothing."""
+    """What keeps the pool from its size or from its settings in the file, in one sentence. Empty:
+    nothing.
+    """
     waiting: _builtins.int
     """Requests waiting and running, summed over the routers that reported within the last 10 s."""
     running: _builtins.int
@@ -529,6 +606,12 @@ class Pool(_message.Message):
         none for long enough.
         """
 
+    @_builtins.property
+    def settings_refusal(self) -> Global___SettingsRefusal:
+        """Why the pool goes by its last good settings and not by those of the file. Absent: it goes by
+        the file.
+        """
+
     def __init__(
         self,
         *,
@@ -545,14 +628,81 @@ class Pool(_message.Message):
         running: _builtins.int = ...,
         typical_start: _duration_pb2.Duration | None = ...,
         demand: Global___Demand | None = ...,
+        settings_refusal: Global___SettingsRefusal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "typical_start", b"typical_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "settings_refusal", b"settings_refusal", "typical_start", b"typical_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "demand", b"demand", "desired_replicas", b"desired_replicas", "model", b"model", "name", b"name", "precision", b"precision", "replicas", b"replicas", "running", b"running", "slots", b"slots", "tier", b"tier", "trouble", b"trouble", "typical_start", b"typical_start", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "demand", b"demand", "desired_replicas", b"desired_replicas", "model", b"model", "name", b"name", "precision", b"precision", "replicas", b"replicas", "running", b"running", "settings_refusal", b"settings_refusal", "slots", b"slots", "tier", b"tier", "trouble", b"trouble", "typical_start", b"typical_start", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class SettingsRefusal(_message.Message):
+    """Settings of a pool that a replica failed with. All else here says what the pool goes by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """What went wrong with the replica that had them."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettingChange]:
+        """What the file says otherwise than what is in force. Empty where the caller may not know it:
+        operators may.
+        """
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        changes: _abc.Iterable[Global___SettingChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "reason", b"reason", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettingsRefusal: _TypeAlias = SettingsRefusal  # noqa: Y015
+
+@_typing.final
+class SettingChange(_message.Message):
+    """A setting that is another in the file than in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Its place in the file: keys and positions, with dots between them."""
+    value: _builtins.str
+    """As it stands in the file. Empty: it is not there."""
+    in_force: _builtins.str
+    """As it is in force. Empty: there is none."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+        in_force: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_force", b"in_force", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettingChange: _TypeAlias = SettingChange  # noqa: Y015
 
 @_typing.final
 class Demand(_message.Message):

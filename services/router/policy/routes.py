@@ -15,15 +15,32 @@ from typing import Annotated
 from pydantic import Field
 
 from services.common.config import Name, TenantName
+from services.common.rules import spelled
 from services.router.policy.calibration import Certificate, Judgement
 from services.router.policy.drift import Bands
 
-Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
-Address = Annotated[str, Field(pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
+Version = Annotated[
+    str,
+    spelled(
+        r"[A-Za-z0-9._-]{0,64}",
+        "must be at most 64 letters, digits, '.', '_' and '-', in quotes if it is a number",
+    ),
+]
+Address = Annotated[
+    str,
+    spelled(
+        r"|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}",
+        "must be host:port, such as judge.internal:50061",
+    ),
+]
+Words = Annotated[str, Field(max_length=1000)]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
-MicroUsd = Annotated[int, Field(ge=0)]
+MicroUsd = Annotated[int, Field(ge=0, le=10**12)]
+"""Beyond a million dollars it is a slip: what is added up from it must fit a message's 64 bits."""
+
 Kept = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -77,7 +94,7 @@ class TierOptions:
 
     model: Name
     precision: Name
-    tokenizer: str
+    tokenizer: FilePath
     max_sequence_tokens: Tokens
     version: Version = ""
     cancel: Cancel = Cancel.ABORT
@@ -249,7 +266,7 @@ class Limits:
         seconds: time to the whole answer; a longer deadline of the caller's is cut to it.
     """
 
-    micro_usd: Annotated[int, Field(ge=1)] | None = None
+    micro_usd: Annotated[int, Field(ge=1, le=10**12)] | None = None
     seconds: Seconds | None = None
 
 
@@ -308,7 +325,7 @@ class RouteOptions:
         tenants: who may use the route; empty means everybody.
     """
 
-    description: str = ""
+    description: Words = ""
     output_tokens: OutputTokens = OutputTokens()
     deadline: Deadline = Deadline()
     cache: CachePolicy = CachePolicy()

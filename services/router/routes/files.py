@@ -11,20 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from services.common.config import MAX_BYTES as MAX_DOCUMENT_BYTES
 from services.common.config import ConfigError, Document, load_document, parse_document
+from services.common.files import above
+from services.common.seen import SeenFiles
 from services.router.policy.routes import Policies, Route
 from services.router.routes.artefact import MAX_BYTES, BadArtefact
 from services.router.routes.calibration import load_calibration
 from services.router.routes.rules import Broken, broken_prices, broken_rules
 from services.router.routes.schema import PricesFile, RoutesFile, tier_of
-from services.router.routes.seen import SeenFiles
 
 T = TypeVar("T")
 
 ROUTES, PRICES = "routes.yaml", "prices.yaml"
-
-MAX_DOCUMENT = 8 << 20
-"""Bytes of a YAML file."""
 
 
 def read_routes(path: Path) -> RoutesFile:
@@ -77,7 +76,7 @@ class PolicyFiles:
         document.refuse(
             (*broken_rules(declared), *broken_prices(declared, prices, self.prices_file))
         )
-        root = self.routes_file.resolve().parent.parent  # holds policies/, wherever we run
+        root = above(self.routes_file)  # holds policies/, wherever we run
         tiers = {
             name: tier_of(name, options, prices[name], root)
             for name, options in declared.tiers.items()
@@ -97,7 +96,7 @@ class PolicyFiles:
 
     def _document(self, path: Path, kind: type[T], name: str) -> Document[T]:
         try:
-            self.contents[name] = self.seen.read(path, MAX_DOCUMENT)
+            self.contents[name] = self.seen.read(path, MAX_DOCUMENT_BYTES)
             text = self.contents[name].decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(str(path), [f"cannot be read: {error}"]) from error

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
-from services.common.config import Place
+from services.common.strict_yaml import Place
 from services.router.policy.routes import JudgeKind, Price
 from services.router.routes.schema import QualityEntry, RouteEntry, RoutesFile
 

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from services.common.config import STRICT, Name
 from services.router.policy.routes import (
+    FilePath,
     Price,
     Quality,
     QualityOptions,
@@ -35,7 +36,7 @@ class QualityEntry(QualityOptions):
             absent, ``calibration/<route>.json``.
     """
 
-    calibration: str | None = None
+    calibration: FilePath | None = None
 
     def quality(self, route: str, folder: Path) -> Quality:
         """What it means for the route, before its calibration is read.
@@ -58,7 +59,7 @@ class RouteEntry(RouteOptions):
         quality: what it asks of its answers, where no tier is fixed.
     """
 
-    ladder: Annotated[tuple[Name, ...], Field(min_length=1)]
+    ladder: Annotated[tuple[Name, ...], Field(min_length=1, max_length=32)]
     fixed_tier: Name | None = None
     quality: QualityEntry | None = None
 

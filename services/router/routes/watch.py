@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from services.common.config import ConfigError
+from services.common.refusal import Refusal
 from services.common.versions import PolicyStore
 from services.router.metrics import Metrics
 from services.router.policy.routes import Policies
@@ -19,6 +21,9 @@ from services.router.routes.in_force import InForce
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
+
+READINGS = 3
+"""Files that change while they are read are read again, at most so often in all."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ class PolicyWatch:
     A change is read, checked and made ready in threads; then one step without ``await`` tells
     everybody who serves policies and swaps them. Files that are refused leave the old policies in
     force, and are tried again after the next change.
+
+    Attributes:
+        refusal: why what the files say now is not in force; None: it is.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class PolicyWatch:
         metrics: Metrics,
         *,
         adopters: Sequence[Callable[[Policies], None]] = (),
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """Starts from what is in force.
 
@@ -66,13 +75,16 @@ class PolicyWatch:
             store: keeps every version.
             metrics: where versions and refusals are counted.
             adopters: take changed policies just before they are in force.
+            wall: gives seconds since 1970.
         """
+        self.refusal: Refusal | None = None
         self._files = files
         self._in_force = in_force
         self._prepare = prepare
         self._store = store
         self._metrics = metrics
         self._adopters = adopters
+        self._wall = wall
         self._uncalibrated: set[str] = set()
         self._unkept: _Unkept | None = self._to_keep(in_force.now, files, "start")
         self._failing_store = False
@@ -97,6 +109,7 @@ class PolicyWatch:
             self._refuse(read.found)
             return
         self._metrics.policy_refused.set(0)
+        self.refusal = None
         policies = read.found.policies
         if policies.version != self._in_force.now.version:
             self._adopt(read.found)
@@ -108,7 +121,14 @@ class PolicyWatch:
     def _read_if_changed(self) -> _Read | None:
         if not self._files.seen.changed():
             return None
-        files = self._files.again()
+        read = self._read(self._files.again())
+        for _ in range(READINGS - 1):
+            if not read.files.seen.changed():
+                break
+            read = self._read(read.files.again())  # else the files of two changes may be mixed
+        return read
+
+    def _read(self, files: PolicyFiles) -> _Read:
         try:
             return _Read(files, self._prepare(files.load()))
         except ConfigError as error:
@@ -119,6 +139,7 @@ class PolicyWatch:
             return _Read(files, ConfigError(str(files.routes_file), [problem]))
 
     def _refuse(self, error: ConfigError) -> None:
+        self.refusal = Refusal.of(error, self.refusal, self._wall())
         self._metrics.policy_refusals.inc()
         self._metrics.policy_refused.set(1)
         log.error(

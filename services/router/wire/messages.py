@@ -1,7 +1,8 @@
 """Routes, decisions and summaries as messages."""
 
 from pennyweight.router.v1 import router_pb2 as pb
-from services.common.durations import set_seconds
+from services.common.durations import set_seconds, set_time
+from services.common.refusal import Refusal
 from services.router.fleet.fleet import Fleet
 from services.router.policy.decision import CacheOutcome, Candidate, Decision, Reason, Verdict
 from services.router.policy.routes import Quality, Route, Tier
@@ -47,6 +48,21 @@ def _candidate(candidate: Candidate) -> pb.Candidate:
         certainty=candidate.certainty,
         accept_at_certainty=candidate.accept_at_certainty,
     )
+
+
+def refusal_message(refusal: Refusal, *, operator: bool) -> pb.PolicyRefusal:
+    """Why changed policy files are not in force; others than operators hear only since when."""
+    message = pb.PolicyRefusal()
+    set_time(message.since, refusal.since)
+    if operator:
+        message.file = refusal.file
+        message.problems.extend(
+            pb.PolicyProblem(
+                line=problem.line, key=problem.key, rule=problem.rule, value=problem.value
+            )
+            for problem in refusal.problems
+        )
+    return message
 
 
 def route_message(route: Route, fleet: Fleet) -> pb.Route:

@@ -22,6 +22,7 @@ from services.scaler.fleet.watchers import Seen, Update, Watcher, Watchers
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import Action, Drain, Release, ReplicaState, decide
+from services.scaler.policy.rollout import Refused
 from services.scaler.ports import PoolStatus, ReplicaStatus, Target
 
 log = structlog.get_logger()
@@ -35,7 +36,13 @@ _NOTHING = PoolStatus()
 
 @dataclass(frozen=True)
 class PoolView:
-    """A pool as `ListPools` shows it. `capacity`: most replicas that fit; None: not known."""
+    """A pool as `ListPools` shows it.
+
+    Attributes:
+        pool: the settings it goes by.
+        capacity: most replicas that fit; None: not known.
+        refused: why these are not those of the file; None: they are.
+    """
 
     name: str
     pool: Pool
@@ -44,13 +51,14 @@ class PoolView:
     capacity: int | None
     trouble: str
     typical_start_seconds: float | None
+    refused: Refused | None = None
 
 
 class Fleet:
-    """The fleet of one configuration on one target.
+    """The fleet on one target.
 
-    `clock` gives monotonic seconds, `wall` seconds since the epoch; it decides at the latest
-    `decide_seconds` after it decided last.
+    `file` names where its configuration comes from, in logs. `clock` gives monotonic seconds,
+    `wall` seconds since the epoch; it decides at the latest `decide_seconds` after it decided last.
 
     Use: ``await adopt()``, then ``run()`` in a task of its own; ``await end_all()`` before that
     task is cancelled, if no replica shall stay.
@@ -63,11 +71,13 @@ class Fleet:
         loads: Loads,
         metrics: Metrics,
         *,
+        file: str = "",
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         decide_seconds: float = DECIDE_SECONDS,
     ) -> None:
-        self._pools = scaling.pools
+        self._scaling = scaling
+        self._file = file
         self._target = target
         self._loads = loads
         self._metrics = metrics
@@ -92,6 +102,15 @@ class Fleet:
         """
         await self._target.open(self._on_change)
         self._refresh(self._clock())
+
+    def configure(self, scaling: Scaling) -> None:
+        """Takes a changed configuration. The same once more tries again what was refused."""
+        again, before = scaling == self._scaling, self._labelled()
+        self._scaling = scaling
+        self._target.configure(scaling, again=again)
+        for labels in before - self._labelled():
+            self._metrics.forget(*labels, ReplicaState)
+        self._wake.set()
 
     async def run(self) -> None:
         """Keeps the fleet until cancelled. Leaves the replicas running."""
@@ -121,18 +140,19 @@ class Fleet:
 
     def pools(self) -> list[PoolView]:
         """Every configured pool, by name."""
-        return [self._view(name, pool) for name, pool in sorted(self._pools.items())]
+        return [self._view(name) for name in sorted(self._scaling.pools)]
 
-    def _view(self, name: str, pool: Pool) -> PoolView:
+    def _view(self, name: str) -> PoolView:
         status = self._status.get(name, _NOTHING)
         return PoolView(
             name=name,
-            pool=pool,
+            pool=self._settings(name),
             desired=self._size(name),
             replicas=tuple(member.seen for member in self._of(name)),
             capacity=status.capacity,
             trouble=self._trouble(name),
             typical_start_seconds=status.typical_start_seconds,
+            refused=status.refused,
         )
 
     def _on_change(self) -> None:
@@ -145,7 +165,7 @@ class Fleet:
         now = self._clock()
         self._refresh(now)
         if self._seen:
-            for name in sorted({*self._pools, *self._status}):
+            for name in sorted({*self._scaling.pools, *self._status}):
                 self._reconcile_pool(name, now)
             exiting = self._exit_drain_seconds is not None
             if exiting and all(status.empty for status in self._status.values()):
@@ -171,6 +191,9 @@ class Fleet:
             self._seen = status is not None
         if status is None:
             return
+        for name, pool in status.items():
+            if pool.refused is not None and pool.refused != self._refused(name):
+                self._tell(name, pool.refused)
         self._status = status
         found = {each.replica.id: each for pool in status.values() for each in pool.replicas}
         self._released &= found.keys()
@@ -216,13 +239,30 @@ class Fleet:
 
     def _size(self, pool: str) -> int:
         """Replicas wanted. A pool that is no longer configured wants none."""
-        if self._exit_drain_seconds is not None or pool not in self._pools:
+        if self._exit_drain_seconds is not None or pool not in self._scaling.pools:
             return 0
-        return self._pools[pool].size
+        return self._settings(pool).size
+
+    def _settings(self, pool: str) -> Pool:
+        """What a configured pool goes by: its file, or where that is refused the last good ones."""
+        return self._status.get(pool, _NOTHING).in_force or self._scaling.pools[pool]
+
+    def _refused(self, pool: str) -> Refused | None:
+        return self._status.get(pool, _NOTHING).refused
+
+    def _tell(self, pool: str, refused: Refused) -> None:
+        log.error(
+            "the new settings of a pool are refused; it goes on with the last good ones",
+            file=self._file,
+            pool=pool,
+            reason=refused.reason,
+            changed={change.key: change.value for change in refused.changes},
+            in_force={change.key: change.before for change in refused.changes},
+        )
 
     def _drain_seconds(self, pool: str) -> float:
-        settings = self._pools.get(pool)
-        seconds = ORPHANS_DRAIN_SECONDS if settings is None else settings.drain_seconds
+        configured = pool in self._scaling.pools
+        seconds = self._settings(pool).drain_seconds if configured else ORPHANS_DRAIN_SECONDS
         at_exit = self._exit_drain_seconds
         return seconds if at_exit is None else min(seconds, at_exit)
 
@@ -236,15 +276,19 @@ class Fleet:
 
     def _labels(self, pool: str) -> tuple[str, str]:
         """Pool and tier. A pool that is no longer configured has no tier."""
-        return pool, self._pools[pool].tier if pool in self._pools else ""
+        return pool, self._settings(pool).tier if pool in self._scaling.pools else ""
+
+    def _labelled(self) -> set[tuple[str, str]]:
+        return {self._labels(pool) for pool in self._scaling.pools}
 
     def _count(self, now: float) -> None:
         self._metrics.routers.set(self._loads.routers(now))
         self._metrics.watchers.set(len(self._watchers))
-        for name in self._pools:
+        for name in self._scaling.pools:
             labels, status = self._labels(name), self._status.get(name, _NOTHING)
             self._metrics.desired.labels(*labels).set(self._size(name))
             self._metrics.trouble.labels(*labels).set(bool(self._trouble(name)))
+            self._metrics.settings_refused.labels(*labels).set(status.refused is not None)
             states = [member.state for member in self._of(name)]
             counts = {state: states.count(state) for state in ReplicaState}
             counts[ReplicaState.STARTING] += status.pending

@@ -9,7 +9,9 @@ The rules, in this order:
 1. A broken replica is stopped, one that is not ready in time too, one that is released too.
 2. A replica that stopped answering is stopped after a while, one at a time: when all fall silent at
    once, the fault is more likely ours.
-3. A replica whose settings are out of date is retired once it can be spared.
+3. A replica whose settings are out of date is retired once it can be spared: its successor is
+   ready. Successors start one at a time, beside those that serve where a slot is free. Where none
+   is, one of those that serve makes room, and no other before its successor is ready.
 4. Fewer than wanted: free slots get one each, those with the fewest failures first. A slot that
    failed waits, twice as long after each failure; after several it is quarantined, and tried only
    when no other slot is left.
@@ -53,11 +55,19 @@ class Patience:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a pool should be: `size` replicas on `slots` slots, ready within `start_seconds`."""
+    """What a pool should be.
+
+    Attributes:
+        size: replicas wanted.
+        slots: places for them.
+        start_seconds: how long one may take to be ready.
+        spare: whether those that are out of date may go.
+    """
 
     size: int
     slots: int
     start_seconds: float
+    spare: bool = True
 
 
 @dataclass(frozen=True)
@@ -163,10 +173,15 @@ def decide(
     current = [replica for replica in serving if not _extra(goal, replica)]
     extra = [replica for replica in serving if _extra(goal, replica)]
     free = [slot for slot in range(goal.slots) if all(replica.slot != slot for replica in replicas)]
+    moving = len(serving) < len(replicas) or any(one.state is not State.READY for one in current)
+    missing = goal.size - len(current)
+    if extra:  # beside those that serve one successor, and only when all else is calm
+        beside = 1 if len(serving) <= goal.size and not moving else 0
+        missing = min(missing, max(goal.size - len(serving), beside))
     return (
         *stops,
-        *_spare(goal, current, extra, room=bool(free), moving=len(serving) < len(replicas)),
-        *_grow(goal, len(current), free, failures, patience=patience, now=now),
+        *(_spare(goal, current, extra, room=bool(free), moving=moving) if goal.spare else ()),
+        *_grow(goal, len(current), missing, free, failures, patience=patience, now=now),
     )
 
 
@@ -237,7 +252,6 @@ def _spare(
     A slot is needed only when nothing is under way that would make one spare by itself.
     """
     ready = sum(replica.state is State.READY for replica in current)
-    moving = moving or ready < len(current)
     spared = ready + len(extra) - goal.size
     if spared <= 0 and len(current) < goal.size and not room and not moving:
         spared = 1
@@ -255,13 +269,13 @@ def _let_go(replica: Observed, reason: str) -> Action:
 def _grow(
     goal: Goal,
     current: int,
+    missing: int,
     free: Sequence[int],
     failures: Mapping[int, Failures],
     *,
     patience: Patience,
     now: float,
 ) -> list[Action]:
-    missing = goal.size - current
     if missing <= 0:
         return []
     reason = f"the pool wants {goal.size} and has {current}"

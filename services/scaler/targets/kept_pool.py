@@ -6,14 +6,16 @@ Leaves to `local` which replicas it has and what is done with them.
 import statistics
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import structlog
 
 from services.scaler.config import Pool
-from services.scaler.policy.replicas import NEXT_TRY, Failures, Goal, Patience, after_failure
+from services.scaler.policy.replicas import NEXT_TRY, Failures, Goal, Patience, State, after_failure
+from services.scaler.policy.rollout import Rollout, changes
 from services.scaler.ports import PoolStatus
 from services.scaler.targets.occupants import Occupant
+from services.scaler.targets.slots import fingerprint
 
 log = structlog.get_logger()
 
@@ -33,29 +35,95 @@ class KeptPool:
     """A pool, also one that is no longer configured and still has replicas.
 
     Attributes:
-        settings: how it is configured; None: no longer.
         wanted: what it should be; None: nobody has said.
         failures: of its slots, as far as they matter for the next try.
     """
 
-    def __init__(self, name: str, settings: Pool | None) -> None:
-        self.settings = settings
+    def __init__(self, name: str, settings: Pool | None, good: Pool | None = None) -> None:
+        """`good`: settings that it was ready with before."""
+        self._rollout: Rollout[Pool] | None = None
         self.wanted: Wanted | None = None
         self.failures: dict[int, Failures] = {}
         self._name = name
         self._trouble = ""
         self._starts: deque[float] = deque(maxlen=KEPT_STARTS)
+        self.configure(settings)
+        self.recall(good)
+
+    @property
+    def settings(self) -> Pool | None:
+        """The settings that its replicas are to have; None: it is no longer configured."""
+        return None if self._rollout is None else self._rollout.in_force
+
+    def configure(self, settings: Pool | None, *, again: bool = False) -> None:
+        """Takes what the file says of it.
+
+        Args:
+            settings: how it is configured; None: no longer.
+            again: try them once more though they are refused.
+        """
+        before = self._rollout
+        if settings is None or before is None:
+            self._rollout = None if settings is None else Rollout(settings)
+        elif settings != before.asked or (again and before.refused is not None):
+            good = before.good
+            alike = good is not None and _alike(settings, good)
+            if not _alike(settings, before.in_force):
+                self.failures.clear()  # they were those of other settings
+            self._rollout = before.ask(settings, alike=alike)
+
+    def recall(self, good: Pool | None) -> None:
+        """Takes the settings that it was ready with before, under an earlier scaler."""
+        if good is not None and self._rollout is not None:
+            asked = self._rollout.asked
+            self._rollout = Rollout(asked, asked if _alike(asked, good) else good)
+
+    def whole(self, occupants: Sequence[Occupant]) -> Pool | None:
+        """Settings that turn out to be good, as the whole pool is ready with them."""
+        if self._rollout is None or self.wanted is None or self.wanted.size == 0:
+            return None
+        present = [occupant for occupant in occupants if occupant.present]
+        ready = sum(occupant.state is State.READY for occupant in present)
+        old = any(occupant.outdated(self.settings) for occupant in present)
+        after = self._rollout.whole()
+        if old or ready < self.wanted.size or after == self._rollout:
+            return None
+        self._rollout = after
+        return after.good
+
+    def refuse(self, why: str, now: float) -> bool:
+        """A replica failed with the settings in force; whether the pool goes back to good ones.
+
+        `now` is in seconds since 1970.
+        """
+        if self._rollout is None or not self._rollout.tried:
+            return False
+        rollout = self._rollout
+        differ = changes(asdict(rollout.good), asdict(rollout.asked), f"pools.{self._name}")  # type: ignore[arg-type]
+        self._rollout = rollout.failed(why, now, tuple(differ))
+        self.failures.clear()  # they were those of the refused settings
+        return True
 
     @property
     def labels(self) -> tuple[str, str]:
         """Pool and tier, for metrics. A pool that is no longer configured has no tier."""
         return self._name, "" if self.settings is None else self.settings.tier
 
-    def goal(self) -> Goal:
-        """What is wanted, for the policy; nothing of a pool that is no longer configured."""
+    def goal(self, *, spare: bool = True) -> Goal:
+        """What is wanted, for the policy; nothing of a pool that is no longer configured.
+
+        `spare`: replicas that are out of date may go.
+        """
         if self.settings is None or self.wanted is None:
-            return Goal(size=0, slots=0, start_seconds=float("inf"))
-        return Goal(self.wanted.size, len(self.settings.slots), self.settings.start_seconds)
+            return Goal(size=0, slots=0, start_seconds=float("inf"), spare=spare)
+        return Goal(self.wanted.size, len(self.settings.slots), self.settings.start_seconds, spare)
+
+    def short_of(self, occupants: Sequence[Occupant]) -> bool:
+        """Whether fewer replicas are ready than it wants."""
+        if self.settings is None:
+            return False
+        wanted = self.settings.size if self.wanted is None else self.wanted.size
+        return sum(occupant.state is State.READY for occupant in occupants) < wanted
 
     def failed(
         self, slot: int, why: str, *, served_seconds: float, patience: Patience, now: float
@@ -70,6 +138,9 @@ class KeptPool:
 
     def note(self, trouble: str) -> None:
         """Keeps the pool's trouble; logs it when it is another one, not as its time passes."""
+        if self._rollout is not None and self._rollout.refused is not None:
+            refused = f"its new settings are refused: {self._rollout.refused.reason}; it goes on"
+            trouble = f"{refused} with the last good ones{'; ' if trouble else ''}{trouble}"
         before = self._trouble.partition(NEXT_TRY)[0]
         self._trouble = trouble
         if trouble and trouble.partition(NEXT_TRY)[0] != before:
@@ -79,6 +150,7 @@ class KeptPool:
 
     def status(self, occupants: Sequence[Occupant]) -> PoolStatus:
         """The pool as others see it, with these replicas."""
+        refused = None if self._rollout is None else self._rollout.refused
         shown = [occupant.status(self.settings) for occupant in occupants]
         return PoolStatus(
             replicas=tuple(status for status in shown if status is not None),
@@ -87,4 +159,12 @@ class KeptPool:
             capacity=0 if self.settings is None else len(self.settings.slots),
             trouble=self._trouble,
             typical_start_seconds=statistics.median(self._starts) if self._starts else None,
+            in_force=self.settings if refused is not None else None,
+            refused=refused,
         )
+
+
+def _alike(one: Pool, other: Pool) -> bool:
+    """Whether a replica on any slot of both is the same."""
+    slots = zip(one.slots, other.slots, strict=False)
+    return all(fingerprint(one, first) == fingerprint(other, second) for first, second in slots)

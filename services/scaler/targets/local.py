@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.scaler.config import Scaling
+from services.scaler.config import Pool, Restart, Scaling
 from services.scaler.metrics import Metrics
 from services.scaler.policy.replicas import (
     Action,
@@ -28,8 +28,9 @@ from services.scaler.policy.replicas import (
     trouble,
 )
 from services.scaler.ports import OnChange, PoolStatus
+from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.kept_pool import KeptPool, Wanted
-from services.scaler.targets.occupants import Occupant, adopted, new_id
+from services.scaler.targets.occupants import Occupant, adopted, as_of, new_id
 from services.scaler.targets.slots import SlotHost, StartFailed
 
 log = structlog.get_logger()
@@ -56,7 +57,8 @@ class Rhythm:
 class LocalTarget:
     """See `services.scaler.ports.Target`. A pool that was never resized is left alone.
 
-    `clock` gives monotonic seconds.
+    `good` keeps settings that worked; None: nowhere. `clock` gives monotonic seconds, `wall`
+    seconds since 1970.
     """
 
     def __init__(
@@ -65,18 +67,18 @@ class LocalTarget:
         host: SlotHost,
         metrics: Metrics,
         *,
+        good: GoodSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         rhythm: Rhythm | None = None,
     ) -> None:
         self._pools = {name: KeptPool(name, pool) for name, pool in scaling.pools.items()}
-        self._patience = Patience(
-            first_seconds=scaling.restart.first_seconds,
-            cap_seconds=scaling.restart.cap_seconds,
-            quarantine_after=scaling.restart.quarantine_after,
-        )
+        self._patience = _patience(scaling.restart)
+        self._good = good
         self._host = host
         self._metrics = metrics
         self._clock = clock
+        self._wall = wall
         self._rhythm = rhythm or Rhythm()
         self._occupants: dict[str, Occupant] = {}
         self._on_change: OnChange = lambda: None
@@ -90,7 +92,11 @@ class LocalTarget:
             ConfigError: another scaler keeps them.
         """
         self._on_change = on_change
-        for found in await self._host.adopt(self._on_death):
+        left = await self._host.adopt(self._on_death)
+        if self._good is not None:
+            for name, kept in self._pools.items():
+                kept.recall(self._good.load(name))
+        for found in left:
             name = found.replica.pool
             pool = self._pool(name)
             occupant = adopted(found, pool.settings, self._clock())
@@ -113,6 +119,14 @@ class LocalTarget:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._rhythm.decide):
                         await self._wake.wait()
+
+    def configure(self, scaling: Scaling, *, again: bool = False) -> None:
+        """Takes changed settings."""
+        self._patience = _patience(scaling.restart)
+        for name in {*self._pools, *scaling.pools}:
+            self._pool(name).configure(scaling.pools.get(name), again=again)
+            self._renew(name)
+        self._changed()
 
     def observe(self) -> Mapping[str, PoolStatus]:
         """Every pool, also those that are no longer configured and still have replicas."""
@@ -152,7 +166,10 @@ class LocalTarget:
             pool = self._pools[name]
             if pool.wanted is None:
                 continue
-            goal = pool.goal()
+            occupants = self._of(name)
+            if (good := pool.whole(occupants)) is not None and self._good is not None:
+                self._tasks.create_task(asyncio.to_thread(self._good.keep, name, good))
+            goal = pool.goal(spare=not self._awaited(name))
             actions = decide(goal, self._observed(name), pool.failures, self._patience, now)
             for action in actions:
                 self._act(name, action, now)
@@ -160,6 +177,28 @@ class LocalTarget:
 
     def _pool(self, name: str) -> KeptPool:
         return self._pools.setdefault(name, KeptPool(name, None))
+
+    def _renew(self, name: str) -> None:
+        """Says of replicas what their pool's settings say now."""
+        settings = self._pools[name].settings
+        for occupant in self._of(name):
+            if settings is not None and occupant.replica is not None:
+                occupant.replica = as_of(occupant.replica, settings)
+
+    def _awaited(self, name: str) -> bool:
+        """Whether replicas of a pool that is no longer configured are missed when they go.
+
+        They are while another pool of their tier is not ready: a pool may have been renamed.
+        """
+        if self._pools[name].settings is not None:
+            return False
+        tiers = {one.replica.tier for one in self._of(name) if one.replica is not None}
+        return any(
+            pool.settings is not None
+            and pool.settings.tier in tiers
+            and pool.short_of(self._of(other))
+            for other, pool in self._pools.items()
+        )
 
     def _names(self) -> set[str]:
         configured = {name for name, pool in self._pools.items() if pool.settings is not None}
@@ -200,35 +239,48 @@ class LocalTarget:
             occupant.care.cancel()
         occupant.care = self._tasks.create_task(self._end(occupant, gently=not stop.failed))
 
-    def _failed(self, occupant: Occupant, why: str, now: float) -> None:
+    def _failed(
+        self, occupant: Occupant, why: str, now: float, *, outdated: bool | None = None
+    ) -> None:
         pool = self._pools[occupant.pool]
         served = now - occupant.ready_at if occupant.ready_at is not None else 0.0
         pool.failed(occupant.slot, why, served_seconds=served, patience=self._patience, now=now)
         self._metrics.failures.labels(*pool.labels).inc()
+        outdated = occupant.outdated(pool.settings) if outdated is None else outdated
+        fresh = served < self._patience.stable_seconds and not outdated
+        if fresh and pool.refuse(f"{occupant.id}: {why}", self._wall()):
+            self._renew(occupant.pool)
+            self._changed()
 
     # A replica's life.
 
     async def _start(self, occupant: Occupant) -> None:
         pool = self._pools[occupant.pool]
-        assert pool.settings is not None  # noqa: S101 - nothing is started in other pools
+        settings = pool.settings
+        if settings is None or occupant.slot >= len(settings.slots):  # changed this very moment
+            self._remove(occupant)
+            return
         self._metrics.starts.labels(*pool.labels).inc()
         try:
             occupant.replica = await self._host.start(
-                occupant.id, occupant.pool, pool.settings, occupant.slot
+                occupant.id, occupant.pool, settings, occupant.slot
             )
         except StartFailed as error:
             log.warning("could not be started", replica=occupant.id, reason=str(error))
-            self._not_started(occupant, str(error))
+            self._not_started(occupant, str(error), settings)
             return
         except Exception:  # whatever it is, it is this replica's alone
             log.exception("could not be started", replica=occupant.id)
-            self._not_started(occupant, "its start failed; the scaler's log has the details")
+            why = "its start failed; the scaler's log has the details"
+            self._not_started(occupant, why, settings)
             return
+        self._renew(occupant.pool)
         self._changed()
         await self._look_after(occupant)
 
-    def _not_started(self, occupant: Occupant, why: str) -> None:
-        self._failed(occupant, why, self._clock())
+    def _not_started(self, occupant: Occupant, why: str, settings: Pool) -> None:
+        outdated = settings is not self._pools[occupant.pool].settings
+        self._failed(occupant, why, self._clock(), outdated=outdated)
         self._remove(occupant)
 
     async def _look_after(self, occupant: Occupant) -> None:
@@ -289,3 +341,11 @@ class LocalTarget:
     def _changed(self) -> None:
         self._wake.set()
         self._on_change()
+
+
+def _patience(restart: Restart) -> Patience:
+    return Patience(
+        first_seconds=restart.first_seconds,
+        cap_seconds=restart.cap_seconds,
+        quarantine_after=restart.quarantine_after,
+    )

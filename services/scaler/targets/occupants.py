@@ -90,9 +90,7 @@ def adopted(found: Adopted, pool: Pool | None, now: float) -> Occupant:
     """A replica that an earlier scaler left, with what its pool says of it today."""
     replica = found.replica
     if pool is not None:
-        replica = replace(
-            replica, tier=pool.tier, capacity=pool.capacity, max_in_flight=pool.max_in_flight
-        )
+        replica = as_of(replica, pool)
     state = State.READY if found.ready else State.STARTING
     return Occupant(
         id=replica.id,
@@ -104,6 +102,13 @@ def adopted(found: Adopted, pool: Pool | None, now: float) -> Occupant:
         ready_at=now if found.ready else None,
         answered_at=now,
         fault=found.fault,
+    )
+
+
+def as_of(replica: SlotReplica, pool: Pool) -> SlotReplica:
+    """A replica with what can be said of it without starting it anew."""
+    return replace(
+        replica, tier=pool.tier, capacity=pool.capacity, max_in_flight=pool.max_in_flight
     )
 
 

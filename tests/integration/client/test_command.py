@@ -117,6 +117,40 @@ async def test_routes_show_what_is_certified(stage: Stage) -> None:
     assert [row[0] for row in rows if row[0] == "fixed"] == ["fixed"]
 
 
+async def test_routes_say_what_is_refused(stage: Stage) -> None:
+    refusal = pb.PolicyRefusal(
+        file="policies/routes.yaml",
+        problems=[
+            pb.PolicyProblem(line=3, key="tiers.small.[/b]", rule="must be at least 1", value="0"),
+            pb.PolicyProblem(rule="and 2 more problems"),
+        ],
+    )
+    refusal.since.FromSeconds(1_800_000_000)
+    stage.router.script = lambda _: [pb.ListRoutesResponse(refusal=refusal)]
+    ended = await pennyweight("routes", "--address", stage.address)
+    assert ended.out.startswith(
+        "policies/routes.yaml is refused since 2027-01-15 08:00:00 UTC; "
+        "the policies of before stay in force.\n"
+        "  line 3: tiers.small.[/b]: must be at least 1, got 0\n"
+        "  and 2 more problems\n"
+    )
+    ended = await pennyweight("routes", "--address", stage.address, "--json")
+    (told,) = map(json.loads, ended.out.splitlines())
+    assert (told["kind"], told["file"]) == ("refusal", "policies/routes.yaml")
+    assert told["since"] == "2027-01-15T08:00:00+00:00"
+    assert told["problems"][0] == {
+        "line": 3,
+        "key": "tiers.small.[/b]",
+        "rule": "must be at least 1",
+        "value": "0",
+    }
+    del refusal.problems[:]
+    refusal.file = ""
+    ended = await pennyweight("routes", "--address", stage.address)
+    assert ended.out.startswith("A change of the policy files is refused since 2027-01-15")
+    assert "Operators are told what is wrong with it." in ended.out
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

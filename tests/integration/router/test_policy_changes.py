@@ -9,8 +9,11 @@ import pytest
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2
 from services.router.routes import watch as policies
-from tests.integration.router.world import HELLO, Caller, World, asking, hello
+from tests.integration.router.world import HELLO, OPERATOR, Caller, World, asking, hello
 from tests.integration.scripted_triton import Hold
+
+Metadata = tuple[tuple[str, str], ...]
+AS_OPERATOR: Metadata = (("authorization", f"Bearer {OPERATOR}"),)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +39,13 @@ class Scene:
         request = pb.ExplainRequest(route="chat", prompt=asking().prompt)
         told = await self.caller.stub.Explain(request, metadata=self.caller.metadata, timeout=20)
         return told.decision
+
+    async def listed(self, key: Metadata = AS_OPERATOR) -> pb.ListRoutesResponse:
+        """The routes, as who has this key is told of them."""
+        found: pb.ListRoutesResponse = await self.caller.stub.ListRoutes(
+            pb.ListRoutesRequest(), metadata=key, timeout=20
+        )
+        return found
 
     async def version(self) -> str:
         return str((await self.decision()).policy_version)
@@ -130,3 +140,41 @@ async def test_files_that_a_calibration_does_not_fit_are_refused(scene: Scene) -
         path.unlink()
     await scene.leaves(before)
     assert (await scene.decision()).model == "newer"
+
+
+async def test_what_is_refused_is_listed_for_operators_until_it_is_mended(scene: Scene) -> None:
+    assert not (await scene.listed()).HasField("refusal")
+    good = scene.file.read_text()
+    scene.change("max_sequence_tokens: 200", "max_sequence_tokens: 0xc8")
+    await scene.refused(1)
+    refusal = (await scene.listed()).refusal
+    problem = refusal.problems[0]
+    assert refusal.file == str(scene.file)
+    assert problem.key.endswith(".max_sequence_tokens")
+    assert good.splitlines()[problem.line - 1].count("max_sequence_tokens: 200")
+    assert problem.rule == "must be a whole number in plain digits, such as 250"
+    assert problem.value == "'0xc8'"
+    hidden = (
+        await scene.listed(scene.caller.metadata)
+    ).refusal  # other tenants' routes are no caller's business
+    assert hidden == pb.PolicyRefusal(since=refusal.since)
+    scene.file.write_text("tiers: [")
+    await scene.refused(2)
+    assert (await scene.listed()).refusal.since == refusal.since
+    scene.file.write_text(good)
+
+    async def is_refused() -> bool:
+        return (await scene.listed()).HasField("refusal")
+
+    await scene.world.eventually(is_refused, wanted=False)
+
+
+async def test_a_bomb_is_refused_and_routes_stay_listed(scene: Scene) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    scene.file.write_text("\n".join(lines))
+    await scene.refused(1)
+    found = await scene.listed()
+    (problem,) = found.refusal.problems
+    assert problem.rule == "more than 50,000 values, aliases unfolded"
+    assert found.routes

@@ -29,8 +29,8 @@ def test_caches_of_one_redis_have_one_hash_key():
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"lease_seconds": "0"}, "greater than 0"),
-        ({"max_wait_seconds": "61"}, "less than or equal to 60"),
+        ({"lease_seconds": "0"}, "must be more than 0"),
+        ({"max_wait_seconds": "61"}, "must be at most 60"),
         ({"listen": "0.0.0.0:1"}, "keys_file must be set"),
     ],
 )

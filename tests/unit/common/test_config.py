@@ -64,7 +64,7 @@ def test_every_wrong_variable_is_named_with_rule_and_value() -> None:
         from_environment(Settings, PREFIX, environ)
     assert caught.value.problems == [
         "PENNYWEIGHT_SHOP_SHELFS: no such setting",
-        "PENNYWEIGHT_SHOP_SHELVES: Input should be greater than or equal to 1, got '0'",
+        "PENNYWEIGHT_SHOP_SHELVES: must be at least 1, got '0'",
     ]
 
 
@@ -111,18 +111,16 @@ def test_an_empty_document_has_the_defaults() -> None:
 
 def test_a_broken_rule_is_named_with_line_key_rule_and_value() -> None:
     text = "shelves:\n  - label: top\n    height_cm: 30\n  - label: low\n    height_cm: -1\n"
-    assert problems_of(text) == [
-        "line 5: shelves.1.height_cm: Input should be greater than 0, got -1"
-    ]
+    assert problems_of(text) == ["line 5: shelves.1.height_cm: must be more than 0, got -1"]
 
 
 def test_every_problem_is_told_at_once() -> None:
     text = "prices:\n  bread: cheap\nshelfs: []\nshelves:\n  - label: top\n"
     first, second, third = problems_of(text)
-    assert first == "line 5: shelves.0.height_cm: Field required, got {'label': 'top'}"
-    assert second.startswith("line 2: prices.bread: Input should be a valid number")
+    assert first == "line 5: shelves.0.height_cm: is missing"
+    assert second.startswith("line 2: prices.bread: must be a number in plain digits")
     assert second.endswith("got 'cheap'")
-    assert third == "line 3: shelfs: Unexpected keyword argument, got []"
+    assert third == "line 3: shelfs: no such key; there are shelves, prices, got []"
 
 
 def test_a_repeated_key_is_refused_at_any_depth() -> None:
@@ -136,12 +134,15 @@ def test_a_repeated_key_is_refused_at_any_depth() -> None:
         ("shelves: [\n", "line 2: not valid YAML: expected the node content"),
         ("a: b: c\n", "line 1: not valid YAML: mapping values are not allowed here"),
         ("a: 1\n---\nb: 2\n", "line 2: not valid YAML: but found another document"),
-        ("prices: {bread: 2024-13-45}\n", "not valid YAML: month must be in 1..12"),
-        ("prices: {[a]: 1}\n", "not valid YAML: found unhashable key"),
-        ("prices: &loop {again: *loop}\n", "line 1: prices.again: "),
-        ("[" * 5000, "not valid YAML: nested too deeply"),
+        ("prices: {bread: 2024-13-45}\n", "line 1: prices.bread: must be a number"),
+        ("prices: {[a]: 1}\n", "line 1: a key must be text"),
+        ("prices: &loop {again: *loop}\n", "line 1: an alias leads back to what it is part of"),
+        ("[" * 5000, "line 1: nested more than 32 levels deep"),
         ("shelves: \x00\n", "not valid YAML: "),
-        ("!!python/object:os.system {}\n", "not valid YAML: could not determine a constructor"),
+        (
+            "!!python/object:os.system {}\n",
+            "line 1: tags are not taken, got 'tag:yaml",
+        ),
         ("- 1\n", "line 1: "),
         ("just text\n", "line 1: "),
         ("1: 2\n", "line 1: "),

@@ -123,12 +123,15 @@ def test_without_a_key_file_the_development_key_alone_works() -> None:
     ("text", "problem"),
     [
         ("keys: []\n", "line 1: keys: "),
-        ("keys:\n  - {sha256: abc, tenant: acme}\n", "line 2: keys.0.sha256: String should match"),
-        (f"keys:\n  - {{sha256: {'0' * 64}}}\n", "line 2: keys.0.tenant: Field required"),
-        (f"keys:\n  - {{sha256: {'a' * 64}, tenant: A}}\n", "line 2: keys.0.tenant: String should"),
+        ("keys:\n  - {sha256: abc, tenant: acme}\n", "line 2: keys.0.sha256: must look like"),
+        (f"keys:\n  - {{sha256: {'0' * 64}}}\n", "line 2: keys.0.tenant: is missing"),
+        (
+            f"keys:\n  - {{sha256: {'a' * 64}, tenant: A}}\n",
+            "line 2: keys.0.tenant: must be a name",
+        ),
         (
             f"keys:\n  - {{sha256: {'a' * 64}, tenant: a, role: king}}\n",
-            "line 2: keys.0.role: Input should be 'caller', 'operator' or 'service', got 'king'",
+            "line 2: keys.0.role: must be caller, operator or service, got 'king'",
         ),
         (
             "keys:\n" + f"  - {{sha256: {'a' * 64}, tenant: a}}\n" * 2,

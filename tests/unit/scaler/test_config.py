@@ -51,10 +51,10 @@ def test_the_file_we_ship():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("size: 1", "size: 3", "line 10: pools.a.size: Value error, must not exceed the number of"),
-        ("size: 1", "size: -1", "line 10: pools.a.size: Input should be greater than or equal"),
-        ("size: 1", "sice: 1", "line 10: pools.a.sice: Unexpected keyword argument"),
-        ("    size: 1\n", "", "pools.a.size: Field required"),
+        ("size: 1", "size: 3", "line 10: pools.a.size: must not exceed the number of"),
+        ("size: 1", "size: -1", "line 10: pools.a.size: must be at least 0, got -1"),
+        ("size: 1", "sice: 1", "line 10: pools.a.sice: no such key; there are tier, model"),
+        ("    size: 1\n", "", "pools.a.size: is missing"),
         (
             "grpc_port: 3",
             "grpc_port: 2",
@@ -63,12 +63,16 @@ def test_the_file_we_ship():
                 "pools.a.slots.0.metrics_port"
             ),
         ),
-        ("grpc_port: 3", "grpc_port: 70000", "line 9: pools.a.slots.1.grpc_port: Input should be"),
+        (
+            "grpc_port: 3",
+            "grpc_port: 70000",
+            "pools.a.slots.1.grpc_port: must be at most 65535, got 70000",
+        ),
         ("model: m", "model: n", "line 4: pools.a.model: must be a model folder with config.pbtxt"),
-        ("model: m", "model: ../m", "line 4: pools.a.model: String should match"),
+        ("model: m", "model: ../m", "line 4: pools.a.model: must "),
         ("repository: models", "repository: none", "line 6: pools.a.repository: must be a folder"),
         ("  a:", "  A_1:", "pools"),
-        ("pools:", "pool:", "line 1: pool: Unexpected keyword argument"),
+        ("pools:", "pool:", "line 1: pool: no such key; there are pools, restart"),
         ("tier: small", "tier: small\n    tier: large", "line 4: tier: appears twice"),
         ("precision: int8", "precision: int8\n    capacity: rented", "line 6: pools.a.capacity"),
     ],
@@ -80,6 +84,35 @@ def test_what_is_refused(write, old, new, message):
         Scaling.load(path)
     assert caught.value.source == str(path)
     assert any(message in problem for problem in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("cpus", "problem"),
+    [
+        ("[0, 1]", ""),
+        ("[]", ""),
+        ("[0, 1, 7]", "must be cores that this machine has, 0-1, got 7"),
+        ("[2, 3, 4, 9]", "must be cores that this machine has, 0-1, got 2-4, 9"),
+        ("[1, 1]", "names a core twice, got [1, 1]"),
+        ("[-1]", "must be at least 0, got -1"),
+        ("[70000]", "must be at most 65535, got 70000"),
+    ],
+)
+def test_a_slot_may_only_name_cores_that_there_are(write, cpus, problem):
+    path = write(GOOD.replace("cpus: [0, 1]", f"cpus: {cpus}"))
+    if not problem:
+        assert Scaling.load(path, {0, 1}).pools["a"].slots[1].cpus in ((0, 1), ())
+        return
+    with pytest.raises(ConfigError) as caught:
+        Scaling.load(path, {0, 1})
+    (found,) = caught.value.problems
+    assert found.startswith("line 9: pools.a.slots.1.cpus")
+    assert found.endswith(problem)
+
+
+def test_cores_of_another_machine_are_not_judged(write):
+    path = write(GOOD.replace("cpus: [0, 1]", "cpus: [63]"))
+    assert Scaling.load(path).pools["a"].slots[1].cpus == (63,)
 
 
 def test_free_ports_may_repeat(write):
@@ -107,3 +140,13 @@ def test_an_address_no_router_can_use_is_refused():
         from_environment(
             ScalerSettings, prefix_of("scaler"), {"PENNYWEIGHT_SCALER_REPLICA_HOST": "0.0.0.0"}
         )
+
+
+def test_a_repository_starts_where_the_file_is_named(write, tmp_path):
+    write(GOOD)
+    for folder in ("mounted/policies", "mounted/models/m"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "mounted/models/m/config.pbtxt").touch()
+    named = tmp_path / "mounted/policies/scaling.yaml"
+    named.symlink_to(tmp_path / "policies/scaling.yaml")
+    assert Scaling.load(named).pools["a"].repository == tmp_path / "mounted/models"

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
 from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus, ReplicaStatus
+from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.slots import Adopted
 from tests.making.replicas import Clock, Host, Quick, again, pool
@@ -16,14 +17,18 @@ from tests.making.replicas import Clock, Host, Quick, again, pool
 class Scene:
     """A target at work, and what it says."""
 
-    def __init__(self, host: Host, pools: dict[str, Pool]) -> None:
+    def __init__(
+        self, host: Host, pools: dict[str, Pool], good: GoodSettings | None = None
+    ) -> None:
         self.clock = Clock()
         self.metrics = Metrics(CollectorRegistry())
         scaling = Scaling(pools=pools, restart=Restart(first_seconds=10))
         self.host = host
         self.changed = asyncio.Event()
         self.rhythm = Quick()
-        self.target = LocalTarget(scaling, host, self.metrics, clock=self.clock, rhythm=self.rhythm)
+        self.target = LocalTarget(
+            scaling, host, self.metrics, good=good, clock=self.clock, rhythm=self.rhythm
+        )
 
     def status(self, name: str = "a") -> PoolStatus:
         return self.target.observe()[name]
@@ -56,8 +61,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def at_work(host: Host, **pools: Pool):
-    scene = Scene(host, pools or {"a": pool()})
+async def at_work(host: Host, good: GoodSettings | None = None, **pools: Pool):
+    scene = Scene(host, pools or {"a": pool()}, good)
     await scene.target.open(scene.changed.set)
     task = asyncio.create_task(scene.target.run())
     try:
@@ -233,3 +238,166 @@ async def test_a_scaler_that_paused_does_not_take_its_own_silence_for_a_replicas
             scene.clock.now += 4.0
             await scene.decided()
         assert host.ended, "real silence is still noticed"
+
+
+class Trying:
+    """Pool a with two replicas of good settings, and a host on which other ones may fail."""
+
+    def __init__(self, scene: Scene, host: Host) -> None:
+        self.scene = scene
+        self.host = host
+
+    def ask(self, *, again: bool = False, **changes) -> None:
+        self.scene.target.configure(
+            Scaling(pools={"a": pool(size=2, slots=(Slot(),) * 3, **changes)}), again=again
+        )
+
+    def models(self) -> list[str]:
+        return sorted(one.replica.precision for one in self.scene.status().replicas if one.ready)
+
+
+@asynccontextmanager
+async def trying(good: GoodSettings | None = None):
+    host = Host()
+    async with at_work(host, good=good, a=pool(size=2, slots=(Slot(),) * 3)) as scene:
+        scene.resize(2)
+        await scene.ready(2)
+        await scene.decided()
+        yield Trying(scene, host)
+
+
+async def test_new_settings_that_cannot_start_are_refused_and_cost_no_replica():
+    async with trying() as scene:
+        scene.host.refusal = "int9 has no model folder"
+        scene.ask(precision="int9", max_in_flight=7)
+        status = await scene.scene.until(lambda it: it.refused is not None)
+        assert "a-2-" in status.refused.reason
+        assert status.refused.reason.endswith("int9 has no model folder")
+        assert [(one.key, one.value, one.before) for one in status.refused.changes] == [
+            ("pools.a.max_in_flight", 7, 64),
+            ("pools.a.precision", "int9", "int8"),
+        ]
+        assert status.in_force.precision == "int8"
+        await scene.scene.decided()
+        assert scene.models() == ["int8", "int8"]
+        trouble = scene.scene.status().trouble
+        assert trouble.startswith("its new settings are refused: a-2-")
+        assert trouble.endswith("int9 has no model folder; it goes on with the last good ones")
+        assert scene.host.ended == []
+
+
+async def test_new_settings_that_die_before_they_are_ready_are_refused():
+    async with trying() as scene:
+        scene.host.never_ready = {"int9"}
+        scene.ask(precision="int9")
+        status = await scene.scene.until(lambda it: len(it.replicas) == 3)
+        (fresh,) = [one for one in status.replicas if not one.outdated]
+        scene.host.kill(fresh.replica.id, "its server ended while starting")
+        await scene.scene.until(lambda it: it.refused is not None and not it.ending)
+        assert scene.models() == ["int8", "int8"]
+        assert [name for name, _ in scene.host.ended] == [fresh.replica.id]
+
+
+async def test_new_settings_that_are_not_ready_in_time_are_refused():
+    async with trying() as scene:
+        scene.host.never_ready = {"int9"}
+        scene.ask(precision="int9", start_seconds=20)
+        await scene.scene.until(lambda it: len(it.replicas) == 3)
+        for _ in range(5):
+            scene.scene.clock.now += 4.0
+            await scene.scene.asked()
+            await scene.scene.decided()
+        refused = scene.scene.status().refused
+        assert refused is not None
+        assert refused.reason.endswith("not ready after 20 s")
+        assert scene.models() == ["int8", "int8"]
+
+
+async def test_a_pool_goes_back_where_some_replicas_were_already_replaced():
+    async with trying() as scene:
+        scene.ask(precision="int9")
+        status = await scene.scene.until(lambda it: any(one.leaving for one in it.replicas))
+        (first,) = [one.replica.id for one in status.replicas if one.leaving]
+        scene.scene.resize(2, drained=[first])
+        scene.host.refusal = "no memory is left"
+        await scene.scene.until(lambda it: it.refused is not None)
+        scene.host.refusal = ""
+        status = await scene.scene.until(lambda it: [one for one in it.replicas if one.leaving])
+        (new,) = [one for one in status.replicas if one.leaving]
+        assert new.replica.precision == "int9"
+        assert scene.models().count("int8") == 2  # before the new one goes
+
+
+async def test_refused_settings_are_tried_again_when_they_change_or_on_demand():
+    async with trying() as scene:
+        scene.host.refusal = "int9 has no model folder"
+        scene.ask(precision="int9")
+        await scene.scene.until(lambda it: it.refused is not None)
+        scene.host.refusal = ""
+        scene.ask(precision="int9")  # another pool of the file changed
+        assert scene.scene.status().refused is not None
+        scene.ask(precision="int9", again=True)
+        assert scene.scene.status().refused is None
+        scene.host.refusal = "still none"
+        await scene.scene.until(lambda it: it.refused is not None)
+        scene.ask()
+        assert scene.scene.status().refused is None
+        await scene.scene.decided()
+        assert scene.models() == ["int8", "int8"]
+
+
+async def test_a_slot_that_fails_when_a_pool_grows_refuses_nothing():
+    async with trying() as scene:
+        scene.host.refusal = "port 18103 is taken"
+        scene.ask(max_in_flight=9)
+        scene.scene.resize(3)
+        await scene.scene.decided()
+        assert "port 18103" in scene.scene.status().trouble
+        status = scene.scene.status()
+        assert status.refused is None
+        assert [one.replica.max_in_flight for one in status.replicas] == [9, 9]
+
+
+async def test_good_settings_outlive_the_scaler(tmp_path):
+    kept = GoodSettings(tmp_path)
+    async with trying(kept):
+        async with asyncio.timeout(5):
+            while kept.load("a") is None:
+                await asyncio.sleep(0)
+    host = Host()
+    before = kept.load("a")
+    host.left = [Adopted(host.replica("a-0-old", "a", before, 0), ready=True)]
+    host.refusal = "int9 has no model folder"
+    asked = pool(precision="int9")
+    async with at_work(host, good=kept, a=asked) as scene:
+        scene.resize(1)
+        host.ready = True
+        status = await scene.until(lambda it: it.refused is not None)
+        assert status.in_force.precision == "int8"
+
+
+async def test_a_pool_without_good_settings_goes_on_trying():
+    host = Host()
+    host.refusal = "int9 has no model folder"
+    async with at_work(host, a=pool(precision="int9")) as scene:
+        scene.resize(1)
+        await scene.decided()
+        assert scene.status().trouble
+        assert scene.status().refused is None
+        host.refusal = ""
+        scene.clock.now += 20
+        await scene.ready()
+
+
+async def test_a_pool_that_was_renamed_leaves_when_the_new_one_is_ready():
+    async with trying() as scene:
+        scene.host.ready = False
+        scene.scene.target.configure(Scaling(pools={"b": pool(size=2)}))
+        scene.scene.resize(2, name="b")
+        scene.scene.resize(0)
+        await scene.scene.happens(lambda: len(scene.scene.status("b").replicas) == 2)
+        await scene.scene.decided()
+        assert [one.leaving for one in scene.scene.status().replicas] == ["", ""]
+        scene.host.ready = True
+        await scene.scene.happens(lambda: all(one.leaving for one in scene.scene.status().replicas))
+        assert all(one.ready for one in scene.scene.status("b").replicas)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.router.routes.seen import SeenFiles
+from services.common.seen import SeenFiles
 
 OLD = (1_000_000_000, 1_000_000_000)
 

@@ -1,0 +1,140 @@
+"""Takes up changes of the scaling file while the scaler runs, whole or not at all.
+
+Leaves to the fleet how its pools come to be what the file says, and to go back where its settings
+do not work.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from services.common.config import MAX_BYTES, ConfigError, parse_document
+from services.common.files import above
+from services.common.refusal import Refusal
+from services.common.seen import SeenFiles
+from services.scaler.config import Scaling
+from services.scaler.metrics import Metrics
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+
+
+class ScalingFile:
+    """One reading of the scaling file, and whether it changed since."""
+
+    def __init__(
+        self, path: Path, cores: Collection[int], *, wall: Callable[[], float] = time.time
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            path: of the file.
+            cores: that this machine has.
+            wall: gives seconds since 1970.
+        """
+        self.path = path
+        self._cores = cores
+        self._wall = wall
+        self._seen = SeenFiles(wall)
+
+    def load(self) -> Scaling:
+        """Reads and checks the file, and notes it and the model folders that it names.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        try:
+            text = self._seen.read(self.path, MAX_BYTES).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(str(self.path), [f"cannot be read: {error}"]) from error
+        document = parse_document(text, Scaling, source=str(self.path))
+        for pool in document.content.pools.values():  # one that is missing may come
+            self._seen.note(above(self.path) / pool.repository / pool.model / "config.pbtxt")
+        return Scaling.of(document, self.path, self._cores)
+
+    def again(self) -> "ScalingFile":
+        """A new reading of the same file."""
+        return ScalingFile(self.path, self._cores, wall=self._wall)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file or a model's configuration is not as it was."""
+        return self._seen.changed()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a new reading brought."""
+
+    file: ScalingFile
+    found: Scaling | ConfigError
+
+
+class ScalingWatch:
+    """Looks for changes of the scaling file; state of the process.
+
+    Attributes:
+        refusal: why what the file says now is not in force; None: it is.
+    """
+
+    def __init__(
+        self,
+        file: ScalingFile,
+        adopt: Callable[[Scaling], None],
+        metrics: Metrics,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`adopt` takes what the file says now; `wall` gives seconds since 1970."""
+        self.refusal: Refusal | None = None
+        self._file = file
+        self._adopt = adopt
+        self._metrics = metrics
+        self._wall = wall
+
+    async def run(self) -> None:
+        """Looks every second. Runs for ever; the caller owns it."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Puts what has changed in force, if all of it is right."""
+        read = await asyncio.to_thread(self._read_if_changed)
+        if read is None:
+            return
+        self._file = read.file
+        if isinstance(read.found, ConfigError):
+            self._refuse(read.found)
+            return
+        self.refusal = None
+        self._metrics.policy_refused.set(0)
+        self._adopt(read.found)
+        log.info("the scaling file is in force", file=str(read.file.path))
+
+    def _read_if_changed(self) -> _Read | None:
+        if not self._file.changed:
+            return None
+        file = self._file.again()
+        try:
+            return _Read(file, file.load())
+        except ConfigError as error:
+            return _Read(file, error)
+        except Exception as error:  # noqa: BLE001 -- nothing in a file may end the scaler
+            problem = f"cannot be read: {type(error).__name__}: {error}"
+            return _Read(file, ConfigError(str(file.path), [problem]))
+
+    def _refuse(self, error: ConfigError) -> None:
+        self.refusal = Refusal.of(error, self.refusal, self._wall())
+        self._metrics.policy_refusals.inc()
+        self._metrics.policy_refused.set(1)
+        log.error(
+            "the changed scaling file is refused; what was in force stays",
+            file=error.source,
+            problems=error.problems,
+        )

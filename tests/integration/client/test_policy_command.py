@@ -1,0 +1,126 @@
+"""``pennyweight policy check``: what router and scaler would say, with nothing that runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.integration.client.running import pennyweight
+from tests.integration.client.test_calibrate_passes_on import only_the_package
+
+ROOT = Path(__file__).resolve().parents[3]
+POLICIES = ROOT / "policies"
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    """The tree's policies, to be changed; what they name stays where it is."""
+    shutil.copytree(POLICIES, tmp_path / "policies")
+    (tmp_path / "model_repository").symlink_to(ROOT / "model_repository")
+    return tmp_path / "policies"
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+async def test_the_policies_of_the_tree_are_good() -> None:
+    files = [f"policies/{name}.yaml" for name in ("routes", "prices", "scaling")]
+    ended = await pennyweight("policy", "check", *files, cwd=ROOT)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == "".join(f"{file}: good {Path(file).stem}\n" for file in files)
+
+
+async def test_what_would_be_refused_is_told_as_the_services_do(policies: Path) -> None:
+    change(policies / "routes.yaml", "tolerance: 0.01 ", "tolerance: 1e-2 ")
+    change(policies / "scaling.yaml", "size: 1 ", "size: 7 ")
+    change(policies / "prices.yaml", "400000", "0400000")
+    files = [str(policies / f"{name}.yaml") for name in ("routes", "scaling", "prices")]
+    ended = await pennyweight("policy", "check", *files, "--json", cwd=ROOT)
+    assert (ended.code, ended.err) == (1, "")
+    routes, scaling, prices = map(json.loads, ended.out.splitlines())
+    assert [one["holds"] for one in (routes, scaling, prices)] == ["routes", "scaling", "prices"]
+    assert [one["good"] for one in (routes, scaling, prices)] == [False] * 3
+    (problem,) = routes["problems"]
+    assert (problem["key"], problem["value"]) == (
+        "routes.support-chat.quality.tolerance",
+        "'1e-2'",
+    )
+    (problem,) = scaling["problems"]
+    assert problem["rule"] == "must not exceed the number of slots, 2"
+    ended = await pennyweight("policy", "check", files[1], cwd=ROOT)
+    assert ended.code == 1
+    assert ended.out == (
+        f"{files[1]} would be refused:\n"
+        "  line 23: pools.small-cpu.size: must not exceed the number of slots, 2, got 7\n"
+    )
+
+
+async def test_routes_are_checked_with_their_prices_and_models(policies: Path) -> None:
+    routes = str(policies / "routes.yaml")
+    change(policies / "prices.yaml", "  large", "  huge")
+    ended = await pennyweight("policy", "check", routes, cwd=ROOT)
+    assert ended.code == 1
+    assert "tiers.large: has no price in " in ended.out
+    prices = str(POLICIES / "prices.yaml")
+    ended = await pennyweight("policy", "check", routes, "--prices", prices, cwd=ROOT)
+    assert (ended.code, ended.out) == (0, f"{routes}: good routes\n")
+    (policies.parent / "model_repository").unlink()
+    ended = await pennyweight("policy", "check", routes, "--prices", prices, cwd=ROOT)
+    assert ended.code == 1
+    assert "cannot load the tokenizer" in ended.out
+    ended = await pennyweight(
+        "policy", "check", routes, "--prices", prices, "--no-models", cwd=ROOT
+    )
+    assert ended.code == 0
+    scaling = str(policies / "scaling.yaml")
+    assert (await pennyweight("policy", "check", scaling, cwd=ROOT)).code == 1
+    assert (await pennyweight("policy", "check", scaling, "--no-models", cwd=ROOT)).code == 0
+
+
+async def test_cores_are_those_of_the_machine_that_the_pools_run_on(policies: Path) -> None:
+    scaling = str(policies / "scaling.yaml")
+    change(policies / "scaling.yaml", "cpus: []", "cpus: [9999]")
+    assert (await pennyweight("policy", "check", scaling, cwd=ROOT)).code == 0
+    ended = await pennyweight("policy", "check", scaling, "--this-machine", cwd=ROOT)
+    assert ended.code == 1
+    assert "must be cores that this machine has, 0" in ended.out
+    assert ended.out.endswith(", got 9999\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("other: 1\n", "is no policy file."), ("", "is no policy file."), (None, "cannot be read")],
+)
+async def test_what_is_no_policy_file_cannot_be_checked(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (tmp_path / "file.yaml").write_text(text)
+    ended = await pennyweight("policy", "check", str(tmp_path / "file.yaml"), cwd=ROOT)
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+
+
+async def test_a_broken_file_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_text("pools:\n  a: [\n")
+    ended = await pennyweight("policy", "check", str(tmp_path / "file.yaml"), cwd=ROOT)
+    assert ended.code == 1
+    assert "line 3: not valid YAML" in ended.out
+    ended = await pennyweight(
+        "policy", "check", str(tmp_path / "file.yaml"), "--kind", "prices", cwd=ROOT
+    )
+    assert ended.code == 1
+
+
+async def test_outside_the_source_tree_it_says_where_to_run_it(tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": str(only_the_package(tmp_path))}
+    ended = await pennyweight("policy", "check", "routes.yaml", cwd=tmp_path, **environment)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        "Checking policy files needs Pennyweight's source tree.\n"
+        "Run it in the folder that holds services/.\n"
+    )

@@ -1,0 +1,40 @@
+"""Policies that router and scaler refuse are on the screen of a running stack."""
+
+import datetime as dt
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pennyweight.answers import PolicyProblem, PolicyRefusal
+from services.local.screen import status_line
+from services.local.status import Observer
+
+SINCE = dt.datetime(2027, 1, 15, tzinfo=dt.UTC)
+
+
+async def test_each_refused_file_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        PolicyRefusal(SINCE, "routes.yaml", (PolicyProblem("must be at least 1", 3, "a", "0"),)),
+        PolicyRefusal(SINCE, "scaling.yaml", (PolicyProblem("is missing", 7, "pools.b.tier"),)),
+    ]
+
+    async def nothing(*_: Any) -> Any:
+        return []
+
+    async def refusals() -> list[PolicyRefusal]:
+        return found
+
+    stack: Any = SimpleNamespace(
+        plan=SimpleNamespace(ledger=tmp_path), pools=nothing, refusals=refusals
+    )
+    observer = Observer(stack)
+    monkeypatch.setattr(observer, "_cached_answers", nothing)
+    line = status_line(await observer.look())
+    assert line.endswith(
+        "routes.yaml is refused, what was in force stays: line 3: a: must be at least 1, got 0 · "
+        "scaling.yaml is refused, what was in force stays: line 7: pools.b.tier: is missing"
+    )
+    found.clear()
+    assert "refused" not in status_line(await observer.look())

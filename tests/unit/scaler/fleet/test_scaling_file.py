@@ -1,0 +1,115 @@
+"""A changed scaling file is in force whole or not at all, also where it is a link."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from services.common.config import Problem
+from services.scaler.config import Scaling
+from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
+from services.scaler.metrics import Metrics
+from tests.making.config_map import ConfigMap
+
+POOL = "{tier: small, model: m, precision: int8, repository: models, slots: [{}, {}], size: %s}"
+ONE = f"pools:\n  a: {POOL % 1}\n"
+TWO = f"pools:\n  a: {POOL % 2}\n"
+
+
+class Scene:
+    """A scaling file as a kubelet mounts it, its watch, and what was put in force."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = folder / "models/m/config.pbtxt"
+        self.model.parent.mkdir(parents=True)
+        self.model.touch()
+        self.mounted = ConfigMap(folder / "policies", {"scaling.yaml": ONE})
+        self.path = self.mounted.folder / "scaling.yaml"
+        self.registry = CollectorRegistry()
+        self.now = 100.0
+        file = ScalingFile(self.path, {0, 1})
+        self.adopted: list[Scaling] = [file.load()]
+        self.watch = ScalingWatch(
+            file, self.adopted.append, Metrics(self.registry), wall=lambda: self.now
+        )
+
+    async def change(self, text: str) -> None:
+        self.mounted.swap({"scaling.yaml": text})
+        await self.watch.look()
+
+    @property
+    def sizes(self) -> list[int]:
+        return [scaling.pools["a"].size for scaling in self.adopted]
+
+    def metric(self, name: str) -> float | None:
+        return self.registry.get_sample_value(f"pennyweight_scaler_{name}")
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+async def test_a_file_that_did_not_change_is_left_alone(scene: Scene) -> None:
+    await scene.watch.look()
+    assert scene.sizes == [1]
+
+
+async def test_a_change_is_taken_up_with_paths_from_where_the_file_is_named(scene: Scene) -> None:
+    await scene.change(TWO)
+    assert scene.sizes == [1, 2]
+    assert scene.adopted[1].pools["a"].repository == scene.model.parents[1]
+
+
+async def test_a_change_that_breaks_a_rule_leaves_what_was_in_force(scene: Scene) -> None:
+    with capture_logs() as logs:
+        await scene.change(TWO.replace("size: 2", "size: 0o2"))
+        await scene.watch.look()
+    assert scene.sizes == [1]
+    (line,) = [one for one in logs if one["log_level"] == "error"]
+    rule = "must be a whole number in plain digits, such as 250"
+    assert line["file"] == str(scene.path)
+    assert line["problems"] == [f"line 2: pools.a.size: {rule}, got '0o2'"]
+    assert (scene.metric("policy_refused"), scene.metric("policy_refusals_total")) == (1, 1)
+    refusal = scene.watch.refusal
+    assert refusal is not None
+    assert refusal.problems == (Problem(rule, 2, "pools.a.size", "'0o2'"),)
+    scene.now = 200.0
+    await scene.change("pools: {}\n")
+    assert scene.watch.refusal is not None
+    assert scene.watch.refusal.since == 100.0  # so long nothing of the file is in force
+    await scene.change(TWO)
+    assert scene.sizes == [1, 2]
+    assert (scene.watch.refusal, scene.metric("policy_refused")) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "", "pools:\n", "\x00", "pools: {a: " + POOL % 3 + "}", "[" * 5000, "a: &a [*a]"],
+)
+async def test_no_text_ends_the_watch(scene: Scene, text: str) -> None:
+    await scene.change(text)
+    assert scene.sizes == [1]
+    assert scene.watch.refusal is not None
+
+
+async def test_a_file_that_goes_and_comes_back_changes_nothing(scene: Scene) -> None:
+    scene.path.unlink()
+    await scene.watch.look()
+    assert scene.watch.refusal is not None
+    scene.path.symlink_to("..data/scaling.yaml")
+    await scene.watch.look()
+    assert scene.watch.refusal is None
+    assert scene.sizes == [1, 1]
+
+
+async def test_a_model_folder_that_comes_later_is_taken_up_when_it_is_there(scene: Scene) -> None:
+    await scene.change(TWO.replace("model: m", "model: n"))
+    assert scene.watch.refusal is not None
+    folder = scene.model.parents[1] / "n"
+    folder.mkdir()
+    (folder / "config.pbtxt").touch()
+    await scene.watch.look()
+    assert scene.watch.refusal is None
+    assert scene.adopted[-1].pools["a"].model == "n"
