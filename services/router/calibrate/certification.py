@@ -15,10 +15,11 @@ import numpy as np
 from services.router.calibrate import bounds
 from services.router.calibrate.candidates import Proposal, measured, propose
 from services.router.calibrate.cascade import EvidenceTable, Outcome, outcome
+from services.router.calibrate.exact import exact_p_value
 from services.router.policy.calibration import Certificate, Pair, Thresholds
 from services.router.policy.certainty import Measure
 
-EXACT = "learn-then-test, fixed sequence, exact trinomial test"
+EXACT = "learn-then-test, fixed sequence, exact score test"
 BETTING = "learn-then-test, fixed sequence, betting test"
 ASSUMPTIONS = (
     "pairs and future requests are independent draws of the same traffic; every pair was drawn"
@@ -208,7 +209,7 @@ def _p_value(
 ) -> float:
     if exact:
         worse, better = int((seen.losses > 0).sum()), int((seen.losses < 0).sum())
-        return bounds.exact_p_value(worse, better, len(tested), epsilon, delta)
+        return exact_p_value(worse, better, len(tested), epsilon, delta)
     bet = bounds.planned_bet(candidate.loss, candidate.deviation, len(tested), epsilon, delta)
     return bounds.betting_p_value(seen.losses, tested.weights, epsilon, bet)
 
