@@ -41,19 +41,23 @@ def is_exact(losses: Floats, weights: Floats) -> bool:
     return bool(np.all(np.isin(losses, (-1.0, 0.0, 1.0))) and np.all(weights == 1.0))
 
 
-def planned_bet(loss: float, deviation: float, samples: int, epsilon: float, delta: float) -> float:
+def planned_bet(
+    shown: tuple[float, float], weights: Floats, samples: int, epsilon: float, delta: float
+) -> float:
     """The bet that suits what the fit part showed; any bet chosen before the test is valid.
 
     Args:
-        loss: mean on the fit part.
-        deviation: standard deviation there.
+        shown: mean loss on the fit part, and its standard deviation there.
+        weights: of the fit part.
         samples: how many will be tested.
         epsilon: of the null.
         delta: of the test.
     """
-    variance = max(deviation * deviation + (loss - epsilon) ** 2, 1e-6)
+    loss, deviation = shown
+    mean, squares = float(weights.mean()), float((weights * weights).mean())
+    variance = max(deviation * deviation + (loss - epsilon) ** 2, 1e-6) * squares
     at_the_end = math.sqrt(2.0 * math.log(1.0 / delta) / (samples * variance))
-    for_growth = max(0.0, epsilon - loss) / variance
+    for_growth = max(0.0, epsilon - loss) * mean / variance
     return min(max(at_the_end, for_growth), 0.45 / (1.0 + abs(epsilon)))
 
 
@@ -62,7 +66,7 @@ def betting_p_value(losses: Floats, weights: Floats, epsilon: float, bet: float)
 
     Args:
         losses: in [-1, 1], in an order that does not depend on them.
-        weights: lowest propensity divided by each one's own, in (0, 1].
+        weights: of each, in (0, 1], known before the losses are.
         epsilon: in (-1, 1).
         bet: planned on other data, in (0, 1 / (2 + 2 epsilon)).
     """

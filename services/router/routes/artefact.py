@@ -75,6 +75,8 @@ class Data:
         pairs: used.
         left_out: pairs that could not be used, by reason.
         cost: unit of costs: `micro_usd` or `engine_ms`.
+        repeats: pairs among them of questions that an older one had asked already.
+        lowest_propensity: that was declared; None where all pairs were drawn alike.
     """
 
     source: str
@@ -83,6 +85,8 @@ class Data:
     pairs: int
     left_out: Mapping[str, int]
     cost: str
+    repeats: int = 0
+    lowest_propensity: float | None = None
 
 
 @dataclass(frozen=True)

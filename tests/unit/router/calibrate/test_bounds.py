@@ -28,7 +28,7 @@ def test_the_betting_test_is_wrong_no_more_often_than_told_with_weights_too() ->
         lossy = random.random(300) < 1.0 / 3.0
         losses = np.where(lossy, (random.random(300) < 2 * EPSILON) * 1.0, 0.0)
         weights = np.where(lossy, 1.0, 0.5)
-        bet = bounds.planned_bet(0.0, 0.3, 300, EPSILON, DELTA)
+        bet = bounds.planned_bet((0.0, 0.3), weights, 300, EPSILON, DELTA)
         refuted += bounds.betting_p_value(losses, weights, EPSILON, bet) <= DELTA
     assert refuted / 400 <= DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / 400)
 
@@ -41,7 +41,7 @@ def test_the_betting_test_is_wrong_no_more_often_than_told_with_weights_too() ->
 def test_a_bet_never_loses_more_than_everything(
     losses: list[float], epsilon: float, planned: float
 ) -> None:
-    bet = bounds.planned_bet(planned, 0.2, 100, epsilon, DELTA)
+    bet = bounds.planned_bet((planned, 0.2), np.ones(3), 100, epsilon, DELTA)
     p_value = bounds.betting_p_value(np.array(losses), np.ones(len(losses)), epsilon, bet)
     assert 0.0 < p_value <= 1.0
 

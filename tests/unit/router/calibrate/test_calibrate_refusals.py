@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.router.calibrate import command
+from services.router.calibrate import work
 from services.router.calibrate.__main__ import main
 from tests.making.paired import ROUTES, STATED, labelled, lines, record, write_routes
 
@@ -119,9 +119,9 @@ def test_a_route_must_be_named(said: Said) -> None:
 def test_an_interrupt_ends_it_with_its_own_status(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "calibrate_records", interrupted)
+    monkeypatch.setattr(work, "calibrate_records", interrupted)
     assert main(labelled(tree, 10)) == INTERRUPTED
     assert not (tree / "policies" / "calibration").exists()

@@ -2,11 +2,18 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from services.router.calibrate.cascade import EvidenceTable, outcome
-from services.router.calibrate.certification import BETTING, EXACT, calibrate, pairs_missing
+from services.router.calibrate.certification import (
+    BETTING,
+    EXACT,
+    Calibration,
+    calibrate,
+    pairs_missing,
+)
 from services.router.policy.calibration import Pair, Thresholds
 from services.router.policy.certainty import Measure
 from tests.making.drawn import drawn
@@ -14,7 +21,13 @@ from tests.making.drawn import drawn
 EPSILON, DELTA = 0.05, 0.1
 
 
-def run(fit: list[Pair], certify: list[Pair], epsilon: float = EPSILON, tiers: int = 2):
+def run(
+    fit: list[Pair],
+    certify: list[Pair],
+    epsilon: float = EPSILON,
+    tiers: int = 2,
+    **settings: Any,
+) -> Calibration:
     return calibrate(
         fit,
         certify,
@@ -23,6 +36,7 @@ def run(fit: list[Pair], certify: list[Pair], epsilon: float = EPSILON, tiers: i
         delta=DELTA,
         measure=Measure.MEAN,
         shadow_share=0.05,
+        **settings,
     )
 
 
@@ -40,7 +54,9 @@ def test_evidence_that_tells_much_is_certified_and_saves() -> None:
 def test_graded_or_unevenly_drawn_evidence_takes_the_betting_test() -> None:
     graded = run(drawn(1, 800, graded=True), drawn(2, 1200, graded=True)).certificate
     uneven = run(
-        drawn(1, 800, propensities=(0.05, 0.1)), drawn(2, 1500, propensities=(0.05, 0.1))
+        drawn(1, 800, propensities=(0.05, 0.1)),
+        drawn(2, 1500, propensities=(0.05, 0.1)),
+        lowest_propensity=0.05,
     ).certificate
     assert graded.method == uneven.method == BETTING
     assert graded.certified
