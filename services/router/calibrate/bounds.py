@@ -61,7 +61,9 @@ def planned_bet(
     return min(max(at_the_end, for_growth), 0.45 / (1.0 + abs(epsilon)))
 
 
-def betting_p_value(losses: Floats, weights: Floats, epsilon: float, bet: float) -> float:
+def betting_p_value(
+    losses: Floats, weights: Floats, epsilon: float, bet: float, *, at_end: bool = False
+) -> float:
     """P-value of the null that the mean loss over all requests is epsilon or more.
 
     Args:
@@ -69,13 +71,17 @@ def betting_p_value(losses: Floats, weights: Floats, epsilon: float, bet: float)
         weights: of each, in (0, 1], known before the losses are.
         epsilon: in (-1, 1).
         bet: planned on other data, in (0, 1 / (2 + 2 epsilon)).
+        at_end: what counts is the capital in the end, not the highest on the way. That is valid for
+            independent samples of different distributions too, as the capital that one expects of
+            them is at most exp(bet * the sum of what one expects of their gains).
     """
     gains = weights * (epsilon - losses)
     shares = np.array([share for _, share in MIXED_BETS])
     # Twice the bet still leaves some capital whatever comes: each gain is above -(1 - epsilon).
     logs = np.cumsum([np.log1p(bet * times * gains) for times, _ in MIXED_BETS], axis=1)
     capital = shares @ np.exp(np.clip(logs, -700.0, 700.0))
-    return min(1.0, 1.0 / float(max(capital.max(initial=1.0), 1.0)))
+    reached = capital[-1] if at_end else capital.max(initial=1.0)
+    return min(1.0, 1.0 / float(max(reached, 1.0)))
 
 
 def samples_needed(

@@ -145,7 +145,7 @@ def measured(evidence: EvidenceTable, thresholds: Thresholds, shadow_share: floa
     loss = float(np.average(seen.losses, weights=weights))
     spread = float(np.average((seen.losses - loss) ** 2, weights=weights))
     cost = float(np.average(seen.costs, weights=weights))
-    once = float(np.average(seen.losses, weights=evidence.once))
+    once = float(np.average(seen.losses, weights=evidence.once)) if evidence.once.any() else loss
     return Proposal(thresholds, loss, math.sqrt(spread), cost, once)
 
 

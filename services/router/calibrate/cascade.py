@@ -41,6 +41,8 @@ def pair_of(
         valid=tuple(tier.valid for tier in record.tiers[:-1]),
         propensity=record.propensity,
         asked=record.asked,
+        draws=record.draws,
+        once=record.once,
     )
 
 
@@ -55,9 +57,10 @@ class EvidenceTable:
         qualities: (n, K).
         costs: (n, K).
         once: (n), weights by which each question counts once: the lowest propensity divided by each
-            one's own, at most 1.
+            one's own, at most 1; 0 for those that do not count so.
         weights: (n), weights by which it counts as often as it was asked: the same, times the share
-            of the most that one may count.
+            of the most that one draw may count.
+        draws: (n), independent draws that the weight falls upon, at most 1 for each.
     """
 
     gains: Floats
@@ -67,6 +70,7 @@ class EvidenceTable:
     costs: Floats
     once: Floats
     weights: Floats
+    draws: NDArray[np.int64]
 
     @staticmethod
     def of(
@@ -78,7 +82,7 @@ class EvidenceTable:
             pairs: at least one.
             lowest: propensity with which any request is drawn, also such as are not among them;
                 without it all must have been drawn alike.
-            most_asked: a question that was asked more often counts no more; without it, none.
+            most_asked: one draw counts for no more requests; without it, as many as any of them.
 
         Raises:
             ValueError: there are none, their ladders differ, or propensities do and nobody says
@@ -96,8 +100,10 @@ class EvidenceTable:
         if propensities.min() < lowest:
             raise ValueError(f"a propensity is below {lowest:g}, {propensities.min():g}")
         asked = np.array([pair.asked for pair in pairs])
-        most = float(asked.max()) if most_asked is None else most_asked
-        once = lowest / propensities
+        draws = np.array([pair.draws for pair in pairs])
+        single = asked[draws == 1]
+        most = float(single.max(initial=1.0)) if most_asked is None else most_asked
+        weights = lowest / propensities
 
         def column(rows: Iterable[Iterable[float | None]]) -> Floats:
             return np.array(
@@ -110,8 +116,9 @@ class EvidenceTable:
             valid=np.array([pair.valid or (True,) * len(pair.gains) for pair in pairs]),
             qualities=column(pair.qualities for pair in pairs),
             costs=column(pair.costs for pair in pairs),
-            once=once,
-            weights=once * np.minimum(asked, most) / most,
+            once=np.where([pair.once for pair in pairs], weights, 0.0),
+            weights=weights * np.where(draws > 1, asked, np.minimum(asked, most)) / most,
+            draws=draws,
         )
 
     def __len__(self) -> int:

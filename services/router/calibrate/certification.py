@@ -1,9 +1,9 @@
 """Certifies thresholds on paired evidence, or says how many pairs are missing.
 
 What is certified is the mean loss in both ways of counting questions that repeat: each distinct
-question once, and each as often as it was asked, up to as often as any of the fit part. Where no
-question repeats they are one. A question is one draw in either, so that copies of it are no further
-evidence; the cheaper the answer to a question that half of the traffic asks, the more it weighs.
+question once, and each as often as it was asked. Where no question repeats they are one. A question
+is one draw in either, so that copies of it are no further evidence, except for standing questions;
+see `questions`. Of others one draw counts for no more requests than any of the fit part.
 
 Assumptions of every certificate: questions of the certify part and of the requests to come are
 independent draws of the same traffic, with how often each is asked; propensities are those with
@@ -91,12 +91,13 @@ class _Trial:
     def exact(self) -> bool:
         """Whether the exact test applies."""
         losses = np.unique(self.tested.qualities[:, -1:] - self.tested.qualities)
-        return bounds.is_exact(losses, self.tested.once)
+        return bounds.is_exact(losses, self.tested.once[self.tested.once > 0.0])
 
     @cached_property
     def repeats(self) -> bool:
         """Whether it matters how often a question counts."""
-        return bool(np.ptp(self.tested.weights / self.tested.once) > 0.0)
+        once, weights = self.tested.once, self.tested.weights
+        return bool(np.any(once == 0.0) or np.ptp(weights / once) > 0.0)
 
     @property
     def method(self) -> str:
@@ -105,19 +106,22 @@ class _Trial:
 
     def p_value(self, candidate: Proposal, seen: Outcome, epsilon: float) -> float:
         """Of the null that the mean loss is epsilon or more in one way of counting or the other."""
-        losses, tested, fit = seen.losses, self.tested, self.fit
+        tested, fit = self.tested, self.fit
+        losses, once = seen.losses[tested.once > 0.0], tested.once[tested.once > 0.0]
         if self.exact:
             worse, better = int((losses > 0).sum()), int((losses < 0).sum())
-            found = exact_p_value(worse, better, len(tested), epsilon, self.level)
+            found = exact_p_value(worse, better, len(losses), epsilon, self.level)
         else:
             shown = candidate.once, candidate.deviation
-            bet = bounds.planned_bet(shown, fit.once, len(tested), epsilon, self.level)
-            found = bounds.betting_p_value(losses, tested.once, epsilon, bet)
-        if not self.repeats:
+            bet = bounds.planned_bet(shown, fit.once, len(losses), epsilon, self.level)
+            found = bounds.betting_p_value(losses, once, epsilon, bet)
+        if not self.repeats or found > self.level:
             return found
+        losses = np.repeat(seen.losses, tested.draws)
+        weights = np.repeat(tested.weights / tested.draws, tested.draws)
         shown = candidate.loss, candidate.deviation
-        bet = bounds.planned_bet(shown, fit.weights, len(tested), epsilon, self.level)
-        return max(found, bounds.betting_p_value(losses, tested.weights, epsilon, bet))
+        bet = bounds.planned_bet(shown, fit.weights, len(losses), epsilon, self.level)
+        return max(found, bounds.betting_p_value(losses, weights, epsilon, bet, at_end=True))
 
 
 def calibrate(

@@ -64,7 +64,9 @@ class Record:
         tiers: what each made of it, cheapest first.
         question: names what was asked, the same for whoever asks it; empty where the evidence does
             not tell.
-        asked: how many requests it stands for, see `questions`.
+        asked: how many requests it stands for; see `questions`.
+        draws: independent draws of traffic among them.
+        once: it counts where each question counts once.
     """
 
     request_id: str
@@ -74,6 +76,8 @@ class Record:
     tiers: tuple[TierResult, ...]
     question: str = ""
     asked: float = 1.0
+    draws: int = 1
+    once: bool = True
 
 
 @dataclass(frozen=True)

@@ -318,7 +318,7 @@ def _bands(
         return Bands(rate, (None,) * len(lower), (None,) * len(lower))
     table = table_of(judgement, certify, lowest=lowest)
     ran = outcome(table, judgement.thresholds, 0.0).ran
-    often = np.repeat(np.arange(len(certify)), [round(record.asked) for record in certify])
+    often = np.repeat(np.arange(len(certify)), [max(1, round(record.asked)) for record in certify])
     gains = [table.gains[often, tier] for tier in lower]
     certainties = [table.certainties[often[ran[often, tier]], tier] for tier in lower]
     return Bands(rate, tuple(map(_histogram, gains)), tuple(map(_histogram, certainties)))

@@ -5,14 +5,24 @@ So each question is represented by its oldest pair, which knows how often it was
 to one part of the evidence with all of its pairs. Which part follows from the question and the
 route alone: there is nothing to choose anew until the split suits, and a question keeps its part
 when evidence grows.
+
+Standing questions, asked ten times as often as the middle one or more, are a different matter.
+There are few, much of the traffic may be theirs, and they are taken to go on being asked: of them
+one knows the loss itself, not just that of a sample. Nothing is learned from them. All are in the
+certify part, where each of their requests counts as a draw of traffic, by the share of all other
+questions that are in it.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 from services.router.calibrate.evidence import Record
 from services.router.policy.difficulty import FIRST_TASK, SparseFeatures
+
+STANDING = 10.0
+"""How often a standing question is asked, against the middle one."""
 
 FORM = 32
 """Features below it are the prompt's form; what lies between them and the task is the caller's."""
@@ -56,9 +66,19 @@ def split(
     Returns:
         both in an order that depends on nothing but the questions.
     """
-    drawn = sorted(((_place(record.question, route), record) for record in records), key=_first)
-    fit = [record for place, record in drawn if place >= certify_share]
-    certify = [record for place, record in drawn if place < certify_share]
+    standing = STANDING * median(record.asked for record in records)
+    fit: list[Record] = []
+    certify: list[Record] = []
+    for place, record in sorted(
+        ((_place(one.question, route), one) for one in records), key=_first
+    ):
+        inside = place < certify_share
+        if record.asked >= standing:
+            draws = max(2, round(record.asked))
+            weight = certify_share * record.asked
+            certify.append(replace(record, asked=weight, draws=draws, once=inside))
+        else:
+            (certify if inside else fit).append(record)
     return fit, certify
 
 

@@ -162,8 +162,10 @@ class Pair:
         costs: of each tier's answer, in one unit throughout; at least 0.
         valid: whether each lower tier's answer had the wanted form.
         propensity: probability with which this request was drawn as evidence, in (0, 1].
-        asked: how often its question stands in the evidence; at least 1, and a fraction where some
-            of those were drawn with another propensity.
+        asked: how often its question counts where each counts as often as it was asked; positive.
+        draws: independent draws of traffic that this is: 1, as copies of a question are one, but
+            each request for one of the standing questions.
+        once: whether it counts where each question counts once.
     """
 
     gains: tuple[float | None, ...]
@@ -173,6 +175,8 @@ class Pair:
     valid: tuple[bool, ...] = ()
     propensity: float = 1.0
     asked: float = 1.0
+    draws: int = 1
+    once: bool = True
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -193,8 +197,8 @@ class Pair:
             raise ValueError(f"costs must be finite and at least 0, got {self.costs}")
         if not 0.0 < self.propensity <= 1.0:
             raise ValueError(f"propensity must be in (0, 1], got {self.propensity}")
-        if not 1.0 <= self.asked < math.inf:
-            raise ValueError(f"asked must be finite and at least 1, got {self.asked}")
+        if not 0.0 < self.asked < math.inf or self.draws < 1:
+            raise ValueError(f"asked and draws must be positive, got {self.asked}, {self.draws}")
         if not all(gain is None or -1.0 <= gain <= 1.0 for gain in self.gains):
             raise ValueError(f"gains must be in [-1, 1], got {self.gains}")
         if not all(sure is None or -math.inf < sure <= 0.0 for sure in self.certainties):
