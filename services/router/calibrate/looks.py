@@ -119,7 +119,7 @@ def looks_in(path: Path, artefact: Path) -> list[Look]:
     for number, line in enumerate(lines, 1):
         try:
             found.append(_look(json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise BadEvidence(f"--route: {path}, line {number}: no look: {error}") from error
     return found
 

@@ -37,6 +37,11 @@ Said = Callable[[], tuple[str, str]]
         (["--routes-file", "nowhere.yaml"], "--routes-file: nowhere.yaml: cannot be read"),
         (["--labelled", "nowhere.jsonl"], "--labelled: nowhere.jsonl cannot be read"),
         (["--labelled", "policies"], "--labelled: policies cannot be read"),
+        (["--seed", "7"], "--seed: is no longer taken"),
+        (["--since", "yesterday"], "--since: must be as 2026-11-28T15:42:19Z, got 'yesterday'"),
+        (["--since", "2027-01-01"], "no pair of support can be used (200: older than --since)"),
+        (["--lowest-propensity", "0"], "--lowest-propensity: must be in (0, 1], got 0"),
+        (["--lowest-propensity", "0.2"], "a pair was drawn with a lower one, 0.05, got 0.2"),
         (["--out", "pairs.jsonl"], "--out: pairs.jsonl/support.json cannot be written"),
     ],
 )
