@@ -135,6 +135,7 @@ def calibrate(
     shadow_share: float,
     look: int = 1,
     lowest_propensity: float | None = None,
+    certify_share: float | None = None,
 ) -> Calibration:
     """Chooses thresholds on one part of the evidence and certifies them on the other.
 
@@ -150,6 +151,7 @@ def calibrate(
         shadow_share: share of requests sampled as evidence, in [0, 1].
         look: number of this look at the evidence, from 1; see `spending`.
         lowest_propensity: with which any request is drawn; None where all are drawn alike.
+        certify_share: share of further questions that will certify; None for that of these.
 
     Returns:
         the cheapest certified thresholds, or the safe ones with how many pairs are missing.
@@ -180,7 +182,9 @@ def calibrate(
             shadow_share=shadow_share,
             method=EXACT if trial is None else trial.method,
             assumptions=ASSUMPTIONS,
-            pairs_missing=pairs_missing(candidates, *sizes, epsilon, then, exact=exact),
+            pairs_missing=pairs_missing(
+                candidates, *sizes, epsilon, then, exact=exact, share=certify_share
+            ),
             look=look,
             level=granted,
         )
@@ -247,17 +251,19 @@ def pairs_missing(
     delta: float,
     *,
     exact: bool,
+    share: float | None = None,
 ) -> int | None:
     """About how many more pairs certify the easiest candidate, four times out of five.
 
-    New pairs are split between fitting and certifying as those at hand were. Without candidates,
+    New pairs are split between fitting and certifying as those at hand were, or by the share that
+    certifies. Without candidates,
     as with hardly any evidence, it is what a candidate without any loss would need: a lower limit.
 
     Returns:
         at least 1, or None where candidates exist that no number of pairs would certify.
     """
     have = n_fit + n_certify
-    share = n_certify / have if n_fit and n_certify else 0.5
+    share = share or (n_certify / have if n_fit and n_certify else 0.5)
     if n_fit >= MIN_TO_FIT and not candidates:
         return None
     # One more difference than was seen, so that none seen is not taken for none to come.

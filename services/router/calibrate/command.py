@@ -75,10 +75,17 @@ def calibrate(
     routes_file: Annotated[
         Path | None,
         typer.Option(
-            help="What is asked of the route, and which tiers it has; a table does without.",
+            help="What is asked of the route, and which tiers it has.",
             show_default=str(ROUTES_FILE),
         ),
     ] = None,
+    alone: Annotated[
+        bool,
+        typer.Option(
+            "--alone",
+            help="Try a labelled file without a routes file: its own tiers, or those of --ladder.",
+        ),
+    ] = False,
     since: Annotated[
         str | None,
         typer.Option(
@@ -178,7 +185,9 @@ def calibrate(
             raise BadOption(
                 "--seed: is no longer taken: a question's part follows from question and route"
             )
-        asked = _asked_of(route, routes_file, options, out)
+        if alone and (labelled is None or routes_file is not None):
+            raise BadOption("--alone: is for --labelled without --routes-file")
+        asked = unknown(route, out or Path()) if alone else _asked_of(route, routes_file, options)
         path = out / f"{route}.json" if out else asked.artefact
         status = CERTIFIED if carry_out(options, asked, path) else MISSING
     except ValueError as error:
@@ -188,11 +197,12 @@ def calibrate(
     raise typer.Exit(status)
 
 
-def _asked_of(route: str, routes_file: Path | None, options: Options, out: Path | None) -> Wanted:
-    """What is asked of the route; a labelled file does without a routes file."""
-    if routes_file is None and options.labelled is not None and not ROUTES_FILE.exists():
-        return unknown(route, out or Path())
-    return wanted(routes_file or ROUTES_FILE, route)
+def _asked_of(route: str, routes_file: Path | None, options: Options) -> Wanted:
+    """What the routes file asks of the route; one that is missing need not be, for a table."""
+    path = routes_file or ROUTES_FILE
+    if routes_file is None and options.labelled is not None and not path.exists():
+        raise BadOption(f"--routes-file: {path} is missing; --alone does without")
+    return wanted(path, route)
 
 
 T = TypeVar("T")

@@ -159,6 +159,7 @@ def calibrate_parts(
         shadow_share=settings.shadow_share,
         look=settings.look,
         lowest_propensity=settings.lowest_propensity,
+        certify_share=settings.certify_share,
     )
     thresholds = calibration.certificate.thresholds
     judgement = (

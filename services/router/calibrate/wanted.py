@@ -121,7 +121,5 @@ def obstacles(artefact: Artefact, asked: Wanted) -> Iterator[str]:
     """What will keep routers from using a calibration, a sentence each."""
     if asked.stated:
         yield from misfits(artefact, asked.route, asked.ladder, asked.quality)
-    elif not asked.known:
-        yield "There is no routes file: defaults were taken."
-    else:
+    elif asked.known:
         yield f"The routes file states no quality of {asked.route}: defaults were taken."

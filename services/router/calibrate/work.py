@@ -18,6 +18,11 @@ from services.router.calibrate.report import print_report
 from services.router.calibrate.wanted import Wanted, named, obstacles
 from services.router.routes.artefact import Artefact, Data, Model, write
 
+ALONE = (
+    "Without a routes file: what the command line left out are defaults, and no router looks for "
+    "the calibration."
+)
+
 
 class NotWritten(ValueError):
     """A file cannot be written; the message names it and the option that leads there."""
@@ -60,6 +65,8 @@ def carry_out(options: Options, asked: Wanted, path: Path) -> bool:
         path.with_suffix(".html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise NotWritten(f"--out: {path} cannot be written: {error.strerror}") from error
+    if not asked.known:
+        result = replace(result, notes=(*result.notes, ALONE))
     reasons = tuple(obstacles(written, asked))
     print_report(console(), path, written, result, reasons)
     return certificate.certified

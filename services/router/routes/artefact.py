@@ -60,8 +60,9 @@ class Model:
 
     def __str__(self) -> str:
         """As messages name it."""
-        version = f" version {self.version}" if self.version else ""
-        return f"{self.tier} ({self.model} {self.precision}{version})"
+        version = f"version {self.version}" if self.version else ""
+        served = " ".join(filter(None, (self.model, self.precision, version)))
+        return f"{self.tier} ({served})" if served else self.tier
 
 
 @dataclass(frozen=True, slots=True)
