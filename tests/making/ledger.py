@@ -107,6 +107,7 @@ def pair(request_id: str = "r1", **changes: Any) -> PairRecord:
         "uniform": True,
         "judge": "match",
         "answered": "small",
+        "question": "qq",
         "features": ((3, 1.0), (70, 0.5)),
         "first_k": 16,
         "tiers": tiers,

@@ -25,7 +25,7 @@ def record(
         "request_id": f"r{number}",
         "policy_version": "7",
         "propensity": 0.05,
-        "text": f"{HARD if hard else EASY} {random.randrange(50)}",
+        "text": f"{HARD if hard else EASY} {random.randrange(50)} case {number}",
         "tiers": [
             {
                 "tier": "small",

@@ -34,12 +34,26 @@ PARTS = tuple(part / 20.0 for part in range(1, 20))
 
 @dataclass(frozen=True)
 class Proposal:
-    """Thresholds with what they showed on the fit part."""
+    """Thresholds with what they showed on some evidence.
+
+    Attributes:
+        thresholds: what is proposed.
+        loss: mean loss, each question as often as it was asked.
+        deviation: of the losses.
+        cost: mean cost, counted in the same way.
+        once: mean loss, each question once.
+    """
 
     thresholds: Thresholds
     loss: float
     deviation: float
     cost: float
+    once: float
+
+    @property
+    def worst(self) -> float:
+        """The higher loss of both ways of counting."""
+        return max(self.loss, self.once)
 
 
 def propose(
@@ -79,7 +93,7 @@ def propose(
     every = dict.fromkeys((*corners, *ways))
     kept = sorted(map(tried, every), key=lambda proposal: (-proposal.cost, proposal.loss))
     return [
-        proposal for proposal in kept if proposal.cost < fit.top_cost and proposal.loss < epsilon
+        proposal for proposal in kept if proposal.cost < fit.top_cost and proposal.worst < epsilon
     ]
 
 
@@ -131,7 +145,8 @@ def measured(evidence: EvidenceTable, thresholds: Thresholds, shadow_share: floa
     loss = float(np.average(seen.losses, weights=weights))
     spread = float(np.average((seen.losses - loss) ** 2, weights=weights))
     cost = float(np.average(seen.costs, weights=weights))
-    return Proposal(thresholds, loss, math.sqrt(spread), cost)
+    once = float(np.average(seen.losses, weights=evidence.once)) if evidence.once.any() else loss
+    return Proposal(thresholds, loss, math.sqrt(spread), cost, once)
 
 
 def _options(fit: EvidenceTable, tier: int) -> list[Rung]:

@@ -40,6 +40,9 @@ def pair_of(
         costs=tuple(tier.engine_ms if engine_time else tier.micro_usd for tier in record.tiers),
         valid=tuple(tier.valid for tier in record.tiers[:-1]),
         propensity=record.propensity,
+        asked=record.asked,
+        draws=record.draws,
+        once=record.once,
     )
 
 
@@ -53,7 +56,11 @@ class EvidenceTable:
         valid: (n, K - 1).
         qualities: (n, K).
         costs: (n, K).
-        weights: (n), lowest propensity divided by each one's own.
+        once: (n), weights by which each question counts once: the lowest propensity divided by each
+            one's own, at most 1; 0 for those that do not count so.
+        weights: (n), weights by which it counts as often as it was asked: the same, times the share
+            of the most that one draw may count.
+        draws: (n), independent draws that the weight falls upon, at most 1 for each.
     """
 
     gains: Floats
@@ -61,20 +68,42 @@ class EvidenceTable:
     valid: NDArray[np.bool_]
     qualities: Floats
     costs: Floats
+    once: Floats
     weights: Floats
+    draws: NDArray[np.int64]
 
     @staticmethod
-    def of(pairs: Sequence[Pair]) -> "EvidenceTable":
-        """The columns of some pairs.
+    def of(
+        pairs: Sequence[Pair], lowest: float | None = None, most_asked: float | None = None
+    ) -> "EvidenceTable":
+        """The columns of some pairs, each of another question.
+
+        Args:
+            pairs: at least one.
+            lowest: propensity with which any request is drawn, also such as are not among them;
+                without it all must have been drawn alike.
+            most_asked: one draw counts for no more requests; without it, as many as any of them.
 
         Raises:
-            ValueError: there are none, or their ladders differ.
+            ValueError: there are none, their ladders differ, or propensities do and nobody says
+                which is the lowest.
         """
         if not pairs:
             raise ValueError("there are no pairs")
         if len({len(pair.qualities) for pair in pairs}) > 1:
             raise ValueError("pairs must all have the same number of tiers")
         propensities = np.array([pair.propensity for pair in pairs])
+        if lowest is None:
+            if np.ptp(propensities) > 0.0:
+                raise ValueError("propensities differ: the lowest must be said")
+            lowest = float(propensities[0])
+        if propensities.min() < lowest:
+            raise ValueError(f"a propensity is below {lowest:g}, {propensities.min():g}")
+        asked = np.array([pair.asked for pair in pairs])
+        draws = np.array([pair.draws for pair in pairs])
+        single = asked[draws == 1]
+        most = float(single.max(initial=1.0)) if most_asked is None else most_asked
+        weights = lowest / propensities
 
         def column(rows: Iterable[Iterable[float | None]]) -> Floats:
             return np.array(
@@ -87,7 +116,9 @@ class EvidenceTable:
             valid=np.array([pair.valid or (True,) * len(pair.gains) for pair in pairs]),
             qualities=column(pair.qualities for pair in pairs),
             costs=column(pair.costs for pair in pairs),
-            weights=propensities.min() / propensities,
+            once=np.where([pair.once for pair in pairs], weights, 0.0),
+            weights=weights * np.where(draws > 1, asked, np.minimum(asked, most)) / most,
+            draws=draws,
         )
 
     def __len__(self) -> int:
@@ -105,7 +136,10 @@ class EvidenceTable:
 
 
 def table_of(
-    judgement: Judgement, records: Sequence[Record], cost: str = "micro_usd"
+    judgement: Judgement,
+    records: Sequence[Record],
+    cost: str = "micro_usd",
+    lowest: float | None = None,
 ) -> EvidenceTable:
     """Records as a judgement sees them.
 
@@ -113,6 +147,7 @@ def table_of(
         judgement: predicts gains, and reads certainties in its thresholds' measure.
         records: at least one, of the judgement's ladder.
         cost: `micro_usd` or `engine_ms`.
+        lowest: propensity with which any request is drawn; without it all were drawn alike.
     """
     lower = range(len(judgement.models))
 
@@ -124,7 +159,7 @@ def table_of(
         )
         return pair_of(record, gains, certainties, cost)
 
-    return EvidenceTable.of([seen(record) for record in records])
+    return EvidenceTable.of([seen(record) for record in records], lowest)
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,34 @@
 """The command line of a calibration: `pennyweight calibrate`."""
 
-import datetime as dt
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pennyweight.command.ending import INTERRUPTED, USAGE, end
 from pennyweight.command.show import console
-from services.router.calibrate.evidence import BadEvidence, Found, from_ledger
-from services.router.calibrate.labelled import from_labelled
 from services.router.calibrate.options import (
     LEDGER,
+    BadOption,
     Cost,
     Options,
+    a_propensity,
     a_share,
     a_share_or_all,
+    a_time,
     at_least_one,
     complement,
 )
-from services.router.calibrate.page import page
-from services.router.calibrate.process import Result, Settings, calibrate_records
-from services.router.calibrate.report import print_report
-from services.router.calibrate.wanted import Wanted, named, obstacles, wanted
+from services.router.calibrate.wanted import Wanted, unknown, wanted
+from services.router.calibrate.work import carry_out
 from services.router.policy.certainty import Measure
-from services.router.routes.artefact import Artefact, Data, write
 
 CERTIFIED, MISSING = 0, 3
 """Exit statuses: certified; too little evidence, the safe default is written. Refused is USAGE."""
 
 THE_ROUTES = "as the routes file says"
+ROUTES_FILE = Path("policies/routes.yaml")
 
 app = typer.Typer(
     add_completion=False,
@@ -69,9 +65,40 @@ def calibrate(
             help="JSONL or CSV file of labelled pairs, in place of a ledger.", show_default=False
         ),
     ] = None,
+    tiers: Annotated[
+        str | None,
+        typer.Option(
+            help="What the route's tiers are called in a labelled file, as small=cheap,large=dear.",
+            show_default="as on the route",
+        ),
+    ] = None,
     routes_file: Annotated[
-        Path, typer.Option(help="What is asked of the route, and which tiers it has.")
-    ] = Path("policies/routes.yaml"),
+        Path | None,
+        typer.Option(
+            help="What is asked of the route, and which tiers it has.",
+            show_default=str(ROUTES_FILE),
+        ),
+    ] = None,
+    alone: Annotated[
+        bool,
+        typer.Option(
+            "--alone",
+            help="Try a labelled file without a routes file: its own tiers, or those of --ladder.",
+        ),
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Pairs before it are left out, as 2026-11-28T15:42:19Z.", show_default="all pairs"
+        ),
+    ] = None,
+    lowest_propensity: Annotated[
+        float | None,
+        typer.Option(
+            help="Lowest probability with which any request was drawn as evidence.",
+            show_default="all pairs were drawn alike",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -119,9 +146,9 @@ def calibrate(
     ] = None,
     cost: Annotated[Cost, typer.Option(help="What is to be saved.")] = Cost.MICRO_USD,
     certify_share: Annotated[
-        float, typer.Option(help="Share of the pairs that is kept for the test.")
+        float, typer.Option(help="Share of the questions that is kept for the test.")
     ] = 0.6,
-    seed: Annotated[int, typer.Option(help="The same seed splits the pairs in the same way.")] = 77,
+    seed: Annotated[int | None, typer.Option(hidden=True)] = None,
     epsilon: Hidden = None,
     delta: Hidden = None,
     shadow: Hidden = None,
@@ -150,11 +177,19 @@ def calibrate(
             measures=measure or (),
             cost=cost,
             certify_share=a_share("--certify-share", certify_share),
-            seed=seed,
+            lowest_propensity=_checked("--lowest-propensity", lowest_propensity, a_propensity),
+            since=_checked("--since", since, a_time),
+            names=tiers,
         )
-        asked = wanted(routes_file, route)
+        if seed is not None:
+            raise BadOption(
+                "--seed: is no longer taken: a question's part follows from question and route"
+            )
+        if alone and (labelled is None or routes_file is not None):
+            raise BadOption("--alone: is for --labelled without --routes-file")
+        asked = unknown(route, out or Path()) if alone else _asked_of(route, routes_file, options)
         path = out / f"{route}.json" if out else asked.artefact
-        status = _calibrate(options, asked, path)
+        status = CERTIFIED if carry_out(options, asked, path) else MISSING
     except ValueError as error:
         end(str(error), code=USAGE)
     except KeyboardInterrupt:
@@ -162,8 +197,21 @@ def calibrate(
     raise typer.Exit(status)
 
 
+def _asked_of(route: str, routes_file: Path | None, options: Options) -> Wanted:
+    """What the routes file asks of the route; one that is missing need not be, for a table."""
+    path = routes_file or ROUTES_FILE
+    if routes_file is None and options.labelled is not None and not path.exists():
+        raise BadOption(f"--routes-file: {path} is missing; --alone does without")
+    return wanted(path, route)
+
+
 T = TypeVar("T")
+U = TypeVar("U")
 Check = Callable[[str, T], T]
+
+
+def _checked(name: str, value: T | None, check: Callable[[str, T], U]) -> U | None:
+    return None if value is None else check(name, value)
 
 
 def _asked(
@@ -180,81 +228,3 @@ def _asked(
     if value is not None:
         return check(name, value)
     return None if old_value is None else (old_check or check)(old_name, old_value)
-
-
-def _calibrate(options: Options, asked: Wanted, path: Path) -> int:
-    """Reads, calibrates, writes and prints; returns the exit status.
-
-    Raises:
-        ValueError: something that was asked cannot be, or the evidence cannot be used.
-    """
-    progress = _progress(console(stderr=True))
-    task = progress.add_task("reading pairs", total=1.0)
-    settings = options.settings(asked)
-    with progress:
-        found = _found(options, asked)
-        result = calibrate_records(
-            found.records,
-            settings,
-            lambda doing, done: progress.update(task, description=doing, completed=done),
-        )
-    try:
-        written = write(path, _artefact(options, asked, found, result, settings))
-        text = page(written, result.calibration)
-        path.with_suffix(".html").write_text(text, encoding="utf-8")
-    except OSError as error:
-        end(f"--out: {path} cannot be written: {error.strerror}", code=USAGE)
-    print_report(console(), path, written, result.notes, tuple(obstacles(written, asked)))
-    return CERTIFIED if written.certificate.certified else MISSING
-
-
-def _found(options: Options, asked: Wanted) -> Found:
-    """The evidence.
-
-    Raises:
-        ValueError: there is none that can be used.
-    """
-    ladder = options.tiers(asked)
-    if options.labelled is not None:
-        found = from_labelled(options.labelled, ladder)
-    else:
-        first_tokens = options.settings(asked).first_k
-        found = from_ledger(options.source, options.route, ladder, first_tokens)
-    if not found.records:
-        reasons = "; ".join(f"{count}: {reason}" for reason, count in found.left_out.items())
-        raise BadEvidence(f"no pair of {options.route} can be used ({reasons})")
-    if not any(getattr(record.tiers[-1], options.cost) for record in found.records):
-        raise BadEvidence(
-            f"--cost: no pair says what {found.ladder[-1].tier} cost in {options.cost}, so that "
-            "nothing tells what is cheaper"
-        )
-    return found
-
-
-def _artefact(
-    options: Options, asked: Wanted, found: Found, result: Result, settings: Settings
-) -> Artefact:
-    times = [record.time for record in found.records if record.time]
-    return Artefact(
-        route=options.route,
-        version="unwritten",
-        created=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        ladder=named(found.ladder, asked.ladder),
-        judgement=result.judgement,
-        certificate=result.calibration.certificate,
-        bands=result.bands,
-        data=Data(
-            source=options.source.name,
-            since=min(times, default=""),
-            until=max(times, default=""),
-            pairs=len(found.records),
-            left_out=found.left_out,
-            cost=settings.cost,
-        ),
-        watched_loss=result.watched_loss,
-    )
-
-
-def _progress(errors: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)

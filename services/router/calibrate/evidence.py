@@ -1,14 +1,15 @@
 """Reads paired evidence from the ledger's files, through DuckDB; `labelled` reads other files.
 
 In the ledger a pair is a record of kind `pair`, as `pennyweight.ledger.schema` has it. Rarely
-drawn pairs weigh more, unless `uniform` says that `propensity` depended on the time alone: then
-each weighs the same, as traffic is taken to be alike over the whole of the evidence. A pair that no
-judge has judged is judged by the first record of kind `outcome` with its `request_id`, if there is
-one, with the help of `answered`, the tier whose answer the caller got, and `digests` of what each
-tier answered; see `outcomes`. What cannot be used is left out and counted by reason, lines and
-files that cannot be read among it.
+drawn pairs weigh more, against the lowest propensity that is declared, unless `uniform` says that
+`propensity` depended on the time alone: then each weighs the same, as traffic is taken to be alike
+over the whole of the evidence. A pair that no judge has judged is judged by the first record of
+kind `outcome` with its `request_id`, if there is one, with the help of `answered`, the tier whose
+answer the caller got, and `digests` of what each tier answered; see `outcomes`. What cannot be used
+is left out and counted by reason, lines and files that cannot be read among it.
 """
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from pennyweight.ledger.reader import FILES, LedgerError, NoLedger, opened
 from services.router.calibrate.outcomes import first_of_each, judged
 from services.router.policy.certainty import Certainty
 from services.router.policy.difficulty import FEATURES, Signals, SparseFeatures, features
+from services.router.policy.judging import normalised
 from services.router.routes.artefact import Model
 
 
@@ -60,6 +62,11 @@ class Record:
         features: of its prompt and signals.
         propensity: probability with which it was drawn as evidence, in (0, 1].
         tiers: what each made of it, cheapest first.
+        question: names what was asked, the same for whoever asks it; empty where the evidence does
+            not tell.
+        asked: how many requests it stands for; see `questions`.
+        draws: independent draws of traffic among them.
+        once: it counts where each question counts once.
     """
 
     request_id: str
@@ -67,6 +74,10 @@ class Record:
     features: SparseFeatures
     propensity: float
     tiers: tuple[TierResult, ...]
+    question: str = ""
+    asked: float = 1.0
+    draws: int = 1
+    once: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,13 @@ class Found:
         records: usable ones of the ladder, oldest first.
         ladder: their models, cheapest first.
         left_out: how many could not be used, by reason.
+        one_number: certainties are one number an answer, which stands for each measure.
     """
 
     records: tuple[Record, ...]
     ladder: tuple[Model, ...]
     left_out: Mapping[str, int]
+    one_number: bool = False
 
 
 class _Unusable(ValueError):
@@ -89,7 +102,12 @@ class _Unusable(ValueError):
 
 
 def from_ledger(
-    folder: Path, route: str, ladder: Sequence[str] = (), first_k: int | None = None
+    folder: Path,
+    route: str,
+    ladder: Sequence[str] = (),
+    first_k: int | None = None,
+    *,
+    lowest: float | None = None,
 ) -> Found:
     """Every pair of a route in a ledger folder.
 
@@ -98,9 +116,11 @@ def from_ledger(
         route: whose pairs are wanted.
         ladder: names of its tiers, cheapest first; without it, those of the youngest pair.
         first_k: pairs whose certainty looked at another number of first tokens are left out.
+        lowest: declared lowest propensity, see `usable`.
 
     Raises:
-        BadEvidence: there is no such folder, it cannot be read, or no pair of the route is in it.
+        BadEvidence: there is no such folder, it cannot be read, no pair of the route is in it, or
+            propensities do not fit the lowest.
     """
     try:
         with opened(folder) as ledger:
@@ -115,12 +135,16 @@ def from_ledger(
     if not pairs:
         notes = " ".join(("", *unreadable.notes()))
         raise BadEvidence(f"--ledger: {folder} holds no pairs of route {route}.{notes}")
-    found = usable(pairs, ladder, first_k)
+    found = usable(pairs, ladder, first_k, lowest=lowest)
     return replace(found, left_out={**found.left_out, **unreadable.counts()})
 
 
 def usable(
-    pairs: Sequence[Mapping[str, Any]], names: Sequence[str], first_k: int | None = None
+    pairs: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    first_k: int | None = None,
+    *,
+    lowest: float | None = None,
 ) -> Found:
     """What of some pairs can be used.
 
@@ -128,14 +152,33 @@ def usable(
         pairs: as the ledger has them, in any order.
         names: of the wanted tiers, cheapest first; without any, those of the youngest pair.
         first_k: pairs whose certainty looked at another number of first tokens are left out.
+        lowest: propensity with which any request was drawn, also such as no pair shows; None where
+            all were drawn alike.
+
+    Raises:
+        BadEvidence: propensities differ and the lowest is not declared, or one is below it.
     """
     left_out: Counter[str] = Counter()
     records = _of_ladder(_read(pairs, first_k, left_out), names, left_out)
+    _check_propensities([record.propensity for record in records], lowest)
     return Found(
         records=tuple(records),
         ladder=_models(records[-1]) if records else (),
         left_out=dict(+left_out),
     )
+
+
+def _check_propensities(propensities: Sequence[float], lowest: float | None) -> None:
+    least, most = min(propensities, default=1.0), max(propensities, default=1.0)
+    if lowest is None and least < most:
+        raise BadEvidence(
+            f"--lowest-propensity: pairs were drawn with propensities from {least:g} to {most:g}: "
+            "say the lowest with which any request was drawn, also such as no pair shows"
+        )
+    if lowest is not None and least < lowest:
+        raise BadEvidence(
+            f"--lowest-propensity: a pair was drawn with a lower one, {least:g}, got {lowest:g}"
+        )
 
 
 def _read(
@@ -198,7 +241,18 @@ def _record(pair: Mapping[str, Any], number: int) -> Record:
         features=_features(pair),
         propensity=propensity,
         tiers=tuple(_tier(tier) for tier in tiers),
+        question=_question(pair),
     )
+
+
+def _question(pair: Mapping[str, Any]) -> str:
+    given, text = pair.get("question"), pair.get("text")
+    if isinstance(given, str) and given:
+        return given
+    if not isinstance(text, str):
+        return ""
+    # The same for spellings that count as the same.
+    return hashlib.blake2b(normalised(text).encode(errors="surrogatepass")).hexdigest()
 
 
 def _features(pair: Mapping[str, Any]) -> SparseFeatures:
@@ -244,7 +298,14 @@ def _tier(tier: Any) -> TierResult:
 def _certainty(given: Any) -> Certainty | None:
     if not isinstance(given, dict):
         return None
-    numbers = [_number(given.get(key), "certainty") for key in ("mean", "minimum", "first_k")]
+    try:
+        numbers = [float(given[key]) for key in ("mean", "minimum", "first_k")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _Unusable("certainty is no number") from error
+    # A token of no probability at all is for routers no certainty either: its answer never stands
+    # by it, but counts, and it is often the worst.
+    if not all(map(math.isfinite, numbers)):
+        return None
     # All zero may be as sure as can be, or what an engine fills in that does not know: routers find
     # out which, and then write null. Taken for sure, it is certified with what it loses; taken for
     # unknown, answers that routers let stand would be in no certificate.

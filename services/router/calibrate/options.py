@@ -1,5 +1,6 @@
 """What the command line asks of a calibration, in the policy's words; the route says the rest."""
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,8 +41,10 @@ class Options:
         ladder: tiers, cheapest first, separated by commas.
         measures: of certainty that may be used; none given, those that the route can use.
         cost: that is to be saved.
-        certify_share: share of the evidence that is kept for the test.
-        seed: of the split.
+        certify_share: share of the questions that is kept for the test.
+        lowest_propensity: with which any request was drawn as evidence.
+        since: older pairs are left out.
+        names: what tiers are called in a labelled file, as `small=cheap,large=dear`.
     """
 
     route: str
@@ -55,11 +58,15 @@ class Options:
     measures: Sequence[Measure]
     cost: Cost
     certify_share: float
-    seed: int
+    lowest_propensity: float | None = None
+    since: dt.datetime | None = None
+    names: str | None = None
 
     def __post_init__(self) -> None:
         if self.ledger is not None and self.labelled is not None:
             raise BadOption("--ledger and --labelled: give one of them, not both")
+        if self.names is not None and self.labelled is None:
+            raise BadOption("--tiers: is for a labelled file, and none is given")
 
     @property
     def source(self) -> Path:
@@ -77,10 +84,24 @@ class Options:
             cost=self.cost.value,
             certify_share=self.certify_share,
             first_k=asked.first_k if first is None else first,
-            seed=self.seed,
             measures=tuple(self.measures) or asked.measures,
             watch=asked.watch,
+            lowest_propensity=self.lowest_propensity,
         )
+
+    def one_measure(self, asked: Wanted) -> tuple[Measure, ...]:
+        """What certainties of one number each are taken for.
+
+        Raises:
+            BadOption: one number is not enough for it.
+        """
+        measures = tuple(self.measures) or asked.measures
+        if measures[0] is Measure.LEARNED:
+            raise BadOption(
+                "--measure: learned needs mean, minimum and first_k of each answer, and the file "
+                "has one number"
+            )
+        return measures[:1]
 
     def tiers(self, asked: Wanted) -> list[str]:
         """Names of the ladder's tiers, cheapest first.
@@ -90,6 +111,8 @@ class Options:
             BadEvidence: it has no tiers to choose from.
         """
         served = [model.tier for model in asked.ladder]
+        if not asked.known:
+            return [name for name in (self.ladder or "").split(",") if name]  # none: the file's
         if self.ladder is None:
             if len(served) < MIN_TIERS:
                 raise BadEvidence(f"--route: {self.route} has no tiers to choose from")
@@ -100,6 +123,45 @@ class Options:
                 f"--ladder: must be at least two of {', '.join(served)}, got {self.ladder!r}"
             )
         return named
+
+
+def tier_names(text: str | None) -> dict[str, str]:
+    """What tiers of the route are called in a labelled file.
+
+    Raises:
+        BadOption: it names none, or one twice.
+    """
+    if text is None:
+        return {}
+    pairs = [part.partition("=") for part in text.split(",")]
+    names = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+    if len(set(names.values())) < len(pairs) or not all([*names, *names.values()]):
+        raise BadOption(f"--tiers: must be as small=cheap,large=dear, got {text!r}")
+    return names
+
+
+def a_time(option: str, text: str) -> dt.datetime:
+    """The value of an option that is a time; UTC where it names no zone.
+
+    Raises:
+        BadOption: it is not.
+    """
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadOption(f"{option}: must be as 2026-11-28T15:42:19Z, got {text!r}") from error
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+
+
+def a_propensity(option: str, value: float) -> float:
+    """The value of an option, above 0 and up to 1.
+
+    Raises:
+        BadOption: it is not.
+    """
+    if 0.0 < value <= 1.0:
+        return value
+    raise BadOption(f"{option}: must be in (0, 1], got {value:g}")
 
 
 def a_share(option: str, value: float) -> float:

@@ -1,8 +1,8 @@
 """From evidence to a calibration: split, learn, choose the measure, certify, describe traffic.
 
-The evidence is split at random, by a seed, into a fit and a certify part. Everything is learned and
-chosen on the fit part: models, and on their predictions for requests they did not see, the measure
-of certainty and the candidates. The certify part is touched once, by the test.
+The evidence is split by its questions into a fit and a certify part, see `questions`. Everything is
+learned and chosen on the fit part: models, and on their predictions for requests they did not see,
+the measure of certainty and the candidates. The certify part is touched once, by the test.
 """
 
 import math
@@ -17,6 +17,8 @@ from services.router.calibrate.cascade import EvidenceTable, Floats, outcome, pa
 from services.router.calibrate.certification import MIN_TO_FIT, Calibration, calibrate
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
+from services.router.calibrate.questions import distinct, recognised, split
+from services.router.calibrate.spending import level
 from services.router.calibrate.watched import Watch, watched_loss
 from services.router.policy.calibration import (
     Judgement,
@@ -34,6 +36,9 @@ MEASURES = (Measure.MEAN, Measure.MINIMUM, Measure.FIRST_K, Measure.LEARNED)
 Tell = Callable[[str, float], None]
 """Takes what is being done now, and what share of all is done."""
 
+FOLDS_SEED = 77
+"""Of the folds that models are chosen on, all within the fit part."""
+
 WORTH_IT = 0.005
 """Share of the top tier's cost that a less simple measure must save."""
 
@@ -44,16 +49,17 @@ class Settings:
 
     Attributes:
         epsilon: most quality that may be lost on average.
-        delta: most probability that the certificate is wrong.
+        delta: most probability that a certificate is wrong, all looks at the evidence together.
         shadow_share: share of requests that will be sampled as evidence, whose cost counts.
         cost: `micro_usd` or `engine_ms`.
-        certify_share: share of the evidence that is kept for the test.
+        certify_share: share of the questions that is kept for the test.
         first_k: tokens that the evidence's `first_k` looks at.
-        seed: of the split.
         measures: of certainty, that may be chosen; none turns the cascade off.
         predict: whether difficulty may be predicted.
         watch: qualities of some answers as the judge that will watch the route finds them, the
             top tier's last; None where only whoever judged the evidence can tell.
+        look: number of this look at the evidence, from 1; see `spending`.
+        lowest_propensity: with which any request is drawn; None where all are drawn alike.
     """
 
     epsilon: float
@@ -62,10 +68,11 @@ class Settings:
     cost: str = "micro_usd"
     certify_share: float = 0.6
     first_k: int = 8
-    seed: int = 77
     measures: tuple[Measure, ...] = MEASURES
     predict: bool = True
     watch: Watch | None = None
+    look: int = 1
+    lowest_propensity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ class Result:
         bands: what the certify part looked like.
         notes: what a person should know, a sentence each.
         watched_loss: mean loss of the certify part as `Settings.watch` finds it; None without.
+        repeats: pairs of questions that an older pair had asked already.
+        unknown: share of the questions whose answer by each lower tier has no known certainty.
     """
 
     calibration: Calibration
@@ -85,6 +94,8 @@ class Result:
     bands: Bands
     notes: tuple[str, ...]
     watched_loss: float | None = None
+    repeats: int = 0
+    unknown: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,14 +111,15 @@ def _silent(_doing: str, _done: float) -> None:
 
 
 def calibrate_records(
-    records: Sequence[Record], settings: Settings, tell: Tell = _silent
+    records: Sequence[Record], settings: Settings, tell: Tell = _silent, *, route: str = ""
 ) -> Result:
     """Calibrates a route.
 
     Args:
-        records: usable ones, of one ladder.
+        records: usable ones, of one ladder, oldest first.
         settings: what is asked for.
         tell: is called at each step; a step may take a minute.
+        route: its name.
 
     Raises:
         ValueError: there are no records, or a setting is out of range.
@@ -116,11 +128,10 @@ def calibrate_records(
         raise ValueError("there are no pairs to calibrate on")
     if not 0.0 < settings.certify_share < 1.0:
         raise ValueError(f"certify_share must be in (0, 1), got {settings.certify_share}")
-    order = np.random.default_rng(settings.seed).permutation(len(records))
-    cut = round(len(records) * (1.0 - settings.certify_share))
-    fit = [records[at] for at in order[:cut]]
-    certify = [records[at] for at in order[cut:]]
-    return calibrate_parts(fit, certify, settings, tell)
+    asked = distinct(recognised(records))
+    fit, certify = split(asked, settings.certify_share, route)
+    result = calibrate_parts(fit, certify, settings, tell)
+    return replace(result, repeats=len(records) - len(asked))
 
 
 def calibrate_parts(
@@ -146,6 +157,9 @@ def calibrate_parts(
         delta=settings.delta,
         measure=measure or Measure.MEAN,
         shadow_share=settings.shadow_share,
+        look=settings.look,
+        lowest_propensity=settings.lowest_propensity,
+        certify_share=settings.certify_share,
     )
     thresholds = calibration.certificate.thresholds
     judgement = (
@@ -156,10 +170,17 @@ def calibrate_parts(
     return Result(
         calibration,
         judgement,
-        _bands(judgement, calibration, certify),
+        _bands(judgement, calibration, certify, settings.lowest_propensity),
         tuple(notes),
-        watched_loss(judgement, certify, settings.watch),
+        watched_loss(judgement, certify, settings.watch, settings.lowest_propensity),
+        unknown=_unknown([*fit, *certify]),
     )
+
+
+def _unknown(records: Sequence[Record]) -> tuple[float, ...]:
+    """Share of each lower tier's answers of which nobody knows how certain they were."""
+    known = np.array([[tier.certainty is None for tier in one.tiers[:-1]] for one in records])
+    return tuple(float(share) for share in known.mean(axis=0))
 
 
 def _sameness(records: Sequence[Record]) -> list[str]:
@@ -177,7 +198,7 @@ def _sameness(records: Sequence[Record]) -> list[str]:
 def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str]) -> _Learned:
     gains = np.array([record.tiers[-1].quality - record.tiers[tier].quality for record in fit])
     propensities = np.array([record.propensity for record in fit])
-    weights = propensities.min() / propensities
+    weights = (settings.lowest_propensity or propensities.min()) / propensities
     name = fit[0].tiers[tier].model.tier
     if np.ptp(gains) == 0.0:
         notes.append(
@@ -187,10 +208,10 @@ def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str
         return _Learned(None, None)
     before = after = None
     if settings.predict:
-        before = fit_gain([record.features for record in fit], gains, weights, seed=settings.seed)
+        before = fit_gain([record.features for record in fit], gains, weights, seed=FOLDS_SEED)
     if Measure.LEARNED in settings.measures:
         answered = [with_certainty(record.features, record.tiers[tier].certainty) for record in fit]
-        after = fit_gain(answered, gains, weights, seed=settings.seed)
+        after = fit_gain(answered, gains, weights, seed=FOLDS_SEED)
     return _Learned(before, after)
 
 
@@ -202,13 +223,15 @@ def _measure(
     if len(fit) < MIN_TO_FIT or not n_certify or len(settings.measures) == 1:
         return best
     for measure in settings.measures:
-        evidence = EvidenceTable.of(_pairs(fit, learned, measure, settings, seen=True))
+        pairs = _pairs(fit, learned, measure, settings, seen=True)
+        evidence = EvidenceTable.of(pairs, settings.lowest_propensity)
+        granted = level(settings.delta, settings.look)
         expected = [
             proposal.cost / max(evidence.top_cost, 1e-12)
             for proposal in propose(evidence, measure, settings.shadow_share, settings.epsilon)
             if (
                 need := bounds.samples_needed(
-                    proposal.loss, proposal.deviation, settings.epsilon, settings.delta, exact=True
+                    proposal.worst, proposal.deviation, settings.epsilon, granted, exact=True
                 )
             )
             is not None
@@ -279,17 +302,26 @@ def _judgement(thresholds: Thresholds, learned: Sequence[_Learned], first_k: int
     return Judgement(thresholds, tuple(models), first_k)
 
 
-def _bands(judgement: Judgement, calibration: Calibration, certify: Sequence[Record]) -> Bands:
-    """What routers will see of traffic like the certify part: of a tier that runs, how certain."""
+def _bands(
+    judgement: Judgement,
+    calibration: Calibration,
+    certify: Sequence[Record],
+    lowest: float | None,
+) -> Bands:
+    """What routers will see of traffic like the certify part: of a tier that runs, how certain.
+
+    Each question as often as it was asked.
+    """
     certificate = calibration.certificate
     rate = Rate(certificate.escalation_rate, max(1, certificate.n_certify))
     lower = range(len(judgement.models))
     if not certify:
         return Bands(rate, (None,) * len(lower), (None,) * len(lower))
-    table = table_of(judgement, certify)
+    table = table_of(judgement, certify, lowest=lowest)
     ran = outcome(table, judgement.thresholds, 0.0).ran
-    gains = [table.gains[:, tier] for tier in lower]
-    certainties = [table.certainties[ran[:, tier], tier] for tier in lower]
+    often = np.repeat(np.arange(len(certify)), [max(1, round(record.asked)) for record in certify])
+    gains = [table.gains[often, tier] for tier in lower]
+    certainties = [table.certainties[often[ran[often, tier]], tier] for tier in lower]
     return Bands(rate, tuple(map(_histogram, gains)), tuple(map(_histogram, certainties)))
 
 

@@ -7,15 +7,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.router.calibrate.certification import MIN_TO_FIT
+from services.router.calibrate.process import Result
 from services.router.policy.calibration import Certificate, Rung
-from services.router.routes.artefact import Artefact
+from services.router.routes.artefact import Artefact, Data
 
 
 def print_report(
     console: Console,
     path: Path,
     artefact: Artefact,
-    notes: tuple[str, ...],
+    result: Result,
     obstacles: tuple[str, ...],
 ) -> None:
     """The table, the verdict, and what a person should know beside them.
@@ -24,11 +25,11 @@ def print_report(
         console: prints it.
         path: where the artefact was written.
         artefact: as it was written.
-        notes: about the evidence, a sentence each.
+        result: that it came from.
         obstacles: why routers will not use it, a sentence each.
     """
-    console.print(_table(artefact))
-    for note in notes:
+    console.print(_table(artefact, result))
+    for note in result.notes:
         console.print(note, markup=False)
     console.print(_verdict(artefact))
     console.print(f"Written: {path} and {path.with_suffix('.html')}", markup=False, soft_wrap=True)
@@ -38,7 +39,7 @@ def print_report(
         console.print(f"  {obstacle}", markup=False)
 
 
-def _table(artefact: Artefact) -> Table:
+def _table(artefact: Artefact, result: Result) -> Table:
     certificate, data = artefact.certificate, artefact.data
     table = Table(title=f"Calibration of {artefact.route}", title_justify="left", show_header=False)
     table.add_column()
@@ -48,11 +49,14 @@ def _table(artefact: Artefact) -> Table:
         ("ladder", " < ".join(map(str, artefact.ladder))),
         ("pairs", f"{data.pairs:,} from {escape(data.source)}{window}"),
         *(("left out", f"{count:,}: {reason}") for reason, count in data.left_out.items()),
-        ("fitted on", f"{certificate.n_fit:,} pairs"),
+        *_repeats(data),
+        *_unknown(artefact, result),
+        ("fitted on", f"{certificate.n_fit:,} questions"),
         ("certified on", f"{certificate.n_certify:,} others"),
         ("test", certificate.method),
         ("asked for", (f"at most {100 * certificate.epsilon:g} points lost on average, "
          f"wrong with probability {certificate.delta:g} at most")),
+        *_look(certificate),
     ]  # fmt: skip
     if certificate.certified:
         loss = 100 * certificate.loss
@@ -73,6 +77,30 @@ def _table(artefact: Artefact) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+Row = tuple[str, str]
+
+
+def _repeats(data: Data) -> list[Row]:
+    if not data.repeats:
+        return []
+    return [("repeats", f"{data.repeats:,} pairs ask what an older one had asked")]
+
+
+def _unknown(artefact: Artefact, result: Result) -> list[Row]:
+    shares = zip(artefact.ladder[:-1], result.unknown, strict=True)
+    said = [f"{share:.1%} of {model.tier}'s answers" for model, share in shares if share > 0.0]
+    return [("certainty unknown", ", ".join(said))] if said else []
+
+
+def _look(certificate: Certificate) -> list[Row]:
+    if certificate.look == 1 or certificate.level is None:
+        return []
+    share = certificate.level / certificate.delta
+    return [
+        ("look", f"number {certificate.look} at this evidence, which may take {share:.1%} of that")
+    ]
 
 
 def _verdict(artefact: Artefact) -> str:

@@ -31,12 +31,14 @@ class Wanted:
         ladder: what the route's tiers serve now, cheapest first.
         quality: what it asks of its answers; `artefact` is the file that routers look for.
         stated: the route says so itself; False, these are the defaults.
+        known: there is a routes file, and the route in it.
     """
 
     route: str
     ladder: tuple[Model, ...]
     quality: Quality
     stated: bool
+    known: bool = True
 
     @property
     def artefact(self) -> Path:
@@ -98,6 +100,12 @@ def wanted(routes_file: Path, route: str) -> Wanted:
     )
 
 
+def unknown(route: str, folder: Path) -> Wanted:
+    """The defaults, for a table without a routes file; `folder` is where the calibration goes."""
+    quality = QualityEntry(tolerance=TOLERANCE, calibration=f"{route}.json")
+    return Wanted(route, (), quality.quality(route, folder), stated=False, known=False)
+
+
 def named(found: Sequence[Model], served: Sequence[Model]) -> tuple[Model, ...]:
     """The evidence's models; those that it does not name are the ones that are served now."""
     now = {model.tier: model for model in served}
@@ -113,5 +121,5 @@ def obstacles(artefact: Artefact, asked: Wanted) -> Iterator[str]:
     """What will keep routers from using a calibration, a sentence each."""
     if asked.stated:
         yield from misfits(artefact, asked.route, asked.ladder, asked.quality)
-    else:
+    elif asked.known:
         yield f"The routes file states no quality of {asked.route}: defaults were taken."

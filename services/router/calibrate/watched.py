@@ -34,13 +34,19 @@ def watch_of(kind: JudgeKind, least_similarity: float) -> Watch | None:
 
 
 def watched_loss(
-    judgement: Judgement, records: Sequence[Record], watch: Watch | None
+    judgement: Judgement,
+    records: Sequence[Record],
+    watch: Watch | None,
+    lowest: float | None = None,
 ) -> float | None:
-    """Mean loss of what these thresholds answer, weighted by inverse propensity."""
+    """Mean loss of what these thresholds answer, by inverse propensity and as often as asked.
+
+    `lowest` is the propensity with which any request is drawn; None where all are drawn alike.
+    """
     answers = [[tier.answer for tier in record.tiers] for record in records]
     if watch is None or not records or any(text is None for texts in answers for text in texts):
         return None
-    table = table_of(judgement, records)
+    table = table_of(judgement, records, lowest=lowest)
     answered = outcome(table, judgement.thresholds, 0.0).answered
     losses = []
     for texts, tier in zip(answers, answered, strict=True):

@@ -20,7 +20,7 @@ from services.router.metrics import Metrics
 from services.router.policy.levers import CACHE, TRIMMING, calibration_version, lever_of_tier
 from services.router.policy.prompts import Message
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Route
-from services.router.ports import Judge, Keeper, LeverBoard
+from services.router.ports import Asked, Judge, Keeper, LeverBoard
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import has_form
@@ -47,7 +47,7 @@ class Pairs:
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
         wall: Callable[[], float],
     ) -> None:
-        """`digest` is of an answer, keyed: by it a corrected answer is recognised later.
+        """`digest` is of a text, keyed: so an answer is recognised, and a question asked again.
 
         `settle` judges the pair of a route and request id whose outcome came first. `spawn` starts
         a task that is owned by the process. `wall` gives seconds since 1970.
@@ -160,6 +160,7 @@ class Pairs:
         route = context.route
         qualities = await self._judge.judge(route, context.checked.asked, pair.answers)
         weight = _weight(evidence, context.propensity)
+        question = await asyncio.to_thread(self._digest, _written_out(context.checked.asked))
         digests = [self._digest(text) for text in pair.answers]
         if qualities is not None:
             losses = {
@@ -171,7 +172,9 @@ class Pairs:
             await self._wait_for_outcome(context, pair, digests, weight)
         now = self._wall()
         state.further_records.append(
-            lambda: record_of(state, pair, digests, qualities, evidence, unix_seconds=now)
+            lambda: record_of(
+                state, pair, digests, qualities, evidence, question=question, unix_seconds=now
+            )
         )
         return "unjudged" if qualities is None else "judged"
 
@@ -193,6 +196,13 @@ class Pairs:
             await self._settle_outcome(context.route, context.request_id)
         except Unavailable:
             log.warning("a pair cannot wait for its outcome: the shared state is away")
+
+
+def _written_out(asked: Asked) -> str:
+    """What makes a question: how its answer is drawn does not make it another."""
+    form = () if asked.guide is None else (asked.guide[0].value, asked.guide[1])
+    said = [part for message in asked.messages for part in (message.role, message.content)]
+    return "\n\n".join((*said, *form))
 
 
 def _evidence(route: Route) -> EvidencePolicy:

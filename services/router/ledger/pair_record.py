@@ -44,6 +44,7 @@ def record_of(
     qualities: Sequence[float] | None,
     evidence: EvidencePolicy,
     *,
+    question: str,
     unix_seconds: float,
 ) -> PairRecord:
     """The pair as the ledger keeps it: numbers, and texts only where the route wants them.
@@ -51,7 +52,7 @@ def record_of(
     Of a settled request: an attempt whose answer is complete may still be charged for what its
     engine makes until it has stopped.
 
-    `unix_seconds` is the time of the record.
+    `question` is the digest of what was asked, `unix_seconds` the time of the record.
     """
     context, cascade = state.context, state.cascade
     checked = context.checked
@@ -69,6 +70,7 @@ def record_of(
         uniform=True,  # which depends on the time, and on nothing of the request
         judge=evidence.judge.kind.value,
         answered="" if cached else route.ladder[pair.answered].name,
+        question=question,
         features=features(checked.written, checked.signals)
         if cascade is None
         else cascade.features,

@@ -162,6 +162,10 @@ class Pair:
         costs: of each tier's answer, in one unit throughout; at least 0.
         valid: whether each lower tier's answer had the wanted form.
         propensity: probability with which this request was drawn as evidence, in (0, 1].
+        asked: how often its question counts where each counts as often as it was asked; positive.
+        draws: independent draws of traffic that this is: 1, as copies of a question are one, but
+            each request for one of the standing questions.
+        once: whether it counts where each question counts once.
     """
 
     gains: tuple[float | None, ...]
@@ -170,6 +174,9 @@ class Pair:
     costs: tuple[float, ...]
     valid: tuple[bool, ...] = ()
     propensity: float = 1.0
+    asked: float = 1.0
+    draws: int = 1
+    once: bool = True
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -190,6 +197,8 @@ class Pair:
             raise ValueError(f"costs must be finite and at least 0, got {self.costs}")
         if not 0.0 < self.propensity <= 1.0:
             raise ValueError(f"propensity must be in (0, 1], got {self.propensity}")
+        if not 0.0 < self.asked < math.inf or self.draws < 1:
+            raise ValueError(f"asked and draws must be positive, got {self.asked}, {self.draws}")
         if not all(gain is None or -1.0 <= gain <= 1.0 for gain in self.gains):
             raise ValueError(f"gains must be in [-1, 1], got {self.gains}")
         if not all(sure is None or -math.inf < sure <= 0.0 for sure in self.certainties):
@@ -204,12 +213,13 @@ class Certificate:
         thresholds: those in force.
         certified: False means that nothing cheaper could be certified: the safe default.
         epsilon: most quality that may be lost on average, in [0, 1].
-        delta: probability that a certificate like this is wrong, at most.
-        bound: upper confidence limit, at 1 - delta, of the mean loss of these thresholds taken
+        delta: probability that a certificate like this is wrong, at most, all looks at the
+            evidence together.
+        bound: upper confidence limit, at 1 - level, of the mean loss of these thresholds taken
             alone; at most epsilon when certified.
-        loss: mean loss measured on the certify part.
-        n_fit: pairs that candidates were chosen on.
-        n_certify: pairs that they were tested on.
+        loss: mean loss measured on the certify part, each question as often as it was asked.
+        n_fit: distinct questions that candidates were chosen on.
+        n_certify: distinct questions that they were tested on.
         escalation_rate: expected share of requests that the top tier answers.
         tier_shares: expected share of requests that each tier answers, cheapest first.
         saving: expected share of the top tier's cost that is saved, shadow cost included.
@@ -218,6 +228,9 @@ class Certificate:
         assumptions: what must be true for the bound, in words.
         pairs_missing: 0 when certified, else an estimate of how many pairs are missing, or None
             when no number of pairs would do, as no cheaper thresholds keep to epsilon.
+        look: number of this look at the evidence, from 1.
+        level: share of delta that this look was given; None in certificates of before, which
+            counted no looks and took all of it.
     """
 
     thresholds: Thresholds
@@ -235,3 +248,5 @@ class Certificate:
     method: str
     assumptions: str
     pairs_missing: int | None = 0
+    look: int = 1
+    level: float | None = None

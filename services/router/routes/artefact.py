@@ -60,8 +60,9 @@ class Model:
 
     def __str__(self) -> str:
         """As messages name it."""
-        version = f" version {self.version}" if self.version else ""
-        return f"{self.tier} ({self.model} {self.precision}{version})"
+        version = f"version {self.version}" if self.version else ""
+        served = " ".join(filter(None, (self.model, self.precision, version)))
+        return f"{self.tier} ({served})" if served else self.tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Data:
         pairs: used.
         left_out: pairs that could not be used, by reason.
         cost: unit of costs: `micro_usd` or `engine_ms`.
+        repeats: pairs among them of questions that an older one had asked already.
+        lowest_propensity: that was declared; None where all pairs were drawn alike.
     """
 
     source: str
@@ -83,6 +86,8 @@ class Data:
     pairs: int
     left_out: Mapping[str, int]
     cost: str
+    repeats: int = 0
+    lowest_propensity: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """``pennyweight calibrate``: what is asked, and what is written."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from services.router.policy.certainty import Measure
 from services.router.routes.artefact import Artefact, Model, read
 from tests.making.paired import LADDER, STATED, labelled, lines, record, write_routes
 
-CERTIFIED, MISSING = 0, 3
+CERTIFIED, REFUSED, MISSING = 0, 2, 3
 
 Said = Callable[[], tuple[str, str]]
 
@@ -231,3 +232,59 @@ def test_the_routes_ladder_picks_the_tiers_of_a_pair(tree: Path, said: Said) -> 
     assert main([*args, "--ladder", "small,large"]) == MISSING
     assert artefact(tree).ladder == LADDER
     assert "small < large, not small < medium < large" in said()[0]
+
+
+# --- looks at the evidence ---------------------------------------------------------------------
+
+
+def looks(tree: Path) -> list[dict[str, Any]]:
+    path = tree / "policies" / "calibration" / "support.looks.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_looks_are_counted_wherever_the_result_goes(tree: Path, said: Said) -> None:
+    options = ["--measure", "mean", "--tolerance", "0.04"]
+    assert main([*labelled(tree, 900), *options]) == CERTIFIED
+    assert artefact(tree).certificate.look == 1
+    assert "look" not in said()[0]
+    assert main([*labelled(tree, 1000), *options, "--out", str(tree / "elsewhere")]) == CERTIFIED
+    found = read(tree / "elsewhere" / "support.json").certificate
+    assert (found.look, found.delta) == (2, 0.05)
+    assert found.level == pytest.approx(0.05 * 0.104, rel=0.01)
+    assert "number 2 at this evidence, which may take 10.4% of that" in said()[0]
+    main([*labelled(tree, 1000), *options, "--certify-share", "0.5"])
+    assert artefact(tree).certificate.look == 3
+    main([*labelled(tree, 1000), *options])  # the second again
+    assert artefact(tree).certificate.look == 2
+    assert [one["number"] for one in looks(tree)] == [1, 2, 3]
+    assert all(one["certified"] for one in looks(tree))
+
+
+def test_what_tests_nothing_is_no_look(tree: Path) -> None:
+    assert main(labelled(tree, 50)) == MISSING
+    assert not (tree / "policies" / "calibration" / "support.looks.jsonl").exists()
+    assert main([*labelled(tree, 900), "--measure", "mean", "--tolerance", "0.04"]) == CERTIFIED
+    assert artefact(tree).certificate.look == 1
+
+
+def test_looks_that_cannot_be_counted_certify_nothing(tree: Path, said: Said) -> None:
+    (tree / "policies" / "calibration" / "support.looks.jsonl").mkdir(parents=True)
+    assert main([*labelled(tree, 300), "--measure", "mean"]) == REFUSED
+    assert "support.looks.jsonl cannot be read" in said()[1]
+    assert not (tree / "policies" / "calibration" / "support.json").exists()
+
+
+def test_fresh_evidence_begins_anew_once_something_is_certified(tree: Path, said: Said) -> None:
+    options = ["--measure", "mean", "--tolerance", "0.04"]
+    path = tree / "pairs.jsonl"
+    old = [{**record(at), "time": "2026-11-01T00:00:00Z"} for at in range(900)]
+    new = [{**record(at), "time": "2026-11-09T00:00:00Z"} for at in range(900, 1900)]
+    path.write_text(lines(*old))
+    args = ["--route", "support", "--labelled", str(path), *options]
+    assert main(args) == CERTIFIED
+    path.write_text(lines(*old, *new))
+    assert main([*args, "--since", "2026-11-02T00:00:00Z"]) == CERTIFIED
+    assert artefact(tree).certificate.look == 1
+    assert artefact(tree).data.left_out == {"older than --since": 900}
+    assert main(args) == CERTIFIED  # with pairs that were looked at before
+    assert artefact(tree).certificate.look == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.router.calibrate import command
+from services.router.calibrate import work
 from services.router.calibrate.__main__ import main
 from tests.making.paired import ROUTES, STATED, labelled, lines, record, write_routes
 
@@ -37,6 +37,11 @@ Said = Callable[[], tuple[str, str]]
         (["--routes-file", "nowhere.yaml"], "--routes-file: nowhere.yaml: cannot be read"),
         (["--labelled", "nowhere.jsonl"], "--labelled: nowhere.jsonl cannot be read"),
         (["--labelled", "policies"], "--labelled: policies cannot be read"),
+        (["--seed", "7"], "--seed: is no longer taken"),
+        (["--since", "yesterday"], "--since: must be as 2026-11-28T15:42:19Z, got 'yesterday'"),
+        (["--since", "2027-01-01"], "no pair of support can be used (200: older than --since)"),
+        (["--lowest-propensity", "0"], "--lowest-propensity: must be in (0, 1], got 0"),
+        (["--lowest-propensity", "0.2"], "a pair was drawn with a lower one, 0.05, got 0.2"),
         (["--out", "pairs.jsonl"], "--out: pairs.jsonl/support.json cannot be written"),
     ],
 )
@@ -119,9 +124,9 @@ def test_a_route_must_be_named(said: Said) -> None:
 def test_an_interrupt_ends_it_with_its_own_status(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "calibrate_records", interrupted)
+    monkeypatch.setattr(work, "calibrate_records", interrupted)
     assert main(labelled(tree, 10)) == INTERRUPTED
     assert not (tree / "policies" / "calibration").exists()

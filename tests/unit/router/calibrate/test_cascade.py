@@ -87,7 +87,7 @@ def test_many_requests_climb_as_each_does_in_a_router(
     case: tuple[Judgement, list[Record]], shadow: float, cost: str
 ) -> None:
     judgement, many = case
-    seen = outcome(table_of(judgement, many, cost), judgement.thresholds, shadow)
+    seen = outcome(table_of(judgement, many, cost, 0.1), judgement.thresholds, shadow)
     for at, record in enumerate(many):
         ran, answered = routed(judgement, record)
         assert seen.ran[at].tolist() == ran

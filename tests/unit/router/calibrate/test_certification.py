@@ -2,11 +2,20 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from services.router.calibrate.cascade import EvidenceTable, outcome
-from services.router.calibrate.certification import BETTING, EXACT, calibrate, pairs_missing
+from services.router.calibrate.certification import (
+    BETTING,
+    EXACT,
+    Calibration,
+    calibrate,
+    pairs_missing,
+)
+from services.router.calibrate.spending import level
 from services.router.policy.calibration import Pair, Thresholds
 from services.router.policy.certainty import Measure
 from tests.making.drawn import drawn
@@ -14,7 +23,13 @@ from tests.making.drawn import drawn
 EPSILON, DELTA = 0.05, 0.1
 
 
-def run(fit: list[Pair], certify: list[Pair], epsilon: float = EPSILON, tiers: int = 2):
+def run(
+    fit: list[Pair],
+    certify: list[Pair],
+    epsilon: float = EPSILON,
+    tiers: int = 2,
+    **settings: Any,
+) -> Calibration:
     return calibrate(
         fit,
         certify,
@@ -23,6 +38,7 @@ def run(fit: list[Pair], certify: list[Pair], epsilon: float = EPSILON, tiers: i
         delta=DELTA,
         measure=Measure.MEAN,
         shadow_share=0.05,
+        **settings,
     )
 
 
@@ -40,11 +56,52 @@ def test_evidence_that_tells_much_is_certified_and_saves() -> None:
 def test_graded_or_unevenly_drawn_evidence_takes_the_betting_test() -> None:
     graded = run(drawn(1, 800, graded=True), drawn(2, 1200, graded=True)).certificate
     uneven = run(
-        drawn(1, 800, propensities=(0.05, 0.1)), drawn(2, 1500, propensities=(0.05, 0.1))
+        drawn(1, 800, propensities=(0.05, 0.1)),
+        drawn(2, 1500, propensities=(0.05, 0.1)),
+        lowest_propensity=0.05,
     ).certificate
     assert graded.method == uneven.method == BETTING
     assert graded.certified
     assert uneven.certified
+
+
+def strata(seed: int, count: int, lossy: float) -> list[Pair]:
+    """Four requests in ten always lose, and are drawn with this propensity; the others are not."""
+    random = np.random.default_rng(seed)
+    chances = np.array([0.6 * 0.1, 0.4 * lossy])
+    kinds = random.choice(2, count, p=chances / chances.sum())
+    return [
+        Pair(
+            gains=(None,),
+            certainties=(-0.1,),
+            qualities=(1.0 - kind, 1.0),
+            costs=(1.0, 10.0),
+            propensity=(0.1, lossy)[kind],
+        )
+        for kind in kinds.tolist()
+    ]
+
+
+def test_what_was_drawn_too_rarely_to_be_seen_is_not_taken_for_none() -> None:
+    """Of 1,500 pairs hardly one shows the four requests in ten that lose everything."""
+    certified = 0
+    for seed in range(20):
+        fit, certify = strata(2 * seed, 500, 5e-5), strata(2 * seed + 1, 1000, 5e-5)
+        assert sum(pair.propensity < 0.1 for pair in (*fit, *certify)) < 5
+        seen = [pair for pair in certify if pair.propensity == 0.1]
+        found = run(fit[:1] * 500, seen, lowest_propensity=5e-5).certificate
+        assert found.method == BETTING
+        certified += found.certified
+        assert run(fit[:1] * 500, seen).certificate.certified  # where all were drawn alike
+    assert certified == 0
+
+
+def test_propensities_that_differ_need_the_lowest() -> None:
+    fit, certify = drawn(1, 200, propensities=(0.05, 0.1)), drawn(2, 200, propensities=(0.05, 0.1))
+    with pytest.raises(ValueError, match="propensities differ: the lowest must be said"):
+        run(fit, certify)
+    with pytest.raises(ValueError, match=r"a propensity is below 0\.06, 0\.05"):
+        run(fit, certify, lowest_propensity=0.06)
 
 
 def test_a_certificate_uses_most_of_what_may_be_lost() -> None:
@@ -132,3 +189,13 @@ def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
         calibrate([], [], tiers=2, measure=Measure.MEAN, shadow_share=0.05, **settings)
     with pytest.raises(ValueError, match="shadow_share"):
         calibrate([], [], tiers=2, measure=Measure.MEAN, shadow_share=1.5, epsilon=0.1, delta=0.1)
+
+
+def test_a_later_look_is_granted_less_and_misses_more_pairs() -> None:
+    first, third = (run(drawn(1, 300), drawn(2, 200), look=look).certificate for look in (1, 3))
+    assert (first.level, third.level) == (level(DELTA, 1), level(DELTA, 3))
+    assert first.delta == third.delta == DELTA
+    few = [run(drawn(1, 120), drawn(2, 30), look=look).certificate.pairs_missing for look in (1, 3)]
+    assert few[0] is not None
+    assert few[1] is not None
+    assert few[0] < few[1]

@@ -138,8 +138,32 @@ def test_pairs_weigh_by_their_propensity_unless_it_was_the_same_for_every_reques
         pair(2, tiers=tiers, propensity=0.05, uniform=True),
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
-    found = from_ledger(tmp_path, "support").records
+    found = from_ledger(tmp_path, "support", lowest=0.05).records
     assert sorted(one.propensity for one in found) == [0.05, 1.0]
+
+
+def test_propensities_that_differ_need_the_lowest_and_none_may_be_below_it(tmp_path: Path) -> None:
+    """What the sample shows would leave out what was drawn so rarely that it is not in it."""
+    tiers = [{"tier": name, "quality": 1.0} for name in ("small", "large")]
+    records = [pair(at, tiers=tiers, propensity=share) for at, share in enumerate((0.2, 0.05))]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    with pytest.raises(BadEvidence, match=r"--lowest-propensity: .* from 0\.05 to 0\.2: say the"):
+        from_ledger(tmp_path, "support")
+    with pytest.raises(BadEvidence, match=r"drawn with a lower one, 0\.05, got 0\.1"):
+        from_ledger(tmp_path, "support", lowest=0.1)
+    assert len(from_ledger(tmp_path, "support", lowest=0.0005).records) == 2
+
+
+@pytest.mark.parametrize("number", [float("-inf"), float("nan")])
+def test_what_no_router_would_take_for_certain_is_unknown_and_counts(
+    number: float, tmp_path: Path
+) -> None:
+    sure = {"mean": number, "minimum": number, "first_k": -0.5}
+    tiers = [{"tier": name, "quality": 1.0, "certainty": sure} for name in ("small", "large")]
+    (tmp_path / "a.jsonl").write_text(json.dumps(pair(1, tiers=tiers)) + "\n")
+    found = from_ledger(tmp_path, "support")
+    assert [one.tiers[0].certainty for one in found.records] == [None]
+    assert found.left_out == {}
 
 
 # --- ledgers of every age, and what is none ----------------------------------------------------

@@ -1,5 +1,7 @@
 """The level that the guardrail starts from, in the terms of the judge that watches."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.router.calibrate.evidence import Record, TierResult
@@ -31,7 +33,12 @@ def test_answers_that_stand_and_differ_are_lost_to_a_judge_that_compares() -> No
 
 def test_rarely_drawn_records_count_more() -> None:
     records = [record("a", "a", -0.1, 1.0), record("a", "b", -0.1, 0.5)]
-    assert watched_loss(JUDGEMENT, records, MATCH) == pytest.approx(2 / 3)
+    assert watched_loss(JUDGEMENT, records, MATCH, 0.5) == pytest.approx(2 / 3)
+
+
+def test_questions_count_as_often_as_they_were_asked() -> None:
+    records = [record("a", "a", -0.1), replace(record("a", "b", -0.1), asked=3.0)]
+    assert watched_loss(JUDGEMENT, records, MATCH) == pytest.approx(3 / 4)
 
 
 def test_the_level_is_unknown_without_answers_or_a_judge_that_needs_no_more() -> None:

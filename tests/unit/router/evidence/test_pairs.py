@@ -113,6 +113,34 @@ async def test_a_pair_says_which_answers_had_the_wanted_form() -> None:
     assert [one["valid"] for one in pair["tiers"]] == [False, True]
 
 
+def request_of(text: str, **sampling: float) -> pb.GenerateRequest:
+    request = pb.GenerateRequest()
+    request.prompt.messages.add(role=pb.ROLE_SYSTEM, content="Be short.")
+    request.prompt.messages.add(role=pb.ROLE_USER, content=text)
+    for name, value in sampling.items():
+        setattr(request.sampling, name, value)
+    return request
+
+
+async def test_a_pair_names_its_question_the_same_for_all_who_ask_it() -> None:
+    named = []
+    other_form = request_of("where is my card")
+    other_form.prompt.response_format.regex = "yes|no"
+    for request in (
+        request_of("where is my card"),
+        request_of("where is my card", temperature=0.7),
+        other_form,
+        request_of("where is my purse"),
+    ):
+        way = Way(chat(), both(), chance=always, request=request)
+        await way.go()
+        (pair,) = way.shelf.records
+        named.append(pair["question"])
+    assert named[0] == "<system\n\nBe short.\n\nuser\n\nwhere is my card>"  # `Way` digests so
+    assert named[0] == named[1]
+    assert len(set(named)) == 3
+
+
 async def test_the_certainty_of_a_drawn_answer_is_known_though_nobody_asks_for_it() -> None:
     way = Way(chat(Rung(1.0, None)), both(), chance=always)
     await way.go()

@@ -81,7 +81,6 @@ def with_tier(record: dict[str, Any], **changes: object) -> dict[str, Any]:
         (with_tier(record(1), quality=float("nan")), "quality is not finite"),
         (with_tier(record(1), micro_usd=-1), "negative cost"),
         (with_tier(record(1), tier=None), "a tier without a name"),
-        (with_tier(record(1), certainty={"mean": -1}), "certainty is no number"),
         (record(2), "the same request twice"),
         (with_tier(record(1), model="older"), "another model or precision answered"),
         (with_tier(record(1), tier="medium"), "not every tier of the ladder answered"),
@@ -104,8 +103,15 @@ def test_nothing_but_zeros_is_as_sure_as_can_be(
 ) -> None:
     given = {"mean": number, "minimum": number, "first_k": number}
     (tmp_path / "a.jsonl").write_text(lines(with_tier(record(1), certainty=given)))
-    (one,) = from_labelled(tmp_path / "a.jsonl").records
+    (one,) = from_ledger(tmp_path, "support").records
     assert one.tiers[0].certainty == (Certainty(number, number, number) if known else None)
+
+
+def test_a_certainty_of_the_ledger_that_lacks_a_number_leaves_its_pair_out(tmp_path: Path) -> None:
+    damaged = with_tier(record(1), certainty={"mean": -1})
+    (tmp_path / "a.jsonl").write_text(lines(damaged, record(2)))
+    found = from_ledger(tmp_path, "support")
+    assert found.left_out == {"certainty is no number": 1}
 
 
 def test_a_csv_is_read_too(tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from services.common.config import ConfigError
 from services.router.fleet.group import Replica, State
 from services.router.policy.calibration import Rung
+from services.router.policy.certainty import Measure
 from services.router.routes import watch as policies_module
 from services.router.routes.files import PolicyFiles
+from tests.making.policies import calibrated
 from tests.making.policy_folder import LADDERED, PRICES
 from tests.making.watching import TINY_PRICE, WITH_TINY, Scene
 
@@ -140,6 +144,49 @@ async def test_a_calibration_that_is_cut_off_is_refused_and_the_old_one_stays(sc
     await scene.watch.look()
     assert scene.calibration is calibration
     assert scene.metric("policy_refused") == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("tolerance: 0.01", "allows a loss of 0.02, the route's tolerance is 0.01"),
+        ("tolerance: 0.02, confidence: 0.99", "wrong with probability 0.05"),
+        ("tolerance: 0.02, hold: tokens", "compare mean, which needs the whole answer"),
+    ],
+)
+async def test_a_route_that_asks_for_more_than_is_certified_is_refused_and_the_old_one_stays(
+    asked: str, said: str, scene: Scene
+) -> None:
+    """It would cost money to fall back on the top tier, and nobody asked for that."""
+    scene.files.calibrate("plain", SURE)
+    await scene.watch.look()
+    before = scene.in_force.now
+    assert scene.calibration is not None
+    with capture_logs() as logs:
+        await scene.write(LADDERED.replace("tolerance: 0.02", asked))
+    assert scene.in_force.now is before
+    assert scene.metric("policy_refused") == 1
+    (line,) = [one for one in logs if one["log_level"] == "error"]
+    (problem,) = line["problems"]
+    assert problem.split(": ")[1] == "routes.plain.quality.calibration"
+    assert said in problem
+    made = calibrated(SURE, measure=Measure.FIRST_K if "hold" in asked else Measure.MEAN)
+    judgement = replace(made.judgement, first_k=8)
+    stricter = replace(made.certificate, epsilon=0.005, delta=0.005)
+    now = replace(made, judgement=judgement, certificate=stricter)
+    scene.files.calibrate("plain", calibration=now)
+    await scene.watch.look()
+    assert scene.in_force.now is not before
+    assert scene.metric("policy_refused") == 0
+
+
+def test_a_start_with_such_a_file_is_refused(tmp_path: Path) -> None:
+    """Nothing looser is in force then that could stay."""
+    scene = Scene(tmp_path)
+    scene.files.calibrate("plain", SURE)
+    scene.files.routes.write_text(LADDERED.replace("tolerance: 0.02", "tolerance: 0.01"))
+    with pytest.raises(ConfigError, match=r"plain\.quality\.calibration: .* tolerance is 0\.01"):
+        PolicyFiles(scene.files.routes, scene.files.prices).load()
 
 
 async def test_a_route_that_is_not_calibrated_is_named_once(tmp_path: Path) -> None:
