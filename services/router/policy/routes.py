@@ -72,6 +72,8 @@ class TierOptions:
         idle_seconds: a replica silent for longer between tokens is given up.
         queue_size: most requests that wait for a replica of this tier.
         queue_seconds: how long one of them waits at most.
+        tenant_share: of its places and of its queue that one tenant may have, even when nobody
+            else asks; while others wait, tenants take turns.
         version: of the model's weights, as calibrations name it; empty where nobody counts.
     """
 
@@ -85,6 +87,7 @@ class TierOptions:
     idle_seconds: Seconds = 10.0
     queue_size: Annotated[int, Field(ge=0, le=100_000)] = 256
     queue_seconds: Seconds = 15.0
+    tenant_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
