@@ -9,6 +9,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
+from services.router.admission.rights import require_priority
 from services.router.evidence.outcomes import Outcomes
 from services.router.fleet.fleet import Fleet
 from services.router.ledger.request_record import Records
@@ -123,10 +124,12 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             ServiceError: the request is refused.
         """
         arrived, left = self._clock(), context.time_remaining()
-        tenant, compiled = current_identity().tenant, self._in_force.compiled
+        identity, compiled = current_identity(), self._in_force.compiled
+        tenant = identity.tenant
         try:
             work = functools.partial(check, request, tenant, compiled, longest=self._longest)
             checked = await asyncio.to_thread(work) if takes_long(request) else work()
+            require_priority(identity, checked.priority)
             return self._entry.enter(
                 checked, tenant, arrived=arrived, left=left, streaming=streaming
             )

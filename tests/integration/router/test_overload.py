@@ -1,6 +1,7 @@
 """Too many requests for the replicas there are: who waits, who is refused, and how."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import grpc
@@ -86,6 +87,32 @@ async def test_the_most_important_goes_first(crowd: Crowd) -> None:
     crowd.hold.until.set()
     await asyncio.gather(*tasks)
     assert order == ["boss", "job"]
+
+
+async def test_a_flood_of_one_tenant_costs_another_none_of_its_answers(crowd: Crowd) -> None:
+    quiet = await crowd.world.caller("umbrella")
+    over = asyncio.Event()
+
+    async def flood() -> None:
+        while not over.is_set():
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await crowd.caller.ask(urgent(CRITICAL))
+
+    loud = [asyncio.create_task(flood()) for _ in range(8)]
+    await crowd.world.eventually(crowd.waiting, 2)
+    crowd.hold.until.set()
+    answers = [(await quiet.ask(urgent(INTERACTIVE))).text for _ in range(20)]
+    over.set()
+    await asyncio.gather(*loud)
+    assert answers == [HELLO] * 20
+    assert await crowd.world.metric("shed_total", tier="tight") > 0
+
+
+async def test_critical_is_refused_to_a_key_that_may_not_say_so(world: World) -> None:
+    told = await (await world.caller("umbrella")).refused(urgent(CRITICAL))
+    assert (told.code, told.reason) == (grpc.StatusCode.PERMISSION_DENIED, "CRITICAL_FORBIDDEN")
+    counted = {"route": "tight", "status": "PERMISSION_DENIED", "tier": ""}
+    assert await world.metric("requests_total", **counted) == 1
 
 
 async def test_a_deadline_that_passes_in_the_line_is_told(crowd: Crowd) -> None:

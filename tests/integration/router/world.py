@@ -90,6 +90,9 @@ CHECKED = Rung(1.0, -0.5)
 MEASURES = {"laddered": Measure.MEAN, "streamed": Measure.FIRST_K, "paired": Measure.MEAN}
 
 KEYS = {"acme": "key-of-acme", "umbrella": "key-of-umbrella"}
+CRITICAL_TENANT = "acme"
+"""Whose key may say critical."""
+
 OPERATOR = "key-of-operator"
 
 TEXT = ModelText(TOKENIZER)
@@ -505,7 +508,8 @@ def write_settings(folder: Path) -> dict[str, Any]:
         ladder = ("small", "top")
         write_calibration(policies / f"{route}.json", route, ladder, CHECKED, measure=measure)
     keys = "".join(
-        f"  - {{sha256: {hashlib.sha256(key.encode()).hexdigest()}, tenant: {tenant}}}\n"
+        f"  - {{sha256: {hashlib.sha256(key.encode()).hexdigest()}, tenant: {tenant}"
+        f"{', critical: true' if tenant == CRITICAL_TENANT else ''}}}\n"
         for tenant, key in KEYS.items()
     )
     operator = hashlib.sha256(OPERATOR.encode()).hexdigest()
