@@ -243,13 +243,19 @@ class Quality(QualityOptions):
         return calibration.judgement.first_k if calibration is not None else self.first_tokens
 
 
+LONGEST_SECONDS = 300.0
+"""Longest that a request may take whose route does not say; no caller keeps a place for longer."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a request may take at most; None for no limit.
+    """What a request may take at most.
 
     Attributes:
-        micro_usd: money, at the price list, for all tiers that it runs on together.
-        seconds: time to the whole answer; a longer deadline of the caller's is cut to it.
+        micro_usd: money, at the price list, for all tiers that it runs on together; None for no
+            limit.
+        seconds: time to the whole answer; a longer deadline of the caller's is cut to it. None:
+            see `Route.longest_seconds`.
     """
 
     micro_usd: Annotated[int, Field(ge=1)] | None = None
@@ -340,6 +346,13 @@ class Route(RouteOptions):
     def top_tier(self) -> Tier:
         """The tier that savings are measured against."""
         return self.ladder[-1]
+
+    @property
+    def longest_seconds(self) -> float:
+        """Longest that a request may take, whatever deadline its caller sets."""
+        if self.limits.seconds is not None:
+            return self.limits.seconds
+        return max(LONGEST_SECONDS, self.deadline.default_seconds)
 
     def admits(self, tenant: str) -> bool:
         """Whether the tenant may use this route."""

@@ -115,6 +115,21 @@ async def test_critical_is_refused_to_a_key_that_may_not_say_so(world: World) ->
     assert await world.metric("requests_total", **counted) == 1
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_an_hour_that_a_caller_grants_is_cut_to_what_its_route_does(
+    world: World, caller: Caller, *, whole: bool
+) -> None:
+    hold = Hold()
+    await world.add("a", script=[hold, *hello()], max_in_flight=1)
+    request = asking("bounded")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (caller.whole(request, 3600.0) if whole else caller.ask(request, 3600.0))
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    (record,) = await world.ledger(1)  # its place is free
+    assert record["status"] == "DEADLINE_EXCEEDED"
+    hold.until.set()
+
+
 async def test_a_deadline_that_passes_in_the_line_is_told(crowd: Crowd) -> None:
     told = await crowd.caller.refused(urgent(INTERACTIVE), seconds=0.3)
     assert told.code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -49,6 +49,7 @@ routes:
     ladder: [small]
     fixed_tier: small
     deadline: {default_seconds: 0.6, shortest_seconds: 0.2}
+  bounded: {ladder: [small], fixed_tier: small, limits: {seconds: 0.5}}
   cached: {ladder: [small], fixed_tier: small, cache: {use: true}}
   tight: {ladder: [tight], fixed_tier: tight}
   careful: {ladder: [careful], fixed_tier: careful}
