@@ -11,6 +11,7 @@ import structlog
 from services.common.channel import Peer
 from services.common.telemetry import Tracing
 from services.common.versions import PolicyStore
+from services.router.admission.tokenising import Tokenising
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
@@ -30,6 +31,7 @@ from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
+from services.router.policy.long_prompts import Room
 from services.router.policy.pace import Paces
 from services.router.policy.routes import Policies
 from services.router.ports import Engine
@@ -60,6 +62,7 @@ class Parts:
     scaler: ScalerLink
     watch: PolicyWatch
     levers: SharedLeverBoard
+    tokenising: Tokenising
     probe: LogProbProbe | None
     judges: Judges
     pairs: Pairs
@@ -85,6 +88,7 @@ class Parts:
         await self.judges.close()
         await self.engine.close()
         await self.scaler.close()
+        self.tokenising.close()
 
 
 def assemble(
@@ -153,7 +157,8 @@ def assemble(
         metrics=metrics,
         wall=wall,
     )
-    planner = Planner(load, clock)
+    tokenising = Tokenising(clock, Room(at_once=settings.long_prompts_at_once))
+    planner = Planner(load, tokenising, clock)
     runner = Runner(
         fleet=fleet,
         engine=engine,
@@ -241,6 +246,7 @@ def assemble(
             adopters=(fleet.adopt, load.adopt, drift.adopt),
         ),
         levers=levers,
+        tokenising=tokenising,
         probe=probe if settings.probe_engines else None,
         judges=judges,
         pairs=pairs,

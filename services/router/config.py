@@ -38,6 +38,8 @@ class RouterSettings(ServerSettings):
         policy_folder: where each version of the policies that came in force is kept.
         cache_timeout_seconds: a cache that takes longer counts as away.
         max_prompt_characters: longest prompt taken, all messages together.
+        long_prompts_at_once: prompts over 8 KB that are tokenised at once, each in a thread; half
+            of them, but at least one, for one tenant.
         probe_engines: ask one small question of each tier whose certainty a route needs, to find
             out whether its engine tells log-probabilities.
         triton_grpc_errors: ask replicas for true gRPC statuses on streams. Triton 2.51 crashes
@@ -63,6 +65,7 @@ class RouterSettings(ServerSettings):
     policy_folder: Path = Path("state/policies")
     cache_timeout_seconds: Annotated[float, Field(gt=0, le=10)] = 0.25
     max_prompt_characters: Annotated[int, Field(ge=1)] = 400_000
+    long_prompts_at_once: Annotated[int, Field(ge=1, le=64)] = 2
     probe_engines: bool = True
     triton_grpc_errors: bool = False
 
