@@ -11,6 +11,7 @@ import structlog
 from services.common.channel import Peer
 from services.common.telemetry import Tracing
 from services.common.versions import PolicyStore
+from services.router.admission.long_work import LongWork
 from services.router.admission.tokenising import Tokenising
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
@@ -62,6 +63,7 @@ class Parts:
     scaler: ScalerLink
     watch: PolicyWatch
     levers: SharedLeverBoard
+    checks: LongWork
     tokenising: Tokenising
     probe: LogProbProbe | None
     judges: Judges
@@ -88,6 +90,7 @@ class Parts:
         await self.judges.close()
         await self.engine.close()
         await self.scaler.close()
+        self.checks.close()
         self.tokenising.close()
 
 
@@ -157,7 +160,8 @@ def assemble(
         metrics=metrics,
         wall=wall,
     )
-    tokenising = Tokenising(clock, Room(at_once=settings.long_prompts_at_once))
+    room = Room(at_once=settings.long_prompts_at_once)
+    checks, tokenising = LongWork("checking", clock, room), Tokenising(clock, room)
     planner = Planner(load, tokenising, clock)
     runner = Runner(
         fleet=fleet,
@@ -221,6 +225,7 @@ def assemble(
         records=records,
         outcomes=outcomes,
         levers=LeverCalls(levers, in_force),
+        checks=checks,
         max_prompt_characters=settings.max_prompt_characters,
         clock=clock,
     )
@@ -246,6 +251,7 @@ def assemble(
             adopters=(fleet.adopt, load.adopt, drift.adopt),
         ),
         levers=levers,
+        checks=checks,
         tokenising=tokenising,
         probe=probe if settings.probe_engines else None,
         judges=judges,

@@ -38,8 +38,8 @@ class RouterSettings(ServerSettings):
         policy_folder: where each version of the policies that came in force is kept.
         cache_timeout_seconds: a cache that takes longer counts as away.
         max_prompt_characters: longest prompt taken, all messages together.
-        long_prompts_at_once: prompts over 8 KB that are tokenised at once, each in a thread; half
-            of them, but at least one, for one tenant.
+        long_prompts_at_once: long prompts that are checked, and others that are tokenised, at
+            once, each in a thread; half of them, but at least one, for one tenant.
         probe_engines: ask one small question of each tier whose certainty a route needs, to find
             out whether its engine tells log-probabilities.
         triton_grpc_errors: ask replicas for true gRPC statuses on streams. Triton 2.51 crashes

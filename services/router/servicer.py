@@ -9,11 +9,13 @@ from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
+from services.router.admission.long_work import LongWork
 from services.router.admission.rights import require_priority
 from services.router.evidence.outcomes import Outcomes
 from services.router.fleet.fleet import Fleet
 from services.router.ledger.request_record import Records
 from services.router.policy.decision import Decision
+from services.router.policy.line import Priority
 from services.router.policy.routes import Policies
 from services.router.request.context import Listener, RequestState
 from services.router.request.entry import Entry
@@ -27,6 +29,9 @@ from services.router.wire.messages import (
     summary_message,
 )
 from services.router.wire.requests import Request, check, takes_long
+
+CHECK_SECONDS = 30.0
+"""How long a request without a deadline waits to be checked."""
 
 DEADLINE_SLACK_SECONDS = 0.1
 """gRPC cancels a call at its deadline by a clock of its own, some milliseconds from ours."""
@@ -45,10 +50,11 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         records: Records,
         outcomes: Outcomes,
         levers: LeverCalls,
+        checks: LongWork,
         max_prompt_characters: int,
         clock: Callable[[], float],
     ) -> None:
-        """`clock` gives seconds that only grow."""
+        """`checks` are of long requests; `clock` gives seconds that only grow."""
         self._entry = entry
         self._path = path
         self._in_force = in_force
@@ -56,6 +62,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._records = records
         self._outcomes = outcomes
         self._levers = levers
+        self._checks = checks
         self._longest = max_prompt_characters
         self._clock = clock
 
@@ -128,7 +135,16 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         tenant = identity.tenant
         try:
             work = functools.partial(check, request, tenant, compiled, longest=self._longest)
-            checked = await asyncio.to_thread(work) if takes_long(request) else work()
+            if takes_long(request):
+                checked = await self._checks.run(
+                    work,
+                    request.ByteSize(),
+                    tenant=tenant,
+                    priority=Priority.INTERACTIVE,
+                    until=arrived + (CHECK_SECONDS if left is None else left),
+                )
+            else:
+                checked = work()
             require_priority(identity, checked.priority)
             return self._entry.enter(
                 checked, tenant, arrived=arrived, left=left, streaming=streaming

@@ -10,8 +10,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pennyweight.router.v1 import router_pb2 as pb
+from services.router import servicer
 from services.router.admission import tokenising
 from services.router.engines import tokenizer
+from services.router.wire.requests import LONG_REQUEST
 from tests.integration.router.world import (
     HELLO,
     PATIENCE,
@@ -40,18 +42,19 @@ async def served(cached_world: World) -> World:
 
 
 class Gate:
-    """Holds up long prompts in their threads, until it is opened."""
+    """Holds up long work in its threads, until it is opened."""
 
     def __init__(self, inner: Callable[..., Any]) -> None:
         self.open = threading.Event()
         self.begun: list[int] = []
         self._inner = inner
 
-    def __call__(self, *given: Any) -> Any:
-        self.begun.append(1)
-        if not self.open.wait(PATIENCE):
-            raise AssertionError("the gate stayed shut")
-        return self._inner(*given)
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            self.begun.append(1)
+            if not self.open.wait(PATIENCE):
+                raise AssertionError("the gate stayed shut")
+        return self._inner(*given, **named)
 
 
 @pytest.fixture
@@ -90,6 +93,24 @@ async def test_everybody_else_is_served_while_three_long_prompts_are_tokenised(
     for told in await asyncio.gather(*long, theirs):
         assert told.code is grpc.StatusCode.INVALID_ARGUMENT
         assert "roomy takes fewer than 1000000 tokens, got at least 15" in told.message
+
+
+async def test_everybody_else_is_served_while_long_requests_are_checked(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(servicer.check)
+    monkeypatch.setattr(servicer, "check", gate)
+    loud, other = await served.caller("acme"), await served.caller("umbrella")
+    large = "x " * (LONG_REQUEST // 2)
+    long = [asyncio.create_task(loud.refused(asking("chat", large))) for _ in range(8)]
+    await until(lambda: gate.begun)
+    await everybody_else_is_served(served)
+    theirs = asyncio.create_task(other.refused(asking("chat", large)))
+    await until(lambda: len(gate.begun) == 2)
+    await everybody_else_is_served(served)
+    gate.open.set()
+    told = await asyncio.gather(*long, theirs)
+    assert {one.code for one in told} == {grpc.StatusCode.INVALID_ARGUMENT}
 
 
 async def test_too_many_long_prompts_of_a_tenant_are_refused_and_no_others(

@@ -159,7 +159,7 @@ async def test_what_waits_is_bounded_for_a_tenant_and_in_all() -> None:
     for name in ("a0", "z0", "a1", "a2", "b1", "b2", "c1", "c2", "d1", "e2"):
         desk.text.let_go(name)
     await asyncio.gather(*running, *waiting)
-    assert not desk.tokenising._waiting_bytes
+    assert not desk.tokenising._long._waiting_bytes
     desk.tokenising.close()
 
 
@@ -186,18 +186,18 @@ async def test_what_runs_counts_until_it_is_done_though_its_caller_has_gone(desk
     desk.text.let_go("a1", "a2")
     await second
     assert desk.text.begun == ["a1", "a2"]
-    assert not desk.tokenising._running
+    assert not desk.tokenising._long._running
 
 
 async def test_a_turn_that_comes_at_the_moment_of_giving_up_is_given_on(desk: Desk) -> None:
     first, second, third = desk.ask("a1"), desk.ask("a2"), desk.ask("a3")
     await desk.begun("a1")
-    assert len(desk.tokenising._line) == 2
-    desk.tokenising._give_back("a")  # as if the first were done: the second has its turn
+    assert len(desk.tokenising._long._line) == 2
+    desk.tokenising._long._give_back("a")  # as if the first were done: the second has its turn
     second.cancel()
     desk.text.let_go("a3", "a1")
     await third
-    desk.tokenising._running["a"] += 1
+    desk.tokenising._long._running["a"] += 1
     await first
     await asyncio.gather(second, return_exceptions=True)
     assert "a2" not in desk.text.begun
