@@ -12,6 +12,7 @@ from services.common.channel import Peer
 from services.common.telemetry import Tracing
 from services.common.versions import PolicyStore
 from services.router.admission.long_work import LongWork
+from services.router.admission.permits import Permits
 from services.router.admission.tokenising import Tokenising
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
@@ -34,6 +35,7 @@ from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.policy.long_prompts import Room
 from services.router.policy.pace import Paces
+from services.router.policy.permits import Crowd
 from services.router.policy.routes import Policies
 from services.router.ports import Engine
 from services.router.request.context import RequestState
@@ -225,6 +227,7 @@ def assemble(
         records=records,
         outcomes=outcomes,
         levers=LeverCalls(levers, in_force),
+        permits=Permits(Crowd(requests=settings.requests_at_once)),
         checks=checks,
         max_prompt_characters=settings.max_prompt_characters,
         clock=clock,

@@ -8,8 +8,9 @@ from typing import Any
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
-from services.common.errors import DeadlineExceeded, ServiceError
+from services.common.errors import DeadlineExceeded, Overloaded, ServiceError
 from services.router.admission.long_work import LongWork
+from services.router.admission.permits import Permit, Permits
 from services.router.admission.rights import require_priority
 from services.router.evidence.outcomes import Outcomes
 from services.router.fleet.fleet import Fleet
@@ -37,6 +38,17 @@ DEADLINE_SLACK_SECONDS = 0.1
 """gRPC cancels a call at its deadline by a clock of its own, some milliseconds from ours."""
 
 
+def _with_permit(call: Any) -> Any:
+    """A call that only those get who may enter; leave to be in is settled at its end."""
+
+    @functools.wraps(call)
+    async def within(servicer: "RouterServicer", request: Request, context: Any) -> Any:
+        with servicer.enter(request):
+            return await call(servicer, request, context)
+
+    return within
+
+
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     """Every call of the contract."""
 
@@ -50,6 +62,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         records: Records,
         outcomes: Outcomes,
         levers: LeverCalls,
+        permits: Permits,
         checks: LongWork,
         max_prompt_characters: int,
         clock: Callable[[], float],
@@ -62,13 +75,15 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._records = records
         self._outcomes = outcomes
         self._levers = levers
+        self._permits = permits
         self._checks = checks
         self._longest = max_prompt_characters
         self._clock = clock
 
     # grpc.aio takes a coroutine that writes as well as a generator; with one, a caller who hangs
     # up cancels exactly the await we are in.
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]
+    @_with_permit
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:
         """See router.proto."""
         state = await self._begin(request, context, streaming=True)
         listener = _StreamListener(context, state)
@@ -76,6 +91,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         summary = summary_message(state, listener.decision, self._clock())
         await context.write(pb.GenerateResponse(finished=pb.Finished(summary=summary)))
 
+    @_with_permit
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:
         """See router.proto."""
         state = await self._begin(request, context, streaming=False)
@@ -84,6 +100,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         summary = summary_message(state, decision, self._clock())
         return pb.CompleteResponse(text=state.answer.text, summary=summary)
 
+    @_with_permit
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """See router.proto."""
         state = await self._begin(request, context, streaming=False)
@@ -93,6 +110,19 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             prompt_tokens=state.answer.prompt_tokens,
             max_micro_usd=most,
         )
+
+    def enter(self, request: Request) -> Permit:
+        """Lets the running call in.
+
+        Raises:
+            Overloaded: too many are in already.
+        """
+        tenant = current_identity().tenant
+        try:
+            return self._permits.enter(tenant, request.ByteSize())
+        except Overloaded as error:
+            self._records.refused(tenant, _known(request, self._in_force.now), error)
+            raise
 
     async def ListRoutes(
         self, request: pb.ListRoutesRequest, context: Any

@@ -3,12 +3,21 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
-from tests.integration.router.world import HELLO, Caller, World, asking, hello, until
+from tests.integration.router.world import (
+    HELLO,
+    PATIENCE,
+    Caller,
+    World,
+    asking,
+    hello,
+    until,
+)
 from tests.integration.scripted_triton import Hold, ScriptedTriton
 
 BACKGROUND, BATCH = pb.PRIORITY_CLASS_BACKGROUND, pb.PRIORITY_CLASS_BATCH
@@ -106,6 +115,37 @@ async def test_a_flood_of_one_tenant_costs_another_none_of_its_answers(crowd: Cr
     await asyncio.gather(*loud)
     assert answers == [HELLO] * 20
     assert await crowd.world.metric("shed_total", tier="tight") > 0
+
+
+@pytest.fixture
+async def narrow(tmp_path: Path) -> AsyncIterator[World]:
+    """A router that has room for two of a tenant."""
+    async with World(tmp_path).running(cache=False, requests_at_once=4) as one:
+        yield one
+
+
+async def test_a_tenant_has_a_part_of_the_router_and_others_theirs(narrow: World) -> None:
+    hold = Hold()
+    triton = await narrow.add("a", script=[hold, *hello()])
+    loud, quiet = await narrow.caller("acme"), await narrow.caller("umbrella")
+    held = [asyncio.create_task(one) for one in (loud.ask(), loud.whole())]
+    await until(lambda: len(triton.received) == 2)
+    for refused in (loud.ask(), loud.whole()):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await refused
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    explain = pb.ExplainRequest.FromString(asking().SerializeToString())
+    with pytest.raises(grpc.aio.AioRpcError, match="too many requests of this tenant"):
+        await loud.stub.Explain(explain, metadata=loud.metadata, timeout=PATIENCE)
+    assert (await loud.refused()).reason == "TOO_MANY_REQUESTS"
+    counted = {"route": "chat", "status": "RESOURCE_EXHAUSTED", "tier": ""}
+    assert await narrow.metric("requests_total", **counted) == 4
+    held.append(asyncio.create_task(quiet.ask()))
+    await until(lambda: len(triton.received) == 3)
+    hold.until.set()
+    assert {one.text for one in await asyncio.gather(*held)} == {HELLO}
+    for _ in range(6):  # each leaves when it ends
+        assert (await loud.ask()).text == HELLO
 
 
 async def test_critical_is_refused_to_a_key_that_may_not_say_so(world: World) -> None:
