@@ -68,7 +68,7 @@ async def _measure(size: Size, address: str) -> dict[tuple[bool, int], Level]:
     cases = itertools.count(100_000)
 
     async def batch(count: int, at: int, *, streaming: bool) -> tuple[float, float]:
-        prompts = [await text.encode([_question(next(cases))]) for _ in range(count)]
+        prompts = [text.encode([_question(next(cases))]) for _ in range(count)]
         requests = [
             infer_request(MODEL, prompt, output_tokens=size.output_tokens, streaming=streaming)
             for prompt in prompts

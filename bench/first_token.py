@@ -110,7 +110,7 @@ async def _first_tokens(pairs: int, model: str, address: str, replica: str) -> W
         for name, values in seen.items():
             content = f"My card was declined at the shop on the corner, case {next(numbers)}."
             if name == "direct":
-                prompt = await text.encode([Message("user", content)])
+                prompt = text.encode([Message("user", content)])
                 ask = infer_request(
                     model, prompt, output_tokens=16, streaming=True, end_id=text.end_id
                 )

@@ -31,6 +31,10 @@ def key(
             help="`operator` may also set levers; `service` is for Pennyweight's own services."
         ),
     ] = Role.CALLER,
+    *,
+    critical: Annotated[
+        bool, typer.Option("--critical", help="Requests with this key may have priority critical.")
+    ] = False,
 ) -> None:
     """Make an API key: the key once, on standard output, and its entry for the key file."""
     if not TENANT.fullmatch(tenant):
@@ -39,7 +43,8 @@ def key(
     made = secrets.token_urlsafe(KEY_BYTES)
     digest = hashlib.sha256(made.encode()).hexdigest()
     entry = f"  - {{sha256: {digest}, tenant: {tenant}"
-    entry += f", role: {role}}}" if role is not Role.CALLER else "}"
+    entry += f", role: {role}" if role is not Role.CALLER else ""
+    entry += ", critical: true}" if critical else "}"
     print(made)  # noqa: T201
     aside = console(stderr=True)
     aside.print("\nThe key above is shown this once. Its entry in the key file:\n", style="dim")

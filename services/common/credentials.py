@@ -7,11 +7,13 @@ file is YAML::
       - {sha256: 9f86d0…, tenant: acme}
       - {sha256: 60303a…, tenant: pennyweight, role: service}
       - {sha256: 5994471…, tenant: acme, role: operator}
+      - {sha256: 4e07408…, tenant: acme, critical: true}
 
 Without a key file a service serves loopback only, where the published key `DEVELOPMENT_KEY` is
 accepted. A caller with role ``service`` (one of our own services) may act for a tenant by sending
 the metadata ``pennyweight-tenant``. One with role ``operator`` calls for its tenant like any
-other, and may halt and release levers.
+other, and may halt and release levers. Only a service's key, or one with ``critical: true``, may
+call a request critical.
 """
 
 import hashlib
@@ -49,11 +51,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, config=STRICT)
 class KeyEntry:
-    """One line of the key file: the hash of a key in hex, and who holds it."""
+    """One line of the key file: the hash of a key in hex, who holds it, and what it may do."""
 
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     tenant: TenantName
     role: Role = Role.CALLER
+    critical: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -73,10 +76,20 @@ class KeyFile:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a call is for, and what the caller may do."""
+    """Who a call is for, and what the caller may do.
+
+    Attributes:
+        critical: its requests may be of the highest priority, whatever its role.
+    """
 
     tenant: str
     role: Role = Role.CALLER
+    critical: bool = False
+
+    @property
+    def may_be_critical(self) -> bool:
+        """Whether a request of this caller's may be of the highest priority."""
+        return self.critical or self.may(Role.SERVICE)
 
     @property
     def may_operate(self) -> bool:
@@ -129,7 +142,9 @@ class Keyring:
         if path is None:
             return cls({_digest(DEVELOPMENT_KEY): Identity("development", Role.SERVICE)})
         entries = load_document(path, KeyFile).content.keys
-        return cls({bytes.fromhex(e.sha256): Identity(e.tenant, e.role) for e in entries})
+        return cls(
+            {bytes.fromhex(e.sha256): Identity(e.tenant, e.role, e.critical) for e in entries}
+        )
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Identity:
         """Finds out who calls from the call's metadata.

@@ -11,6 +11,9 @@ import structlog
 from services.common.channel import Peer
 from services.common.telemetry import Tracing
 from services.common.versions import PolicyStore
+from services.router.admission.long_work import LongWork
+from services.router.admission.permits import Permits
+from services.router.admission.tokenising import Tokenising
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
@@ -30,7 +33,9 @@ from services.router.ledger.file import FileLedger
 from services.router.ledger.request_record import Records
 from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
+from services.router.policy.long_prompts import Room
 from services.router.policy.pace import Paces
+from services.router.policy.permits import Crowd
 from services.router.policy.routes import Policies
 from services.router.ports import Engine
 from services.router.request.context import RequestState
@@ -60,6 +65,8 @@ class Parts:
     scaler: ScalerLink
     watch: PolicyWatch
     levers: SharedLeverBoard
+    checks: LongWork
+    tokenising: Tokenising
     probe: LogProbProbe | None
     judges: Judges
     pairs: Pairs
@@ -85,6 +92,8 @@ class Parts:
         await self.judges.close()
         await self.engine.close()
         await self.scaler.close()
+        self.checks.close()
+        self.tokenising.close()
 
 
 def assemble(
@@ -153,7 +162,9 @@ def assemble(
         metrics=metrics,
         wall=wall,
     )
-    planner = Planner(load, clock)
+    room = Room(at_once=settings.long_prompts_at_once)
+    checks, tokenising = LongWork("checking", clock, room), Tokenising(clock, room)
+    planner = Planner(load, tokenising, clock)
     runner = Runner(
         fleet=fleet,
         engine=engine,
@@ -226,6 +237,8 @@ def assemble(
         outcomes=outcomes,
         levers=LeverCalls(levers, in_force),
         refusal=lambda: watch.refusal,
+        permits=Permits(Crowd(requests=settings.requests_at_once)),
+        checks=checks,
         max_prompt_characters=settings.max_prompt_characters,
         clock=clock,
     )
@@ -244,6 +257,8 @@ def assemble(
         ),
         watch=watch,
         levers=levers,
+        checks=checks,
+        tokenising=tokenising,
         probe=probe if settings.probe_engines else None,
         judges=judges,
         pairs=pairs,

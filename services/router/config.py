@@ -38,6 +38,10 @@ class RouterSettings(ServerSettings):
         policy_folder: where each version of the policies that came in force is kept.
         cache_timeout_seconds: a cache that takes longer counts as away.
         max_prompt_characters: longest prompt taken, all messages together.
+        requests_at_once: requests that may be in at once, waiting ones included; half of them for
+            one tenant. Their bytes are bounded too, to 256 MB.
+        long_prompts_at_once: long prompts that are checked, and others that are tokenised, at
+            once, each in a thread; half of them, but at least one, for one tenant.
         probe_engines: ask one small question of each tier whose certainty a route needs, to find
             out whether its engine tells log-probabilities.
         triton_grpc_errors: ask replicas for true gRPC statuses on streams. Triton 2.51 crashes
@@ -63,6 +67,8 @@ class RouterSettings(ServerSettings):
     policy_folder: Path = Path("state/policies")
     cache_timeout_seconds: Annotated[float, Field(gt=0, le=10)] = 0.25
     max_prompt_characters: Annotated[int, Field(ge=1)] = 400_000
+    requests_at_once: Annotated[int, Field(ge=2)] = 8_192
+    long_prompts_at_once: Annotated[int, Field(ge=1, le=64)] = 2
     probe_engines: bool = True
     triton_grpc_errors: bool = False
 

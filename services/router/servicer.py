@@ -8,12 +8,16 @@ from typing import Any
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
-from services.common.errors import DeadlineExceeded, ServiceError
+from services.common.errors import DeadlineExceeded, Overloaded, ServiceError
 from services.common.refusal import Refusal
+from services.router.admission.long_work import LongWork
+from services.router.admission.permits import Permit, Permits
+from services.router.admission.rights import require_priority
 from services.router.evidence.outcomes import Outcomes
 from services.router.fleet.fleet import Fleet
 from services.router.ledger.request_record import Records
 from services.router.policy.decision import Decision
+from services.router.policy.line import Priority
 from services.router.policy.routes import Policies
 from services.router.request.context import Listener, RequestState
 from services.router.request.entry import Entry
@@ -29,8 +33,22 @@ from services.router.wire.messages import (
 )
 from services.router.wire.requests import Request, check, takes_long
 
+CHECK_SECONDS = 30.0
+"""How long a request without a deadline waits to be checked."""
+
 DEADLINE_SLACK_SECONDS = 0.1
 """gRPC cancels a call at its deadline by a clock of its own, some milliseconds from ours."""
+
+
+def _with_permit(call: Any) -> Any:
+    """A call that only those get who may enter; leave to be in is settled at its end."""
+
+    @functools.wraps(call)
+    async def within(servicer: "RouterServicer", request: Request, context: Any) -> Any:
+        with servicer.enter(request):
+            return await call(servicer, request, context)
+
+    return within
 
 
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
@@ -47,10 +65,27 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         outcomes: Outcomes,
         levers: LeverCalls,
         refusal: Callable[[], Refusal | None],
+        permits: Permits,
+        checks: LongWork,
         max_prompt_characters: int,
         clock: Callable[[], float],
     ) -> None:
-        """`refusal` says why the policy files are not in force; `clock` only grows, in seconds."""
+        """Takes the parts.
+
+        Args:
+            entry: lets requests in.
+            path: what they go through.
+            in_force: the policies.
+            fleet: what replicas there are.
+            records: what requests leave.
+            outcomes: what callers say of answers.
+            levers: the calls about levers.
+            refusal: why the policy files are not in force; None where they are.
+            permits: to be in the router.
+            checks: of long requests.
+            max_prompt_characters: longest prompt taken.
+            clock: seconds that only grow.
+        """
         self._refusal = refusal
         self._entry = entry
         self._path = path
@@ -59,12 +94,15 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._records = records
         self._outcomes = outcomes
         self._levers = levers
+        self._permits = permits
+        self._checks = checks
         self._longest = max_prompt_characters
         self._clock = clock
 
     # grpc.aio takes a coroutine that writes as well as a generator; with one, a caller who hangs
     # up cancels exactly the await we are in.
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]
+    @_with_permit
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:
         """See router.proto."""
         state = await self._begin(request, context, streaming=True)
         listener = _StreamListener(context, state)
@@ -72,6 +110,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         summary = summary_message(state, listener.decision, self._clock())
         await context.write(pb.GenerateResponse(finished=pb.Finished(summary=summary)))
 
+    @_with_permit
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:
         """See router.proto."""
         state = await self._begin(request, context, streaming=False)
@@ -80,6 +119,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         summary = summary_message(state, decision, self._clock())
         return pb.CompleteResponse(text=state.answer.text, summary=summary)
 
+    @_with_permit
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """See router.proto."""
         state = await self._begin(request, context, streaming=False)
@@ -89,6 +129,19 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             prompt_tokens=state.answer.prompt_tokens,
             max_micro_usd=most,
         )
+
+    def enter(self, request: Request) -> Permit:
+        """Lets the running call in.
+
+        Raises:
+            Overloaded: too many are in already.
+        """
+        tenant = current_identity().tenant
+        try:
+            return self._permits.enter(tenant, request.ByteSize())
+        except Overloaded as error:
+            self._records.refused(tenant, _known(request, self._in_force.now), error)
+            raise
 
     async def ListRoutes(
         self, request: pb.ListRoutesRequest, context: Any
@@ -131,10 +184,21 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             ServiceError: the request is refused.
         """
         arrived, left = self._clock(), context.time_remaining()
-        tenant, compiled = current_identity().tenant, self._in_force.compiled
+        identity, compiled = current_identity(), self._in_force.compiled
+        tenant = identity.tenant
         try:
             work = functools.partial(check, request, tenant, compiled, longest=self._longest)
-            checked = await asyncio.to_thread(work) if takes_long(request) else work()
+            if takes_long(request):
+                checked = await self._checks.run(
+                    work,
+                    request.ByteSize(),
+                    tenant=tenant,
+                    priority=Priority.INTERACTIVE,
+                    until=arrived + (CHECK_SECONDS if left is None else left),
+                )
+            else:
+                checked = work()
+            require_priority(identity, checked.priority)
             return self._entry.enter(
                 checked, tenant, arrived=arrived, left=left, streaming=streaming
             )

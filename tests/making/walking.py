@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from pennyweight.ledger.schema import LedgerRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
+from services.router.admission.tokenising import Tokenising
 from services.router.engines.pieces import Pieces
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.group import Replica, State
@@ -32,6 +33,7 @@ from services.router.ports import (
     MakeRecord,
     Piece,
     ReplicaFailed,
+    TooLong,
     Written,
 )
 from services.router.request.attempt import Attempt
@@ -51,8 +53,12 @@ class Letters:
 
     end_id, pad_id = 2, 0
 
-    async def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message]) -> list[int]:
         return [ord(letter) for message in messages for letter in message.content]
+
+    def encode_below(self, messages: Sequence[Message], limit: int) -> list[int] | TooLong:
+        tokens = self.encode(messages)
+        return tokens if len(tokens) < limit else TooLong(len(tokens))
 
     def encode_plain(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
@@ -320,7 +326,7 @@ class Way:
         self.ended: list[Attempt] = []
         self.pauses: list[float] = []
         self.load = LoadWindow()
-        self.planner = Planner(self.load, self.clock)
+        self.planner = Planner(self.load, Tokenising(self.clock), self.clock)
         self.runner = Runner(
             fleet=self.fleet,
             engine=engine,

@@ -70,10 +70,12 @@ class _PriorityClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priorit
     PRIORITY_CLASS_INTERACTIVE: _PriorityClass.ValueType  # 3
     """A person waits."""
     PRIORITY_CLASS_CRITICAL: _PriorityClass.ValueType  # 4
-    """The business waits. Last to be refused."""
+    """The business waits. Last to be refused. Only for keys that may say so."""
 
 class PriorityClass(_PriorityClass, metaclass=_PriorityClassEnumTypeWrapper):
-    """Who waits for the answer. Under overload the lowest class is refused first and waits longest."""
+    """Who waits for the answer. Under overload tenants take turns; of one tenant's requests the lowest
+    class is refused first and waits longest. Background waits until nothing of anybody does.
+    """
 
 PRIORITY_CLASS_UNSPECIFIED: PriorityClass.ValueType  # 0
 """Same as PRIORITY_CLASS_INTERACTIVE."""
@@ -84,7 +86,7 @@ PRIORITY_CLASS_BATCH: PriorityClass.ValueType  # 2
 PRIORITY_CLASS_INTERACTIVE: PriorityClass.ValueType  # 3
 """A person waits."""
 PRIORITY_CLASS_CRITICAL: PriorityClass.ValueType  # 4
-"""The business waits. Last to be refused."""
+"""The business waits. Last to be refused. Only for keys that may say so."""
 Global___PriorityClass: _TypeAlias = PriorityClass  # noqa: Y015
 
 class _CacheUse:

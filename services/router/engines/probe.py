@@ -114,7 +114,7 @@ class LogProbProbe:
         Raises:
             ReplicaFailed, ServiceError: it could not be asked.
         """
-        prompt = Prompt(QUESTION, await text.encode(QUESTION))
+        prompt = Prompt(QUESTION, text.encode(QUESTION))
         request = EngineRequest(
             tier=tier,
             text=text,

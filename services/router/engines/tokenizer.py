@@ -5,25 +5,28 @@ The only importer in the services of `tokenizers` and `jinja2`. A model folder h
 ``chat_template.jinja``.
 """
 
-import asyncio
 import datetime as dt
 import json
+import os
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from services.common.config import ConfigError
 from services.common.errors import BadRequest, Violation
 from services.router.policy.prompts import Message
+from services.router.policy.reach import reach_of
+from services.router.ports import TooLong
 
-LONG_TEXT = 8_000
-"""Characters above which tokenising moves to a thread: it would hold up the event loop for ms."""
+# Whoever tokenises counts its threads; those that the library would start, nobody does.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 FIRST_PRIVATE = 0xF0000
 """Start of a private-use plane; stands for a message while the template renders around it."""
@@ -44,7 +47,11 @@ class ModelText:
             config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         except Exception as error:  # tokenizers raises bare Exception
             raise ConfigError(str(folder), [f"cannot load the tokenizer: {error}"]) from error
+        for loaded in (self._tokenizer, self._plain):  # a prompt is neither cut nor filled up
+            loaded.no_truncation()
+            loaded.no_padding()
         self._plain.encode_special_tokens = True
+        self._reach = reach_of(json.loads(self._tokenizer.to_str()))
         self.end_id = self._special(config, "eos_token", folder)
         pad = config.get("pad_token")
         self.pad_id = self._special(config, "pad_token", folder) if pad else self.end_id
@@ -55,32 +62,43 @@ class ModelText:
         special = [t.content for t in self._tokenizer.get_added_tokens_decoder().values()]
         self._special_text = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
-    async def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message]) -> list[int]:
         """See `TierText.encode`."""
-        if sum(len(message.content) for message in messages) > LONG_TEXT:
-            return await asyncio.to_thread(self._encode, messages)
-        return self._encode(messages)
+        return _ids([_encoding(*part) for part in self._parts(messages)])
+
+    def encode_below(self, messages: Sequence[Message], limit: int) -> list[int] | TooLong:
+        """See `TierText.encode_below`."""
+        parts = self._parts(messages)
+        if self._reach is not None:
+            least = self._reach.least_tokens([text for _, text in parts])
+            if least >= limit:
+                return TooLong(least)
+        encodings = [_encoding(*part) for part in parts]
+        count = sum([len(encoding) for encoding in encodings])
+        if count >= limit:
+            return TooLong(count)
+        return _ids(encodings)
 
     def encode_plain(self, text: str) -> list[int]:
         """See `TierText.encode_plain`."""
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        ids: list[int] = _encoding(self._plain, text).ids
         return ids
 
     def detokenizer(self) -> "StreamDetokenizer":
         """See `TierText.detokenizer`."""
         return StreamDetokenizer(self._tokenizer)
 
-    def _encode(self, messages: Sequence[Message]) -> list[int]:
+    def _parts(self, messages: Sequence[Message]) -> list[tuple[Tokenizer, str]]:
+        """The rendered conversation, and which tokenizer takes each part of it."""
         if any(self._special_text.search(message.content) for message in messages):
-            return self._encode_guarded(messages)
+            return self._guarded_parts(messages)
         text = self._render(
             [{"role": message.role, "content": message.content} for message in messages]
         )
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return [(self._tokenizer, text)]
 
-    def _encode_guarded(self, messages: Sequence[Message]) -> list[int]:
-        """Encodes messages that spell out special tokens, as plain text.
+    def _guarded_parts(self, messages: Sequence[Message]) -> list[tuple[Tokenizer, str]]:
+        """The parts where messages spell out special tokens, which are plain text there.
 
         Otherwise a caller could write ``<|assistant|>`` and speak with the model's voice. The
         template renders around one private character a message; only its own parts may hold
@@ -97,13 +115,11 @@ class ModelText:
                 for mark, message in zip(marks, messages, strict=True)
             ]
         )
-        ids: list[int] = []
-        for part in re.split(f"([{marks[0]}-{marks[-1]}])", text):
-            if part in contents:
-                ids += self.encode_plain(contents[part])
-            elif part:
-                ids += self._tokenizer.encode(part, add_special_tokens=False).ids
-        return ids
+        return [
+            (self._plain, contents[part]) if part in contents else (self._tokenizer, part)
+            for part in re.split(f"([{marks[0]}-{marks[-1]}])", text)
+            if part
+        ]
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         try:
@@ -168,6 +184,19 @@ class StreamDetokenizer:
         text: str = self._tokenizer.decode(self._held, skip_special_tokens=True)
         self._held.clear()
         return text.rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+def _encoding(tokenizer: Tokenizer, text: str) -> Encoding:
+    """A text's tokens; others run meanwhile, as a batch lets go of the interpreter.
+
+    A fast batch leaves out where in the text each token is, which is most of the memory.
+    """
+    (encoding,) = tokenizer.encode_batch_fast([text], add_special_tokens=False)
+    return encoding
+
+
+def _ids(encodings: Sequence[Encoding]) -> list[int]:
+    return list(chain.from_iterable([encoding.ids for encoding in encodings]))
 
 
 def _token_text(token: Any) -> str:

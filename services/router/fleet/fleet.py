@@ -9,6 +9,7 @@ of the new one. `group` chooses among the replicas of one such group, and has it
 import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -118,7 +119,13 @@ class Fleet:
         return chosen.id if chosen else ""
 
     async def place(
-        self, tier: Tier, priority: Priority, *, avoid: Collection[str], until: float
+        self,
+        tier: Tier,
+        priority: Priority,
+        *,
+        avoid: Collection[str],
+        until: float,
+        tenant: str = "",
     ) -> Place:
         """Takes room for one attempt on a replica: ``async with await fleet.place(…) as place``.
 
@@ -127,19 +134,20 @@ class Fleet:
             priority: standing in the line.
             avoid: replicas where this request failed before.
             until: seconds of the clock at which nobody waits for it any more.
+            tenant: whose it is, as tenants take turns; empty where it is nobody's.
 
         Raises:
-            Overloaded: the line is full, or a more important request took the place in it.
+            Overloaded: the line is full, or somebody else's turn took the place in it.
             Unavailable: no replica was ready in the time the tier allows.
             DeadlineExceeded: `until` passed in the line.
         """
         group = self._group(tier)
         try:
-            replica = await group.acquire(priority, avoid=avoid, until=until)
+            replica = await group.acquire(priority, tenant=tenant, avoid=avoid, until=until)
         finally:
             self._drop_if_unused(group)
         replica.breaker = replica.breaker.tried(self._clock())
-        return Place(replica, tier, self._give_back, self._spawn)
+        return Place(replica, tier, partial(self._give_back, group, tenant), self._spawn)
 
     def succeeded(self, replica: Replica) -> None:
         """Notes that the replica answers."""
@@ -171,9 +179,9 @@ class Fleet:
             for name, groups in by_tier.items()
         ]
 
-    def _give_back(self, replica: Replica) -> None:
+    def _give_back(self, taken_from: TierReplicas, tenant: str, replica: Replica) -> None:
         """The first in the line gets the room."""
-        replica.give_back()
+        taken_from.give_back(replica, tenant)
         group = self._groups.get(_kind(replica))
         if group is not None:
             group.serve()

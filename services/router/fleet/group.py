@@ -5,6 +5,7 @@ choice nothing else runs.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,7 @@ from services.router.metrics import Metrics
 from services.router.policy.line import Priority, WaitingLine
 from services.router.policy.replicas import choose_replica
 from services.router.policy.routes import Tier
+from services.router.policy.shares import most_of
 from services.router.ports import EngineCall
 
 WHOLE = Breaker(threshold=1, rest=Backoff(0.5, 8.0))
@@ -67,6 +69,7 @@ class _Wait:
 
     room: "asyncio.Future[Replica]"
     avoid: Collection[str]
+    tenant: str
 
 
 class TierReplicas:
@@ -78,12 +81,15 @@ class TierReplicas:
         self._clock = clock
         self.replicas: dict[str, Replica] = {}
         self._metrics = metrics
-        self._line: WaitingLine[_Wait] = WaitingLine(tier.queue_size)
+        self._line: WaitingLine[_Wait] = WaitingLine(0)
+        self._held: Counter[str] = Counter()
+        self.adopt(tier)
 
     def adopt(self, tier: Tier) -> None:
         """Takes the limits of the tier as it is described now; who waits goes on waiting."""
         self.tier = tier
         self._line.size = tier.queue_size
+        self._line.most = most_of(tier.queue_size, tier.tenant_share)
 
     @property
     def waiting(self) -> int:
@@ -99,13 +105,24 @@ class TierReplicas:
         """Number of replicas in that state."""
         return sum(1 for replica in self.replicas.values() if replica.state is state)
 
-    async def acquire(self, priority: Priority, *, avoid: Collection[str], until: float) -> Replica:
-        """See `Fleet.place`."""
-        replica = self.choose(avoid) if not len(self._line) else None
-        if replica is None:
-            return await self._wait(priority, avoid, until)
-        replica.take()
-        return replica
+    async def acquire(
+        self, priority: Priority, *, tenant: str, avoid: Collection[str], until: float
+    ) -> Replica:
+        """See `Fleet.place`; `give_back` follows once."""
+        most = self._most()
+        if not len(self._line) and (most is None or self._held[tenant] < most):
+            replica = self.choose(avoid)
+            if replica is not None:
+                self._take(replica, tenant)
+                return replica
+        return await self._wait(priority, tenant, avoid, until)
+
+    def give_back(self, replica: Replica, tenant: str) -> None:
+        """Gives a place back that the tenant had."""
+        replica.give_back()
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
 
     def choose(self, avoid: Collection[str] = ()) -> Replica | None:
         """The replica that would be taken now; None when none has room."""
@@ -114,24 +131,41 @@ class TierReplicas:
 
     def serve(self) -> None:
         """Gives free places to those who wait."""
-        while (ticket := self._line.first()) is not None:
-            replica = self.choose(ticket.holder.avoid)
+        most = self._most() if len(self._line) else None
+        while (ticket := self._line.first(self._held, most)) is not None:
+            wait = ticket.holder
+            replica = self.choose(wait.avoid)
             if replica is None:
                 return
-            self._line.leave(ticket)
-            if not ticket.holder.room.done():
-                replica.take()
-                ticket.holder.room.set_result(replica)
+            self._line.serve(ticket)
+            if not wait.room.done():
+                self._take(replica, wait.tenant)
+                wait.room.set_result(replica)
 
-    async def _wait(self, priority: Priority, avoid: Collection[str], until: float) -> Replica:
+    def _take(self, replica: Replica, tenant: str) -> None:
+        replica.take()
+        self._held[tenant] += 1
+
+    def _most(self) -> int | None:
+        """Most places that one tenant may have; None for no bound but that of turns."""
+        if self.tier.tenant_share == 1.0:
+            return None
+        ready = [replica for replica in self.replicas.values() if replica.state is State.READY]
+        places = sum([replica.max_in_flight for replica in ready])
+        return most_of(places, self.tier.tenant_share)
+
+    async def _wait(
+        self, priority: Priority, tenant: str, avoid: Collection[str], until: float
+    ) -> Replica:
         tier = self.tier
         loop = asyncio.get_running_loop()
-        wait = _Wait(loop.create_future(), avoid)
-        ticket, evicted = self._line.join(wait, priority)
+        wait = _Wait(loop.create_future(), avoid, tenant)
+        ticket, evicted = self._line.join(wait, priority, tenant)
         if evicted is not None and not evicted.holder.room.done():  # else it has just hung up
             evicted.holder.room.set_exception(self._overloaded(tier))
         if ticket is None:
             raise self._overloaded(tier)
+        self.serve()  # there may be room that those before it may not have
         left = until - self._clock()
         replica: Replica | None = None
         try:
@@ -156,13 +190,14 @@ class TierReplicas:
             if not room.done():
                 room.cancel()
             elif replica is None and not room.cancelled() and room.exception() is None:
-                room.result().give_back()  # it came at the very moment we gave up
+                self.give_back(room.result(), tenant)  # it came at the very moment we gave up
                 self.serve()
 
     def _overloaded(self, tier: Tier) -> Overloaded:
         self._metrics.shed.labels(tier.name).inc()
         return Overloaded(
-            f"the line for {tier.name} is full ({tier.queue_size} waiting)",
+            f"the line for {tier.name} has no room for more of this tenant "
+            f"({len(self._line)} of at most {tier.queue_size} wait)",
             reason="QUEUE_FULL",
             retry_after_seconds=1.0,
         )

@@ -89,6 +89,8 @@ class TierOptions:
         idle_seconds: a replica silent for longer between tokens is given up.
         queue_size: most requests that wait for a replica of this tier.
         queue_seconds: how long one of them waits at most.
+        tenant_share: of its places and of its queue that one tenant may have, even when nobody
+            else asks; while others wait, tenants take turns.
         version: of the model's weights, as calibrations name it; empty where nobody counts.
     """
 
@@ -102,6 +104,7 @@ class TierOptions:
     idle_seconds: Seconds = 10.0
     queue_size: Annotated[int, Field(ge=0, le=100_000)] = 256
     queue_seconds: Seconds = 15.0
+    tenant_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,13 +260,19 @@ class Quality(QualityOptions):
         return calibration.judgement.first_k if calibration is not None else self.first_tokens
 
 
+LONGEST_SECONDS = 300.0
+"""Longest that a request may take whose route does not say; no caller keeps a place for longer."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a request may take at most; None for no limit.
+    """What a request may take at most.
 
     Attributes:
-        micro_usd: money, at the price list, for all tiers that it runs on together.
-        seconds: time to the whole answer; a longer deadline of the caller's is cut to it.
+        micro_usd: money, at the price list, for all tiers that it runs on together; None for no
+            limit.
+        seconds: time to the whole answer; a longer deadline of the caller's is cut to it. None:
+            see `Route.longest_seconds`.
     """
 
     micro_usd: Annotated[int, Field(ge=1, le=10**12)] | None = None
@@ -354,6 +363,13 @@ class Route(RouteOptions):
     def top_tier(self) -> Tier:
         """The tier that savings are measured against."""
         return self.ladder[-1]
+
+    @property
+    def longest_seconds(self) -> float:
+        """Longest that a request may take, whatever deadline its caller sets."""
+        if self.limits.seconds is not None:
+            return self.limits.seconds
+        return max(LONGEST_SECONDS, self.deadline.default_seconds)
 
     def admits(self, tenant: str) -> bool:
         """Whether the tenant may use this route."""

@@ -9,7 +9,7 @@ from services.router.policy.decision import CacheOutcome, Candidate, Decision, R
 from services.router.policy.levers import TRIMMING
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route
-from services.router.ports import Asked, MakeRecord, Written
+from services.router.ports import Asked, MakeRecord, TooLong, Written
 from services.router.request.attempt import Answer, Attempt
 from services.router.request.checked import Checked
 from services.router.request.plan import Cause
@@ -117,7 +117,7 @@ class RequestState:
     sequence: int = 0
     baseline_micro_usd: int = 0
     further_records: list[MakeRecord] = field(default_factory=list)
-    encoded: dict[object, Sequence[int]] = field(default_factory=dict)
+    encoded: dict[object, Sequence[int] | TooLong] = field(default_factory=dict)
     _open: int = 1
 
     @property

@@ -79,10 +79,9 @@ class Entry:
         Raises:
             DeadlineExceeded: less is left than the route needs.
         """
-        most = route.limits.seconds
         seconds = route.deadline.default_seconds if left is None else left
-        if most is not None and most < seconds:
-            return most
+        if route.longest_seconds < seconds:
+            return route.longest_seconds
         if seconds < route.deadline.shortest_seconds:
             raise DeadlineExceeded(
                 f"{max(seconds, 0.0):.3f} s are left; {route.name} needs at least "
@@ -94,5 +93,4 @@ class Entry:
 
 def _is_ours(route: Route, left: float | None) -> bool:
     """Whether the deadline is the route's, so that gRPC does not watch it for us."""
-    most = route.limits.seconds
-    return left is None or (most is not None and most < left)
+    return left is None or route.longest_seconds < left

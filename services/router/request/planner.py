@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from services.common.errors import BadRequest, Unavailable, Violation
+from services.router.admission.tokenising import Tokenising
 from services.router.fleet.load import LoadWindow
 from services.router.policy.cascade import Step
 from services.router.policy.decision import Verdict
 from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
-from services.router.ports import Prompt
+from services.router.ports import Prompt, TooLong
 from services.router.request.attempt import Ending
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.hold import hold_back_for
@@ -23,9 +24,12 @@ SHARE_OF_WAIT = 0.5
 class Planner:
     """Plans the steps of requests; state of the process."""
 
-    def __init__(self, load: LoadWindow, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, load: LoadWindow, tokenising: Tokenising, clock: Callable[[], float]
+    ) -> None:
         """`clock` gives seconds that only grow."""
         self._load = load
+        self._tokenising = tokenising
         self._clock = clock
 
     async def plan(self, state: RequestState, step: Step) -> Plan | Verdict:
@@ -33,13 +37,20 @@ class Planner:
 
         Raises:
             BadRequest: no tier above could take it either.
+            Overloaded: too many long prompts wait already.
         """
         context, tier = state.context, step.tier
-        prompt = await self._encoded(state, tier, context.messages)
+        tokens = await self._tokens(state, tier, context.messages, context.until)
+        if isinstance(tokens, TooLong):
+            if step.checked:
+                return Verdict.LIMITED
+            raise _too_long(tier, f"at least {tokens.tokens}")
+        prompt = Prompt(tuple(context.messages), tokens)
         if context.trimmed and not state.baseline_prompt_tokens:
-            top = context.route.top_tier
-            whole = await self._encoded(state, top, context.checked.asked.messages)
-            state.baseline_prompt_tokens = len(whole.tokens)
+            top, messages = context.route.top_tier, context.checked.asked.messages
+            whole = await self._tokens(state, top, messages, context.until)
+            count = whole.tokens if isinstance(whole, TooLong) else len(whole)
+            state.baseline_prompt_tokens = count
         wanted = context.checked.asked.max_output_tokens
         room = tier.max_sequence_tokens - len(prompt.tokens)
         limit = min(wanted, room)
@@ -49,9 +60,7 @@ class Planner:
             if short or not self._allowed(state, tier, len(prompt.tokens), limit):
                 return Verdict.LIMITED
         elif room < 1:
-            most, tokens = tier.max_sequence_tokens, len(prompt.tokens)
-            rule = f"{tier.name} takes fewer than {most} tokens, got {tokens}"
-            raise BadRequest.of(Violation("prompt", rule))
+            raise _too_long(tier, str(len(prompt.tokens)))
         else:
             limit = min(limit, _affordable(state, tier, len(prompt.tokens)))
         now, hold = self._clock(), hold_back_for(step, context)
@@ -78,13 +87,15 @@ class Planner:
         """
         context = state.context
         tier = context.route.ladder[rung]
-        prompt = await self._encoded(state, tier, messages)
-        room = tier.max_sequence_tokens - len(prompt.tokens)
+        tokens = await self._tokens(state, tier, messages, until, Priority.BACKGROUND)
+        if isinstance(tokens, TooLong):
+            return None
+        room = tier.max_sequence_tokens - len(tokens)
         if room < 1:
             return None
         return Plan(
             step=Step(tier, rung, checked=False, needs_certainty=True),
-            prompt=prompt,
+            prompt=Prompt(tuple(messages), tokens),
             max_output_tokens=min(context.checked.asked.max_output_tokens, room),
             began=self._clock(),
             until=until,
@@ -95,16 +106,32 @@ class Planner:
             streams=bool(context.checked.asked.stop),
         )
 
-    async def _encoded(
-        self, state: RequestState, tier: Tier, messages: Sequence[Message]
-    ) -> Prompt:
-        """The conversation in the tier's tokens, encoded once for each tokenizer."""
-        text = state.context.checked.compiled.text(tier)
+    async def _tokens(
+        self,
+        state: RequestState,
+        tier: Tier,
+        messages: Sequence[Message],
+        until: float,
+        priority: Priority | None = None,
+    ) -> Sequence[int] | TooLong:
+        """The conversation in the tier's tokens, looked at once for each tokenizer.
+
+        Too long is what no tier with this tokenizer takes.
+        """
+        checked = state.context.checked
+        text = checked.compiled.text(tier)
         key = (id(text), id(messages))
         tokens = state.encoded.get(key)
         if tokens is None:
-            tokens = state.encoded[key] = await text.encode(messages)
-        return Prompt(tuple(messages), tokens)
+            tokens = state.encoded[key] = await self._tokenising.tokens(
+                text,
+                messages,
+                checked.compiled.longest(tier),
+                tenant=state.context.tenant,
+                priority=checked.priority if priority is None else priority,
+                until=until,
+            )
+        return tokens
 
     def _allowed(self, state: RequestState, tier: Tier, prompt_tokens: int, limit: int) -> bool:
         """Whether money and time suffice for trying this tier and then the top one."""
@@ -132,6 +159,11 @@ def again(state: RequestState, plan: Plan) -> Plan:
     if not _affords_both(state, tier, tokens, plan.max_output_tokens):
         raise _spent()
     return plan
+
+
+def _too_long(tier: Tier, got: str) -> BadRequest:
+    rule = f"{tier.name} takes fewer than {tier.max_sequence_tokens} tokens, got {got}"
+    return BadRequest.of(Violation("prompt", rule))
 
 
 def _cause(state: RequestState) -> Cause:

@@ -88,7 +88,13 @@ class Runner:
         tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
         for number in range(1, tries + 1):
             joined = self.clock()
-            place = await self.fleet.place(tier, plan.priority, avoid=failed, until=plan.until)
+            place = await self.fleet.place(
+                tier,
+                plan.priority,
+                avoid=failed,
+                until=plan.until,
+                tenant=state.context.tenant,
+            )
             if listener is not None:
                 state.queued_seconds += self.clock() - joined
             attempt = self._begin(state, plan, cause, place)

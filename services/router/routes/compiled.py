@@ -27,6 +27,10 @@ class CompiledRoute:
         self.policy_version = policy_version
         self.uses_features = uses_features(route)
         self._texts = {tier.name: texts[tier.tokenizer] for tier in route.ladder}
+        self._longest: dict[int, int] = {}
+        for tier in route.ladder:
+            key, most = id(self._texts[tier.name]), tier.max_sequence_tokens
+            self._longest[key] = max(self._longest.get(key, 0), most)
         self._looks: dict[frozenset[str], FirstLook] = {}
 
     def first_look(self, halted: Collection[str]) -> FirstLook:
@@ -48,6 +52,10 @@ class CompiledRoute:
     def text(self, tier: Tier) -> TierText:
         """Text and tokens of a tier of the ladder."""
         return self._texts[tier.name]
+
+    def longest(self, tier: Tier) -> int:
+        """Most tokens that a tier of the ladder takes that has the same text as this one."""
+        return self._longest[id(self._texts[tier.name])]
 
 
 class Compiled:

@@ -197,4 +197,11 @@ async def test_a_made_key_fits_the_key_file(role: str) -> None:
     assert yaml.safe_load(entry)["keys"][0]["tenant"] == "acme"
     (parsed,) = parse_document(entry, KeyFile, source="entry").content.keys
     assert parsed.sha256 == hashlib.sha256(ended.out.strip().encode()).hexdigest()
-    assert parsed.role == role
+    assert (parsed.role, parsed.critical) == (role, False)
+
+
+async def test_a_key_may_be_made_for_critical_requests() -> None:
+    ended = await pennyweight("key", "--tenant", "acme", "--critical")
+    entry = ended.err[ended.err.index("keys:") :]
+    (parsed,) = parse_document(entry, KeyFile, source="entry").content.keys
+    assert (parsed.tenant, parsed.critical) == ("acme", True)

@@ -1,13 +1,23 @@
 """Too many requests for the replicas there are: who waits, who is refused, and how."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
-from tests.integration.router.world import HELLO, Caller, World, asking, hello, until
+from tests.integration.router.world import (
+    HELLO,
+    PATIENCE,
+    Caller,
+    World,
+    asking,
+    hello,
+    until,
+)
 from tests.integration.scripted_triton import Hold, ScriptedTriton
 
 BACKGROUND, BATCH = pb.PRIORITY_CLASS_BACKGROUND, pb.PRIORITY_CLASS_BATCH
@@ -86,6 +96,78 @@ async def test_the_most_important_goes_first(crowd: Crowd) -> None:
     crowd.hold.until.set()
     await asyncio.gather(*tasks)
     assert order == ["boss", "job"]
+
+
+async def test_a_flood_of_one_tenant_costs_another_none_of_its_answers(crowd: Crowd) -> None:
+    quiet = await crowd.world.caller("umbrella")
+    over = asyncio.Event()
+
+    async def flood() -> None:
+        while not over.is_set():
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await crowd.caller.ask(urgent(CRITICAL))
+
+    loud = [asyncio.create_task(flood()) for _ in range(8)]
+    await crowd.world.eventually(crowd.waiting, 2)
+    crowd.hold.until.set()
+    answers = [(await quiet.ask(urgent(INTERACTIVE))).text for _ in range(20)]
+    over.set()
+    await asyncio.gather(*loud)
+    assert answers == [HELLO] * 20
+    assert await crowd.world.metric("shed_total", tier="tight") > 0
+
+
+@pytest.fixture
+async def narrow(tmp_path: Path) -> AsyncIterator[World]:
+    """A router that has room for two of a tenant."""
+    async with World(tmp_path).running(cache=False, requests_at_once=4) as one:
+        yield one
+
+
+async def test_a_tenant_has_a_part_of_the_router_and_others_theirs(narrow: World) -> None:
+    hold = Hold()
+    triton = await narrow.add("a", script=[hold, *hello()])
+    loud, quiet = await narrow.caller("acme"), await narrow.caller("umbrella")
+    held = [asyncio.create_task(one) for one in (loud.ask(), loud.whole())]
+    await until(lambda: len(triton.received) == 2)
+    for refused in (loud.ask(), loud.whole()):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await refused
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    explain = pb.ExplainRequest.FromString(asking().SerializeToString())
+    with pytest.raises(grpc.aio.AioRpcError, match="too many requests of this tenant"):
+        await loud.stub.Explain(explain, metadata=loud.metadata, timeout=PATIENCE)
+    assert (await loud.refused()).reason == "TOO_MANY_REQUESTS"
+    counted = {"route": "chat", "status": "RESOURCE_EXHAUSTED", "tier": ""}
+    assert await narrow.metric("requests_total", **counted) == 4
+    held.append(asyncio.create_task(quiet.ask()))
+    await until(lambda: len(triton.received) == 3)
+    hold.until.set()
+    assert {one.text for one in await asyncio.gather(*held)} == {HELLO}
+    for _ in range(6):  # each leaves when it ends
+        assert (await loud.ask()).text == HELLO
+
+
+async def test_critical_is_refused_to_a_key_that_may_not_say_so(world: World) -> None:
+    told = await (await world.caller("umbrella")).refused(urgent(CRITICAL))
+    assert (told.code, told.reason) == (grpc.StatusCode.PERMISSION_DENIED, "CRITICAL_FORBIDDEN")
+    counted = {"route": "tight", "status": "PERMISSION_DENIED", "tier": ""}
+    assert await world.metric("requests_total", **counted) == 1
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_an_hour_that_a_caller_grants_is_cut_to_what_its_route_does(
+    world: World, caller: Caller, *, whole: bool
+) -> None:
+    hold = Hold()
+    await world.add("a", script=[hold, *hello()], max_in_flight=1)
+    request = asking("bounded")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (caller.whole(request, 3600.0) if whole else caller.ask(request, 3600.0))
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    (record,) = await world.ledger(1)  # its place is free
+    assert record["status"] == "DEADLINE_EXCEEDED"
+    hold.until.set()
 
 
 async def test_a_deadline_that_passes_in_the_line_is_told(crowd: Crowd) -> None:

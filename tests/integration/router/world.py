@@ -43,14 +43,17 @@ tiers:
   careful: {tier, cancel: drain}
   quick: {tier, first_token_seconds: 0.3, idle_seconds: 0.3}
   top: {tier}
+  roomy: {tier}
 routes:
   chat: {ladder: [small], fixed_tier: small}
   brief:
     ladder: [small]
     fixed_tier: small
     deadline: {default_seconds: 0.6, shortest_seconds: 0.2}
+  bounded: {ladder: [small], fixed_tier: small, limits: {seconds: 0.5}}
   cached: {ladder: [small], fixed_tier: small, cache: {use: true}}
   tight: {ladder: [tight], fixed_tier: tight}
+  roomy: {ladder: [small, roomy], fixed_tier: roomy}
   careful: {ladder: [careful], fixed_tier: careful}
   careful-cached: {ladder: [careful], fixed_tier: careful, cache: {use: true}}
   quick: {ladder: [quick], fixed_tier: quick}
@@ -82,7 +85,7 @@ routes:
       calibration: fresh.json
       evidence: {share: 1.0, share_until_calibrated: 1.0, most_running: 64}
 """
-TIER = "model: {name}, precision: int8, tokenizer: {tokenizer}, max_sequence_tokens: 200"
+TIER = "model: {name}, precision: int8, tokenizer: {tokenizer}, max_sequence_tokens: {most}"
 
 CHECKED = Rung(1.0, -0.5)
 """The small tier's answer stands at this mean log-probability or above."""
@@ -90,6 +93,9 @@ CHECKED = Rung(1.0, -0.5)
 MEASURES = {"laddered": Measure.MEAN, "streamed": Measure.FIRST_K, "paired": Measure.MEAN}
 
 KEYS = {"acme": "key-of-acme", "umbrella": "key-of-umbrella"}
+CRITICAL_TENANT = "acme"
+"""Whose key may say critical."""
+
 OPERATOR = "key-of-operator"
 
 TEXT = ModelText(TOKENIZER)
@@ -493,9 +499,10 @@ def write_settings(folder: Path) -> dict[str, Any]:
     """Writes policies, keys and secret of a world; returns the settings that name them."""
     policies = folder / "policies"
     policies.mkdir()
-    routes, tiers = ROUTES, ("small", "tight", "careful", "quick", "top")
+    routes, tiers = ROUTES, ("small", "tight", "careful", "quick", "roomy", "top")
     for tier in tiers:
-        told = TIER.format(name=tier, tokenizer=TOKENIZER)
+        most = 1_000_000 if tier == "roomy" else 200
+        told = TIER.format(name=tier, tokenizer=TOKENIZER, most=most)
         routes = routes.replace(f"  {tier}: {{tier", f"  {tier}: {{{told}")
     (policies / "routes.yaml").write_text(routes)
     prices = "".join(f"  {tier}: {{prompt: 100000, output: 400000}}\n" for tier in tiers[:-1])
@@ -505,7 +512,8 @@ def write_settings(folder: Path) -> dict[str, Any]:
         ladder = ("small", "top")
         write_calibration(policies / f"{route}.json", route, ladder, CHECKED, measure=measure)
     keys = "".join(
-        f"  - {{sha256: {hashlib.sha256(key.encode()).hexdigest()}, tenant: {tenant}}}\n"
+        f"  - {{sha256: {hashlib.sha256(key.encode()).hexdigest()}, tenant: {tenant}"
+        f"{', critical: true' if tenant == CRITICAL_TENANT else ''}}}\n"
         for tenant, key in KEYS.items()
     )
     operator = hashlib.sha256(OPERATOR.encode()).hexdigest()

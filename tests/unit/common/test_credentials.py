@@ -30,6 +30,7 @@ def keyring(tmp_path: Path) -> Keyring:
         f"  - {{sha256: {digest('for-acme')}, tenant: acme}}\n"
         f"  - {{sha256: {digest('for-us')}, tenant: pennyweight, role: service}}\n"
         f"  - {{sha256: {digest('for-ann')}, tenant: acme, role: operator}}\n"
+        f"  - {{sha256: {digest('for-bob')}, tenant: acme, critical: true}}\n"
     )
     return Keyring.load(path)
 
@@ -50,6 +51,17 @@ def test_operators_and_services_may_operate_and_callers_may_not(keyring: Keyring
     assert operator.may_operate
     assert keyring.identify(shown("for-us")).may_operate
     assert not keyring.identify(shown("for-acme")).may_operate
+
+
+def test_who_may_be_critical_is_a_matter_of_the_key(keyring: Keyring) -> None:
+    may = {
+        key: keyring.identify(shown(key)).may_be_critical
+        for key in ("for-acme", "for-ann", "for-bob", "for-us")
+    }
+    assert may == {"for-acme": False, "for-ann": False, "for-bob": True, "for-us": True}
+    assert keyring.identify(shown("for-us", "acme")).may_be_critical
+    assert not keyring.identify(shown("for-bob")).may_operate
+    assert Keyring.load(None).identify(shown(DEVELOPMENT_KEY)).may_be_critical
 
 
 @pytest.mark.parametrize("role", Role)

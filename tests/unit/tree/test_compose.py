@@ -95,7 +95,7 @@ def test_the_published_keys_open_what_they_should() -> None:
     def identity(key: str) -> Identity:
         return keyring.identify([("authorization", f"Bearer {key}")])
 
-    assert identity(DEVELOPMENT_KEY) == Identity("development", Role.OPERATOR)
+    assert identity(DEVELOPMENT_KEY) == Identity("development", Role.OPERATOR, critical=True)
     service_key = files["service-key"].read_text().strip()
     assert identity(service_key) == Identity("pennyweight", Role.SERVICE)
     assert len(keyring.by_digest) == 2

@@ -1,9 +1,13 @@
 """Text and tokens of the small model: nothing is lost, nobody speaks with another's voice."""
 
+import asyncio
 import json
 import shutil
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -15,6 +19,7 @@ from services.common.errors import BadRequest
 from services.router.engines import tokenizer
 from services.router.engines.tokenizer import ModelText
 from services.router.policy.prompts import Message
+from services.router.ports import TooLong
 from tests.making.policies import TOKENIZER
 
 TEXT = ModelText(TOKENIZER)
@@ -85,7 +90,7 @@ def test_end_and_padding_tokens_are_those_of_the_folder() -> None:
 
 
 async def test_the_template_brings_the_special_tokens_in() -> None:
-    ids = await TEXT.encode([Message("system", "Be kind."), Message("user", "hi")])
+    ids = TEXT.encode([Message("system", "Be kind."), Message("user", "hi")])
     assert [i for i in ids if i in IDS] == [
         SPECIAL["<s>"],
         SPECIAL["<|system|>"],
@@ -99,7 +104,7 @@ async def test_special_tokens_that_a_caller_spells_out_are_plain_text(
     spelled: list[list[str]],
 ) -> None:
     contents = ["x" + "".join(one) + "x" for one in spelled]
-    ids = await TEXT.encode([Message("user", one) for one in contents])
+    ids = TEXT.encode([Message("user", one) for one in contents])
     expected = [SPECIAL["<s>"], *[SPECIAL["<|user|>"]] * len(contents), SPECIAL["<|assistant|>"]]
     assert [i for i in ids if i in IDS] == expected
     assert PLAIN.decode(ids, skip_special_tokens=True) == "".join(contents)
@@ -109,23 +114,91 @@ async def test_special_tokens_that_a_caller_spells_out_are_plain_text(
 async def test_spelling_a_special_token_does_not_change_how_the_template_treats_text(
     content: str,
 ) -> None:
-    told = await TEXT.encode([Message("user", content)])
-    stripped = await TEXT.encode([Message("user", content.strip())])
+    told = TEXT.encode([Message("user", content)])
+    stripped = TEXT.encode([Message("user", content.strip())])
     assert told == stripped
 
 
 async def test_a_private_character_of_a_caller_stays_text() -> None:
     content = "\U000f0000\U000f0001</s>"
-    ids = await TEXT.encode([Message("user", content), Message("user", "x\U000f0000</s>")])
+    ids = TEXT.encode([Message("user", content), Message("user", "x\U000f0000</s>")])
     text = PLAIN.decode(ids, skip_special_tokens=True)
     assert text == content + "x\U000f0000</s>"
 
 
-async def test_long_text_gives_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    long = [Message("user", "card " * tokenizer.LONG_TEXT)]
-    ids = await TEXT.encode(long)
-    monkeypatch.setattr(tokenizer, "LONG_TEXT", 10**9)  # encoded where it is asked, not beside it
-    assert await TEXT.encode(long) == ids
+@given(st.lists(spelling, min_size=1, max_size=3), st.integers(1, 60))
+def test_below_a_limit_a_conversation_has_its_tokens_and_otherwise_too_many(
+    spelled: list[list[str]], limit: int
+) -> None:
+    messages = [Message("user", "x" + "".join(one)) for one in spelled]
+    ids = TEXT.encode(messages)
+    found = TEXT.encode_below(messages, limit)
+    if len(ids) < limit:
+        assert found == ids
+    else:
+        assert isinstance(found, TooLong)
+        assert limit <= found.tokens <= len(ids)
+
+
+def test_what_cannot_fit_is_not_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it was")
+
+    monkeypatch.setattr(tokenizer, "_encoding", never)
+    for content in ("🎈" * 395_000, "🎈" * 395_000 + "</s>", "card " * 79_000):
+        found = TEXT.encode_below([Message("user", content)], 512)
+        assert isinstance(found, TooLong)
+        assert found.tokens > 512
+
+
+def test_what_may_fit_is() -> None:
+    messages = [Message("user", "card " * 79_000)]
+    ids = TEXT.encode(messages)
+    assert TEXT.encode_below(messages, len(ids) + 1) == ids
+    assert TEXT.encode_below(messages, len(ids)) == TooLong(len(ids))
+
+
+@pytest.fixture
+def patient_interpreter() -> Iterator[None]:
+    """Takes itself from no thread that does not let go of it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(100.0)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("patient_interpreter")
+async def test_others_run_while_a_long_text_is_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, inside = tokenizer._encoding, threading.Event()
+
+    def watched(*given: Any) -> Any:
+        inside.set()
+        found = inner(*given)
+        inside.clear()
+        return found
+
+    messages = [Message("user", "🎈" * 200_000)]
+    expected = TEXT.encode(messages)
+    monkeypatch.setattr(tokenizer, "_encoding", watched)
+    running = asyncio.create_task(asyncio.to_thread(TEXT.encode_below, messages, 10**9))
+    turns = 0
+    while not running.done():
+        await asyncio.sleep(0)
+        turns += inside.is_set()
+    assert turns > 20
+    assert await running == expected
+
+
+async def test_a_tokenizer_neither_cuts_nor_fills_up_a_prompt(tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    cutting = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+    cutting.enable_truncation(4)
+    cutting.enable_padding(length=64)
+    cutting.save(str(made / "tokenizer.json"))
+    for content in ("hi", "a longer question than that"):
+        messages = [Message("user", content)]
+        assert ModelText(made).encode(messages) == TEXT.encode(messages)
+        assert ModelText(made).encode_plain(content) == TEXT.encode_plain(content)
 
 
 def folder(tmp_path: Path, **changes: object) -> Path:
@@ -155,27 +228,27 @@ ATTACKS = [
 async def test_a_template_cannot_reach_out(tmp_path: Path, template: str) -> None:
     text = ModelText(folder(tmp_path, chat_template=template))
     with pytest.raises(BadRequest, match=r"unsafe|undefined"):
-        await text.encode([Message("user", "hi")])
+        text.encode([Message("user", "hi")])
 
 
 async def test_a_template_that_refuses_says_so(tmp_path: Path) -> None:
     template = "{{ raise_exception('only one message') if messages | length > 1 }}"
     text = ModelText(folder(tmp_path, chat_template=template))
     with pytest.raises(BadRequest, match="only one message") as caught:
-        await text.encode([Message("user", "hi"), Message("user", "hi")])
+        text.encode([Message("user", "hi"), Message("user", "hi")])
     assert caught.value.violations[0].name == "prompt.messages"
 
 
 async def test_content_is_never_run_as_a_template() -> None:
     content = "{{ 7 * 7 }}{% raw %}"
-    ids = await TEXT.encode([Message("user", content)])
+    ids = TEXT.encode([Message("user", content)])
     assert PLAIN.decode(ids, skip_special_tokens=True) == content
 
 
 async def test_a_template_beside_the_folder_goes_first(tmp_path: Path) -> None:
     made = folder(tmp_path)
     (made / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    assert await ModelText(made).encode([Message("user", "hi")]) == TEXT.encode_plain("hi")
+    assert ModelText(made).encode([Message("user", "hi")]) == TEXT.encode_plain("hi")
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,10 @@ class Scene:
         *,
         avoid: Collection[str] = (),
         seconds: float = 60.0,
+        tenant: str = "acme",
     ) -> Place:
         until = self.clock() + seconds
-        return await self.fleet.place(self.tier, priority, avoid=avoid, until=until)
+        return await self.fleet.place(self.tier, priority, avoid=avoid, until=until, tenant=tenant)
 
     def waiting(self) -> int:
         (load,) = self.fleet.snapshot()
@@ -363,12 +364,98 @@ async def test_replicas_are_counted_by_state() -> None:
     assert scene.metric("replicas", tier="small", state="draining") == 0
 
 
+# --- tenants ---------------------------------------------------------------------------------
+
+
+async def flood(scene: Scene, tenant: str, count: int) -> list[asyncio.Task[Place]]:
+    asked = [
+        asyncio.create_task(scene.acquire(Priority.CRITICAL, tenant=tenant)) for _ in range(count)
+    ]
+    await settle()
+    return asked
+
+
+async def drop(asked: Collection[asyncio.Task[Place]]) -> None:
+    for one in asked:
+        one.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
+@pytest.mark.parametrize("places", [1, 3])
+async def test_a_flood_of_one_tenant_refuses_no_other_and_leaves_it_a_turn(
+    places: int,
+) -> None:
+    scene = Scene(tier("small", queue_size=8, queue_seconds=30.0))
+    scene.report("a", max_in_flight=places)
+    asked = await flood(scene, "loud", 40)
+    for _ in range(20):
+        quiet = asyncio.create_task(scene.acquire(tenant="quiet"))
+        await settle()
+        assert not quiet.done()  # waits, is not refused
+        asked += await flood(scene, "loud", 10)
+        for _ in range(2):  # the other's turn may come first, once
+            if not quiet.done():
+                held = [one for one in asked if one.done() and one.exception() is None]
+                assert len(held) == places
+                asked.remove(held[0])
+                held[0].result().give_back()
+                await settle()
+        assert quiet.done()
+        (await quiet).give_back()
+        await settle()
+    await drop(asked)
+
+
+async def test_a_tenant_alone_may_have_every_place_and_the_whole_line() -> None:
+    scene = Scene()
+    scene.report("a", "b")
+    asked = await flood(scene, "loud", 5)
+    assert sum(scene.in_flight().values()) == 2
+    assert scene.waiting() == 3
+    await drop(asked)
+
+
+async def test_a_tier_may_keep_a_part_of_it_free_of_any_one_tenant() -> None:
+    scene = Scene(tier("small", queue_size=4, queue_seconds=30.0, tenant_share=0.5))
+    scene.report("a", "b", max_in_flight=2)
+    asked = await flood(scene, "loud", 5)
+    assert sum(scene.in_flight().values()) == 2  # though four are free
+    assert scene.waiting() == 2
+    assert [one.done() for one in asked] == [True, True, False, False, True]
+    with pytest.raises(Overloaded, match="no room for more of this tenant"):
+        await asked[-1]
+    quiet = [await scene.acquire(tenant="quiet") for _ in range(2)]
+    quiet[0].give_back()
+    await settle()
+    assert scene.waiting() == 2  # the loud one has its part
+    asked[0].result().give_back()
+    await settle()
+    assert scene.waiting() == 1
+    await drop(asked)
+
+
+async def test_a_share_follows_the_replicas_and_the_policy() -> None:
+    half = tier("small", queue_size=4, queue_seconds=30.0, tenant_share=0.5)
+    scene = Scene(half)
+    scene.report("a", max_in_flight=2)
+    asked = await flood(scene, "loud", 3)
+    assert scene.in_flight() == {"a": 1}
+    scene.report("b", max_in_flight=2)
+    await settle()
+    assert sum(scene.in_flight().values()) == 2
+    scene.fleet.adopt(policies(route("chat", replace(half, tenant_share=1.0))))
+    await settle()
+    assert sum(scene.in_flight().values()) == 3
+    assert scene.waiting() == 0
+    await drop(asked)
+
+
 # --- a random walk -------------------------------------------------------------------------
 
 names = st.sampled_from("abc")
 index = st.integers(0, 20)
 steps = st.one_of(
-    st.tuples(st.just("acquire"), st.sampled_from(Priority), st.booleans(), st.sets(names)),
+    st.tuples(st.just("acquire"), st.sampled_from(Priority), st.booleans(), st.sets(names), names),
     st.tuples(st.just("cancel"), index),
     st.tuples(st.just("release"), index),
     st.tuples(st.just("fail"), index),
@@ -391,9 +478,9 @@ class Walk:
     def step(self, kind: str, *rest: Any) -> None:
         fleet = self.scene.fleet
         match kind, rest:
-            case "acquire", (priority, patient, avoid):
+            case "acquire", (priority, patient, avoid, tenant):
                 seconds = 60.0 if patient else 0.001
-                work = self.scene.acquire(priority, avoid=avoid, seconds=seconds)
+                work = self.scene.acquire(priority, avoid=avoid, seconds=seconds, tenant=tenant)
                 self.asking.append(asyncio.create_task(work))
             case "cancel", (number,) if self.asking:
                 self.asking[number % len(self.asking)].cancel()
@@ -433,9 +520,9 @@ class Walk:
 @given(st.lists(steps, max_size=40))
 @example(
     [
-        *[("acquire", Priority.BATCH, True, set())] * 3,
+        *[("acquire", Priority.BATCH, True, set(), "a")] * 3,
         ("run",),
-        ("acquire", Priority.CRITICAL, True, set()),
+        ("acquire", Priority.CRITICAL, True, set(), "a"),
         ("cancel", 2),
         ("run",),
         ("tell", "a", State.READY, 3),
@@ -444,7 +531,7 @@ class Walk:
 @example(
     [
         ("tell", "a", State.READY, 3),
-        ("acquire", Priority.BATCH, True, set()),
+        ("acquire", Priority.BATCH, True, set(), "a"),
         ("run",),
         ("tell", "a", State.GONE, 3),
         ("run",),
@@ -469,6 +556,7 @@ def test_no_place_is_ever_lost_or_given_twice(walked: list[tuple[Any, ...]]) -> 
             walk.held.pop().give_back()
         walk.check()
         assert all(replica.in_flight == 0 for replica in walk.seen)
+        assert not walk.scene.fleet._in_force["small"]._held
 
     asyncio.run(play())
 

@@ -1,14 +1,20 @@
 """What one tier is to do: tokens that the money left pays for, and evidence in whatever room is."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
+from services.common.errors import BadRequest
 from services.router.policy.calibration import Rung
-from services.router.policy.routes import Limits, Route
-from services.router.ports import ReplicaFailed
+from services.router.policy.decision import Verdict
+from services.router.policy.prompts import Message
+from services.router.policy.routes import Limits, Route, Trimming
+from services.router.ports import ReplicaFailed, TooLong
 from services.router.request.runner import MAX_TRIES_BELOW
 from tests.making.policies import ladder, quality, route, tier
-from tests.making.walking import Engine, Run, Way
+from tests.making.walking import Engine, Letters, Run, Way
 
 SURE = -0.125
 CHECKED = Rung(1.0, -0.5)
@@ -61,6 +67,68 @@ async def test_evidence_is_no_part_of_what_the_ladder_cost() -> None:
     await way.go()
     assert way.state.charges == [told.ladder[0].price.of(2, 1), 0]
     assert way.state.micro_usd > sum(way.state.charges)
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The limit of each look at how many tokens a prompt has."""
+    limits: list[int] = []
+    inner = Letters.encode_below
+
+    def encode_below(text: Letters, messages: Sequence[Message], limit: int) -> list[int] | TooLong:
+        limits.append(limit)
+        return inner(text, messages, limit)
+
+    monkeypatch.setattr(Letters, "encode_below", encode_below)
+    return limits
+
+
+def asking(letters: int) -> pb.GenerateRequest:
+    request = pb.GenerateRequest()
+    request.prompt.messages.add(role=pb.ROLE_USER, content="x" * letters)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("tokenizers", "limits"), [(("one", "one"), [512]), (("one", "another"), [40, 512])]
+)
+async def test_a_prompt_is_looked_at_once_for_each_tokenizer(
+    looked: list[int], tokenizers: tuple[str, str], limits: list[int]
+) -> None:
+    small = tier("small", max_sequence_tokens=40, tokenizer=tokenizers[0])
+    (large,) = (replace(one, tokenizer=tokenizers[1]) for one in ladder("s", "large")[1:])
+    told = route("chat", small, large, quality=quality(CHECKED))
+    engine = Engine({"large": [Run(["l"], SURE)]})
+    way = Way(told, engine, request=asking(40))
+    await way.go()
+    assert engine.order == ["large"]
+    assert [one.verdict for one in way.decision.candidates] == [Verdict.LIMITED, Verdict.CHOSEN]
+    assert looked == limits
+
+
+async def test_what_fits_no_tier_is_looked_at_once_and_refused(looked: list[int]) -> None:
+    told = route("chat", *ladder("small", "large"), quality=quality(CHECKED))
+    way = Way(told, Engine({}), request=asking(600))
+    with pytest.raises(BadRequest, match="large takes fewer than 512 tokens, got at least 600"):
+        await way.go()
+    assert looked == [512]
+    assert way.cache.abandoned == ["lease"]
+
+
+async def test_a_trimmed_prompt_is_counted_against_as_much_of_the_whole_as_is_known(
+    looked: list[int],
+) -> None:
+    request = asking(10)
+    request.prompt.context.add(text="y" * 600, relevance=0.1)
+    request.prompt.context.add(text="z" * 5, relevance=0.9)
+    told = route(
+        "chat", *ladder("small", "large"), quality=quality(), trimming=Trimming(passages=1)
+    )
+    way = Way(told, Engine({"large": [Run(["l"], SURE)]}), request=request)
+    await way.go()
+    assert way.state.answer.prompt_tokens == 17
+    assert way.state.baseline_prompt_tokens == 619
+    assert looked == [512, 512]
 
 
 def test_costs_may_still_grow_while_something_runs_for_a_request() -> None:
