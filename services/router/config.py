@@ -41,7 +41,8 @@ class RouterSettings(ServerSettings):
         requests_at_once: requests that may be in at once, waiting ones included; half of them for
             one tenant. Their bytes are bounded too, to 256 MB.
         long_prompts_at_once: long prompts that are checked, and others that are tokenised, at
-            once, each in a thread; half of them, but at least one, for one tenant.
+            once, each in a thread and with up to 150 MB for a moment; half of them, but at
+            least one, for one tenant.
         probe_engines: ask one small question of each tier whose certainty a route needs, to find
             out whether its engine tells log-probabilities.
         triton_grpc_errors: ask replicas for true gRPC statuses on streams. Triton 2.51 crashes

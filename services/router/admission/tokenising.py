@@ -7,7 +7,7 @@ from functools import partial
 from services.router.admission.long_work import LongWork
 from services.router.admission.memory import give_memory_back
 from services.router.policy.line import Priority
-from services.router.policy.long_prompts import SHORT_BYTES, Room
+from services.router.policy.long_prompts import MESSAGE_BYTES, SHORT_BYTES, Room
 from services.router.policy.prompts import Message
 from services.router.ports import TierText, TooLong
 
@@ -69,7 +69,7 @@ def _encode(
 
 def _bytes(messages: Sequence[Message]) -> int:
     """Bytes of a conversation; of a text that is surely long, those that it takes in memory."""
-    size = 0
+    size = MESSAGE_BYTES * len(messages)
     for message in messages:
         content = message.content
         if content.isascii():

@@ -69,7 +69,6 @@ class _Wait:
 
     room: "asyncio.Future[Replica]"
     avoid: Collection[str]
-    tenant: str
 
 
 class TierReplicas:
@@ -139,7 +138,7 @@ class TierReplicas:
                 return
             self._line.serve(ticket)
             if not wait.room.done():
-                self._take(replica, wait.tenant)
+                self._take(replica, ticket.tenant)
                 wait.room.set_result(replica)
 
     def _take(self, replica: Replica, tenant: str) -> None:
@@ -159,7 +158,7 @@ class TierReplicas:
     ) -> Replica:
         tier = self.tier
         loop = asyncio.get_running_loop()
-        wait = _Wait(loop.create_future(), avoid, tenant)
+        wait = _Wait(loop.create_future(), avoid)
         ticket, evicted = self._line.join(wait, priority, tenant)
         if evicted is not None and not evicted.holder.room.done():  # else it has just hung up
             evicted.holder.room.set_exception(self._overloaded(tier))

@@ -7,6 +7,9 @@ from services.router.policy.shares import most_of
 SHORT_BYTES = 8_000
 """Up to here tokenising takes a millisecond at most, and a thread would take longer to ask."""
 
+MESSAGE_BYTES = 256
+"""Bytes of text that take as long as what a message needs beside its text."""
+
 SHARE = 0.25
 """Of what may wait, for one tenant."""
 

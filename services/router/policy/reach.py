@@ -17,6 +17,7 @@ SHRINKS = 4
 
 _WORDS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _WIDE = bytes(range(0x80, BYTES))
+_ANY = bytes(range(BYTES))
 
 _KEEPING = frozenset({"ByteLevel", "Metaspace", "Digits", "Punctuation", "Split"})
 """Pre-tokenizers that only cut a text, or add to it, unless they are told to remove something."""
@@ -45,9 +46,9 @@ class Reach:
             data = (text if self.blanks else "".join(text.split())).encode()
             whole += len(data)
             if self.words is not None:
-                words += len(data) - len(data.translate(None, _WORDS))
+                words += _count(data, _WORDS)
             if self.wide is not None:
-                wide += len(data) - len(data.translate(None, _WIDE))
+                wide += _count(data, _WIDE)
         counts = ((whole, self.whole), (words, self.words), (wide, self.wide))
         return max([-(-count // most) for count, most in counts if most])
 
@@ -74,25 +75,34 @@ def reach_of(tokenizer: Mapping[str, Any]) -> Reach | None:
     else:
         return None
     added = tokenizer.get("added_tokens") or []
-    covered = [bytes_of(token) for token in vocabulary]
-    covered += [token["content"].encode() for token in added]
+    contents = [token["content"].encode() for token in added]
     blanks = not any(token.get("lstrip") or token.get("rstrip") for token in added)
-    whole = max(map(len, covered))
+    ranked = sorted(vocabulary, key=_upper, reverse=True)
+
+    def longest(kind: bytes) -> int:
+        most = max([1, *[_count(content, kind) for content in contents]])
+        for token in ranked:
+            if _upper(token) <= most:
+                break  # those after it are no longer
+            most = max(most, _count(bytes_of(token), kind))
+        return most
+
+    whole = longest(_ANY)
     if any(step["type"] == "NFC" for step in normalizers):
         return Reach(SHRINKS * whole, None, None, blanks)
-    return Reach(whole, _longest(covered, _WORDS), _longest(covered, _WIDE), blanks)
+    return Reach(whole, longest(_WORDS), longest(_WIDE), blanks)
 
 
 def _steps(step: Mapping[str, Any] | None) -> Iterable[Mapping[str, Any]]:
     """A normalizer or pre-tokenizer as the steps it is made of."""
     if step is None:
         return
-    inner = step.get("normalizers") or step.get("pretokenizers")
-    if step["type"] == "Sequence" and inner is not None:
-        for one in inner:
-            yield from _steps(one)
-    else:
+    if step["type"] != "Sequence":
         yield step
+        return
+    for inner in ("normalizers", "pretokenizers"):
+        for one in step.get(inner) or ():
+            yield from _steps(one)
 
 
 def _keeps(step: Mapping[str, Any]) -> bool:
@@ -123,14 +133,21 @@ def _byte_alphabet() -> Mapping[str, int]:
 
 
 def _shown_bytes(shown: Mapping[str, int]) -> Callable[[str], bytes]:
-    """Turns a token of such a vocabulary into its bytes; what shows no byte counts as itself."""
+    """Turns a token of such a vocabulary into its bytes; any other token is what is written."""
+    table, all_shown = str.maketrans(dict(shown)), frozenset(shown)
 
     def bytes_of(token: str) -> bytes:
-        return b"".join(bytes((shown[char],)) if char in shown else char.encode() for char in token)
+        if not all_shown.issuperset(token):
+            return token.encode()
+        return token.translate(table).encode("latin-1")
 
     return bytes_of
 
 
-def _longest(covered: Iterable[bytes], kind: bytes) -> int:
-    """Most bytes of this kind in one token, and at least one."""
-    return max(len(token) - len(token.translate(None, kind)) for token in covered) or 1
+def _upper(token: str) -> int:
+    """No kind of bytes that a token stands for is more than it has itself."""
+    return len(token.encode())
+
+
+def _count(data: bytes, kind: bytes) -> int:
+    return len(data) - len(data.translate(None, kind))

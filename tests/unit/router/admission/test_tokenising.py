@@ -10,14 +10,15 @@ from services.common.errors import DeadlineExceeded, Overloaded
 from services.router.admission import tokenising
 from services.router.admission.tokenising import MEMORY_BYTES, Tokenising
 from services.router.policy.line import Priority
-from services.router.policy.long_prompts import SHORT_BYTES, Room
+from services.router.policy.long_prompts import MESSAGE_BYTES, SHORT_BYTES, Room
 from services.router.policy.prompts import Message
 from services.router.ports import TooLong
 from tests.making.walking import Letters
 
 PATIENCE = 20.0
 NOW = 1000.0
-LONG = 2 * SHORT_BYTES
+LONG = 2 * SHORT_BYTES - MESSAGE_BYTES
+"""Of a text that counts as twice of what is short."""
 
 
 class Slow(Letters):
@@ -94,26 +95,37 @@ async def test_a_short_prompt_is_tokenised_at_once_whatever_waits(desk: Desk) ->
     asked = [desk.ask(name) for name in ("a1", "b1", "c1", "a2")]
     await desk.begun("a1", "b1")
     desk.text.let_go("a9")
-    short = await desk.ask("a9", size=SHORT_BYTES)
+    short = await desk.ask("a9", size=SHORT_BYTES - MESSAGE_BYTES)
     assert isinstance(short, list)
-    assert len(short) == SHORT_BYTES
+    assert len(short) == SHORT_BYTES - MESSAGE_BYTES
     assert desk.text.threads[-1] == threading.get_ident() != desk.text.threads[0]
     assert not any(one.done() for one in asked)
     desk.text.let_go("a1", "b1", "c1", "a2")
     await asyncio.gather(*asked)
 
 
+SHORTEST = SHORT_BYTES - MESSAGE_BYTES
+"""Bytes of the longest text that is short, in one message."""
+
+
 @pytest.mark.parametrize(
-    ("content", "inline"),
-    [("🎈" * (SHORT_BYTES // 4), True), ("🎈" * (SHORT_BYTES // 4 + 1), False)],
+    ("contents", "inline"),
+    [
+        (["x" * SHORTEST], True),
+        (["x" * (SHORTEST + 1)], False),
+        (["🎈" * (SHORTEST // 4)], True),
+        (["🎈" * (SHORTEST // 4 + 1)], False),
+        (["hi"] * 30, True),
+        (["hi"] * 32, False),  # rendering takes its time too
+    ],
 )
-async def test_bytes_say_whether_a_prompt_is_long(
-    desk: Desk, content: str, *, inline: bool
+async def test_bytes_and_messages_say_whether_a_prompt_is_long(
+    desk: Desk, contents: list[str], *, inline: bool
 ) -> None:
-    desk.text.let_go(content)
+    desk.text.let_go(contents[0])
     await desk.tokenising.tokens(
         desk.text,
-        (Message("user", content),),
+        [Message("user", content) for content in contents],
         10**9,
         tenant="a",
         priority=Priority.BATCH,
@@ -140,7 +152,7 @@ async def test_one_tenant_has_a_part_of_the_threads_however_many_it_asks(desk: D
 
 
 async def test_what_waits_is_bounded_for_a_tenant_and_in_all() -> None:
-    desk = Desk(Room(at_once=2, waiting_bytes=8 * LONG))  # two of a tenant, eight in all
+    desk = Desk(Room(at_once=2, waiting_bytes=16 * SHORT_BYTES))  # two of a tenant, eight in all
     running = [desk.ask("a0"), desk.ask("z0")]
     await desk.begun("a0", "z0")
     waiting = [desk.ask(name) for name in ("a1", "a2", "b1", "b2", "b3", "c1", "c2", "d1", "d2")]
@@ -222,7 +234,7 @@ async def test_after_a_large_prompt_its_memory_is_given_back(
     given: list[int] = []
     monkeypatch.setattr(tokenising, "give_memory_back", lambda: given.append(1))
     desk.text.let_go("a1", "a2")
-    await desk.ask("a1", size=MEMORY_BYTES - 1)
+    await desk.ask("a1", size=MEMORY_BYTES - MESSAGE_BYTES - 1)
     assert not given
-    await desk.ask("a2", size=MEMORY_BYTES)
+    await desk.ask("a2", size=MEMORY_BYTES - MESSAGE_BYTES)
     assert given == [1]

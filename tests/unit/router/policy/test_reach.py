@@ -72,7 +72,14 @@ def wide_vocabulary() -> Tokenizer:
     return made
 
 
-KNOWN = [over_bytes, with_fallback, composing, swallowing, wide_vocabulary]
+def empty_sequences() -> Tokenizer:
+    """As DeepSeek has them: a normalizer of no steps."""
+    made = over_bytes()
+    made.normalizer = normalizers.Sequence([])
+    return made
+
+
+KNOWN = [empty_sequences, over_bytes, with_fallback, composing, swallowing, wide_vocabulary]
 
 anything = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
 repeated = st.builds(
