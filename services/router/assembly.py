@@ -84,7 +84,6 @@ class Parts:
         """Closes all connections."""
         await self.judges.close()
         await self.engine.close()
-        await self.scaler.close()
 
 
 def assemble(
