@@ -29,6 +29,8 @@ class Peer:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 5_000),  # in effect the time to connect
             ("grpc.max_reconnect_backoff_ms", 1000),
+            # One that was replaced has another address: grpc would look again after 30 s.
+            ("grpc.dns_min_time_between_resolutions_ms", 500),
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 5_000),
         )

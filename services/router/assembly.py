@@ -91,7 +91,6 @@ class Parts:
         """Closes all connections."""
         await self.judges.close()
         await self.engine.close()
-        await self.scaler.close()
         self.checks.close()
         self.tokenising.close()
 

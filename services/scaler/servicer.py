@@ -25,7 +25,7 @@ from services.scaler.policy.demand import Demand
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.rollout import Refused
 
-HEARTBEAT_SECONDS = 2.5
+HEARTBEAT_SECONDS = 1.0
 QUANTILES = (0.5, 0.95)
 """What is shown of how long answers took."""
 

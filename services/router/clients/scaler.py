@@ -1,12 +1,16 @@
 """The scaler, as the router sees it: it says what the fleet is, and hears of the load.
 
-While the scaler is away the last known fleet stays in use, marked stale.
+While the scaler is away the last known fleet stays in use, marked stale. Each try has a channel of
+its own, so that the scaler's name is looked up anew: one that was replaced has another address, and
+a channel asks for it again after 30 s at the earliest, or after minutes where there was none.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import grpc
 import structlog
@@ -23,11 +27,16 @@ from services.router.metrics import Metrics
 
 log = structlog.get_logger()
 
-SILENCE_SECONDS = 12.0
+Stub: TypeAlias = "scaler_pb2_grpc.ScalerServiceAsyncStub"
+
+SILENCE_SECONDS = 6.0
 """The scaler says something at least every 5 s; after this long it counts as away."""
 
+CONNECT_SECONDS = 1.5
+"""How long a try may take to connect: an address where nobody is any more may swallow it."""
+
 REPORT_SECONDS = 1.0
-RECONNECT = Backoff(0.1, 1.0)
+RECONNECT = Backoff(0.1, 0.5)
 
 STATES = {
     pb.REPLICA_STATE_STARTING: State.STARTING,
@@ -54,28 +63,28 @@ class ScalerLink:
         wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        self._peer = peer
         self._shown = peer.metadata()
         self._fleet = fleet
         self._load_reports = LoadReports(router, fleet.snapshot, load, wall=wall)
         self._metrics = metrics
         self._chance = chance
-        self._channel = peer.open()
-        self._stub = scaler_pb2_grpc.ScalerServiceStub(self._channel)
 
     async def watch(self) -> None:
         """Follows the fleet. Runs for ever; the caller owns it."""
         failures = 0
         while True:
             try:
-                async for message in self._messages():
-                    failures = 0
-                    replicas = [_replica(replica) for replica in message.replicas]
-                    if message.full:
-                        self._fleet.replace(replicas)
-                        self._fleet.set_stale(stale=False)
-                    elif replicas:
-                        self._fleet.update(replicas)
-            except (grpc.aio.AioRpcError, TimeoutError, _Gap) as error:
+                async with self._reached() as stub:
+                    async for message in self._messages(stub):
+                        failures = 0
+                        replicas = [_replica(replica) for replica in message.replicas]
+                        if message.full:
+                            self._fleet.replace(replicas)
+                            self._fleet.set_stale(stale=False)
+                        elif replicas:
+                            self._fleet.update(replicas)
+            except (grpc.aio.AioRpcError, TimeoutError, OSError, _Gap) as error:
                 if not self._fleet.stale:
                     log.warning("scaler is away; using the last known fleet", error=_named(error))
                 self._fleet.set_stale(stale=True)
@@ -86,22 +95,28 @@ class ScalerLink:
         """Streams this router's load. Runs for ever; the caller owns it."""
         while True:
             try:
-                await self._stub.ReportLoad(
-                    self._reports(), metadata=self._shown, wait_for_ready=True
-                )
-            except grpc.aio.AioRpcError as error:
-                log.debug("load reports broke off", code=error.code().name)
+                async with self._reached() as stub:
+                    await stub.ReportLoad(self._reports(), metadata=self._shown)
+            except (grpc.aio.AioRpcError, TimeoutError, OSError) as error:
+                log.debug("load reports broke off", error=_named(error))
             await asyncio.sleep(REPORT_SECONDS)
 
-    async def close(self) -> None:
-        """Closes the channel."""
-        await self._channel.close()
+    @asynccontextmanager
+    async def _reached(self) -> AsyncIterator[Stub]:
+        """A channel of its own that is connected.
 
-    async def _messages(self) -> AsyncIterator[pb.WatchReplicasResponse]:
+        Raises:
+            TimeoutError: nobody answers.
+            OSError: a file of ours that it needs cannot be read.
+        """
+        async with self._peer.open() as channel:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await channel.channel_ready()
+            yield scaler_pb2_grpc.ScalerServiceStub(channel)
+
+    async def _messages(self, stub: Stub) -> AsyncIterator[pb.WatchReplicasResponse]:
         """Messages of one watch, checked for silence and gaps."""
-        call = self._stub.WatchReplicas(
-            pb.WatchReplicasRequest(), metadata=self._shown, wait_for_ready=True
-        )
+        call = stub.WatchReplicas(pb.WatchReplicasRequest(), metadata=self._shown)
         revision: int | None = None
         try:
             while True:
