@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 import typer
 from rich.text import Text
 
-from pennyweight.channel import KEY_VARIABLE, is_loopback
+from pennyweight.address import is_loopback
+from pennyweight.channel import KEY_VARIABLE
 from pennyweight.command.show import console
 from pennyweight.errors import (
     BadRequest,
