@@ -45,6 +45,15 @@ def check_target(target: str) -> None:
             )
 
 
+def host_and_port(target: str) -> tuple[str, int] | None:
+    """What to connect to; None for targets that gRPC resolves by itself."""
+    hosts = _hosts(target)
+    host, _, port = hosts.split(",")[0].rpartition(":")
+    if _OTHER_SCHEMES.match(hosts) or not _HOST_AND_PORT.fullmatch(f"{host}:{port}"):
+        return None
+    return (host.strip("[]"), int(port)) if port.isdecimal() else None
+
+
 def _hosts(target: str) -> str:
     for scheme in _NAMED_HOSTS:
         if target.startswith(scheme):

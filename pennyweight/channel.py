@@ -46,9 +46,9 @@ def open_channel(
             target is a URL, or names no port while TLS is not spoken.
     """
     if (tls_certificate is None) != (tls_key is None):
-        raise ValueError("tls_certificate and tls_key go together")
+        raise ValueError("a TLS certificate and its key go together: tls_certificate and tls_key")
     options: list[tuple[str, int | str]] = [
-        ("grpc.primary_user_agent", f"pennyweight/{_version()}"),
+        ("grpc.primary_user_agent", f"pennyweight/{version_here()}"),
         # A restarted service is found again within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -88,7 +88,8 @@ def metadata_for(target: str, api_key: str | None = None) -> tuple[tuple[str, st
     if not key:
         if not is_loopback(target):
             raise _refused(
-                f"no API key for {target}: pass api_key or set {KEY_VARIABLE}", "KEY_MISSING"
+                f"no API key for {target}: set {KEY_VARIABLE}, or pass api_key in Python",
+                "KEY_MISSING",
             )
         key = DEVELOPMENT_KEY
     wrong = _wrong_with(key)
@@ -138,7 +139,8 @@ def _bytes(path: Path | str | None) -> bytes | None:
     return None if path is None else Path(path).read_bytes()
 
 
-def _version() -> str:
+def version_here() -> str:
+    """The version of this package that is installed."""
     try:
         return version("pennyweight")
     except PackageNotFoundError:  # run from a source tree

@@ -3,13 +3,15 @@
 import hashlib
 import re
 import secrets
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from pennyweight.command.ending import USAGE, end
-from pennyweight.command.show import console
+from pennyweight.command.options import Json
+from pennyweight.command.show import console, print_json
 
 KEY_BYTES = 32
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -23,6 +25,16 @@ class Role(StrEnum):
     SERVICE = "service"
 
 
+@dataclass(frozen=True)
+class Made:
+    """A key, and what the key file says of it."""
+
+    key: str
+    sha256: str
+    tenant: str
+    role: str
+
+
 def key(
     tenant: Annotated[str, typer.Option(help="Who pays for calls with this key.")],
     role: Annotated[
@@ -31,6 +43,8 @@ def key(
             help="`operator` may also set levers; `service` is for Pennyweight's own services."
         ),
     ] = Role.CALLER,
+    *,
+    as_json: Json = False,
 ) -> None:
     """Make an API key: the key once, on standard output, and its entry for the key file."""
     if not TENANT.fullmatch(tenant):
@@ -38,6 +52,9 @@ def key(
         end(f"{tenant!r} is no tenant's name.", f"A name has {rule}.", code=USAGE)
     made = secrets.token_urlsafe(KEY_BYTES)
     digest = hashlib.sha256(made.encode()).hexdigest()
+    if as_json:
+        print_json("key", Made(made, digest, tenant, role.value))
+        return
     entry = f"  - {{sha256: {digest}, tenant: {tenant}"
     entry += f", role: {role}}}" if role is not Role.CALLER else "}"
     print(made)  # noqa: T201
