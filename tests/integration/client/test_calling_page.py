@@ -85,6 +85,13 @@ async def test_node(node_example: Path, stage: Stage) -> None:
     )
     assert stage.router.requests[0].prompt.messages[0].content == question
 
+    free = summary()
+    free.cost.Clear()
+    free.usage.Clear()
+    stage.router.script = lambda _: [pb.GenerateResponse(finished=pb.Finished(summary=free))]
+    code, out = await run(*command, cwd=node_example, PENNYWEIGHT_ADDRESS=stage.address)
+    assert (code, out.splitlines()[-1]) == (0, "0 tokens, 0 micro-USD")
+
     refused = {"PENNYWEIGHT_ADDRESS": stage.address, "PENNYWEIGHT_API_KEY": "wrong"}
     code, out = await run(*command, cwd=node_example, **refused)
     assert (code, out) == (1, "UNAUTHENTICATED: unknown API key\n")
