@@ -1,0 +1,88 @@
+"""The commands on the pages work as they stand there, against the real stack."""
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pennyweight import Client, PennyweightError
+from tests.e2e.running_stack import RunningStack
+from tests.making.pages import BLOCKS, ROOT, Block
+
+pytestmark = pytest.mark.timeout(240)
+
+SHELL = [block for block in BLOCKS if block.language == "sh" and not block.is_marked]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """What `make up` starts, on free ports."""
+    running = RunningStack(
+        tmp_path_factory.mktemp("stack"), sizes={"small-cpu": 1, "large-cpu": 1}, environment={}
+    )
+    try:
+        for name in ("cache", "scaler", "router"):
+            running.start(name)
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture
+async def handle(stack: RunningStack) -> str:
+    """Of a fresh answer, once every tier can give one."""
+    async with Client(stack.address) as client:
+        give_up = time.monotonic() + 90
+        while True:
+            with contextlib.suppress(PennyweightError):
+                routes = (await client.list_routes()).routes
+                if all(tier.ready_replicas for route in routes for tier in route.ladder):
+                    break
+            assert time.monotonic() < give_up, "the fleet is not whole"
+            await asyncio.sleep(0.1)
+        return (await client.complete("support-chat", "Where is my card?")).summary.handle
+
+
+@pytest.fixture(scope="module")
+def folder(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Looks like the root to whoever works in it, with the files that the pages speak of."""
+    place = tmp_path_factory.mktemp("root")
+    (place / ".venv").symlink_to(ROOT / ".venv")
+    (place / "state").symlink_to(stack.plan.state)
+    (place / "question.txt").write_text("My card has not arrived")
+    (place / "fee.json").write_text(
+        '{"type": "object", "properties": {"fee": {"type": "integer"}}}'
+    )
+    return place
+
+
+def as_run(block: Block, handle: str) -> str:
+    """The block with the handle of a true answer, and without what runs in another terminal."""
+    lines = block.text.replace("HANDLE", handle).splitlines()
+    return "\n".join(line for line in lines if not re.match(r"make up\b", line))
+
+
+@pytest.mark.parametrize("block", SHELL, ids=lambda block: block.name)
+async def test_a_block(block: Block, stack: RunningStack, handle: str, folder: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-euo", "pipefail", "-c", as_run(block, handle)),
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={
+            **os.environ,
+            "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),  # wherever the command was installed from
+            "PENNYWEIGHT_ADDRESS": stack.address,
+            "PENNYWEIGHT_FLEET_ADDRESS": stack.plan["scaler"].address,
+            "PENNYWEIGHT_API_KEY": "",
+        },
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
