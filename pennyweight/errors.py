@@ -157,6 +157,9 @@ _TOO_LARGE = re.compile(
     r"(?:(CLIENT|SERVER): )?(?:Received|Sent) message larger than max \((\d+) vs\. (\d+)\)"
 )
 
+# A connection that was taken and ended before the service had said a word.
+_UNGREETED = re.compile(r"failed to connect .*: Socket closed")
+
 
 def _of_grpc(code: grpc.StatusCode, message: str) -> PennyweightError | None:
     """The error for what gRPC says itself and in words that mislead; None for all else."""
@@ -166,8 +169,14 @@ def _of_grpc(code: grpc.StatusCode, message: str) -> PennyweightError | None:
             f"or the service of another version ({message})"
         )
         return PennyweightError(sentence, code, reason="CALL_UNKNOWN")
-    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return None
+    if code is grpc.StatusCode.UNAVAILABLE and _UNGREETED.search(message):
+        return error_of(
+            code, f"{message} (does one side alone speak TLS, or ask for certificates?)"
+        )
+    return _too_large(code, message) if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+
+
+def _too_large(code: grpc.StatusCode, message: str) -> PennyweightError | None:
     found = _TOO_LARGE.search(message)
     if found is not None:
         size, limit = int(found[2]), int(found[3])

@@ -43,3 +43,14 @@ def test_a_call_that_the_service_does_not_know() -> None:
     error = failed(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
     assert "the port is another service's" in str(error)
     assert error.reason == "CALL_UNKNOWN"
+
+
+def test_a_connection_that_ends_at_once_may_lack_tls() -> None:
+    said = "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:1.2.3.4:5: "
+    error = failed(grpc.StatusCode.UNAVAILABLE, f"{said}Socket closed")
+    assert (type(error), error.reason) == (pw.Unavailable, "")
+    assert str(error).endswith(
+        "Socket closed (does one side alone speak TLS, or ask for certificates?)"
+    )
+    for other in (f"{said}Connection refused", "Socket closed"):
+        assert str(failed(grpc.StatusCode.UNAVAILABLE, other)) == other
