@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up traffic damage test check check-stubs protos lock docs bench models clean
+.PHONY: help setup demo up traffic damage test check check-stubs protos lock docs bench dist models clean
 
 VENV := .venv
 TRAIN := .venv-train
@@ -64,6 +64,9 @@ docs: $(READY) ## write the tables in docs/operating.md and docs/ledger.md
 
 bench: $(READY) ## run the benchmarks; ONLY=name runs one
 	@$(BIN)/python -m bench $(ONLY)
+
+dist: $(READY) ## build the package that callers install into dist/
+	@$(BIN)/python -m tools.dist
 
 models: $(READY) $(TRAIN)/.ready ## train, export and measure the local models; DATA=folder TIER=small
 	$(TRAIN)/bin/python -m engines.local.train $(OF_MODELS)

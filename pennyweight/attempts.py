@@ -1,10 +1,15 @@
-"""How often and until when a call is tried, and what its failures are called."""
+"""How often and until when a call is tried, and what its failures are called.
+
+A call is tried again while its deadline lasts, as long as nothing of an answer has come, after
+waits that are drawn anew from a doubling range (full jitter; Marc Brooker, "Exponential Backoff And
+Jitter", AWS Architecture Blog, 2015): callers who failed together do not come back together. What a
+service asks for in `RetryInfo` comes on top.
+"""
 
 import asyncio
-import random
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -12,41 +17,105 @@ import grpc
 from pennyweight.errors import PennyweightError, Unavailable, error_of, error_of_call
 
 FIRST_BACKOFF_SECONDS = 0.1
-MAX_BACKOFF_SECONDS = 10.0
+MAX_BACKOFF_SECONDS = 2.0
+MAX_DOUBLINGS = 64
+
+STOPPING = "STOPPING"
+"""A router's reason for taking no more calls: it did nothing for this one."""
+
+# What gRPC says of a connection that fails for good: waiting mends no certificate.
+_HOPELESS = ("Tls handshake failed", "Ssl handshake failed", "Custom verification check failed")
 
 
-def backoff_seconds(failures: int, drawn: float) -> float:
-    """Seconds to wait after so many failures, at least one: doubling, half certain and half drawn.
+def wait_seconds(failures: int, chance: float, asked_seconds: float = 0.0) -> float:
+    """Seconds to wait before the next try.
 
-    So callers who failed together do not come back together. `drawn` is uniform in [0, 1].
+    Args:
+        failures: tries that failed, at least one.
+        chance: drawn from [0, 1).
+        asked_seconds: what the service asks for; never less than that is waited.
     """
-    longest = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 64))
-    return longest * (1.0 + drawn) / 2.0
+    doubled = FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
+    return asked_seconds + chance * min(MAX_BACKOFF_SECONDS, doubled)
+
+
+def may_be_tried_again(error: PennyweightError) -> bool:
+    """Whether another try may help, and cannot be charged on top of this one.
+
+    A request that the router had taken, so that its error has a handle, may have been charged for
+    tiers that ran: it is tried again only where the router itself says when to come back.
+    """
+    if not isinstance(error, Unavailable):
+        return False
+    if error.handle and error.retry_after_seconds is None:
+        return False
+    return not any(words in error.message for words in _HOPELESS)
+
+
+@dataclass
+class RetryBudget:
+    """How many refusals a client answers with another try, so that its calls add little load.
+
+    Each call earns a part of a try, each try after a refusal spends a whole one. A connection that
+    fails costs nothing: gRPC connects once for all calls, and no router has work with it.
+
+    Attributes:
+        most: tries that can be saved up; a client begins with as many.
+        earned: part of a try that each call earns.
+        left: tries that are left.
+    """
+
+    most: float = 20.0
+    earned: float = 0.2
+    left: float = 20.0
+
+    def earn(self) -> None:
+        """A call begins."""
+        self.left = min(self.most, self.left + self.earned)
+
+    def spend(self, error: PennyweightError) -> bool:
+        """Takes what another try costs after this error. Returns whether there was enough."""
+        refused = bool(error.reason or error.handle) and error.reason != STOPPING
+        if not refused:
+            return True
+        if self.left < 1.0:
+            return False
+        self.left -= 1.0
+        return True
 
 
 class Attempts:
-    """The tries of one call. State: when it must be over, how many were made."""
+    """The tries of one call. State: when it must be over, how many failed."""
 
-    def __init__(self, deadline: float, max_tries: int) -> None:
-        """`deadline` is in seconds of `time.monotonic`."""
+    def __init__(
+        self,
+        deadline: float,
+        max_tries: int | None,
+        budget: RetryBudget,
+        *,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        """`deadline` is in seconds of `clock`; `max_tries` None: as many as fit before it."""
         self._deadline = deadline
         self._max_tries = max_tries
-        self._made = 0
+        self._budget = budget
+        self._clock = clock
+        self._chance = chance
+        self._failed = 0
+        budget.earn()
 
     def seconds_left(self) -> float:
         """Time left for the call, at least 0."""
-        return max(0.0, self._deadline - time.monotonic())
+        return max(0.0, self._deadline - self._clock())
 
     def next_delay(self, error: PennyweightError) -> float:
-        """Seconds to wait before the next try; raises the error where there must be none.
-
-        Never less than what the service asks for.
-        """
-        self._made += 1
-        backoff = backoff_seconds(self._made, random.random())  # noqa: S311
-        delay = max(backoff, error.retry_after_seconds or 0.0)
-        final = self._made >= self._max_tries or delay >= self.seconds_left()
-        if final or not isinstance(error, Unavailable):
+        """Seconds to wait before the next try; raises the error where there must be none."""
+        self._failed += 1
+        if self._failed == self._max_tries or not may_be_tried_again(error):
+            raise error
+        delay = wait_seconds(self._failed, self._chance(), error.retry_after_seconds or 0.0)
+        if delay >= self.seconds_left() or not self._budget.spend(error):
             raise error
         return delay
 

@@ -6,6 +6,7 @@ router.
 """
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -24,7 +25,7 @@ from pennyweight.answers import (
     LeverList,
     RouteList,
 )
-from pennyweight.attempts import Attempts, errors_of
+from pennyweight.attempts import Attempts, RetryBudget, errors_of
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.errors import InternalError, PennyweightError
 from pennyweight.questions import Options, Prompt
@@ -60,10 +61,13 @@ class Client:
         tls: True speaks TLS without any of the files, trusting gRPC's own roots.
         timeout_seconds: deadline of a call that names none.
         max_attempts: how often a call is tried in all while the router is unavailable and nothing
-            was received; 1 never tries again.
+            was received; 1 never tries again. None: as often as fits into the call's deadline.
 
     Raises:
-        Unauthenticated: there is no key, and the target is not on this machine.
+        Unauthenticated: there is no key, and the target is not on this machine; or the key is none
+            that can be sent.
+        ValueError: the target names no port, or a certificate comes without its key.
+        OSError: a TLS file cannot be read.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Client:
         tls_key: Path | str | None = None,
         tls: bool | None = None,
         timeout_seconds: float = 60.0,
-        max_attempts: int = 5,
+        max_attempts: int | None = None,
     ) -> None:
         self._metadata = metadata_for(target, api_key)
         self._channel = open_channel(
@@ -85,6 +89,7 @@ class Client:
         self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
         self._timeout_seconds = timeout_seconds
         self._max_attempts = max_attempts
+        self._budget = RetryBudget()
 
     async def __aenter__(self) -> Self:
         return self
@@ -268,7 +273,13 @@ class Client:
 
     def _attempts(self, timeout_seconds: float | None) -> Attempts:
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        return Attempts(time.monotonic() + timeout, self._max_attempts)
+        return Attempts(
+            time.monotonic() + timeout,
+            self._max_attempts,
+            self._budget,
+            clock=time.monotonic,
+            chance=random.random,
+        )
 
 
 def _with_key(options: Options) -> Options:

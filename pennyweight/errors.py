@@ -1,7 +1,8 @@
 """What can go wrong when calling Pennyweight, as exceptions.
 
     PennyweightError
-    ├── BadRequest          INVALID_ARGUMENT    `violations` names each field and its rule
+    ├── BadRequest          INVALID_ARGUMENT    `violations` names each field and its rule; also a
+    │                                           request larger than the service takes
     ├── Unauthenticated     UNAUTHENTICATED     no API key, or an unknown one
     ├── Forbidden           PERMISSION_DENIED   a known key that may not do this
     ├── NotFound            NOT_FOUND           no such route, lever or handle
@@ -14,6 +15,7 @@
 A status with any other code is a plain `PennyweightError`.
 """
 
+import re
 from dataclasses import dataclass
 
 import grpc
@@ -121,6 +123,9 @@ def error_of(
 def error_of_call(call: grpc.aio.AioRpcError) -> PennyweightError:
     """Reads a failed call's status and its google.rpc details."""
     message = call.details() or call.code().name
+    of_grpc = _of_grpc(call.code(), message)
+    if of_grpc is not None:
+        return of_grpc
     try:
         status = rpc_status.from_call(call)  # type: ignore[arg-type]
     except ValueError:  # details that contradict the status: the status stands
@@ -145,3 +150,42 @@ def error_of_call(call: grpc.aio.AioRpcError) -> PennyweightError:
         ),
         retry_after_seconds=retry_after_seconds,
     )
+
+
+# gRPC's own words. It ends with RESOURCE_EXHAUSTED what is too large, which no waiting mends.
+_TOO_LARGE = re.compile(
+    r"(?:(CLIENT|SERVER): )?(?:Received|Sent) message larger than max \((\d+) vs\. (\d+)\)"
+)
+
+# A connection that was taken and ended before the service had said a word.
+_UNGREETED = re.compile(r"failed to connect .*: Socket closed")
+
+
+def _of_grpc(code: grpc.StatusCode, message: str) -> PennyweightError | None:
+    """The error for what gRPC says itself and in words that mislead; None for all else."""
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        sentence = (
+            "the service at this address does not know the call: the port is another service's, "
+            f"or the service of another version ({message})"
+        )
+        return PennyweightError(sentence, code, reason="CALL_UNKNOWN")
+    if code is grpc.StatusCode.UNAVAILABLE and _UNGREETED.search(message):
+        return error_of(
+            code, f"{message} (does one side alone speak TLS, or ask for certificates?)"
+        )
+    return _too_large(code, message) if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+
+
+def _too_large(code: grpc.StatusCode, message: str) -> PennyweightError | None:
+    found = _TOO_LARGE.search(message)
+    if found is not None:
+        size, limit = int(found[2]), int(found[3])
+        if found[1] == "CLIENT":
+            sentence = f"the answer has {size:,} bytes, and this client takes {limit:,} at most"
+            return PennyweightError(sentence, code, reason="ANSWER_TOO_LARGE")
+        sentence = f"the request has {size:,} bytes, and the service takes {limit:,} at most"
+        return BadRequest(sentence, code, reason="REQUEST_TOO_LARGE")
+    if "metadata size exceeds" in message:
+        sentence = f"the metadata of the call, such as the API key, is too large ({message})"
+        return BadRequest(sentence, code, reason="METADATA_TOO_LARGE")
+    return None

@@ -17,6 +17,7 @@ from pennyweight.questions import (
     Validator,
 )
 from pennyweight.router.v1 import router_pb2 as pb
+from pennyweight.suggestions import hint_of
 from pennyweight.wire import duration_of
 
 Request = TypeVar("Request", pb.GenerateRequest, pb.CompleteRequest, pb.ExplainRequest)
@@ -148,7 +149,9 @@ def _document(schema: str | Mapping[str, Any]) -> str:
 
 
 def _value(kind: EnumDescriptor, prefix: str, word: str) -> int:
-    try:
-        return kind.values_by_name[f"{prefix}_{word.upper()}"].number
-    except KeyError:
-        raise ValueError(f"{word!r} is no {prefix.lower().replace('_', ' ')}") from None
+    names = {name.removeprefix(f"{prefix}_").lower(): name for name in kind.values_by_name}
+    del names["unspecified"]  # what is left out
+    if word not in names:
+        what = prefix.lower().replace("_", " ")
+        raise ValueError(f"{word!r} is no {what}. {hint_of(word, list(names))}")
+    return kind.values_by_name[names[word]].number

@@ -13,6 +13,7 @@ const definition = loader.loadSync("pennyweight/router/v1/router.proto", {
   enums: String, // REASON_FIXED_TIER, not 1
   longs: Number, // micro-USD fit
   oneofs: true, // response.event names what is set
+  defaults: true, // what is 0, as the price of a stored answer, is sent as nothing
 });
 const { RouterService } = grpc.loadPackageDefinition(definition).pennyweight.router.v1;
 const router = new RouterService(address, grpc.credentials.createInsecure());

@@ -1,7 +1,10 @@
 """The command's table of contents."""
 
+from typing import Annotated
+
 import typer
 
+from pennyweight.channel import version_here
 from pennyweight.command import __doc__ as about
 from pennyweight.command.asking import ask, explain
 from pennyweight.command.calibrate import calibrate
@@ -14,12 +17,36 @@ from pennyweight.command.policy import policy
 from pennyweight.command.routes import routes
 
 app = typer.Typer(
-    help=about,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+ABOUT = "\n\n".join(" ".join(part.split()) for part in str(about).split("\n\n"))
+"""Whole paragraphs: a line end would stay one in them."""
+
+
+def _print_version(*, asked: bool) -> None:
+    if asked:
+        print(f"pennyweight {version_here()}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback(help=ABOUT)
+def _of_all(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and end.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What stands before the name of a command."""
+
+
 for command in (ask, explain, outcome, routes, pools, key, ledger):
     app.command()(command)
 app.add_typer(lever, name="lever")

@@ -5,10 +5,11 @@ from collections.abc import Coroutine
 from typing import Any, NoReturn
 
 import typer
-from rich.text import Text
 
-from pennyweight.channel import KEY_VARIABLE, is_loopback
-from pennyweight.command.show import console
+from pennyweight.channel import KEY_VARIABLE
+from pennyweight.command import diagnosis
+from pennyweight.command.options import Target
+from pennyweight.command.show import console, plain, say
 from pennyweight.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -21,12 +22,16 @@ from pennyweight.errors import (
 FAILED, USAGE, NOBODY, INTERRUPTED = 1, 2, 3, 130
 
 
-def run(work: Coroutine[Any, Any, None], address: str) -> None:
-    """Runs a command's work; what goes wrong with the service at `address` ends the command."""
+def run(work: Coroutine[Any, Any, None], target: Target, *, service: str = "router") -> None:
+    """Runs a command's work; what goes wrong with the service at the target ends the command."""
     try:
         asyncio.run(work)
     except PennyweightError as error:
-        explain_failure(error, address)
+        explain_failure(error, target, service)
+    except UnicodeEncodeError:
+        end("What was given is not UTF-8 text.", code=USAGE)
+    except BrokenPipeError:
+        raise  # nobody reads the output any more
     except (OSError, ValueError) as error:
         end(str(error), code=USAGE)
     except KeyboardInterrupt:
@@ -36,17 +41,21 @@ def run(work: Coroutine[Any, Any, None], address: str) -> None:
 def end(sentence: str, hint: str = "", *, code: int = FAILED) -> NoReturn:
     """Prints a sentence and a hint on standard error and ends the command."""
     screen = console(stderr=True)
-    screen.print(Text(sentence, style="bold red"), soft_wrap=True)
+    say(screen, plain(sentence), "bold red")
     if hint:
-        screen.print(Text(hint), soft_wrap=True)
+        say(screen, plain(hint))
     raise typer.Exit(code)
 
 
-def explain_failure(error: PennyweightError, address: str) -> NoReturn:
+def explain_failure(error: PennyweightError, target: Target, service: str) -> NoReturn:
     """Ends the command with what went wrong and what to do about it."""
     if isinstance(error, Unavailable) and not error.reason and not error.handle:
-        hint = "Start it with `make up`." if is_loopback(address) else "Is --address right?"
-        end(f"Nothing answers at {address}.", f"{hint}\n({error.message})", code=NOBODY)
+        found = diagnosis.of_connection(target, error.message)
+        end(found.sentence, found.hint, code=FAILED if found.answers else NOBODY)
+    if error.reason == "CALL_UNKNOWN":
+        other = diagnosis.of_service(target, service)
+        if other is not None:
+            end(other.sentence, other.hint)
     sentence = error.message
     if error.handle:
         sentence += f" (request {error.handle})"
@@ -65,4 +74,4 @@ def _hint(error: PennyweightError) -> str:
         return "Try again later."
     if isinstance(error, DeadlineExceeded):
         return "Allow more time with --timeout."
-    return ""
+    return "\n".join(getattr(error, "__notes__", ()))

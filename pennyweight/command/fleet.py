@@ -1,6 +1,7 @@
 """``pools``: what the scaler keeps running."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated
 
 import grpc
@@ -10,9 +11,16 @@ from rich.text import Text
 
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.command.ending import run
-from pennyweight.command.options import TimeoutSeconds, TlsCa
+from pennyweight.command.options import (
+    Json,
+    Target,
+    TimeoutSeconds,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+)
 from pennyweight.command.refused import refusal_lines, settings_lines
-from pennyweight.command.show import console
+from pennyweight.command.show import add_columns, console, line, plain, print_json, print_table, say
 from pennyweight.errors import error_of_call
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
@@ -25,16 +33,51 @@ ScalerAddress = Annotated[
 STYLES = {"ready": "green", "starting": "yellow", "draining": "magenta", "gone": "dim"}
 
 
+@dataclass(frozen=True)
+class Replica:
+    """One server of a pool, where the scaler says where it is."""
+
+    id: str
+    state: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One pool as it is shown; `typical_start_seconds` is None before a replica has started."""
+
+    name: str
+    tier: str
+    model: str
+    precision: str
+    capacity: str
+    desired_replicas: int
+    slots: int
+    running: int
+    waiting: int
+    typical_start_seconds: float | None
+    trouble: str
+    replicas: tuple[Replica, ...]
+
+
 def pools(
+    *,
+    as_json: Json = False,
     timeout: TimeoutSeconds = 10.0,
     address: ScalerAddress = "127.0.0.1:50053",
     tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """List the pools of replicas: wanted, present, and what keeps them from their size."""
+    target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
         metadata = metadata_for(address)
-        async with open_channel(address, tls_ca=tls_ca) as channel:
+        channel = open_channel(
+            address, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key
+        )
+        async with channel:
             stub = scaler_pb2_grpc.ScalerServiceStub(channel)
             try:
                 found = await stub.ListPools(
@@ -42,41 +85,80 @@ def pools(
                 )
             except grpc.aio.AioRpcError as error:
                 raise error_of_call(error) from error
+        listed = [_pool(pool) for pool in found.pools]
+        refusal = refusal_of(found.refusal) if found.HasField("refusal") else None
+        if as_json:
+            for pool in listed:
+                print_json("pool", pool)
+            if refusal is not None:
+                print_json("refusal", refusal)
+            return
         screen = console()
         lines = settings_lines(found.pools)
-        if found.HasField("refusal"):
-            lines = [*refusal_lines(refusal_of(found.refusal), what="the pools"), *lines]
+        if refusal is not None:
+            lines = [*refusal_lines(refusal, what="the pools"), *lines]
         if lines:
-            screen.print(Text("\n".join(lines), style="red"), soft_wrap=True)
-        screen.print(_table(found.pools))
+            say(screen, "\n".join(lines), "red")
+        print_table(screen, _table(listed))
 
-    run(work(), address)
+    run(work(), target, service="scaler")
 
 
-def _table(found: Iterable[pb.Pool]) -> Table:
+def _pool(message: pb.Pool) -> Pool:
+    capacity = name_of(pb.CapacityKind.DESCRIPTOR, "CAPACITY_KIND", message.capacity)
+    known = message.HasField("typical_start")
+    return Pool(
+        name=message.name,
+        tier=message.tier,
+        model=message.model,
+        precision=message.precision,
+        capacity=capacity,
+        desired_replicas=message.desired_replicas,
+        slots=message.slots,
+        running=message.running,
+        waiting=message.waiting,
+        typical_start_seconds=seconds_of(message.typical_start) if known else None,
+        trouble=message.trouble,
+        replicas=tuple(
+            Replica(
+                replica.id,
+                name_of(pb.ReplicaState.DESCRIPTOR, "REPLICA_STATE", replica.state),
+                replica.address,
+            )
+            for replica in message.replicas
+        ),
+    )
+
+
+def _table(found: Iterable[Pool]) -> Table:
     table = Table()
-    for name in ("pool", "tier", "model", "capacity", "wanted", "slots", "load", "start"):
-        right = name in ("wanted", "slots")
-        table.add_column(name, justify="right" if right else "left")
-    table.add_column("replicas", overflow="fold")
+    add_columns(table, ("pool", "tier", "model", "capacity"), numbers=("wanted", "slots"))
+    add_columns(table, ("load", "start", "replicas"))
     for pool in found:
-        capacity = name_of(pb.CapacityKind.DESCRIPTOR, "CAPACITY_KIND", pool.capacity)
-        replicas = [
-            f"[{STYLES.get(state, '')}]{replica.id} {state}[/] {replica.address}"
-            for replica in pool.replicas
-            for state in [name_of(pb.ReplicaState.DESCRIPTOR, "REPLICA_STATE", replica.state)]
-        ]
-        if pool.trouble:
-            replicas.append(f"[red]{pool.trouble}[/]")
+        start = pool.typical_start_seconds
         table.add_row(
-            pool.name,
-            pool.tier,
-            f"{pool.model} {pool.precision}",
-            capacity.replace("_", "-"),
+            line(pool.name),
+            line(pool.tier),
+            line(f"{pool.model} {pool.precision}"),
+            pool.capacity.replace("_", "-"),
             str(pool.desired_replicas),
             str(pool.slots),
             f"{pool.running} running, {pool.waiting} waiting",
-            f"{seconds_of(pool.typical_start):.1f} s" if pool.HasField("typical_start") else "-",
-            "\n".join(replicas) or "none",
+            "-" if start is None else f"{start:.1f} s",
+            _replicas(pool),
         )
     return table
+
+
+def _replicas(pool: Pool) -> Text:
+    """A line for each replica, and one for what is in the way."""
+    lines = [
+        Text.assemble(
+            (f"{line(one.id)} {one.state}", STYLES.get(one.state, "")),
+            f" {line(one.address)}" if one.address else "",
+        )
+        for one in pool.replicas
+    ]
+    if pool.trouble:
+        lines.append(Text(plain(pool.trouble), style="red"))
+    return Text("\n").join(lines) if lines else Text("none")

@@ -3,13 +3,15 @@
 import hashlib
 import re
 import secrets
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from pennyweight.command.ending import USAGE, end
-from pennyweight.command.show import console
+from pennyweight.command.options import Json
+from pennyweight.command.show import console, print_json
 
 KEY_BYTES = 32
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -21,6 +23,17 @@ class Role(StrEnum):
     CALLER = "caller"
     OPERATOR = "operator"
     SERVICE = "service"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A key, and what the key file says of it."""
+
+    key: str
+    sha256: str
+    tenant: str
+    role: str
+    critical: bool
 
 
 def key(
@@ -35,6 +48,7 @@ def key(
     critical: Annotated[
         bool, typer.Option("--critical", help="Requests with this key may have priority critical.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Make an API key: the key once, on standard output, and its entry for the key file."""
     if not TENANT.fullmatch(tenant):
@@ -42,6 +56,9 @@ def key(
         end(f"{tenant!r} is no tenant's name.", f"A name has {rule}.", code=USAGE)
     made = secrets.token_urlsafe(KEY_BYTES)
     digest = hashlib.sha256(made.encode()).hexdigest()
+    if as_json:
+        print_json("key", Made(made, digest, tenant, role.value, critical))
+        return
     entry = f"  - {{sha256: {digest}, tenant: {tenant}"
     entry += f", role: {role}" if role is not Role.CALLER else ""
     entry += ", critical: true}" if critical else "}"

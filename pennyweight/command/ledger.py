@@ -8,7 +8,17 @@ import typer
 from rich.table import Table
 
 from pennyweight.command.ending import USAGE, end
-from pennyweight.command.show import console, money, percent
+from pennyweight.command.options import Json
+from pennyweight.command.show import (
+    add_columns,
+    console,
+    line,
+    money,
+    percent,
+    print_json,
+    print_table,
+    say,
+)
 from pennyweight.ledger.reader import LedgerError, opened
 from pennyweight.ledger.sums import By, Sums, add_up, total
 
@@ -25,6 +35,8 @@ def ledger(
         typer.Option(help="Where the router writes.", envvar="PENNYWEIGHT_ROUTER_LEDGER_FOLDER"),
     ] = Path("state/ledger"),
     by: Annotated[By, typer.Option(help="What to add up by.")] = By.ROUTE,
+    *,
+    as_json: Json = False,
 ) -> None:
     """Add up the ledger: requests, tokens, money, what was saved, and what became of answers.
 
@@ -37,13 +49,17 @@ def ledger(
             rows, notes = add_up(files, by), [*files.unreadable.notes(), *_gaps(files.gaps())]
     except LedgerError as error:
         end(str(error), error.hint, code=USAGE)
-    whole = [*rows, total(rows)]
-    screen = console()
-    screen.print(_table(by, COSTS, [_costs(row) for row in whole]))
-    if any(row.known or row.rated for row in rows):
-        screen.print(_table(by, OUTCOMES, [_outcomes(row) for row in whole]))
+    if as_json:
+        for row in rows:
+            print_json(by.value, row, saved=row.saved)
+    else:
+        whole = [*rows, total(rows)]
+        screen = console()
+        print_table(screen, _table(by, COSTS, [_costs(row) for row in whole]))
+        if any(row.known or row.rated for row in rows):
+            print_table(screen, _table(by, OUTCOMES, [_outcomes(row) for row in whole]))
     for note in notes:
-        console(stderr=True).print(note, style="yellow", markup=False, soft_wrap=True)
+        say(console(stderr=True), note, "yellow")
 
 
 def _gaps(gaps: Mapping[str, int]) -> Sequence[str]:
@@ -58,7 +74,7 @@ def _gaps(gaps: Mapping[str, int]) -> Sequence[str]:
 def _costs(sums: Sums) -> list[str]:
     counts = (sums.requests, sums.cached, sums.prompt_tokens, sums.output_tokens)
     return [
-        sums.name or "-",
+        line(sums.name) or "-",
         *(f"{count:,}" for count in counts),
         money(sums.paid),
         money(sums.shadow),
@@ -69,7 +85,7 @@ def _costs(sums: Sums) -> list[str]:
 
 def _outcomes(sums: Sums) -> list[str]:
     return [
-        sums.name or "-",
+        line(sums.name) or "-",
         f"{sums.known:,}",
         percent(sums.resolved / sums.known if sums.known else None),
         money(round(sums.known_cost / sums.resolved)) if sums.resolved else "-",
@@ -81,8 +97,7 @@ def _outcomes(sums: Sums) -> list[str]:
 def _table(by: By, titles: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
     """A row for each but the last, which is the foot where there are several."""
     table = Table(show_footer=len(cells) > 2)  # noqa: PLR2004 -- two rows and their total
-    for title, foot in zip((by.value, *titles), cells[-1], strict=True):
-        table.add_column(title, foot, justify="left" if title == by else "right")
+    add_columns(table, (by.value,), numbers=titles, footers=cells[-1])
     for row in cells[:-1]:
         table.add_row(*row)
     return table

@@ -11,8 +11,27 @@ from rich.text import Text
 
 from pennyweight.answers import Lever, LeverWatch
 from pennyweight.command.ending import USAGE, end, run
-from pennyweight.command.options import Address, Json, TimeoutSeconds, TlsCa, connect
-from pennyweight.command.show import console, moment, percent, plain, points, print_json
+from pennyweight.command.options import (
+    Address,
+    Json,
+    Target,
+    TimeoutSeconds,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    connect,
+)
+from pennyweight.command.show import (
+    add_columns,
+    console,
+    line,
+    moment,
+    percent,
+    points,
+    print_json,
+    print_table,
+    say,
+)
 
 STYLES = {"on": "green", "halted": "red", "unknown": "yellow"}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -39,24 +58,26 @@ def list_levers(
     timeout: TimeoutSeconds = 10.0,
     address: Address = "127.0.0.1:50051",
     tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """List levers: whether each is on, since when, by whom, why, and where its watch stands.
 
     Evidence is for a halt: at 100 % the guardrail halts the lever.
     """
+    target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
-        async with connect(address, tls_ca) as client:
+        async with connect(target, route=route) as client:
             found = await client.levers(route, timeout_seconds=timeout)
         if as_json:
             for one in found.levers:
                 print_json("lever", one)
             return
-        table = _table(found.levers)
-        table.caption = f"policy {found.policy_version}"
-        console().print(table)
+        table, caption = _table(found.levers), f"policy {found.policy_version}"
+        print_table(console(), table, caption, named_by=2)
 
-    run(work(), address)
+    run(work(), target)
 
 
 @lever.command()
@@ -70,13 +91,17 @@ def halt(
         str | None,
         typer.Option("--for", help="How long, such as 2h or 1d12h.", show_default="until released"),
     ] = None,
+    as_json: Json = False,
     timeout: TimeoutSeconds = 10.0,
     address: Address = "127.0.0.1:50051",
     tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Halt a lever, for all routers at once."""
     seconds = None if lasting is None else seconds_of(lasting)
-    _set(route, name, "halted", author, reason, seconds, timeout, address, tls_ca)
+    target = Target(address, tls_ca, tls_certificate, tls_key)
+    _set(target, route, name, "halted", author, reason, seconds, timeout, as_json=as_json)
 
 
 @lever.command()
@@ -86,12 +111,16 @@ def release(
     *,
     reason: Reason,
     author: Author = None,
+    as_json: Json = False,
     timeout: TimeoutSeconds = 10.0,
     address: Address = "127.0.0.1:50051",
     tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Release a halted lever, for all routers at once."""
-    _set(route, name, "on", author, reason, None, timeout, address, tls_ca)
+    target = Target(address, tls_ca, tls_certificate, tls_key)
+    _set(target, route, name, "on", author, reason, None, timeout, as_json=as_json)
 
 
 def seconds_of(duration: str) -> float:
@@ -103,6 +132,7 @@ def seconds_of(duration: str) -> float:
 
 
 def _set(  # noqa: PLR0917 - the options of two commands
+    target: Target,
     route: str,
     name: str,
     state: Literal["on", "halted"],
@@ -110,13 +140,13 @@ def _set(  # noqa: PLR0917 - the options of two commands
     reason: str,
     seconds: float | None,
     timeout_seconds: float,
-    address: str,
-    tls_ca: TlsCa,
+    *,
+    as_json: bool,
 ) -> None:
     who = author or _name_of_user()
 
     async def work() -> None:
-        async with connect(address, tls_ca) as client:
+        async with connect(target, route=route, lever=name) as client:
             changed = await client.set_lever(
                 route,
                 name,
@@ -126,11 +156,14 @@ def _set(  # noqa: PLR0917 - the options of two commands
                 expires_after_seconds=seconds,
                 timeout_seconds=timeout_seconds,
             )
+        if as_json:
+            print_json("lever", changed)
+            return
         until = f" until {moment(changed.expires)}" if changed.expires else ""
         sentence = f"{changed.name} of {changed.route} is {changed.state}{until}."
-        console().print(sentence, markup=False, soft_wrap=True)
+        say(console(), line(sentence))
 
-    run(work(), address)
+    run(work(), target)
 
 
 def _name_of_user() -> str:
@@ -141,17 +174,16 @@ def _name_of_user() -> str:
 
 
 def _table(levers: Sequence[Lever]) -> Table:
-    table = Table(caption_justify="left")
-    for title in ("route", "lever", "state", "since", "by", "reason", "expires", "watch"):
-        table.add_column(title, overflow="fold")
+    table = Table()
+    add_columns(table, ("route", "lever", "state", "since", "by", "reason", "expires", "watch"))
     for one in levers:
         table.add_row(
-            one.route,
-            one.name,
+            line(one.route),
+            line(one.name),
             Text(one.state, style=STYLES.get(one.state, "")),
             moment(one.since),
-            Text(plain(one.author) or "-"),
-            Text(plain(one.reason) or "-"),
+            line(one.author) or "-",
+            line(one.reason) or "-",
             moment(one.expires),
             _watch(one.watch),
         )

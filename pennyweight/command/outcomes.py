@@ -1,12 +1,29 @@
 """``outcome``: what became of an answer."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from pennyweight.command.ending import USAGE, end, run
-from pennyweight.command.options import Address, TimeoutSeconds, TlsCa, connect
-from pennyweight.command.show import console
+from pennyweight.command.options import (
+    Address,
+    Json,
+    Target,
+    TimeoutSeconds,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    connect,
+)
+from pennyweight.command.show import console, print_json, say
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The request that an outcome was recorded for, as the ledger names it."""
+
+    request_id: str
 
 
 def outcome(
@@ -36,9 +53,12 @@ def outcome(
         typer.FileText | None,
         typer.Option(help="A file with that answer; - is standard input.", encoding="utf-8"),
     ] = None,
+    as_json: Json = False,
     timeout: TimeoutSeconds = 10.0,
     address: Address = "127.0.0.1:50051",
     tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Say what became of an answer: it is joined to the request when the ledger is read."""
     if corrected_answer_file is not None:
@@ -55,8 +75,10 @@ def outcome(
             code=USAGE,
         )
 
+    target = Target(address, tls_ca, tls_certificate, tls_key)
+
     async def work() -> None:
-        async with connect(address, tls_ca) as client:
+        async with connect(target, route=route) as client:
             request_id = await client.record_outcome(
                 route,
                 handle,
@@ -65,6 +87,9 @@ def outcome(
                 corrected_answer=corrected_answer,
                 timeout_seconds=timeout,
             )
-        console().print(f"Recorded for request {request_id}.", markup=False, soft_wrap=True)
+        if as_json:
+            print_json("outcome", Recorded(request_id))
+            return
+        say(console(), f"Recorded for request {request_id}.")
 
-    run(work(), address)
+    run(work(), target)

@@ -1,15 +1,41 @@
 """``routes``: what a key may use, and what is promised of its answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
-from rich.text import Text
 
 from pennyweight.answers import Route
 from pennyweight.command.ending import run
-from pennyweight.command.options import Address, Json, TimeoutSeconds, TlsCa, connect
+from pennyweight.command.options import (
+    Address,
+    Json,
+    Target,
+    TimeoutSeconds,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    connect,
+)
 from pennyweight.command.refused import refusal_lines
-from pennyweight.command.show import console, money, percent, plain, points, print_json
+from pennyweight.command.show import (
+    add_columns,
+    console,
+    line,
+    money,
+    percent,
+    points,
+    print_json,
+    print_table,
+    say,
+)
+
+CHOSEN = (
+    "Each request of these routes is answered by the cheapest tier that will do, so that on "
+    "average no more quality is lost than they tolerate."
+)
+
+Halted = Mapping[str, Sequence[str]]
+"""The levers of each route that are out of use now."""
 
 
 def routes(
@@ -18,12 +44,21 @@ def routes(
     timeout: TimeoutSeconds = 10.0,
     address: Address = "127.0.0.1:50051",
     tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """List the routes your key may use, with their ladders, cheapest tier first."""
+    target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
-        async with connect(address, tls_ca) as client:
+        async with connect(target) as client:
             found = await client.list_routes(timeout_seconds=timeout)
+            chosen = [route for route in found.routes if route.quality is not None]
+            halted = dict[str, list[str]]()
+            if chosen and not as_json:
+                for lever in (await client.levers(timeout_seconds=timeout)).levers:
+                    if lever.state != "on":
+                        halted.setdefault(lever.route, []).append(lever.name)
         if as_json:
             for route in found.routes:
                 print_json("route", route)
@@ -33,53 +68,68 @@ def routes(
         screen = console()
         if found.refusal is not None:
             lines = refusal_lines(found.refusal, what="the policies")
-            screen.print(Text("\n".join(lines), style="red"), soft_wrap=True)
-        chosen = [route for route in found.routes if route.quality is not None]
+            say(screen, "\n".join([*lines, ""]), "red")
+        screen.print(_descriptions(found.routes))
         if chosen:
-            screen.print(_qualities(chosen))
-        table = _ladders(found.routes)
-        table.caption = f"policy {found.policy_version}"
-        screen.print(table)
+            say(screen, f"\n{CHOSEN}\n")
+            print_table(screen, _qualities(chosen, halted))
+        screen.print()
+        print_table(screen, _ladders(found.routes), f"policy {found.policy_version}")
 
-    run(work(), address)
+    run(work(), target)
+
+
+def _descriptions(found: Sequence[Route]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for route in found:
+        grid.add_row(line(route.name), line(route.description))
+    return grid
 
 
 def _ladders(found: Sequence[Route]) -> Table:
-    table = Table(caption_justify="left")
-    for name in ("route", "tier", "model", "prompt / M", "output / M", "ready", "for"):
-        right = name in ("prompt / M", "output / M", "ready")
-        table.add_column(name, justify="right" if right else "left")
+    table = Table()
+    add_columns(table, ("route", "tier", "model"), numbers=("prompt / M", "output / M", "ready"))
     for route in found:
         for number, tier in enumerate(route.ladder):
             answers = " ◂ answers" if tier.name == route.fixed_tier else ""
             table.add_row(
-                route.name if number == 0 else "",
-                tier.name + answers,
-                f"{tier.model} {tier.precision}",
+                line(route.name) if number == 0 else "",
+                line(tier.name) + answers,
+                line(f"{tier.model} {tier.precision}"),
                 money(tier.prompt_micro_usd_per_million),
                 money(tier.output_micro_usd_per_million),
                 str(tier.ready_replicas),
-                plain(route.description) if number == 0 else "",
             )
         table.add_section()
     return table
 
 
-def _qualities(chosen: Sequence[Route]) -> Table:
+def _qualities(chosen: Sequence[Route], halted: Halted) -> Table:
     """What the routes whose tier is chosen for each request tolerate, and what is certified."""
-    table = Table(title="The tier is chosen for each request of", title_justify="left")
-    for name in ("route", "tolerance", "certified bound", "escalations", "saving", "calibration"):
-        right = name in ("tolerance", "certified bound", "escalations", "saving")
-        table.add_column(name, justify="right" if right else "left")
+    table = Table()
+    add_columns(
+        table,
+        ("route",),
+        numbers=("tolerance", "certified bound", "escalations", "saving"),
+    )
+    table.add_column("calibration")
     for route in chosen:
         quality = route.quality
-        if quality is not None:
-            table.add_row(
-                route.name,
-                points(quality.tolerance),
-                points(quality.certified_bound),
-                percent(quality.expected_escalation_rate),
-                percent(quality.expected_saving),
-                quality.calibration_version or "none: the top tier answers",
-            )
+        if quality is None:
+            continue
+        calibration = quality.calibration_version or "none: the top tier answers"
+        # What a calibration expects holds with all its tiers in use.
+        out = [name for name in halted.get(route.name, ()) if name.startswith("tier:")]
+        if out:
+            calibration += f"; halted: {', '.join(out)}"
+        table.add_row(
+            line(route.name),
+            points(quality.tolerance),
+            points(quality.certified_bound),
+            percent(None if out else quality.expected_escalation_rate),
+            percent(None if out else quality.expected_saving),
+            line(calibration),
+        )
     return table

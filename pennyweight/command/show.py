@@ -5,9 +5,11 @@ import datetime as dt
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +18,12 @@ from pennyweight.answers import Candidate, Decision, Finished
 PIPED_WIDTH = 140
 """Columns of tables that no terminal shows."""
 
+UNBOUNDED_WIDTH = 10_000
+"""Columns in which every table has its natural width."""
+
+BORDER, PADDING = 1, 2
+"""Columns that a line of a table takes, and the blanks about a cell."""
+
 _MICRO_USD, _MICRO_USD_OF_A_CENT = 1_000_000, 10_000
 
 # Answers come from a model: nothing in them may steer the terminal.
@@ -23,10 +31,88 @@ _STEERING = {code: None for code in (*range(32), *range(127, 160)) if chr(code) 
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console; wide enough for tables where the output is piped."""
+    """A console; wide enough for tables where the output is piped.
+
+    Text is never markup: what policies, models and people wrote is shown as it stands.
+    """
     stream = sys.stderr if stderr else sys.stdout
     piped = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(stderr=stderr, highlight=False, width=PIPED_WIDTH if piped else None)
+    width = PIPED_WIDTH if piped else None
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+def add_columns(
+    table: Table, words: Sequence[str], *, numbers: Sequence[str] = (), footers: Sequence[str] = ()
+) -> None:
+    """Adds columns of words to a table, then those of numbers, which are never broken."""
+    for place, name in enumerate((*words, *numbers)):
+        right = place >= len(words)
+        foot = footers[place] if footers else ""
+        table.add_column(name, foot, justify="right" if right else "left", no_wrap=right)
+
+
+def say(screen: Console, text: Text | str, style: str = "") -> None:
+    """A sentence: words stay whole on a terminal, and lines stay whole in a file."""
+    screen.print(text, style=style or None, soft_wrap=not screen.is_terminal)
+
+
+def print_table(screen: Console, table: Table, caption: str = "", *, named_by: int = 1) -> None:
+    """A table, or a list of its rows where the screen is too narrow to keep its words whole.
+
+    Args:
+        screen: prints it.
+        table: with text in its cells, and no other tables.
+        caption: stands below.
+        named_by: how many of the first columns say in a list what it goes on about.
+    """
+    if _fit(screen, table):
+        screen.print(table)
+    else:
+        _print_rows(screen, table, named_by)
+    if caption:
+        say(screen, Text(caption, style="dim italic"))
+
+
+def _fit(screen: Console, table: Table) -> bool:
+    """Gives each column of a table its width, at least its longest word's; False: no room.
+
+    Rich itself would rather break words than leave a wider column less.
+    """
+    unbounded = screen.options.update(width=UNBOUNDED_WIDTH)
+    narrowest, widest = [], []
+    for column in table.columns:
+        cells = (column.header, *column.cells, column.footer)
+        measured = [Measurement.get(screen, unbounded, cell) for cell in cells]
+        widest.append(max(one.maximum for one in measured))
+        narrow = max(one.minimum for one in measured)
+        narrowest.append(widest[-1] if column.no_wrap else narrow)
+    room = screen.width - BORDER * (len(widest) + 1) - PADDING * len(widest)
+    if sum(narrowest) > room:
+        return False
+    if sum(widest) > room:
+        spare = room - sum(narrowest)
+        wanted = sum(widest) - sum(narrowest)
+        for column, least, most in zip(table.columns, narrowest, widest, strict=True):
+            column.width = least + spare * (most - least) // wanted
+    return True
+
+
+def _print_rows(screen: Console, table: Table, named_by: int) -> None:
+    titles = [str(column.header) for column in table.columns]
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    if table.show_footer:
+        rows.append(tuple(column.footer for column in table.columns))
+    for row in rows:
+        name = " ".join(str(cell) for cell in row[:named_by] if str(cell))
+        if name:
+            say(screen, name, "bold")
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, style="dim")
+        grid.add_column(overflow="fold")
+        for title, cell in list(zip(titles, row, strict=True))[named_by:]:
+            if str(cell):
+                grid.add_row(f"  {title}", cell)
+        screen.print(grid)
 
 
 def money(micro_usd: int) -> str:
@@ -71,6 +157,11 @@ def plain(text: str) -> str:
     return text.translate(_STEERING)
 
 
+def line(text: str) -> str:
+    """Plain text on one line, for names and reasons in a table."""
+    return " ".join(plain(text).split())
+
+
 def share(saved: int, baseline: int) -> str:
     """What part of the baseline was saved."""
     return f"{saved / baseline:.0%}" if baseline else "-"
@@ -97,7 +188,7 @@ def summary_line(summary: Finished) -> Text:
 def print_decision(screen: Console, decision: Decision) -> None:
     """A decision: the tiers it weighed as a table, then the sentence and what belongs to it."""
     if decision.candidates:
-        screen.print(_candidates(decision.candidates))
+        print_table(screen, _candidates(decision.candidates))
     where = f"replica {decision.replica}" if decision.replica else "no replica"
     stale = " The fleet is the last known one." if decision.fleet_stale else ""
     details = [
@@ -114,24 +205,22 @@ def print_decision(screen: Console, decision: Decision) -> None:
         details.append(f"evidence {decision.evidence_propensity:.1%}")
     if decision.halted_levers:
         details.append(f"halted {', '.join(decision.halted_levers)}")
-    sentence = (f"{decision.explanation}{stale}\n", "bold")
-    screen.print(Text.assemble(sentence, (" · ".join(details), "dim")), soft_wrap=True)
+    sentence = (f"{plain(decision.explanation)}{stale}\n", "bold")
+    say(screen, Text.assemble(sentence, (line(" · ".join(details)), "dim")))
 
 
-def print_json(kind: str, value: Any) -> None:
-    """One object on one line of standard output; times are RFC 3339."""
-    shown = {"kind": kind, **dataclasses.asdict(value)}
+def print_json(kind: str, value: Any, **more: Any) -> None:
+    """One object on one line of standard output, with more of it; times are RFC 3339."""
+    shown = {"kind": kind, **dataclasses.asdict(value), **more}
     print(json.dumps(shown, ensure_ascii=False, default=dt.datetime.isoformat), flush=True)  # noqa: T201
 
 
 def _candidates(candidates: tuple[Candidate, ...]) -> Table:
     table = Table()
-    for name in ("tier", "verdict", "predicted gain", "certainty"):
-        table.add_column(name)
-    table.add_column("paid", justify="right")
+    add_columns(table, ("tier", "verdict", "predicted gain", "certainty"), numbers=("paid",))
     for one in candidates:
         table.add_row(
-            one.tier,
+            line(one.tier),
             words(one.verdict),
             _against(points(one.predicted_gain), "skipped above", points(one.skip_above_gain)),
             _against(_log_prob(one.certainty), "stands from", _log_prob(one.accept_at_certainty)),

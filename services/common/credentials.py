@@ -111,6 +111,7 @@ class Identity:
             raise Forbidden(f"only {role}s may do this", reason=f"{role.upper()}S_ONLY")
 
 
+_VISIBLE = re.compile(r"[!-~]+")
 _TENANT = re.compile(TENANT_PATTERN)
 _current: ContextVar[Identity] = ContextVar("identity")
 
@@ -185,16 +186,19 @@ def read_key(path: Path | None) -> str:
     """The key that this service shows to others: the file's content, or the development key.
 
     Raises:
-        ConfigError: the file cannot be read or is empty.
+        ConfigError: the file cannot be read, is empty, or holds what no call can carry.
     """
     if path is None:
         return DEVELOPMENT_KEY
     try:
-        key = path.read_text(encoding="utf-8").strip()
+        key = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"the key cannot be read: {error}"]) from error
     if not key:
         raise ConfigError(str(path), ["the file holds no key"])
+    if _VISIBLE.fullmatch(key) is None:
+        rule = "must hold one key and nothing else: visible ASCII without blanks"
+        raise ConfigError(str(path), [rule])
     return key
 
 

@@ -1,11 +1,12 @@
 """Asks a server of ours whether it serves: ``python -m services.common.probe host:port [ca.pem]``.
 
-For health checks of containers. Ends with 0 if it serves, with 1 and a sentence if not.
+For health checks of containers. Ends with 0 if it serves, with 1 and a sentence if not. A server
+that asks callers for a certificate is shown that of ``--tls-certificate`` and ``--tls-key``.
 """
 
-import sys
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -13,12 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 SECONDS = 3.0
 
 
-def trouble(address: str, authority: bytes | None = None) -> str:
+def trouble(address: str, credentials: grpc.ChannelCredentials | None = None) -> str:
     """What keeps the server at the address from serving; empty, nothing."""
     channel = (
         grpc.insecure_channel(address)
-        if authority is None
-        else grpc.secure_channel(address, grpc.ssl_channel_credentials(authority))
+        if credentials is None
+        else grpc.secure_channel(address, credentials)
     )
     with channel:
         try:
@@ -32,13 +33,29 @@ def trouble(address: str, authority: bytes | None = None) -> str:
     return f"{address}: {name}"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # Docker keeps 2, with which argparse ends, for itself.
+        raise SystemExit(f"{self.format_usage()}{message}")
+
+
 def main() -> None:
     """Runs the command line."""
-    arguments = sys.argv[1:]
-    if not 1 <= len(arguments) <= 2:  # noqa: PLR2004
-        raise SystemExit("usage: python -m services.common.probe host:port [ca.pem]")
-    authority = Path(arguments[1]).read_bytes() if len(arguments) > 1 else None
-    found = trouble(arguments[0], authority)
+    options = _Parser(prog="python -m services.common.probe", description=__doc__)
+    options.add_argument("address", help="host:port of the server")
+    options.add_argument("tls_ca", nargs="?", help="PEM bundle that signed its certificate")
+    options.add_argument("--tls-certificate", help="PEM chain to show; needs --tls-key")
+    options.add_argument("--tls-key", help="PEM key of that chain")
+    told = options.parse_args()
+    if (told.tls_certificate is None) != (told.tls_key is None):
+        raise SystemExit("--tls-certificate and --tls-key go together")
+    files = [told.tls_ca, told.tls_key, told.tls_certificate]
+    try:
+        read = [None if path is None else Path(path).read_bytes() for path in files]
+    except OSError as error:
+        raise SystemExit(str(error)) from None
+    credentials = grpc.ssl_channel_credentials(*read) if any(files) else None
+    found = trouble(told.address, credentials)
     if found:
         raise SystemExit(found)
 

@@ -15,7 +15,14 @@ from typing import Annotated, Any
 import typer
 
 from pennyweight.command import ending
-from pennyweight.command.options import Address, TlsCa, connect
+from pennyweight.command.options import (
+    Address,
+    Target,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    connect,
+)
 from pennyweight.command.show import console
 from services.local.demo import run_demo
 from services.local.plan import ADDRESSES, ROOT, Plan, StackError, plan, plan_demo
@@ -122,21 +129,24 @@ def traffic(
     ] = False,
     address: Address = ADDRESSES["router"][0],
     tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Ask a running stack many questions and show which tiers answered, why, and what it saved.
 
     Ctrl-C ends it early; so do failures of all the first questions.
     """
     wanted = Wanted(route, requests, in_flight, rate, use_cache)
+    target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
         asked = questions(file, seed)
-        async with connect(address, tls_ca) as client:
+        async with connect(target) as client:
             tally = await run_traffic(client, asked, wanted, console())
         if tally.failures:
             raise typer.Exit(1)
 
-    ending.run(work(), address)
+    ending.run(work(), target)
 
 
 def _run(

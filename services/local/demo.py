@@ -1,7 +1,7 @@
 """The demo: asks real questions of a running stack and shows what each answer took."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -12,14 +12,13 @@ from pennyweight import Client, Delta, Finished, PennyweightError
 from pennyweight.command.show import milliseconds, money, plain, share, words
 from services.local.questions import WAVES
 
-FIXED = {"tier": 5, "why": 10, "cache": 6, "tokens": 6, "engine": 7, "paid": 6}
+FIXED = {"tier": 5, "why": 12, "cache": 6, "tokens": 6, "engine": 7, "paid": 6, "saved": 5}
 """Columns of known width; question and answer share what is left."""
 
-NUMBERS = 5
-"""Columns before the first with numbers."""
+NUMBERS = frozenset(("tokens", "engine", "paid", "saved"))
 
-SAVED = {"saved": 5}
-"""One more where there is room."""
+DISPENSABLE = frozenset(("tokens", "engine"))
+"""Columns that narrow screens go without: what an answer cost and saved is the point."""
 
 ROOMY_WIDTH, MAX_WIDTH = 120, 160
 QUESTION_SHARE = 0.42
@@ -43,22 +42,27 @@ class Row:
 async def run_demo(address: str, console: Console) -> bool:
     """Asks all questions, printing each row as it is finished. Returns whether all succeeded."""
     width = min(console.width, MAX_WIDTH)
-    fixed = FIXED | SAVED if width >= ROOMY_WIDTH else FIXED
-    free = width - sum(fixed.values()) - len(fixed) - 2
-    question = round(free * QUESTION_SHARE)
-    widths = [question, free - question, *fixed.values()]
-    titles = ("question", "answer", *fixed)
-    console.print(_line(widths, [Text(title, style="bold") for title in titles]))
+    columns = _columns(width)
+    console.print(_line(columns, {title: Text(title, style="bold") for title in columns}))
     console.print(Text("─" * width, style="dim"))
     rows = []
     async with Client(address) as client:
         async for row in _ask_all(client):
             rows.append(row)
-            console.print(_line(widths, _cells(row)))
+            console.print(_line(columns, _cells(row)))
             if row.summary is not None and row.summary.decision.reason in EXPLAINED:
                 console.print(Text(f"  └ {row.summary.decision.explanation}", style="yellow"))
     console.print(_foot(rows))
     return all(row.summary is not None for row in rows)
+
+
+def _columns(width: int) -> dict[str, int]:
+    """The columns that a screen of this width has room for, and how wide each is."""
+    roomy = width >= ROOMY_WIDTH
+    fixed = {title: wide for title, wide in FIXED.items() if roomy or title not in DISPENSABLE}
+    free = width - sum(fixed.values()) - len(fixed) - 2
+    question = round(free * QUESTION_SHARE)
+    return {"question": question, "answer": free - question, **fixed}
 
 
 async def _ask_all(client: Client) -> AsyncIterator[Row]:
@@ -80,32 +84,32 @@ async def _ask(client: Client, route: str, question: str) -> Row:
     return Row(question, text, summary)
 
 
-def _cells(row: Row) -> list[Text]:
+def _cells(row: Row) -> dict[str, Text]:
     question = Text(row.question)
     if row.summary is None:
-        return [question, Text(row.error, style="red")]
+        return {"question": question, "answer": Text(plain(row.error), style="red")}
     decision, usage, cost = row.summary.decision, row.summary.usage, row.summary.cost
     cached = not row.summary.decision.replica
-    return [
-        question,
-        Text(plain(row.answer)),
-        Text(decision.tier, style="bold"),
-        Text(words(decision.reason)),
-        Text(words(decision.cache), style="green" if cached else "dim"),
-        Text(f"{usage.prompt_tokens}+{usage.output_tokens}"),
-        Text("-" if cached else milliseconds(row.summary.timings.engine_seconds)),
-        Text(money(cost.micro_usd)),
-        Text(share(cost.saved_micro_usd, cost.baseline_micro_usd), style="green"),
-    ]
+    return {
+        "question": question,
+        "answer": Text(plain(row.answer)),
+        "tier": Text(decision.tier, style="bold"),
+        "why": Text(words(decision.reason)),
+        "cache": Text(words(decision.cache), style="green" if cached else "dim"),
+        "tokens": Text(f"{usage.prompt_tokens}+{usage.output_tokens}"),
+        "engine": Text("-" if cached else milliseconds(row.summary.timings.engine_seconds)),
+        "paid": Text(money(cost.micro_usd)),
+        "saved": Text(share(cost.saved_micro_usd, cost.baseline_micro_usd), style="green"),
+    }
 
 
-def _line(widths: list[int], cells: Iterable[Text]) -> Table:
+def _line(columns: Mapping[str, int], cells: Mapping[str, Text]) -> Table:
     """One row in columns of fixed width, so that rows can be printed as they come."""
     line = Table.grid(padding=(0, 1))
-    for number, width in enumerate(widths):
-        right = number >= NUMBERS
+    for title, width in columns.items():
+        right = title in NUMBERS
         line.add_column(width=width, justify="right" if right else "left", overflow="fold")
-    line.add_row(*list(cells)[: len(widths)])
+    line.add_row(*(cells.get(title, Text()) for title in columns))
     return line
 
 

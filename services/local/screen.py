@@ -92,13 +92,16 @@ def _steps(steps: tuple[Step, ...], done: Mapping[str, str], spinner: Spinner) -
 def status_panel(status: Status) -> RenderableType:
     """The status as a small table."""
     pools = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        pools.add_column(no_wrap=True)
+    pools.add_column(overflow="fold")
     for pool in status.pools:
         load = f"{pool.running} running, {pool.waiting} waiting"
         pools.add_row(pool.name, _replicas(pool), load, Text(pool.trouble, style="red"))
     totals = status.totals
     numbers = Table.grid(padding=(0, 2))
     for _ in range(5):
-        numbers.add_column(justify="right")
+        numbers.add_column(justify="right", no_wrap=True)
     failed = f"{totals.failed} failed" if totals.failed else ""
     entries = "" if status.cached_answers is None else f"{status.cached_answers:,} answers kept"
     numbers.add_row(

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pennyweight import Client
 from pennyweight.command.show import money, percent, share, words
+from pennyweight.suggestions import hint_of
 from services.local.stack import Stop
 from services.local.traffic import Sum, Tally, Wanted, send
 
@@ -30,7 +31,7 @@ async def run_traffic(
     """
     names = [route.name for route in (await client.list_routes()).routes]
     if wanted.route not in names:
-        raise ValueError(f"There is no route {wanted.route}; there are: {', '.join(names)}.")
+        raise ValueError(f"There is no route {wanted.route}. {hint_of(wanted.route, names)}")
     tally, stop = Tally(), Stop()
     with Report(console, wanted, tally) as report:
         work = asyncio.create_task(send(client, questions, wanted, tally, report.update))

@@ -67,9 +67,10 @@ def _verdict(artefact: Artefact) -> str:
     if certificate.certified:
         return (
             f"Certified: with probability {1 - certificate.delta:.0%} the mean loss is at most "
-            f"{100 * certificate.epsilon:g} points; the upper limit of the chosen thresholds is "
-            f"{100 * certificate.bound:.2f} points. Expected saving {certificate.saving:.1%}; "
-            f"{artefact.ladder[-1].tier} answers {certificate.escalation_rate:.1%}."
+            f"{picture.points_of(100 * certificate.epsilon)}; the upper limit of the chosen "
+            f"thresholds is {100 * certificate.bound:.2f} points. Expected saving "
+            f"{certificate.saving:.1%}; {artefact.ladder[-1].tier} answers "
+            f"{certificate.escalation_rate:.1%}."
         )
     if certificate.pairs_missing is None:
         return "Not certified: no cheaper thresholds keep the tolerance. The top tier answers."

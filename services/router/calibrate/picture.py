@@ -69,7 +69,7 @@ def curve(certificate: Certificate, points: Sequence[Point], size: str = "wide")
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
         figure = Figure(SIZES[size], facecolor=PAPER.light, layout=layout)
         axes = figure.add_subplot()
-        _frame(axes)
+        _frame(axes, narrow=size == "narrow")
         _limits(axes, certificate, points)
         _points(axes, certificate, points)
         _labels(axes, certificate, narrow=size == "narrow")
@@ -80,15 +80,22 @@ def curve(certificate: Certificate, points: Sequence[Point], size: str = "wide")
     return _themed(file.getvalue())
 
 
-def _frame(axes: Axes) -> None:
+def points_of(value: float) -> str:
+    """So many points, or one point."""
+    return f"{value:g} point{'' if value == 1.0 else 's'}"
+
+
+def _frame(axes: Axes, *, narrow: bool) -> None:
     axes.set_facecolor(PAPER.light)
     axes.set_axisbelow(True)
     axes.grid(color=GRID.light, linewidth=1.0)
     axes.tick_params(colors=MUTED.light, length=0.0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel("cost, % of what the top tier takes for every request", color=INK.light)
-    axes.set_ylabel("quality lost against the top tier, points of 100", color=INK.light)
+    broken = "\n" if narrow else " "
+    cost = f"cost, % of what the top tier{broken}takes for every request"
+    axes.set_xlabel(cost, color=INK.light)
+    axes.set_ylabel(f"quality lost against{broken}the top tier, points of 100", color=INK.light)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -146,7 +153,7 @@ def _points(axes: Axes, certificate: Certificate, points: Sequence[Point]) -> No
 def _labels(axes: Axes, certificate: Certificate, *, narrow: bool) -> None:
     tolerance = 100.0 * certificate.epsilon
     axes.axhline(tolerance, color=LIMIT.light, linestyle=(0, (6, 4)), linewidth=1.5, zorder=2)
-    text = f"tolerance, {tolerance:g} point{'' if tolerance == 1.0 else 's'}"
+    text = f"tolerance, {points_of(tolerance)}"
     corner = axes.get_xlim()[1], tolerance
     _label(axes, text, corner, LIMIT, offset=(-2, 5))
     _label(axes, "top tier", (1.0, 0.0), INK, offset=(-4, 8))

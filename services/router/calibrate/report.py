@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from services.router.calibrate.certification import MIN_TO_FIT
 from services.router.calibrate.process import Result
@@ -31,10 +31,10 @@ def print_report(
     console.print(_table(artefact, result))
     for note in result.notes:
         console.print(note, markup=False)
-    console.print(_verdict(artefact))
+    console.print(Text.from_markup(_verdict(artefact)))
     console.print(f"Written: {path} and {path.with_suffix('.html')}", markup=False, soft_wrap=True)
     if obstacles:
-        console.print("[yellow]Routers will not use it as the routes file stands:[/yellow]")
+        console.print("Routers will not use it as the routes file stands:", style="yellow")
     for obstacle in obstacles:
         console.print(f"  {obstacle}", markup=False)
 
@@ -47,7 +47,7 @@ def _table(artefact: Artefact, result: Result) -> Table:
     window = f", {data.since} to {data.until}" if data.since else ""
     rows = [
         ("ladder", " < ".join(map(str, artefact.ladder))),
-        ("pairs", f"{data.pairs:,} from {escape(data.source)}{window}"),
+        ("pairs", f"{data.pairs:,} from {data.source}{window}"),
         *(("left out", f"{count:,}: {reason}") for reason, count in data.left_out.items()),
         *_repeats(data),
         *_unknown(artefact, result),

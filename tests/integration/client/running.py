@@ -14,15 +14,19 @@ class Ended:
     err: str
 
 
-async def pennyweight(*arguments: str, cwd: Path | None = None, **environment: str) -> Ended:
+async def pennyweight(
+    *arguments: str, cwd: Path | None = None, given: bytes = b"", **environment: str
+) -> Ended:
+    """What became of it; `given` is its standard input."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pennyweight.command", *arguments),
         cwd=cwd,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PENNYWEIGHT_API_KEY": "", **environment},
     )
-    out, err = await process.communicate()
+    out, err = await process.communicate(given)
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
 

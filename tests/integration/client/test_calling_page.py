@@ -1,4 +1,4 @@
-"""What docs/calling.md shows works as it stands there."""
+"""The programs on the pages work as they stand there, and docs/calling.md shows all there is."""
 
 import asyncio
 import os
@@ -12,10 +12,11 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from tests.integration.client.scripted_router import ESCALATED, Stage, events, summary
+from tests.making.pages import BLOCKS, Block
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "calling.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PYTHON = [block for block in BLOCKS if block.language == "python"]
 
 
 async def run(*command: str, cwd: Path, **environment: str) -> tuple[int, str]:
@@ -41,14 +42,15 @@ def answers(request: object) -> list[object]:
     return [pb.CompleteResponse(text="Your card usually reaches you.", summary=told)]
 
 
-@pytest.mark.parametrize("number", range(len(PYTHON)))
-async def test_python(number: int, stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.name)
+async def test_python(block: Block, stage: Stage, tmp_path: Path) -> None:
     stage.router.script = answers
     script = tmp_path / "script.py"
-    script.write_text(PYTHON[number].replace("localhost:50051", stage.address))
+    script.write_text(re.sub(r"(localhost|127\.0\.0\.1):50051", stage.address, block.text))
     code, out = await run(sys.executable, "-W", "error", str(script), cwd=tmp_path)
     assert code == 0, out
     assert out.startswith("Your card usually reaches you.")
+    assert stage.router.requests
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +87,25 @@ async def test_node(node_example: Path, stage: Stage) -> None:
     )
     assert stage.router.requests[0].prompt.messages[0].content == question
 
+    free = summary()
+    free.cost.Clear()
+    free.usage.Clear()
+    stage.router.script = lambda _: [pb.GenerateResponse(finished=pb.Finished(summary=free))]
+    code, out = await run(*command, cwd=node_example, PENNYWEIGHT_ADDRESS=stage.address)
+    assert (code, out.splitlines()[-1]) == (0, "0 tokens, 0 micro-USD")
+
     refused = {"PENNYWEIGHT_ADDRESS": stage.address, "PENNYWEIGHT_API_KEY": "wrong"}
     code, out = await run(*command, cwd=node_example, **refused)
     assert (code, out) == (1, "UNAUTHENTICATED: unknown API key\n")
 
 
 def test_the_page_shows_the_example() -> None:
-    shown = re.findall(r"^```js\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    shown = [block.text for block in BLOCKS if block.language == "js"]
     assert shown == [(ROOT / "examples" / "node" / "ask.js").read_text(encoding="utf-8")]
 
 
 def test_the_page_shows_every_kind_of_request() -> None:
-    shown = "".join(PYTHON)
+    shown = "".join(block.text for block in PYTHON)
     for name in ("Passage(", "OneOf(", "Regex(", "JsonSchema(", "record_outcome(", "candidates"):
         assert name in shown
     for verdict in pb.Verdict.keys()[1:]:

@@ -164,7 +164,8 @@ async def test_unavailable_is_tried_again_until_it_works(stage: Stage) -> None:
 
 
 async def test_tries_end_with_the_last_error(stage: Stage) -> None:
-    stage.router.script = lambda _: [Unavailable("starting", handle="h-3")]
+    again = Unavailable("starting", handle="h-3", retry_after_seconds=0.01)
+    stage.router.script = lambda _: [again]
     async with Client(stage.address, max_attempts=2) as client:
         with pytest.raises(pw.Unavailable) as gone:
             await client.complete("support-chat", "Hello")
@@ -289,6 +290,62 @@ async def test_a_restarted_router_is_found_again(stage: Stage) -> None:
         await again.start()
         assert (await call).policy_version == "v1"
         await again.grpc.stop(0)
+
+
+@pytest.mark.parametrize("kind", ["whole", "streamed"])
+async def test_a_router_that_is_away_for_seconds_is_waited_for(stage: Stage, kind: str) -> None:
+    """Both what comes while it is away and what was running without an answer yet."""
+    running = asyncio.Event()
+
+    def silent(_: object) -> list[object]:
+        running.set()
+        return [asyncio.Event()]
+
+    async def ask(client: Client) -> str:
+        if kind == "whole":
+            return (await client.complete("support-chat", "Hello")).text
+        events = [event async for event in client.generate("support-chat", "Hello")]
+        return "".join(event.text for event in events if isinstance(event, pw.Delta))
+
+    stage.router.script = silent
+    async with Client(stage.address, timeout_seconds=20) as client:
+        early = asyncio.create_task(ask(client))
+        await running.wait()
+        await stage.server.grpc.stop(0)
+        late = asyncio.create_task(ask(client))
+        await asyncio.sleep(2.0)  # longer than any fixed number of quick tries takes
+        stage.router.script = lambda _: (
+            [pb.CompleteResponse(text="Hello", summary=summary())]
+            if kind == "whole"
+            else list(events("Hello"))
+        )
+        again = serve(stage.router, stage.address)
+        await again.start()
+        assert await asyncio.gather(early, late) == ["Hello", "Hello"]
+        keys = [request.terms.idempotency_key for request in stage.router.requests]
+        assert len(keys) == 3
+        assert len(set(keys)) == 2  # the ledger can tell that one was asked twice
+        await again.grpc.stop(0)
+
+
+async def test_a_request_that_was_taken_is_not_tried_again_unasked(stage: Stage) -> None:
+    stage.router.script = lambda _: [Unavailable("a replica was lost", handle="h-3")]
+    async with Client(stage.address) as client:
+        with pytest.raises(pw.Unavailable, match="a replica was lost"):
+            await client.complete("support-chat", "Hello")
+    assert len(stage.router.requests) == 1
+
+
+async def test_what_is_too_large_is_said_with_its_size_and_the_limit(stage: Stage) -> None:
+    async with Client(stage.address) as client:
+        with pytest.raises(pw.BadRequest, match=r"request has 5,000,\d+ bytes.* 4,194,304"):
+            await client.complete("support-chat", "x" * 5_000_000)
+        assert stage.router.requests == []
+        large = pb.CompleteResponse(text="x" * 5_000_000)
+        stage.router.script = lambda _: [large]
+        with pytest.raises(pw.PennyweightError, match=r"answer has 5,000,\d+ bytes") as refused:
+            await client.complete("support-chat", "Hello")
+    assert refused.value.reason == "ANSWER_TOO_LARGE"
 
 
 async def test_a_slow_network_is_waited_for(stage: Stage) -> None:

@@ -1,6 +1,5 @@
 """TLS in both directions, with certificates made for the test."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,26 +7,6 @@ import pytest
 import pennyweight as pw
 from pennyweight.router.v1 import router_pb2 as pb
 from tests.integration.client.scripted_router import ScriptedRouter, serve
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority `ca`, and `localhost` signed by it."""
-    folder = tmp_path_factory.mktemp("pki")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    made = (
-        ("-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority"),
-        ("-keyout", "localhost.key", "-out", "localhost.pem", "-subj", "/CN=localhost", "-CA",
-         "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=DNS:localhost"),
-    )  # fmt: skip
-    for arguments in made:
-        subprocess.run(
-            ["openssl", "req", "-x509", *key, *arguments],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
-    return folder
 
 
 async def test_tls_and_client_certificates(pki: Path) -> None:
@@ -49,7 +28,7 @@ async def test_tls_and_client_certificates(pki: Path) -> None:
         async with pw.Client(target, tls_ca=authority, max_attempts=1) as nameless:
             with pytest.raises(pw.Unavailable):
                 await nameless.list_routes()
-        async with pw.Client(target, tls=True, max_attempts=1) as distrustful:
+        async with pw.Client(target, tls=True) as distrustful:
             with pytest.raises(pw.Unavailable):
                 await distrustful.list_routes()
     finally:

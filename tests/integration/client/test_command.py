@@ -1,7 +1,13 @@
 """The command as a process of its own, against a scripted router."""
 
+import asyncio
 import hashlib
 import json
+import os
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -109,7 +115,12 @@ async def test_routes_show_what_is_certified(stage: Stage) -> None:
         pb.Route(name="new", quality=pb.RouteQuality(tolerance=0.01)),
         pb.Route(name="fixed", ladder=[pb.Tier(name="small")], fixed_tier="small"),
     ]
-    stage.router.script = lambda _: [pb.ListRoutesResponse(routes=routes)]
+    on = [pb.Lever(route="chat", name=name, state=pb.LEVER_STATE_ON) for name in ("tier:small",)]
+    stage.router.script = lambda asked: [
+        pb.ListLeversResponse(levers=on)
+        if isinstance(asked, pb.ListLeversRequest)
+        else pb.ListRoutesResponse(routes=routes)
+    ]
     ended = await pennyweight("routes", "--address", stage.address)
     rows = rows_of(ended.out)
     assert ["chat", "2.0 points", "1.8 points", "26%", "40%", "v7"] in rows
@@ -151,6 +162,38 @@ async def test_routes_say_what_is_refused(stage: Stage) -> None:
     assert "Operators are told what is wrong with it." in ended.out
 
 
+async def test_routes_promise_no_saving_while_its_tier_is_halted(stage: Stage) -> None:
+    certified = pb.RouteQuality(
+        tolerance=0.02, calibration_version="v7", expected_escalation_rate=0.26, expected_saving=0.4
+    )
+    route = pb.Route(name="chat", quality=certified, ladder=[pb.Tier(name="small")])
+    states = {"tier:small": pb.LEVER_STATE_HALTED, "cache": pb.LEVER_STATE_HALTED}
+    stage.router.script = lambda asked: [
+        pb.ListLeversResponse(
+            levers=[
+                pb.Lever(route="chat", name=name, state=state) for name, state in states.items()
+            ]
+        )
+        if isinstance(asked, pb.ListLeversRequest)
+        else pb.ListRoutesResponse(routes=[route])
+    ]
+    ended = await pennyweight("routes", "--address", stage.address)
+    assert ["chat", "2.0 points", "-", "-", "-", "v7; halted: tier:small"] in rows_of(ended.out)
+    assert "40%" not in ended.out
+
+    states["tier:small"] = pb.LEVER_STATE_ON  # the cache has no part in what was expected
+    ended = await pennyweight("routes", "--address", stage.address)
+    assert ["chat", "2.0 points", "-", "26%", "40%", "v7"] in rows_of(ended.out)
+
+
+async def test_routes_begin_with_what_each_is_for(stage: Stage) -> None:
+    routes = [pb.Route(name="chat", description="[/INST] [slug] :smile: \x1b[2J", fixed_tier="a")]
+    stage.router.script = lambda _: [pb.ListRoutesResponse(routes=routes)]
+    ended = await pennyweight("routes", "--address", stage.address)
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("chat  [/INST] [slug] :smile: [2J")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -184,13 +227,125 @@ async def test_nothing_running(command: tuple[str, ...]) -> None:
     assert ended.err.startswith("Nothing answers at 127.0.0.1:1.\nStart it with `make up`.\n")
 
 
+async def test_all_that_can_be_wished_for_reaches_the_request(stage: Stage, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    wishes = (
+        *("--system", "Be short.", "--temperature", "0.5", "--priority", "batch"),
+        *("--json-schema", str(schema), "--max-output-tokens", "9"),
+    )
+    stage.router.script = lambda asked: (
+        [pb.ExplainResponse(decision=DECISION)]
+        if isinstance(asked, pb.ExplainRequest)
+        else list(events("Soon."))
+    )
+    for command in ("ask", "explain"):
+        ended = await pennyweight(command, QUESTION, *wishes, "--address", stage.address)
+        assert ended.code == 0, ended.err
+        asked = stage.router.requests.pop()
+        assert [(one.role, one.content) for one in asked.prompt.messages] == [
+            (pb.ROLE_SYSTEM, "Be short."),
+            (pb.ROLE_USER, QUESTION),
+        ]
+        assert asked.prompt.response_format.json_schema == '{"type": "object"}'
+        assert (asked.sampling.temperature, asked.sampling.max_output_tokens) == (0.5, 9)
+        assert asked.terms.priority == pb.PRIORITY_CLASS_BATCH
+    await pennyweight("ask", "Hi", "--json-schema", "{}", "--address", stage.address)
+    assert stage.router.requests.pop().prompt.response_format.json_schema == "{}"
+
+
+@pytest.mark.parametrize("arguments", [("ask",), ("ask", "-"), ("ask", "--json"), ("explain",)])
+async def test_a_question_comes_from_standard_input_too(
+    arguments: tuple[str, ...], stage: Stage
+) -> None:
+    stage.router.script = lambda asked: (
+        [pb.ExplainResponse(decision=DECISION)]
+        if isinstance(asked, pb.ExplainRequest)
+        else list(events("Soon."))
+    )
+    told = "\ufeffWo ist\nmeine Karte, schöne Grüße?\n".encode()
+    ended = await pennyweight(*arguments, given=told, PENNYWEIGHT_ADDRESS=stage.address)
+    assert ended.code == 0, ended.err
+    (message,) = stage.router.requests[0].prompt.messages
+    assert message.content == "Wo ist\nmeine Karte, schöne Grüße?"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "said"),
+    [
+        (("ask",), b"", "Nothing is asked.\nGive the question, or pipe it in.\n"),
+        (("ask", " "), b"", "Nothing is asked.\n"),
+        (("explain", "-"), b"\n \n", "Nothing is asked.\n"),
+        (("ask",), b"h\xff", "Standard input is not UTF-8 text.\n"),
+        (("ask", "h\udcff"), b"", "What was given is not UTF-8 text.\n"),
+        (("ask", "Hi", "--json-schema", "none.json"), b"", "--json-schema: none.json cannot be"),
+        (("ask", "Hi", "--json-schema", "{a"), b"", "--json-schema is no JSON: "),
+        (("ask", "Hi", "--tls-key", "a.pem", "--tls-ca", "a.pem"), b"", "a TLS certificate and"),
+    ],
+)
+async def test_what_cannot_be_asked_is_wrong_usage(
+    arguments: tuple[str, ...], given: bytes, said: str
+) -> None:
+    ended = await pennyweight(*arguments, given=given)
+    assert (ended.code, ended.err[: len(said)]) == (2, said)
+
+
+async def test_the_version() -> None:
+    ended = await pennyweight("--version")
+    assert (ended.code, ended.out) == (0, f"pennyweight {version('pennyweight')}\n")
+
+
+@pytest.mark.parametrize("wish", [(), ("--json",), ("--whole",)])
+async def test_a_reader_that_has_seen_enough_is_no_error(
+    wish: tuple[str, ...], stage: Stage
+) -> None:
+    """As `head` is: more is written than a pipe holds."""
+    text = "Your card is on its way. " * 40_000
+    stage.router.script = lambda _: (
+        [pb.CompleteResponse(text=text, summary=summary())] if "--whole" in wish else events(text)
+    )
+    command = (*(sys.executable, "-m", "pennyweight.command", "ask", QUESTION), *wish)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PENNYWEIGHT_ADDRESS": stage.address, "PENNYWEIGHT_API_KEY": ""},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    await process.stdout.readexactly(10)
+    process.stdout._transport.close()  # type: ignore[attr-defined]
+    told, code = await process.stderr.read(), await process.wait()
+    if "--whole" in wish:  # one write, of which Python may not notice that it was cut short
+        assert code in (0, 141)
+        assert not re.search(b"Traceback|Errno|Exception", told)
+    else:
+        assert (code, told) == (141, b"")
+
+
+async def test_a_failure_stays_one_where_nobody_reads() -> None:
+    ended = await pennyweight("routes", "--address", "127.0.0.1:1")
+    assert ended.code == 3
+
+
 async def test_wrong_words_are_usage_errors(stage: Stage) -> None:
     ended = await pennyweight("ask", QUESTION, "--cache", "never", "--address", stage.address)
-    assert (ended.code, ended.err) == (2, "'never' is no cache use\n")
+    assert (ended.code, ended.err) == (
+        2,
+        "'never' is no cache use. There are: bypass, refresh.\n",
+    )
+    ended = await pennyweight("ask", QUESTION, "--priority", "bach", "--address", stage.address)
+    said = "'bach' is no priority class. Did you mean batch? There are: background, batch,"
+    assert (ended.code, ended.err[: len(said)]) == (2, said)
 
 
 @pytest.mark.parametrize("role", ["caller", "operator", "service"])
 async def test_a_made_key_fits_the_key_file(role: str) -> None:
+    ended = await pennyweight("key", "--tenant", "acme", "--role", role, "--json")
+    told = json.loads(ended.out)
+    assert hashlib.sha256(told["key"].encode()).hexdigest() == told["sha256"]
+    assert (told["kind"], told["tenant"], told["role"]) == ("key", "acme", role)
+
     ended = await pennyweight("key", "--tenant", "acme", "--role", role)
     assert ended.code == 0
     entry = ended.err[ended.err.index("keys:") :]

@@ -1,5 +1,6 @@
 """``pennyweight ledger`` over files as routers write them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,26 @@ async def test_shadow_runs_are_no_requests_and_are_taken_off_what_was_saved(
         {"kind": "lever", "route": "chat"},
     )
     ended = await pennyweight("ledger", "--folder", str(tmp_path))
+    told = await pennyweight("ledger", "--folder", str(tmp_path), "--json")
+    assert [json.loads(line) for line in told.out.splitlines()] == [
+        {
+            "kind": "route",
+            "name": "chat",
+            "requests": 3,
+            "cached": 0,
+            "prompt_tokens": 3000,
+            "output_tokens": 30,
+            "paid": 49,
+            "shadow": 40,
+            "saved": 31,
+            "baseline": 120,
+            "known": 0,
+            "resolved": 0,
+            "known_cost": 0,
+            "rated": 0,
+            "ratings": 0.0,
+        }
+    ]
     assert rows_of(ended.out) == [
         ["chat", "3", "0", "3,000", "30", "49 µ$", "40 µ$", "31 µ$", "26%"]
     ]

@@ -29,6 +29,9 @@ async def test_an_outcome_is_told(
     stage.router.script = lambda _: [pb.RecordOutcomeResponse(request_id="r-1")]
     ended = await pennyweight("outcome", "chat", "h-1", *said, "--address", stage.address)
     assert (ended.code, ended.out, ended.err) == (0, "Recorded for request r-1.\n", "")
+    ended = await pennyweight("outcome", "chat", "h-1", *said, "--json", "--address", stage.address)
+    assert json.loads(ended.out) == {"kind": "outcome", "request_id": "r-1"}
+    assert stage.router.requests.pop() == stage.router.requests[0]
     assert stage.router.requests == [
         pb.RecordOutcomeRequest(route="chat", handle="h-1", **asked)  # type: ignore[arg-type]
     ]
@@ -120,7 +123,9 @@ async def test_a_lever_is_halted_until_it_is_released(stage: Stage) -> None:
     told = (*FEES, "--author", "ada", "--address", stage.address)
     assert (await pennyweight("lever", "halt", *told)).out.endswith("is halted.\n")
     await pennyweight("lever", "release", *told)
-    halt, release = stage.router.requests
+    ended = await pennyweight("lever", "halt", *told, "--json")
+    assert json.loads(ended.out)["state"] == "halted"
+    halt, release, _ = stage.router.requests
     assert not halt.HasField("expires_after")
     assert (release.state, release.author) == (pb.LEVER_STATE_ON, "ada")
 

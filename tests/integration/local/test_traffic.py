@@ -151,4 +151,4 @@ async def test_an_unknown_route_is_told_with_those_there_are(stage: Stage) -> No
     stage.router.script = routes_and(lambda _: [told()])
     code, out = await ran(stage.address, "--route", "nowhere")
     assert code == 2
-    assert out == "There is no route nowhere; there are: support-chat, support-expert.\n"
+    assert out == "There is no route nowhere. There are: support-chat, support-expert.\n"

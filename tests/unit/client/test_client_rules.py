@@ -1,19 +1,16 @@
 """Keys, targets, requests and retries: what needs no network."""
 
-import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 import pennyweight as pw
-from pennyweight.attempts import Attempts, backoff_seconds
-from pennyweight.channel import DEVELOPMENT_KEY, is_loopback, metadata_for, open_channel
+from pennyweight.address import is_loopback
+from pennyweight.channel import DEVELOPMENT_KEY, metadata_for, open_channel
 from pennyweight.command.show import money
-from pennyweight.errors import error_of
 from pennyweight.request import request_of
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.wire import duration_of, event_of, lever_of, name_of, seconds_of
 from services.common import credentials
-from services.common.backoff import Backoff
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +22,10 @@ def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     ("target", "expected"),
     [
         ("localhost:50051", True),
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("[::1]", True),
+        ("::1", True),
         ("127.0.0.1:50051", True),
         ("[::1]:50051", True),
         ("unix:/run/router", True),
@@ -99,31 +100,6 @@ def test_names_that_later_versions_add_do_not_break_this_one() -> None:
     assert name_of(pb.Reason.DESCRIPTOR, "REASON", 99) == "99"
     assert event_of(pb.GenerateResponse()) is None
     assert lever_of(pb.Lever(state=99)).state == "99"
-
-
-def test_waits_are_those_of_the_services() -> None:
-    backoff = Backoff(0.1, 10.0)
-    for failures in (1, 2, 5, 8, 100_000):
-        for drawn in (0.0, 0.3, 1.0):
-            assert backoff_seconds(failures, drawn) == backoff.seconds(failures, drawn)
-
-
-def test_delays_grow_and_are_spread() -> None:
-    unavailable = error_of(grpc.StatusCode.UNAVAILABLE, "away")
-    attempts = Attempts(deadline=float("inf"), max_tries=5)
-    delays = [attempts.next_delay(unavailable) for _ in range(4)]
-    for made, delay in enumerate(delays):
-        assert 0.05 * 2**made <= delay <= 0.1 * 2**made
-    with pytest.raises(pw.Unavailable):
-        attempts.next_delay(unavailable)
-
-
-@pytest.mark.parametrize(
-    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAVAILABLE]
-)
-def test_only_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
-    with pytest.raises(pw.PennyweightError):
-        Attempts(deadline=float("inf"), max_tries=5).next_delay(error_of(code, "no"))
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,9 @@ def test_a_missing_key_file_stops_the_start(tmp_path: Path) -> None:
 
 def test_the_key_shown_to_others_is_the_files_content(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    path.write_text("secret\n")
-    assert read_key(path) == "secret"
+    for content in ("secret\n", " secret\r\n", "\ufeffsecret"):
+        path.write_text(content)
+        assert read_key(path) == "secret"
     assert read_key(None) == DEVELOPMENT_KEY
 
 
@@ -178,6 +179,15 @@ def test_a_missing_or_empty_key_to_show_is_said(tmp_path: Path, content: str | N
         path.write_text(content)
     with pytest.raises(ConfigError, match="key"):
         read_key(path)
+
+
+@pytest.mark.parametrize("content", ["one\ntwo", "a key", "ke\ty", "schlüssel", "ke\x00y"])
+def test_a_key_that_no_call_can_carry_is_not_shown(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "key"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="must hold one key and nothing else") as refused:
+        read_key(path)
+    assert content not in str(refused.value)
 
 
 async def test_the_identity_is_bound_to_the_running_call() -> None:

@@ -1,15 +1,17 @@
 """What is planned from the environment, what the ledger gained, and how it reads."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from services.local.ledger_tail import LedgerTail, Totals
 from services.local.plan import ADDRESSES, ROOT, StackError, plan, plan_demo
-from services.local.screen import status_line
+from services.local.screen import status_line, status_panel
 from services.local.status import PoolStatus, Status
 from tests.making import old_ledger
 from tests.making.ledger import attempt, line, outcome, pair, request
@@ -171,3 +173,19 @@ def test_a_status_in_one_line() -> None:
         "300 from the cache · saved $0.1000"
     )
     assert status_line(replace(status, notes=("Something.",))).endswith(" $0.1000 · Something.")
+
+
+@pytest.mark.parametrize("width", [72, 80, 120])
+def test_a_status_keeps_its_words_whole_on_narrow_screens(width: int) -> None:
+    trouble = "small-cpu-1a2b3c ended with 137 [/x] before it was ready; see its log for the reason"
+    pools = (PoolStatus("small-cpu", 1, (("ready", 1), ("starting", 1)), 12, 34, trouble),)
+    totals = Totals(1_234_567, 0, 300_000, 400_000_000, 50_000_000, 105_000_000)
+    out = io.StringIO()
+    screen = Console(file=out, width=width, markup=False)
+    screen.print(status_panel(Status(pools, totals, 2000.0, 80_000.0, 17_000)))
+    shown = out.getvalue()
+    for words in ("small-cpu", "1 ready, 1 starting", "34 running, 12 waiting", "17,000 answers"):
+        assert words in shown
+    assert set(trouble.split()) <= set(shown.split())
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
