@@ -25,7 +25,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from services.common.config import (
@@ -36,6 +36,7 @@ from services.common.config import (
     load_document,
 )
 from services.common.errors import BadRequest, Forbidden, Unauthenticated, Violation
+from services.common.rules import spelled
 
 DEVELOPMENT_KEY = "pennyweight-development"
 TENANT_METADATA = "pennyweight-tenant"
@@ -53,7 +54,9 @@ class Role(StrEnum):
 class KeyEntry:
     """One line of the key file: the hash of a key in hex, who holds it, and what it may do."""
 
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[
+        str, spelled(r"[0-9a-f]{64}", "must be the SHA-256 of a key, 64 digits and letters a to f")
+    ]
     tenant: TenantName
     role: Role = Role.CALLER
     critical: bool = False

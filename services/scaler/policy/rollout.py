@@ -3,7 +3,8 @@
 Pure. Settings are good once a whole pool was ready with them. New ones that fail before that, in
 the first replica that tries them or in a later one, are refused: the pool goes back to the good
 ones, until others are asked for. Where none were ever good there is nothing to go back to, and
-trying goes on. Leaves to `replicas` how one replica follows another.
+trying goes on; where the good ones fail too and nothing serves, both are tried in turn. Leaves to
+`replicas` how one replica follows another.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,11 +46,13 @@ class Rollout(Generic[T]):
         asked: what the file says.
         good: the last that the whole pool was ready with; None: none yet.
         refused: why `asked` is not in force; None: it is.
+        turns: how often `asked` is tried again because the good ones failed too.
     """
 
     asked: T
     good: T | None = None
     refused: Refused | None = None
+    turns: int = 0
 
     @property
     def in_force(self) -> T:
@@ -72,17 +75,25 @@ class Rollout(Generic[T]):
 
     def whole(self) -> "Rollout[T]":
         """Notes that the whole pool is ready with the settings in force."""
-        return self if self.refused is not None else replace(self, good=self.asked)
+        good = self.asked if self.refused is None else self.good
+        return replace(self, good=good, turns=0)
 
-    def failed(self, reason: str, now: float, changes: tuple[Change, ...]) -> "Rollout[T]":
-        """Notes that a replica failed with the settings that are tried.
+    def failed(
+        self, reason: str, now: float, changes: tuple[Change, ...], *, serving: bool
+    ) -> "Rollout[T]":
+        """Notes that a replica failed with the settings in force.
 
         Args:
             reason: what went wrong with it.
             now: seconds since 1970.
             changes: of `asked` from `good`.
+            serving: whether another replica of the pool serves.
         """
-        return replace(self, refused=Refused(reason, now, changes)) if self.tried else self
+        if self.tried:
+            return replace(self, refused=Refused(reason, now, changes))
+        if self.refused is not None and not serving:
+            return replace(self, refused=None, turns=self.turns + 1)
+        return self
 
 
 def changes(before: Any, after: Any, key: str = "") -> Iterator[Change]:

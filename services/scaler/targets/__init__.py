@@ -6,6 +6,8 @@ Another place, such as a cluster, is a class of its own here that fits `ports.Ta
 2. `resize` notes what is wanted; `run` makes it so, and asks for no more than that.
 3. Call `on_change` whenever `observe` would say something new.
 4. A replica that will be taken away says why in `leaving`, so that the fleet drains it first.
-5. Name it in `__main__`, and run the fleet's tests over it as they run over `Cluster`, which is
+5. `configure` takes changed settings: replace replicas one at a time, and where they fail go back,
+   which `PoolStatus.refused` and `in_force` say. `policy.rollout` decides when.
+6. Name it in `__main__`, and run the fleet's tests over it as they run over `Cluster`, which is
    such a place in a hundred lines.
 """

@@ -91,17 +91,23 @@ class KeptPool:
         self._rollout = after
         return after.good
 
-    def refuse(self, why: str, now: float) -> bool:
-        """A replica failed with the settings in force; whether the pool goes back to good ones.
+    def judge(self, why: str, now: float, *, serving: bool) -> bool:
+        """A replica failed with the settings in force; whether the pool goes by others now.
 
-        `now` is in seconds since 1970.
+        Args:
+            why: it failed.
+            now: seconds since 1970.
+            serving: whether another of its replicas serves.
         """
-        if self._rollout is None or not self._rollout.tried:
+        before = self._rollout
+        if before is None or before.good is None:
             return False
-        rollout = self._rollout
-        differ = changes(asdict(rollout.good), asdict(rollout.asked), f"pools.{self._name}")  # type: ignore[arg-type]
-        self._rollout = rollout.failed(why, now, tuple(differ))
-        self.failures.clear()  # they were those of the refused settings
+        differ = changes(asdict(before.good), asdict(before.asked), f"pools.{self._name}")
+        self._rollout = before.failed(why, now, tuple(differ), serving=serving)
+        if self._rollout == before:
+            return False
+        if before.turns == self._rollout.turns == 0:
+            self.failures.clear()  # they were those of the refused settings
         return True
 
     @property

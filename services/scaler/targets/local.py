@@ -248,7 +248,9 @@ class LocalTarget:
         self._metrics.failures.labels(*pool.labels).inc()
         outdated = occupant.outdated(pool.settings) if outdated is None else outdated
         fresh = served < self._patience.stable_seconds and not outdated
-        if fresh and pool.refuse(f"{occupant.id}: {why}", self._wall()):
+        others = [one for one in self._of(occupant.pool) if one is not occupant]
+        serving = any(one.state is State.READY for one in others)
+        if fresh and pool.judge(f"{occupant.id}: {why}", self._wall(), serving=serving):
             self._renew(occupant.pool)
             self._changed()
 

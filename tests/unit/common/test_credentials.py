@@ -135,7 +135,7 @@ def test_without_a_key_file_the_development_key_alone_works() -> None:
     ("text", "problem"),
     [
         ("keys: []\n", "line 1: keys: "),
-        ("keys:\n  - {sha256: abc, tenant: acme}\n", "line 2: keys.0.sha256: must look like"),
+        ("keys:\n  - {sha256: abc, tenant: acme}\n", "line 2: keys.0.sha256: must be the SHA-256"),
         (f"keys:\n  - {{sha256: {'0' * 64}}}\n", "line 2: keys.0.tenant: is missing"),
         (
             f"keys:\n  - {{sha256: {'a' * 64}, tenant: A}}\n",

@@ -1,6 +1,7 @@
 """What is planned from the environment, what the ledger gained, and how it reads."""
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,21 @@ def test_replicas_of_one_tier_can_load_other_weights(tmp_path: Path) -> None:
         assert pool["precision"] == "int8"
         assert pool["slots"] == [{"grpc_port": 18101, "metrics_port": 18201}]
         assert pool["repository"] == str(tmp_path / "models")
+
+
+def test_the_scaling_file_is_changed_as_the_scaler_reads_it(tmp_path: Path) -> None:
+    source = _scaling(tmp_path)
+    source.write_text(source.read_text().replace("num_threads: 1", "num_threads: 010", 1))
+    (tmp_path / "named/policies").mkdir(parents=True)
+    named = tmp_path / "named/policies/scaling.yaml"
+    named.symlink_to(source)
+    shutil.copytree(tmp_path / "models", tmp_path / "named/models")
+    environ = {"PENNYWEIGHT_SCALER_SCALING_FILE": str(named)}
+    found = plan(environ, tmp_path / "state", weights=["small=weights/damaged"])
+    written = Path(found["scaler"].environment["PENNYWEIGHT_SCALER_SCALING_FILE"]).read_text()
+    pools = yaml.safe_load(written)["pools"].values()
+    assert "010" in [pool["parameters"]["num_threads"] for pool in pools]  # not 8
+    assert {pool["repository"] for pool in pools} == {str(tmp_path / "named/models")}
 
 
 @pytest.mark.parametrize(

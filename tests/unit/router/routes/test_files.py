@@ -164,6 +164,13 @@ def test_a_tier_without_a_price_is_refused(files: Files) -> None:
         ("tiers:\n  small: {prompt: 1.5, output: 1}\n", "line 2: tiers.small.prompt: "),
         ("tiers:\n  small: {prompt: 1}\n", "line 2: tiers.small.output: "),
         ("tiers: {}\ncurrency: euro\n", "line 2: currency: "),
+        *(
+            (f"tiers:\n  small: {{prompt: {price}, output: 1}}\n", "line 2: tiers.small.prompt: ")
+            for price in (
+                *("0400000", "6:40", "no", "true", "1_000", "1e6", "0x10", ".inf", "'5'", "", "+5"),
+                *(10**12 + 1, 10**19, 10**25, "9" * 5000),
+            )
+        ),
     ],
 )
 def test_a_wrong_price_file_is_refused(files: Files, prices: str, said: str) -> None:

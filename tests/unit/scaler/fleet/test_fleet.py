@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from services.scaler.config import Pool, Restart, Scaling, Slot
 from services.scaler.fleet.fleet import Fleet
@@ -41,6 +42,7 @@ class Scene:
             target,
             self.loads,
             metrics,
+            file="scaling.yaml",
             clock=self.clock,
             wall=lambda: 1.0,
             decide_seconds=QUICK.decide,
@@ -291,3 +293,52 @@ async def test_replicas_are_counted_by_state():
 
         states = ("starting", "ready", "draining", "gone")
         assert [count(state) for state in states] == [2, 1, 0, 0]
+
+
+async def test_changed_pools_are_taken_and_those_that_are_gone_are_no_longer_counted():
+    async with keeping(Host(), a=pool(size=1), b=pool(size=0, tier="large")) as scene:
+        assert await scene.states(2) == [STARTING, READY]
+        labels = {"pool": "b", "tier": "large"}
+        await scene.decided()
+        assert scene.registry.get_sample_value("pennyweight_scaler_desired_replicas", labels) == 0
+        scene.fleet.configure(Scaling(pools={"a": pool(size=2)}))
+        assert await scene.states(2) == [STARTING, READY]
+        (view,) = scene.fleet.pools()
+        assert (view.name, view.desired) == ("a", 2)
+        await scene.decided()
+        for name in ("desired_replicas", "pool_trouble", "settings_refused"):
+            found = scene.registry.get_sample_value(f"pennyweight_scaler_{name}", labels)
+            assert found is None
+        ready = labels | {"state": "ready"}
+        assert scene.registry.get_sample_value("pennyweight_scaler_replicas", ready) is None
+
+
+async def test_settings_that_fail_are_told_once_with_file_key_and_value():
+    host = Host()
+    async with keeping(host, a=pool(size=1)) as scene:
+        assert await scene.states(2) == [STARTING, READY]
+        await scene.decided()
+        host.refusal = "no such model"
+        with capture_logs() as logs:
+            scene.fleet.configure(Scaling(pools={"a": pool(size=2, model="n")}))
+            while scene.fleet.pools()[0].refused is None:
+                await scene.decided()
+            await scene.decided()
+        (line,) = [one for one in logs if one["log_level"] == "error"]
+        assert line["file"] == "scaling.yaml"
+        assert line["pool"] == "a"
+        assert line["reason"].endswith("no such model")
+        assert line["changed"] == {"pools.a.model": "n", "pools.a.size": 2}
+        assert line["in_force"] == {"pools.a.model": "m", "pools.a.size": 1}
+        (view,) = scene.fleet.pools()
+        assert (view.pool.model, view.desired) == ("m", 1)  # the whole pool is as it was
+        labels = {"pool": "a", "tier": "small"}
+        metric = "pennyweight_scaler_settings_refused"
+        assert scene.registry.get_sample_value(metric, labels) == 1
+        host.refusal = ""
+        scene.fleet.configure(Scaling(pools={"a": pool(size=2, model="n")}))  # written anew
+        scene.clock.now = 100.0
+        while [one.state for one in scene.fleet.pools()[0].replicas] != [READY] * 2:
+            await scene.next()
+            scene.clock.now += 1.0
+        assert scene.fleet.pools()[0].refused is None

@@ -11,28 +11,38 @@ from services.scaler.policy.rollout import Change, Refused, Rollout, changes
 def test_the_first_settings_are_tried_for_ever():
     first = Rollout("a")
     assert first.in_force == "a"
-    assert first.failed("it died", 5.0, ()) == first
+    assert first.failed("it died", 5.0, (), serving=True) == first
 
 
 def test_settings_that_fail_give_way_to_the_last_good_ones():
     good = Rollout("a").whole()
     tried = good.ask("b", alike=False)
     assert (tried.in_force, tried.tried) == ("b", True)
-    refused = tried.failed("it died", 5.0, (Change("x", 2, 1),))
+    refused = tried.failed("it died", 5.0, (Change("x", 2, 1),), serving=True)
     assert refused.in_force == "a"
     assert refused.refused == Refused("it died", 5.0, (Change("x", 2, 1),))
     assert refused.whole() == refused  # ready with the old ones says nothing of the new ones
-    assert refused.failed("again", 9.0, ()) == refused
+    assert refused.failed("again", 9.0, (), serving=True) == refused
 
 
 def test_good_settings_stay_in_force_when_a_replica_fails():
     good = Rollout("a").whole().ask("b", alike=False).whole()
     assert good.good == "b"
-    assert good.failed("it died", 5.0, ()) == good
+    assert good.failed("it died", 5.0, (), serving=True) == good
+
+
+def test_where_the_good_ones_fail_too_and_nothing_serves_both_are_tried_in_turn():
+    refused = Rollout("a").whole().ask("b", alike=False).failed("it died", 5.0, (), serving=False)
+    assert refused.in_force == "a"
+    again = refused.failed("a died too", 6.0, (), serving=False)
+    assert (again.in_force, again.refused, again.turns) == ("b", None, 1)
+    assert again.failed("b died", 7.0, (), serving=False).in_force == "a"
+    assert again.whole() == Rollout("b", "b")
+    assert again.ask("c", alike=False) == Rollout("c", "a")
 
 
 def test_other_settings_or_the_same_again_are_another_try():
-    refused = Rollout("a").whole().ask("b", alike=False).failed("it died", 5.0, ())
+    refused = Rollout("a").whole().ask("b", alike=False).failed("it died", 5.0, (), serving=True)
     for asked in ("b", "c"):
         assert refused.ask(asked, alike=False) == Rollout(asked, "a")
     assert refused.ask("a", alike=True) == Rollout("a", "a")
@@ -61,7 +71,7 @@ def test_a_pool_never_goes_by_settings_that_failed_while_there_are_good_ones(hap
             was_whole.add(rollout.in_force)
             rollout = rollout.whole()
         else:
-            failed, rollout = rollout.in_force, rollout.failed("it died", 1.0, ())
+            failed, rollout = rollout.in_force, rollout.failed("it died", 1.0, (), serving=True)
             if was_whole and failed != rollout.good:
                 assert rollout.in_force != failed
         assert (rollout.good is None) == (not was_whole)

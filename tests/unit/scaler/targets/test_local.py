@@ -376,6 +376,21 @@ async def test_good_settings_outlive_the_scaler(tmp_path):
         assert status.in_force.precision == "int8"
 
 
+async def test_where_the_good_settings_fail_too_the_new_ones_get_another_try(tmp_path):
+    kept = GoodSettings(tmp_path)
+    kept.keep("a", pool(precision="int7"))  # of a model that is gone
+    host = Host()
+    host.refusal = "the machine is slow today"
+    async with at_work(host, good=kept) as scene:
+        scene.resize(1)
+        await scene.until(lambda it: it.refused is not None and it.in_force.precision == "int7")
+        await scene.until(lambda it: it.refused is None)  # it failed as well
+        host.refusal = ""
+        scene.clock.now += 20
+        (one,) = await scene.ready()
+        assert one.replica.precision == "int8"
+
+
 async def test_a_pool_without_good_settings_goes_on_trying():
     host = Host()
     host.refusal = "int9 has no model folder"
