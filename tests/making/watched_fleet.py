@@ -24,7 +24,13 @@ class WatchedFleet(Fleet):
         self.on_place: OnPlace = _gives
 
     async def place(
-        self, tier: Tier, priority: Priority, *, avoid: Collection[str], until: float
+        self,
+        tier: Tier,
+        priority: Priority,
+        *,
+        avoid: Collection[str],
+        until: float,
+        elsewhere: Callable[[], bool] | None = None,
     ) -> Place:
         await self.on_place(tier, priority, until)
-        return await super().place(tier, priority, avoid=avoid, until=until)
+        return await super().place(tier, priority, avoid=avoid, until=until, elsewhere=elsewhere)

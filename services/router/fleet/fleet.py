@@ -117,8 +117,22 @@ class Fleet:
         chosen = group.choose() if group else None
         return chosen.id if chosen else ""
 
+    def can_answer(self, tier: Tier, avoid: Collection[str] = ()) -> bool:
+        """Whether a replica of the tier takes new requests and is known to fail nobody.
+
+        It may be full: then there is a line. Replicas in `avoid` do not count.
+        """
+        group = self._groups.get((tier.name, tier.model, tier.precision))
+        return group is not None and group.can_answer(avoid)
+
     async def place(
-        self, tier: Tier, priority: Priority, *, avoid: Collection[str], until: float
+        self,
+        tier: Tier,
+        priority: Priority,
+        *,
+        avoid: Collection[str],
+        until: float,
+        elsewhere: Callable[[], bool] | None = None,
     ) -> Place:
         """Takes room for one attempt on a replica: ``async with await fleet.place(…) as place``.
 
@@ -127,15 +141,18 @@ class Fleet:
             priority: standing in the line.
             avoid: replicas where this request failed before.
             until: seconds of the clock at which nobody waits for it any more.
+            elsewhere: says whether another tier can answer now, so that nobody waits here while
+                this one has no replica; None where no other may.
 
         Raises:
             Overloaded: the line is full, or a more important request took the place in it.
-            Unavailable: no replica was ready in the time the tier allows.
+            Unavailable: no replica was ready in the time the tier allows, or there is none and
+                another tier can answer.
             DeadlineExceeded: `until` passed in the line.
         """
         group = self._group(tier)
         try:
-            replica = await group.acquire(priority, avoid=avoid, until=until)
+            replica = await group.acquire(priority, avoid=avoid, until=until, elsewhere=elsewhere)
         finally:
             self._drop_if_unused(group)
         replica.breaker = replica.breaker.tried(self._clock())

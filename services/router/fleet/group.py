@@ -63,10 +63,16 @@ class Replica:
 
 @dataclass(eq=False)
 class _Wait:
-    """Somebody in the line: `avoid` names replicas where the request failed before."""
+    """Somebody in the line.
+
+    Attributes:
+        avoid: replicas where the request failed before.
+        elsewhere: says whether another tier can answer now; None where none may.
+    """
 
     room: "asyncio.Future[Replica]"
     avoid: Collection[str]
+    elsewhere: Callable[[], bool] | None
 
 
 class TierReplicas:
@@ -99,11 +105,18 @@ class TierReplicas:
         """Number of replicas in that state."""
         return sum(1 for replica in self.replicas.values() if replica.state is state)
 
-    async def acquire(self, priority: Priority, *, avoid: Collection[str], until: float) -> Replica:
+    async def acquire(
+        self,
+        priority: Priority,
+        *,
+        avoid: Collection[str],
+        until: float,
+        elsewhere: Callable[[], bool] | None = None,
+    ) -> Replica:
         """See `Fleet.place`."""
         replica = self.choose(avoid) if not len(self._line) else None
         if replica is None:
-            return await self._wait(priority, avoid, until)
+            return await self._wait(priority, avoid, until, elsewhere)
         replica.take()
         return replica
 
@@ -112,21 +125,50 @@ class TierReplicas:
         ready = [replica for replica in self.replicas.values() if replica.state is State.READY]
         return choose_replica(ready, now=self._clock(), avoid=avoid)
 
+    def can_answer(self, avoid: Collection[str] = ()) -> bool:
+        """Whether a replica takes new requests and is known to fail nobody; it may be full."""
+        now = self._clock()
+        return any(
+            [
+                replica.state is State.READY and replica.breaker.allows(now)
+                for replica in self.replicas.values()
+                if replica.id not in avoid
+            ]
+        )
+
     def serve(self) -> None:
-        """Gives free places to those who wait."""
+        """Gives free places to those who wait; who may go elsewhere waits for no absent replica."""
         while (ticket := self._line.first()) is not None:
             replica = self.choose(ticket.holder.avoid)
             if replica is None:
+                if not self.count(State.READY):
+                    self._send_elsewhere()
                 return
             self._line.leave(ticket)
             if not ticket.holder.room.done():
                 replica.take()
                 ticket.holder.room.set_result(replica)
 
-    async def _wait(self, priority: Priority, avoid: Collection[str], until: float) -> Replica:
+    def _send_elsewhere(self) -> None:
+        """Ends the wait of those whom another tier can answer."""
+        for ticket in self._line.waiting():
+            wait = ticket.holder
+            if wait.elsewhere is not None and not wait.room.done() and wait.elsewhere():
+                self._line.leave(ticket)
+                wait.room.set_exception(
+                    Unavailable(f"{self.tier.name} has no replica left", reason="NO_REPLICA")
+                )
+
+    async def _wait(
+        self,
+        priority: Priority,
+        avoid: Collection[str],
+        until: float,
+        elsewhere: Callable[[], bool] | None,
+    ) -> Replica:
         tier = self.tier
         loop = asyncio.get_running_loop()
-        wait = _Wait(loop.create_future(), avoid)
+        wait = _Wait(loop.create_future(), avoid, elsewhere)
         ticket, evicted = self._line.join(wait, priority)
         if evicted is not None and not evicted.holder.room.done():  # else it has just hung up
             evicted.holder.room.set_exception(self._overloaded(tier))

@@ -72,6 +72,10 @@ class WaitingLine(Generic[T]):
                 self._heap = [ticket for ticket in self._heap if not ticket.left]
                 heapq.heapify(self._heap)
 
+    def waiting(self) -> list[Ticket[T]]:
+        """Everybody in the line, in no order."""
+        return [ticket for ticket in self._heap if not ticket.left]
+
     def first(self) -> Ticket[T] | None:
         """The next to be served, left in the line."""
         while self._heap and self._heap[0].left:

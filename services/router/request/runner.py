@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -85,10 +86,13 @@ class Runner:
         tier, cause = plan.step.tier, plan.cause
         self.load.arrived(tier.name, prompt_tokens=len(plan.prompt.tokens))
         failed: set[str] = set()
+        elsewhere = partial(self.elsewhere, state) if plan.step.checked else None
         tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
         for number in range(1, tries + 1):
             joined = self.clock()
-            place = await self.fleet.place(tier, plan.priority, avoid=failed, until=plan.until)
+            place = await self.fleet.place(
+                tier, plan.priority, avoid=failed, until=plan.until, elsewhere=elsewhere
+            )
             if listener is not None:
                 state.queued_seconds += self.clock() - joined
             attempt = self._begin(state, plan, cause, place)
@@ -122,6 +126,11 @@ class Runner:
             reason="NO_REPLICA",
             retry_after_seconds=RETRY.cap_seconds,
         )
+
+    def elsewhere(self, state: RequestState) -> bool:
+        """Whether a tier behind the one whose turn it is can answer now."""
+        behind = state.cascade.behind() if state.cascade is not None else ()
+        return any(self.fleet.can_answer(tier) for tier in behind)
 
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:
         hold = plan.hold.again() if plan.hold is not None else None
