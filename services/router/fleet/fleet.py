@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from services.router.fleet.group import Replica, State, TierReplicas
+from services.router.fleet.group import SILENT, WHOLE, Replica, State, TierReplicas
 from services.router.fleet.place import Place
 from services.router.fleet.snapshot import ReplicaLoad, TierLoad
 from services.router.metrics import Metrics
@@ -160,11 +160,15 @@ class Fleet:
 
     def succeeded(self, replica: Replica) -> None:
         """Notes that the replica answers."""
-        replica.breaker = replica.breaker.succeeded()
+        if not replica.breaker.closed:
+            replica.breaker = WHOLE
 
-    def failed(self, replica: Replica) -> None:
-        """Notes a failure: the replica is avoided for a while."""
-        replica.breaker = replica.breaker.failed(self._clock(), self._chance())
+    def failed(self, replica: Replica, *, silent: bool = False) -> None:
+        """Notes a failure: the replica is avoided for a while, for longer if it fell silent."""
+        breaker = replica.breaker
+        if silent and breaker.rest is not SILENT.rest:
+            breaker = SILENT
+        replica.breaker = breaker.failed(self._clock(), self._chance())
 
     def snapshot(self) -> list[TierLoad]:
         """What waits and runs now; what does so under older policies counts too.

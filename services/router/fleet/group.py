@@ -22,6 +22,10 @@ WHOLE = Breaker(threshold=1, rest=Backoff(0.5, 8.0))
 """Of a replica that nothing is held against."""
 
 
+SILENT = Breaker(threshold=1, rest=Backoff(20.0, 60.0))
+"""Of one that fell silent. What is tried there next may wait in vain, so it is tried seldom."""
+
+
 class State(StrEnum):
     """Where a replica is in its life."""
 
@@ -39,6 +43,7 @@ class Replica:
         calls: engine calls running on it, to be given up when it goes.
         in_flight: places taken, the ones about to start included.
         breaker: opens with its first failure: then it is avoided for a while.
+        quiet_since: when it was given what it was silent over, if it has not said a word since.
     """
 
     id: str
@@ -51,6 +56,7 @@ class Replica:
     calls: set[EngineCall] = field(default_factory=set)
     in_flight: int = 0
     breaker: Breaker = WHOLE
+    quiet_since: float | None = None
 
     def take(self) -> None:
         """Takes a place; `give_back` follows once."""
@@ -129,11 +135,9 @@ class TierReplicas:
         """Whether a replica takes new requests and is known to fail nobody; it may be full."""
         now = self._clock()
         return any(
-            [
-                replica.state is State.READY and replica.breaker.allows(now)
-                for replica in self.replicas.values()
-                if replica.id not in avoid
-            ]
+            replica.state is State.READY and replica.breaker.allows(now)
+            for replica in self.replicas.values()
+            if replica.id not in avoid
         )
 
     def serve(self) -> None:

@@ -70,6 +70,8 @@ class TierOptions:
         cancel: what happens when the caller goes away.
         first_token_seconds: a replica silent for longer before the first token is given up.
         idle_seconds: a replica silent for longer between tokens is given up.
+        silent_share: share of the time a request has left that a replica may stay silent while
+            another one, or another tier, could still answer; 1 leaves it to the seconds above.
         queue_size: most requests that wait for a replica of this tier.
         queue_seconds: how long one of them waits at most.
         version: of the model's weights, as calibrations name it; empty where nobody counts.
@@ -83,6 +85,7 @@ class TierOptions:
     cancel: Cancel = Cancel.ABORT
     first_token_seconds: Seconds = 20.0
     idle_seconds: Seconds = 10.0
+    silent_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     queue_size: Annotated[int, Field(ge=0, le=100_000)] = 256
     queue_seconds: Seconds = 15.0
 

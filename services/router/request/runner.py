@@ -1,6 +1,7 @@
 """Attempts on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from services.router.fleet.load import LoadWindow
 from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
+from services.router.policy.patience import is_held_against, shared
 from services.router.policy.routes import Cancel
 from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed
 from services.router.request.attempt import Answer, Attempt, Ending
@@ -100,8 +102,7 @@ class Runner:
                 async with place:
                     await self._carry(state, attempt, listener, lease)
             except ReplicaFailed as failure:
-                if failure.lost:
-                    self.fleet.failed(place.replica)
+                self._hold_against(attempt, failure)
                 if attempt.committed:
                     raise Unavailable(
                         f"replica {attempt.replica} was lost in the middle of the answer: "
@@ -113,6 +114,9 @@ class Runner:
                 log.warning(
                     "trying again", replica=attempt.replica, number=number, why=str(failure)
                 )
+                silent = failure.silent and not self.fleet.can_answer(tier, avoid=failed)
+                if silent and elsewhere is not None and elsewhere():
+                    raise Unavailable(f"{tier.name} is silent", reason="NO_REPLICA") from failure
             else:
                 self.fleet.succeeded(place.replica)
                 return attempt
@@ -126,6 +130,49 @@ class Runner:
             reason="NO_REPLICA",
             retry_after_seconds=RETRY.cap_seconds,
         )
+
+    def _hold_against(self, attempt: Attempt, failure: ReplicaFailed) -> None:
+        """Has others avoid a replica that is in trouble.
+
+        One that is silent for a caller in a hurry may be well: then it is its silence towards all
+        of them that counts, until it says a word.
+        """
+        if failure.silent:
+            self._note_silence(attempt, self._slow_seconds(attempt))
+        elif failure.lost:
+            self.fleet.failed(attempt.place.replica)
+
+    def _note_silence(self, attempt: Attempt, slow: float) -> None:
+        """Notes that a replica has said nothing since the attempt began, or since its last word.
+
+        `slow` is how long nearly all answers of the tier take at most.
+        """
+        replica, now = attempt.place.replica, self.clock()
+        since = attempt.began if attempt.heard_at is None else attempt.heard_at
+        if replica.quiet_since is None or since < replica.quiet_since:
+            replica.quiet_since = since
+        silence = now - replica.quiet_since
+        if is_held_against(silence, usual_seconds=attempt.patience(), slow=slow):
+            self.fleet.failed(replica, silent=True)
+
+    def _slow_seconds(self, attempt: Attempt) -> float:
+        """What nearly all answers of the tier took at most, lately; 0 where nobody knows."""
+        return self.load.slow_seconds(attempt.plan.step.tier.name, self.clock()) or 0.0
+
+    def _patience(self, state: RequestState, attempt: Attempt) -> float:
+        """How long the replica may stay silent now, in seconds."""
+        seconds = attempt.patience()
+        if attempt.committed or not attempt.movable or not self._can_move(state, attempt):
+            return seconds
+        left, slow = attempt.plan.deadline - self.clock(), self._slow_seconds(attempt)
+        return shared(attempt.plan.step.tier, seconds, left=left, slow=slow)
+
+    def _can_move(self, state: RequestState, attempt: Attempt) -> bool:
+        """Whether an attempt could be made where none has been."""
+        step, tried = attempt.plan.step, [one.replica for one in state.attempts]
+        if self.fleet.can_answer(step.tier, avoid=tried):
+            return True
+        return step.checked and self.elsewhere(state)
 
     def elsewhere(self, state: RequestState) -> bool:
         """Whether a tier behind the one whose turn it is can answer now."""
@@ -172,9 +219,11 @@ class Runner:
             if listener is not None and state.decision is None:
                 state.decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
             if lease is not None and (outlives or attempt.complete):
-                attempt.place = attempt.place.moved()
+                attempt.place, attempt.movable = attempt.place.moved(), False
                 self.spawn(self._go_on(state, attempt, lease.moved()))
             else:
+                if attempt.heard_at is None and not attempt.complete:
+                    self._note_silence(attempt, self._slow_seconds(attempt) or math.inf)
                 attempt.leave(self.clock())
             raise
         if listener is not None:  # how long evidence waits says nothing about callers
@@ -191,8 +240,9 @@ class Runner:
         call, piece = attempt.call, Piece("", 0, attempt.complete)
         assert call is not None  # noqa: S101 -- it was started
         if not attempt.complete:
-            piece = await call.read(attempt.patience())
+            piece = await call.read(self._patience(state, attempt))
             attempt.take(piece, self.clock())
+            attempt.place.replica.quiet_since = None
         if attempt.hold is not None:
             if not attempt.hold.is_ready(attempt.answer.output_tokens, complete=attempt.complete):
                 return
@@ -229,6 +279,8 @@ class Runner:
                 if attempt.ending is Ending.OUTLIVED:
                     lease.store(attempt.answer, tier)
         except (ReplicaFailed, ServiceError) as error:
+            if isinstance(error, ReplicaFailed):
+                self._hold_against(attempt, error)
             log.warning("a run without a caller failed", why=str(error))
         finally:
             lease.give_back()
