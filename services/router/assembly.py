@@ -39,6 +39,7 @@ from services.router.request.path import RequestPath
 from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
+from services.router.request.unread import SlowReaders
 from services.router.routes.compiled import Compiled
 from services.router.routes.files import PolicyFiles
 from services.router.routes.in_force import InForce
@@ -64,6 +65,7 @@ class Parts:
     judges: Judges
     pairs: Pairs
     drift: DriftWatch
+    slow_readers: SlowReaders
     ledger: FileLedger
     servicer: RouterServicer
 
@@ -77,6 +79,7 @@ class Parts:
             self.watch.run(),
             self.levers.run(),
             self.drift.run(),
+            self.slow_readers.run(),
             *([self.probe.run()] if self.probe is not None else []),
         ]
 
@@ -208,6 +211,12 @@ def assemble(
         clock=clock,
         wall=wall,
     )
+    slow_readers = SlowReaders(
+        metrics=metrics,
+        most_seconds=settings.unread_seconds,
+        most_bytes=settings.unread_bytes,
+        clock=clock,
+    )
     servicer = RouterServicer(
         entry=entry,
         path=path,
@@ -216,6 +225,7 @@ def assemble(
         records=records,
         outcomes=outcomes,
         levers=LeverCalls(levers, in_force),
+        slow_readers=slow_readers,
         max_prompt_characters=settings.max_prompt_characters,
         clock=clock,
     )
@@ -245,6 +255,7 @@ def assemble(
         judges=judges,
         pairs=pairs,
         drift=drift,
+        slow_readers=slow_readers,
         ledger=ledger,
         servicer=servicer,
     )

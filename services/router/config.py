@@ -38,6 +38,10 @@ class RouterSettings(ServerSettings):
         policy_folder: where each version of the policies that came in force is kept.
         cache_timeout_seconds: a cache that takes longer counts as away.
         max_prompt_characters: longest prompt taken, all messages together.
+        unread_seconds: a caller who takes nothing of a streamed answer for so long has its call
+            ended.
+        unread_bytes: most that is kept of answers that are made and not read, all together; beyond
+            it, those who leave the most have their calls ended.
         probe_engines: ask one small question of each tier whose certainty a route needs, to find
             out whether its engine tells log-probabilities.
         triton_grpc_errors: ask replicas for true gRPC statuses on streams. Triton 2.51 crashes
@@ -63,6 +67,8 @@ class RouterSettings(ServerSettings):
     policy_folder: Path = Path("state/policies")
     cache_timeout_seconds: Annotated[float, Field(gt=0, le=10)] = 0.25
     max_prompt_characters: Annotated[int, Field(ge=1)] = 400_000
+    unread_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    unread_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
     probe_engines: bool = True
     triton_grpc_errors: bool = False
 

@@ -59,6 +59,10 @@ class Metrics:
         self.shed = counter(
             "shed_total", "Requests turned away because the line was full, by tier.", "tier"
         )
+        self.unread = counter(
+            "unread_total",
+            "Calls ended because their callers did not read what was written to them.",
+        )
         self.retries = counter(
             "retries_total",
             "Tries on another replica before the first token. Rising: replicas are in trouble.",

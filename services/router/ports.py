@@ -183,7 +183,7 @@ class EngineCall(Protocol):
         """Those of the answer's first tokens; None where not all of them are there."""
 
     def finish(self) -> None:
-        """Lets go of a call that is final, as its server wants it ended."""
+        """Lets go of a call that is final, as its server wants it ended; the rest is still read."""
 
     async def stop(self) -> None:
         """Ends the request on the replica, and hears how far it came where the replica says so."""

@@ -17,6 +17,7 @@ from services.router.policy.routes import Policies
 from services.router.request.context import Listener, RequestState
 from services.router.request.entry import Entry
 from services.router.request.path import RequestPath
+from services.router.request.unread import Reader, SlowReaders
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
 from services.router.wire.messages import (
@@ -44,6 +45,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         records: Records,
         outcomes: Outcomes,
         levers: LeverCalls,
+        slow_readers: SlowReaders,
         max_prompt_characters: int,
         clock: Callable[[], float],
     ) -> None:
@@ -55,6 +57,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._records = records
         self._outcomes = outcomes
         self._levers = levers
+        self._slow_readers = slow_readers
         self._longest = max_prompt_characters
         self._clock = clock
 
@@ -63,8 +66,15 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]
         """See router.proto."""
         state = await self._begin(request, context, streaming=True)
-        listener = _StreamListener(context, state)
-        await self._travel(state, listener)
+        listener = _StreamListener(context, state, self._clock)
+        self._slow_readers.readers.add(listener.reader)
+        try:
+            await self._travel(state, listener, listener.reader)
+        except ServiceError:
+            await listener.taken()
+            raise
+        finally:
+            self._slow_readers.readers.discard(listener.reader)
         summary = summary_message(state, listener.decision, self._clock())
         await context.write(pb.GenerateResponse(finished=pb.Finished(summary=summary)))
 
@@ -134,17 +144,32 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             self._records.refused(tenant, _known(request, compiled.policies), error)
             raise
 
-    async def _travel(self, state: RequestState, listener: Listener) -> None:
-        """Sends a request on its way and notes how it ended."""
+    async def _travel(
+        self, state: RequestState, listener: Listener, reader: Reader | None = None
+    ) -> None:
+        """Sends a request on its way and notes how it ended.
+
+        Args:
+            state: of the request.
+            listener: its caller.
+            reader: the same where it takes the answer in pieces.
+        """
         status, context = "OK", state.context
+        # gRPC cancels this task when the caller's own deadline passes.
+        left = context.until - self._clock() if context.until_is_ours else None
         try:
-            if context.until_is_ours:
-                async with asyncio.timeout(context.until - self._clock()):
-                    await self._path.answer(state, listener)
-            else:  # gRPC cancels this task when the caller's deadline passes
+            async with asyncio.timeout(left) as time:
+                if reader is not None:
+                    reader.end = functools.partial(_end, time)
                 await self._path.answer(state, listener)
         except TimeoutError:
             status = "DEADLINE_EXCEEDED"
+            if reader is not None and reader.given_up:
+                raise DeadlineExceeded(
+                    "the caller read nothing of the answer for too long",
+                    reason="NOT_READ",
+                    handle=context.handle,
+                ) from None
             raise DeadlineExceeded(
                 "the deadline passed before the answer was complete", handle=context.handle
             ) from None
@@ -169,26 +194,43 @@ class _StreamListener:
     """Sends the answer's events as they come.
 
     Attributes:
+        reader: its caller.
         decision: as the caller was told of it.
     """
 
-    def __init__(self, context: Any, state: RequestState) -> None:
+    def __init__(self, context: Any, state: RequestState, clock: Callable[[], float]) -> None:
         self._write = context.write
         self._state = state
+        self._clock = clock
         self._event = pb.GenerateResponse()
         self._delta = self._event.delta
+        self._first: asyncio.Task[None] | None = None
+        self.reader = Reader(state, end=lambda: None)
         self.decision = pb.Decision()
 
     async def started(self, decision: Decision) -> None:
         self.decision = decision_message(decision)
         add_charges(self.decision, self._state)
         started = pb.Started(handle=self._state.context.handle, decision=self.decision)
-        await self._write(pb.GenerateResponse(started=started))
+        self.reader.since = self._clock()
+        # A task of its own: gRPC sends no status as long as the first message is not sent, and
+        # only knows that it was when whoever writes it waits to the end.
+        self._first = asyncio.create_task(self._write(pb.GenerateResponse(started=started)))
+        self._first.add_done_callback(_seen)
+        await asyncio.shield(self._first)
+        self.reader.since = None
 
     async def piece(self, text: str, tokens: int) -> None:
         # gRPC serialises before it waits, so one message serves for all pieces.
         self._delta.text, self._delta.tokens = text, tokens
+        self.reader.since = self._clock()
         await self._write(self._event)
+        self.reader.since = None
+
+    async def taken(self) -> None:
+        """Waits until the caller has taken the first message, if there is one, or is gone."""
+        if self._first is not None and not self._first.done():
+            await asyncio.wait((self._first,))
 
 
 class _Silent:
@@ -199,6 +241,17 @@ class _Silent:
 
     async def piece(self, text: str, tokens: int) -> None:
         pass
+
+
+def _end(time: asyncio.Timeout) -> None:
+    """Ends what runs under a timeout now."""
+    time.reschedule(asyncio.get_running_loop().time())
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Takes note of how a task ended, so that nobody has to."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _known(request: Request, policies: Policies) -> str:

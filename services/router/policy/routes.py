@@ -290,10 +290,12 @@ class Deadline:
 
     Attributes:
         default_seconds: when the caller sets none.
+        longest_seconds: a longer one of the caller's is cut to it; never below the default.
         shortest_seconds: a request with less time left is refused at once.
     """
 
     default_seconds: Seconds = 60.0
+    longest_seconds: Seconds = 600.0
     shortest_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.005
 
 
@@ -340,6 +342,12 @@ class Route(RouteOptions):
     def top_tier(self) -> Tier:
         """The tier that savings are measured against."""
         return self.ladder[-1]
+
+    @property
+    def most_seconds(self) -> float:
+        """Longest that a request may take, whatever its caller wants."""
+        longest = max(self.deadline.longest_seconds, self.deadline.default_seconds)
+        return longest if self.limits.seconds is None else min(self.limits.seconds, longest)
 
     def admits(self, tenant: str) -> bool:
         """Whether the tenant may use this route."""

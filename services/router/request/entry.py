@@ -79,9 +79,9 @@ class Entry:
         Raises:
             DeadlineExceeded: less is left than the route needs.
         """
-        most = route.limits.seconds
+        most = route.most_seconds
         seconds = route.deadline.default_seconds if left is None else left
-        if most is not None and most < seconds:
+        if most < seconds:
             return most
         if seconds < route.deadline.shortest_seconds:
             raise DeadlineExceeded(
@@ -94,5 +94,4 @@ class Entry:
 
 def _is_ours(route: Route, left: float | None) -> bool:
     """Whether the deadline is the route's, so that gRPC does not watch it for us."""
-    most = route.limits.seconds
-    return left is None or (most is not None and most < left)
+    return left is None or route.most_seconds < left
