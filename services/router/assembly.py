@@ -31,6 +31,7 @@ from services.router.ledger.request_record import Records
 from services.router.levers.board import SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
+from services.router.policy.poison import PoisonMarks
 from services.router.policy.routes import Policies
 from services.router.ports import Engine
 from services.router.request.context import RequestState
@@ -163,6 +164,7 @@ def assemble(
         load=load,
         metrics=metrics,
         paces=Paces(),
+        marks=PoisonMarks(),
         attempt_over=records.attempt,
         spawn=spawn,
         clock=clock,

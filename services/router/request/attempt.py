@@ -84,6 +84,7 @@ class Attempt:
         ended_at: when nothing of it ran any more.
         heard_at: when its replica said something last; None where it has not.
         movable: another one may still be made in its place.
+        trusting: nothing was held against its replica when it began.
     """
 
     plan: Plan
@@ -104,6 +105,7 @@ class Attempt:
     ended_at: float | None = None
     heard_at: float | None = None
     movable: bool = True
+    trusting: bool = True
 
     @property
     def replica(self) -> str:

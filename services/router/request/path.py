@@ -22,7 +22,7 @@ from services.router.request.attempt import Answer, Ending
 from services.router.request.context import Listener, RequestContext, RequestState
 from services.router.request.plan import Plan
 from services.router.request.planner import Planner
-from services.router.request.runner import Runner
+from services.router.request.runner import Poisonous, Runner
 from services.router.request.stored import Lease, StoredAnswers
 
 log = structlog.get_logger()
@@ -94,7 +94,7 @@ class RequestPath:
             tier = plan.step.tier
             try:
                 attempt = await self.runner.run(state, plan, listener, lease)
-            except Overloaded:  # a crowd would only move on to a dearer tier
+            except (Overloaded, Poisonous):  # neither a crowd nor poison is moved to a dearer tier
                 raise
             except ServiceError as error:
                 late = self.clock() >= state.context.until

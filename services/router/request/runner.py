@@ -1,6 +1,7 @@
 """Attempts on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
 
 import asyncio
+import hashlib
 import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -11,15 +12,16 @@ from typing import Any
 import structlog
 
 from services.common.backoff import Backoff
-from services.common.errors import ServiceError, Unavailable
+from services.common.errors import InternalError, ServiceError, Unavailable
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
 from services.router.policy.patience import is_held_against, shared
+from services.router.policy.poison import MARK_SECONDS, PoisonMarks
 from services.router.policy.routes import Cancel
-from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed
+from services.router.ports import Asked, Engine, EngineRequest, Piece, ReplicaFailed
 from services.router.request.attempt import Answer, Attempt, Ending
 from services.router.request.context import Listener, RequestState
 from services.router.request.hold import judge
@@ -43,12 +45,17 @@ LAST_WORDS_SECONDS = 2.0
 """How much longer any other may, to say how far it came."""
 
 
+class Poisonous(InternalError):
+    """Two replicas fell silent or died over the request: it is not carried to another."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs plans on the fleet; state of the process, none of a request.
 
     Attributes:
         paces: how quick each tier is, for what engines do not say.
+        marks: requests over which replicas were lost.
         attempt_over: hears of each attempt of which nothing runs any more.
         spawn: starts a task that outlives its request and is owned by the process.
         clock: seconds that only grow.
@@ -61,6 +68,7 @@ class Runner:
     load: LoadWindow
     metrics: Metrics
     paces: Paces
+    marks: PoisonMarks
     attempt_over: Callable[[RequestState, Attempt], None]
     spawn: Callable[[Coroutine[Any, Any, None]], Any]
     clock: Callable[[], float]
@@ -84,8 +92,13 @@ class Runner:
 
         Returns:
             the attempt that came to its end. If its answer does not stand, nothing of it was told.
+
+        Raises:
+            Poisonous: replicas were lost over the request, so that it is not run any more.
+            ServiceError: no replica gave an answer.
         """
         tier, cause = plan.step.tier, plan.cause
+        self._refuse_poison(state)
         self.load.arrived(tier.name, prompt_tokens=len(plan.prompt.tokens))
         failed: set[str] = set()
         elsewhere = partial(self.elsewhere, state) if plan.step.checked else None
@@ -102,13 +115,15 @@ class Runner:
                 async with place:
                     await self._carry(state, attempt, listener, lease)
             except ReplicaFailed as failure:
-                self._hold_against(attempt, failure)
+                poisonous = self._hold_against(state, attempt, failure)
                 if attempt.committed:
                     raise Unavailable(
                         f"replica {attempt.replica} was lost in the middle of the answer: "
                         f"{failure}",
                         reason="REPLICA_LOST",
                     ) from failure
+                if poisonous:
+                    raise self._poisonous(MARK_SECONDS) from failure
                 failed.add(attempt.replica)
                 self.metrics.retries.labels(tier.name).inc()
                 log.warning(
@@ -131,21 +146,56 @@ class Runner:
             retry_after_seconds=RETRY.cap_seconds,
         )
 
-    def _hold_against(self, attempt: Attempt, failure: ReplicaFailed) -> None:
-        """Has others avoid a replica that is in trouble.
+    def _refuse_poison(self, state: RequestState) -> None:
+        """Refuses a request over which replicas were lost."""
+        context = state.context
+        left = self.marks.seconds_left(
+            context.tenant, partial(_digest, context.checked.asked), self.clock()
+        )
+        if left > 0.0:
+            raise self._poisonous(left)
 
-        One that is silent for a caller in a hurry may be well: then it is its silence towards all
-        of them that counts, until it says a word.
+    def _poisonous(self, seconds: float) -> "Poisonous":
+        self.metrics.poisonous.inc()
+        return Poisonous(
+            f"replicas fell silent or died over this request: it is not run for {seconds:.0f} s",
+            reason="REPLICAS_LOST",
+            retry_after_seconds=seconds,
+        )
+
+    def _lost_over(self, state: RequestState, attempt: Attempt) -> bool:
+        """Notes that a replica was lost over a request; says whether it is poisonous."""
+        if not attempt.trusting:  # it was in trouble before
+            return False
+        context = state.context
+        log.warning(
+            "a replica was lost over a request",
+            request_id=context.request_id,
+            tenant=context.tenant,
+            replica=attempt.replica,
+        )
+        digest = _digest(context.checked.asked)
+        return self.marks.note(context.tenant, digest, attempt.replica, self.clock())
+
+    def _hold_against(self, state: RequestState, attempt: Attempt, failure: ReplicaFailed) -> bool:
+        """Has others avoid a replica that is in trouble, and says whether the request is to blame.
+
+        A replica that is silent for a caller in a hurry may be well: then it is its silence towards
+        all of them that counts, until it says a word.
         """
         if failure.silent:
-            self._note_silence(attempt, self._slow_seconds(attempt))
-        elif failure.lost:
+            return self._note_silence(state, attempt, self._slow_seconds(attempt))
+        if failure.lost:
             self.fleet.failed(attempt.place.replica)
+        return failure.died and self._lost_over(state, attempt)
 
-    def _note_silence(self, attempt: Attempt, slow: float) -> None:
+    def _note_silence(self, state: RequestState, attempt: Attempt, slow: float) -> bool:
         """Notes that a replica has said nothing since the attempt began, or since its last word.
 
         `slow` is how long nearly all answers of the tier take at most.
+
+        Returns:
+            whether the request is to blame.
         """
         replica, now = attempt.place.replica, self.clock()
         since = attempt.began if attempt.heard_at is None else attempt.heard_at
@@ -154,6 +204,8 @@ class Runner:
         silence = now - replica.quiet_since
         if is_held_against(silence, usual_seconds=attempt.patience(), slow=slow):
             self.fleet.failed(replica, silent=True)
+            return self._lost_over(state, attempt)
+        return False
 
     def _slow_seconds(self, attempt: Attempt) -> float:
         """What nearly all answers of the tier took at most, lately; 0 where nobody knows."""
@@ -182,6 +234,7 @@ class Runner:
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:
         hold = plan.hold.again() if plan.hold is not None else None
         attempt = Attempt(plan, cause, place, self.clock(), hold)
+        attempt.trusting = place.replica.breaker.closed
         attempt.answer.prompt_tokens = len(plan.prompt.tokens)
         attempt.has_log_probs = self.engine.capabilities(plan.step.tier).has_log_probs
         state.begin(attempt)
@@ -223,7 +276,7 @@ class Runner:
                 self.spawn(self._go_on(state, attempt, lease.moved()))
             else:
                 if attempt.heard_at is None and not attempt.complete:
-                    self._note_silence(attempt, self._slow_seconds(attempt) or math.inf)
+                    self._note_silence(state, attempt, self._slow_seconds(attempt) or math.inf)
                 attempt.leave(self.clock())
             raise
         if listener is not None:  # how long evidence waits says nothing about callers
@@ -280,7 +333,7 @@ class Runner:
                     lease.store(attempt.answer, tier)
         except (ReplicaFailed, ServiceError) as error:
             if isinstance(error, ReplicaFailed):
-                self._hold_against(attempt, error)
+                self._hold_against(state, attempt, error)
             log.warning("a run without a caller failed", why=str(error))
         finally:
             lease.give_back()
@@ -340,3 +393,8 @@ class Runner:
             decode_seconds=0.0 if first is None else answer.last_text_at - first,
             tokens=answer.output_tokens,
         )
+
+
+def _digest(asked: Asked) -> bytes:
+    """Names what is asked, whoever asks."""
+    return hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).digest()
