@@ -54,7 +54,7 @@ def _table(found: Iterable[pb.Pool]) -> Table:
     for pool in found:
         capacity = name_of(pb.CapacityKind.DESCRIPTOR, "CAPACITY_KIND", pool.capacity)
         replicas = [
-            f"[{STYLES.get(state, '')}]{replica.id} {state}[/] {replica.address}"
+            f"[{STYLES.get(state, '')}]{replica.id} {state}[/] {replica.address}".rstrip()
             for replica in pool.replicas
             for state in [name_of(pb.ReplicaState.DESCRIPTOR, "REPLICA_STATE", replica.state)]
         ]

@@ -26,6 +26,8 @@ HEARTBEAT_SECONDS = 2.5
 QUANTILES = (0.5, 0.95)
 """What is shown of how long answers took."""
 
+HIDDEN_TROUBLE = "Something keeps it from its size; a key of an operator is told what."
+
 _STATES = {
     ReplicaState.STARTING: pb.REPLICA_STATE_STARTING,
     ReplicaState.READY: pb.REPLICA_STATE_READY,
@@ -89,8 +91,16 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _request: pb.ListPoolsRequest,
         _context: grpc.aio.ServicerContext[pb.ListPoolsRequest, pb.ListPoolsResponse],
     ) -> pb.ListPoolsResponse:
-        """Lists the pools; any caller may ask."""
-        return pb.ListPoolsResponse(pools=[self._pool(view) for view in self._fleet.pools()])
+        """Lists the pools; any caller may ask, but where replicas are is for operators.
+
+        Replicas ask nobody for a key and charge nobody: who knows where they are and can reach them
+        needs neither routes nor prices.
+        """
+        shown = [self._pool(view) for view in self._fleet.pools()]
+        if not current_identity().may_operate:
+            for pool in shown:
+                _hide(pool)
+        return pb.ListPoolsResponse(pools=shown)
 
     def _take(self, report: Report, router: str) -> None:
         if not self._loads.take(router, report, time.monotonic()):
@@ -119,6 +129,14 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         if (demand := self._loads.demand(view.pool.tier, time.monotonic())) is not None:
             result.demand.CopyFrom(_demand(demand))
         return result
+
+
+def _hide(pool: pb.Pool) -> None:
+    """Leaves out what only operators are told; reasons name hosts, ports and files."""
+    for replica in pool.replicas:
+        replica.ClearField("address")
+    if pool.trouble:
+        pool.trouble = HIDDEN_TROUBLE
 
 
 async def _until(

@@ -109,7 +109,9 @@ class Replica(_message.Message):
     precision: _builtins.str
     """Precision of its weights."""
     address: _builtins.str
-    """host:port of its gRPC endpoint."""
+    """host:port of its gRPC endpoint. Empty in ListPools unless the key is an operator's or a
+    service's.
+    """
     state: Global___ReplicaState.ValueType
     """Where it is in its life."""
     max_in_flight: _builtins.int
@@ -510,7 +512,9 @@ class Pool(_message.Message):
     slots: _builtins.int
     """Most replicas that fit: its slots. 0: not known."""
     trouble: _builtins.str
-    """What keeps the pool from its size, in one sentence. Empty: nothing."""
+    """What keeps the pool from its size, in one sentence. Empty: nothing. Only an operator's or a
+    service's key is told what it is; others learn that there is something.
+    """
     waiting: _builtins.int
     """Requests waiting and running, summed over the routers that reported within the last 10 s."""
     running: _builtins.int

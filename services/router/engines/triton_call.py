@@ -8,12 +8,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import grpc
+import structlog
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import DeadlineExceeded, InternalError, ServiceError
 from services.router.engines.pieces import Pieces
 from services.router.engines.trtllm import Chunk, classify, decode, unpack_log_probs
 from services.router.ports import EngineFigures, Finish, Piece, ReplicaFailed
+
+log = structlog.get_logger()
 
 UNREACHED = ("ailed to connect", "onnection refused", "DNS resolution failed")
 """What gRPC says where a replica was not there when it was to take a request."""
@@ -160,4 +163,7 @@ def failure_of(error: grpc.aio.AioRpcError) -> Exception:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ReplicaFailed(text, lost=False)
     result = classify(text)
-    return result if isinstance(result, (ServiceError, ReplicaFailed)) else InternalError(text)
+    if isinstance(result, InternalError):  # what gRPC says of it may name the replica's address
+        log.warning("a stream to a replica broke", code=code.name, why=text)
+        return InternalError(f"the replica's stream broke: {code.name}", reason="ENGINE_FAILED")
+    return result

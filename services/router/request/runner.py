@@ -117,9 +117,10 @@ class Runner:
             except ReplicaFailed as failure:
                 poisonous = self._hold_against(state, attempt, failure)
                 if attempt.committed:
+                    # Why is for the log alone: gRPC's words name the replica's address.
+                    log.warning("a replica was lost", replica=attempt.replica, why=str(failure))
                     raise Unavailable(
-                        f"replica {attempt.replica} was lost in the middle of the answer: "
-                        f"{failure}",
+                        f"replica {attempt.replica} was lost in the middle of the answer",
                         reason="REPLICA_LOST",
                     ) from failure
                 if poisonous:

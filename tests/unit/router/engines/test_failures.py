@@ -3,6 +3,7 @@
 import grpc
 import pytest
 
+from services.common.errors import InternalError
 from services.router.engines.triton_call import failure_of
 from services.router.engines.trtllm import classify
 from services.router.ports import ReplicaFailed
@@ -23,8 +24,7 @@ def broken(text: str) -> ReplicaFailed:
         ("Stream removed (Socket closed)", False, True),
         ("recvmsg:Connection reset by peer", False, True),
         (
-            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:42809: Failed "
-            "to connect to remote host: Connection refused",
+            "failed to connect to all addresses; last error: ipv4:127.0.0.1:42809: refused",
             True,
             False,
         ),
@@ -53,3 +53,16 @@ def test_what_computes_may_die_though_its_server_lives(message: str, *, died: bo
     failure = classify(message)
     assert isinstance(failure, ReplicaFailed)
     assert failure.died is died
+
+
+def test_what_a_caller_is_told_of_a_broken_stream_names_no_address() -> None:
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(),
+        details="ipv4:10.0.0.7:8001: RST_STREAM with error code 2",
+    )
+    failure = failure_of(error)
+    assert isinstance(failure, InternalError)
+    assert "10.0.0.7" not in failure.message
+    assert failure.reason == "ENGINE_FAILED"
