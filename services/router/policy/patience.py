@@ -34,7 +34,7 @@ def usual(tier: Tier, *, streams: bool, most: int, begun: bool) -> float:
     return tier.first_token_seconds + tier.idle_seconds * (most // TOKENS_A_PAUSE)
 
 
-def shared(tier: Tier, seconds: float, *, left: float, slow: float) -> float:
+def shared(tier: Tier, seconds: float, *, left: float, slow: float, doubted: bool = False) -> float:
     """Seconds of silence after which a request that can go elsewhere does so.
 
     Args:
@@ -42,10 +42,14 @@ def shared(tier: Tier, seconds: float, *, left: float, slow: float) -> float:
         seconds: that are usual.
         left: until the request's deadline.
         slow: seconds that nearly all answers of the tier take at most; 0 where none came lately.
+        doubted: the replica failed before, and this request tries whether it is well again.
     """
     if left <= 0.0:  # nothing is gained elsewhere
         return seconds
-    return min(seconds, max(tier.silent_share * left, SLOW_TIMES * slow))
+    granted = max(tier.silent_share * left, SLOW_TIMES * slow)
+    if doubted and slow:
+        granted = min(granted, max(LEAST_SILENCE_SECONDS, SLOW_TIMES * slow))
+    return min(seconds, granted)
 
 
 def is_held_against(seconds: float, *, usual_seconds: float, slow: float) -> bool:

@@ -210,7 +210,7 @@ class Runner:
 
     def _slow_seconds(self, attempt: Attempt) -> float:
         """What nearly all answers of the tier took at most, lately; 0 where nobody knows."""
-        return self.load.slow_seconds(attempt.plan.step.tier.name, self.clock()) or 0.0
+        return self.load.slow_run_seconds(attempt.plan.step.tier.name, self.clock()) or 0.0
 
     def _patience(self, state: RequestState, attempt: Attempt) -> float:
         """How long the replica may stay silent now, in seconds."""
@@ -218,7 +218,8 @@ class Runner:
         if attempt.committed or not attempt.movable or not self._can_move(state, attempt):
             return seconds
         left, slow = attempt.plan.deadline - self.clock(), self._slow_seconds(attempt)
-        return shared(attempt.plan.step.tier, seconds, left=left, slow=slow)
+        tier, doubted = attempt.plan.step.tier, not attempt.trusting
+        return shared(tier, seconds, left=left, slow=slow, doubted=doubted)
 
     def _can_move(self, state: RequestState, attempt: Attempt) -> bool:
         """Whether an attempt could be made where none has been."""
@@ -393,6 +394,7 @@ class Runner:
             first_text=(now if first is None else first) - attempt.plan.began,
             decode_seconds=0.0 if first is None else answer.last_text_at - first,
             tokens=answer.output_tokens,
+            ran=now - attempt.began,
         )
 
 

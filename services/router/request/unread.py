@@ -43,9 +43,10 @@ class Reader:
     @property
     def held_bytes(self) -> int:
         """What is kept of the answer that was not written to it yet, about."""
-        attempts = self.state.attempts
-        made = sum([one.output_tokens - one.answer.output_tokens for one in attempts[-1:]])
-        return max(0, made) * BYTES_A_TOKEN
+        if not self.state.attempts:  # a stored answer is here as a whole
+            return self.state.answer.output_tokens * BYTES_A_TOKEN
+        attempt = self.state.attempts[-1]
+        return max(0, attempt.output_tokens - attempt.answer.output_tokens) * BYTES_A_TOKEN
 
 
 @dataclass(frozen=True)

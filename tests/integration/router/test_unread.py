@@ -129,6 +129,18 @@ async def test_a_stored_answer_is_not_kept_for_ever_for_who_does_not_read_it(
     }
 
 
+@pytest.mark.parametrize("changes", [{"unread_bytes": 5_000}], indirect=True)
+async def test_stored_answers_count_in_what_is_kept(cached_world: World) -> None:
+    said = tokens(SAID)  # 192 bytes each
+    await cached_world.add("a", script=[Say(said, final=True)])
+    caller = await cached_world.caller()
+    await caller.ask(asking("cached"))
+    async with RawCaller(cached_world.port, KEYS["acme"]) as raw:
+        stall(raw, 2, asking("cached"))
+        records = await cached_world.ledger(3)
+    assert [one["status"] for one in records] == ["OK", *["DEADLINE_EXCEEDED"] * 2]
+
+
 @pytest.mark.parametrize("changes", [{"unread_bytes": 20_000}], indirect=True)
 async def test_what_is_kept_for_those_who_do_not_read_is_bounded(world: World) -> None:
     said = tokens(HELLO * 60)

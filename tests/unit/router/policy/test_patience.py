@@ -49,6 +49,21 @@ def test_a_tier_may_name_another_share() -> None:
 
 
 @pytest.mark.parametrize(
+    ("left", "slow", "seconds"),
+    [
+        (30.0, 0.5, 2.0),  # long enough to tell for any answer
+        (30.0, 4.0, 8.0),
+        (30.0, 0.0, 15.0),  # nobody knows how long answers take
+        (2.0, 0.5, 1.0),
+    ],
+)
+def test_a_replica_that_failed_before_is_tried_with_little_patience(
+    left: float, slow: float, seconds: float
+) -> None:
+    assert shared(SMALL, 30.0, left=left, slow=slow, doubted=True) == seconds
+
+
+@pytest.mark.parametrize(
     ("seconds", "usual_seconds", "slow", "held"),
     [
         (1.9, 20.0, 0.0, False),  # only a caller in a hurry calls that silent

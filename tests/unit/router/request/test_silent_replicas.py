@@ -84,6 +84,31 @@ async def test_after_its_first_silence_all_others_avoid_it_and_later_one_tries()
     assert way.fleet.can_answer(way.state.context.route.top_tier, avoid=["small-2"])
 
 
+async def test_the_one_who_tries_it_again_loses_little_time() -> None:
+    frozen = Frozen()
+    way = scene(Frozen(), Run(["hi"]), frozen, Run(["hi"]))
+    await way.go()
+    way.now += 20.0
+    way.load.add("small", way.now, first_text=0.5, decode_seconds=0.0, tokens=9)
+    way.state = way.begin()
+    await way.go()
+    assert replicas(way) == ["small", "small-2"]
+    assert frozen.waited == 2.0
+
+
+async def test_time_lost_on_one_replica_says_nothing_about_how_long_answers_take() -> None:
+    again = Frozen()
+    way = scene(Frozen(), Run(["hi"]), again, Run(["hi"]))
+    await way.go()
+    way.now += 1.0
+    assert way.load.slow_run_seconds("small", way.now) == 0.0
+    assert way.load.slow_seconds("small", way.now) == 15.0
+    way.state = way.begin()
+    way.fleet.succeeded(way.replicas[0])  # it is held to be well again
+    await way.go()
+    assert again.waited == 15.0
+
+
 async def test_one_try_alone_is_made_of_a_replica_that_was_silent() -> None:
     frozen = Frozen()
     way = scene(Frozen(), Run(["hi"]), frozen, Run(["hi"]), Run(["hi"]))
