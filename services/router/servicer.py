@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
@@ -68,15 +69,25 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         state = await self._begin(request, context, streaming=True)
         listener = _StreamListener(context, state, self._clock)
         self._slow_readers.readers.add(listener.reader)
+        refusal: ServiceError | None = None
+        last = pb.GenerateResponse()
         try:
             await self._travel(state, listener, listener.reader)
-        except ServiceError:
-            await listener.taken()
-            raise
+            summary = summary_message(state, listener.decision, self._clock())
+            last.finished.summary.CopyFrom(summary)
+        except ServiceError as error:
+            refusal = replace(error)  # without what it was raised from
         finally:
             self._slow_readers.readers.discard(listener.reader)
-        summary = summary_message(state, listener.decision, self._clock())
-        await context.write(pb.GenerateResponse(finished=pb.Finished(summary=summary)))
+        first = listener.first
+        # The end waits for who does not read, for as long as the call lasts: nothing else may.
+        del state, listener
+        if refusal is None:
+            await context.write(last)
+            return
+        if first is not None and not first.done():
+            await asyncio.wait((first,))
+        raise refusal
 
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:
         """See router.proto."""
@@ -195,6 +206,7 @@ class _StreamListener:
 
     Attributes:
         reader: its caller.
+        first: writes the first message, once there is one.
         decision: as the caller was told of it.
     """
 
@@ -204,7 +216,7 @@ class _StreamListener:
         self._clock = clock
         self._event = pb.GenerateResponse()
         self._delta = self._event.delta
-        self._first: asyncio.Task[None] | None = None
+        self.first: asyncio.Task[None] | None = None
         self.reader = Reader(state, end=lambda: None)
         self.decision = pb.Decision()
 
@@ -215,9 +227,9 @@ class _StreamListener:
         self.reader.since = self._clock()
         # A task of its own: gRPC sends no status as long as the first message is not sent, and
         # only knows that it was when whoever writes it waits to the end.
-        self._first = asyncio.create_task(self._write(pb.GenerateResponse(started=started)))
-        self._first.add_done_callback(_seen)
-        await asyncio.shield(self._first)
+        self.first = asyncio.create_task(self._write(pb.GenerateResponse(started=started)))
+        self.first.add_done_callback(_seen)
+        await asyncio.shield(self.first)
         self.reader.since = None
 
     async def piece(self, text: str, tokens: int) -> None:
@@ -226,11 +238,6 @@ class _StreamListener:
         self.reader.since = self._clock()
         await self._write(self._event)
         self.reader.since = None
-
-    async def taken(self) -> None:
-        """Waits until the caller has taken the first message, if there is one, or is gone."""
-        if self._first is not None and not self._first.done():
-            await asyncio.wait((self._first,))
 
 
 class _Silent:

@@ -1,10 +1,12 @@
 """Callers who do not read: the engine's place is free once it is done, and their calls end."""
 
+import gc
 from typing import Any
 
 import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
+from services.router.request.context import RequestState
 from tests.integration.raw_caller import GENERATE, RawCaller
 from tests.integration.router.world import (
     HELLO,
@@ -98,6 +100,43 @@ async def test_one_who_goes_without_taking_the_status_is_no_error(
     for _ in range(20):
         await caller.whole()
     assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+async def test_nothing_of_an_answer_waits_with_a_summary_that_is_not_read(
+    world: World, caller: Caller
+) -> None:
+    await world.add("a", script=[FIRST, REST])
+    told = await caller.ask()
+    last = told.summary.ByteSize()
+    async with RawCaller(world.port, KEYS["acme"], window=20_000) as raw:
+        stall(raw, 1)
+        await until(lambda: raw.streams[1].ended)
+        whole = raw.streams[1].data
+    async with RawCaller(world.port, KEYS["acme"], window=whole - last // 2) as raw:
+        stall(raw, 3)
+        await world.ledger(5)
+        await world.eventually(_kept, 0)
+        assert not any(stream.ended for stream in raw.streams.values())
+    assert {one["status"] for one in await world.ledger(5)} == {"OK"}
+
+
+@pytest.mark.parametrize("changes", [{"unread_seconds": 1.0}], indirect=True)
+@pytest.mark.parametrize("window", [0, 400], ids=["no window", "a small one"])
+async def test_nothing_of_an_answer_waits_with_a_status_that_is_not_read(
+    world: World, window: int
+) -> None:
+    await world.add("a", script=[FIRST, REST])
+    async with RawCaller(world.port, KEYS["acme"], window=window) as raw:
+        stall(raw, 3)
+        await world.ledger(3)
+        await world.eventually(_kept, 0)
+        assert not any(stream.ended for stream in raw.streams.values())
+
+
+async def _kept() -> int:
+    """Requests that are still held by something."""
+    gc.collect()
+    return sum(isinstance(one, RequestState) for one in gc.get_objects())
 
 
 @pytest.mark.parametrize("changes", [{"unread_seconds": 1.0}], indirect=True)
