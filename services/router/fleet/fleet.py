@@ -166,7 +166,7 @@ class Fleet:
     def failed(self, replica: Replica, *, silent: bool = False) -> None:
         """Notes a failure: the replica is avoided for a while, for longer if it fell silent."""
         breaker = replica.breaker
-        if silent and breaker.rest is not SILENT.rest:
+        if silent and not replica.is_silent:
             breaker = SILENT
         replica.breaker = breaker.failed(self._clock(), self._chance())
 

@@ -58,6 +58,11 @@ class Replica:
     breaker: Breaker = WHOLE
     quiet_since: float | None = None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it fell silent and has not answered since."""
+        return self.breaker.rest is SILENT.rest
+
     def take(self) -> None:
         """Takes a place; `give_back` follows once."""
         self.in_flight += 1
@@ -128,8 +133,17 @@ class TierReplicas:
 
     def choose(self, avoid: Collection[str] = ()) -> Replica | None:
         """The replica that would be taken now; None when none has room."""
-        ready = [replica for replica in self.replicas.values() if replica.state is State.READY]
-        return choose_replica(ready, now=self._clock(), avoid=avoid)
+        ready, now = (
+            [one for one in self.replicas.values() if one.state is State.READY],
+            self._clock(),
+        )
+        chosen = choose_replica(ready, now=now, avoid=avoid)
+        if chosen is None or not chosen.is_silent or chosen.breaker.allows(now):
+            return chosen
+        # One that fails at once is worth a try where nothing else has room. One that is silent is
+        # not: the room of the others is waited for.
+        others = [one for one in ready if one.breaker.allows(now)]
+        return choose_replica(others, now=now, avoid=avoid) if others else chosen
 
     def can_answer(self, avoid: Collection[str] = ()) -> bool:
         """Whether a replica takes new requests and is known to fail nobody; it may be full."""

@@ -206,13 +206,15 @@ async def test_a_frozen_replica_costs_one_request_half_its_time_and_no_other_any
     with Doomed() as frozen:
         await world.tell("a", await frozen.listening())
         await ask()  # type: ignore[operator] # it is well, and connected
-        await world.add("b")
+        await world.add("b", max_in_flight=8)
         frozen.send(signal.SIGSTOP)
         seconds = 8.0  # the tier's own patience is far longer
         told = await ask(seconds=seconds)  # type: ignore[operator]
         assert told.summary.decision.replica == "b"
         assert told.summary.timings.total.ToTimedelta().total_seconds() >= seconds / 2
         quick = [await ask(seconds=seconds) for _ in range(10)]  # type: ignore[operator]
+        crowd = [ask(seconds=seconds) for _ in range(42)]  # type: ignore[operator] # b has room for 8
+        quick += await asyncio.gather(*crowd)
         frozen.send(signal.SIGCONT)
     assert {one.summary.decision.replica for one in quick} == {"b"}
     assert await world.metric("retries_total", tier="small") == 1
