@@ -115,13 +115,6 @@ def _time_of(time: object) -> str | None:
         return None
 
 
-def spent_micro_usd(record: Mapping[str, Any]) -> int:
-    """What a record adds to the money spent; evidence is in requests since schema 2."""
-    if record["kind"] == "request":
-        return int(record.get("micro_usd") or 0)
-    return 0 if "schema" in record else int(record.get("shadow_micro_usd") or 0)
-
-
 class Tail:
     """Follows a folder. State: how far each file is read, and what in it was no record."""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 
+from pennyweight.ledger.money import Money
 from pennyweight.ledger.reader import Ledger
 
 # What ran for evidence stands in the request's attempts since schema 2, before in the pair of its
@@ -90,7 +91,7 @@ class Sums:
     @property
     def saved(self) -> int:
         """What the top tier without a cache would have cost more."""
-        return self.baseline - self.paid - self.shadow
+        return Money(self.paid, self.shadow, self.baseline).saved
 
 
 def add_up(ledger: Ledger, by: By) -> list[Sums]:

@@ -138,7 +138,10 @@ class Gate:
         if not isinstance(error, ServiceError):
             log.error("unexpected error", method=method, exc_info=error)
             error = InternalError("internal error; the log of this service has the details")
-        await context.abort_with_status(error.status())
+        try:
+            await context.abort_with_status(error.status())
+        except grpc.aio.InternalError:
+            log.info("nobody took the status", method=method, status=error.code.name)
 
 
 @dataclass(frozen=True)

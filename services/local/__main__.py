@@ -25,6 +25,7 @@ from pennyweight.command.options import (
 )
 from pennyweight.command.show import console
 from services.local.demo import run_demo
+from services.local.own_records import OwnRecords
 from services.local.plan import ADDRESSES, ROOT, Plan, StackError, plan, plan_demo
 from services.local.screen import Screen
 from services.local.stack import Stack, Stop
@@ -82,7 +83,8 @@ def demo(state: State = ROOT / "state") -> None:
 
     async def body(stack: Stack) -> bool:
         await screen.show_start(stack.starting())
-        answered = await run_demo(stack.plan["router"].address, screen.console)
+        records = OwnRecords(stack.plan.ledger)
+        answered = await run_demo(stack.plan["router"].address, screen.console, records)
         screen.say(f"It is added up by: .venv/bin/pennyweight ledger --folder {stack.plan.ledger}")
         return answered
 
@@ -127,6 +129,13 @@ def traffic(
             "are not stored.",
         ),
     ] = False,
+    ledger: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the router's ledger, which alone knows what evidence cost.",
+            envvar="PENNYWEIGHT_ROUTER_LEDGER_FOLDER",
+        ),
+    ] = ROOT / "state/ledger",
     address: Address = ADDRESSES["router"][0],
     tls_ca: TlsCa = None,
     tls_certificate: TlsCertificate = None,
@@ -139,10 +148,12 @@ def traffic(
     wanted = Wanted(route, requests, in_flight, rate, use_cache)
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
+    records = OwnRecords(ledger) if ledger.is_dir() else None
+
     async def work() -> None:
         asked = questions(file, seed)
         async with connect(target) as client:
-            tally = await run_traffic(client, asked, wanted, console())
+            tally = await run_traffic(client, asked, wanted, console(), records)
         if tally.failures:
             raise typer.Exit(1)
 

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from pennyweight import Client, Delta, Finished, PennyweightError
 from pennyweight.command.show import milliseconds, money, plain, share, words
+from pennyweight.ledger.money import Money, total_of
+from services.local.own_records import OwnRecord, OwnRecords
 from services.local.questions import WAVES
 
 FIXED = {"tier": 5, "why": 12, "cache": 6, "tokens": 6, "engine": 7, "paid": 6, "saved": 5}
@@ -39,8 +41,11 @@ class Row:
     error: str = ""
 
 
-async def run_demo(address: str, console: Console) -> bool:
-    """Asks all questions, printing each row as it is finished. Returns whether all succeeded."""
+async def run_demo(address: str, console: Console, records: OwnRecords) -> bool:
+    """Asks all questions, printing each row as it is finished; `records` are of the ledger.
+
+    Returns whether all succeeded.
+    """
     width = min(console.width, MAX_WIDTH)
     columns = _columns(width)
     console.print(_line(columns, {title: Text(title, style="bold") for title in columns}))
@@ -52,7 +57,9 @@ async def run_demo(address: str, console: Console) -> bool:
             console.print(_line(columns, _cells(row)))
             if row.summary is not None and row.summary.decision.reason in EXPLAINED:
                 console.print(Text(f"  └ {row.summary.decision.explanation}", style="yellow"))
-    console.print(_foot(rows))
+    done = [row.summary for row in rows if row.summary is not None]
+    found = await records.settled({summary.handle for summary in done})
+    console.print(_foot(rows, found))
     return all(row.summary is not None for row in rows)
 
 
@@ -113,11 +120,17 @@ def _line(columns: Mapping[str, int], cells: Mapping[str, Text]) -> Table:
     return line
 
 
-def _foot(rows: list[Row]) -> Text:
+def _foot(rows: list[Row], found: list[OwnRecord] | None) -> Text:
+    """What was asked, and its money: as the ledger has it, or else as the callers were told."""
     done = [row.summary for row in rows if row.summary is not None]
     failed = len(rows) - len(done)
-    paid = sum(summary.cost.micro_usd for summary in done)
-    baseline = sum(summary.cost.baseline_micro_usd for summary in done)
+    costs = [summary.cost for summary in done]
+    sums = total_of(
+        [Money(cost.micro_usd, baseline=cost.baseline_micro_usd) for cost in costs]
+        if found is None
+        else [one.money for one in found]
+    )
+    evidence = f", {money(sums.shadow)} of it for evidence" if sums.shadow else ""
     cached = sum(not summary.decision.replica for summary in done)
     foot = Text("\n")
     if failed:
@@ -126,14 +139,15 @@ def _foot(rows: list[Row]) -> Text:
         return foot
     million = MILLION / len(done)
     at_scale = (
-        f"A million such requests: {money(round(paid * million))} instead of "
-        f"{money(round(baseline * million))}, at the prices in policies/prices.yaml."
+        f"A million such requests: {money(round(sums.spent * million))} instead of "
+        f"{money(round(sums.baseline * million))}, at the prices in policies/prices.yaml."
     )
     return foot.append_text(
         Text.assemble(
             f"{len(done)} answers, {cached} of them without a model.\n",
-            f"Paid {money(paid)}; always the top tier, without a cache: {money(baseline)}. ",
-            (f"Saved {share(baseline - paid, baseline)}.\n", "bold green"),
+            f"Paid {money(sums.spent)}{evidence}; always the top tier, without a cache: "
+            f"{money(sums.baseline)}. ",
+            (f"Saved {share(sums.saved, sums.baseline)}.\n", "bold green"),
             (f"{at_scale}\n", "dim"),
         )
     )

@@ -5,37 +5,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pennyweight.ledger.reader import Tail, Unreadable, spent_micro_usd
+from pennyweight.ledger.money import NOTHING, Money, money_of
+from pennyweight.ledger.reader import Tail, Unreadable
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over finished requests; money in micro-USD, that of paired evidence included."""
+    """Sums over finished requests; their money with that of paired evidence."""
 
     requests: int = 0
     failed: int = 0
     from_cache: int = 0
     output_tokens: int = 0
-    micro_usd: int = 0
-    baseline_micro_usd: int = 0
-
-    @property
-    def saved_micro_usd(self) -> int:
-        """What "always the top tier, no cache" would have cost more."""
-        return self.baseline_micro_usd - self.micro_usd
+    money: Money = NOTHING
 
     def plus(self, record: Mapping[str, Any]) -> "Totals":
         """The sums with one more record; those of other kinds add no request."""
-        spent = self.micro_usd + spent_micro_usd(record)
+        money = self.money.plus(money_of(record))
         if record["kind"] != "request":
-            return replace(self, micro_usd=spent)
+            return replace(self, money=money)
         return Totals(
             self.requests + 1,
             self.failed + (record.get("status") != "OK"),
             self.from_cache + (record.get("cache") in ("exact", "shared")),
             self.output_tokens + int(record.get("output_tokens") or 0),
-            spent,
-            self.baseline_micro_usd + int(record.get("baseline_micro_usd") or 0),
+            money,
         )
 
 

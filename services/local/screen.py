@@ -109,10 +109,9 @@ def status_panel(status: Status) -> RenderableType:
     )
     numbers.add_row("tokens", f"{totals.output_tokens:,}", f"{status.tokens_per_second:.0f}/s")
     numbers.add_row("from the cache", f"{totals.from_cache:,}", _part(totals), entries)
-    saved = share(totals.saved_micro_usd, totals.baseline_micro_usd)
-    numbers.add_row(
-        "saved", money(totals.saved_micro_usd), saved, f"paid {money(totals.micro_usd)}"
-    )
+    sums = totals.money
+    saved = share(sums.saved, sums.baseline)
+    numbers.add_row("saved", money(sums.saved), saved, f"paid {money(sums.spent)}")
     notes = [Text(note, style="yellow") for note in status.notes]
     return Group(Text(), pools, Text(), numbers, *notes)
 
@@ -126,7 +125,7 @@ def status_line(status: Status) -> str:
         f"{totals.requests:,} requests",
         f"{totals.output_tokens:,} tokens",
         f"{totals.from_cache:,} from the cache",
-        f"saved {money(totals.saved_micro_usd)}",
+        f"saved {money(totals.money.saved)}",
     )
     return " · ".join((*sums, *status.notes))
 

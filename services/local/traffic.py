@@ -9,20 +9,23 @@ import asyncio
 import csv
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 from pennyweight import Client, Finished, Options, PennyweightError
+from pennyweight.ledger.money import NOTHING, Money
 from services.local.customers import asked
+from services.local.own_records import OwnRecord
 
 HOPELESS = 20
 """So many failures before any answer end the traffic."""
 
 COLUMN = "text"
 ESCALATED = "escalated"
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -47,46 +50,50 @@ class Wanted:
 
 @dataclass
 class Sum:
-    """Answers of one tier for one reason, and their money in micro-USD."""
+    """Answers of one tier for one reason, and their money."""
 
     answers: int = 0
-    paid: int = 0
-    baseline: int = 0
+    money: Money = NOTHING
 
     def add(self, other: "Sum") -> None:
         """Adds another sum to this one."""
         self.answers += other.answers
-        self.paid += other.paid
-        self.baseline += other.baseline
+        self.money = self.money.plus(other.money)
 
 
 @dataclass
 class Tally:
-    """What became of the questions so far: sums by tier and reason, failures by status code."""
+    """What became of the questions so far: sums by tier and reason, failures by status code.
+
+    Attributes:
+        sums: as callers were told, without what runs behind their backs as evidence.
+        handles: of the requests, answered or not.
+    """
 
     sums: defaultdict[tuple[str, str], Sum] = field(default_factory=lambda: defaultdict(Sum))
     failures: Counter[str] = field(default_factory=Counter)
     last_failure: str = ""
+    handles: set[str] = field(default_factory=set)
 
     def answered(self, summary: Finished) -> None:
         """Counts an answer."""
         cost = summary.cost
+        self.handles.add(summary.handle)
         self.sums[summary.decision.tier, summary.decision.reason].add(
-            Sum(1, cost.micro_usd, cost.baseline_micro_usd)
+            Sum(1, Money(cost.micro_usd, baseline=cost.baseline_micro_usd))
         )
 
     def failed(self, error: PennyweightError) -> None:
         """Counts a question without an answer."""
         self.failures[error.code.name] += 1
         self.last_failure = error.message
+        if error.handle:
+            self.handles.add(error.handle)
 
     @property
     def whole(self) -> Sum:
         """Everything answered, added up."""
-        whole = Sum()
-        for one in self.sums.values():
-            whole.add(one)
-        return whole
+        return total(self.sums.values())
 
     @property
     def done(self) -> int:
@@ -104,6 +111,23 @@ class Tally:
     def hopeless(self) -> bool:
         """Whether all of the first questions failed."""
         return not self.sums and self.failures.total() >= HOPELESS
+
+
+def total(sums: Iterable[Sum]) -> Sum:
+    """All of them together."""
+    whole = Sum()
+    for one in sums:
+        whole.add(one)
+    return whole
+
+
+def charged(records: Iterable[OwnRecord]) -> dict[tuple[str, str], Sum]:
+    """Sums by tier and reason as the ledger has them; what failed may have cost something too."""
+    sums: defaultdict[tuple[str, str], Sum] = defaultdict(Sum)
+    for one in records:
+        key = (one.tier, one.reason) if one.answered else (one.tier or "-", FAILED)
+        sums[key].add(Sum(int(one.answered), one.money))
+    return dict(sums)
 
 
 def questions(file: Path | None, seed: int) -> Iterator[str]:

@@ -36,6 +36,7 @@ from services.router.metrics import Metrics
 from services.router.policy.long_prompts import Room
 from services.router.policy.pace import Paces
 from services.router.policy.permits import Crowd
+from services.router.policy.poison import PoisonMarks
 from services.router.policy.routes import Policies
 from services.router.ports import Engine
 from services.router.request.context import RequestState
@@ -44,6 +45,7 @@ from services.router.request.path import RequestPath
 from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
+from services.router.request.unread import SlowReaders
 from services.router.routes.compiled import Compiled
 from services.router.routes.files import PolicyFiles
 from services.router.routes.in_force import InForce
@@ -71,6 +73,7 @@ class Parts:
     judges: Judges
     pairs: Pairs
     drift: DriftWatch
+    slow_readers: SlowReaders
     ledger: FileLedger
     servicer: RouterServicer
 
@@ -84,6 +87,7 @@ class Parts:
             self.watch.run(),
             self.levers.run(),
             self.drift.run(),
+            self.slow_readers.run(),
             *([self.probe.run()] if self.probe is not None else []),
         ]
 
@@ -170,6 +174,7 @@ def assemble(
         load=load,
         metrics=metrics,
         paces=Paces(),
+        marks=PoisonMarks(),
         attempt_over=records.attempt,
         spawn=spawn,
         clock=clock,
@@ -227,6 +232,12 @@ def assemble(
         adopters=(fleet.adopt, load.adopt, drift.adopt),
         wall=wall,
     )
+    slow_readers = SlowReaders(
+        metrics=metrics,
+        most_seconds=settings.unread_seconds,
+        most_bytes=settings.unread_bytes,
+        clock=clock,
+    )
     servicer = RouterServicer(
         entry=entry,
         path=path,
@@ -238,6 +249,7 @@ def assemble(
         refusal=lambda: watch.refusal,
         permits=Permits(Crowd(requests=settings.requests_at_once)),
         checks=checks,
+        slow_readers=slow_readers,
         max_prompt_characters=settings.max_prompt_characters,
         clock=clock,
     )
@@ -262,6 +274,7 @@ def assemble(
         judges=judges,
         pairs=pairs,
         drift=drift,
+        slow_readers=slow_readers,
         ledger=ledger,
         servicer=servicer,
     )

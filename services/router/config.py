@@ -43,6 +43,10 @@ class RouterSettings(ServerSettings):
         long_prompts_at_once: long prompts that are checked, and others that are tokenised, at
             once, each in a thread and with up to 150 MB for a moment; half of them, but at
             least one, for one tenant.
+        unread_seconds: a caller who takes nothing of a streamed answer for so long has its call
+            ended.
+        unread_bytes: most that is kept of answers that are made and not read, all together; beyond
+            it, those who leave the most have their calls ended.
         probe_engines: ask one small question of each tier whose certainty a route needs, to find
             out whether its engine tells log-probabilities.
         triton_grpc_errors: ask replicas for true gRPC statuses on streams. Triton 2.51 crashes
@@ -70,6 +74,8 @@ class RouterSettings(ServerSettings):
     max_prompt_characters: Annotated[int, Field(ge=1)] = 400_000
     requests_at_once: Annotated[int, Field(ge=2)] = 8_192
     long_prompts_at_once: Annotated[int, Field(ge=1, le=64)] = 2
+    unread_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    unread_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
     probe_engines: bool = True
     triton_grpc_errors: bool = False
 

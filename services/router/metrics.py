@@ -59,6 +59,15 @@ class Metrics:
         self.shed = counter(
             "shed_total", "Requests turned away because the line was full, by tier.", "tier"
         )
+        self.unread = counter(
+            "unread_total",
+            "Calls ended because their callers did not read what was written to them.",
+        )
+        self.poisonous = counter(
+            "poisonous_total",
+            "Requests ended or refused because two replicas fell silent or died over them. The log "
+            "names the tenants.",
+        )
         self.retries = counter(
             "retries_total",
             "Tries on another replica before the first token. Rising: replicas are in trouble.",

@@ -74,12 +74,20 @@ class ReplicaFailed(Exception):
         lost: the replica itself is in trouble, not just full.
         refused: it took no work; one that is full does not.
         silent: nobody knows what it did meanwhile, if anything.
+        died: it broke down while it worked, and what it worked on may be why.
     """
 
     def __init__(
-        self, message: str, *, lost: bool, refused: bool = False, silent: bool = False
+        self,
+        message: str,
+        *,
+        lost: bool,
+        refused: bool = False,
+        silent: bool = False,
+        died: bool = False,
     ) -> None:
         self.lost = lost
+        self.died = died
         self.refused = refused or not lost
         self.silent = silent
         super().__init__(message)
@@ -183,7 +191,7 @@ class EngineCall(Protocol):
         """Those of the answer's first tokens; None where not all of them are there."""
 
     def finish(self) -> None:
-        """Lets go of a call that is final, as its server wants it ended."""
+        """Lets go of a call that is final, as its server wants it ended; the rest is still read."""
 
     async def stop(self) -> None:
         """Ends the request on the replica, and hears how far it came where the replica says so."""

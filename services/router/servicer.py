@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
@@ -22,6 +23,7 @@ from services.router.policy.routes import Policies
 from services.router.request.context import Listener, RequestState
 from services.router.request.entry import Entry
 from services.router.request.path import RequestPath
+from services.router.request.unread import Reader, SlowReaders
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
 from services.router.wire.messages import (
@@ -67,6 +69,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         refusal: Callable[[], Refusal | None],
         permits: Permits,
         checks: LongWork,
+        slow_readers: SlowReaders,
         max_prompt_characters: int,
         clock: Callable[[], float],
     ) -> None:
@@ -83,6 +86,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             refusal: why the policy files are not in force; None where they are.
             permits: to be in the router.
             checks: of long requests.
+            slow_readers: ends the calls of those who do not read.
             max_prompt_characters: longest prompt taken.
             clock: seconds that only grow.
         """
@@ -96,6 +100,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._levers = levers
         self._permits = permits
         self._checks = checks
+        self._slow_readers = slow_readers
         self._longest = max_prompt_characters
         self._clock = clock
 
@@ -105,10 +110,27 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:
         """See router.proto."""
         state = await self._begin(request, context, streaming=True)
-        listener = _StreamListener(context, state)
-        await self._travel(state, listener)
-        summary = summary_message(state, listener.decision, self._clock())
-        await context.write(pb.GenerateResponse(finished=pb.Finished(summary=summary)))
+        listener = _StreamListener(context, state, self._clock)
+        self._slow_readers.readers.add(listener.reader)
+        refusal: ServiceError | None = None
+        last = pb.GenerateResponse()
+        try:
+            await self._travel(state, listener, listener.reader)
+            summary = summary_message(state, listener.decision, self._clock())
+            last.finished.summary.CopyFrom(summary)
+        except ServiceError as error:
+            refusal = replace(error)  # without what it was raised from
+        finally:
+            self._slow_readers.readers.discard(listener.reader)
+        first = listener.first
+        # The end waits for who does not read, for as long as the call lasts: nothing else may.
+        del state, listener
+        if refusal is None:
+            await context.write(last)
+            return
+        if first is not None and not first.done():
+            await asyncio.wait((first,))
+        raise refusal
 
     @_with_permit
     async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:
@@ -206,17 +228,32 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             self._records.refused(tenant, _known(request, compiled.policies), error)
             raise
 
-    async def _travel(self, state: RequestState, listener: Listener) -> None:
-        """Sends a request on its way and notes how it ended."""
+    async def _travel(
+        self, state: RequestState, listener: Listener, reader: Reader | None = None
+    ) -> None:
+        """Sends a request on its way and notes how it ended.
+
+        Args:
+            state: of the request.
+            listener: its caller.
+            reader: the same where it takes the answer in pieces.
+        """
         status, context = "OK", state.context
+        # gRPC cancels this task when the caller's own deadline passes.
+        left = context.until - self._clock() if context.until_is_ours else None
         try:
-            if context.until_is_ours:
-                async with asyncio.timeout(context.until - self._clock()):
-                    await self._path.answer(state, listener)
-            else:  # gRPC cancels this task when the caller's deadline passes
+            async with asyncio.timeout(left) as time:
+                if reader is not None:
+                    reader.end = functools.partial(_end, time)
                 await self._path.answer(state, listener)
         except TimeoutError:
             status = "DEADLINE_EXCEEDED"
+            if reader is not None and reader.given_up:
+                raise DeadlineExceeded(
+                    "the caller read nothing of the answer for too long",
+                    reason="NOT_READ",
+                    handle=context.handle,
+                ) from None
             raise DeadlineExceeded(
                 "the deadline passed before the answer was complete", handle=context.handle
             ) from None
@@ -241,26 +278,39 @@ class _StreamListener:
     """Sends the answer's events as they come.
 
     Attributes:
+        reader: its caller.
+        first: writes the first message, once there is one.
         decision: as the caller was told of it.
     """
 
-    def __init__(self, context: Any, state: RequestState) -> None:
+    def __init__(self, context: Any, state: RequestState, clock: Callable[[], float]) -> None:
         self._write = context.write
         self._state = state
+        self._clock = clock
         self._event = pb.GenerateResponse()
         self._delta = self._event.delta
+        self.first: asyncio.Task[None] | None = None
+        self.reader = Reader(state, end=lambda: None)
         self.decision = pb.Decision()
 
     async def started(self, decision: Decision) -> None:
         self.decision = decision_message(decision)
         add_charges(self.decision, self._state)
         started = pb.Started(handle=self._state.context.handle, decision=self.decision)
-        await self._write(pb.GenerateResponse(started=started))
+        self.reader.since = self._clock()
+        # A task of its own: gRPC sends no status as long as the first message is not sent, and
+        # only knows that it was when whoever writes it waits to the end.
+        self.first = asyncio.create_task(self._write(pb.GenerateResponse(started=started)))
+        self.first.add_done_callback(_seen)
+        await asyncio.shield(self.first)
+        self.reader.since = None
 
     async def piece(self, text: str, tokens: int) -> None:
         # gRPC serialises before it waits, so one message serves for all pieces.
         self._delta.text, self._delta.tokens = text, tokens
+        self.reader.since = self._clock()
         await self._write(self._event)
+        self.reader.since = None
 
 
 class _Silent:
@@ -271,6 +321,17 @@ class _Silent:
 
     async def piece(self, text: str, tokens: int) -> None:
         pass
+
+
+def _end(time: asyncio.Timeout) -> None:
+    """Ends what runs under a timeout now."""
+    time.reschedule(asyncio.get_running_loop().time())
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Takes note of how a task ended, so that nobody has to."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _known(request: Request, policies: Policies) -> str:

@@ -29,6 +29,8 @@ HEARTBEAT_SECONDS = 1.0
 QUANTILES = (0.5, 0.95)
 """What is shown of how long answers took."""
 
+HIDDEN_TROUBLE = "Something keeps it from its size; a key of an operator is told what."
+
 _STATES = {
     ReplicaState.STARTING: pb.REPLICA_STATE_STARTING,
     ReplicaState.READY: pb.REPLICA_STATE_READY,
@@ -93,13 +95,20 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _request: pb.ListPoolsRequest,
         _context: grpc.aio.ServicerContext[pb.ListPoolsRequest, pb.ListPoolsResponse],
     ) -> pb.ListPoolsResponse:
-        """Lists the pools; any caller may ask, and operators are told what is refused."""
+        """Lists the pools; any caller may ask, but where replicas are is for operators.
+
+        Replicas ask nobody for a key and charge nobody: who knows where they are and can reach them
+        needs neither routes nor prices. What is refused of the file is told to operators too.
+        """
         operator = current_identity().may_operate
         response = pb.ListPoolsResponse(
             pools=[self._pool(view, operator=operator) for view in self._fleet.pools()]
         )
         if (refusal := self._watch.refusal) is not None:
             response.refusal.CopyFrom(_refusal(refusal, operator=operator))
+        if not operator:
+            for pool in response.pools:
+                _hide(pool)
         return response
 
     def _take(self, report: Report, router: str) -> None:
@@ -148,7 +157,7 @@ def _refusal(refusal: Refusal, *, operator: bool) -> pb.PolicyRefusal:
 
 
 def _settings_refusal(refused: Refused, *, operator: bool) -> pb.SettingsRefusal:
-    message = pb.SettingsRefusal(reason=refused.reason)
+    message = pb.SettingsRefusal(reason=refused.reason if operator else HIDDEN_TROUBLE)
     set_time(message.since, refused.since)
     if operator:
         message.changes.extend(
@@ -162,6 +171,14 @@ def _settings_refusal(refused: Refused, *, operator: bool) -> pb.SettingsRefusal
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
+
+
+def _hide(pool: pb.Pool) -> None:
+    """Leaves out what only operators are told; reasons name hosts, ports and files."""
+    for replica in pool.replicas:
+        replica.ClearField("address")
+    if pool.trouble:
+        pool.trouble = HIDDEN_TROUBLE
 
 
 async def _until(

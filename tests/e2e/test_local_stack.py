@@ -116,13 +116,18 @@ def test_the_demo(start: Start) -> None:
     assert local.wait() == 0, local.output
     for word in ("small", "large", "fixed tier", "exact", "What is the"):
         assert word in local.output
-    paid, baseline, saved = re.search(  # type: ignore[union-attr]
-        r"Paid ([\d,]+) µ\$; always the top tier, without a cache: ([\d,]+) µ\$. Saved (\d+)%",
-        local.output,
-    ).groups()
-    part = 1 - int(paid.replace(",", "")) / int(baseline.replace(",", ""))
-    assert 0 < part < 1
-    assert int(saved) == round(part * 100)
+    found = re.search(
+        r"Paid ([\d,]+) µ\$(?:, ([\d,]+) µ\$ of it for evidence)?; always the top tier, without a "
+        r"cache: ([\d,]+) µ\$. Saved (-?\d+)%",
+        " ".join(local.output.split()),
+    )
+    assert found is not None
+    spent, evidence, baseline, saved = [
+        int((one or "0").replace(",", "")) for one in found.groups()
+    ]
+    part = 1 - spent / baseline
+    assert part < 1
+    assert saved == round(part * 100)
     assert local.left() == []
     # Its ledger stays, apart from that of a stack that is up, and says the same as the screen.
     assert not (local.folder / "ledger").exists()
@@ -134,7 +139,14 @@ def test_the_demo(start: Start) -> None:
         text=True,
         check=True,
     ).stdout
-    assert re.search(rf"all +│ +20 .*{paid} µ\$", table)
+    cells = (
+        f"{spent - evidence:,} µ$",
+        f"{evidence:,} µ$",
+        f"{baseline - spent:,} µ$",
+        f"{saved}%",
+    )
+    assert re.search(r" +│ +".join(map(re.escape, cells)), table), table
+    assert re.search(r"all +│ +20 ", table)
 
 
 async def test_up_answers_and_ctrl_c_ends_everything(start: Start) -> None:

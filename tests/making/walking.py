@@ -20,6 +20,7 @@ from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
 from services.router.policy.pace import Paces
+from services.router.policy.poison import PoisonMarks
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route, Tier
 from services.router.ports import (
@@ -333,6 +334,7 @@ class Way:
             load=self.load,
             metrics=self.metrics,
             paces=Paces(),
+            marks=PoisonMarks(),
             attempt_over=lambda _, attempt: self.ended.append(attempt),
             spawn=self.spawn,
             clock=self.clock,

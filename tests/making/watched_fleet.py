@@ -31,6 +31,9 @@ class WatchedFleet(Fleet):
         avoid: Collection[str],
         until: float,
         tenant: str = "",
+        elsewhere: Callable[[], bool] | None = None,
     ) -> Place:
         await self.on_place(tier, priority, until)
-        return await super().place(tier, priority, avoid=avoid, until=until, tenant=tenant)
+        return await super().place(
+            tier, priority, avoid=avoid, until=until, tenant=tenant, elsewhere=elsewhere
+        )

@@ -109,7 +109,9 @@ class Replica(_message.Message):
     precision: _builtins.str
     """Precision of its weights."""
     address: _builtins.str
-    """host:port of its gRPC endpoint."""
+    """host:port of its gRPC endpoint. Empty in ListPools unless the key is an operator's or a
+    service's.
+    """
     state: Global___ReplicaState.ValueType
     """Where it is in its life."""
     max_in_flight: _builtins.int
@@ -586,7 +588,8 @@ class Pool(_message.Message):
     """Most replicas that fit: its slots. 0: not known."""
     trouble: _builtins.str
     """What keeps the pool from its size or from its settings in the file, in one sentence. Empty:
-    nothing.
+    nothing. Only an operator's or a service's key is told what it is; others learn that there is
+    something.
     """
     waiting: _builtins.int
     """Requests waiting and running, summed over the routers that reported within the last 10 s."""

@@ -8,12 +8,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import grpc
+import structlog
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import DeadlineExceeded, InternalError, ServiceError
 from services.router.engines.pieces import Pieces
 from services.router.engines.trtllm import Chunk, classify, decode, unpack_log_probs
 from services.router.ports import EngineFigures, Finish, Piece, ReplicaFailed
+
+log = structlog.get_logger()
+
+UNREACHED = ("ailed to connect", "onnection refused", "DNS resolution failed")
+"""What gRPC says where a replica was not there when it was to take a request."""
+
+CLOSED = ("GOAWAY", "shutdown", "Server is stopping")
+"""What it says where a server closed the connection in order."""
 
 LAST_SECONDS = 1.0
 """How long a replica may take for its last word after it was asked to end a request."""
@@ -146,10 +155,15 @@ def failure_of(error: grpc.aio.AioRpcError) -> Exception:
     """How a stream that broke ends its requests."""
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
-        return ReplicaFailed(text, lost=True)
+        refused = any(known in text for known in UNREACHED)
+        in_order = any(known in text for known in CLOSED)
+        return ReplicaFailed(text, lost=True, refused=refused, died=not (refused or in_order))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("the deadline passed while the model was answering")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ReplicaFailed(text, lost=False)
     result = classify(text)
-    return result if isinstance(result, (ServiceError, ReplicaFailed)) else InternalError(text)
+    if isinstance(result, InternalError):  # what gRPC says of it may name the replica's address
+        log.warning("a stream to a replica broke", code=code.name, why=text)
+        return InternalError(f"the replica's stream broke: {code.name}", reason="ENGINE_FAILED")
+    return result

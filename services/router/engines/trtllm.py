@@ -21,8 +21,11 @@ FULL = ("Exceeds maximum queue size", "Maximum queue size of")
 NOT_READY = ("Server is stopping", "not at ready state", "no available versions")
 """Messages that say: this replica takes no work; another one may do."""
 
-LOST = ("shutting down", "is not healthy", "Stub process", "engine process")
+LOST = ("shutting down", "is not healthy")
 """Messages that say: this replica is in trouble, in the middle of its work or before it."""
+
+DIED = ("Stub process", "engine process")
+"""Messages that say: what computes there has died."""
 
 BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
 """Messages that say: no replica can serve this request."""
@@ -63,6 +66,8 @@ def classify(message: str) -> Exception:
         return ReplicaFailed(message, lost=False)
     if any(known in message for known in NOT_READY):
         return ReplicaFailed(message, lost=True, refused=True)
+    if any(known in message for known in DIED):
+        return ReplicaFailed(message, lost=True, died=True)
     if any(known in message for known in LOST):
         return ReplicaFailed(message, lost=True)
     if any(known in message for known in BAD_INPUT):

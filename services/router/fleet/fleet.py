@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from services.router.fleet.group import Replica, State, TierReplicas
+from services.router.fleet.group import SILENT, WHOLE, Replica, State, TierReplicas
 from services.router.fleet.place import Place
 from services.router.fleet.snapshot import ReplicaLoad, TierLoad
 from services.router.metrics import Metrics
@@ -118,6 +118,14 @@ class Fleet:
         chosen = group.choose() if group else None
         return chosen.id if chosen else ""
 
+    def can_answer(self, tier: Tier, avoid: Collection[str] = ()) -> bool:
+        """Whether a replica of the tier takes new requests and is known to fail nobody.
+
+        It may be full: then there is a line. Replicas in `avoid` do not count.
+        """
+        group = self._groups.get((tier.name, tier.model, tier.precision))
+        return group is not None and group.can_answer(avoid)
+
     async def place(
         self,
         tier: Tier,
@@ -126,6 +134,7 @@ class Fleet:
         avoid: Collection[str],
         until: float,
         tenant: str = "",
+        elsewhere: Callable[[], bool] | None = None,
     ) -> Place:
         """Takes room for one attempt on a replica: ``async with await fleet.place(…) as place``.
 
@@ -135,15 +144,20 @@ class Fleet:
             avoid: replicas where this request failed before.
             until: seconds of the clock at which nobody waits for it any more.
             tenant: whose it is, as tenants take turns; empty where it is nobody's.
+            elsewhere: says whether another tier can answer now, so that nobody waits here while
+                this one has no replica; None where no other may.
 
         Raises:
             Overloaded: the line is full, or somebody else's turn took the place in it.
-            Unavailable: no replica was ready in the time the tier allows.
+            Unavailable: no replica was ready in the time the tier allows, or there is none and
+                another tier can answer.
             DeadlineExceeded: `until` passed in the line.
         """
         group = self._group(tier)
         try:
-            replica = await group.acquire(priority, tenant=tenant, avoid=avoid, until=until)
+            replica = await group.acquire(
+                priority, tenant=tenant, avoid=avoid, until=until, elsewhere=elsewhere
+            )
         finally:
             self._drop_if_unused(group)
         replica.breaker = replica.breaker.tried(self._clock())
@@ -151,11 +165,15 @@ class Fleet:
 
     def succeeded(self, replica: Replica) -> None:
         """Notes that the replica answers."""
-        replica.breaker = replica.breaker.succeeded()
+        if not replica.breaker.closed:
+            replica.breaker = WHOLE
 
-    def failed(self, replica: Replica) -> None:
-        """Notes a failure: the replica is avoided for a while."""
-        replica.breaker = replica.breaker.failed(self._clock(), self._chance())
+    def failed(self, replica: Replica, *, silent: bool = False) -> None:
+        """Notes a failure: the replica is avoided for a while, for longer if it fell silent."""
+        breaker = replica.breaker
+        if silent and not replica.is_silent:
+            breaker = SILENT
+        replica.breaker = breaker.failed(self._clock(), self._chance())
 
     def snapshot(self) -> list[TierLoad]:
         """What waits and runs now; what does so under older policies counts too.

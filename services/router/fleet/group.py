@@ -24,6 +24,10 @@ WHOLE = Breaker(threshold=1, rest=Backoff(0.5, 8.0))
 """Of a replica that nothing is held against."""
 
 
+SILENT = Breaker(threshold=1, rest=Backoff(20.0, 60.0))
+"""Of one that fell silent. What is tried there next may wait in vain, so it is tried seldom."""
+
+
 class State(StrEnum):
     """Where a replica is in its life."""
 
@@ -41,6 +45,7 @@ class Replica:
         calls: engine calls running on it, to be given up when it goes.
         in_flight: places taken, the ones about to start included.
         breaker: opens with its first failure: then it is avoided for a while.
+        quiet_since: when it was given what it was silent over, if it has not said a word since.
     """
 
     id: str
@@ -53,6 +58,12 @@ class Replica:
     calls: set[EngineCall] = field(default_factory=set)
     in_flight: int = 0
     breaker: Breaker = WHOLE
+    quiet_since: float | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it fell silent and has not answered since."""
+        return self.breaker.rest is SILENT.rest
 
     def take(self) -> None:
         """Takes a place; `give_back` follows once."""
@@ -65,10 +76,16 @@ class Replica:
 
 @dataclass(eq=False)
 class _Wait:
-    """Somebody in the line: `avoid` names replicas where the request failed before."""
+    """Somebody in the line.
+
+    Attributes:
+        avoid: replicas where the request failed before.
+        elsewhere: says whether another tier can answer now; None where none may.
+    """
 
     room: "asyncio.Future[Replica]"
     avoid: Collection[str]
+    elsewhere: Callable[[], bool] | None
 
 
 class TierReplicas:
@@ -105,7 +122,13 @@ class TierReplicas:
         return sum(1 for replica in self.replicas.values() if replica.state is state)
 
     async def acquire(
-        self, priority: Priority, *, tenant: str, avoid: Collection[str], until: float
+        self,
+        priority: Priority,
+        *,
+        tenant: str,
+        avoid: Collection[str],
+        until: float,
+        elsewhere: Callable[[], bool] | None = None,
     ) -> Replica:
         """See `Fleet.place`; `give_back` follows once."""
         most = self._most()
@@ -114,7 +137,7 @@ class TierReplicas:
             if replica is not None:
                 self._take(replica, tenant)
                 return replica
-        return await self._wait(priority, tenant, avoid, until)
+        return await self._wait(priority, tenant, avoid, until, elsewhere)
 
     def give_back(self, replica: Replica, tenant: str) -> None:
         """Gives a place back that the tenant had."""
@@ -125,16 +148,36 @@ class TierReplicas:
 
     def choose(self, avoid: Collection[str] = ()) -> Replica | None:
         """The replica that would be taken now; None when none has room."""
-        ready = [replica for replica in self.replicas.values() if replica.state is State.READY]
-        return choose_replica(ready, now=self._clock(), avoid=avoid)
+        ready, now = (
+            [one for one in self.replicas.values() if one.state is State.READY],
+            self._clock(),
+        )
+        chosen = choose_replica(ready, now=now, avoid=avoid)
+        if chosen is None or not chosen.is_silent or chosen.breaker.allows(now):
+            return chosen
+        # One that fails at once is worth a try where nothing else has room. One that is silent is
+        # not: the room of the others is waited for.
+        others = [one for one in ready if one.breaker.allows(now)]
+        return choose_replica(others, now=now, avoid=avoid) if others else chosen
+
+    def can_answer(self, avoid: Collection[str] = ()) -> bool:
+        """Whether a replica takes new requests and is known to fail nobody; it may be full."""
+        now = self._clock()
+        return any(
+            replica.state is State.READY and replica.breaker.allows(now)
+            for replica in self.replicas.values()
+            if replica.id not in avoid
+        )
 
     def serve(self) -> None:
-        """Gives free places to those who wait."""
+        """Gives free places to those who wait; who may go elsewhere waits for no absent replica."""
         most = self._most() if len(self._line) else None
         while (ticket := self._line.first(self._held, most)) is not None:
             wait = ticket.holder
             replica = self.choose(wait.avoid)
             if replica is None:
+                if not self.count(State.READY):
+                    self._send_elsewhere()
                 return
             self._line.serve(ticket)
             if not wait.room.done():
@@ -153,12 +196,27 @@ class TierReplicas:
         places = sum([replica.max_in_flight for replica in ready])
         return most_of(places, self.tier.tenant_share)
 
+    def _send_elsewhere(self) -> None:
+        """Ends the wait of those whom another tier can answer."""
+        for ticket in self._line.tickets():
+            wait = ticket.holder
+            if wait.elsewhere is not None and not wait.room.done() and wait.elsewhere():
+                self._line.leave(ticket)
+                wait.room.set_exception(
+                    Unavailable(f"{self.tier.name} has no replica left", reason="NO_REPLICA")
+                )
+
     async def _wait(
-        self, priority: Priority, tenant: str, avoid: Collection[str], until: float
+        self,
+        priority: Priority,
+        tenant: str,
+        avoid: Collection[str],
+        until: float,
+        elsewhere: Callable[[], bool] | None,
     ) -> Replica:
         tier = self.tier
         loop = asyncio.get_running_loop()
-        wait = _Wait(loop.create_future(), avoid)
+        wait = _Wait(loop.create_future(), avoid, elsewhere)
         ticket, evicted = self._line.join(wait, priority, tenant)
         if evicted is not None and not evicted.holder.room.done():  # else it has just hung up
             evicted.holder.room.set_exception(self._overloaded(tier))

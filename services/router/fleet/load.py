@@ -22,10 +22,11 @@ FRESH_SECONDS = 1.0
 
 
 class _Sample(NamedTuple):
-    """An answer that ended at `at` and took `total`; both in seconds."""
+    """An answer that ended at `at`, took `total`, and `ran` on its replica; all in seconds."""
 
     at: float
     total: float
+    ran: float
 
 
 @dataclass
@@ -38,6 +39,7 @@ class _Tier:
     between_tokens: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     samples: deque[_Sample] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
     slow: float | None = None
+    slow_run: float | None = None
     slow_since: float | None = None
 
 
@@ -54,11 +56,26 @@ class LoadWindow:
         counted.prompt_tokens += prompt_tokens
 
     def add(
-        self, tier: str, now: float, *, first_text: float, decode_seconds: float, tokens: int
+        self,
+        tier: str,
+        now: float,
+        *,
+        first_text: float,
+        decode_seconds: float,
+        tokens: int,
+        ran: float | None = None,
     ) -> None:
-        """Takes an answer that ended: seconds to its first text, seconds and tokens after that.
+        """Takes an answer that ended.
 
-        An answer that came at once says nothing about the time between tokens.
+        Args:
+            tier: that gave it.
+            now: when it ended.
+            first_text: seconds from its turn at the tier to its first text, waits and lost tries
+                included.
+            decode_seconds: after that; an answer that came at once says nothing about the time
+                between tokens.
+            tokens: of the answer.
+            ran: seconds on the replica that gave it; None where all of it was there.
         """
         counted = self._tiers[tier]
         between = decode_seconds / (tokens - 1) if tokens > 1 and decode_seconds > 0 else None
@@ -69,7 +86,8 @@ class LoadWindow:
             counted.between_tokens[bucket_of(between)] += 1
         while counted.samples and counted.samples[0].at < now - WINDOW_SECONDS:
             counted.samples.popleft()
-        counted.samples.append(_Sample(now, first_text + decode_seconds))
+        total = first_text + decode_seconds
+        counted.samples.append(_Sample(now, total, total if ran is None else ran))
 
     def adopt(self, policies: Policies) -> None:
         """Forgets tiers that policies which come in force do not have."""
@@ -81,13 +99,21 @@ class LoadWindow:
 
         Requests ask this: it is computed once a second and kept.
         """
+        return self._fresh(tier, now).slow
+
+    def slow_run_seconds(self, tier: str, now: float) -> float | None:
+        """The same of the time on the replica that answered: no wait in line, no lost try."""
+        return self._fresh(tier, now).slow_run
+
+    def _fresh(self, tier: str, now: float) -> _Tier:
         counted = self._tiers[tier]
         if counted.slow_since is None or now - counted.slow_since >= FRESH_SECONDS:
             since = now - WINDOW_SECONDS
-            taken = sorted(sample.total for sample in counted.samples if sample.at >= since)
-            counted.slow = taken[int(SLOW_FRACTION * len(taken))] if taken else None
+            recent = [sample for sample in counted.samples if sample.at >= since]
+            counted.slow = _slow([sample.total for sample in recent])
+            counted.slow_run = _slow([sample.ran for sample in recent])
             counted.slow_since = now
-        return counted.slow
+        return counted
 
     def totals(self, tier: str) -> LoadTotals:
         """What the tier had to do since it came in force; every figure only grows."""
@@ -100,3 +126,8 @@ class LoadWindow:
             first_text=tuple(counted.first_text),
             between_tokens=tuple(counted.between_tokens),
         )
+
+
+def _slow(seconds: list[float]) -> float | None:
+    """What so many of them are at most; None without any."""
+    return sorted(seconds)[int(SLOW_FRACTION * len(seconds))] if seconds else None

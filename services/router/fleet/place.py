@@ -1,7 +1,8 @@
 """A place: room for one attempt on one replica, and the engine call that uses it.
 
 It is taken from `fleet`, owned by one attempt and given back once: when its block is left, or,
-where the replica still works for the attempt then, as soon as it does not any more.
+where the replica still works for the attempt then, as soon as it does not any more. Where nobody
+reads what the replica has made, `release` gives it back before.
 """
 
 from collections.abc import Callable, Coroutine
@@ -70,7 +71,7 @@ class Place:
         """The same place in other hands: leaving the block of this one does nothing any more."""
         other = Place(self.replica, self.tier, self._give_back, self._spawn)
         other.call, other._ended, other._patience = self.call, self._ended, self._patience
-        self._owned = False
+        self._owned, other._owned = False, self._owned
         return other
 
     async def __aenter__(self) -> Self:
@@ -78,6 +79,11 @@ class Place:
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         self.give_back(error)
+
+    def release(self) -> None:
+        """Gives the room back if the replica is done, though what it made may not be read yet."""
+        if self.call is not None and self.call.final:
+            self.give_back()
 
     def give_back(self, error: object = None) -> None:
         """Gives the room back, once; `error` is what ended the attempt, if something did."""

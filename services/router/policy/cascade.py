@@ -176,6 +176,15 @@ class Cascade:
             self._weighed = None
         return self.look.steps[self._rung]
 
+    def behind(self) -> list[Tier]:
+        """Tiers that may still get their turn after the one whose turn it is."""
+        top, steps = len(self._verdicts) - 1, self.look.steps
+        return [
+            steps[rung].tier
+            for rung in range(self._rung + 1, top + 1)
+            if rung == top or self._verdicts[rung] is Verdict.NOT_REACHED
+        ]
+
     def pass_over(self, verdict: Verdict) -> None:
         """The tier whose turn it is cannot be tried."""
         self._verdicts[self._rung] = verdict

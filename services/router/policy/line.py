@@ -2,7 +2,7 @@
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -52,6 +52,10 @@ class _Lane(Generic[T]):
     def first(self) -> Ticket[T]:
         """The oldest of the highest class."""
         return next(iter(self.classes[max(self.classes)].values()))
+
+    def tickets(self) -> Iterator[Ticket[T]]:
+        """All of them."""
+        return (ticket for tickets in self.classes.values() for ticket in tickets.values())
 
     def last(self) -> Ticket[T]:
         """The youngest of the lowest class."""
@@ -155,6 +159,10 @@ class WaitingLine(Generic[T]):
             if (most is None or has < most) and (best_rank is None or rank < best_rank):
                 best, best_rank = ticket, rank
         return best
+
+    def tickets(self) -> list[Ticket[T]]:
+        """Everybody in the line, in no order."""
+        return [ticket for lane in self._lanes.values() for ticket in lane.tickets()]
 
     def _add(self, holder: T, priority: Priority, tenant: str) -> Ticket[T]:
         ticket = Ticket(next(self._numbers), priority, tenant, holder)

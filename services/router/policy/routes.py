@@ -87,6 +87,8 @@ class TierOptions:
         cancel: what happens when the caller goes away.
         first_token_seconds: a replica silent for longer before the first token is given up.
         idle_seconds: a replica silent for longer between tokens is given up.
+        silent_share: share of the time a request has left that a replica may stay silent while
+            another one, or another tier, could still answer; 1 leaves it to the seconds above.
         queue_size: most requests that wait for a replica of this tier.
         queue_seconds: how long one of them waits at most.
         tenant_share: of its places and of its queue that one tenant may have, even when nobody
@@ -102,6 +104,7 @@ class TierOptions:
     cancel: Cancel = Cancel.ABORT
     first_token_seconds: Seconds = 20.0
     idle_seconds: Seconds = 10.0
+    silent_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     queue_size: Annotated[int, Field(ge=0, le=100_000)] = 256
     queue_seconds: Seconds = 15.0
     tenant_share: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -260,10 +263,6 @@ class Quality(QualityOptions):
         return calibration.judgement.first_k if calibration is not None else self.first_tokens
 
 
-LONGEST_SECONDS = 300.0
-"""Longest that a request may take whose route does not say; no caller keeps a place for longer."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a request may take at most.
@@ -272,7 +271,7 @@ class Limits:
         micro_usd: money, at the price list, for all tiers that it runs on together; None for no
             limit.
         seconds: time to the whole answer; a longer deadline of the caller's is cut to it. None:
-            see `Route.longest_seconds`.
+            see `Route.most_seconds`.
     """
 
     micro_usd: Annotated[int, Field(ge=1, le=10**12)] | None = None
@@ -313,10 +312,12 @@ class Deadline:
 
     Attributes:
         default_seconds: when the caller sets none.
+        longest_seconds: a longer one of the caller's is cut to it; never below the default.
         shortest_seconds: a request with less time left is refused at once.
     """
 
     default_seconds: Seconds = 60.0
+    longest_seconds: Seconds = 300.0
     shortest_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.005
 
 
@@ -365,11 +366,10 @@ class Route(RouteOptions):
         return self.ladder[-1]
 
     @property
-    def longest_seconds(self) -> float:
-        """Longest that a request may take, whatever deadline its caller sets."""
-        if self.limits.seconds is not None:
-            return self.limits.seconds
-        return max(LONGEST_SECONDS, self.deadline.default_seconds)
+    def most_seconds(self) -> float:
+        """Longest that a request may take, whatever its caller wants."""
+        longest = max(self.deadline.longest_seconds, self.deadline.default_seconds)
+        return longest if self.limits.seconds is None else min(self.limits.seconds, longest)
 
     def admits(self, tenant: str) -> bool:
         """Whether the tenant may use this route."""

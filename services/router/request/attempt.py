@@ -11,10 +11,9 @@ from enum import StrEnum
 from services.common.errors import InternalError, ServiceError
 from services.router.fleet.place import Place
 from services.router.policy.certainty import Certainty, certainty_of
+from services.router.policy.patience import usual
 from services.router.ports import EngineCall, EngineFigures, Finish, Piece, ReplicaFailed
 from services.router.request.plan import Cause, HoldBack, Plan
-
-TOKENS_A_PAUSE = 64
 
 
 class Ending(StrEnum):
@@ -83,6 +82,9 @@ class Attempt:
         committed: something of it was told to the caller.
         guessed_tokens: that it has made by estimate, where the replica did not say.
         ended_at: when nothing of it ran any more.
+        heard_at: when its replica said something last; None where it has not.
+        movable: another one may still be made in its place.
+        trusting: nothing was held against its replica when it began.
     """
 
     plan: Plan
@@ -101,6 +103,9 @@ class Attempt:
     left_at: float | None = None
     guessed_tokens: int = 0
     ended_at: float | None = None
+    heard_at: float | None = None
+    movable: bool = True
+    trusting: bool = True
 
     @property
     def replica(self) -> str:
@@ -134,16 +139,14 @@ class Attempt:
         return self.call.figures.engine_seconds if self.call is not None else None
 
     def patience(self) -> float:
-        """How long the replica may stay silent now, in seconds."""
-        tier = self.plan.step.tier
-        if self.answer.output_tokens:
-            return tier.idle_seconds
-        if self.plan.streams:
-            return tier.first_token_seconds
-        # A whole answer comes at its end: a pause for each of the longer ones' stretches is
-        # granted.
-        stretches = self.plan.max_output_tokens // TOKENS_A_PAUSE
-        return tier.first_token_seconds + tier.idle_seconds * stretches
+        """How long a silence of the replica is usual now, in seconds."""
+        plan = self.plan
+        return usual(
+            plan.step.tier,
+            streams=plan.streams,
+            most=plan.max_output_tokens,
+            begun=self.answer.output_tokens > 0,
+        )
 
     def leave(self, now: float) -> None:
         """Nobody wants it any more."""
@@ -161,6 +164,7 @@ class Attempt:
 
     def take(self, piece: Piece, now: float) -> None:
         """Notes what has come."""
+        self.heard_at = now
         answer, call = self.answer, self.call
         answer.output_tokens += piece.tokens
         if self.hold is not None:

@@ -79,9 +79,10 @@ class Entry:
         Raises:
             DeadlineExceeded: less is left than the route needs.
         """
+        most = route.most_seconds
         seconds = route.deadline.default_seconds if left is None else left
-        if route.longest_seconds < seconds:
-            return route.longest_seconds
+        if most < seconds:
+            return most
         if seconds < route.deadline.shortest_seconds:
             raise DeadlineExceeded(
                 f"{max(seconds, 0.0):.3f} s are left; {route.name} needs at least "
@@ -93,4 +94,4 @@ class Entry:
 
 def _is_ours(route: Route, left: float | None) -> bool:
     """Whether the deadline is the route's, so that gRPC does not watch it for us."""
-    return left is None or route.longest_seconds < left
+    return left is None or route.most_seconds < left

@@ -16,12 +16,13 @@ from services.router.metrics import Metrics
 from services.router.policy.cascade import Cascade
 from services.router.policy.decision import Verdict
 from services.router.policy.difficulty import features
+from services.router.policy.routes import Tier
 from services.router.ports import CacheHit
 from services.router.request.attempt import Answer, Ending
 from services.router.request.context import Listener, RequestContext, RequestState
 from services.router.request.plan import Plan
 from services.router.request.planner import Planner
-from services.router.request.runner import Runner
+from services.router.request.runner import Poisonous, Runner
 from services.router.request.stored import Lease, StoredAnswers
 
 log = structlog.get_logger()
@@ -73,7 +74,7 @@ class RequestPath:
             state.decision = self.stored.decide(state, found, fleet_stale=self.fleet.stale)
             state.replay(found.answer)
             return 0
-        plan = await self._next(state, _begin(state.context))
+        plan = await self._next(state, _begin(state.context), counted=False)
         step, tokens = plan.step, len(plan.prompt.tokens)
         state.answer.prompt_tokens = tokens
         state.decision = state.decide(
@@ -89,11 +90,11 @@ class RequestPath:
         """Up the ladder until an answer stands."""
         cascade = _begin(state.context)
         while True:
-            plan = await self._next(state, cascade)
+            plan = await self._next(state, cascade, counted=True)
             tier = plan.step.tier
             try:
                 attempt = await self.runner.run(state, plan, listener, lease)
-            except Overloaded:  # a crowd would only move on to a dearer tier
+            except (Overloaded, Poisonous):  # neither a crowd nor poison is moved to a dearer tier
                 raise
             except ServiceError as error:
                 late = self.clock() >= state.context.until
@@ -109,14 +110,30 @@ class RequestPath:
             state.answer = Answer()
             self.metrics.escalations.labels(state.context.route.name, tier.name).inc()
 
-    async def _next(self, state: RequestState, cascade: Cascade) -> Plan:
-        """The plan of the next tier that may be tried."""
+    async def _next(self, state: RequestState, cascade: Cascade, *, counted: bool) -> Plan:
+        """The plan of the next tier that may be tried.
+
+        A lower tier of which no replica can answer is passed over where one above can: a dearer
+        answer now is better than one after a wait. That is never so of the top tier, which alone
+        may answer what nothing below was sure of. `counted` says whether such a turn is load of
+        the tier, though it runs nowhere: it is what would have run there.
+        """
         state.cascade = cascade
         while True:
-            found = await self.planner.plan(state, cascade.step())
-            if isinstance(found, Plan):
+            step = cascade.step()
+            found = await self.planner.plan(state, step)
+            if not isinstance(found, Plan):
+                cascade.pass_over(found)
+            elif step.checked and self._is_away(state, step.tier):
+                if counted:
+                    self.runner.load.arrived(step.tier.name, prompt_tokens=len(found.prompt.tokens))
+                cascade.pass_over(Verdict.UNAVAILABLE)
+            else:
                 return found
-            cascade.pass_over(found)
+
+    def _is_away(self, state: RequestState, tier: Tier) -> bool:
+        """Whether no replica of a tier can answer now and one of a tier behind it can."""
+        return not self.fleet.can_answer(tier) and self.runner.elsewhere(state)
 
 
 def _begin(context: RequestContext) -> Cascade:

@@ -1,22 +1,27 @@
 """Attempts on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
 
 import asyncio
+import hashlib
+import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from services.common.backoff import Backoff
-from services.common.errors import ServiceError, Unavailable
+from services.common.errors import InternalError, ServiceError, Unavailable
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
+from services.router.policy.patience import is_held_against, shared
+from services.router.policy.poison import MARK_SECONDS, PoisonMarks
 from services.router.policy.routes import Cancel
-from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed
+from services.router.ports import Asked, Engine, EngineRequest, Piece, ReplicaFailed
 from services.router.request.attempt import Answer, Attempt, Ending
 from services.router.request.context import Listener, RequestState
 from services.router.request.hold import judge
@@ -40,12 +45,17 @@ LAST_WORDS_SECONDS = 2.0
 """How much longer any other may, to say how far it came."""
 
 
+class Poisonous(InternalError):
+    """Two replicas fell silent or died over the request: it is not carried to another."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs plans on the fleet; state of the process, none of a request.
 
     Attributes:
         paces: how quick each tier is, for what engines do not say.
+        marks: requests over which replicas were lost.
         attempt_over: hears of each attempt of which nothing runs any more.
         spawn: starts a task that outlives its request and is owned by the process.
         clock: seconds that only grow.
@@ -58,6 +68,7 @@ class Runner:
     load: LoadWindow
     metrics: Metrics
     paces: Paces
+    marks: PoisonMarks
     attempt_over: Callable[[RequestState, Attempt], None]
     spawn: Callable[[Coroutine[Any, Any, None]], Any]
     clock: Callable[[], float]
@@ -81,10 +92,16 @@ class Runner:
 
         Returns:
             the attempt that came to its end. If its answer does not stand, nothing of it was told.
+
+        Raises:
+            Poisonous: replicas were lost over the request, so that it is not run any more.
+            ServiceError: no replica gave an answer.
         """
         tier, cause = plan.step.tier, plan.cause
+        self._refuse_poison(state)
         self.load.arrived(tier.name, prompt_tokens=len(plan.prompt.tokens))
         failed: set[str] = set()
+        elsewhere = partial(self.elsewhere, state) if plan.step.checked else None
         tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
         for number in range(1, tries + 1):
             joined = self.clock()
@@ -94,6 +111,7 @@ class Runner:
                 avoid=failed,
                 until=plan.until,
                 tenant=state.context.tenant,
+                elsewhere=elsewhere,
             )
             if listener is not None:
                 state.queued_seconds += self.clock() - joined
@@ -102,19 +120,24 @@ class Runner:
                 async with place:
                     await self._carry(state, attempt, listener, lease)
             except ReplicaFailed as failure:
-                if failure.lost:
-                    self.fleet.failed(place.replica)
+                poisonous = self._hold_against(state, attempt, failure)
                 if attempt.committed:
+                    # Why is for the log alone: gRPC's words name the replica's address.
+                    log.warning("a replica was lost", replica=attempt.replica, why=str(failure))
                     raise Unavailable(
-                        f"replica {attempt.replica} was lost in the middle of the answer: "
-                        f"{failure}",
+                        f"replica {attempt.replica} was lost in the middle of the answer",
                         reason="REPLICA_LOST",
                     ) from failure
+                if poisonous:
+                    raise self._poisonous(MARK_SECONDS) from failure
                 failed.add(attempt.replica)
                 self.metrics.retries.labels(tier.name).inc()
                 log.warning(
                     "trying again", replica=attempt.replica, number=number, why=str(failure)
                 )
+                silent = failure.silent and not self.fleet.can_answer(tier, avoid=failed)
+                if silent and elsewhere is not None and elsewhere():
+                    raise Unavailable(f"{tier.name} is silent", reason="NO_REPLICA") from failure
             else:
                 self.fleet.succeeded(place.replica)
                 return attempt
@@ -129,9 +152,96 @@ class Runner:
             retry_after_seconds=RETRY.cap_seconds,
         )
 
+    def _refuse_poison(self, state: RequestState) -> None:
+        """Refuses a request over which replicas were lost."""
+        context = state.context
+        left = self.marks.seconds_left(
+            context.tenant, partial(_digest, context.checked.asked), self.clock()
+        )
+        if left > 0.0:
+            raise self._poisonous(left)
+
+    def _poisonous(self, seconds: float) -> "Poisonous":
+        self.metrics.poisonous.inc()
+        return Poisonous(
+            f"replicas fell silent or died over this request: it is not run for {seconds:.0f} s",
+            reason="REPLICAS_LOST",
+            retry_after_seconds=seconds,
+        )
+
+    def _lost_over(self, state: RequestState, attempt: Attempt) -> bool:
+        """Notes that a replica was lost over a request; says whether it is poisonous."""
+        if not attempt.trusting:  # it was in trouble before
+            return False
+        context = state.context
+        log.warning(
+            "a replica was lost over a request",
+            request_id=context.request_id,
+            tenant=context.tenant,
+            replica=attempt.replica,
+        )
+        digest = _digest(context.checked.asked)
+        return self.marks.note(context.tenant, digest, attempt.replica, self.clock())
+
+    def _hold_against(self, state: RequestState, attempt: Attempt, failure: ReplicaFailed) -> bool:
+        """Has others avoid a replica that is in trouble, and says whether the request is to blame.
+
+        A replica that is silent for a caller in a hurry may be well: then it is its silence towards
+        all of them that counts, until it says a word.
+        """
+        if failure.silent:
+            return self._note_silence(state, attempt, self._slow_seconds(attempt))
+        if failure.lost:
+            self.fleet.failed(attempt.place.replica)
+        return failure.died and self._lost_over(state, attempt)
+
+    def _note_silence(self, state: RequestState, attempt: Attempt, slow: float) -> bool:
+        """Notes that a replica has said nothing since the attempt began, or since its last word.
+
+        `slow` is how long nearly all answers of the tier take at most.
+
+        Returns:
+            whether the request is to blame.
+        """
+        replica, now = attempt.place.replica, self.clock()
+        since = attempt.began if attempt.heard_at is None else attempt.heard_at
+        if replica.quiet_since is None or since < replica.quiet_since:
+            replica.quiet_since = since
+        silence = now - replica.quiet_since
+        if is_held_against(silence, usual_seconds=attempt.patience(), slow=slow):
+            self.fleet.failed(replica, silent=True)
+            return self._lost_over(state, attempt)
+        return False
+
+    def _slow_seconds(self, attempt: Attempt) -> float:
+        """What nearly all answers of the tier took at most, lately; 0 where nobody knows."""
+        return self.load.slow_run_seconds(attempt.plan.step.tier.name, self.clock()) or 0.0
+
+    def _patience(self, state: RequestState, attempt: Attempt) -> float:
+        """How long the replica may stay silent now, in seconds."""
+        seconds = attempt.patience()
+        if attempt.committed or not attempt.movable or not self._can_move(state, attempt):
+            return seconds
+        left, slow = attempt.plan.deadline - self.clock(), self._slow_seconds(attempt)
+        tier, doubted = attempt.plan.step.tier, not attempt.trusting
+        return shared(tier, seconds, left=left, slow=slow, doubted=doubted)
+
+    def _can_move(self, state: RequestState, attempt: Attempt) -> bool:
+        """Whether an attempt could be made where none has been."""
+        step, tried = attempt.plan.step, [one.replica for one in state.attempts]
+        if self.fleet.can_answer(step.tier, avoid=tried):
+            return True
+        return step.checked and self.elsewhere(state)
+
+    def elsewhere(self, state: RequestState) -> bool:
+        """Whether a tier behind the one whose turn it is can answer now."""
+        behind = state.cascade.behind() if state.cascade is not None else ()
+        return any(self.fleet.can_answer(tier) for tier in behind)
+
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:
         hold = plan.hold.again() if plan.hold is not None else None
         attempt = Attempt(plan, cause, place, self.clock(), hold)
+        attempt.trusting = place.replica.breaker.closed
         attempt.answer.prompt_tokens = len(plan.prompt.tokens)
         attempt.has_log_probs = self.engine.capabilities(plan.step.tier).has_log_probs
         state.begin(attempt)
@@ -169,9 +279,11 @@ class Runner:
             if listener is not None and state.decision is None:
                 state.decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
             if lease is not None and (outlives or attempt.complete):
-                attempt.place = attempt.place.moved()
+                attempt.place, attempt.movable = attempt.place.moved(), False
                 self.spawn(self._go_on(state, attempt, lease.moved()))
             else:
+                if attempt.heard_at is None and not attempt.complete:
+                    self._note_silence(state, attempt, self._slow_seconds(attempt) or math.inf)
                 attempt.leave(self.clock())
             raise
         if listener is not None:  # how long evidence waits says nothing about callers
@@ -188,8 +300,9 @@ class Runner:
         call, piece = attempt.call, Piece("", 0, attempt.complete)
         assert call is not None  # noqa: S101 -- it was started
         if not attempt.complete:
-            piece = await call.read(attempt.patience())
+            piece = await call.read(self._patience(state, attempt))
             attempt.take(piece, self.clock())
+            attempt.place.replica.quiet_since = None
         if attempt.hold is not None:
             if not attempt.hold.is_ready(attempt.answer.output_tokens, complete=attempt.complete):
                 return
@@ -226,6 +339,8 @@ class Runner:
                 if attempt.ending is Ending.OUTLIVED:
                     lease.store(attempt.answer, tier)
         except (ReplicaFailed, ServiceError) as error:
+            if isinstance(error, ReplicaFailed):
+                self._hold_against(state, attempt, error)
             log.warning("a run without a caller failed", why=str(error))
         finally:
             lease.give_back()
@@ -284,4 +399,10 @@ class Runner:
             first_text=(now if first is None else first) - attempt.plan.began,
             decode_seconds=0.0 if first is None else answer.last_text_at - first,
             tokens=answer.output_tokens,
+            ran=now - attempt.began,
         )
+
+
+def _digest(asked: Asked) -> bytes:
+    """Names what is asked, whoever asks."""
+    return hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).digest()

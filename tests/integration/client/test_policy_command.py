@@ -27,6 +27,11 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def line_of(text: str, file: Path) -> int:
+    (line,) = (at for at, line in enumerate(file.read_text().splitlines(), 1) if text in line)
+    return line
+
+
 async def test_the_policies_of_the_tree_are_good() -> None:
     files = [f"policies/{name}.yaml" for name in ("routes", "prices", "scaling")]
     ended = await pennyweight("policy", "check", *files, cwd=ROOT)
@@ -53,8 +58,7 @@ async def test_what_would_be_refused_is_told_as_the_services_do(policies: Path) 
     assert problem["rule"] == "must not exceed the number of slots, 2"
     ended = await pennyweight("policy", "check", files[1], cwd=ROOT)
     assert ended.code == 1
-    lines = Path(files[1]).read_text().splitlines()
-    (line,) = (at for at, text in enumerate(lines, start=1) if "size: 7 " in text)
+    line = line_of("size: 7 ", policies / "scaling.yaml")
     assert ended.out == (
         f"{files[1]} would be refused:\n"
         f"  line {line}: pools.small-cpu.size: must not exceed the number of slots, 2, got 7\n"

@@ -14,6 +14,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.local.plan import ROOT
 from tests.integration.client.running import rows_of
 from tests.integration.client.scripted_router import ESCALATED, Stage, summary
+from tests.making.ledger import attempt, line, request
 
 Answer = Callable[[pb.CompleteRequest], list[Any]]
 
@@ -55,7 +56,10 @@ async def traffic(address: str, *arguments: str) -> AsyncIterator[asyncio.subpro
             await process.wait()
 
 
-async def ran(address: str, *arguments: str) -> tuple[int | None, str]:
+async def ran(
+    address: str, *arguments: str, ledger: Path = Path("/nowhere")
+) -> tuple[int | None, str]:
+    arguments = (*arguments, "--ledger", str(ledger))
     async with traffic(address, *arguments) as process:
         out, _ = await process.communicate()
     return process.returncode, out.decode()
@@ -82,13 +86,50 @@ async def test_it_tells_which_tiers_answered_why_and_what_was_saved(stage: Stage
         ["large", "escalated", "25", "25%", "1,075 µ$", "1,000 µ$", "-8%"],
         ["all", "", "100", "100%", "1,300 µ$", "4,000 µ$", "68%"],
     ]
-    assert "Escalated 25%. Paid 1,300 µ$; always the top tier, without a cache: 4,000 µ$." in out
+    assert (
+        "Escalated 25%. Paid 1,300 µ$; always the top tier, without a cache: 4,000 µ$. "
+        "Saved 68% before what evidence cost: only the router's ledger knows that." in out
+    )
     assert "50 of 100 · 0 failed" in out  # on a terminal: a bar instead
     assert len({one.prompt.messages[0].content for one in asked(stage)}) > 90
     for one in asked(stage):
         assert one.route == "support-chat"
         assert one.terms.cache_use == pb.CACHE_USE_BYPASS
         assert one.terms.attributes == {"feature": "traffic"}
+
+
+async def test_what_evidence_cost_is_taken_off_what_was_saved(stage: Stage, tmp_path: Path) -> None:
+    number = itertools.count(1)
+    evidence = attempt("large", 40, cause="evidence", verdict="evidence", committed=False)
+
+    def answer(_: pb.CompleteRequest) -> list[Any]:
+        name = str(next(number))
+        response = told(micro_usd=3, baseline_micro_usd=40)
+        response.summary.handle = f"h-{name}"
+        record = request(name, attempt(), evidence, reason="calibrated", baseline_micro_usd=40)
+        with (tmp_path / "router.jsonl").open("a") as file:
+            file.write(line(record))
+        return [response]
+
+    stage.router.script = routes_and(answer)
+    code, out = await ran(stage.address, "--requests", "10", ledger=tmp_path)
+    assert code == 0, out
+    assert rows_of(out.replace("┃", "│")) == [
+        ["tier", "why", "answers", "share", "paid", "evidence", "baseline", "saved"],
+        ["small", "calibrated", "10", "100%", "30 µ$", "400 µ$", "400 µ$", "-8%"],
+    ]
+    assert (
+        "Paid 430 µ$, 400 µ$ of it for evidence; always the top tier, without a cache: 400 µ$. "
+        "Saved -8%." in out
+    )
+
+
+async def test_a_ledger_of_another_router_is_not_waited_for(stage: Stage, tmp_path: Path) -> None:
+    stage.router.script = routes_and(lambda _: [told(micro_usd=3, baseline_micro_usd=40)])
+    (tmp_path / "router.jsonl").write_text(line(request("1", attempt())))
+    code, out = await ran(stage.address, "--requests", "3", ledger=tmp_path)
+    assert code == 0, out
+    assert "before what evidence cost" in out
 
 
 async def test_questions_of_a_file_of_another_route_with_the_cache(
@@ -130,7 +171,8 @@ async def test_it_stops_early_when_the_first_all_fail(stage: Stage) -> None:
 async def test_ctrl_c_still_shows_the_table(stage: Stage) -> None:
     never, number = asyncio.Event(), itertools.count(1)
     stage.router.script = routes_and(lambda _: [told()] if next(number) <= 30 else [never, told()])
-    async with traffic(stage.address, "--requests", "100", "--in-flight", "8") as process:
+    arguments = ("--requests", "100", "--in-flight", "8", "--ledger", "/nowhere")
+    async with traffic(stage.address, *arguments) as process:
         while len(asked(stage)) < 38:
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)

@@ -168,7 +168,7 @@ async def test_a_replica_that_moves_takes_its_answers_along(world: World, caller
     await other.start()
     try:
         await world.tell("s", other.address)
-        with pytest.raises(grpc.aio.AioRpcError, match="connection was closed"):
+        with pytest.raises(grpc.aio.AioRpcError, match="replica s was lost in the middle"):
             await asyncio.wait_for(call.read(), PATIENCE)
     finally:
         await other.stop()

@@ -1,6 +1,7 @@
 """Replicas that die, hang, refuse or come and go, and a scaler that is away."""
 
 import asyncio
+import signal
 import time
 from typing import Any
 
@@ -84,6 +85,8 @@ async def test_a_replica_killed_after_the_first_token_ends_the_answer(
             await rest(call)
     told = refusal(caught.value)
     assert (told.code, told.reason) == (CODES.UNAVAILABLE, "REPLICA_LOST")
+    # What gRPC says of it may name its address, which is no business of callers.
+    assert told.message == "replica a was lost in the middle of the answer"
     assert told.details["RequestInfo"].request_id == started.handle
     assert other.received == []  # it was not run again
     (record,) = await world.ledger(1)
@@ -193,6 +196,28 @@ async def test_a_replica_silent_before_the_first_token_is_given_up(
     assert told.text == HELLO
     assert told.summary.decision.replica == "b"
     await until(lambda: silent.received[0].cancelled_at)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_frozen_replica_costs_one_request_half_its_time_and_no_other_any(
+    world: World, caller: Caller, *, streaming: bool
+) -> None:
+    ask = caller.ask if streaming else caller.whole
+    with Doomed() as frozen:
+        await world.tell("a", await frozen.listening())
+        await ask()  # type: ignore[operator] # it is well, and connected
+        await world.add("b", max_in_flight=8)
+        frozen.send(signal.SIGSTOP)
+        seconds = 8.0  # the tier's own patience is far longer
+        told = await ask(seconds=seconds)  # type: ignore[operator]
+        assert told.summary.decision.replica == "b"
+        assert told.summary.timings.total.ToTimedelta().total_seconds() >= seconds / 2
+        quick = [await ask(seconds=seconds) for _ in range(10)]  # type: ignore[operator]
+        crowd = [ask(seconds=seconds) for _ in range(42)]  # type: ignore[operator] # b has room for 8
+        quick += await asyncio.gather(*crowd)
+        frozen.send(signal.SIGCONT)
+    assert {one.summary.decision.replica for one in quick} == {"b"}
+    assert await world.metric("retries_total", tier="small") == 1
 
 
 async def test_a_replica_silent_in_the_middle_is_given_up(world: World, caller: Caller) -> None:

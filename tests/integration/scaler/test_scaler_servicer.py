@@ -1,6 +1,7 @@
 """The scaler's calls over gRPC: who may call what, what is refused, how streams live and end."""
 
 import hashlib
+import socket
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from services.scaler import servicer
 from tests.integration.scaler.harness import KEY, until_async
 
 CALLER = (("authorization", "Bearer caller"),)
+OPERATOR = (("authorization", "Bearer operator"),)
 SERVICE = (("authorization", "Bearer service"),)
 
 
@@ -22,14 +24,17 @@ async def scaler(home):
 
 @pytest.fixture
 async def guarded(home, tmp_path):
-    keys = tmp_path / "keys.yaml"
-    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in ("caller", "service")]
-    keys.write_text(
-        "keys:\n"
-        f"  - {{sha256: {hashes[0]}, tenant: acme}}\n"
-        f"  - {{sha256: {hashes[1]}, tenant: pennyweight, role: service}}\n"
-    )
-    return await home(size=0).start(keys_file=keys)
+    return await home(size=0).start(keys_file=key_file(tmp_path))
+
+
+def key_file(folder):
+    keys = folder / "keys.yaml"
+    lines = ["keys:"]
+    for name in ("caller", "operator", "service"):
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        lines.append(f"  - {{sha256: {digest}, tenant: acme, role: {name}}}")
+    keys.write_text("\n".join(lines))
+    return keys
 
 
 async def test_any_key_may_list_pools(guarded):
@@ -39,6 +44,30 @@ async def test_any_key_may_list_pools(guarded):
     assert (pool.desired_replicas, pool.slots, pool.trouble) == (0, 1, "")
     assert pool.capacity == pb.CAPACITY_KIND_ON_DEMAND
     assert not pool.HasField("typical_start")
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [(CALLER, False), (OPERATOR, True), (SERVICE, True)], ids=str
+)
+async def test_where_replicas_are_and_what_ails_them_is_for_operators(home, tmp_path, key, told):
+    async def pool(scaler) -> pb.Pool:
+        response = await scaler.stub.ListPools(pb.ListPoolsRequest(), metadata=key, timeout=5)
+        return response.pools[0]
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        slots = [{}, {"grpc_port": taken.getsockname()[1]}]
+        scaler = await home(size=2, slots=slots).start(keys_file=key_file(tmp_path))
+
+        async def seen() -> pb.Pool | None:
+            found = await pool(scaler)
+            return found if found.replicas and found.trouble else None
+
+        found = await until_async(seen)
+    (replica,) = found.replicas
+    assert replica.id
+    assert bool(replica.address) is told
+    assert (found.trouble != servicer.HIDDEN_TROUBLE) is told
 
 
 @pytest.mark.parametrize(

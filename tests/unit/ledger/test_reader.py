@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pennyweight.ledger import reader
+from pennyweight.ledger.money import Money, money_of
 from pennyweight.ledger.reader import (
     ExtraMissing,
     LedgerError,
@@ -18,7 +19,6 @@ from pennyweight.ledger.reader import (
     Unreadable,
     opened,
     record_of,
-    spent_micro_usd,
 )
 from tests.making import old_ledger
 from tests.making.ledger import TIME, attempt, gap, line, outcome, pair, plain, request
@@ -187,9 +187,9 @@ def test_evidence_is_spent_once() -> None:
     attempts = (attempt(), attempt("large", 40, cause="evidence", verdict="evidence"))
     now = [plain(request("1", *attempts)), plain(pair("1"))]
     for records in (before, now):
-        assert sum(spent_micro_usd(record) for record in records) == 43
-    assert spent_micro_usd(old_ledger.request("1", paid=None)) == 0
-    assert spent_micro_usd(plain(outcome())) == 0
+        assert sum(money_of(record).spent for record in records) == 43
+    assert money_of(old_ledger.request("1", paid=None)).spent == 0
+    assert money_of(plain(outcome())) == Money()
 
 
 # --- a ledger that grows -------------------------------------------------------------------------

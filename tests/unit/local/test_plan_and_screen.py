@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from pennyweight.ledger.money import Money
 from services.local.ledger_tail import LedgerTail, Totals
 from services.local.plan import ADDRESSES, ROOT, StackError, plan, plan_demo
 from services.local.screen import status_line, status_panel
@@ -144,13 +145,13 @@ def test_the_ledger_is_read_on_from_where_it_was(tmp_path: Path) -> None:
     with old.open("a") as file:
         file.write(_line(cache="exact", micro_usd=0))
     new.write_text(_line(status="CANCELLED", output_tokens=0) + _line()[:20])
-    assert tail.read() == Totals(2, 1, 1, 10, 2, 18)
+    assert tail.read() == Totals(2, 1, 1, 10, Money(2, 0, 18))
     with new.open("a") as file:
         file.write(_line()[20:])
-    assert tail.read() == Totals(3, 1, 1, 20, 4, 27)
+    assert tail.read() == Totals(3, 1, 1, 20, Money(4, 0, 27))
     with new.open("a") as file:
         file.write(line(pair(shadow_micro_usd=5)) + line(outcome()))
-    assert tail.read() == Totals(3, 1, 1, 20, 4, 27)
+    assert tail.read() == Totals(3, 1, 1, 20, Money(4, 0, 27))
     assert tail.read() == tail.totals
 
 
@@ -165,7 +166,7 @@ def test_a_ledger_of_before_is_added_up_too(tmp_path: Path) -> None:
             old_ledger.outcome("1"),
         )
     )
-    assert tail.read() == Totals(2, 0, 0, 20, 11, 80)
+    assert tail.read() == Totals(2, 0, 0, 20, Money(6, 5, 80))
     assert not tail.unreadable.notes()
 
 
@@ -183,7 +184,9 @@ def test_a_status_in_one_line() -> None:
         PoolStatus("large", 1, (("ready", 1), ("starting", 1)), 0, 2, ""),
         PoolStatus("small", 0, (), 0, 0, ""),
     )
-    status = Status(pools, Totals(1200, 0, 300, 40_000, 5_000, 105_000), 2.0, 80.0, 17)
+    status = Status(
+        pools, Totals(1200, 0, 300, 40_000, Money(4_000, 1_000, 105_000)), 2.0, 80.0, 17
+    )
     assert status_line(status) == (
         "large 1 ready, 1 starting, small no replicas · 1,200 requests · 40,000 tokens · "
         "300 from the cache · saved $0.1000"

@@ -7,7 +7,13 @@ import grpc
 import pytest
 
 from pennyweight import Cost, Decision, Finished, Timings, Unavailable, Usage
-from services.local.traffic import HOPELESS, Sum, Tally, questions
+from pennyweight.ledger.money import Money
+from pennyweight.ledger.reader import opened
+from pennyweight.ledger.sums import By, add_up, total
+from services.local.ledger_tail import LedgerTail
+from services.local.own_records import OwnRecords
+from services.local.traffic import HOPELESS, Sum, Tally, charged, questions
+from tests.making.ledger import attempt, line, request
 
 
 def finished(tier: str, reason: str, paid: int, baseline: int) -> Finished:
@@ -29,10 +35,10 @@ def test_answers_are_added_up_by_tier_and_reason() -> None:
     tally.answered(finished("large", "escalated", 12, 10))
     tally.failed(failure())
     assert tally.sums == {
-        ("small", "calibrated"): Sum(3, 6, 30),
-        ("large", "escalated"): Sum(1, 12, 10),
+        ("small", "calibrated"): Sum(3, Money(6, 0, 30)),
+        ("large", "escalated"): Sum(1, Money(12, 0, 10)),
     }
-    assert tally.whole == Sum(4, 18, 40)
+    assert tally.whole == Sum(4, Money(18, 0, 40))
     assert (tally.done, tally.escalated) == (5, 0.25)
 
 
@@ -51,6 +57,38 @@ def test_it_is_hopeless_only_when_all_of_the_first_fail() -> None:
         saved.failed(failure())
         assert lost.hopeless == (number == HOPELESS)
         assert not saved.hopeless
+
+
+EVIDENCE = attempt("large", 40, cause="evidence", verdict="evidence", committed=False)
+
+
+def test_saved_is_one_number_on_the_screen_in_traffic_and_in_the_ledger(tmp_path: Path) -> None:
+    screen, records = LedgerTail(tmp_path), OwnRecords(tmp_path)
+    (tmp_path / "a.jsonl").write_text(
+        line(request("1", attempt(), EVIDENCE, reason="calibrated", baseline_micro_usd=40))
+        + line(request("2", attempt("large", 50), reason="escalated", baseline_micro_usd=40))
+        + line(request("3", attempt(verdict="failed"), status="UNAVAILABLE", baseline_micro_usd=0))
+    )
+    records.read()
+    sums = charged(records.of({f"h-{number}" for number in (1, 2, 3)}))
+    assert sums == {
+        ("small", "calibrated"): Sum(1, Money(3, 40, 40)),
+        ("large", "escalated"): Sum(1, Money(50, 0, 40)),
+        ("small", "failed"): Sum(0, Money(3, 0, 0)),
+    }
+    with opened(tmp_path) as ledger:
+        told = total(add_up(ledger, By.ROUTE))
+    saved = {screen.read().money.saved, told.saved, sum(one.money.saved for one in sums.values())}
+    assert saved == {80 - 53 - 40 - 3}
+
+
+def test_requests_of_others_and_those_still_to_come_are_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(line(request("1", attempt())))
+    records = OwnRecords(tmp_path)
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write(line(request("2", attempt())) + line(request("3", attempt())))
+    records.read()
+    assert len(records.of({"h-1", "h-3", "h-4"})) == 1
 
 
 def test_a_file_of_lines_is_asked_again_and_again_in_a_drawn_order(tmp_path: Path) -> None:

@@ -271,6 +271,38 @@ async def test_a_failing_replica_is_avoided_until_it_answers() -> None:
     assert scene.fleet.preview("small") == "a"
 
 
+async def test_the_room_of_others_is_waited_for_rather_than_a_silent_replica_taken() -> None:
+    scene = Scene(clock=FakeClock().time)
+    scene.report("a", "b", max_in_flight=2)
+    silent = await scene.acquire()
+    assert silent.replica.id == "a"
+    scene.fleet.failed(silent.replica, silent=True)
+    held = [await scene.acquire() for _ in range(2)]
+    assert {one.replica.id for one in held} == {"b"}
+    assert scene.fleet.preview("small") == ""
+    waits = asyncio.create_task(scene.acquire())
+    await settle()
+    assert scene.waiting() == 1
+    held[0].give_back()
+    assert (await waits).replica.id == "b"
+    # Who has failed on the other tries that once more, and does not wait in vain here.
+    held[1].give_back()
+    assert (await scene.acquire(avoid={"b"})).replica.id == "b"
+
+
+@pytest.mark.parametrize("others", [(), ("b",)])
+async def test_a_silent_replica_is_the_last_resort_where_no_other_can_answer(
+    others: tuple[str, ...],
+) -> None:
+    scene = Scene(clock=FakeClock().time)
+    scene.report("a", *others, max_in_flight=2)
+    for name in ("a", *others):
+        place = await scene.acquire(avoid={"a", "b"} - {name})
+        assert place.replica.id == name
+        scene.fleet.failed(place.replica, silent=True)
+    assert scene.fleet.preview("small")
+
+
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 0.25), (0.5, 0.375)])
 async def test_chance_spreads_for_how_long_a_failing_replica_is_avoided(
     chance: float, seconds: float

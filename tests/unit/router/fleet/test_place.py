@@ -126,3 +126,21 @@ async def test_a_run_that_is_left_is_stopped_or_read_to_its_end(
     scene.place.give_back()
     await asyncio.gather(*scene.ending)
     assert (scene.is_over, run.finished, run.cancelled) == (True, read, not read)
+
+
+@each_way
+async def test_the_room_is_free_when_the_replica_is_done_whoever_still_holds_the_place(
+    cancel: Cancel,
+) -> None:
+    run = Run(["all of it"])
+    scene = Scene(run, cancel)
+    scene.place.release()
+    assert scene.replica.in_flight == 1  # it is at work
+    run.final = True
+    scene.place.release()
+    assert (scene.is_over, run.finished) == (True, True)
+    other = scene.place.moved()
+    for place in (scene.place, other):
+        place.release()
+        place.give_back()
+    assert scene.is_over  # it is given back once

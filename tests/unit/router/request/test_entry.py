@@ -49,15 +49,14 @@ def timed(most: float | None = None, **deadline: float) -> Route:
         pytest.param(timed(5.0), 20.0, 5.0, True, id="the limit where the caller has longer"),
         pytest.param(timed(5.0), None, 5.0, True, id="the limit where nobody says"),
         pytest.param(timed(5.0), 4.0, 4.0, False, id="the caller's below the limit"),
-        pytest.param(timed(), 3600.0, 300.0, True, id="five minutes where the route sets no limit"),
+        pytest.param(timed(), 3600.0, 300.0, True, id="five minutes where nobody says"),
         pytest.param(
-            timed(default_seconds=900.0),
-            3600.0,
-            900.0,
-            True,
-            id="the route's own where it is longer",
+            timed(longest_seconds=45.0), 60.0, 45.0, True, id="the route's where it is shorter"
         ),
-        pytest.param(timed(3600.0), 3000.0, 3000.0, False, id="an hour where the route says so"),
+        pytest.param(
+            timed(default_seconds=900.0), 3600.0, 900.0, True, id="never less than the default"
+        ),
+        pytest.param(timed(900.0), 3600.0, 300.0, True, id="the shorter of both limits"),
     ],
 )
 def test_a_request_may_take_what_its_caller_and_its_route_allow(

@@ -1,0 +1,182 @@
+"""Requests that cost replicas: ended after the second, refused for a while, and theirs alone."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pennyweight.router.v1 import router_pb2 as pb
+from services.common.errors import ServiceError
+from services.router.fleet.group import Replica, State
+from services.router.policy.calibration import Rung
+from services.router.policy.poison import MARK_SECONDS
+from services.router.policy.routes import Route
+from services.router.ports import Finish, Piece, ReplicaFailed, Written
+from services.router.request.context import RequestState
+from services.router.request.runner import Poisonous
+from tests.making.policies import ladder, quality, route
+from tests.making.walking import Cache, Engine, Listener, Run, Way
+
+SURE = -0.125
+
+
+class Hung(Run):
+    """Says nothing for as long as anybody waits."""
+
+    def __init__(self) -> None:
+        super().__init__([""])
+        self.way: Way
+
+    async def read(self, timeout_seconds: float) -> Piece:
+        await asyncio.sleep(0)
+        self.way.now += timeout_seconds
+        raise ReplicaFailed("silent", lost=True, silent=True)
+
+
+def died() -> Run:
+    return Run([ReplicaFailed("Socket closed", lost=True, died=True)])
+
+
+def scene(
+    *runs: Run, of: Route | None = None, cache: Cache | None = None, **tiers: list[Run]
+) -> Way:
+    """A request on a route whose lowest tier has three replicas."""
+    engine = Engine({"small": list(runs)} | tiers)
+    way = Way(of or route("chat", *ladder("small")), engine, cache=cache or Cache(lease=""))
+    first = way.replicas[0]
+    way.fleet.update(
+        [
+            Replica(name, "small", first.model, first.precision, "b:1", State.READY, 8)
+            for name in ("small-2", "small-3")
+        ]
+    )
+    for run in runs:
+        if isinstance(run, Hung):
+            run.way = way
+    return way
+
+
+async def go(way: Way) -> str:
+    """Asks; returns the reason of the error, empty for an answer."""
+    way.state = way.begin()
+    try:
+        await way.go()
+    except ServiceError as error:
+        return error.reason
+    return ""
+
+
+@pytest.mark.parametrize("kind", [Hung, died])
+async def test_what_cost_two_replicas_is_not_carried_to_the_third(
+    kind: Callable[[], Run],
+) -> None:
+    way = scene(kind(), kind(), Run(["hi"]), Run(["hi"]))
+    with pytest.raises(Poisonous) as raised:
+        await way.go()
+    assert (raised.value.reason, raised.value.code.name) == ("REPLICAS_LOST", "INTERNAL")
+    assert len(way.engine.started) == 2
+    way.state = way.begin()
+    way.now += 10.0
+    with pytest.raises(Poisonous) as refused:
+        await way.go()
+    assert refused.value.retry_after_seconds == MARK_SECONDS - 10.0
+    assert (len(way.engine.started), way.state.micro_usd) == (2, 0)
+    assert way.metrics.poisonous._value.get() == 2
+    way.now += MARK_SECONDS
+    assert await go(way) == ""
+
+
+async def test_others_are_answered_meanwhile() -> None:
+    way = scene(died(), died(), *[Run(["hi"]) for _ in range(2)])
+    await go(way)
+    other = pb.GenerateRequest(route="chat")
+    other.prompt.messages.add(role=pb.ROLE_USER, content="something else")
+    for state in (way.begin(other), replace_tenant(way, "umbrella")):
+        listener = Listener()
+        await way.answer(listener, state)
+        assert listener.events == ["started", "hi"]
+
+
+def replace_tenant(way: Way, tenant: str) -> RequestState:
+    state = way.begin()
+    state.context = replace(state.context, tenant=tenant)
+    return state
+
+
+async def test_a_caller_who_asks_again_takes_its_losses_along() -> None:
+    way = scene(*[Run(["one", ReplicaFailed("reset", lost=True, died=True)]) for _ in range(2)])
+    # Each ends in the middle of the answer, where nothing is tried again.
+    assert [await go(way) for _ in range(3)] == ["REPLICA_LOST", "REPLICA_LOST", "REPLICAS_LOST"]
+    assert len(way.engine.started) == 2
+
+
+async def test_hanging_up_does_not_clear_a_request_over_which_replicas_fall_silent() -> None:
+    runs = [Run(["hi"]), Run(["hi"]), Run(["hi"])]
+
+    async def silent(timeout_seconds: float) -> Piece:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for run in runs:
+        run.read = silent  # type: ignore[method-assign]
+    way = scene(*runs)
+    way.load.add("small", way.now, first_text=0.5, decode_seconds=0.0, tokens=9)
+    for _ in range(2):
+        way.state = way.begin()
+        asking = asyncio.create_task(way.answer(Listener()))
+        started = len(way.engine.started)
+        while len(way.engine.started) == started:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        way.now += 3.0
+        asking.cancel()
+        await asyncio.wait((asking,))
+        await way.rest()
+    assert await go(way) == "REPLICAS_LOST"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ReplicaFailed("failed to connect", lost=True, refused=True),
+        ReplicaFailed("the replica is gone", lost=True),
+        ReplicaFailed("no room", lost=False),
+    ],
+    ids=str,
+)
+async def test_replicas_that_were_away_or_full_are_no_losses(failure: ReplicaFailed) -> None:
+    way = scene(Run([failure]), Run([failure]), Run([failure]), Run(["hi"]))
+    assert await go(way) == ""
+    assert len(way.runner.marks) == 0
+
+
+async def test_a_replica_in_trouble_before_is_no_loss() -> None:
+    way = scene(died(), died(), died(), Run(["hi"]))
+    for name in way.fleet._known.values():
+        way.fleet.failed(name)
+    assert await go(way) == ""
+    assert len(way.runner.marks) == 0
+
+
+async def test_poison_is_not_moved_to_a_dearer_tier() -> None:
+    told = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, -0.5)))
+    way = scene(died(), died(), of=told, large=[Run(["large"], SURE)])
+    assert await go(way) == "REPLICAS_LOST"
+    assert way.engine.order == ["small", "small"]
+
+
+async def test_losses_of_different_tiers_add_up() -> None:
+    told = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, -0.5)))
+    way = scene(Hung(), of=told, large=[died(), Run(["large"], SURE)])
+    gone = [replace(one, state=State.GONE) for one in way.fleet._known.values() if one.id[5:]]
+    way.fleet.update([one for one in gone if one.tier == "small"])
+    assert await go(way) == "REPLICAS_LOST"
+    assert way.engine.order == ["small", "large"]
+
+
+async def test_a_stored_answer_still_serves() -> None:
+    way = scene(died(), died())
+    await go(way)
+    way.cache.answer = Written((("hi", 2),), Finish.STOP, 2, 2, "small", "small", "int8", "version")
+    assert await go(way) == ""
