@@ -21,8 +21,11 @@ from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError, die, from_environment, prefix_of
 from services.common.credentials import Keyring
-from services.common.server import Server, ServerSettings, stop_on_signals
+from services.common.server import Server, ServerEnded, ServerSettings, stop_on_signals
 from services.common.telemetry import Tracing, configure_logging, serve_metrics
+
+SERVER_ENDED = 1
+"""Exit status where the server ended by itself."""
 
 Settings = TypeVar("Settings", bound=ServerSettings)
 
@@ -77,7 +80,10 @@ def run(
     kind: type[Settings],
     serve: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
 ) -> None:
-    """Runs a service until SIGTERM or SIGINT. With wrong settings it ends with status 2.
+    """Runs a service until SIGTERM or SIGINT.
+
+    With wrong settings it ends with status 2; with status 1 where its server ended by itself, so
+    that whoever supervises it starts it anew.
 
     Args:
         service: its name in logs, and in the variables that hold its settings.
@@ -94,3 +100,14 @@ def run(
         uvloop.run(settled())
     except ConfigError as error:
         die(error)
+    except (ServerEnded, BaseExceptionGroup) as error:
+        if not _is_server_ended(error):
+            raise
+        raise SystemExit(SERVER_ENDED) from None  # logged where it was seen
+
+
+def _is_server_ended(error: BaseException) -> bool:
+    """Whether nothing else went wrong, be it inside the groups that task groups make."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(ServerEnded)[1] is None
+    return isinstance(error, ServerEnded)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import Field
@@ -21,7 +22,10 @@ from services.common.config import STRICT, ConfigError
 from services.common.credentials import Keyring
 from services.common.gate import Gate
 from services.common.health import Health
+from services.common.intake import Listener
 from services.common.telemetry import Tracing
+
+log = structlog.get_logger()
 
 LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
@@ -65,6 +69,11 @@ class ServerSettings:
             raise ValueError("tls_certificate and tls_key go together")
 
 
+class ServerEnded(Exception):
+    """The server ended by itself: it serves nothing any more, and the process must end too."""
+
+
+FOR_EVER_SECONDS = 1e9
 LAST_CALLS_SECONDS = 0.2
 CUT_OFF_SECONDS = 2.0
 """How long calls may take to end that are cut off."""
@@ -81,8 +90,8 @@ class Server:
         self._port = 0
         self._started = False
         self._health = Health()
-        self.grpc = grpc.aio.server(
-            options=(
+        self.grpc = Listener(
+            (
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
@@ -145,8 +154,11 @@ class Server:
 
         Returns:
             how much of ``drain_seconds`` is left for what calls have left behind.
+
+        Raises:
+            ServerEnded: see `until_stopped`.
         """
-        await stop.wait()
+        await self.until_stopped(stop)
         clock = asyncio.get_running_loop().time
         until = clock() + self._settings.drain_seconds
         self._health.ends()
@@ -156,6 +168,27 @@ class Server:
         await self.grpc.stop(max(0.0, until - clock()))
         await self._cut_off_calls_end()
         return max(0.0, until - clock())
+
+    async def until_stopped(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set.
+
+        Raises:
+            ServerEnded: the server ended without being asked to; what ran is lost.
+        """
+        # With a limit gRPC shields what it waits for from our cancelling it.
+        ended = asyncio.create_task(self.grpc.wait_for_termination(FOR_EVER_SECONDS))
+        asked = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                return
+            why = ended.exception()
+            log.critical("the server ended by itself", error=repr(why))
+            raise ServerEnded(f"the server ended by itself: {why!r}") from why
+        finally:
+            for task in (ended, asked):
+                task.cancel()
+            await asyncio.gather(ended, asked, return_exceptions=True)
 
     async def close(self) -> None:
         """Ends at once whatever still runs, and gives the address back, even if it never served."""

@@ -32,6 +32,7 @@ async def serve(
 
     Raises:
         ConfigError: a setting, or a file or an address it names, cannot be used.
+        ServerEnded: the server ended by itself; the replicas stay for the next scaler.
     """
     scaling = Scaling.load(settings.scaling_file)
     registry = CollectorRegistry()
@@ -58,7 +59,7 @@ async def serve(
         started(port)
         async with asyncio.TaskGroup() as tasks:
             keeping = tasks.create_task(fleet.run())
-            await stop.wait()
+            await server.until_stopped(stop)
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)
             await server.set_serving(serving=False)
             if settings.stop_replicas_on_exit:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from services.common.config import ConfigError
 from services.common.process import Frame, open_frame
 from services.common.server import ServerSettings
+from tests.integration.common.raw_http2 import answer, request
 from tests.making.opened import opened, taken_port
 
 TRACED = {"otlp_endpoint": "http://127.0.0.1:1"}
@@ -97,9 +98,9 @@ run("shop", ServerSettings, serve)
 """
 
 
-def start(**environ: str) -> "subprocess.Popen[str]":
+def start(program: str = PROGRAM, **environ: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env=os.environ | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -126,3 +127,38 @@ async def test_wrong_settings_end_it_with_a_sentence() -> None:
             "pennyweight: bad configuration in environment\n"
             "  PENNYWEIGHT_SHOP_DRAIN_SECS: no such setting\n"
         )
+
+
+FAULTY = """
+import asyncio
+from prometheus_client import CollectorRegistry
+from services.common import intake
+from services.common.process import open_frame, run
+from services.common.server import ServerSettings
+
+def fail(*_):
+    raise ZeroDivisionError
+
+intake._handle = fail
+
+async def serve(settings, stop):
+    async with open_frame("shop", settings, CollectorRegistry()) as frame:
+        frame.bind()
+        print(await frame.server.start(), flush=True)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(frame.server.serve_until_stopped(stop))
+
+run("shop", ServerSettings, serve)
+"""
+
+
+async def test_a_process_whose_server_ends_by_itself_ends_with_an_error() -> None:
+    with start(FAULTY) as running:
+        assert running.stdout is not None
+        port = int(await asyncio.to_thread(running.stdout.readline))
+        await answer(port, request(path=b"/t.T/U"))
+        _, errors = await asyncio.to_thread(running.communicate, timeout=30)
+    assert running.returncode == 1
+    critical = [line for line in errors.splitlines() if '"level":"critical"' in line]
+    assert len(critical) == 1
+    assert "ZeroDivisionError" in critical[0]
