@@ -73,6 +73,9 @@ class ServerEnded(Exception):
     """The server ended by itself: it serves nothing any more, and the process must end too."""
 
 
+MIN_PING_INTERVAL_MS = 5_000
+"""A caller that pings more often is sent away."""
+
 FOR_EVER_SECONDS = 1e9
 LAST_CALLS_SECONDS = 0.2
 CUT_OFF_SECONDS = 2.0
@@ -96,7 +99,7 @@ class Server:
                 ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
                 # Idle streams are kept alive by pings; the default allows one in five minutes.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a silent share
             ),

@@ -112,7 +112,7 @@ async def test_a_server_that_ends_by_itself_is_noticed(monkeypatch: pytest.Monke
         async with serving() as running:
             monkeypatch.setattr(intake, "_handle", fail)
             with pytest.raises(grpc.aio.AioRpcError):
-                await running.complete()
+                await running.complete(timeout=1)
             await asyncio.wait_for(asyncio.shield(running.stopped), 10)
 
     with pytest.raises(ServerEnded, match="ZeroDivisionError"):
