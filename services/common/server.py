@@ -185,9 +185,10 @@ class Server:
             await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
             if asked.done():
                 return
-            why = ended.exception()
-            log.critical("the server ended by itself", error=repr(why))
-            raise ServerEnded(f"the server ended by itself: {why!r}") from why
+            error = ended.exception()
+            why = f"{type(error).__name__}: {error}"  # without what it holds: bytes of a request
+            log.critical("the server ended by itself", error=why)
+            raise ServerEnded(f"the server ended by itself: {why}") from None
         finally:
             for task in (ended, asked):
                 task.cancel()
