@@ -31,15 +31,12 @@ class Lost:
     Attributes:
         unread: too much waited already: whoever reads them does not keep up.
         failed: they could not be written: a full disk, a closed pipe.
+        raw: too many came within a second from beneath Python.
     """
 
     unread: int = 0
     failed: int = 0
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.unread + self.failed
+    raw: int = 0
 
 
 LOST = Lost()
@@ -57,11 +54,13 @@ class LogCollector(Collector):
         family = CounterMetricFamily(
             "pennyweight_log_lost_lines",
             "Lines of the log that were not written, by why: unread (whoever reads standard error "
-            "does not keep up), failed (a full disk, a closed pipe). Rising: the log has gaps.",
+            "does not keep up), failed (a full disk, a closed pipe), raw (more than 100 a second "
+            "from beneath Python, such as gRPC's on malformed requests). Rising: the log has gaps.",
             labels=("why",),
         )
         family.add_metric(("unread",), self._lost.unread)
         family.add_metric(("failed",), self._lost.failed)
+        family.add_metric(("raw",), self._lost.raw)
         yield family
 
 

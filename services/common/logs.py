@@ -16,14 +16,15 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, MutableMapping
+import time
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
 
-from services.common.log_lines import LogLines
+from services.common.log_lines import LOST, LogLines, Lost
 
 STANDARD_ERROR = 2
 FLUSH_SECONDS = 2.0
@@ -32,6 +33,9 @@ FLUSH_SECONDS = 2.0
 PIPE_BYTES = 1024 * 1024
 MAX_RAW_BYTES = 16 * 1024
 """Longer lines that are written to standard error are cut."""
+
+RAW_LINES_PER_SECOND = 100
+"""More of them are lost: strangers may cause them."""
 
 BYTES_OF_REQUESTS = "Invalid encoding on "
 """How grpc's record begins that holds metadata which is not UTF-8: anybody's, a key perhaps."""
@@ -138,9 +142,19 @@ def _standard_error_logged(real: int) -> Iterator[None]:
         reader.join(FLUSH_SECONDS)
 
 
-def _log_what_is_read(descriptor: int) -> None:
+def _log_what_is_read(
+    descriptor: int, lost: Lost = LOST, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Logs what comes, some lines a second: gRPC's core has one for each malformed request."""
     log = structlog.get_logger()
+    second = count = 0
     with os.fdopen(descriptor, "rb") as written:
         while line := written.readline(MAX_RAW_BYTES):
-            if text := line.decode(errors="backslashreplace").strip():
+            if not (text := line.decode(errors="backslashreplace").strip()):
+                continue
+            now = int(clock())
+            second, count = now, count + 1 if now == second else 1
+            if count > RAW_LINES_PER_SECOND:
+                lost.raw += 1
+            else:
                 log.warning(text, logger="stderr")

@@ -119,7 +119,8 @@ def test_a_line_after_one_that_was_cut_off_stands_alone(monkeypatch: pytest.Monk
 
 def test_what_is_lost_is_a_metric() -> None:
     registry = CollectorRegistry()
-    registry.register(LogCollector(Lost(unread=3, failed=4)))
+    registry.register(LogCollector(Lost(unread=3, failed=4, raw=5)))
     name = "pennyweight_log_lost_lines_total"
     assert registry.get_sample_value(name, {"why": "unread"}) == 3
     assert registry.get_sample_value(name, {"why": "failed"}) == 4
+    assert registry.get_sample_value(name, {"why": "raw"}) == 5

@@ -3,13 +3,20 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 
-from services.common.logs import _Foreign, configure_logging
+from services.common.log_lines import Lost
+from services.common.logs import (
+    RAW_LINES_PER_SECOND,
+    _Foreign,
+    _log_what_is_read,
+    configure_logging,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +105,16 @@ def test_on_a_terminal_it_is_text() -> None:
     structlog.get_logger().info("sold", thing="bread \udcff")
     assert b"sold" in lines.getvalue()
     assert not lines.getvalue().startswith(b"{")
+
+
+def test_a_flood_from_beneath_python_is_bounded(lines: io.BytesIO) -> None:
+    read, write = os.pipe()
+    os.write(write, b"it says\n\n" * (RAW_LINES_PER_SECOND + 5) + b"later\n" + b"x" * 20_000)
+    os.close(write)
+    lost = Lost()
+    times = iter([0.5] * (RAW_LINES_PER_SECOND + 5) + [1.0] * 3)
+    _log_what_is_read(read, lost, lambda: next(times))
+    said = [record["event"] for record in records(lines)]
+    assert said[: RAW_LINES_PER_SECOND + 1] == ["it says"] * RAW_LINES_PER_SECOND + ["later"]
+    assert [len(event) for event in said[RAW_LINES_PER_SECOND + 1 :]] == [16_384, 3_616]
+    assert lost == Lost(raw=5)
