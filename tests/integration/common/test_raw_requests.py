@@ -1,9 +1,12 @@
 """A request of any bytes ends no server."""
 
+import asyncio
+
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.integration.common.raw_http2 import answer, request
+from services.common import server
+from tests.integration.common.raw_http2 import DATA, PING, answer, frame, request
 from tests.integration.common.serving import ROUTER, serving
 
 COMPLETE = f"/{ROUTER}/Complete".encode()
@@ -58,3 +61,28 @@ async def test_a_request_of_wrong_bytes_ends_no_server(sent: bytes) -> None:
         assert found.status == health_pb2.HealthCheckResponse.SERVING
         assert await running.complete("still") == "still"
         assert not running.stopped.done()
+
+
+async def test_pings_on_an_idle_stream_are_suffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as our setting says; by gRPC's own, two in five minutes are too many."""
+    monkeypatch.setattr(server, "MIN_PING_INTERVAL_MS", 0)
+    async with serving() as running:
+        watch = request(path=b"/grpc.health.v1.Health/Watch")
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        kinds: list[int] = []
+        async with asyncio.timeout(10):
+            writer.write(watch)
+            while await _kind(reader) != DATA:
+                pass
+            for n in range(10):
+                writer.write(frame(PING, 0, 0, n.to_bytes(8, "big")))
+                kinds.append(await _kind(reader))
+        writer.close()
+        assert kinds == [PING] * 10
+
+
+async def _kind(reader: asyncio.StreamReader) -> int:
+    """The kind of the next frame."""
+    head = await reader.readexactly(9)
+    await reader.readexactly(int.from_bytes(head[:3], "big"))
+    return head[3]

@@ -17,6 +17,7 @@ import pytest
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2
 from services.common.config import prefix_of
+from tests.integration.common import raw_http2
 from tests.integration.router.processes import Process
 from tests.integration.router.world import (
     HELLO,
@@ -179,6 +180,17 @@ async def test_no_text_of_prompts_or_answers_is_written_anywhere(
     for written in (log, ledger, metrics):
         assert MARKER.lower() not in written.lower()
         assert MARKER[:5] not in written
+
+
+async def test_a_request_without_a_key_and_without_a_readable_path_ends_no_router(
+    place: Place, caller: Caller
+) -> None:
+    place.triton.script = answer(tokens())
+    heard = await raw_http2.answer(place.port, raw_http2.request(path=b"/t.T/\xdbU"))
+    assert heard
+    assert (await caller.ask(asking("chat"))).text == HELLO
+    place.router.send(signal.SIGTERM)
+    assert await place.router.ended() == 0
 
 
 @pytest.fixture
