@@ -10,19 +10,16 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.common.channel import NO_PROXY
-
 SECONDS = 3.0
+OPTIONS = (("grpc.enable_http_proxy", 0),)  # not from elsewhere: this is to start quickly
 
 
 def trouble(address: str, authority: bytes | None = None) -> str:
     """What keeps the server at the address from serving; empty, nothing."""
     channel = (
-        grpc.insecure_channel(address, options=(NO_PROXY,))
+        grpc.insecure_channel(address, options=OPTIONS)
         if authority is None
-        else grpc.secure_channel(
-            address, grpc.ssl_channel_credentials(authority), options=(NO_PROXY,)
-        )
+        else grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), options=OPTIONS)
     )
     with channel:
         try:
