@@ -144,8 +144,14 @@ def test_the_demo(start: Start) -> None:
 
 
 async def test_up_answers_and_ctrl_c_ends_everything(start: Start) -> None:
-    # A proxy for the outside is no matter of the stack's.
-    local = start("up", "--any-port", http_proxy=NOTHING, https_proxy=NOTHING)
+    local = start(
+        "up",
+        "--any-port",
+        http_proxy=NOTHING,  # for the outside: no matter of the stack's
+        https_proxy=NOTHING,
+        PENNYWEIGHT_CACHE_LISTEN="[::1]:0",
+        PENNYWEIGHT_CACHE_METRICS_LISTEN="[::1]:0",
+    )
     async with Client(local.up()) as client:
         answers = [await client.complete("support-chat", "I lost my card") for _ in range(2)]
         assert answers[0].text == answers[1].text
