@@ -11,6 +11,7 @@ It stands on names that are private to grpcio, so a version that lacks one fails
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from grpc._cython import cygrpc
@@ -34,6 +35,20 @@ class Listener(_aio.Server):  # type: ignore[misc]
         self._loop = _core.get_working_loop()
         self._server = _Intake(self._loop, tuple(options))
 
+    async def failure(self) -> Exception:
+        """Waits until the server ends by itself, which it should never do. Returns why.
+
+        grpc.aio's own word of it comes only once the calls that still run have ended.
+        """
+        return await asyncio.shield(self._server.failure)
+
+    async def stop(self, grace: float | None) -> None:
+        """See `grpc.aio.Server`; stops a server that has ended by itself as well."""
+        if self._server.failure.done():
+            with suppress(Exception):  # gRPC tells the first of the failure, and stops nothing
+                await super().stop(grace)
+        await super().stop(grace)
+
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
         """Adds nothing: generated code adds the same methods as registered ones too."""
 
@@ -44,6 +59,7 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
     def __init__(self, loop: asyncio.AbstractEventLoop, options: Options) -> None:
         super().__init__(loop, None, (), (), options, None)
         self._event_loop = loop
+        self.failure: asyncio.Future[Exception] = loop.create_future()
         self._resolver = _MethodResolver([], {})
         self._by_path: dict[str, Any] = {}
         self._calls: set[asyncio.Task[None]] = set()
@@ -52,6 +68,13 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         super().add_registered_method_handlers(dict(method_handlers))
         self._by_path.update(method_handlers)
         self._resolver = _MethodResolver([], self._by_path)
+
+    async def _server_main_loop(self, started: asyncio.Future[bool]) -> None:
+        try:
+            await super()._server_main_loop(started)
+        except Exception as error:
+            self.failure.set_result(error)
+            raise
 
     def _make_request_call_future(self, method: bytes | None) -> asyncio.Task[None]:
         """Called once for each method, and with None for calls of no method.

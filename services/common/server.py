@@ -76,7 +76,6 @@ class ServerEnded(Exception):
 MIN_PING_INTERVAL_MS = 5_000
 """A caller that pings more often is sent away."""
 
-FOR_EVER_SECONDS = 1e9
 LAST_CALLS_SECONDS = 0.2
 CUT_OFF_SECONDS = 2.0
 """How long calls may take to end that are cut off."""
@@ -178,21 +177,20 @@ class Server:
         Raises:
             ServerEnded: the server ended without being asked to; what ran is lost.
         """
-        # With a limit gRPC shields what it waits for from our cancelling it.
-        ended = asyncio.create_task(self.grpc.wait_for_termination(FOR_EVER_SECONDS))
+        failure = asyncio.create_task(self.grpc.failure())
         asked = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((failure, asked), return_when=asyncio.FIRST_COMPLETED)
             if asked.done():
                 return
-            error = ended.exception()
+            error = failure.result()
             why = f"{type(error).__name__}: {error}"  # without what it holds: bytes of a request
             log.critical("the server ended by itself", error=why)
             raise ServerEnded(f"the server ended by itself: {why}") from None
         finally:
-            for task in (ended, asked):
+            for task in (failure, asked):
                 task.cancel()
-            await asyncio.gather(ended, asked, return_exceptions=True)
+            await asyncio.gather(failure, asked, return_exceptions=True)
 
     async def close(self) -> None:
         """Ends at once whatever still runs, and gives the address back, even if it never served."""

@@ -110,6 +110,10 @@ async def test_a_server_that_ends_by_itself_is_noticed(monkeypatch: pytest.Monke
 
     async def serve() -> None:
         async with serving() as running:
+            watch = health_pb2_grpc.HealthStub(running.channel).Watch(
+                health_pb2.HealthCheckRequest()
+            )
+            assert (await watch.read()).status == SERVING  # a call that goes on for ever
             monkeypatch.setattr(intake, "_handle", fail)
             with pytest.raises(grpc.aio.AioRpcError):
                 await running.complete(timeout=1)
