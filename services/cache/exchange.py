@@ -83,7 +83,6 @@ class Stream:
         self._reader: asyncio.Task[None] | None = None
         self._leases = _Leases()
         self._ending = False
-        self._answered = False
         self._closed = False
 
     async def responses(self, requests: AsyncIterator[pb.ExchangeRequest]) -> AsyncIterator[Any]:
@@ -102,7 +101,6 @@ class Stream:
                 yield outgoing.response
             if self._reader.done() and not self._pending:
                 break
-        self._answered = True
         if not self._reader.cancelled():
             self._reader.result()
 
@@ -115,17 +113,19 @@ class Stream:
     def close(self) -> None:
         """The stream is over: nobody waits any more.
 
-        Where it broke, before all was answered, nobody may ever come back with the leases that it
-        granted, and some were never heard of: all are given back, and whoever waits goes on.
+        Unless we have ended it, its caller has gone: the leases that it was granted, some of which
+        it never heard of, are given back, and whoever waits for their answers goes on. gRPC does
+        not tell a caller that broke off from one that ended its part.
         """
         if self._closed:
             return
         self._closed = True
+        has_gone = not self._ending
         self.end()
         for pending in list(self._pending.values()):
             pending.cancel()
         self._outgoing.clear()
-        if not self._answered:
+        if has_gone:
             for granted in self._leases.take_all():
                 self._operations.give_back_lease(granted)
 

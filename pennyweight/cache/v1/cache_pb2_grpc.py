@@ -91,8 +91,8 @@ class CacheServiceServicer:
     def Exchange(self, request_iterator, context):
         """The calls above over one long-lived stream, several to a message: what a busy router uses. Each
         operation is answered under its own id, in any order; a failed one answers with its status code
-        and leaves the stream open. A stream that breaks, before its caller has ended it and all is
-        answered, gives back the leases that it granted.
+        and leaves the stream open. Leases end with the stream that granted them, unless the cache ends
+        it because it stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

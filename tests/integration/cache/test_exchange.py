@@ -113,10 +113,20 @@ async def test_a_broken_stream_ends_its_waits_and_gives_its_leases_back(cache):
     await other.close()
 
 
-async def test_a_stream_that_ends_in_order_leaves_its_leases_to_their_holder(cache):
+async def test_a_stream_that_its_caller_ends_gives_its_leases_back(cache):
     exchange = Exchange(cache)
     lease = (await exchange.run(lookup=lookup())).lookup.miss.lease
     await exchange.close()
+    await until(lambda: cache.metric("streams") == 0)
+    assert (await cache.lookup(lookup())).miss.lease
+    assert not await cache.store(store(lease))
+
+
+async def test_a_stream_that_the_cache_ends_leaves_its_leases_to_their_holder(cache):
+    exchange = Exchange(cache)
+    lease = (await exchange.run(lookup=lookup())).lookup.miss.lease
+    cache.service.drain()
+    await exchange.ended()
     await until(lambda: cache.metric("streams") == 0)
     assert not (await cache.lookup(lookup())).miss.lease
     assert await cache.store(store(lease))
