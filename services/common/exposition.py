@@ -24,6 +24,8 @@ MAX_CONNECTIONS = 32
 MAX_HEAD_BYTES = 16 * 1024
 SECONDS = 10.0
 """For a whole exchange; a scrape takes milliseconds."""
+LAST_SECONDS = 1.0
+"""How long a page may still be made at the end."""
 
 
 class Exposition:
@@ -35,6 +37,7 @@ class Exposition:
         self._listening = listening
         self._page: Any = make_wsgi_app(registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._exchanges: set[asyncio.Task[None]] = set()
         self._reading: dict[asyncio.StreamWriter, None] = {}
         self._answering: dict[asyncio.StreamWriter, None] = {}
         self._server: asyncio.Server
@@ -42,7 +45,7 @@ class Exposition:
     async def start(self) -> None:
         """Begins to serve."""
         self._server = await asyncio.start_server(
-            self._exchange, sock=self._listening, limit=MAX_HEAD_BYTES
+            self._came, sock=self._listening, limit=MAX_HEAD_BYTES
         )
 
     async def close(self) -> None:
@@ -50,8 +53,15 @@ class Exposition:
         self._server.close()
         for writer in (*self._reading, *self._answering):
             writer.transport.abort()
+        if self._exchanges:
+            await asyncio.wait(self._exchanges, timeout=LAST_SECONDS)
         await self._server.wait_closed()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._exchange(reader, writer))
+        self._exchanges.add(task)
+        task.add_done_callback(self._exchanges.discard)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._reading) + len(self._answering) >= MAX_CONNECTIONS:

@@ -137,7 +137,8 @@ def _standard_error_logged(real: int) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
         os.dup2(real, STANDARD_ERROR)  # the pipe ends, unless a child still has it
         reader.join(FLUSH_SECONDS)
 

@@ -123,6 +123,30 @@ async def test_who_says_nothing_is_let_go(
         connection[1].close()
 
 
+async def test_the_end_waits_for_a_page_that_is_being_made(registry: CollectorRegistry) -> None:
+    making, goes_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def collect(self) -> list[object]:
+            making.set()
+            goes_on.wait(10)
+            return []
+
+        def describe(self) -> list[object]:
+            return []
+
+    registry.register(Slow())  # type: ignore[arg-type]
+    page = await serve_metrics("127.0.0.1:0", registry)
+    asking = asyncio.create_task(ask(page.port))
+    await asyncio.to_thread(making.wait, 10)
+    closing = asyncio.create_task(page.close())
+    with suppress(ConnectionError):
+        await asking
+    assert not closing.done()
+    goes_on.set()
+    await asyncio.wait_for(closing, 10)
+
+
 async def test_a_page_that_cannot_be_made_is_an_error_of_that_request_alone(
     registry: CollectorRegistry,
 ) -> None:
