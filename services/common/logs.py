@@ -41,6 +41,9 @@ BYTES_OF_REQUESTS = "Invalid encoding on "
 """How grpc's record begins that holds metadata which is not UTF-8: anybody's, a key perhaps."""
 
 
+Renderer = Callable[[object, str, MutableMapping[str, Any]], bytes]
+
+
 @contextmanager
 def logging_to_standard_error(service: str, level: str) -> Iterator[None]:
     """Sets up the log of the process for the length of the block, which is all that it does."""
@@ -76,7 +79,7 @@ def configure_logging(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             named,
-            _coloured if coloured else _json,
+            _coloured() if coloured else _json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
@@ -99,9 +102,13 @@ def _json(logger: object, name: str, event: MutableMapping[str, Any]) -> bytes:
         return orjson.dumps({"event": "a line that cannot be shown", "error": type(error).__name__})
 
 
-def _coloured(logger: object, name: str, event: MutableMapping[str, Any]) -> bytes:
+def _coloured() -> Renderer:
     renderer = structlog.dev.ConsoleRenderer()
-    return renderer(logger, name, event).encode(errors="backslashreplace")
+
+    def render(logger: object, name: str, event: MutableMapping[str, Any]) -> bytes:
+        return renderer(logger, name, event).encode(errors="backslashreplace")
+
+    return render
 
 
 class _Foreign(logging.Handler):
