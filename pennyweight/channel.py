@@ -18,6 +18,12 @@ KEY_VARIABLE = "PENNYWEIGHT_API_KEY"
 # gRPC takes 8 KiB of metadata from anybody; keys have 43 characters.
 _KEY_CHARACTERS = 4096
 
+PROXY_VARIABLE = "PENNYWEIGHT_USE_PROXY"
+"""Set, a service that is not on this machine is reached through the proxy of ``https_proxy`` or
+``http_proxy``, but for the hosts in ``no_proxy``."""
+
+KEEPALIVE_MS = 60_000
+
 # What editors and shells put around a text: blanks, line ends, a byte order mark.
 _AROUND = " \t\r\n\v\f\ufeff\xa0"
 
@@ -31,6 +37,8 @@ def open_channel(
     tls: bool | None = None,
 ) -> grpc.aio.Channel:
     """Opens a channel inside a running event loop; it connects when first used.
+
+    It uses no proxy, whatever the environment names, unless `PROXY_VARIABLE` is set.
 
     Args:
         target: host:port, or any gRPC target such as ``dns:///router.example:443``.
@@ -55,10 +63,10 @@ def open_channel(
         # In spite of its name, the time that a connection may take to come up.
         ("grpc.min_reconnect_backoff_ms", 5_000),
         # A dead peer is noticed during a call; servers tolerate a ping a minute.
-        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
-    if is_loopback(target):
+    if is_loopback(target) or not os.environ.get(PROXY_VARIABLE):
         options.append(("grpc.enable_http_proxy", 0))
     if tls is None:
         tls = tls_ca is not None or tls_certificate is not None

@@ -14,6 +14,9 @@ from prometheus_client.registry import Collector
 
 from services.cache.metrics import CacheCollector, Counts, operation_seconds
 from services.cache.ports import StoreCounts
+from services.common.folders import FolderCollector
+from services.common.keys_in_force import KeysInForce
+from services.common.log_lines import LogCollector
 from services.router.fleet.snapshot import LoadCollector
 from services.router.metrics import Metrics as RouterMetrics
 from services.scaler.metrics import Metrics as ScalerMetrics
@@ -60,14 +63,25 @@ def services() -> dict[str, tuple[MetricRow, ...]]:
     return {name: tuple(_rows(registry)) for name, registry in registries.items()}
 
 
+def of_every_service() -> tuple[MetricRow, ...]:
+    """The metrics that each service has beside its own."""
+    registry = _Registry()
+    registry.register(LogCollector())
+    registry.register(FolderCollector({}))
+    KeysInForce(None, registry)
+    return tuple(_rows(registry))
+
+
 def names() -> frozenset[str]:
     """The names of all metrics."""
-    return frozenset(row.name for rows in services().values() for row in rows)
+    rows = (of_every_service(), *services().values())
+    return frozenset(row.name for some in rows for row in some)
 
 
 def tables() -> str:
     """All metrics as Markdown."""
-    parts = [f"### Metrics of the {name}\n\n{_table(rows)}" for name, rows in services().items()]
+    parts = [f"### Metrics of every service\n\n{_table(of_every_service())}"]
+    parts += [f"### Metrics of the {name}\n\n{_table(rows)}" for name, rows in services().items()]
     return "\n\n".join(parts)
 
 

@@ -19,7 +19,7 @@ from google.rpc import code_pb2
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from services.cache.operations import Operation, Operations
-from services.cache.ports import Found, Granted
+from services.cache.ports import Abandon, Found, Granted, Put
 from services.common.durations import seconds_of
 from services.common.errors import BadRequest, ServiceError, Violation
 from services.common.telemetry import Tracing
@@ -35,12 +35,36 @@ MAX_RESPONSES = 4
 
 
 class _Outgoing:
-    """A response that still gathers results, and the leases in it."""
+    """A response that still gathers results."""
 
     def __init__(self) -> None:
         self.response = pb.ExchangeResponse()
         self.bytes = 0
-        self.leases: list[Granted] = []
+
+
+class _Leases:
+    """What a stream's caller holds, as far as this stream knows, by what the caller shows."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[Granted, float]] = {}
+
+    def add(self, text: str, granted: Granted, now: float) -> None:
+        """Notes a lease, and forgets those that have ended by themselves: all last equally long."""
+        while self._held:
+            first, (_, ends_at) = next(iter(self._held.items()))
+            if ends_at > now:
+                break
+            del self._held[first]
+        self._held[text] = granted, now + granted.seconds
+
+    def ended(self, text: str) -> None:
+        """Its holder has used it or given it back."""
+        self._held.pop(text, None)
+
+    def take_all(self) -> list[Granted]:
+        """All that are held; none is afterwards."""
+        held, self._held = self._held, {}
+        return [granted for granted, _ in held.values()]
 
 
 class Stream:
@@ -57,6 +81,7 @@ class Stream:
         self._results = asyncio.Event()
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
+        self._leases = _Leases()
         self._ending = False
         self._closed = False
 
@@ -86,17 +111,23 @@ class Stream:
             self._reader.cancel()
 
     def close(self) -> None:
-        """The caller is gone: nobody waits any more, and leases nobody heard of are given back."""
+        """The stream is over: nobody waits any more.
+
+        Unless we have ended it, its caller has gone: the leases that it was granted, some of which
+        it never heard of, are given back, and whoever waits for their answers goes on. gRPC does
+        not tell a caller that broke off from one that ended its part.
+        """
         if self._closed:
             return
         self._closed = True
+        has_gone = not self._ending
         self.end()
         for pending in list(self._pending.values()):
             pending.cancel()
-        for outgoing in self._outgoing:
-            for granted in outgoing.leases:
-                self._operations.give_back_lease(granted)
         self._outgoing.clear()
+        if has_gone:
+            for granted in self._leases.take_all():
+                self._operations.give_back_lease(granted)
 
     async def _read(self, requests: AsyncIterator[pb.ExchangeRequest]) -> None:
         async for request in requests:
@@ -127,11 +158,12 @@ class Stream:
         except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
             self._refuse(number, error)
             return
+        shown = _lease_shown(operation, name)
         if isinstance(result, Future):
             self._pending[number] = result
-            result.add_done_callback(partial(self._done, number, what, started))
+            result.add_done_callback(partial(self._done, number, what, shown, started))
         else:
-            self._answer(number, what, result, started)
+            self._answer(number, what, shown, result, started)
 
     def _start(self, what: Operation, operation: pb.Operation) -> Any:
         patience = DEFAULT_PATIENCE_SECONDS
@@ -145,7 +177,9 @@ class Stream:
         with self._tracing.span(f"cache.{what.name}", operation.traceparent):
             return self._operations.start(what, operation.tenant, request, patience)
 
-    def _done(self, number: int, what: Operation, started: float, pending: Future[Any]) -> None:
+    def _done(
+        self, number: int, what: Operation, shown: str, started: float, pending: Future[Any]
+    ) -> None:
         if self._closed:
             self._operations.give_back(pending)
             return
@@ -156,15 +190,19 @@ class Stream:
         elif (error := pending.exception()) is not None:
             self._refuse(number, error)
         else:
-            self._answer(number, what, pending.result(), started)
+            self._answer(number, what, shown, pending.result(), started)
 
-    def _answer(self, number: int, what: Operation, result: Any, started: float) -> None:
+    def _answer(
+        self, number: int, what: Operation, shown: str, result: Any, started: float
+    ) -> None:
         size = len(result.record.answer) if isinstance(result, Found) else 0
-        outgoing = self._gathering(size)
+        into = self._gathering(size).response.results.add(id=number)
+        now = perf_counter()
+        self._operations.finish(what, result, what.part(into), now - started)
         if isinstance(result, Granted):
-            outgoing.leases.append(result)
-        into = outgoing.response.results.add(id=number)
-        self._operations.finish(what, result, what.part(into), perf_counter() - started)
+            self._leases.add(into.lookup.miss.lease, result, now)
+        elif shown and result not in (Abandon.AWAITED, Abandon.FAILED, Put.FAILED):
+            self._leases.ended(shown)
 
     def _refuse(self, number: int, error: BaseException) -> None:
         into = self._gathering(0).response.results.add(id=number)
@@ -185,3 +223,10 @@ class Stream:
         outgoing.bytes += size + RESULT_OVERHEAD_BYTES
         self._unsent += 1
         return outgoing
+
+
+def _lease_shown(operation: pb.Operation, name: str | None) -> str:
+    """The lease that an operation would end; empty, none."""
+    if name == "store":
+        return operation.store.lease
+    return operation.abandon.lease if name == "abandon" else ""

@@ -9,6 +9,10 @@ from pydantic.dataclasses import dataclass
 from services.common.config import STRICT
 from services.common.credentials import read_key
 
+NO_PROXY = ("grpc.enable_http_proxy", 0)
+"""Belongs to each channel to our own services and replicas: they are no matter of the proxy that
+``http_proxy`` and the like name for the outside."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class Peer:
@@ -33,6 +37,8 @@ class Peer:
             ("grpc.dns_min_time_between_resolutions_ms", 500),
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 5_000),
+            ("grpc.http2.max_pings_without_data", 0),  # a stream may be idle for hours
+            NO_PROXY,
         )
     )
 

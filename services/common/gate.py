@@ -64,8 +64,7 @@ class Gate:
             name: self._wrap(handler, f"/{service}/{name}") for name, handler in handlers.items()
         }
         self.services.append(service)
-        generic = grpc.method_handlers_generic_handler(service, gated)
-        self._server.add_generic_rpc_handlers((generic,))
+        self._server.add_registered_method_handlers(service, gated)
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """The generated code's other way to add the same methods, which therefore adds nothing."""

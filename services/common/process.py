@@ -16,13 +16,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError, die, from_environment, prefix_of
+from services.common.exposition import serve_metrics
+from services.common.folders import FolderCollector, folders_of
 from services.common.keys_in_force import KeysInForce
-from services.common.server import Server, ServerSettings, stop_on_signals
-from services.common.telemetry import Tracing, configure_logging, serve_metrics
+from services.common.log_lines import LogCollector
+from services.common.logs import logging_to_standard_error
+from services.common.server import Server, ServerEnded, ServerSettings, stop_on_signals
+from services.common.telemetry import Tracing
+
+log = structlog.get_logger()
+
+FAILED = 1
+"""Exit status of a service that failed, or whose server ended by itself."""
 
 Settings = TypeVar("Settings", bound=ServerSettings)
 
@@ -69,10 +79,11 @@ async def open_frame(
         watch = asyncio.create_task(keys.run())
         closing.callback(watch.cancel)
         server = Server(settings, keys, tracing)
-        exposition = serve_metrics(settings.metrics_listen, registry)
-        closing.callback(exposition.server_close)
-        closing.callback(exposition.shutdown)
-        yield Frame(server, tracing, exposition.server_port, closing)
+        registry.register(LogCollector())
+        registry.register(FolderCollector(folders_of(settings)))
+        exposition = await serve_metrics(settings.metrics_listen, registry)
+        closing.push_async_callback(exposition.close)
+        yield Frame(server, tracing, exposition.port, closing)
 
 
 def run(
@@ -80,7 +91,10 @@ def run(
     kind: type[Settings],
     serve: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
 ) -> None:
-    """Runs a service until SIGTERM or SIGINT. With wrong settings it ends with status 2.
+    """Runs a service until SIGTERM or SIGINT.
+
+    With wrong settings it ends with status 2; with status 1 where it fails, or its server ended by
+    itself, so that whoever supervises it starts it anew. Its last words are in the log.
 
     Args:
         service: its name in logs, and in the variables that hold its settings.
@@ -88,12 +102,26 @@ def run(
         serve: runs it until the event is set.
     """
 
-    async def settled() -> None:
-        settings = from_environment(kind, prefix_of(service), os.environ)
-        configure_logging(service, settings.log_level)
+    async def settled(settings: Settings) -> None:
         await serve(settings, stop_on_signals())
 
     try:
-        uvloop.run(settled())
+        settings = from_environment(kind, prefix_of(service), os.environ)
+        with logging_to_standard_error(service, settings.log_level):
+            try:
+                uvloop.run(settled(settings))
+            except ConfigError:
+                raise
+            except Exception as error:
+                if not _is_server_ended(error):  # which is logged where it was seen
+                    log.critical("the service failed", exc_info=error)
+                raise SystemExit(FAILED) from None
     except ConfigError as error:
         die(error)
+
+
+def _is_server_ended(error: Exception) -> bool:
+    """Whether nothing else went wrong, be it inside the groups that task groups make."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(ServerEnded)[1] is None
+    return isinstance(error, ServerEnded)

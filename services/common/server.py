@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import Field
@@ -19,8 +20,11 @@ from pydantic.dataclasses import dataclass
 from services.common.config import STRICT, ConfigError
 from services.common.gate import Gate, Keys
 from services.common.health import Health
+from services.common.intake import Listener
 from services.common.telemetry import Tracing
 from services.common.tls import TlsFiles
+
+log = structlog.get_logger()
 
 LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
@@ -66,6 +70,13 @@ class ServerSettings:
             raise ValueError("tls_certificate and tls_key go together")
 
 
+class ServerEnded(Exception):
+    """The server ended by itself: it serves nothing any more, and the process must end too."""
+
+
+MIN_PING_INTERVAL_MS = 5_000
+"""A caller that pings more often is sent away."""
+
 LAST_CALLS_SECONDS = 0.2
 CUT_OFF_SECONDS = 2.0
 """How long calls may take to end that are cut off."""
@@ -82,13 +93,13 @@ class Server:
         self._port = 0
         self._started = False
         self._health = Health()
-        self.grpc = grpc.aio.server(
-            options=(
+        self.grpc = Listener(
+            (
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
                 # Idle streams are kept alive by pings; the default allows one in five minutes.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a silent share
             ),
@@ -146,8 +157,11 @@ class Server:
 
         Returns:
             how much of ``drain_seconds`` is left for what calls have left behind.
+
+        Raises:
+            ServerEnded: see `until_stopped`.
         """
-        await stop.wait()
+        await self.until_stopped(stop)
         clock = asyncio.get_running_loop().time
         until = clock() + self._settings.drain_seconds
         self._health.ends()
@@ -157,6 +171,27 @@ class Server:
         await self.grpc.stop(max(0.0, until - clock()))
         await self._cut_off_calls_end()
         return max(0.0, until - clock())
+
+    async def until_stopped(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set.
+
+        Raises:
+            ServerEnded: the server ended without being asked to; what ran is lost.
+        """
+        failure = asyncio.create_task(self.grpc.failure())
+        asked = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((failure, asked), return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                return
+            error = failure.result()
+            why = f"{type(error).__name__}: {error}"  # without what it holds: bytes of a request
+            log.critical("the server ended by itself", error=why)
+            raise ServerEnded(f"the server ended by itself: {why}") from None
+        finally:
+            for task in (failure, asked):
+                task.cancel()
+            await asyncio.gather(failure, asked, return_exceptions=True)
 
     async def close(self) -> None:
         """Ends at once whatever still runs, and gives the address back, even if it never served."""

@@ -1,65 +1,11 @@
-"""Logs, the metrics endpoint and traces, set up the same way in every service.
+"""Traces, made the same way in every service. Prompt and answer text never reaches one."""
 
-Logs are JSON lines on standard error, one canonical line for each request; on a terminal they are
-coloured text. Prompt and answer text never reaches a log, a metric or a trace.
-"""
-
-import logging
-import sys
 from contextlib import AbstractContextManager, nullcontext
 
-import orjson
-import structlog
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.exposition import ThreadingWSGIServer
-
-from services.common.config import ConfigError
-
-
-def configure_logging(service: str, level: str) -> None:
-    """Sends structlog's and the libraries' records to standard error as one kind of line."""
-    renderer: structlog.typing.Processor
-    lines: structlog.WriteLoggerFactory | structlog.BytesLoggerFactory
-    if sys.stderr.isatty():
-        renderer, lines = structlog.dev.ConsoleRenderer(), structlog.WriteLoggerFactory(sys.stderr)
-    else:
-        renderer = structlog.processors.JSONRenderer(serializer=orjson.dumps)
-        lines = structlog.BytesLoggerFactory(sys.stderr.buffer)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        logger_factory=lines,
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
-    structlog.contextvars.bind_contextvars(service=service)
-
-
-def serve_metrics(listen: str, registry: CollectorRegistry) -> ThreadingWSGIServer:
-    """Serves ``/metrics`` on host:port in a thread of its own; port 0 takes a free one.
-
-    Raises:
-        ConfigError: the address is none, or the port is taken.
-    """
-    host, _, port = listen.rpartition(":")
-    try:
-        server, _ = start_http_server(int(port), host, registry)
-    except (OSError, ValueError, OverflowError) as error:
-        raise ConfigError("environment", [f"metrics listen address {listen}: {error}"]) from error
-    return server  # type: ignore[return-value]
-
 
 NOTHING: AbstractContextManager[object] = nullcontext()
 

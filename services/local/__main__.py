@@ -163,7 +163,7 @@ def traffic(
 def _run(
     planned: Callable[[], Plan], screen: Screen, body: Callable[[Stack], Coroutine[Any, Any, bool]]
 ) -> int:
-    """Runs the stack until the body is done, a part dies or the user stops it."""
+    """Runs the stack until the body is done, a part cannot be kept or the user stops it."""
     try:
         return asyncio.run(_supervise(planned(), screen, body))
     except StackError as error:
@@ -177,17 +177,17 @@ async def _supervise(
     stop = Stop()
     async with Stack(found, stop, screen.say) as stack:
         work = asyncio.create_task(body(stack))
-        died = asyncio.create_task(stack.died())
+        lost = asyncio.create_task(stack.kept())
         asked = asyncio.create_task(stop.asked.wait())
         try:
-            await asyncio.wait({work, died, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if died.done():
-                raise died.result()
+            await asyncio.wait({work, lost, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                raise lost.result()
             return int(work.done() and not work.result())
         finally:
-            for task in (work, died, asked):
+            for task in (work, lost, asked):
                 task.cancel()
-            await asyncio.gather(work, died, asked, return_exceptions=True)
+            await asyncio.gather(work, lost, asked, return_exceptions=True)
 
 
 async def _statuses(stack: Stack) -> AsyncIterator[Status]:

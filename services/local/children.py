@@ -31,7 +31,7 @@ class Child:
 
     @classmethod
     async def start(cls, service: Service, logs: Path) -> "Child":
-        """Starts the service with its log in `<logs>/<name>.log`."""
+        """Starts the service with its log in `<logs>/<name>.log`, without one on a full disk."""
         log = logs / f"{service.name}.log"
         leash = (sys.executable, "-I", "-S", str(LEASH), str(os.getpid()))
         with _fresh(log) as output:
@@ -62,7 +62,10 @@ class Child:
 
     def last_lines(self) -> str:
         """The end of its log."""
-        text = self.log.read_text("utf-8", errors="replace")
+        try:
+            text = self.log.read_text("utf-8", errors="replace")
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
         return "\n".join(text.splitlines()[-SHOWN_LINES:])
 
 
@@ -82,11 +85,17 @@ def lock_state(state: Path) -> FolderLock:
 
 
 def _fresh(log: Path) -> BinaryIO:
-    """An empty log file; what an earlier start wrote is kept as ``<name>.previous.log``."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists():
-        log.replace(log.with_suffix(".previous.log"))
-    return log.open("wb")
+    """An empty log file; what an earlier start wrote is kept as ``<name>.previous.log``.
+
+    A service starts also where there is no room for one, and then nothing is kept of its log.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_suffix(".previous.log"))
+        return log.open("wb")
+    except OSError:
+        return Path(os.devnull).open("wb")
 
 
 def recorded_replicas(scaler_state: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -26,13 +27,18 @@ class Screen:
 
     def say(self, sentence: str) -> None:
         """One line."""
-        self.console.print(Text(sentence, style="dim"), soft_wrap=True)
+        self._print(Text(sentence, style="dim"))
+
+    def _print(self, what: Text | str) -> None:
+        """Prints, or not: that nobody can see it is no reason to end what runs."""
+        with suppress(OSError):
+            self.console.print(what, soft_wrap=True, markup=False)
 
     def fail(self, error: StackError) -> None:
         """What went wrong, and the hint."""
-        self.console.print(Text(str(error), style="bold red"), soft_wrap=True)
+        self._print(Text(str(error), style="bold red"))
         if error.hint:
-            self.console.print(Text(error.hint), soft_wrap=True)
+            self._print(Text(error.hint))
 
     async def show_start(self, starting: AsyncIterator[tuple[Step, ...]]) -> None:
         """Shows what is waited for until nothing is; without a terminal, what is done as it is."""
@@ -53,15 +59,14 @@ class Screen:
         router = plan["router"]
         usual = router.listen == ADDRESSES["router"][0]
         address = "" if usual else f" --address {router.address}"
-        self.console.print(
+        self._print(
             Text.assemble(
                 ("Pennyweight is up", "bold green"),
                 f" at {router.address}; metrics at http://{router.metrics_listen}/metrics\n",
                 f'  .venv/bin/pennyweight ask "My card was declined in a shop"{address}\n',
                 (f"  logs are in {plan.logs}, the ledger in {plan.ledger}\n", "dim"),
                 ("  Ctrl-C stops everything; once more kills it", "dim"),
-            ),
-            soft_wrap=True,
+            )
         )
 
     async def show_status(self, statuses: AsyncIterator[Status]) -> None:
@@ -75,7 +80,7 @@ class Screen:
         async for status in statuses:
             line = status_line(status)
             if line != said:
-                self.console.print(line, soft_wrap=True, markup=False)
+                self._print(line)
                 said = line
 
 

@@ -1,4 +1,4 @@
-"""The running stack: starts the services together, sees them become ready, ends them in order."""
+"""The running stack: starts the services together, keeps them running, ends them in order."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,8 @@ from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
 from pennyweight.wire import refusal_of
 from services.common.files import FolderLock
 from services.local.children import Child, end_replicas, lock_state, recorded_replicas
-from services.local.plan import Plan, StackError, check_ports
+from services.local.plan import Plan, Service, StackError, check_ports
+from services.local.restarts import pause_before_restart
 
 START_SECONDS = 120.0
 STOP_SECONDS = {"router": 15.0, "scaler": 45.0, "cache": 15.0}
@@ -69,6 +70,7 @@ class Stack:
         self._say = say
         self._children: dict[str, Child] = {}
         self._lock: FolderLock | None = None
+        self._was_ready = False
 
     async def __aenter__(self) -> Self:
         """Starts the services.
@@ -96,21 +98,45 @@ class Stack:
     ) -> None:
         await self._end()
 
-    async def died(self) -> StackError:
-        """Waits for the first service that ends by itself. Returns what to say about it."""
-        waits = {asyncio.create_task(one.ended()): one for one in self._children.values()}
+    async def kept(self) -> StackError:
+        """Keeps the services running: one that ends by itself is started anew, where it was.
+
+        None is before all were ready once: then something is wrong with the start.
+
+        Returns:
+            what to say of one that cannot be kept.
+        """
+        tasks = [asyncio.create_task(self._keep(service)) for service in self.plan.services]
         try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
         finally:
-            for wait in waits:
-                wait.cancel()
-        child = waits[done.pop()]
-        code = child.code or 0
-        how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-        return StackError(
-            f"The {child.service.name} ended by itself, {how}.",
-            f"The end of {child.log}:\n{child.last_lines()}",
-        )
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep(self, service: Service) -> StackError:
+        ends: list[float] = []
+        while True:
+            child = self._children[service.name]
+            code = await child.ended()
+            ends.append(time.monotonic())
+            how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+            pause = pause_before_restart(ends, code) if self._was_ready else None
+            if pause is None:
+                often = f" {len(ends)} times, at last" if len(ends) > 1 else ""
+                return StackError(
+                    f"The {service.name} ended by itself{often}, {how}.",
+                    f"The end of {child.log}:\n{child.last_lines()}",
+                )
+            self._say(f"the {service.name} ended by itself, {how}, and is started anew")
+            await asyncio.sleep(pause)
+            start = asyncio.create_task(Child.start(service, self.plan.logs))
+            try:
+                self._children[service.name] = await asyncio.shield(start)
+            except asyncio.CancelledError:
+                self._children[service.name] = await start  # so that it is ended with the others
+                raise
 
     async def starting(self) -> AsyncIterator[tuple[Step, ...]]:
         """Yields how far the start is until every service is healthy and every tier has a replica.
@@ -124,6 +150,7 @@ class Stack:
             yield steps
             missing = [step for step in steps if not step.done]
             if not missing:
+                self._was_ready = True
                 return
             if time.monotonic() > deadline:
                 raise StackError(

@@ -3,16 +3,19 @@
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 
 from pennyweight.cache.v1 import cache_pb2, cache_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2
 from pennyweight.wire import name_of
+from services.common.folders import free_bytes
 from services.local.ledger_tail import LedgerTail, Totals
 from services.local.stack import CALL_SECONDS, Stack
 
 RATE_SECONDS = 5.0
+LOW_BYTES = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Status:
 
     Attributes:
         cached_answers: that the cache keeps; None where it does not say.
-        notes: on what of the ledger is in no sum and which policies are refused, a sentence each.
+        notes: on what of the ledger is in no sum, on the disk, and which policies are refused, a
+            sentence each.
     """
 
     pools: tuple[PoolStatus, ...]
@@ -66,7 +70,11 @@ class Observer:
             requests_per_second=(totals.requests - before.requests) / seconds,
             tokens_per_second=(totals.output_tokens - before.output_tokens) / seconds,
             cached_answers=await self._cached_answers(),
-            notes=(*self._ledger.unreadable.notes(), *await self._refusals()),
+            notes=(
+                *self._ledger.unreadable.notes(),
+                *_disk_notes(self._stack.plan.state),
+                *await self._refusals(),
+            ),
         )
 
     async def _refusals(self) -> tuple[str, ...]:
@@ -88,6 +96,14 @@ class Observer:
         except grpc.aio.AioRpcError:
             return None
         return stats.entries if stats.HasField("entries") else None
+
+
+def _disk_notes(state: Path) -> tuple[str, ...]:
+    left = free_bytes(state)
+    if left is None or left >= LOW_BYTES:
+        return ()
+    how = "full" if left == 0 else "nearly full"
+    return (f"the disk of {state} is {how}: logs, ledger and levers may be lost",)
 
 
 def _pool(pool: scaler_pb2.Pool) -> PoolStatus:

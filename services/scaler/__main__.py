@@ -35,6 +35,7 @@ async def serve(
 
     Raises:
         ConfigError: a setting, or a file or an address it names, cannot be used.
+        ServerEnded: the server ended by itself; the replicas stay for the next scaler.
     """
     file = ScalingFile(settings.scaling_file, available_cores())
     scaling = file.load()
@@ -64,7 +65,7 @@ async def serve(
         started(port)
         async with asyncio.TaskGroup() as tasks:
             keeping = [tasks.create_task(work) for work in (fleet.run(), watch.run())]
-            await stop.wait()
+            await server.until_stopped(stop)
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)
             await server.set_serving(serving=False)
             if settings.stop_replicas_on_exit:

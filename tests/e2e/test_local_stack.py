@@ -1,5 +1,6 @@
 """``python -m services.local``: it works, says what is wrong, and leaves nothing behind."""
 
+import asyncio
 import os
 import re
 import signal
@@ -8,18 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from pennyweight import Client, Finished
+from pennyweight import Client, Finished, PennyweightError
 from services.local.plan import ROOT
+from services.local.restarts import MOST
 
 pytestmark = pytest.mark.timeout(240)
 
 Start = Callable[..., "Local"]
+
+ANEW = "the cache ended by itself, by SIGKILL, and is started anew"
+NOTHING = "http://127.0.0.1:9"
 
 
 class Local:
@@ -150,7 +156,14 @@ def test_the_demo(start: Start) -> None:
 
 
 async def test_up_answers_and_ctrl_c_ends_everything(start: Start) -> None:
-    local = start("up", "--any-port")
+    local = start(
+        "up",
+        "--any-port",
+        http_proxy=NOTHING,  # for the outside: no matter of the stack's
+        https_proxy=NOTHING,
+        PENNYWEIGHT_CACHE_LISTEN="[::1]:0",
+        PENNYWEIGHT_CACHE_METRICS_LISTEN="[::1]:0",
+    )
     async with Client(local.up()) as client:
         answers = [await client.complete("support-chat", "I lost my card") for _ in range(2)]
         assert answers[0].text == answers[1].text
@@ -220,13 +233,86 @@ def test_replicas_that_a_crash_of_everything_left_are_taken_over(start: Start) -
     assert second.left() == []
 
 
-def test_a_crashed_service_ends_the_stack_with_its_last_words(start: Start) -> None:
+async def test_a_crashed_service_is_started_anew_and_found_by_the_others(start: Start) -> None:
+    local = start("up", "--any-port")
+    address = local.up()
+    replicas = {path.name for path in local.folder.glob("scaler/replicas/*")}
+    async with Client(address, timeout_seconds=60) as client:
+        for name in ("cache", "scaler", "router"):
+            crashed = local.of(f"services.{name}")
+            crashed.kill()
+            said = f"the {name} ended by itself, by SIGKILL, and is started anew"
+            local.until(lambda said=said: said in local.output, f"starting the {name}")
+            local.until(lambda one=crashed: not _lives(one), "gone")
+        await _answered_and_cached(client)
+    assert {path.name for path in local.folder.glob("scaler/replicas/*")} == replicas
+    local.look()
+    local.process.send_signal(signal.SIGINT)
+    assert local.wait() == 0
+    assert local.left() == []
+
+
+async def _answered_and_cached(client: Client) -> None:
+    """Asks until the whole stack is there again: an answer, and the same from the cache."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(PennyweightError):
+                answer = await client.complete("support-chat", "I lost my card")
+                if answer.summary.decision.cache == "exact":
+                    return
+            await asyncio.sleep(0.1)
+
+
+def test_a_service_that_crashes_again_and_again_ends_the_stack_with_its_last_words(
+    start: Start,
+) -> None:
     local = start("up", "--any-port")
     local.up()
-    local.of("services.scaler").kill()
+    for count in range(MOST + 1):
+        crashing = local.until(lambda: _running(local, "services.cache"), "running")
+        crashing.kill()
+        local.until(lambda n=count: local.output.count(ANEW) > min(n, MOST - 1), "seen")
     assert local.wait() == 1
-    assert "The scaler ended by itself, by SIGKILL." in local.output
-    assert '"event":"ready"' in local.output  # the end of its log
+    assert f"The cache ended by itself {MOST + 1} times, at last, by SIGKILL." in local.output
+    assert "The end of " in local.output
+    assert local.left() == []
+
+
+def _running(local: "Local", module: str) -> psutil.Process | None:
+    local.look()
+    try:
+        return local.of(module)
+    except StopIteration:
+        return None
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, with 200 megabytes."""
+    made = ["mount", "-t", "tmpfs", "-o", "size=200m", "none", str(tmp_path)]
+    if subprocess.run(made, check=False).returncode:
+        pytest.skip("this user cannot make a disk")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+async def test_a_full_disk_ends_neither_the_stack_nor_a_service(disk: Path, start: Start) -> None:
+    local = start("up", "--any-port")
+    async with Client(local.up(), timeout_seconds=60) as client:
+        before = {name: local.of(f"services.{name}") for name in ("cache", "scaler", "router")}
+        with (disk / "filling").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(2**20))
+        for number in range(30):
+            assert (await client.complete("support-chat", f"I lost {number} cards")).text
+        assert all(_lives(one) for one in before.values())
+        before["cache"].kill()
+        await _answered_and_cached(client)
+        (disk / "filling").unlink()
+        assert _lives(before["router"])
+    local.look()
+    local.process.send_signal(signal.SIGINT)
+    assert local.wait() == 0
     assert local.left() == []
 
 

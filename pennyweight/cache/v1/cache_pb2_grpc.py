@@ -91,7 +91,8 @@ class CacheServiceServicer:
     def Exchange(self, request_iterator, context):
         """The calls above over one long-lived stream, several to a message: what a busy router uses. Each
         operation is answered under its own id, in any order; a failed one answers with its status code
-        and leaves the stream open.
+        and leaves the stream open. Leases end with the stream that granted them, unless the cache ends
+        it because it stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

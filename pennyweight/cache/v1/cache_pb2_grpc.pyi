@@ -48,7 +48,8 @@ class CacheServiceStub:
     Exchange: _grpc.StreamStreamMultiCallable[_cache_pb2.ExchangeRequest, _cache_pb2.ExchangeResponse]
     """The calls above over one long-lived stream, several to a message: what a busy router uses. Each
     operation is answered under its own id, in any order; a failed one answers with its status code
-    and leaves the stream open.
+    and leaves the stream open. Leases end with the stream that granted them, unless the cache ends
+    it because it stops.
     """
     GetStats: _grpc.UnaryUnaryMultiCallable[_cache_pb2.GetStatsRequest, _cache_pb2.GetStatsResponse]
     """Counters since this process started."""
@@ -69,7 +70,8 @@ class CacheServiceAsyncStub(CacheServiceStub):
     Exchange: _aio.StreamStreamMultiCallable[_cache_pb2.ExchangeRequest, _cache_pb2.ExchangeResponse]  # type: ignore[assignment]
     """The calls above over one long-lived stream, several to a message: what a busy router uses. Each
     operation is answered under its own id, in any order; a failed one answers with its status code
-    and leaves the stream open.
+    and leaves the stream open. Leases end with the stream that granted them, unless the cache ends
+    it because it stops.
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_cache_pb2.GetStatsRequest, _cache_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Counters since this process started."""
@@ -111,7 +113,8 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_cache_pb2.ExchangeResponse], _abc.AsyncIterator[_cache_pb2.ExchangeResponse]]:
         """The calls above over one long-lived stream, several to a message: what a busy router uses. Each
         operation is answered under its own id, in any order; a failed one answers with its status code
-        and leaves the stream open.
+        and leaves the stream open. Leases end with the stream that granted them, unless the cache ends
+        it because it stops.
         """
 
     @_abc_1.abstractmethod

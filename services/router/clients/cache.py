@@ -72,6 +72,7 @@ class CacheStream:
         self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
         self._forsaken: dict[int, tuple[str, str]] = {}
         self._unanswered: set[int] = set()
+        self._leases: set[str] = set()  # that this stream granted: they end with it
         self._lost = 0
         self._all_answered = asyncio.Event()
         self._outbox: Outbox[pb.Operation] = Outbox(pb.Operation.ByteSize)
@@ -142,8 +143,10 @@ class CacheStream:
         operation = self._operation(tenant, self._timeout)
         request = operation.store
         request.route = route
-        request.lease = lease
-        if not lease:
+        if lease in self._leases:
+            self._leases.discard(lease)
+            request.lease = lease
+        else:  # there was none, or the cache took it back with its stream: the answer is as good
             write_request(request.request, asked)
         write_answer(request.answer, answer)
         set_seconds(request.ttl, ttl_seconds)
@@ -151,6 +154,7 @@ class CacheStream:
 
     def abandon(self, tenant: str, route: str, lease: str) -> None:
         """See `AnswerCache.abandon`."""
+        self._leases.discard(lease)
         operation = self._operation(tenant, self._timeout)
         operation.abandon.route = route
         operation.abandon.lease = lease
@@ -163,7 +167,10 @@ class CacheStream:
         operation.abandon.lease = lease
         operation.abandon.unless_awaited = True
         result = await self._ask(operation, self._timeout)
-        return result is not None and result.abandon.awaited
+        awaited = result is not None and result.abandon.awaited
+        if not awaited:
+            self._leases.discard(lease)
+        return awaited
 
     async def flush(self, timeout_seconds: float) -> bool:
         """Waits until the cache has taken what was stored and given back so far.
@@ -297,6 +304,8 @@ class CacheStream:
             for result in message.results:
                 future = self._pending.get(result.id)
                 if future is not None and not future.done():
+                    if lease := result.lookup.miss.lease:
+                        self._leases.add(lease)
                     future.set_result(result)
                 elif (whose := self._forsaken.pop(result.id, None)) is not None:
                     self._give_back(whose, result)
@@ -315,6 +324,7 @@ class CacheStream:
         self._connected = False
         self._outbox.clear()
         self._forsaken.clear()
+        self._leases.clear()
         self._lost += len(self._unanswered)
         self._unanswered.clear()
         self._all_answered.set()

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import grpc
 from tritonclient.grpc import service_pb2
 
+from services.common.channel import NO_PROXY
 from services.router.engines.own_call import OwnCall
 from services.router.engines.pieces import Pieces
 from services.router.engines.shared_call import SharedCall, SharedStream
@@ -38,6 +39,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", -1),
+    NO_PROXY,
 )
 
 

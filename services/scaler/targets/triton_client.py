@@ -11,6 +11,8 @@ import grpc
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from services.common.channel import NO_PROXY
+
 CALL_SECONDS = 1.0
 _ENGINE = "nv_trt_llm_request_metrics"
 _QUEUE = "nv_inference_pending_request_count"
@@ -29,7 +31,7 @@ class TritonClient:
                 ("grpc.min_reconnect_backoff_ms", 50),
                 ("grpc.max_reconnect_backoff_ms", 250),
                 ("grpc.use_local_subchannel_pool", 1),
-                ("grpc.enable_http_proxy", 0),
+                NO_PROXY,
             ),
         )
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)

@@ -7,6 +7,8 @@ import pytest
 from google.rpc import code_pb2
 
 from pennyweight.cache.v1 import cache_pb2 as pb
+from services.cache.exchange import _Leases
+from services.cache.ports import Granted
 from services.common.durations import duration_of
 from tests.integration.cache.harness import METADATA, Exchange, cache_over, memory_store, until
 from tests.integration.cache.messages import abandon, answer, lookup, store
@@ -91,16 +93,52 @@ async def test_an_operation_waits_no_longer_than_it_may_take(exchange):
     assert not result.lookup.miss.lease
 
 
-async def test_the_end_of_a_stream_ends_its_waits_but_not_its_leases(cache):
-    exchange = Exchange(cache)
+async def test_a_broken_stream_ends_its_waits_and_gives_its_leases_back(cache):
+    exchange, other = Exchange(cache), Exchange(cache)
+    used = (await exchange.run(lookup=lookup("used"))).lookup.miss.lease
+    assert (await exchange.run(store=store(used, text="used"))).store.stored
+    lease = (await exchange.run(lookup=lookup())).lookup.miss.lease
+    await exchange.run(abandon=abandon(lease, unless_awaited=True))
     lease = (await exchange.run(lookup=lookup())).lookup.miss.lease
     await exchange.send(exchange.operation(lookup=lookup(wait=60)))
-    await until(lambda: cache.waiters == 1)
+    (waiting,) = await other.send(other.operation(lookup=lookup(wait=60)))
+    await until(lambda: cache.waiters == 2)
     exchange.call.cancel()
-    await until(lambda: cache.waiters == 0)
+    granted = (await asyncio.wait_for(waiting, 10)).lookup.miss.lease
+    assert granted
+    assert cache.waiters == 0
+    await until(lambda: cache.metric("streams") == 1)
+    assert not await cache.store(store(lease))
+    assert await cache.store(store(granted))
+    await other.close()
+
+
+async def test_a_stream_that_its_caller_ends_gives_its_leases_back(cache):
+    exchange = Exchange(cache)
+    lease = (await exchange.run(lookup=lookup())).lookup.miss.lease
+    await exchange.close()
+    await until(lambda: cache.metric("streams") == 0)
+    assert (await cache.lookup(lookup())).miss.lease
+    assert not await cache.store(store(lease))
+
+
+async def test_a_stream_that_the_cache_ends_leaves_its_leases_to_their_holder(cache):
+    exchange = Exchange(cache)
+    lease = (await exchange.run(lookup=lookup())).lookup.miss.lease
+    cache.service.drain()
+    await exchange.ended()
     await until(lambda: cache.metric("streams") == 0)
     assert not (await cache.lookup(lookup())).miss.lease
     assert await cache.store(store(lease))
+
+
+async def test_leases_that_ended_by_themselves_take_no_room_in_a_stream():
+    leases = _Leases()
+    for n in range(100):
+        leases.add(str(n), Granted(None, 30.0), now=float(n))
+    leases.ended("99")
+    assert len(leases.take_all()) == 29
+    assert leases.take_all() == []
 
 
 async def test_a_caller_that_has_said_all_still_gets_its_answers(cache):

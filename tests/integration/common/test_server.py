@@ -12,10 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pennyweight.router.v1 import router_pb2
+from services.common import intake
 from services.common.channel import Peer
 from services.common.config import ConfigError
 from services.common.credentials import Keyring
-from services.common.server import Server, ServerSettings
+from services.common.server import Server, ServerEnded, ServerSettings
 from services.common.telemetry import Tracing
 from tests.integration.common.serving import CACHE, KEY, ROUTER, SCALER, serving
 
@@ -101,6 +102,25 @@ async def test_a_taken_port_stops_the_start() -> None:
         with pytest.raises(ConfigError, match=f"listen address {listen}"):
             async with serving(listen=listen):
                 pass
+
+
+async def test_a_server_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def serve() -> None:
+        async with serving() as running:
+            watch = health_pb2_grpc.HealthStub(running.channel).Watch(
+                health_pb2.HealthCheckRequest()
+            )
+            assert (await watch.read()).status == SERVING  # a call that goes on for ever
+            monkeypatch.setattr(intake, "_handle", fail)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await running.complete(timeout=1)
+            await asyncio.wait_for(asyncio.shield(running.stopped), 10)
+
+    with pytest.raises(ServerEnded, match="ZeroDivisionError"):
+        await serve()
 
 
 class Certificates:

@@ -1,49 +1,18 @@
-"""Metrics over HTTP and traces over OTLP, with real servers at the other end."""
+"""Traces over OTLP, with a real collector at the other end."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.request import urlopen
 
 import grpc
-import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from prometheus_client import CollectorRegistry, Counter
 
-from services.common.config import ConfigError
-from services.common.telemetry import Tracing, serve_metrics
+from services.common.telemetry import Tracing
 from tests.integration.common.serving import KEY, serving
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-def test_metrics_are_served() -> None:
-    registry = CollectorRegistry()
-    Counter("sold", "Things sold.", registry=registry).inc(3)
-    server = serve_metrics("127.0.0.1:0", registry)
-    try:
-        with urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=5) as answer:
-            assert "sold_total 3.0" in answer.read().decode()
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.mark.parametrize("listen", ["127.0.0.1:http", "127.0.0.1", "127.0.0.1:99999", "9:9:9"])
-def test_a_metrics_address_that_is_none_stops_the_start(listen: str) -> None:
-    with pytest.raises(ConfigError, match=f"metrics listen address {listen}"):
-        serve_metrics(listen, CollectorRegistry())
-
-
-def test_a_taken_metrics_port_stops_the_start() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(ConfigError, match="metrics listen address"):
-            serve_metrics(f"127.0.0.1:{taken.getsockname()[1]}", CollectorRegistry())
 
 
 @dataclass

@@ -18,7 +18,7 @@ from services.router.clients.cache import CacheStream
 from services.router.fleet.fleet import Fleet
 from services.router.metrics import Metrics
 from services.router.policy.prompts import Message
-from services.router.ports import Asked
+from services.router.ports import Asked, CacheHit, Finish, Written
 from services.router.request import runner
 from tests.integration.router.world import (
     PATIENCE,
@@ -32,7 +32,7 @@ from tests.integration.router.world import (
     until,
 )
 from tests.integration.scripted_triton import Fail, Hold, Say, ScriptedTriton, Wait, answer
-from tests.making.policies import TOKENIZER
+from tests.making.policies import TOKENIZER, ladder
 
 MANY = 100
 WORDS = tokens("word " * 40)
@@ -190,6 +190,55 @@ async def test_true_statuses_end_no_other_callers_answer(tmp_path: Path) -> None
             await caller.whole(asking(content="odd"))
         hold.until.set()
         assert len(await asyncio.gather(*good)) == 8
+
+
+async def test_who_waits_for_a_router_whose_stream_broke_goes_on_and_its_answer_still_counts() -> (
+    None
+):
+    cache = CacheService()
+    await cache.start()
+    one, other = (
+        CacheStream(
+            Peer(f"127.0.0.1:{cache.port}"),
+            timeout_seconds=PATIENCE,
+            metrics=Metrics(CollectorRegistry()),
+            tracing=Tracing("test", ""),
+        )
+        for _ in range(2)
+    )
+    running = [asyncio.create_task(stream.run()) for stream in (one, other)]
+    (small,) = ladder("small")
+    asked = Asked((Message("user", "hi"),), None, 16, 0.0, 1.0, 0, None, ())
+    written = Written((("Hello", 1),), Finish.STOP, 3, 1, "small", "small", "int8", "v1")
+
+    async def look(stream: CacheStream, *, lease: bool = True, wait: float = 0.0) -> Any:
+        return await stream.lookup(
+            "acme", "cached", asked, (small,), lease=lease, max_wait_seconds=wait
+        )
+
+    async def connected(stream: CacheStream) -> None:
+        while not (await look(stream, lease=False)).available:
+            await asyncio.sleep(0.01)
+
+    try:
+        await asyncio.gather(connected(one), connected(other))
+        lease = (await look(one)).lease
+        assert lease
+        waiting = asyncio.create_task(look(other, wait=60.0))
+        while not await cache.count("waiters"):
+            await asyncio.sleep(0.01)
+        running[0].cancel()
+        assert (await asyncio.wait_for(waiting, PATIENCE)).lease
+        running.append(asyncio.create_task(one.run()))
+        await connected(one)
+        one.store("acme", "cached", asked, written, lease=lease, ttl_seconds=60.0)
+        assert await one.flush(PATIENCE)
+        assert isinstance(await look(other), CacheHit)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await cache.stop()
 
 
 async def test_a_pile_of_long_prompts_does_not_break_the_stream_to_the_cache() -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2
 from services.common.config import prefix_of
+from tests.integration.common import raw_http2
 from tests.integration.router.processes import Process
 from tests.integration.router.world import (
     HELLO,
@@ -32,7 +35,7 @@ from tests.integration.router.world import (
     write_settings,
 )
 from tests.integration.scripted_triton import Hold, Refuse, Say, ScriptedTriton, answer
-from tools.metrics import services
+from tools.metrics import of_every_service, services
 
 PREFIX = prefix_of("router")
 
@@ -179,13 +182,66 @@ async def test_no_text_of_prompts_or_answers_is_written_anywhere(
         assert MARKER[:5] not in written
 
 
+async def test_a_request_without_a_key_and_without_a_readable_path_ends_no_router(
+    place: Place, caller: Caller
+) -> None:
+    place.triton.script = answer(tokens())
+    heard = await raw_http2.answer(place.port, raw_http2.request(path=b"/t.T/\xdbU"))
+    assert heard
+    assert (await caller.ask(asking("chat"))).text == HELLO
+    place.router.send(signal.SIGTERM)
+    assert await place.router.ended() == 0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    made = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(tmp_path)]
+    if subprocess.run(made, check=False).returncode:
+        pytest.skip("this user cannot make a disk")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filling").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+async def test_a_router_on_a_full_disk_goes_on_answering_and_says_so(disk: Path) -> None:
+    place = Place(disk)
+    place.triton.script = answer(tokens())
+    port = place.metrics_port
+    await place.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{place.port}") as channel:
+            caller = Caller(channel)
+            await caller.ask(asking("chat"))
+            fill(disk)
+            for _ in range(50):
+                assert (await caller.ask(asking("chat"))).text == HELLO
+            lost = re.compile(r'log_lost_lines_total{why="failed"} [1-9]')
+            async with asyncio.timeout(PATIENCE):
+                while not lost.search(page := await asyncio.to_thread(scrape, port)):
+                    await asyncio.sleep(0.05)
+            for folder in ("ledger", "policy", "state"):
+                assert f'folder_free_bytes{{setting="{folder}_folder"}} 0.0' in page
+            (disk / "filling").unlink()
+            place.router.send(signal.SIGTERM)
+            assert await place.router.ended() == 0
+        assert json.loads(place.log.read_text().splitlines()[-1])["event"] == "stopped"
+    finally:
+        await place.stop()
+
+
 async def test_the_table_of_metrics_has_every_metric_that_is_served(
     place: Place, caller: Caller
 ) -> None:
     page = await asyncio.to_thread(scrape, place.metrics_port)
     served = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")}
     beside = {name for name in served if name.endswith("_created")}
-    listed = {row.name for row in services()["router"]}
+    listed = {row.name for row in (*services()["router"], *of_every_service())}
     assert served - beside == listed
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 import yaml
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
+from services.common.server import ServerEnded
 from services.scaler.__main__ import serve
 from services.scaler.config import ScalerSettings
 from services.scaler.targets import processes
@@ -161,6 +163,11 @@ class Scaler:
 
     def ask_to_stop(self) -> None:
         self._stop.set()
+
+    async def ended(self) -> None:
+        """Waits until its server has ended by itself, and the scaler with it."""
+        with pytest.RaisesGroup(ServerEnded):
+            await asyncio.wait_for(asyncio.shield(self._task), 20)
 
     async def stop(self) -> None:
         """Stops it and waits for its end."""

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common import intake
 from services.common.config import ConfigError
 from services.scaler.policy.draining import SETTLE_SECONDS
 from services.scaler.targets.triton_client import TritonClient
@@ -54,6 +55,20 @@ async def test_a_killed_replica_is_gone_at_once_and_replaced(home, victim):
     assert await infer(after.address, 1) == 1
     assert left_of(before.id) == []
     assert (await scaler.pool()).typical_start.ToMilliseconds() > 100
+
+
+async def test_replicas_outlive_a_scaler_whose_server_ends_by_itself(home, monkeypatch):
+    home = home()
+    first = await home.start(keep=False)
+    (before,) = await first.ready()
+    with monkeypatch.context() as patched:
+        patched.setattr(intake, "_handle", lambda *_: 1 / 0)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await first.channel.unary_unary("/t.T/U")(b"", timeout=10)
+        await first.ended()
+    second = await home.start(keep=False)
+    assert [one.id for one in await second.ready()] == [before.id]
+    assert await infer(before.address, 1) == 1
 
 
 async def test_replicas_outlive_a_crashed_scaler_and_are_adopted(home):

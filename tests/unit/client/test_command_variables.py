@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from pennyweight.channel import KEY_VARIABLE
+from pennyweight.channel import KEY_VARIABLE, PROXY_VARIABLE
 from pennyweight.command.app import app
 from services.common.config import from_environment, prefix_of
 from services.local.__main__ import app as local
@@ -53,4 +53,4 @@ def test_the_page_lists_the_variables_of_the_command() -> None:
     page = (ROOT / "docs" / "calling.md").read_text(encoding="utf-8")
     part = page.partition("## The command line\n")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(PENNYWEIGHT_\w+)` \|", part, re.MULTILINE)
-    assert sorted(listed) == sorted({*COMMAND, KEY_VARIABLE})
+    assert sorted(listed) == sorted({*COMMAND, KEY_VARIABLE, PROXY_VARIABLE})

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tools import metrics, settings
 
@@ -50,8 +51,25 @@ def test_a_metric_has_its_kind_and_its_labels() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_metric_that_is_named_exists(page: Path) -> None:
-    named = set(re.findall(r"\bpennyweight_(?:router|cache|scaler)_\w+", page.read_text()))
+    named = set(
+        re.findall(r"\bpennyweight_(?:router|cache|scaler|log|folder)_\w+", page.read_text())
+    )
     assert named <= metrics.names()
+
+
+def test_alerts_are_about_metrics_that_exist() -> None:
+    folder = ROOT / "deploy" / "prometheus"
+    named_files = yaml.safe_load((folder / "prometheus.yml").read_text())["rule_files"]
+    rules = [
+        rule
+        for name in named_files
+        for group in yaml.safe_load((folder / name).read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    assert rules
+    for rule in rules:
+        (metric,) = re.findall(r"\bpennyweight_\w+", rule["expr"])
+        assert metric in metrics.names()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

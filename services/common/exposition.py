@@ -1,0 +1,171 @@
+"""The page of metrics: over HTTP, from the loop of the service, made in a thread.
+
+Anybody who reaches the port may ask, so what one caller can take is bounded: connections, the bytes
+of a request, the time from the first byte of a request to the last of the answer, and one page is
+made at a time. Where there is no more room the oldest connection that has not asked yet makes way.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from services.common.config import ConfigError
+
+log = structlog.get_logger()
+
+MAX_PORT = 65_535
+MAX_CONNECTIONS = 32
+MAX_HEAD_BYTES = 16 * 1024
+SECONDS = 10.0
+"""For a whole exchange; a scrape takes milliseconds."""
+LAST_SECONDS = 1.0
+"""How long a page may still be made at the end."""
+
+
+class Exposition:
+    """The page of one registry; listening once it is there."""
+
+    def __init__(self, registry: CollectorRegistry, listening: socket.socket) -> None:
+        """Serves nothing before `start`."""
+        self.port: int = listening.getsockname()[1]
+        self._listening = listening
+        self._page: Any = make_wsgi_app(registry)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._exchanges: set[asyncio.Task[None]] = set()
+        self._reading: dict[asyncio.StreamWriter, None] = {}
+        self._answering: dict[asyncio.StreamWriter, None] = {}
+        self._server: asyncio.Server
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        self._server = await asyncio.start_server(
+            self._came, sock=self._listening, limit=MAX_HEAD_BYTES
+        )
+
+    async def close(self) -> None:
+        """Ends all connections and gives the address back."""
+        self._server.close()
+        for writer in (*self._reading, *self._answering):
+            writer.transport.abort()
+        if self._exchanges:
+            await asyncio.wait(self._exchanges, timeout=LAST_SECONDS)
+        await self._server.wait_closed()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._exchange(reader, writer))
+        self._exchanges.add(task)
+        task.add_done_callback(self._exchanges.discard)
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._reading) + len(self._answering) >= MAX_CONNECTIONS:
+            oldest = next(iter(self._reading or self._answering))
+            self._forget(oldest)
+            oldest.transport.abort()
+        self._reading[writer] = None
+        try:
+            async with asyncio.timeout(SECONDS):
+                answer = await self._answer(reader, writer)
+                writer.write(answer)
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, EOFError, TimeoutError):
+            pass  # it has gone, or takes too long
+        finally:
+            self._forget(writer)
+            writer.transport.abort()
+
+    def _forget(self, writer: asyncio.StreamWriter) -> None:
+        self._reading.pop(writer, None)
+        self._answering.pop(writer, None)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        try:
+            environ = _environ(await reader.readuntil(b"\r\n\r\n"))
+        except asyncio.LimitOverrunError:
+            return _response("431 Request Header Fields Too Large", (), b"")
+        except ValueError:
+            return _response("400 Bad Request", (), b"")
+        if self._reading.pop(writer, self) is not self:
+            self._answering[writer] = None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, partial(_made, self._page, environ))
+
+
+async def serve_metrics(listen: str, registry: CollectorRegistry) -> Exposition:
+    """Serves ``/metrics`` on host:port; port 0 takes a free one.
+
+    Raises:
+        ConfigError: the address is none, or the port is taken.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(
+            host or None, _port(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, address = found[0]
+        both = host == "::" and socket.has_dualstack_ipv6()
+        listening = socket.create_server(address, family=family, dualstack_ipv6=both)
+    except (OSError, ValueError) as error:
+        raise ConfigError("environment", [f"metrics listen address {listen}: {error}"]) from error
+    exposition = Exposition(registry, listening)
+    await exposition.start()
+    return exposition
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"a port is at most {MAX_PORT}")
+    return port
+
+
+def _environ(head: bytes) -> dict[str, str]:
+    """What the page asks of a request, in WSGI's words.
+
+    Raises:
+        ValueError: this is no request.
+    """
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ")
+    path, _, query = target.partition("?")
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.lower() in ("accept", "accept-encoding"):
+            environ["HTTP_" + name.upper().replace("-", "_")] = value.strip()
+    return environ
+
+
+def _made(page: Any, environ: dict[str, str]) -> bytes:
+    """The whole response."""
+    head: list[Any] = []
+
+    def start(status: str, headers: list[tuple[str, str]]) -> None:
+        head[:] = status, headers
+
+    try:
+        body = b"".join(page(environ, start))
+    except Exception:
+        log.exception("the metrics cannot be shown")
+        return _response("500 Internal Server Error", (), b"")
+    return _response(head[0], head[1], body)
+
+
+def _response(status: str, headers: Any, body: bytes) -> bytes:
+    def lines() -> Iterator[str]:
+        yield f"HTTP/1.1 {status}"
+        for name, value in headers:
+            yield f"{name}: {value}"
+        yield f"Content-Length: {len(body)}"
+        yield "Connection: close"
+
+    return "\r\n".join(lines()).encode("latin-1") + b"\r\n\r\n" + body

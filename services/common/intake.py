@@ -1,0 +1,97 @@
+"""grpc.aio's server without the fault by which a single request ends it.
+
+grpc.aio decodes the path of a call in the loop that takes all calls: a path that is not UTF-8 ends
+that loop, and with it the listener and every running call. Here gRPC's core tells the methods
+apart, by bytes: each is registered there and has a taker of its own, and whatever comes beside them
+belongs to no method, so nobody needs its path.
+
+It stands on names that are private to grpcio, so a version that lacks one fails at import, and
+`tests/integration/common/test_raw_requests.py` sees any that means another thing by it.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from grpc._cython import cygrpc
+from grpc.aio import _server as grpc_aio
+
+_core: Any = cygrpc
+_aio: Any = grpc_aio
+_handle, _schedule = _core._handle_rpc, _core._schedule_rpc_coro  # noqa: SLF001
+_MethodResolver = _core._MethodResolver  # noqa: SLF001
+
+Options = Sequence[tuple[str, int]]
+Handlers = Mapping[str, Any]
+"""Method handlers by path."""
+
+
+class Listener(_aio.Server):  # type: ignore[misc]
+    """A server of registered methods; made in a running event loop."""
+
+    def __init__(self, options: Options) -> None:
+        """Listens nowhere yet. Takes the place of grpc.aio's own constructor."""
+        self._loop = _core.get_working_loop()
+        self._server = _Intake(self._loop, tuple(options))
+
+    async def failure(self) -> Exception:
+        """Waits until the server ends by itself, which it should never do. Returns why.
+
+        grpc.aio's own word of it comes only once the calls that still run have ended.
+        """
+        return await asyncio.shield(self._server.failure)
+
+    async def stop(self, grace: float | None) -> None:
+        """See `grpc.aio.Server`; stops a server that has ended by itself as well."""
+        if self._server.failure.done():
+            with suppress(Exception):  # gRPC tells the first of the failure, and stops nothing
+                await super().stop(grace)
+        await super().stop(grace)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
+        """Adds nothing: generated code adds the same methods as registered ones too."""
+
+
+class _Intake(_core.AioServer):  # type: ignore[misc]
+    """Takes calls for each method apart."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: Options) -> None:
+        super().__init__(loop, None, (), (), options, None)
+        self._event_loop = loop
+        self.failure: asyncio.Future[Exception] = loop.create_future()
+        self._resolver = _MethodResolver([], {})
+        self._by_path: dict[str, Any] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def add_registered_method_handlers(self, method_handlers: Handlers) -> None:
+        super().add_registered_method_handlers(dict(method_handlers))
+        self._by_path.update(method_handlers)
+        self._resolver = _MethodResolver([], self._by_path)
+
+    async def _server_main_loop(self, started: asyncio.Future[bool]) -> None:
+        try:
+            await super()._server_main_loop(started)
+        except Exception as error:
+            self.failure.set_result(error)
+            raise
+
+    def _make_request_call_future(self, method: bytes | None) -> asyncio.Task[None]:
+        """Called once for each method, and with None for calls of no method.
+
+        gRPC's loop awaits a single call by it, which here never comes: the loop is left with
+        seeing the server stop.
+        """
+        return self._event_loop.create_task(self._take(method))
+
+    async def _take(self, method: bytes | None) -> None:
+        """Takes calls until the server stops, which gRPC's own error says."""
+        path = "" if method is None else method.decode()
+        while True:
+            call = await (
+                self._request_call() if method is None else self._request_registered_call(method)
+            )
+            work = _handle(path, self._resolver, (), call, self._event_loop, False)  # noqa: FBT003
+            task = self._event_loop.create_task(_schedule(work, call, self._event_loop, path))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
