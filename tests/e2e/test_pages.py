@@ -71,6 +71,8 @@ def folder(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Pat
         (place / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "policies", place / "policies")
     (place / "state").symlink_to(stack.plan.state)
+    (table,) = (block.text for block in BLOCKS if block.language == "csv")
+    (place / "pairs.csv").write_text(table)
     (place / "question.txt").write_text("My card has not arrived")
     (place / "fee.json").write_text('{"type": "object", "required": ["fee"]}')
     programs = place / "programs"
@@ -107,6 +109,9 @@ async def test_a_block(block: Block, stack: RunningStack, handle: str, folder: P
     out, _ = await process.communicate()
     if "pennyweight calibrate" in block.text:
         assert process.returncode in (0, NOT_CERTIFIED), out.decode()
-        assert (folder / "policies" / "calibration" / "support-trial.html").exists()
+        page = (
+            "cards.html" if "--alone" in block.text else "policies/calibration/support-trial.html"
+        )
+        assert (folder / page).exists()
     else:
         assert process.returncode == 0, out.decode()
