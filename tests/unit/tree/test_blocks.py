@@ -34,8 +34,8 @@ def test_the_kinds_of_blocks() -> None:
 
     python: tests/integration/client/test_calling_page.py runs each. sh: tests/e2e/test_pages.py
     runs each that is not marked. sql, and the text below it: tests/unit/ledger/test_page.py. js: it
-    is the example, which test_calling_page.py runs. csv: tests/unit/router/calibrate/test_labelled.py
-    calibrates with it. json and yaml: below. text: what something printed.
+    is the example, which test_calling_page.py runs. csv: tests/unit/router/calibrate/
+    test_labelled.py calibrates with it. json and yaml: below. text: what something printed.
     """
     known = {"python", "sh", "sql setup", "sql", "js", "json", "yaml", "csv", "text"}
     assert {block.language for block in BLOCKS} <= known
