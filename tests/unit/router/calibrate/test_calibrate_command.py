@@ -65,7 +65,25 @@ def test_pairs_that_are_nearly_enough_tell_about_how_many_are_missing(
 ) -> None:
     assert main([*labelled(tree, 300), "--tolerance", "0.01"]) == MISSING
     missing = artefact(tree).certificate.pairs_missing
-    assert f"about {missing:,} more pairs are needed." in said()[0]
+    out, _ = said()
+    assert f"about {missing:,} more pairs are needed." in out
+    assert "This was look 1 at this evidence. The next one may take 10.4% of the risk" in out
+
+
+def test_repeats_are_counted_and_add_nothing(tree: Path, said: Said) -> None:
+    """Three pairs of each question are no more than one."""
+    copies = [{**record(at), "request_id": f"{at} {copy}"} for at in range(120) for copy in "abc"]
+    (tree / "pairs.jsonl").write_text(lines(*copies))
+    assert main(["--route", "support", "--labelled", "pairs.jsonl"]) == MISSING
+    found = artefact(tree)
+    assert (found.data.pairs, found.data.repeats) == (360, 240)
+    assert found.certificate.n_fit + found.certificate.n_certify == 120
+    out, _ = said()
+    assert "240 pairs ask what an older one had asked" in out
+    missing = found.certificate.pairs_missing
+    assert f"at least {missing:,} more pairs of further questions are needed." in out
+    page = (tree / "policies" / "calibration" / "support.html").read_text()
+    assert "240 pairs repeat a question" in page
 
 
 def test_what_is_decided_is_as_it_was_certified(tree: Path) -> None:
