@@ -65,6 +65,9 @@ def carry_out(options: Options, asked: Wanted, path: Path) -> bool:
         path.with_suffix(".html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise NotWritten(f"--out: {path} cannot be written: {error.strerror}") from error
+    if found.not_read:
+        note = f"Not read: {', '.join(found.not_read)}."
+        result = replace(result, notes=(*result.notes, note))
     if not asked.known:
         result = replace(result, notes=(*result.notes, ALONE))
     reasons = tuple(obstacles(written, asked))
