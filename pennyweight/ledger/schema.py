@@ -251,7 +251,7 @@ class PairRecord:
         judge: kind of the judge: ``match``, ``similarity``, ``schema``, ``model`` or ``outcome``.
         answered: the tier whose answer the caller got; empty for a stored answer.
         question: keyed digest of the conversation and the wanted form, the same for all who ask it;
-            without a key file of the routers', the same until the router restarts.
+            empty where routers have no key file for it.
         features: hashed features of the prompt: [index, value] of those that are not 0.
         first_k: how many first tokens the certainties' `first_k` looks at; null where the route
             has no quality policy.

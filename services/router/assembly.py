@@ -187,6 +187,7 @@ def assemble(
         levers=levers,
         keeper=state,
         digest=signer.digest,
+        question=signer.question,
         settle=outcomes.settle,
         metrics=metrics,
         spawn=spawn,

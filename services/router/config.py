@@ -25,8 +25,9 @@ class RouterSettings(ServerSettings):
         scaler_address: host:port of the scaler.
         service_key_file: the key shown to cache and scaler; absent, the development key.
         peer_tls_ca: PEM bundle that signed the certificates of cache and scaler; absent, plain.
-        handle_key_file: secret that signs request handles, shared by all routers; absent, a random
-            one, so that handles end with this process.
+        handle_key_file: secret that signs request handles and names the ledger's questions, shared
+            by all routers; absent, a random one, so that handles end with this process and
+            questions have no names.
         ledger_folder: where the ledger is written.
         state: where levers and outcomes are shared: ``file`` for one router alone, or the Redis of
             several: ``redis://[user@]host:port[/db]``, or ``rediss://…`` for TLS. While it cannot

@@ -348,6 +348,7 @@ class Way:
             levers=self.board,
             keeper=self.shelf,
             digest=lambda text: f"<{text}>",
+            question=lambda text: f"<{text}>",
             settle=self.shelf.settle,
             metrics=self.metrics,
             spawn=self.spawn,

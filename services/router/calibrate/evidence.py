@@ -89,12 +89,14 @@ class Found:
         ladder: their models, cheapest first.
         left_out: how many could not be used, by reason.
         one_number: certainties are one number an answer, which stands for each measure.
+        not_read: columns or keys of a labelled file that mean nothing here.
     """
 
     records: tuple[Record, ...]
     ladder: tuple[Model, ...]
     left_out: Mapping[str, int]
     one_number: bool = False
+    not_read: tuple[str, ...] = ()
 
 
 class _Unusable(ValueError):

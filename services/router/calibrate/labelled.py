@@ -8,10 +8,11 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from pennyweight.ledger.schema import PairRecord
 from services.router.calibrate.evidence import BadEvidence, Found, usable
 
 PARTS = ("mean", "minimum", "first_k")
@@ -20,6 +21,9 @@ OF_A_TIER = (
     *("model", "precision", "version"),
 )
 """What a CSV's columns say of a tier, behind its name and a dot."""
+
+OF_A_PAIR = frozenset({"text", "task_type", *(field.name for field in fields(PairRecord))})
+"""What may be said of a question; some of it is read from the ledger alone."""
 
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -66,7 +70,12 @@ def from_labelled(
         )
     found = [pair for _, pair in pairs]
     _rename(path, found, ladder, names or {})
-    return replace(usable(found, ladder, lowest=lowest), one_number="one" in kinds)
+    keys = dict.fromkeys(key for pair in found for key in pair)
+    return replace(
+        usable(found, ladder, lowest=lowest),
+        one_number="one" in kinds,
+        not_read=tuple(key for key in keys if key not in OF_A_PAIR),
+    )
 
 
 def _rename(
@@ -124,7 +133,8 @@ def _csv_rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[str, 
                 f"--labelled: {path}, line {reader.line_num}: more values than columns"
             )
         tiers = [_csv_tier(name, given) for name in names]
-        yield reader.line_num, {**given, "tiers": tiers}
+        plain = {key: value for key, value in given.items() if _parted(key)[0] not in names}
+        yield reader.line_num, {**plain, "tiers": tiers}
 
 
 def _csv_tier(name: str, given: Mapping[str, str]) -> dict[str, Any]:

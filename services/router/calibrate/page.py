@@ -75,7 +75,7 @@ def _verdict(artefact: Artefact) -> str:
     if certificate.pairs_missing is None:
         return "Not certified: no cheaper thresholds keep the tolerance. The top tier answers."
     return (
-        f"Not certified: {how_many(certificate)} more pairs are needed. "
+        f"Not certified: {how_many(artefact)} are needed. "
         "Until then the top tier answers every request."
     )
 
@@ -83,11 +83,13 @@ def _verdict(artefact: Artefact) -> str:
 def _origin(artefact: Artefact) -> str:
     certificate, data = artefact.certificate, artefact.data
     window = f", from {data.since} to {data.until}" if data.since else ""
+    repeats = f"; {data.repeats:,} pairs repeat a question" if data.repeats else ""
     return (
-        f"Ladder: {', '.join(map(str, artefact.ladder))}. Fitted on {certificate.n_fit:,} pairs, "
-        f"certified on {certificate.n_certify:,} others{window}. "
+        f"Ladder: {', '.join(map(str, artefact.ladder))}. Fitted on {certificate.n_fit:,} "
+        f"questions, certified on {certificate.n_certify:,} others{window}{repeats}. "
         f"Costs in {data.cost}, with {certificate.shadow_share:.0%} of requests sampled as "
-        f"evidence. Test: {certificate.method}. Assumes: {certificate.assumptions}. "
+        f"evidence. Test: {certificate.method}, look "
+        f"{certificate.look} at this evidence. Assumes: {certificate.assumptions}. "
         f"Artefact {artefact.version}."
     )
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from services.router.calibrate import bounds
 from services.router.calibrate.candidates import propose
-from services.router.calibrate.cascade import EvidenceTable, Floats, outcome, pair_of, table_of
+from services.router.calibrate.cascade import EvidenceTable, pair_of
 from services.router.calibrate.certification import MIN_TO_FIT, Calibration, calibrate
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
 from services.router.calibrate.questions import distinct, recognised, split
 from services.router.calibrate.spending import level
+from services.router.calibrate.traffic import bands_of, sameness, unknown_certainties
 from services.router.calibrate.watched import Watch, watched_loss
 from services.router.policy.calibration import (
     Judgement,
@@ -28,7 +29,7 @@ from services.router.policy.calibration import (
 )
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import assurance, with_certainty
-from services.router.policy.drift import Bands, Histogram, Rate
+from services.router.policy.drift import Bands
 
 MEASURES = (Measure.MEAN, Measure.MINIMUM, Measure.FIRST_K, Measure.LEARNED)
 """Simplest first: of equal ones the simplest is taken."""
@@ -140,7 +141,7 @@ def calibrate_parts(
     """Calibrates on parts that are split already; see `calibrate_records`."""
     ladder = [tier.model.tier for tier in (fit or certify)[0].tiers]
     tiers = len(ladder)
-    notes = _sameness([*fit, *certify])
+    notes = sameness([*fit, *certify])
     learned = []
     for tier, name in enumerate(ladder[:-1]):
         tell(f"learning which requests {name} does not answer well", 0.7 * tier / (tiers - 1))
@@ -170,29 +171,11 @@ def calibrate_parts(
     return Result(
         calibration,
         judgement,
-        _bands(judgement, calibration, certify, settings.lowest_propensity),
+        bands_of(judgement, calibration, certify, settings.lowest_propensity),
         tuple(notes),
         watched_loss(judgement, certify, settings.watch, settings.lowest_propensity),
-        unknown=_unknown([*fit, *certify]),
+        unknown=unknown_certainties([*fit, *certify]),
     )
-
-
-def _unknown(records: Sequence[Record]) -> tuple[float, ...]:
-    """Share of each lower tier's answers of which nobody knows how certain they were."""
-    known = np.array([[tier.certainty is None for tier in one.tiers[:-1]] for one in records])
-    return tuple(float(share) for share in known.mean(axis=0))
-
-
-def _sameness(records: Sequence[Record]) -> list[str]:
-    """A sentence where no answer was better than any other: nobody, or the judge, can tell."""
-    seen = {tier.quality for record in records for tier in record.tiers}
-    if len(seen) > 1:
-        return []
-    note = (
-        f"Every answer of every tier has quality {seen.pop():g}: in these pairs no tier ever lost "
-        "anything. See that the judge tells good answers from bad ones."
-    )
-    return [note]
 
 
 def _learn(fit: Sequence[Record], tier: int, settings: Settings, notes: list[str]) -> _Learned:
@@ -300,30 +283,3 @@ def _judgement(thresholds: Thresholds, learned: Sequence[_Learned], first_k: int
         learnt = checks and thresholds.measure is Measure.LEARNED
         models.append(TierModels(before, known.after.model if learnt and known.after else None))
     return Judgement(thresholds, tuple(models), first_k)
-
-
-def _bands(
-    judgement: Judgement,
-    calibration: Calibration,
-    certify: Sequence[Record],
-    lowest: float | None,
-) -> Bands:
-    """What routers will see of traffic like the certify part: of a tier that runs, how certain.
-
-    Each question as often as it was asked.
-    """
-    certificate = calibration.certificate
-    rate = Rate(certificate.escalation_rate, max(1, certificate.n_certify))
-    lower = range(len(judgement.models))
-    if not certify:
-        return Bands(rate, (None,) * len(lower), (None,) * len(lower))
-    table = table_of(judgement, certify, lowest=lowest)
-    ran = outcome(table, judgement.thresholds, 0.0).ran
-    often = np.repeat(np.arange(len(certify)), [max(1, round(record.asked)) for record in certify])
-    gains = [table.gains[often, tier] for tier in lower]
-    certainties = [table.certainties[often[ran[often, tier]], tier] for tier in lower]
-    return Bands(rate, tuple(map(_histogram, gains)), tuple(map(_histogram, certainties)))
-
-
-def _histogram(values: Floats) -> Histogram | None:
-    return Histogram.of(values[np.isfinite(values)].tolist())

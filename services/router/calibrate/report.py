@@ -8,6 +8,7 @@ from rich.text import Text
 
 from services.router.calibrate.certification import MIN_TO_FIT
 from services.router.calibrate.process import Result
+from services.router.calibrate.spending import level
 from services.router.policy.calibration import Certificate, Rung
 from services.router.routes.artefact import Artefact, Data
 
@@ -32,6 +33,8 @@ def print_report(
     for note in result.notes:
         console.print(note, markup=False)
     console.print(Text.from_markup(_verdict(artefact)))
+    if result.calibration.looked and not artefact.certificate.certified:
+        console.print(_next_look(artefact.certificate))
     console.print(f"Written: {path} and {path.with_suffix('.html')}", markup=False, soft_wrap=True)
     if obstacles:
         console.print("Routers will not use it as the routes file stands:", style="yellow")
@@ -114,15 +117,25 @@ def _verdict(artefact: Artefact) -> str:
             "however many pairs there were. The top tier goes on answering every request."
         )
     return (
-        f"[yellow]Not certified:[/yellow] {how_many(artefact.certificate)} more pairs are needed. "
+        f"[yellow]Not certified:[/yellow] {how_many(artefact)} are needed. "
         "Until then the top tier answers every request."
     )
 
 
-def how_many(certificate: Certificate) -> str:
+def _next_look(certificate: Certificate) -> str:
+    share = level(1.0, certificate.look + 1)
+    return (
+        f"This was look {certificate.look} at this evidence. The next one may take {share:.1%} of "
+        "the risk that is allowed: gather first."
+    )
+
+
+def how_many(artefact: Artefact) -> str:
     """The missing pairs; a lower limit where there were too few to see how the tiers differ."""
+    certificate = artefact.certificate
     word = "at least" if certificate.n_fit < MIN_TO_FIT else "about"
-    return f"{word} {certificate.pairs_missing:,}"
+    others = " of further questions" if artefact.data.repeats else ""
+    return f"{word} {certificate.pairs_missing:,} more pairs{others}"
 
 
 def _rung(rung: Rung) -> str:

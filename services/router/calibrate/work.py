@@ -49,7 +49,7 @@ def carry_out(options: Options, asked: Wanted, path: Path) -> bool:
         found = _found(options, asked)
         settings = _settings(options, asked, found)
         ladder = named(found.ladder, asked.ladder)
-        look, before = _look(asked, found, settings, ladder)
+        look = _look(asked, found, settings, ladder)
         result = calibrate_records(
             found.records,
             replace(settings, look=look.number),
@@ -58,13 +58,16 @@ def carry_out(options: Options, asked: Wanted, path: Path) -> bool:
         )
     certificate = result.calibration.certificate
     if result.calibration.looked:
-        _keep(asked, replace(look, certified=certificate.certified), before)
+        _keep(asked, replace(look, certified=certificate.certified))
     try:
         written = write(path, _artefact(options, ladder, found, result, settings))
         text = page(written, result.calibration)
         path.with_suffix(".html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise NotWritten(f"--out: {path} cannot be written: {error.strerror}") from error
+    if found.not_read:
+        note = f"Not read: {', '.join(found.not_read)}."
+        result = replace(result, notes=(*result.notes, note))
     if not asked.known:
         result = replace(result, notes=(*result.notes, ALONE))
     reasons = tuple(obstacles(written, asked))
@@ -118,23 +121,22 @@ def _younger(found: Found, since: dt.datetime | None) -> Found:
     return replace(found, records=kept, left_out={key: n for key, n in left_out.items() if n})
 
 
-def _look(
-    asked: Wanted, found: Found, settings: Settings, ladder: tuple[Model, ...]
-) -> tuple[Look, list[Look]]:
-    """This look, and all before it."""
+def _look(asked: Wanted, found: Found, settings: Settings, ladder: tuple[Model, ...]) -> Look:
+    """This look, with its number."""
     before = looks_in(file_of(asked.artefact), asked.artefact)
-    return numbered(look_of(found.records, ladder, settings, _window(found)), before), before
+    return numbered(look_of(found.records, ladder, settings, _window(found)), before)
 
 
-def _keep(asked: Wanted, look: Look, before: list[Look]) -> None:
+def _keep(asked: Wanted, look: Look) -> None:
     """Counts the look, before anybody sees what it showed.
 
     Raises:
         NotWritten: it cannot be counted.
     """
+    path = file_of(asked.artefact)
+    before = looks_in(path, asked.artefact)  # another may have ended meanwhile
     if any(one.asked == look.asked and one.ladder == look.ladder for one in before):
         return
-    path = file_of(asked.artefact)
     try:
         keep(path, [*before, look])
     except OSError as error:

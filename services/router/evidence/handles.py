@@ -30,8 +30,10 @@ class Named(NamedTuple):
 class HandleSigner:
     """Signs and checks handles with one secret."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, *, lasting: bool = True) -> None:
+        """`lasting` says that the secret outlives this process, and that other routers share it."""
         self._key = hashlib.sha256(secret).digest()
+        self._lasting = lasting
 
     @classmethod
     def load(cls, path: Path | None) -> "HandleSigner":
@@ -41,7 +43,7 @@ class HandleSigner:
             ConfigError: the file cannot be read, or its secret could be guessed.
         """
         if path is None:
-            return cls(secrets.token_bytes(32))
+            return cls(secrets.token_bytes(32), lasting=False)
         try:
             secret = path.read_bytes().strip()
         except OSError as error:
@@ -72,6 +74,14 @@ class HandleSigner:
         """
         data = normalised(text).encode(errors="surrogatepass")
         found = hashlib.blake2b(data, key=self._key, digest_size=DIGEST_BYTES, person=b"answer")
+        return found.hexdigest()
+
+    def question(self, text: str) -> str:
+        """Name of a question, the same for whoever asks it; empty while names would not last."""
+        if not self._lasting:
+            return ""
+        data = normalised(text).encode(errors="surrogatepass")
+        found = hashlib.blake2b(data, key=self._key, digest_size=DIGEST_BYTES, person=b"question")
         return found.hexdigest()
 
     def _code(self, said: str, tenant: str, route: str) -> str:

@@ -42,12 +42,15 @@ class Pairs:
         levers: LeverBoard,
         keeper: Keeper,
         digest: Callable[[str], str],
+        question: Callable[[str], str],
         settle: Callable[[Route, str], Awaitable[None]],
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
         wall: Callable[[], float],
     ) -> None:
-        """`digest` is of a text, keyed: so an answer is recognised, and a question asked again.
+        """`digest` is of an answer, keyed: by it a corrected answer is recognised later.
+
+        `question` names what was asked, the same for whoever asks it.
 
         `settle` judges the pair of a route and request id whose outcome came first. `spawn` starts
         a task that is owned by the process. `wall` gives seconds since 1970.
@@ -58,6 +61,7 @@ class Pairs:
         self._levers = levers
         self._keeper = keeper
         self._digest = digest
+        self._question = question
         self._settle_outcome = settle
         self._metrics = metrics
         self._spawn = spawn
@@ -160,7 +164,7 @@ class Pairs:
         route = context.route
         qualities = await self._judge.judge(route, context.checked.asked, pair.answers)
         weight = _weight(evidence, context.propensity)
-        question = await asyncio.to_thread(self._digest, _written_out(context.checked.asked))
+        question = await asyncio.to_thread(self._question, _written_out(context.checked.asked))
         digests = [self._digest(text) for text in pair.answers]
         if qualities is not None:
             losses = {

@@ -324,6 +324,11 @@ def _certificate(part: Mapping[str, Any]) -> Certificate:
         value = getattr(certificate, key)
         if not isinstance(value, (int, float)) or not math.isfinite(value) or abs(value) > 1.0:
             raise ValueError(f"{key} must be in [-1, 1], got {value!r}")
+    level, look = certificate.level, certificate.look
+    if level is not None and not (isinstance(level, float) and 0.0 < level <= certificate.delta):
+        raise ValueError(f"level must be above 0 and at most delta, got {level!r}")
+    if not isinstance(look, int) or look < 1:
+        raise ValueError(f"look must be at least 1, got {look!r}")
     if not isinstance(certificate.certified, bool):
         raise TypeError(f"certified must be true or false, got {certificate.certified!r}")
     return certificate

@@ -198,6 +198,17 @@ def test_the_same_text_in_another_spelling_is_the_same_question(tmp_path: Path) 
     assert found[0].question == found[1].question != found[2].question
 
 
+def test_columns_that_mean_nothing_are_named(tree: Path, said: Said) -> None:
+    """Such as one that was to be the propensity."""
+    text = "text,id,propensty,small.quality,large.quality,large.micro_usd\n"
+    text += "".join(f"case {at},{at},0.5,1,1,100\n" for at in range(20))
+    assert table(tree, text).not_read == ("id", "propensty")
+    assert main(["--route", "support", "--labelled", str(tree / "pairs.csv")]) == MISSING
+    assert "Not read: id, propensty." in said()[0]
+    (tree / "pairs.jsonl").write_text(lines(record(1), {**record(2), "propensty": 0.5}))
+    assert from_labelled(tree / "pairs.jsonl").not_read == ("propensty",)
+
+
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
     found = table(tmp_path, "\ufefftext,small.quality,large.quality\na,1,1\n")
     assert len(found.records) == 1

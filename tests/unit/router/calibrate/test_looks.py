@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.router.calibrate.evidence import BadEvidence, Record
+from services.router.calibrate.certification import calibrate
+from services.router.calibrate.evidence import BadEvidence
 from services.router.calibrate.looks import (
     Look,
     file_of,
@@ -18,9 +19,9 @@ from services.router.calibrate.looks import (
     moment,
     numbered,
 )
-from services.router.calibrate.process import Settings, calibrate_records
+from services.router.calibrate.process import Settings
 from services.router.calibrate.spending import level
-from services.router.policy.calibration import SKIPPED, Rung
+from services.router.policy.calibration import SKIPPED, Pair, Rung
 from services.router.policy.certainty import Measure
 from tests.making.calibrations import write_calibration
 from tests.unit.router.calibrate.test_questions import record
@@ -151,25 +152,32 @@ def test_times_are_compared_as_times() -> None:
 
 def test_eight_looks_at_growing_evidence_are_wrong_no_more_often_than_told() -> None:
     """Nothing cheaper keeps the tolerance; whoever tries eight times gets lucky much oftener."""
-    delta, runs = 0.1, 40
+    delta, runs = 0.1, 60
+    hopeful = [Pair((None,), (-1.0,), (1.0, 1.0), (1.0, 10.0))] * 100
     wrong = uncounted = 0
     for run in range(runs):
         random = np.random.default_rng(run)
-        records: list[Record] = []
+        certify: list[Pair] = []
         lucky = counted = False
         for look in range(1, 9):
-            for at in range(100):
-                kind = random.random()
-                small, large = (0.0, 1.0) if kind < 0.1 else (1.0, float(kind > 0.149))
-                name = f"{run} {look} {at}"
-                records.append(record(name, name, sure=-1.0, small=small, large=large))
-            settings = Settings(
-                epsilon=0.05, delta=delta, predict=False, measures=(Measure.MEAN,), look=look
-            )
-            counted |= calibrate_records(records, settings).calibration.certificate.certified
-            alone = replace(settings, look=1)
-            lucky |= calibrate_records(records, alone).calibration.certificate.certified
+            for kind in random.random(60):
+                qualities = (0.0, 1.0) if kind < 0.1 else (1.0, float(kind > 0.149))
+                certify.append(Pair((None,), (-1.0,), qualities, (1.0, 10.0)))
+            counted |= certified(hopeful, certify, delta, look)
+            lucky |= certified(hopeful, certify, delta, 1)
         wrong += counted
         uncounted += lucky
-    assert wrong / runs <= delta / 2.0
-    assert uncounted / runs > delta
+    assert wrong / runs <= delta < 1.5 * delta < uncounted / runs
+
+
+def certified(fit: list[Pair], certify: list[Pair], delta: float, look: int) -> bool:
+    return calibrate(
+        fit,
+        certify,
+        tiers=2,
+        epsilon=0.05,
+        delta=delta,
+        measure=Measure.MEAN,
+        shadow_share=0.05,
+        look=look,
+    ).certificate.certified

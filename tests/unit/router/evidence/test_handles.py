@@ -84,3 +84,17 @@ def test_a_digest_is_no_code_of_a_handle() -> None:
     signed = "0123.17\0acme\0chat"
     assert normalised(signed) == signed
     assert SIGNER.digest(signed) != base64.urlsafe_b64decode(code + "==").hex()
+
+
+def test_a_question_has_a_name_that_is_not_its_answers_digest() -> None:
+    name = SIGNER.question("Where is my card?")
+    assert name == SIGNER.question("where is  my card")
+    assert name != SIGNER.question("where is my purse")
+    assert name != SIGNER.digest("Where is my card?")
+    assert name != HandleSigner(b"another secret").question("Where is my card?")
+
+
+def test_a_question_has_no_name_where_it_would_not_last() -> None:
+    """Routers that each make up a secret would never meet the same question again."""
+    assert HandleSigner.load(None).question("Where is my card?") == ""
+    assert HandleSigner.load(None).digest("yes") != ""

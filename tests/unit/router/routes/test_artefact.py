@@ -209,6 +209,9 @@ def signed(document: dict[str, Any]) -> str:
         (("certificate", "bound"), "low", "bound must be in"),
         (("certificate", "epsilon"), 7, "epsilon must be in"),
         (("certificate", "certified"), "yes", "certified must be true"),
+        (("certificate", "look"), 0, "look must be at least 1"),
+        (("certificate", "level"), 0.5, "level must be above 0 and at most delta"),
+        (("certificate", "level"), "all", "level must be above 0 and at most delta"),
         (("models",), [], "models"),
         (("ladder",), [], "ladder"),
         (("route",), "", "route: must be a text"),
@@ -228,3 +231,19 @@ def test_values_out_of_range_are_refused_by_name(
     (tmp_path / "a.json").write_text(signed(document))
     with pytest.raises(BadArtefact, match=said):
         read(tmp_path / "a.json")
+
+
+def test_an_artefact_of_before_looks_and_repeats_were_counted_is_read(
+    folder: Path, tmp_path: Path
+) -> None:
+    document = json.loads((folder / "support.json").read_text())
+    for part, key in (
+        ("certificate", "look"),
+        ("certificate", "level"),
+        ("data", "repeats"),
+        ("data", "lowest_propensity"),
+    ):
+        del document[part][key]
+    (tmp_path / "a.json").write_text(signed(document))
+    found = read(tmp_path / "a.json")
+    assert (found.certificate.look, found.certificate.level, found.data.repeats) == (1, None, 0)
