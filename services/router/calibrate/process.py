@@ -17,7 +17,7 @@ from services.router.calibrate.cascade import EvidenceTable, Floats, outcome, pa
 from services.router.calibrate.certification import MIN_TO_FIT, Calibration, calibrate
 from services.router.calibrate.evidence import Record
 from services.router.calibrate.fit import Fitted, fit_gain
-from services.router.calibrate.watched import Watch, watched_loss
+from services.router.calibrate.watched import Watch, spare_of, watched_loss
 from services.router.policy.calibration import (
     Judgement,
     Pair,
@@ -78,6 +78,7 @@ class Result:
         bands: what the certify part looked like.
         notes: what a person should know, a sentence each.
         watched_loss: mean loss of the certify part as `Settings.watch` finds it; None without.
+        spare: share of worse answers minus mean loss there; see `watched.spare_of`.
     """
 
     calibration: Calibration
@@ -85,6 +86,7 @@ class Result:
     bands: Bands
     notes: tuple[str, ...]
     watched_loss: float | None = None
+    spare: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def calibrate_parts(
         _bands(judgement, calibration, certify),
         tuple(notes),
         watched_loss(judgement, certify, settings.watch),
+        spare_of(judgement, certify, settings.watch),
     )
 
 

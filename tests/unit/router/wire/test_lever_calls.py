@@ -96,7 +96,7 @@ async def test_a_lever_that_nobody_touched_is_on_and_watched(desk: Desk) -> None
     assert not lever.HasField("since")
     assert not lever.HasField("expires")
     assert lever.watch.samples == 0
-    assert lever.watch.allowed_loss == pytest.approx(0.02 + 0.004)
+    assert lever.watch.allowed_loss == pytest.approx(0.02)
     assert lever.watch.run_length == 100_000
 
 
