@@ -6,7 +6,7 @@ one said. When the shared state has been silent for a while, every lever counts 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +15,19 @@ from math import inf
 import structlog
 
 from services.common.errors import Unavailable
+from services.router.levers.changes import LeverChanges, name_of
 from services.router.levers.copy import Change, LeverCopy
+from services.router.levers.guardrail import Guardrail
 from services.router.metrics import Metrics
 from services.router.policy.guardrail import Guard, GuardState
-from services.router.policy.lever_record import RESERVED_AUTHORS, LeverRecord, Standing
-from services.router.policy.levers import calibration_version, guard_of, levers_of
+from services.router.policy.lever_record import LeverRecord, Standing
+from services.router.policy.levers import (
+    TOTAL,
+    calibration_version,
+    guard_of,
+    levers_of,
+    total_guard,
+)
 from services.router.policy.routes import Route
 from services.router.routes.in_force import InForce
 from services.router.state.store import SharedState
@@ -28,9 +36,6 @@ log = structlog.get_logger()
 
 CHECK_SECONDS = 0.25
 """Between two looks at the shared state: so long a halt takes to reach all routers, about."""
-
-MAX_WAITING = 256
-"""Judged samples that wait for their turn; more are left out."""
 
 ON = Standing(halted=False)
 UNKNOWN = Standing(halted=True, reason="the state that routers share cannot be reached")
@@ -58,6 +63,21 @@ class SeenLever:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenTotal:
+    """The watch on what all levers of a route lose together, as this router sees it.
+
+    Attributes:
+        route: it is of.
+        guard: what they are held to together.
+        watch: where it stands.
+    """
+
+    route: Route
+    guard: Guard
+    watch: GuardState
+
+
+@dataclass(frozen=True, slots=True)
 class _Halted:
     """What was found of a route, good until then while the copy stays at this version."""
 
@@ -81,14 +101,15 @@ class SharedLeverBoard:
     ) -> None:
         """`clock` gives seconds that only grow, `wall` seconds since 1970."""
         self._copy = LeverCopy(state, clock=clock)
+        self._changes = LeverChanges(self._copy, metrics, wall)
+        self._guardrail = Guardrail(self._copy, self._changes, metrics, wall)
         self._in_force = in_force
         self._metrics = metrics
         self._wall = wall
         self._halted: dict[str, _Halted] = {}
         self._shown: dict[tuple[str, str], Standing] = {}
+        self._shown_totals: set[str] = set()
         self._shown_unknown = False
-        self._turn = asyncio.Lock()
-        self._waiting = 0
 
     def halted(self, route: Route) -> Collection[str]:
         """See `ports.LeverBoard.halted`."""
@@ -109,10 +130,8 @@ class SharedLeverBoard:
 
     async def judged(self, route: Route, losses: Mapping[str, float], weight: float) -> None:
         """See `ports.LeverBoard.judged`."""
-        for lever in levers_of(route):
-            guard = guard_of(route, lever)
-            if guard is not None and lever in losses:
-                await self._judge(route, lever, guard, losses[lever], weight)
+        await self._guardrail.judged(route, losses, weight)
+        self._show()
 
     def listed(self, routes: Iterable[Route]) -> tuple[SeenLever, ...]:
         """Every lever of these routes, in their order, as it stands now."""
@@ -120,6 +139,15 @@ class SharedLeverBoard:
         return tuple(
             self._seen(route, lever, known=known) for route in routes for lever in levers_of(route)
         )
+
+    def totals(self, routes: Iterable[Route]) -> Iterator[SeenTotal]:
+        """The watch on all levers together, of each of these routes that has one."""
+        for route in routes:
+            guard = total_guard(route)
+            if guard is not None:
+                record = self._copy.record(name_of(route, TOTAL))
+                watch = record.watch(calibration_version(route))
+                yield SeenTotal(route, guard, watch.state if watch else GuardState())
 
     async def halt(
         self, route: Route, lever: str, *, author: str, reason: str, seconds: float | None = None
@@ -158,65 +186,26 @@ class SharedLeverBoard:
         self._show()
 
     async def _settle(self) -> None:
-        """Writes what is owed, and notes which halts a fresh calibration has ended."""
+        """Writes what is owed, halts who is to blame, notes which halts a calibration ended."""
         for route in self._in_force.now.routes.values():
             noted = partial(_recalibrated, calibration=calibration_version(route), now=self._wall())
             for lever in levers_of(route):
-                record = self._copy.record(_name(route, lever))
-                if self._copy.owed(_name(route, lever)) or noted(record) is not record:
-                    await self._change(route, lever, noted)
+                record = self._copy.record(name_of(route, lever))
+                if self._copy.owed(name_of(route, lever)) or noted(record) is not record:
+                    await self._changes.change(route, lever, noted)
+            if self._copy.owed(name_of(route, TOTAL)):
+                await self._changes.change(route, TOTAL, lambda record: record)
+            await self._guardrail.halt_blamed(route)
 
     async def _set(self, route: Route, lever: str, change: Change) -> SeenLever:
-        await self._change(route, lever, change)  # at once: samples may wait long for their turn
+        await self._changes.change(
+            route, lever, change
+        )  # at once: samples may wait long for their turn
         self._show()
         return self._seen(route, lever, known=True)
 
-    async def _judge(
-        self, route: Route, lever: str, guard: Guard, loss: float, weight: float
-    ) -> None:
-        """Has the guardrail take a sample; while the shared state is away, samples are lost."""
-        if self._waiting >= MAX_WAITING:
-            return
-        calibration, name = calibration_version(route), _name(route, lever)
-
-        def taken(record: LeverRecord) -> LeverRecord:
-            return record.judged(guard, calibration, loss, weight, self._wall())
-
-        self._waiting += 1
-        try:
-            async with self._turn:
-                if not self._copy.away and await self._change(route, lever, taken):
-                    self._metrics.guard_samples.labels(route.name, lever).inc()
-        except Unavailable:
-            before, after = self._copy.record(name), taken(self._copy.record(name))
-            if after.standing(self._wall(), calibration).halted and after is not before:
-                self._copy.keep(name, after)  # halted here at once, and for all as soon as can be
-                self._count(route, lever, before, after)
-        except ValueError as error:
-            log.warning("a sample says nothing", route=route.name, lever=lever, error=str(error))
-        finally:
-            self._waiting -= 1
-        self._show()
-
-    async def _change(self, route: Route, lever: str, change: Change) -> bool:
-        """Changes a record; False where there is nothing to change.
-
-        Raises:
-            Unavailable: the shared state cannot be reached.
-        """
-        before, after = await self._copy.change(_name(route, lever), change)
-        self._count(route, lever, before, after)
-        return after is not before
-
-    def _count(self, route: Route, lever: str, before: LeverRecord, after: LeverRecord) -> None:
-        now, calibration = self._wall(), calibration_version(route)
-        standing = after.standing(now, calibration)
-        if standing != before.standing(now, calibration):
-            kind = standing.author if standing.author in RESERVED_AUTHORS else "person"
-            self._metrics.lever_changes.labels(route.name, lever, kind).inc()
-
     def _seen(self, route: Route, lever: str, *, known: bool) -> SeenLever:
-        record, calibration = self._copy.record(_name(route, lever)), calibration_version(route)
+        record, calibration = self._copy.record(name_of(route, lever)), calibration_version(route)
         watch = record.watch(calibration)
         return SeenLever(
             route=route,
@@ -242,8 +231,7 @@ class SharedLeverBoard:
             key = (lever.route.name, lever.name)
             self._metrics.lever_halted.labels(*key).set(lever.standing.halted)
             if lever.guard is not None:
-                share = lever.watch.evidence / lever.guard.run_length
-                self._metrics.guard_evidence.labels(*key).set(share)
+                self._show_evidence(key, lever.guard, lever.watch)
             was = self._shown.get(key, ON)
             shown[key] = lever.standing if lever.known else was
             if shown[key] != was:
@@ -251,11 +239,16 @@ class SharedLeverBoard:
         for key in self._shown.keys() - shown.keys():  # no longer in the policy
             self._metrics.lever_halted.remove(*key)
             self._metrics.guard_evidence.remove(*key)
-        self._shown, self._shown_unknown = shown, unknown
+        totals = set()
+        for total in self.totals(self._in_force.now.routes.values()):
+            totals.add(total.route.name)
+            self._show_evidence((total.route.name, TOTAL), total.guard, total.watch)
+        for name in self._shown_totals - totals:
+            self._metrics.guard_evidence.remove(name, TOTAL)
+        self._shown, self._shown_totals, self._shown_unknown = shown, totals, unknown
 
-
-def _name(route: Route, lever: str) -> str:
-    return f"{route.name}/{lever}"
+    def _show_evidence(self, key: tuple[str, str], guard: Guard, watch: GuardState) -> None:
+        self._metrics.guard_evidence.labels(*key).set(watch.evidence / guard.run_length)
 
 
 def _recalibrated(record: LeverRecord, *, calibration: str, now: float) -> LeverRecord:
