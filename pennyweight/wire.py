@@ -20,6 +20,7 @@ from pennyweight.answers import (
     Route,
     RouteList,
     RouteQuality,
+    RouteWatch,
     Started,
     Tier,
     Timings,
@@ -62,7 +63,14 @@ def routes_of(message: pb.ListRoutesResponse) -> RouteList:
 
 def levers_of(message: pb.ListLeversResponse) -> LeverList:
     """The levers."""
-    return LeverList(tuple(lever_of(lever) for lever in message.levers), message.policy_version)
+    return LeverList(
+        levers=tuple(lever_of(lever) for lever in message.levers),
+        policy_version=message.policy_version,
+        totals=tuple(
+            RouteWatch(one.route, _watch(one.watch) if one.HasField("watch") else None)
+            for one in message.totals
+        ),
+    )
 
 
 def lever_of(message: pb.Lever) -> Lever:
@@ -76,6 +84,7 @@ def lever_of(message: pb.Lever) -> Lever:
         since=_time(message.since) if message.HasField("since") else None,
         expires=_time(message.expires) if message.HasField("expires") else None,
         watch=_watch(message.watch) if message.HasField("watch") else None,
+        unsaved=message.unsaved,
     )
 
 
@@ -209,6 +218,11 @@ def _watch(message: pb.LeverWatch) -> LeverWatch:
         allowed_loss=message.allowed_loss,
         evidence=message.evidence,
         run_length=message.run_length,
+        level=message.level,
+        worse_share=message.worse_share,
+        allowed_worse_share=(
+            message.allowed_worse_share if message.HasField("allowed_worse_share") else None
+        ),
     )
 
 

@@ -68,11 +68,13 @@ class SeenTotal:
 
     Attributes:
         route: it is of.
+        known: the shared state answers.
         guard: what they are held to together.
         watch: where it stands.
     """
 
     route: Route
+    known: bool
     guard: Guard
     watch: GuardState
 
@@ -147,7 +149,8 @@ class SharedLeverBoard:
             if guard is not None:
                 record = self._copy.record(name_of(route, TOTAL))
                 watch = record.watch(calibration_version(route))
-                yield SeenTotal(route, guard, watch.state if watch else GuardState())
+                state = watch.state if watch else GuardState()
+                yield SeenTotal(route, not self._copy.unknown, guard, state)
 
     async def halt(
         self, route: Route, lever: str, *, author: str, reason: str, seconds: float | None = None
