@@ -153,7 +153,8 @@ class Metrics:
         )  # fmt: skip
         self.guard_evidence = gauge(
             "guard_evidence",
-            "The guardrail's evidence against a lever as a share of what halts it.",
+            "The guardrail's evidence against a lever as a share of what halts it; against all of "
+            "a route together under the lever total.",
             "route", "lever",
         )  # fmt: skip
         self.guard_samples = counter(
@@ -161,5 +162,10 @@ class Metrics:
         )
         self.lever_state_unreachable = gauge(
             "lever_state_unreachable",
-            "1 while the shared state is silent and every lever counts as halted.",
+            "1 while the shared state is silent or refuses and every lever counts as halted.",
+        )
+        self.lever_unsaved = gauge(
+            "lever_unsaved",
+            "Levers whose halt this router alone knows of, as it cannot be written to the shared "
+            "state.",
         )

@@ -3,6 +3,10 @@
 Every router decides by a copy of the shared records, at most a moment old, without waiting. What
 changes a record changes the shared one, by compare-and-set, so that no router undoes what another
 one said. When the shared state has been silent for a while, every lever counts as halted.
+
+A halt never waits for the shared state: it holds here at once, and where it cannot be written, as
+on a full disk, it is kept here, shown as unsaved, and written as soon as can be. A release has to
+be written, as nobody may use a lever that others know to be halted.
 """
 
 import asyncio
@@ -16,7 +20,7 @@ import structlog
 
 from services.common.errors import Unavailable
 from services.router.levers.changes import LeverChanges, name_of
-from services.router.levers.copy import Change, LeverCopy
+from services.router.levers.copy import LeverCopy
 from services.router.levers.guardrail import Guardrail
 from services.router.metrics import Metrics
 from services.router.policy.guardrail import Guard, GuardState
@@ -38,7 +42,7 @@ CHECK_SECONDS = 0.25
 """Between two looks at the shared state: so long a halt takes to reach all routers, about."""
 
 ON = Standing(halted=False)
-UNKNOWN = Standing(halted=True, reason="the state that routers share cannot be reached")
+UNREACHABLE = "the state that routers share cannot be reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class SeenLever:
         standing: how it stands.
         guard: what the guardrail holds it to; None where nothing watches it.
         watch: where the guardrail stands.
+        unsaved: this router alone knows that it is halted, until that can be written.
     """
 
     route: Route
@@ -60,6 +65,7 @@ class SeenLever:
     standing: Standing
     guard: Guard | None
     watch: GuardState
+    unsaved: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,24 +161,26 @@ class SharedLeverBoard:
     async def halt(
         self, route: Route, lever: str, *, author: str, reason: str, seconds: float | None = None
     ) -> SeenLever:
-        """A person halts a lever for all routers, for so long or until it is released.
+        """A person halts a lever, for so long or until it is released: here at once.
 
-        Raises:
-            Unavailable: the shared state cannot be reached. Trying again is safe.
+        And for all routers, unless it comes back unsaved.
         """
-        return await self._set(
+        await self._changes.change_at_once(
             route, lever, lambda record: record.halt(author, reason, self._wall(), seconds)
         )
+        return self._shown_anew(route, lever)
 
     async def release(self, route: Route, lever: str, *, author: str, reason: str) -> SeenLever:
         """A person releases a lever for all routers; its watch begins anew.
 
         Raises:
-            Unavailable: as above.
+            Unavailable: the shared state cannot be written. Trying again is safe.
         """
-        return await self._set(
+        # At once: samples may wait long for their turn.
+        await self._changes.change(
             route, lever, lambda record: record.release(author, reason, self._wall())
         )
+        return self._shown_anew(route, lever)
 
     async def run(self) -> None:
         """Keeps this router's copy up to date until cancelled. The caller owns it."""
@@ -200,10 +208,7 @@ class SharedLeverBoard:
                 await self._changes.change(route, TOTAL, lambda record: record)
             await self._guardrail.halt_blamed(route)
 
-    async def _set(self, route: Route, lever: str, change: Change) -> SeenLever:
-        await self._changes.change(
-            route, lever, change
-        )  # at once: samples may wait long for their turn
+    def _shown_anew(self, route: Route, lever: str) -> SeenLever:
         self._show()
         return self._seen(route, lever, known=True)
 
@@ -214,9 +219,14 @@ class SharedLeverBoard:
             route=route,
             name=lever,
             known=known,
-            standing=record.standing(self._wall(), calibration) if known else UNKNOWN,
+            standing=(
+                record.standing(self._wall(), calibration)
+                if known
+                else Standing(halted=True, reason=self._copy.refusal or UNREACHABLE)
+            ),
             guard=guard_of(route, lever),
             watch=watch.state if watch else GuardState(),
+            unsaved=self._copy.owed(name_of(route, lever)),
         )
 
     def _show(self) -> None:
@@ -224,15 +234,14 @@ class SharedLeverBoard:
         unknown = self._copy.unknown
         self._metrics.lever_state_unreachable.set(unknown)
         if unknown and not self._shown_unknown:
-            log.error(
-                "the state that routers share cannot be reached: every lever counts as halted"
-            )
+            log.error("every lever counts as halted", why=self._copy.refusal or UNREACHABLE)
         elif self._shown_unknown and not unknown:
             log.info("the state that routers share can be reached again")
-        shown = {}
+        shown, unsaved = {}, 0
         for lever in self.listed(self._in_force.now.routes.values()):
             key = (lever.route.name, lever.name)
             self._metrics.lever_halted.labels(*key).set(lever.standing.halted)
+            unsaved += lever.unsaved
             if lever.guard is not None:
                 self._show_evidence(key, lever.guard, lever.watch)
             was = self._shown.get(key, ON)
@@ -242,6 +251,7 @@ class SharedLeverBoard:
         for key in self._shown.keys() - shown.keys():  # no longer in the policy
             self._metrics.lever_halted.remove(*key)
             self._metrics.guard_evidence.remove(*key)
+        self._metrics.lever_unsaved.set(unsaved)
         totals = set()
         for total in self.totals(self._in_force.now.routes.values()):
             totals.add(total.route.name)

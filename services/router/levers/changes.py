@@ -28,6 +28,11 @@ class LeverChanges:
         self._count(route, lever, before, after)
         return after is not before
 
+    async def change_at_once(self, route: Route, lever: str, change: Change) -> None:
+        """Changes a record here at once, and for all as soon as that can be written."""
+        before, after = await self._copy.change_at_once(name_of(route, lever), change)
+        self._count(route, lever, before, after)
+
     def keep(self, route: Route, lever: str, record: LeverRecord) -> None:
         """Takes a record that could not be written: here at once, for all as soon as can be."""
         before = self._copy.record(name_of(route, lever))

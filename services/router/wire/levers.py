@@ -67,7 +67,7 @@ class LeverCalls:
             Forbidden: the caller is no operator.
             BadRequest: with all violations.
             NotFound: there is no such route, or it has no such lever.
-            Unavailable: the shared state cannot be reached. Trying again is safe.
+            Unavailable: a release cannot be written to the shared state. Trying again is safe.
         """
         identity.require(Role.OPERATOR)
         _check(request)
@@ -142,6 +142,7 @@ def _message(seen: SeenLever) -> pb.Lever:
         state=state if seen.known else pb.LEVER_STATE_UNKNOWN,
         author=standing.author,
         reason=standing.reason,
+        unsaved=seen.unsaved,
     )
     if standing.since is not None:
         set_time(message.since, standing.since)

@@ -132,7 +132,121 @@ async def test_others_who_are_always_quicker_are_given_way_to(
     await one.levers.judged(CHAT, {SMALL: 0.0}, 1.0)
     assert len(times) == TRIES + 1  # once for all levers together, which nobody else changes
     with pytest.raises(Unavailable):
-        await one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+        await one.levers.release(CHAT, SMALL, author="ann", reason="why")
+
+
+# -- halts that cannot be written
+
+
+async def test_a_halt_that_cannot_be_written_holds_here_and_says_so(
+    state: MemoryState, one: Board
+) -> None:
+    state.refuses_writes = True
+    seen = await one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+    assert seen.standing.author == "ann"
+    assert seen.unsaved
+    assert one.halted == {SMALL}
+    other = Board(state)
+    await other.levers.refresh()
+    assert other.halted == set()
+    for _ in range(3):  # looks that find nothing new, and one that reads everything
+        await one.levers.refresh()
+        assert one.halted == {SMALL}
+    assert one.metric("lever_unsaved") == 1
+    with pytest.raises(Unavailable):
+        await one.levers.release(CHAT, SMALL, author="ann", reason="was fine")
+    assert one.halted == {SMALL}
+    state.refuses_writes = False
+    await one.levers.refresh()
+    await other.levers.refresh()
+    assert one.halted == other.halted == {SMALL}
+    (seen, _) = one.levers.listed((CHAT,))
+    assert not seen.unsaved
+    assert one.metric("lever_unsaved") == 0
+
+
+async def test_every_lever_that_could_not_be_written_is(state: MemoryState, one: Board) -> None:
+    state.refuses_writes = True
+    for lever in (SMALL, "cache"):
+        await one.levers.halt(CHAT, lever, author="ann", reason="why", seconds=60.0)
+    state.refuses_writes = False
+    await one.levers.refresh()
+    other = Board(state)
+    await other.levers.refresh()
+    assert other.halted == {SMALL, "cache"}
+
+
+async def test_a_halt_holds_before_anybody_has_answered(state: MemoryState, one: Board) -> None:
+    swap, slow = state.swap, asyncio.Event()
+
+    async def waits(name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+        await slow.wait()
+        return await swap(name, before, after)
+
+    state.swap = waits  # type: ignore[method-assign]
+    halt = asyncio.create_task(one.levers.halt(CHAT, SMALL, author="ann", reason="why"))
+    await asyncio.sleep(0)
+    assert one.halted == {SMALL}
+    slow.set()
+    assert not (await halt).unsaved
+
+
+async def test_a_halt_is_kept_though_its_caller_has_gone(state: MemoryState, one: Board) -> None:
+    swap = state.swap
+
+    async def hangs(name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    state.swap = hangs  # type: ignore[method-assign]
+    halt = asyncio.create_task(one.levers.halt(CHAT, SMALL, author="ann", reason="why"))
+    await asyncio.sleep(0)
+    halt.cancel()
+    await asyncio.wait((halt,))
+    state.swap = swap  # type: ignore[method-assign]
+    await one.levers.refresh()
+    other = Board(state)
+    await other.levers.refresh()
+    assert other.halted == {SMALL}
+
+
+async def test_a_halt_wins_over_what_others_say_meanwhile(state: MemoryState, one: Board) -> None:
+    """Also where their clocks are ahead."""
+
+    def also() -> None:
+        state.before_swap = lambda: None
+        released = LeverRecord().release("bob", "was fine", one.now + 5.0)
+        state.kept_records[f"chat/{SMALL}"] = orjson.dumps(released.as_json())
+
+    state.before_swap = also
+    seen = await one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+    assert (seen.standing.halted, seen.unsaved) == (True, False)
+    assert one.halted == {SMALL}
+
+
+async def test_before_anything_is_known_a_halt_is_kept(state: MemoryState) -> None:
+    state.away = True
+    one = Board(state)
+    seen = await one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+    assert seen.unsaved
+    state.away = False
+    await one.levers.refresh()
+    other = Board(state)
+    await other.levers.refresh()
+    assert other.halted == {SMALL}
+
+
+async def test_why_the_shared_state_refuses_is_told(state: MemoryState, one: Board) -> None:
+    state.refusal = "its key holds a list"
+    one.now += UNKNOWN_SECONDS + 0.1
+    await one.levers.refresh()
+    (seen, _) = one.levers.listed((CHAT,))
+    assert not seen.known
+    assert seen.standing.reason == "its key holds a list"
+    state.refusal, state.away = "", True
+    await one.levers.refresh()
+    (seen, _) = one.levers.listed((CHAT,))
+    assert seen.standing.reason == "the state that routers share cannot be reached"
 
 
 async def test_samples_are_lost_while_nobody_can_take_them(state: MemoryState, one: Board) -> None:

@@ -255,3 +255,13 @@ async def test_while_the_state_is_away_levers_are_unknown_and_cannot_be_set(desk
     desk.state.away = False
     await desk.levers.refresh()
     assert set(desk.levers.halted(CHAT)) == {"tier:small"}
+
+
+async def test_a_halt_that_others_do_not_know_yet_says_so(desk: Desk) -> None:
+    desk.state.refuses_writes = True
+    assert (await desk.set()).unsaved
+    assert (await desk.list())["chat/tier:small"].unsaved
+    with pytest.raises(Unavailable):
+        await desk.set(state=pb.LEVER_STATE_ON)
+    desk.state.refuses_writes = False
+    assert not (await desk.set()).unsaved
