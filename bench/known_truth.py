@@ -24,13 +24,11 @@ from services.router.calibrate.evidence import Record
 from services.router.calibrate.process import Settings, calibrate_parts
 from services.router.policy.certainty import Measure, score
 
-TOLERANCES = (0.005, 0.01, 0.02)
-OURS, CASCADE, UCCI, GATE = (
-    "difficulty and cascade",
-    "cascade only",
-    "isotonic margin (UCCI)",
-    "Clopper-Pearson gate",
-)
+OURS, UCCI, GATE = "ours", "UCCI", "C.-P. gate"
+WAYS = (OURS, UCCI, GATE)
+WORSE_AGAIN = 2
+"""How much oftener than in the table a question comes whose small answer is worse, in `harder`."""
+
 PLAIN = (Measure.MEAN, Measure.MINIMUM, Measure.FIRST_K)
 
 
@@ -49,20 +47,46 @@ class Truth:
     certified: bool
 
 
-def drawn(
-    population: Sequence[Record], settings: Settings, fit: int, certify: int, seed: int
-) -> dict[tuple[str, float], Truth]:
+def harder(population: Sequence[Record]) -> list[Record]:
+    """A population in which the small model is worse three times as often.
+
+    Where the small model alone keeps to a tolerance, no certificate can be false.
+    """
+    worse = [one for one in population if one.tiers[-1].quality > one.tiers[0].quality]
+    return [*population, *worse * WORSE_AGAIN]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is drawn, and what for.
+
+    Attributes:
+        population: every question with every tier's answer.
+        tolerances: that are asked for.
+        settings: of ours, its tolerance apart; the confidence is the gate's too.
+        fit: questions of the fit part.
+        certify: of the certify part.
+    """
+
+    population: Sequence[Record]
+    tolerances: Sequence[float]
+    settings: Settings
+    fit: int
+    certify: int
+
+
+def drawn(asked: Asked, seed: int) -> dict[tuple[str, float], Truth]:
     """Every way on one draw of evidence, by its name and tolerance."""
+    population, settings = asked.population, asked.settings
     random = np.random.default_rng(seed)
     parts = [
         [population[at] for at in random.integers(0, len(population), size)]
-        for size in (fit, certify)
+        for size in (asked.fit, asked.certify)
     ]
     found: dict[tuple[str, float], Truth] = {}
-    for tolerance in TOLERANCES:
-        asked = replace(settings, epsilon=tolerance)
-        for name, ours in ((OURS, asked), (CASCADE, replace(asked, predict=False))):
-            found[name, tolerance] = _calibrated(population, parts, ours)
+    for tolerance in asked.tolerances:
+        ours = replace(settings, epsilon=tolerance)
+        found[OURS, tolerance] = _calibrated(population, parts, ours)
         chosen = ucci(parts[0], parts[1], tolerance)
         found[UCCI, tolerance] = _chosen(population, chosen, settings)
         chosen = gate(parts[0], parts[1], tolerance, settings.delta)
