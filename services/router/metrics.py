@@ -158,8 +158,10 @@ class Metrics:
             "route", "lever",
         )  # fmt: skip
         self.guard_samples = counter(
-            "guard_samples_total", "Judged samples that the guardrail took.", "route", "lever"
-        )
+            "guard_samples_total",
+            "Judged samples that the guardrail took; of all levers together under the lever total.",
+            "route", "lever",
+        )  # fmt: skip
         self.lever_state_unreachable = gauge(
             "lever_state_unreachable",
             "1 while the shared state is silent or refuses and every lever counts as halted.",
