@@ -415,3 +415,4 @@ async def test_who_is_to_blame_is_halted_here_while_the_shared_state_is_away(
     other = Board(state, THREE)
     await other.levers.refresh()
     assert other.levers.halted(THREE) == three.levers.halted(THREE)
+    assert b'"blamed":"tier' in state.kept_records[f"chat/{TOTAL}"]
