@@ -278,4 +278,5 @@ def _log(lever: SeenLever) -> None:
         author=standing.author,
         reason=standing.reason,
         expires=standing.expires,
+        unsaved=lever.unsaved,
     )
