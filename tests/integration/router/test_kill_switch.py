@@ -10,11 +10,13 @@ import pytest
 from redis.asyncio import Redis
 
 from services.common.errors import Unavailable
+from services.common.redis_link import REST
 from services.router.levers.copy import READ_EVERY, UNKNOWN_SECONDS, parse_record
 from services.router.state.file import FileState
 from services.router.state.redis import CHANGES, KEPT, LEVERS, RedisState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, Router, router
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO, redis_state
+from tests.integration.router.world import PATIENCE
 from tests.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,6 +93,57 @@ async def test_a_redis_that_takes_no_writes_does_not_keep_a_lever_from_being_hal
         assert not each.seen().unsaved
 
 
+@pytest.mark.redis
+async def test_a_redis_whose_disk_is_full_does_not_keep_a_lever_from_being_halted(
+    redis: Redis, state: RedisState
+) -> None:
+    """As of a snapshot that cannot be written: there is a folder in its place."""
+    one = await opened(state)
+    folder = Path(str((await redis.config_get("dir"))["dir"]))
+    (folder / "dump.rdb").mkdir()
+    await redis.config_set("save", "3600 1")
+    await redis.bgsave()
+    async with asyncio.timeout(PATIENCE):
+        while (await redis.info("persistence"))["rdb_last_bgsave_status"] == "ok":
+            await asyncio.sleep(0.01)
+    assert (await one.levers.halt(CHAT, SMALL, author="ann", reason="why")).unsaved
+    with pytest.raises(Unavailable, match="Redis cannot write to its disk"):
+        await one.levers.release(CHAT, SMALL, author="ann", reason="was fine")
+    await redis.config_set("stop-writes-on-bgsave-error", "no")
+    await one.levers.refresh()
+    assert not one.seen().unsaved
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("kind", ["gone", "hangs"])
+async def test_a_redis_that_is_away_does_not_keep_a_lever_from_being_halted(
+    server: RedisServer, kind: str
+) -> None:
+    state = redis_state(server.url, 0.5)
+    one = await opened(state)
+    await one.levers.halt(CHAT, STORED, author="bob", reason="stale")
+    (server.kill if kind == "gone" else server.pause)()
+    try:
+        seen = await one.levers.halt(CHAT, SMALL, author="ann", reason="wrong refunds")
+        assert (seen.standing.author, seen.unsaved) == ("ann", True)
+        assert one.halted == {SMALL, STORED}
+    finally:
+        (server.start if kind == "gone" else server.resume)()
+    other = router(state)
+    await until_told(one, other)
+    assert other.seen().standing.author == "ann"
+    await state.close()
+
+
+async def until_told(one: Router, other: Router) -> None:
+    """Looks until another router knows what this one has told."""
+    async with asyncio.timeout(REST.cap_seconds + PATIENCE):
+        while other.seen().standing.author == "":
+            await asyncio.sleep(0.01)
+            await one.levers.refresh()
+            await other.levers.refresh()
+
+
 WRONG = {
     "levers": (("SET", LEVERS, "x"), f"its key {LEVERS} holds a string, where a hash belongs"),
     "list": (("RPUSH", LEVERS, "x"), f"its key {LEVERS} holds a list, where a hash belongs"),
@@ -146,6 +199,7 @@ FULL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
 from services.common.errors import Unavailable
+from services.common.redis_link import REST
 from services.router.levers.copy import parse_record
 from services.router.state.file import FileState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, router
