@@ -13,6 +13,8 @@ something of another kind.
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
+from redis.exceptions import AuthenticationError
+
 from services.common.errors import Unavailable
 from services.common.redis_link import RedisFailed, RedisLink, RedisRefused
 
@@ -76,6 +78,7 @@ class RedisState:
         self._swap = self._link.script(SWAP)
         self._keep_once = self._link.script(KEEP_ONCE)
         self._kinds = self._link.script(KINDS)
+        self._locked_out = ""
 
     async def changes(self) -> str:
         """See `SharedState.changes`."""
@@ -117,14 +120,20 @@ class RedisState:
                 and is left alone.
         """
         try:
-            return await use
+            found = await use
         except RedisRefused as refused:
-            why = await self._why(str(refused), kept)
-            message = f"the state that routers share cannot be used: {why}"
-            raise Unavailable(message, reason="STATE_REFUSED") from refused
+            raise _refused(await self._why(str(refused), kept)) from refused
         except RedisFailed as error:
+            if isinstance(error.__cause__, AuthenticationError):
+                self._locked_out = "Redis refuses our user or password"
+            elif error.__cause__ is not None:  # else it is only left alone for a while
+                self._locked_out = ""
+            if self._locked_out:
+                raise _refused(self._locked_out) from error
             message = "the state that routers share cannot be reached; try again"
             raise Unavailable(message, reason="STATE_UNREACHABLE") from error
+        self._locked_out = ""
+        return found
 
     async def _why(self, said: str, kept: str) -> str:
         """Why Redis refuses, for a person."""
@@ -141,6 +150,11 @@ class RedisState:
             if found not in {wants, "none"}:
                 return f"its key {key} holds a {found}, where a {wants} belongs"
         return f"Redis refuses: {said[:MAX_SAID]}"
+
+
+def _refused(why: str) -> Unavailable:
+    message = f"the state that routers share cannot be used: {why}"
+    return Unavailable(message, reason="STATE_REFUSED")
 
 
 def _text(counted: bytes | None) -> str:

@@ -195,6 +195,23 @@ async def test_a_kept_value_of_another_type_is_named(redis: Redis, state: RedisS
             await use
 
 
+@pytest.mark.redis
+async def test_a_redis_that_wants_another_password_is_told_from_one_that_is_away() -> None:
+    with RedisServer("--requirepass", "s3cret") as server:
+        state = redis_state(server.url)
+        for _ in range(8):  # also while it is left alone for a while
+            with pytest.raises(Unavailable, match="Redis refuses our user or password") as caught:
+                await state.changes()
+            assert caught.value.reason == "STATE_REFUSED"
+        server.kill()
+        async with asyncio.timeout(REST.cap_seconds + PATIENCE):
+            while caught.value.reason == "STATE_REFUSED":
+                with pytest.raises(Unavailable) as caught:
+                    await state.changes()
+                await asyncio.sleep(0.01)
+        await state.close()
+
+
 FULL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
