@@ -63,7 +63,9 @@ def ucci(fit: Sequence[Record], tune: Sequence[Record], tolerance: float) -> Cho
     order = np.argsort(-margins, kind="stable")
     lost = (large - 1.0 + to_error.predict(margins))[order]
     within = np.flatnonzero(np.cumsum(lost) / len(tune) <= tolerance)
-    if not len(within):
+    # Asking the small model first pays only if enough of its answers stand.
+    small, large_time = (sum(one.tiers[tier].engine_ms for one in tune) for tier in (0, -1))
+    if not len(within) or large_time * (within[-1] + 1) / len(tune) <= small:
         return Chosen(nothing, asks_first=True, found=False)
     threshold = float(margins[order][within[-1]])
     return Chosen(lambda records: _margins(records) >= threshold, asks_first=True)
