@@ -38,7 +38,7 @@ from services.router.routes.artefact import Model
 
 Ints = NDArray[np.int64]
 
-DRAWS = 200
+DRAWS = 100
 FIT, CERTIFY = 0.30, 0.45
 """Shares of the questions; the rest is for the test."""
 
