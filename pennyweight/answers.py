@@ -255,9 +255,13 @@ class LeverWatch:
     Attributes:
         samples: judged so far.
         mean_loss: of those against the safer setting, from -1 to 1.
-        allowed_loss: mean loss up to which the lever stays on.
+        allowed_loss: mean loss up to which the lever stays on: what was promised, and `level`.
         evidence: for a halt, as a share of what halts the lever; 1 or more is a halt.
         run_length: samples between false halts, on average and at least.
+        level: the part of `allowed_loss` that the judge saw at calibration though all was well, as
+            it speaks other terms than the certificate; 0 where they speak the same.
+        worse_share: share of the samples whose answer was worse.
+        allowed_worse_share: up to which the lever stays on; None where it is not watched.
     """
 
     samples: int
@@ -265,6 +269,9 @@ class LeverWatch:
     allowed_loss: float
     evidence: float
     run_length: float
+    level: float = 0.0
+    worse_share: float = 0.0
+    allowed_worse_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +287,8 @@ class Lever:
         since: when, in UTC; None where nobody set it.
         expires: when a halt ends by itself, in UTC; None where it stays.
         watch: the guardrail's; None where nothing watches this lever.
+        unsaved: only the router that was asked knows of the halt, until it can be written to what
+            routers share; it is lost if that router restarts before.
     """
 
     route: str
@@ -290,11 +299,32 @@ class Lever:
     since: dt.datetime | None = None
     expires: dt.datetime | None = None
     watch: LeverWatch | None = None
+    unsaved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteWatch:
+    """Where the watch on what all levers of a route lose together stands.
+
+    Attributes:
+        route: whose they are.
+        watch: the guardrail's; None while the router cannot tell.
+    """
+
+    route: str
+    watch: LeverWatch | None
 
 
 @dataclass(frozen=True, slots=True)
 class LeverList:
-    """Levers by route and name, and the version of the policies in force."""
+    """Levers by route and name, and the version of the policies in force.
+
+    Attributes:
+        levers: by route and name.
+        policy_version: of the policies in force.
+        totals: of each listed route with several levers, by route.
+    """
 
     levers: tuple[Lever, ...]
     policy_version: str
+    totals: tuple[RouteWatch, ...] = ()

@@ -22,6 +22,7 @@ from pennyweight.answers import (
     Route,
     RouteList,
     RouteQuality,
+    RouteWatch,
     Started,
     Tier,
     Timings,
@@ -81,7 +82,14 @@ def refusal_of(message: pb.PolicyRefusal | scaler_pb.PolicyRefusal) -> PolicyRef
 
 def levers_of(message: pb.ListLeversResponse) -> LeverList:
     """The levers."""
-    return LeverList(tuple(lever_of(lever) for lever in message.levers), message.policy_version)
+    return LeverList(
+        levers=tuple(lever_of(lever) for lever in message.levers),
+        policy_version=message.policy_version,
+        totals=tuple(
+            RouteWatch(one.route, _watch(one.watch) if one.HasField("watch") else None)
+            for one in message.totals
+        ),
+    )
 
 
 def lever_of(message: pb.Lever) -> Lever:
@@ -95,6 +103,7 @@ def lever_of(message: pb.Lever) -> Lever:
         since=time_of(message.since) if message.HasField("since") else None,
         expires=time_of(message.expires) if message.HasField("expires") else None,
         watch=_watch(message.watch) if message.HasField("watch") else None,
+        unsaved=message.unsaved,
     )
 
 
@@ -228,6 +237,11 @@ def _watch(message: pb.LeverWatch) -> LeverWatch:
         allowed_loss=message.allowed_loss,
         evidence=message.evidence,
         run_length=message.run_length,
+        level=message.level,
+        worse_share=message.worse_share,
+        allowed_worse_share=(
+            message.allowed_worse_share if message.HasField("allowed_worse_share") else None
+        ),
     )
 
 

@@ -2,14 +2,13 @@
 
 import getpass
 import re
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from pennyweight.answers import Lever, LeverWatch
+from pennyweight.answers import LeverList, LeverWatch
 from pennyweight.command.ending import USAGE, end, run
 from pennyweight.command.options import (
     Address,
@@ -34,6 +33,11 @@ from pennyweight.command.show import (
 )
 
 STYLES = {"on": "green", "halted": "red", "unknown": "yellow"}
+UNSAVED = (
+    "Only this router knows so far: what routers share cannot be written now. It is written, and "
+    "the others are told, as soon as can be; a restart of this router before would lose it. Halt "
+    "it at the other routers too."
+)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 lever = typer.Typer(
@@ -63,7 +67,8 @@ def list_levers(
 ) -> None:
     """List levers: whether each is on, since when, by whom, why, and where its watch stands.
 
-    Evidence is for a halt: at 100 % the guardrail halts the lever.
+    Evidence is for a halt: at 100 % the guardrail halts the lever. All together: what the levers
+    of a route lose in sum; where that is too much, the one with the most evidence is halted.
     """
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
@@ -73,8 +78,10 @@ def list_levers(
         if as_json:
             for one in found.levers:
                 print_json("lever", one)
+            for total in found.totals:
+                print_json("total", total)
             return
-        table, caption = _table(found.levers), f"policy {found.policy_version}"
+        table, caption = _table(found), f"policy {found.policy_version}"
         print_table(console(), table, caption, named_by=2)
 
     run(work(), target)
@@ -162,6 +169,8 @@ def _set(  # noqa: PLR0917 - the options of two commands
         until = f" until {moment(changed.expires)}" if changed.expires else ""
         sentence = f"{changed.name} of {changed.route} is {changed.state}{until}."
         say(console(), line(sentence))
+        if changed.unsaved:
+            say(console(stderr=True), UNSAVED)
 
     run(work(), target)
 
@@ -173,20 +182,23 @@ def _name_of_user() -> str:
         end("This machine does not know your name.", "Give it with --author.", code=USAGE)
 
 
-def _table(levers: Sequence[Lever]) -> Table:
+def _table(found: LeverList) -> Table:
     table = Table()
     add_columns(table, ("route", "lever", "state", "since", "by", "reason", "expires", "watch"))
-    for one in levers:
+    for one in found.levers:
         table.add_row(
             line(one.route),
             line(one.name),
-            Text(one.state, style=STYLES.get(one.state, "")),
+            Text(one.state + " here alone" * one.unsaved, style=STYLES.get(one.state, "")),
             moment(one.since),
             line(one.author) or "-",
             line(one.reason) or "-",
             moment(one.expires),
             _watch(one.watch),
         )
+    for total in found.totals:
+        row = (total.route, "all together", *["-"] * 5)
+        table.add_row(*row, "-" if total.watch is None else _watch(total.watch))
     return table
 
 
@@ -194,4 +206,7 @@ def _watch(watch: LeverWatch | None) -> str:
     if watch is None:
         return "none"
     loss = f"loses {points(watch.mean_loss)} of {points(watch.allowed_loss)} allowed"
+    if watch.level:  # what is allowed is more than was promised, and no loss: say why
+        promised = points(watch.allowed_loss - watch.level)
+        loss += f" ({promised} promised, {points(watch.level)} its judge saw at calibration)"
     return f"{watch.samples:,} samples, {loss}, evidence {percent(watch.evidence)}"

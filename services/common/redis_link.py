@@ -43,6 +43,13 @@ class RedisFailed(Exception):
     """Redis is down, too slow, or refuses."""
 
 
+class RedisRefused(RedisFailed):
+    """Redis is there and refuses: no memory left, read-only, another type of value, no such right.
+
+    The message is Redis's own.
+    """
+
+
 class RedisLink:
     """A bounded number of connections, and perhaps one that listens. State of the process.
 
@@ -109,6 +116,7 @@ class RedisLink:
         """Runs a script.
 
         Raises:
+            RedisRefused: Redis says why not.
             RedisFailed: within the timeout there was no result.
         """
         return await self._timely(lambda: script(keys=keys, args=args))
@@ -117,6 +125,7 @@ class RedisLink:
         """Reads a value.
 
         Raises:
+            RedisRefused: Redis says why not.
             RedisFailed: within the timeout there was no result.
         """
         value: bytes | None = await self._timely(lambda: self._client.get(key))
@@ -186,7 +195,7 @@ class RedisLink:
         except ResponseError as error:  # it is there, but refuses: no memory left, read-only
             self._warn(error)
             self._works()
-            raise RedisFailed from error
+            raise RedisRefused(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
             self._warn(error)
             self._breaker = self._breaker.failed(self._clock(), self._drawn())

@@ -167,13 +167,21 @@ class Metrics:
         )  # fmt: skip
         self.guard_evidence = gauge(
             "guard_evidence",
-            "The guardrail's evidence against a lever as a share of what halts it.",
+            "The guardrail's evidence against a lever as a share of what halts it; against all of "
+            "a route together under the lever total.",
             "route", "lever",
         )  # fmt: skip
         self.guard_samples = counter(
-            "guard_samples_total", "Judged samples that the guardrail took.", "route", "lever"
-        )
+            "guard_samples_total",
+            "Judged samples that the guardrail took; of all levers together under the lever total.",
+            "route", "lever",
+        )  # fmt: skip
         self.lever_state_unreachable = gauge(
             "lever_state_unreachable",
-            "1 while the shared state is silent and every lever counts as halted.",
+            "1 while the shared state is silent or refuses and every lever counts as halted.",
+        )
+        self.lever_unsaved = gauge(
+            "lever_unsaved",
+            "Levers whose halt this router alone knows of, as it cannot be written to the shared "
+            "state.",
         )

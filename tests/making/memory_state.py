@@ -11,6 +11,8 @@ class MemoryState:
 
     Attributes:
         away: it cannot be reached.
+        refuses_writes: it takes none, as on a full disk.
+        refusal: why it refuses everything; empty where it does not.
         before_swap: what another router does just before a record is put.
         asked: how often anything was asked of it.
     """
@@ -18,6 +20,8 @@ class MemoryState:
     def __init__(self) -> None:
         self.kept_records: dict[str, bytes] = {}
         self.away = False
+        self.refuses_writes = False
+        self.refusal = ""
         self.before_swap: Callable[[], None] = lambda: None
         self.asked = 0
 
@@ -32,6 +36,8 @@ class MemoryState:
     async def swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
         await asyncio.sleep(0)  # as what goes over a wire would
         self._check()
+        if self.refuses_writes:
+            raise Unavailable("full", reason="STATE_REFUSED")
         self.before_swap()
         if self.kept_records.get(name) != before:
             return False, self.kept_records.get(name, b"")
@@ -48,3 +54,5 @@ class MemoryState:
         self.asked += 1
         if self.away:
             raise Unavailable("away")
+        if self.refusal:
+            raise Unavailable(self.refusal, reason="STATE_REFUSED")

@@ -107,7 +107,6 @@ def calibrated(
         judgement=Judgement(thresholds, (TierModels(before=before),) * len(rungs), first_k=4),
         certificate=certificate,
         bands=Bands(Rate(0.4, 2000), shapes, shapes),
-        level=certificate.loss,
     )
 
 

@@ -1594,21 +1594,29 @@ class ListLeversResponse(_message.Message):
 
     LEVERS_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.str
     """Version of the policies in force."""
     @_builtins.property
     def levers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lever]:
         """Sorted by route and name."""
 
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteWatch]:
+        """What all levers of a route lose together, of each listed route with more than one that is
+        watched. Sorted by route.
+        """
+
     def __init__(
         self,
         *,
         levers: _abc.Iterable[Global___Lever] | None = ...,
         policy_version: _builtins.str = ...,
+        totals: _abc.Iterable[Global___RouteWatch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["levers", b"levers", "policy_version", b"policy_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["levers", b"levers", "policy_version", b"policy_version", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1628,6 +1636,7 @@ class Lever(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     EXPIRES_FIELD_NUMBER: _builtins.int
     WATCH_FIELD_NUMBER: _builtins.int
+    UNSAVED_FIELD_NUMBER: _builtins.int
     route: _builtins.str
     """The route."""
     name: _builtins.str
@@ -1642,6 +1651,10 @@ class Lever(_message.Message):
     """
     reason: _builtins.str
     """Why, in their words."""
+    unsaved: _builtins.bool
+    """This router alone knows that the lever is halted: it could not be written to the state that
+    routers share. It is tried again until it is written, and lost if this router restarts before.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Since when. Absent: nobody set it."""
@@ -1665,14 +1678,45 @@ class Lever(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         expires: _timestamp_pb2.Timestamp | None = ...,
         watch: Global___LeverWatch | None = ...,
+        unsaved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires", "since", b"since", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "expires", b"expires", "name", b"name", "reason", b"reason", "route", b"route", "since", b"since", "state", b"state", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "expires", b"expires", "name", b"name", "reason", b"reason", "route", b"route", "since", b"since", "state", b"state", "unsaved", b"unsaved", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lever: _TypeAlias = Lever  # noqa: Y015
+
+@_typing.final
+class RouteWatch(_message.Message):
+    """Where the watch on all levers of a route together stands. When it finds too much loss, the
+    guardrail halts the lever with the most evidence against it, and the watch begins anew.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTE_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
+    route: _builtins.str
+    """The route."""
+    @_builtins.property
+    def watch(self) -> Global___LeverWatch:
+        """Its watch. Absent: the shared state cannot be reached."""
+
+    def __init__(
+        self,
+        *,
+        route: _builtins.str = ...,
+        watch: Global___LeverWatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["watch", b"watch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["route", b"route", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteWatch: _TypeAlias = RouteWatch  # noqa: Y015
 
 @_typing.final
 class LeverWatch(_message.Message):
@@ -1685,16 +1729,28 @@ class LeverWatch(_message.Message):
     ALLOWED_LOSS_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     RUN_LENGTH_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    WORSE_SHARE_FIELD_NUMBER: _builtins.int
+    ALLOWED_WORSE_SHARE_FIELD_NUMBER: _builtins.int
     samples: _builtins.int
     """Judged samples so far."""
     mean_loss: _builtins.float
     """Their mean loss against the safer setting, from -1 to 1."""
     allowed_loss: _builtins.float
-    """Mean loss up to which the lever stays on."""
+    """Mean loss up to which the lever stays on: what was promised, and `level` besides."""
     evidence: _builtins.float
     """Evidence for a halt as a share of what halts the lever, from 0; 1 or more is a halt."""
     run_length: _builtins.float
     """Judged samples between false halts, on average and at least."""
+    level: _builtins.float
+    """The part of allowed_loss that the judge saw at calibration though all was well, as it speaks
+    other terms than the certificate: one that compares answers counts every difference. 0 where
+    they speak the same.
+    """
+    worse_share: _builtins.float
+    """Share of the samples whose answer was worse than the safer setting's, from 0 to 1."""
+    allowed_worse_share: _builtins.float
+    """Share of worse answers up to which the lever stays on, from 0 to 1. Absent: not watched."""
     def __init__(
         self,
         *,
@@ -1703,12 +1759,17 @@ class LeverWatch(_message.Message):
         allowed_loss: _builtins.float = ...,
         evidence: _builtins.float = ...,
         run_length: _builtins.float = ...,
+        level: _builtins.float = ...,
+        worse_share: _builtins.float = ...,
+        allowed_worse_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowed_worse_share", b"_allowed_worse_share", "allowed_worse_share", b"allowed_worse_share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_loss", b"allowed_loss", "evidence", b"evidence", "mean_loss", b"mean_loss", "run_length", b"run_length", "samples", b"samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowed_worse_share", b"_allowed_worse_share", "allowed_loss", b"allowed_loss", "allowed_worse_share", b"allowed_worse_share", "evidence", b"evidence", "level", b"level", "mean_loss", b"mean_loss", "run_length", b"run_length", "samples", b"samples", "worse_share", b"worse_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__allowed_worse_share: _TypeAlias = _typing.Literal["allowed_worse_share"]  # noqa: Y015
+    _WhichOneofArgType__allowed_worse_share: _TypeAlias = _typing.Literal["_allowed_worse_share", b"_allowed_worse_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allowed_worse_share) -> _WhichOneofReturnType__allowed_worse_share | None: ...
 
 Global___LeverWatch: _TypeAlias = LeverWatch  # noqa: Y015
 
@@ -1765,7 +1826,7 @@ class SetLeverResponse(_message.Message):
     LEVER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lever(self) -> Global___Lever:
-        """Its state."""
+        """Its state. A halt holds at this router at once; see `unsaved` for the others."""
 
     def __init__(
         self,

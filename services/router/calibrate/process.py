@@ -20,7 +20,7 @@ from services.router.calibrate.fit import Fitted, fit_gain
 from services.router.calibrate.questions import distinct, recognised, split
 from services.router.calibrate.spending import level
 from services.router.calibrate.traffic import bands_of, sameness, unknown_certainties
-from services.router.calibrate.watched import Watch, watched_loss
+from services.router.calibrate.watched import Watch, spare_of, watched_loss
 from services.router.policy.calibration import (
     Judgement,
     Pair,
@@ -86,6 +86,7 @@ class Result:
         bands: what the certify part looked like.
         notes: what a person should know, a sentence each.
         watched_loss: mean loss of the certify part as `Settings.watch` finds it; None without.
+        spare: share of worse answers minus mean loss there; see `watched.spare_of`.
         repeats: pairs of questions that an older pair had asked already.
         unknown: share of the questions whose answer by each lower tier has no known certainty.
     """
@@ -95,6 +96,7 @@ class Result:
     bands: Bands
     notes: tuple[str, ...]
     watched_loss: float | None = None
+    spare: float | None = None
     repeats: int = 0
     unknown: tuple[float, ...] = ()
 
@@ -174,6 +176,7 @@ def calibrate_parts(
         bands_of(judgement, calibration, certify, settings.lowest_propensity),
         tuple(notes),
         watched_loss(judgement, certify, settings.watch, settings.lowest_propensity),
+        spare_of(judgement, certify, settings.watch, settings.lowest_propensity),
         unknown=unknown_certainties([*fit, *certify]),
     )
 

@@ -10,7 +10,7 @@ from typing import assert_never
 
 import numpy as np
 
-from services.router.calibrate.cascade import outcome, table_of
+from services.router.calibrate.cascade import Floats, outcome, table_of
 from services.router.calibrate.evidence import Record
 from services.router.policy.calibration import Judgement
 from services.router.policy.judging import by_match, by_similarity
@@ -43,6 +43,35 @@ def watched_loss(
 
     `lowest` is the propensity with which any request is drawn; None where all are drawn alike.
     """
+    found = _watched(judgement, records, watch, lowest)
+    return None if found is None else float(np.average(found[0], weights=found[1]))
+
+
+def spare_of(
+    judgement: Judgement,
+    records: Sequence[Record],
+    watch: Watch | None,
+    lowest: float | None = None,
+) -> float | None:
+    """Share of worse answers minus the mean loss: what better answers, and graded ones, make up.
+
+    As the watch finds it; where that cannot tell, as whoever judged the evidence did. At least 0;
+    None without records. `lowest` as `watched_loss` takes it.
+    """
+    found = _watched(judgement, records, watch, lowest)
+    if found is None and records:
+        table = table_of(judgement, records, lowest=lowest)
+        found = outcome(table, judgement.thresholds, 0.0).losses, table.weights
+    if found is None:
+        return None
+    losses, weights = found
+    return max(0.0, float(np.average((losses > 0.0) - losses, weights=weights)))
+
+
+def _watched(
+    judgement: Judgement, records: Sequence[Record], watch: Watch | None, lowest: float | None
+) -> tuple[Floats, Floats] | None:
+    """The loss of each record as the watch finds it, and its weight; None where it cannot."""
     answers = [[tier.answer for tier in record.tiers] for record in records]
     if watch is None or not records or any(text is None for texts in answers for text in texts):
         return None
@@ -52,4 +81,4 @@ def watched_loss(
     for texts, tier in zip(answers, answered, strict=True):
         qualities = watch([text or "" for text in texts])
         losses.append(qualities[-1] - qualities[tier])
-    return float(np.average(losses, weights=table.weights))
+    return np.array(losses), table.weights

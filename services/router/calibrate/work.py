@@ -178,6 +178,8 @@ def _artefact(
             lowest_propensity=settings.lowest_propensity,
         ),
         watched_loss=result.watched_loss,
+        # Labels are no judge of a route: how often that finds answers worse is not known from them.
+        spare=result.spare if options.labelled is None or result.watched_loss is not None else None,
     )
 
 

@@ -3,10 +3,14 @@
 Every router decides by a copy of the shared records, at most a moment old, without waiting. What
 changes a record changes the shared one, by compare-and-set, so that no router undoes what another
 one said. When the shared state has been silent for a while, every lever counts as halted.
+
+A halt never waits for the shared state: it holds here at once, and where it cannot be written, as
+on a full disk, it is kept here, shown as unsaved, and written as soon as can be. A release has to
+be written, as nobody may use a lever that others know to be halted.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +19,19 @@ from math import inf
 import structlog
 
 from services.common.errors import Unavailable
-from services.router.levers.copy import Change, LeverCopy
+from services.router.levers.changes import LeverChanges, name_of
+from services.router.levers.copy import LeverCopy
+from services.router.levers.guardrail import Guardrail
 from services.router.metrics import Metrics
 from services.router.policy.guardrail import Guard, GuardState
-from services.router.policy.lever_record import RESERVED_AUTHORS, LeverRecord, Standing
-from services.router.policy.levers import calibration_version, guard_of, levers_of
+from services.router.policy.lever_record import LeverRecord, Standing
+from services.router.policy.levers import (
+    TOTAL,
+    calibration_version,
+    guard_of,
+    levers_of,
+    total_guard,
+)
 from services.router.policy.routes import Route
 from services.router.routes.in_force import InForce
 from services.router.state.store import SharedState
@@ -29,11 +41,8 @@ log = structlog.get_logger()
 CHECK_SECONDS = 0.25
 """Between two looks at the shared state: so long a halt takes to reach all routers, about."""
 
-MAX_WAITING = 256
-"""Judged samples that wait for their turn; more are left out."""
-
 ON = Standing(halted=False)
-UNKNOWN = Standing(halted=True, reason="the state that routers share cannot be reached")
+UNREACHABLE = "the state that routers share cannot be reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class SeenLever:
         standing: how it stands.
         guard: what the guardrail holds it to; None where nothing watches it.
         watch: where the guardrail stands.
+        unsaved: this router alone knows that it is halted, until that can be written.
     """
 
     route: Route
@@ -54,6 +64,24 @@ class SeenLever:
     known: bool
     standing: Standing
     guard: Guard | None
+    watch: GuardState
+    unsaved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SeenTotal:
+    """The watch on what all levers of a route lose together, as this router sees it.
+
+    Attributes:
+        route: it is of.
+        known: the shared state answers.
+        guard: what they are held to together.
+        watch: where it stands.
+    """
+
+    route: Route
+    known: bool
+    guard: Guard
     watch: GuardState
 
 
@@ -81,14 +109,15 @@ class SharedLeverBoard:
     ) -> None:
         """`clock` gives seconds that only grow, `wall` seconds since 1970."""
         self._copy = LeverCopy(state, clock=clock)
+        self._changes = LeverChanges(self._copy, metrics, wall)
+        self._guardrail = Guardrail(self._copy, self._changes, metrics, wall)
         self._in_force = in_force
         self._metrics = metrics
         self._wall = wall
         self._halted: dict[str, _Halted] = {}
         self._shown: dict[tuple[str, str], Standing] = {}
+        self._shown_totals: set[str] = set()
         self._shown_unknown = False
-        self._turn = asyncio.Lock()
-        self._waiting = 0
 
     def halted(self, route: Route) -> Collection[str]:
         """See `ports.LeverBoard.halted`."""
@@ -109,10 +138,8 @@ class SharedLeverBoard:
 
     async def judged(self, route: Route, losses: Mapping[str, float], weight: float) -> None:
         """See `ports.LeverBoard.judged`."""
-        for lever in levers_of(route):
-            guard = guard_of(route, lever)
-            if guard is not None and lever in losses:
-                await self._judge(route, lever, guard, losses[lever], weight)
+        await self._guardrail.judged(route, losses, weight)
+        self._show()
 
     def listed(self, routes: Iterable[Route]) -> tuple[SeenLever, ...]:
         """Every lever of these routes, in their order, as it stands now."""
@@ -121,27 +148,39 @@ class SharedLeverBoard:
             self._seen(route, lever, known=known) for route in routes for lever in levers_of(route)
         )
 
+    def totals(self, routes: Iterable[Route]) -> Iterator[SeenTotal]:
+        """The watch on all levers together, of each of these routes that has one."""
+        for route in routes:
+            guard = total_guard(route)
+            if guard is not None:
+                record = self._copy.record(name_of(route, TOTAL))
+                watch = record.watch(calibration_version(route))
+                state = watch.state if watch else GuardState()
+                yield SeenTotal(route, not self._copy.unknown, guard, state)
+
     async def halt(
         self, route: Route, lever: str, *, author: str, reason: str, seconds: float | None = None
     ) -> SeenLever:
-        """A person halts a lever for all routers, for so long or until it is released.
+        """A person halts a lever, for so long or until it is released: here at once.
 
-        Raises:
-            Unavailable: the shared state cannot be reached. Trying again is safe.
+        And for all routers, unless it comes back unsaved.
         """
-        return await self._set(
+        await self._changes.change_at_once(
             route, lever, lambda record: record.halt(author, reason, self._wall(), seconds)
         )
+        return self._shown_anew(route, lever)
 
     async def release(self, route: Route, lever: str, *, author: str, reason: str) -> SeenLever:
         """A person releases a lever for all routers; its watch begins anew.
 
         Raises:
-            Unavailable: as above.
+            Unavailable: the shared state cannot be written. Trying again is safe.
         """
-        return await self._set(
+        # At once: samples may wait long for their turn.
+        await self._changes.change(
             route, lever, lambda record: record.release(author, reason, self._wall())
         )
+        return self._shown_anew(route, lever)
 
     async def run(self) -> None:
         """Keeps this router's copy up to date until cancelled. The caller owns it."""
@@ -158,73 +197,36 @@ class SharedLeverBoard:
         self._show()
 
     async def _settle(self) -> None:
-        """Writes what is owed, and notes which halts a fresh calibration has ended."""
+        """Writes what is owed, halts who is to blame, notes which halts a calibration ended."""
         for route in self._in_force.now.routes.values():
             noted = partial(_recalibrated, calibration=calibration_version(route), now=self._wall())
             for lever in levers_of(route):
-                record = self._copy.record(_name(route, lever))
-                if self._copy.owed(_name(route, lever)) or noted(record) is not record:
-                    await self._change(route, lever, noted)
+                record = self._copy.record(name_of(route, lever))
+                if self._copy.owed(name_of(route, lever)) or noted(record) is not record:
+                    await self._changes.change(route, lever, noted)
+            if self._copy.owed(name_of(route, TOTAL)):
+                await self._changes.change(route, TOTAL, lambda record: record)
+            await self._guardrail.halt_blamed(route)
 
-    async def _set(self, route: Route, lever: str, change: Change) -> SeenLever:
-        await self._change(route, lever, change)  # at once: samples may wait long for their turn
+    def _shown_anew(self, route: Route, lever: str) -> SeenLever:
         self._show()
         return self._seen(route, lever, known=True)
 
-    async def _judge(
-        self, route: Route, lever: str, guard: Guard, loss: float, weight: float
-    ) -> None:
-        """Has the guardrail take a sample; while the shared state is away, samples are lost."""
-        if self._waiting >= MAX_WAITING:
-            return
-        calibration, name = calibration_version(route), _name(route, lever)
-
-        def taken(record: LeverRecord) -> LeverRecord:
-            return record.judged(guard, calibration, loss, weight, self._wall())
-
-        self._waiting += 1
-        try:
-            async with self._turn:
-                if not self._copy.away and await self._change(route, lever, taken):
-                    self._metrics.guard_samples.labels(route.name, lever).inc()
-        except Unavailable:
-            before, after = self._copy.record(name), taken(self._copy.record(name))
-            if after.standing(self._wall(), calibration).halted and after is not before:
-                self._copy.keep(name, after)  # halted here at once, and for all as soon as can be
-                self._count(route, lever, before, after)
-        except ValueError as error:
-            log.warning("a sample says nothing", route=route.name, lever=lever, error=str(error))
-        finally:
-            self._waiting -= 1
-        self._show()
-
-    async def _change(self, route: Route, lever: str, change: Change) -> bool:
-        """Changes a record; False where there is nothing to change.
-
-        Raises:
-            Unavailable: the shared state cannot be reached.
-        """
-        before, after = await self._copy.change(_name(route, lever), change)
-        self._count(route, lever, before, after)
-        return after is not before
-
-    def _count(self, route: Route, lever: str, before: LeverRecord, after: LeverRecord) -> None:
-        now, calibration = self._wall(), calibration_version(route)
-        standing = after.standing(now, calibration)
-        if standing != before.standing(now, calibration):
-            kind = standing.author if standing.author in RESERVED_AUTHORS else "person"
-            self._metrics.lever_changes.labels(route.name, lever, kind).inc()
-
     def _seen(self, route: Route, lever: str, *, known: bool) -> SeenLever:
-        record, calibration = self._copy.record(_name(route, lever)), calibration_version(route)
+        record, calibration = self._copy.record(name_of(route, lever)), calibration_version(route)
         watch = record.watch(calibration)
         return SeenLever(
             route=route,
             name=lever,
             known=known,
-            standing=record.standing(self._wall(), calibration) if known else UNKNOWN,
+            standing=(
+                record.standing(self._wall(), calibration)
+                if known
+                else Standing(halted=True, reason=self._copy.refusal or UNREACHABLE)
+            ),
             guard=guard_of(route, lever),
             watch=watch.state if watch else GuardState(),
+            unsaved=self._copy.owed(name_of(route, lever)),
         )
 
     def _show(self) -> None:
@@ -232,18 +234,16 @@ class SharedLeverBoard:
         unknown = self._copy.unknown
         self._metrics.lever_state_unreachable.set(unknown)
         if unknown and not self._shown_unknown:
-            log.error(
-                "the state that routers share cannot be reached: every lever counts as halted"
-            )
+            log.error("every lever counts as halted", why=self._copy.refusal or UNREACHABLE)
         elif self._shown_unknown and not unknown:
             log.info("the state that routers share can be reached again")
-        shown = {}
+        shown, unsaved = {}, 0
         for lever in self.listed(self._in_force.now.routes.values()):
             key = (lever.route.name, lever.name)
             self._metrics.lever_halted.labels(*key).set(lever.standing.halted)
+            unsaved += lever.unsaved
             if lever.guard is not None:
-                share = lever.watch.evidence / lever.guard.run_length
-                self._metrics.guard_evidence.labels(*key).set(share)
+                self._show_evidence(key, lever.guard, lever.watch)
             was = self._shown.get(key, ON)
             shown[key] = lever.standing if lever.known else was
             if shown[key] != was:
@@ -251,11 +251,17 @@ class SharedLeverBoard:
         for key in self._shown.keys() - shown.keys():  # no longer in the policy
             self._metrics.lever_halted.remove(*key)
             self._metrics.guard_evidence.remove(*key)
-        self._shown, self._shown_unknown = shown, unknown
+        self._metrics.lever_unsaved.set(unsaved)
+        totals = set()
+        for total in self.totals(self._in_force.now.routes.values()):
+            totals.add(total.route.name)
+            self._show_evidence((total.route.name, TOTAL), total.guard, total.watch)
+        for name in self._shown_totals - totals:
+            self._metrics.guard_evidence.remove(name, TOTAL)
+        self._shown, self._shown_totals, self._shown_unknown = shown, totals, unknown
 
-
-def _name(route: Route, lever: str) -> str:
-    return f"{route.name}/{lever}"
+    def _show_evidence(self, key: tuple[str, str], guard: Guard, watch: GuardState) -> None:
+        self._metrics.guard_evidence.labels(*key).set(watch.evidence / guard.run_length)
 
 
 def _recalibrated(record: LeverRecord, *, calibration: str, now: float) -> LeverRecord:
@@ -272,4 +278,5 @@ def _log(lever: SeenLever) -> None:
         author=standing.author,
         reason=standing.reason,
         expires=standing.expires,
+        unsaved=lever.unsaved,
     )

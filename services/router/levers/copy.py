@@ -5,6 +5,7 @@ shared state has lost, such as a halt that could not be written, is owed to it a
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 
@@ -25,6 +26,9 @@ READ_EVERY = 20
 
 TRIES = 16
 
+REFUSED = "STATE_REFUSED"
+"""Reason of a shared state that is there and does not do what it is asked, and says why."""
+
 NEW = LeverRecord()
 
 Change = Callable[[LeverRecord], LeverRecord]
@@ -43,7 +47,8 @@ class LeverCopy:
     """State of the process; the truth is in the shared state.
 
     Attributes:
-        away: the shared state did not answer when it was last asked.
+        away: the shared state did not answer, or refused, when it was last asked.
+        refusal: why it refused when it was last looked at; empty where it did not.
         version: another number whenever a record here has changed.
     """
 
@@ -56,6 +61,7 @@ class LeverCopy:
         self._looks = 0
         self._heard = -inf
         self.away = True
+        self.refusal = ""
         self.version = 0
 
     @property
@@ -83,10 +89,11 @@ class LeverCopy:
                 self._changes = changes
                 if self._heard == -inf:
                     log.info("levers are known", records=len(records))
-        except Unavailable:
+        except Unavailable as error:
             self.away = True
+            self.refusal = error.message if error.reason == REFUSED else ""
         else:
-            self._heard, self.away = asked, False
+            self._heard, self.away, self.refusal = asked, False, ""
             self._looks += 1
 
     async def change(self, name: str, change: Change) -> tuple[LeverRecord, LeverRecord]:
@@ -118,8 +125,24 @@ class LeverCopy:
                 return known.record, after
         raise Unavailable("others change this lever all the time", reason="LEVER_CONTENDED")
 
+    async def change_at_once(self, name: str, change: Change) -> tuple[LeverRecord, LeverRecord]:
+        """Changes a record here before anything else, and then the shared one, if that can be had.
+
+        Where it cannot, the record is owed; see `owed`. Never raises.
+        """
+        before = self.record(name)
+        ours = change(before)
+        self.keep(name, ours)
+
+        def still(record: LeverRecord) -> LeverRecord:
+            return record if record.setting == ours.setting else change(record)
+
+        with suppress(Unavailable):
+            await self.change(name, still)
+        return before, self.record(name)
+
     def keep(self, name: str, record: LeverRecord) -> None:
-        """Takes a record that could not be written to the shared state; it is owed from now on."""
+        """Takes a record that is not in the shared state; it is owed to it from now on."""
         stored = self._known.get(name, _NOTHING).stored
         self._known[name] = _Known(stored, record, owed=True)
         self.version += 1

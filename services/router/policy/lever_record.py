@@ -57,6 +57,8 @@ class Watch:
         state: where it stands.
         halted: when it halted the lever; None if it has not.
         reason: why it did.
+        blamed: of the watch on all levers of a route together (`total`): the one that it halts.
+        levers: of that watch too: which changes of the levers it knows of.
     """
 
     calibration: str
@@ -64,6 +66,8 @@ class Watch:
     state: GuardState = field(default_factory=GuardState)
     halted: float | None = None
     reason: str = ""
+    blamed: str = ""
+    levers: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,32 @@ class LeverRecord:
         said = Setting(halted=False, author=author, reason=reason, since=since)
         return LeverRecord(setting=said, released=since)
 
+    @property
+    def changed(self) -> float:
+        """When it was halted or released last, by whomever; 0 for never."""
+        halts = [watch.halted for watch in self.watches if watch.halted is not None]
+        return max([self.released, *halts, *([self.setting.since] if self.setting else [])])
+
+    def restarted(self, now: float) -> "LeverRecord":
+        """Every watch begins anew."""
+        return replace(self, released=self._after(now), watches=())
+
+    def halted_for_all(self, calibration: str, reason: str, now: float) -> "LeverRecord":
+        """The guardrail halts the lever for what it loses together with others.
+
+        A lever that stands halted already stays as it is.
+        """
+        if self.standing(now, calibration).halted:
+            return self
+        watch = self.watch(calibration) or Watch(calibration, self._after(now))
+        watch = replace(
+            watch,
+            state=replace(watch.state, halted=True),
+            halted=self._after(now),
+            reason=reason,
+        )
+        return self.watched(watch)
+
     def judged(
         self, guard: Guard, calibration: str, loss: float, weight: float, now: float
     ) -> "LeverRecord":
@@ -160,7 +190,7 @@ class LeverRecord:
         watch = replace(watch, state=state)
         if state.halted:
             watch = replace(watch, halted=self._after(now), reason=explain(guard, state))
-        return replace(self, watches=_newest((*self._others(calibration), watch)))
+        return self.watched(watch)
 
     def recalibrated(self, calibration: str, now: float) -> "LeverRecord":
         """Notes that a fresh calibration has ended a halt of the guardrail, if it has."""
@@ -168,7 +198,12 @@ class LeverRecord:
         if not calibration or not halted or self.damaged or self.watch(calibration) is not None:
             return self
         watch = Watch(calibration, self._after(now))
-        return replace(self, watches=_newest((*self.watches, watch)))
+        return self.watched(watch)
+
+    def watched(self, watch: Watch) -> "LeverRecord":
+        """With this watch in the place of the one under its calibration."""
+        others = (one for one in self.watches if one.calibration != watch.calibration)
+        return replace(self, watches=_newest((*others, watch)))
 
     def joined(self, theirs: "LeverRecord") -> "LeverRecord":
         """What follows from two records of one lever; theirs, where that came after this one.
@@ -216,9 +251,6 @@ class LeverRecord:
         for watch in self.watches:
             times += [watch.began, watch.halted or 0.0]
         return max(now, max(times) + TICK_SECONDS)
-
-    def _others(self, calibration: str) -> Iterable[Watch]:
-        return (watch for watch in self.watches if watch.calibration != calibration)
 
 
 DAMAGED = LeverRecord(damaged=True)
@@ -274,6 +306,8 @@ def _watch(watch: Mapping[str, Any]) -> Watch:
         state=state,
         halted=None if halted is None else _time(halted),
         reason=_text(watch["reason"]),
+        blamed=_text(watch.get("blamed", "")),  # routers of before write neither
+        levers=_time(watch.get("levers", 0.0)),
     )
 
 

@@ -4,10 +4,15 @@ What is known of one, and how it is halted and released, is in `lever_record`.
 """
 
 from services.router.policy.guardrail import Guard
-from services.router.policy.routes import Route
+from services.router.policy.routes import JudgeKind, Quality, Route
 
 TRIMMING = "trimming"
 CACHE = "cache"
+TOTAL = "total"
+"""Not a lever: what all levers of a route lose together, watched where there are several."""
+
+COMPARING = frozenset({JudgeKind.MATCH, JudgeKind.SIMILARITY})
+"""Judges for whom the safest answer is the best there is: no lever's is ever better."""
 
 MAX_ALLOWED = 0.99
 """Mean loss that tolerance and level together may allow: at 1 nothing could halt a lever."""
@@ -46,16 +51,53 @@ def is_judged(lever: str) -> bool:
 def guard_of(route: Route, lever: str) -> Guard | None:
     """What a route's lever is held to; None where nothing watches it.
 
-    That is where the route asks nothing of its answers, or pairs do not judge the lever. The level
-    is the loss that was measured at calibration, where that was above 0.
+    That is where the route asks nothing of its answers, or pairs do not judge the lever. What is
+    allowed is what was promised: the tolerance, or the bound of a certificate that is above it. A
+    judge that speaks other terms than the certificate sees a level of loss though all is well, and
+    that much more is allowed; it was measured on what the tiers answer, so not for trimming.
     """
-    quality = route.quality
-    if quality is None or not is_judged(lever):
+    if route.quality is None or not is_judged(lever):
         return None
-    level = quality.calibration.level if quality.calibration else 0.0
-    room = max(0.0, MAX_ALLOWED - quality.tolerance)
+    # Measured on what tiers answer; of no stored answer, nor of a trimmed prompt.
+    spare = None if lever in {TRIMMING, CACHE} else _spare(route.quality)
+    return _guard(route.quality, route.trimming.on, lever, spare)
+
+
+def total_guard(route: Route) -> Guard | None:
+    """What all levers of a route are held to together; None where there are not two to add up."""
+    judged = [lever for lever in levers_of(route) if is_judged(lever)]
+    if route.quality is None or len(judged) < 2:  # noqa: PLR2004 -- one alone is its own total
+        return None
+    spare = None if {TRIMMING, CACHE} & set(judged) else _spare(route.quality)
+    return _guard(route.quality, route.trimming.on, TOTAL, spare)
+
+
+def _spare(quality: Quality) -> float | None:
+    return quality.calibration.spare if quality.calibration is not None else None
+
+
+def _guard(
+    quality: Quality,
+    trims: bool,  # noqa: FBT001 -- see `Trimming.on`
+    lever: str,
+    spare: float | None,
+) -> Guard:
+    calibration, judge = quality.calibration, quality.evidence.judge.kind
+    allowed, level = quality.tolerance, 0.0
+    if calibration is not None:
+        if calibration.certificate.certified:
+            allowed = max(allowed, calibration.certificate.bound)
+        if lever != TRIMMING:
+            level = max(0.0, calibration.level or 0.0)
+    allowed = min(allowed, MAX_ALLOWED)
+    # Beside an answer to a trimmed prompt, one to the whole prompt is judged best: a tier's may be
+    # better than the former, and none than the latter.
+    never_better = judge in COMPARING and (lever in {TRIMMING, CACHE, TOTAL} or not trims)
     return Guard(
-        tolerance=quality.tolerance,
-        level=min(max(0.0, level), room),
+        tolerance=allowed,
+        level=min(level, MAX_ALLOWED - allowed),
         run_length=quality.run_length,
+        lowest_loss=0.0 if never_better else -1.0,
+        # Losses of 0 and 1: their mean is the share of worse answers.
+        spare=0.0 if judge is JudgeKind.MATCH and never_better else spare,
     )

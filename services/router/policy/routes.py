@@ -213,14 +213,18 @@ class Calibrated:
         judgement: what decides.
         certificate: what was proved.
         bands: what traffic looked like.
-        level: mean loss that was measured, in the terms of the judge that watches the route.
+        level: mean loss that the judge who watches the route saw, where it speaks other terms than
+            the certificate, as one that compares answers does beside labels; None where they are
+            the same, and the certificate's bound holds for what it sees.
+        spare: share of worse answers minus mean loss, as that judge saw it; None for unknown.
     """
 
     version: str
     judgement: Judgement
     certificate: Certificate
     bands: Bands
-    level: float
+    level: float | None = None
+    spare: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

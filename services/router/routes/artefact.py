@@ -106,6 +106,8 @@ class Artefact:
         data: what it was made from.
         watched_loss: mean paired loss in the terms of the judge that will watch the route, where
             that is another one than judged the evidence; None where it is not known.
+        spare: share of worse answers minus mean loss, in the same judge's terms; None where it is
+            not known.
     """
 
     route: str
@@ -117,10 +119,11 @@ class Artefact:
     bands: Bands
     data: Data
     watched_loss: float | None = None
+    spare: float | None = None
 
     @property
     def level(self) -> float:
-        """Mean paired loss at calibration: the level of the route's guardrail."""
+        """Mean paired loss at calibration, as the judge that will watch the route finds it."""
         return self.certificate.loss if self.watched_loss is None else self.watched_loss
 
 
@@ -201,6 +204,7 @@ def _json(artefact: Artefact) -> dict[str, Any]:
         },
         "data": {**asdict(artefact.data), "left_out": dict(artefact.data.left_out)},
         "watched_loss": artefact.watched_loss,
+        "spare": artefact.spare,
     }
 
 
@@ -271,6 +275,8 @@ def _artefact(document: Mapping[str, Any]) -> Artefact:
         bands=bands,
         data=_part("data", lambda: Data(**document["data"])),
         watched_loss=_part("watched_loss", lambda: _loss(document["watched_loss"])),
+        # Artefacts of before do not have it.
+        spare=_part("spare", lambda: _spare(document.get("spare"))),
     )
 
 
@@ -289,6 +295,13 @@ def _loss(value: Any) -> float | None:
     if not isinstance(value, (int, float)) or not -1.0 <= value <= 1.0:
         raise ValueError(f"must be in [-1, 1], got {value!r}")
     return float(value)
+
+
+def _spare(value: Any) -> float | None:
+    found = _loss(value)
+    if found is not None and found < 0.0:
+        raise ValueError(f"must be in [0, 1], got {value!r}")
+    return found
 
 
 def _text(value: Any) -> str:

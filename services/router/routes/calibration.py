@@ -40,7 +40,8 @@ def load_calibration(
         judgement=artefact.judgement,
         certificate=artefact.certificate,
         bands=artefact.bands,
-        level=artefact.level,
+        level=artefact.watched_loss,
+        spare=artefact.spare,
     )
 
 

@@ -6,6 +6,7 @@ that is damaged, empty or not ours stops the start: halts must not be forgotten 
 """
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ MAX_KEPT = 200_000
 
 MAX_QUEUED = 1000
 DISK_SECONDS = 2.0
+LOG_EVERY_SECONDS = 10.0
 
 SCHEMA = f"""
 CREATE TABLE levers (name TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
@@ -79,6 +81,7 @@ class FileState:
             raise
         self._changes = 0
         self._queued = 0
+        self._said = -math.inf
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router-state")
 
     async def changes(self) -> str:
@@ -144,15 +147,25 @@ class FileState:
             Unavailable: the disk refuses, or is too slow.
         """
         if self._queued >= MAX_QUEUED:
-            raise _unavailable("too much waits for the disk")
+            raise self._unavailable("too much waits for the disk")
         future = asyncio.get_running_loop().run_in_executor(self._worker, work)
         self._queued += 1
         future.add_done_callback(self._done)
         try:
             async with asyncio.timeout(DISK_SECONDS):
                 return await asyncio.shield(future)
-        except (sqlite3.Error, TimeoutError) as error:
-            raise _unavailable(f"{type(error).__name__}: {error}") from error
+        except TimeoutError as error:
+            raise self._unavailable("the disk is too slow") from error
+        except sqlite3.Error as error:
+            raise self._unavailable(str(error), reason="STATE_REFUSED") from error
+
+    def _unavailable(self, why: str, reason: str = "STATE_UNREACHABLE") -> Unavailable:
+        """Says so in the log, now and then: what is owed is tried again and again."""
+        now = self._clock()
+        if not 0.0 <= now - self._said < LOG_EVERY_SECONDS:
+            self._said = now
+            log.warning("the state cannot be written or read", error=why)
+        return Unavailable(f"the state of this router cannot be used: {why}", reason=reason)
 
     def _done(self, future: "asyncio.Future[Any]") -> None:
         self._queued -= 1
@@ -231,9 +244,3 @@ def _read(
         database.close()
         raise ConfigError(str(path), [f"is damaged: {error}"]) from error
     return records
-
-
-def _unavailable(why: str) -> Unavailable:
-    log.warning("the state cannot be written or read", error=why)
-    message = "the state that routers share cannot be reached; try again"
-    return Unavailable(message, reason="STATE_UNREACHABLE")

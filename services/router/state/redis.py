@@ -6,13 +6,17 @@
 
 Each change is one script, so nothing comes between a look and what follows from it. Redis must
 keep what it was given (``appendonly yes``); evicting is for values with a time to live at most.
+Where Redis refuses, callers are told why: that it is full or read-only, or which key holds
+something of another kind.
 """
 
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
+from redis.exceptions import AuthenticationError
+
 from services.common.errors import Unavailable
-from services.common.redis_link import RedisFailed, RedisLink
+from services.common.redis_link import RedisFailed, RedisLink, RedisRefused
 
 LEVERS = "pennyweight:router:{levers}"
 CHANGES = f"{LEVERS}:changes"
@@ -27,10 +31,33 @@ READ = "return {redis.call('GET', KEYS[2]) or '', redis.call('HGETALL', KEYS[1])
 SWAP = """
 local now = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if now ~= ARGV[2] then return {0, now} end
+redis.call('INCR', KEYS[2])  -- first: where it is refused, nothing has changed
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-redis.call('INCR', KEYS[2])
 return {1, ARGV[3]}
 """
+
+# Keys: any. What each holds: the type, and whether it is a whole number.
+KINDS = """
+local kinds = {}
+for at, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key)['ok']
+  local whole = kind == 'string' and string.match(redis.call('GET', key), '^-?%d+$')
+  kinds[at] = {kind, whole and 1 or 0}
+end
+return kinds
+"""
+
+REFUSALS = {
+    "maxmemory": "Redis is out of memory",
+    "read only replica": "Redis is read-only, as a replica is",
+    "MISCONF": "Redis cannot write to its disk",
+    "NOREPLICAS": "Redis has too few replicas to take writes",
+    "can't run this command": "Redis does not permit it to this user",
+    "no permissions": "Redis does not permit it to this user",
+}
+"""By what Redis says; its client takes the code away from some errors."""
+
+MAX_SAID = 100
 
 # Key: the value's. ARGV: value, ms.
 KEEP_ONCE = """
@@ -50,49 +77,84 @@ class RedisState:
         self._read = self._link.script(READ)
         self._swap = self._link.script(SWAP)
         self._keep_once = self._link.script(KEEP_ONCE)
+        self._kinds = self._link.script(KINDS)
+        self._locked_out = ""
 
     async def changes(self) -> str:
         """See `SharedState.changes`."""
-        return _text(await _reached(self._link.get(CHANGES)))
+        return _text(await self._reached(self._link.get(CHANGES)))
 
     async def records(self) -> tuple[str, Mapping[str, bytes]]:
         """See `SharedState.records`."""
-        changes, flat = await _reached(self._link.run(self._read, (LEVERS, CHANGES), ()))
+        changes, flat = await self._reached(self._link.run(self._read, (LEVERS, CHANGES), ()))
         names = [name.decode(errors="replace") for name in flat[::2]]
         return _text(changes), dict(zip(names, flat[1::2], strict=True))
 
     async def swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
         """See `SharedState.swap`."""
         args = (name, before or b"", after)
-        done, now = await _reached(self._link.run(self._swap, (LEVERS, CHANGES), args))
+        done, now = await self._reached(self._link.run(self._swap, (LEVERS, CHANGES), args))
         return bool(done), now
 
     async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
         """See `ports.Keeper.keep_once`."""
         args = (value, max(1, round(seconds * 1000)))
-        before: bytes | None = await _reached(self._link.run(self._keep_once, (KEPT + key,), args))
+        name = KEPT + key
+        use = self._link.run(self._keep_once, (name,), args)
+        before: bytes | None = await self._reached(use, name)
         return before
 
     async def kept(self, key: str) -> bytes | None:
         """See `ports.Keeper.kept`."""
-        return await _reached(self._link.get(KEPT + key))
+        return await self._reached(self._link.get(KEPT + key), KEPT + key)
 
     async def close(self) -> None:
         """Closes all connections."""
         await self._link.close()
 
+    async def _reached(self, use: Awaitable[T], kept: str = "") -> T:
+        """What Redis says; `kept` is the key where it is none of the levers.
 
-async def _reached(use: Awaitable[T]) -> T:
-    """What Redis says.
+        Raises:
+            Unavailable: it refuses, with why; or it said nothing in time, or has not for a while
+                and is left alone.
+        """
+        try:
+            found = await use
+        except RedisRefused as refused:
+            raise _refused(await self._why(str(refused), kept)) from refused
+        except RedisFailed as error:
+            if isinstance(error.__cause__, AuthenticationError):
+                self._locked_out = "Redis refuses our user or password"
+            elif error.__cause__ is not None:  # else it is only left alone for a while
+                self._locked_out = ""
+            if self._locked_out:
+                raise _refused(self._locked_out) from error
+            message = "the state that routers share cannot be reached; try again"
+            raise Unavailable(message, reason="STATE_UNREACHABLE") from error
+        self._locked_out = ""
+        return found
 
-    Raises:
-        Unavailable: it said nothing in time, or has not for a while and is left alone.
-    """
-    try:
-        return await use
-    except RedisFailed as error:
-        message = "the state that routers share cannot be reached; try again"
-        raise Unavailable(message, reason="STATE_UNREACHABLE") from error
+    async def _why(self, said: str, kept: str) -> str:
+        """Why Redis refuses, for a person."""
+        for words, sentence in REFUSALS.items():
+            if words in said:
+                return sentence
+        wanted = {kept: "string"} if kept else {LEVERS: "hash", CHANGES: "whole number"}
+        try:
+            kinds = await self._link.run(self._kinds, tuple(wanted), ())
+        except RedisFailed:
+            kinds = []
+        for (key, wants), (kind, whole) in zip(wanted.items(), kinds, strict=False):
+            found = "whole number" if whole and wants != "string" else kind.decode()
+            if found not in {wants, "none"}:
+                return f"its key {key} holds a {found}, where a {wants} belongs"
+        return f"Redis refuses: {said[:MAX_SAID]}"
+
+
+def _refused(why: str) -> Unavailable:
+    message = f"the state that routers share cannot be used: {why}"
+    return Unavailable(message, reason="STATE_REFUSED")
 
 
 def _text(counted: bytes | None) -> str:

@@ -11,6 +11,7 @@ from services.common.credentials import Identity, Role
 from services.common.durations import seconds_of, set_time
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.levers.board import SeenLever, SharedLeverBoard
+from services.router.policy.guardrail import Guard, GuardState
 from services.router.policy.lever_record import RESERVED_AUTHORS
 from services.router.policy.levers import levers_of
 from services.router.policy.routes import Route
@@ -48,6 +49,13 @@ class LeverCalls:
                 for lever in sorted(seen, key=lambda lever: (lever.route.name, lever.name))
             ],
             policy_version=policies.version,
+            totals=[
+                pb.RouteWatch(
+                    route=total.route.name,
+                    watch=_watch(total.guard, total.watch) if total.known else None,
+                )
+                for total in sorted(self._levers.totals(routes), key=lambda one: one.route.name)
+            ],
         )
 
     async def set_lever(
@@ -59,7 +67,7 @@ class LeverCalls:
             Forbidden: the caller is no operator.
             BadRequest: with all violations.
             NotFound: there is no such route, or it has no such lever.
-            Unavailable: the shared state cannot be reached. Trying again is safe.
+            Unavailable: a release cannot be written to the shared state. Trying again is safe.
         """
         identity.require(Role.OPERATOR)
         _check(request)
@@ -134,19 +142,25 @@ def _message(seen: SeenLever) -> pb.Lever:
         state=state if seen.known else pb.LEVER_STATE_UNKNOWN,
         author=standing.author,
         reason=standing.reason,
+        unsaved=seen.unsaved,
     )
     if standing.since is not None:
         set_time(message.since, standing.since)
     if standing.expires is not None:
         set_time(message.expires, standing.expires)
     if seen.guard is not None and seen.known:
-        message.watch.CopyFrom(
-            pb.LeverWatch(
-                samples=seen.watch.samples,
-                mean_loss=seen.watch.mean_loss,
-                allowed_loss=seen.guard.allowed,
-                evidence=seen.watch.evidence / seen.guard.run_length,
-                run_length=seen.guard.run_length,
-            )
-        )
+        message.watch.CopyFrom(_watch(seen.guard, seen.watch))
     return message
+
+
+def _watch(guard: Guard, state: GuardState) -> pb.LeverWatch:
+    return pb.LeverWatch(
+        samples=state.samples,
+        mean_loss=state.mean_loss,
+        allowed_loss=guard.allowed,
+        evidence=state.evidence / guard.run_length,
+        run_length=guard.run_length,
+        level=guard.level,
+        worse_share=state.worse_share,
+        allowed_worse_share=guard.allowed_worse,
+    )

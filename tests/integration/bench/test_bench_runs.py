@@ -54,7 +54,7 @@ def test_hop_prints_its_figures_and_ends_what_it_started(folder: Path) -> None:
     assert {unit for _, unit in figures.values()} == {"/s"}
 
 
-@pytest.mark.parametrize("name", ["decide", "loop"])
+@pytest.mark.parametrize("name", ["decide", "loop", "guardrail"])
 def test_benchmarks_of_one_thread_print_figures(name: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "bench", name, "--quick"],

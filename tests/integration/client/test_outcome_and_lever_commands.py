@@ -96,6 +96,42 @@ async def test_levers_are_listed(stage: Stage) -> None:
     assert stage.router.requests == [pb.ListLeversRequest(route="support-chat")]
 
 
+async def test_what_is_allowed_beyond_the_promise_is_told_apart(stage: Stage) -> None:
+    watch = pb.LeverWatch(samples=454, mean_loss=0.145, allowed_loss=0.069, evidence=1, level=0.059)
+    together = pb.RouteWatch(route="support-chat", watch=watch)
+    stage.router.script = lambda _: [
+        pb.ListLeversResponse(
+            levers=[lever(watch=watch, unsaved=True)],
+            totals=[together, pb.RouteWatch(route="unknown")],
+        )
+    ]
+    wide = {"PENNYWEIGHT_ADDRESS": stage.address, "COLUMNS": "300"}
+    first, second, third = rows_of((await pennyweight("lever", "list", **wide)).out)
+    told = (
+        "454 samples, loses 14.5 points of 6.9 points allowed (1.0 points promised, 5.9 points its "
+        "judge saw at calibration), evidence 100%"
+    )
+    assert (first[2], first[-1]) == ("halted here alone", told)
+    assert second == ["support-chat", "all together", *["-"] * 5, told]
+    assert third == ["unknown", "all together", *["-"] * 6]
+    told_json = await pennyweight("lever", "list", "--json", **wide)
+    _, total, unknown = map(json.loads, told_json.out.splitlines())
+    assert (total["kind"], total["route"], total["watch"]["level"]) == (
+        "total",
+        "support-chat",
+        0.059,
+    )
+    assert unknown == {"kind": "total", "route": "unknown", "watch": None}
+
+
+async def test_a_halt_that_only_one_router_knows_says_so(stage: Stage) -> None:
+    stage.router.script = lambda _: [pb.SetLeverResponse(lever=lever(unsaved=True))]
+    ended = await pennyweight("lever", "halt", *FEES, "--address", stage.address)
+    assert ended.code == 0
+    assert ended.out.startswith("tier:small of support-chat is halted")
+    assert ended.err.startswith("Only this router knows so far")
+
+
 async def test_levers_as_json(stage: Stage) -> None:
     stage.router.script = lambda _: [pb.ListLeversResponse(levers=[lever()])]
     ended = await pennyweight("lever", "list", "--json", "--address", stage.address)

@@ -7,14 +7,22 @@ from prometheus_client import CollectorRegistry
 from services.router.levers.board import SeenLever, SharedLeverBoard
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
-from services.router.policy.routes import Route
+from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
 from services.router.routes.in_force import InForce
 from services.router.state.store import SharedState
 from tests.making.policies import compiled, ladder, quality, route
 
 SMALL, STORED = "tier:small", "cache"
 
-CHAT = route("chat", *ladder("small", "large"), quality=quality(Rung(1.0, None), run_length=1000.0))
+CHAT = route(
+    "chat",
+    *ladder("small", "large"),
+    quality=quality(
+        Rung(1.0, None),
+        run_length=1000.0,
+        evidence=EvidencePolicy(judge=Judging(JudgeKind.MODEL)),  # may find answers better
+    ),
+)
 
 
 def recalibrated(one: Route, version: str) -> Route:

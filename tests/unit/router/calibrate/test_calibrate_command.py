@@ -134,6 +134,16 @@ def test_the_ledger_of_the_tree_is_the_default(tree: Path, said: Said) -> None:
     assert "120 from ledger" in said()[0]
 
 
+def test_labels_do_not_tell_how_often_the_routes_judge_finds_answers_worse(tree: Path) -> None:
+    main(labelled(tree, 300))
+    assert artefact(tree).spare is None
+    ledger = tree / "state" / "ledger"
+    ledger.mkdir(parents=True)
+    (ledger / "a.jsonl").write_text(lines(*map(record, range(300))))
+    main(["--route", "support"])
+    assert artefact(tree).spare is not None
+
+
 def test_tolerance_confidence_hold_and_share_are_the_routes(tree: Path, said: Said) -> None:
     write_routes(tree, STATED)
     assert main(labelled(tree, 1500)) == CERTIFIED

@@ -5,18 +5,24 @@ from dataclasses import replace
 import pytest
 
 from services.router.calibrate.evidence import Record, TierResult
-from services.router.calibrate.watched import watch_of, watched_loss
+from services.router.calibrate.watched import spare_of, watch_of, watched_loss
 from services.router.policy.calibration import Judgement, Rung, Thresholds, TierModels
 from services.router.policy.certainty import Certainty, Measure
 from services.router.policy.routes import JudgeKind
 from services.router.routes.artefact import Model
 
 
-def record(small: str | None, large: str, sure: float, propensity: float = 1.0) -> Record:
+def record(
+    small: str | None,
+    large: str,
+    sure: float,
+    propensity: float = 1.0,
+    qualities: tuple[float, float] = (1.0, 1.0),
+) -> Record:
     certainty = Certainty(sure, sure, sure)
     tiers = (
-        TierResult(Model("small", "", ""), 1.0, certainty, 1.0, 1.0, answer=small),
-        TierResult(Model("large", "", ""), 1.0, None, 8.0, 8.0, answer=large),
+        TierResult(Model("small", "", ""), qualities[0], certainty, 1.0, 1.0, answer=small),
+        TierResult(Model("large", "", ""), qualities[1], None, 8.0, 8.0, answer=large),
     )
     return Record("", "", (), propensity, tiers)
 
@@ -52,3 +58,20 @@ def test_similar_answers_lose_a_part() -> None:
     lost = watched_loss(JUDGEMENT, [record("go to the bank", "go to a bank", -0.1)], watch)
     assert lost is not None
     assert 0.0 < lost < 1.0
+
+
+def test_answers_that_are_better_make_up_for_worse_ones() -> None:
+    records = [
+        record(None, "a", -0.1, qualities=qualities)
+        for qualities in ((0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.25, 0.5))
+    ]
+    # Two of four are worse, a quarter of a point is lost in four.
+    assert spare_of(JUDGEMENT, records, None) == pytest.approx(0.5 - 0.25 / 4)
+    assert spare_of(JUDGEMENT, records[:1], None) == 0.0
+    assert spare_of(JUDGEMENT, [], None) is None
+
+
+def test_what_makes_up_is_told_in_the_terms_of_the_judge_that_watches() -> None:
+    records = [record("a", "a", -0.1, qualities=(1.0, 0.0)), record("a", "b", -0.1)]
+    assert spare_of(JUDGEMENT, records, MATCH) == 0.0  # the same or not: nothing is better
+    assert spare_of(JUDGEMENT, records, watch_of(JudgeKind.MODEL, 0)) == pytest.approx(0.5)

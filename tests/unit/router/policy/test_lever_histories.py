@@ -31,6 +31,10 @@ class Step:
                 return record.halt("ann", "why", self.now, self.seconds)
             case "release":
                 return record.release("ann", "why", self.now)
+            case "blame":
+                return record.halted_for_all(self.calibration, "together", self.now)
+            case "restart":
+                return record.restarted(self.now)
             case "recalibrate":
                 return record.recalibrated(self.calibration, self.now)
         return record.judged(GUARD, self.calibration, self.loss, 1.0, self.now)
@@ -39,7 +43,9 @@ class Step:
 steps = st.lists(
     st.builds(
         Step,
-        kind=st.sampled_from(["judge"] * 5 + ["halt", "release", "recalibrate"]),
+        kind=st.sampled_from(
+            ["judge"] * 5 + ["halt", "release", "recalibrate", "blame", "restart"]
+        ),
         calibration=st.sampled_from(["", "v1", "v2", "v3"]),  # as many as are remembered
         loss=st.sampled_from([-1.0, 0.0, 1.0]),
         now=st.floats(1.7e9, 1.7e9 + 100),
@@ -99,7 +105,9 @@ def test_a_lever_is_halted_exactly_by_a_person_or_its_watch(taken: list[Step]) -
     for now, step in enumerate(taken):
         at = float(now)
         record = replace(step, calibration="v1", now=at)(record)
-        if step.kind == "halt":
+        if step.kind == "restart":
+            evidence = False
+        elif step.kind == "halt":
             person, until = True, float("inf") if step.seconds is None else at + step.seconds
         elif step.kind == "release":
             person, evidence = False, False

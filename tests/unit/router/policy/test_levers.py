@@ -21,8 +21,17 @@ from services.router.policy.levers import (
     guard_of,
     is_judged,
     levers_of,
+    total_guard,
 )
-from services.router.policy.routes import Trimming
+from services.router.policy.routes import (
+    CachePolicy,
+    Calibrated,
+    EvidencePolicy,
+    JudgeKind,
+    Judging,
+    Route,
+    Trimming,
+)
 from tests.making.policies import calibrated, ladder, quality, route
 
 GUARD = Guard(tolerance=0.02, run_length=200.0)
@@ -224,18 +233,99 @@ def test_what_pairs_do_not_judge_has_no_guardrail() -> None:
 
 
 def test_without_a_calibration_only_the_tolerance_is_allowed() -> None:
-    fresh = route("chat", *LADDER, quality=quality(tolerance=0.03, run_length=500.0))
+    fresh = judged_by(JudgeKind.MODEL, tolerance=0.03, run_length=500.0)
     assert guard_of(fresh, "tier:small") == Guard(tolerance=0.03, run_length=500.0)
     assert calibration_version(fresh) == ""
 
 
-@pytest.mark.parametrize(("loss", "level"), [(0.004, 0.004), (-0.1, 0.0), (0.99, 0.49)])
-def test_the_level_is_what_was_lost_at_calibration(loss: float, level: float) -> None:
-    found = calibrated(Rung(1.0, None))
-    found = replace(found, level=loss)
-    guard = guard_of(
-        route("chat", *LADDER, quality=quality(calibration=found, tolerance=0.5)), "tier:small"
+def judged_by(
+    kind: JudgeKind, found: Calibrated | None = None, *, trims: bool = False, **changes: Any
+) -> Route:
+    evidence = EvidencePolicy(judge=Judging(kind))
+    return route(
+        "chat",
+        *LADDER,
+        quality=quality(calibration=found, evidence=evidence, **changes),
+        trimming=Trimming(white_space=trims),
     )
-    assert guard is not None
-    assert guard.level == pytest.approx(level)
-    assert calibration_version(route("chat", *LADDER, quality=quality(calibration=found)))
+
+
+def guard(of: Route, lever: str = "tier:small") -> Guard:
+    found = guard_of(of, lever)
+    assert found is not None
+    return found
+
+
+FOUND = calibrated(Rung(1.0, None))
+
+
+def test_a_judge_of_the_certificates_own_terms_allows_what_was_promised() -> None:
+    """The loss that was measured at calibration is part of it, and not on top of it."""
+    found = replace(FOUND, certificate=replace(FOUND.certificate, loss=0.016))
+    assert guard(judged_by(JudgeKind.MODEL, found)).allowed == pytest.approx(0.02)
+    assert calibration_version(judged_by(JudgeKind.MODEL, found)) == found.version
+
+
+def test_a_bound_above_the_tolerance_is_what_was_promised() -> None:
+    found = replace(FOUND, certificate=replace(FOUND.certificate, bound=0.03))
+    assert guard(judged_by(JudgeKind.MODEL, found)).allowed == pytest.approx(0.03)
+    safe = replace(FOUND, certificate=replace(found.certificate, certified=False))
+    assert guard(judged_by(JudgeKind.MODEL, safe)).allowed == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(("seen", "level"), [(0.059, 0.059), (-0.1, 0.0), (0.99, 0.49)])
+def test_a_judge_of_other_terms_has_its_level_apart(seen: float, level: float) -> None:
+    held = guard(judged_by(JudgeKind.MATCH, replace(FOUND, level=seen), tolerance=0.5))
+    assert held.level == pytest.approx(level)
+    assert held.tolerance == 0.5
+
+
+def test_the_level_was_not_measured_on_trimmed_prompts() -> None:
+    route_ = judged_by(JudgeKind.MATCH, replace(FOUND, level=0.059), trims=True)
+    assert guard(route_, "trimming").level == 0.0
+    assert guard(route_, "cache").level == pytest.approx(0.059)
+
+
+@pytest.mark.parametrize("kind", JudgeKind)
+@pytest.mark.parametrize("trims", [False, True])
+def test_a_judge_that_compares_finds_nothing_better_than_the_safest_answer(
+    *, kind: JudgeKind, trims: bool
+) -> None:
+    """A tier's answer may be nearer to that of the whole prompt than the top tier's trimmed one."""
+    route_ = judged_by(kind, FOUND, trims=trims)
+    comparing = kind in {JudgeKind.MATCH, JudgeKind.SIMILARITY}
+    lowest = {lever: guard(route_, lever).lowest_loss for lever in levers_of(route_)}
+    assert lowest.pop("tier:small") == (0.0 if comparing and not trims else -1.0)
+    assert set(lowest.values()) == {0.0 if comparing else -1.0}
+    total = total_guard(route_)
+    assert total is not None
+    assert total.lowest_loss == (0.0 if comparing else -1.0)
+
+
+def test_the_share_of_worse_answers_is_watched_where_it_was_measured() -> None:
+    found = replace(FOUND, spare=0.02)
+    by_model, by_match = (judged_by(kind, found) for kind in (JudgeKind.MODEL, JudgeKind.MATCH))
+    assert guard(by_model).spare == 0.02
+    assert guard(by_model, "cache").spare is None  # of stored answers it was not
+    assert guard(judged_by(JudgeKind.MODEL, FOUND)).spare is None
+    # What is the same or not is lost wholly or not at all.
+    assert guard(by_match).spare == guard(by_match, "cache").spare == 0.0
+    assert guard(judged_by(JudgeKind.MATCH, found, trims=True)).spare == 0.02
+
+
+def test_several_levers_are_held_to_the_same_together_as_each_alone() -> None:
+    found = replace(FOUND, level=0.059, spare=0.02)
+    total = total_guard(judged_by(JudgeKind.SIMILARITY, found))
+    assert total is not None
+    assert (total.tolerance, total.level) == (0.02, pytest.approx(0.059))
+    assert total.spare is None  # stored answers are among them
+    tiers = ladder("tiny", "small", "large")
+    three = route("chat", *tiers, quality=quality(calibration=found), cache=CachePolicy())
+    three_total = total_guard(three)
+    assert three_total is not None
+    assert three_total.spare == 0.0
+
+
+def test_one_lever_alone_is_no_total() -> None:
+    assert total_guard(route("chat", *LADDER, quality=quality(), cache=CachePolicy())) is None
+    assert total_guard(route("chat", *LADDER)) is None

@@ -192,6 +192,13 @@ def test_an_artefact_of_another_build_is_refused(key: str, folder: Path, tmp_pat
         read(tmp_path / "a.json")
 
 
+def test_an_artefact_of_before_says_nothing_of_worse_answers(folder: Path, tmp_path: Path) -> None:
+    document = json.loads((folder / "support.json").read_text())
+    assert read(folder / "support.json").spare == document.pop("spare") >= 0.0
+    (tmp_path / "a.json").write_text(signed(document))
+    assert read(tmp_path / "a.json").spare is None
+
+
 def signed(document: dict[str, Any]) -> str:
     """The text of an artefact whose checksum is right whatever it says."""
     from services.router.routes.artefact import _checksum
@@ -218,6 +225,9 @@ def signed(document: dict[str, Any]) -> str:
         (("first_k",), 0, "first_k"),
         (("bands", "escalation", "share"), 3, "bands"),
         (("data",), {}, "data"),
+        (("watched_loss",), 2.0, "watched_loss: must be in"),
+        (("spare",), -0.1, "spare: must be in"),
+        (("spare",), "some", "spare: must be in"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(

@@ -61,6 +61,17 @@ def test_a_calibration_is_taken_as_it_was_certified(files: Files) -> None:
     assert found.version.startswith("2026-11-01T00:00:00Z-")
 
 
+def test_what_its_judge_saw_is_taken_where_that_speaks_other_terms(files: Files) -> None:
+    files.calibrate("plain", SURE)
+    same = loaded(files)
+    assert same is not None
+    assert (same.level, same.spare) == (None, None)
+    files.calibrate("plain", SURE, watched_loss=0.06, spare=0.0)
+    other = loaded(files)
+    assert other is not None
+    assert (other.level, other.spare) == (0.06, 0.0)
+
+
 def test_policies_with_another_calibration_are_another_version(files: Files) -> None:
     versions = [files.load(LADDERED).version]
     files.calibrate("plain", SURE)

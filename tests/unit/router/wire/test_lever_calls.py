@@ -1,5 +1,6 @@
 """ListLevers and SetLever: who may, what is refused, and what callers see."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from services.router.policy.routes import Trimming
 from services.router.routes.in_force import InForce
 from services.router.wire.levers import LeverCalls
 from tests.making.memory_state import MemoryState
-from tests.making.policies import compiled, ladder, quality, route
+from tests.making.policies import calibrated, compiled, ladder, quality, route
 
 NOW = 1_700_000_000.0
 
@@ -96,7 +97,7 @@ async def test_a_lever_that_nobody_touched_is_on_and_watched(desk: Desk) -> None
     assert not lever.HasField("since")
     assert not lever.HasField("expires")
     assert lever.watch.samples == 0
-    assert lever.watch.allowed_loss == pytest.approx(0.02 + 0.004)
+    assert lever.watch.allowed_loss == pytest.approx(0.02)
     assert lever.watch.run_length == 100_000
 
 
@@ -107,6 +108,29 @@ async def test_the_watch_is_told(desk: Desk) -> None:
     assert watch.samples == 2
     assert watch.mean_loss == pytest.approx(0.5)
     assert 0 < watch.evidence < 0.001
+
+
+async def test_what_the_watch_allows_is_told_by_its_parts(desk: Desk) -> None:
+    found = replace(calibrated(Rung(1.0, None)), level=0.059)
+    chat = route("chat", *ladder("small", "large"), quality=quality(calibration=found))
+    desk.in_force.adopt(compiled(chat))
+    watch = (await desk.list())["chat/tier:small"].watch
+    assert (watch.level, watch.allowed_loss) == (pytest.approx(0.059), pytest.approx(0.079))
+    assert watch.allowed_worse_share == pytest.approx(0.079)  # its judge finds nothing better
+
+
+async def test_the_watch_on_all_levers_together_is_told(desk: Desk) -> None:
+    async def totals() -> list[pb.RouteWatch]:
+        request = pb.ListLeversRequest()
+        return list((await desk.calls.list_levers(request, OPERATOR)).totals)
+
+    await desk.levers.judged(CHAT, {"tier:small": 0.5}, 1.0)
+    (total,) = await totals()
+    assert (total.route, total.watch.samples, total.watch.mean_loss) == ("chat", 1, 0.5)
+    desk.state.away, desk.now = True, NOW + 3
+    await desk.levers.refresh()
+    (total,) = await totals()
+    assert not total.HasField("watch")
 
 
 async def test_a_route_that_asks_nothing_of_its_answers_has_no_watch(desk: Desk) -> None:
@@ -231,3 +255,13 @@ async def test_while_the_state_is_away_levers_are_unknown_and_cannot_be_set(desk
     desk.state.away = False
     await desk.levers.refresh()
     assert set(desk.levers.halted(CHAT)) == {"tier:small"}
+
+
+async def test_a_halt_that_others_do_not_know_yet_says_so(desk: Desk) -> None:
+    desk.state.refuses_writes = True
+    assert (await desk.set()).unsaved
+    assert (await desk.list())["chat/tier:small"].unsaved
+    with pytest.raises(Unavailable):
+        await desk.set(state=pb.LEVER_STATE_ON)
+    desk.state.refuses_writes = False
+    assert not (await desk.set()).unsaved
