@@ -52,10 +52,12 @@ async def test_what_would_be_refused_is_told_as_the_services_do(policies: Path) 
     (problem,) = scaling["problems"]
     assert problem["rule"] == "must not exceed the number of slots, 2"
     ended = await pennyweight("policy", "check", files[1], cwd=ROOT)
+    lines = (policies / "scaling.yaml").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if "size: 7 " in text)
     assert ended.code == 1
     assert ended.out == (
         f"{files[1]} would be refused:\n"
-        "  line 23: pools.small-cpu.size: must not exceed the number of slots, 2, got 7\n"
+        f"  line {line}: pools.small-cpu.size: must not exceed the number of slots, 2, got 7\n"
     )
 
 
