@@ -17,13 +17,18 @@ from services.common.config import ConfigError
 LOCK = "lock"
 
 
-def above(path: Path) -> Path:
-    """The folder above the one that a file is in, as it is named: where relative paths start.
+def folder_of(path: Path) -> Path:
+    """The folder that a file is in, as it is named, absolute and without ``..``.
 
     Links are not followed: a file of a Kubernetes ConfigMap, whose end lies elsewhere, belongs to
     the folder that it is mounted in.
     """
-    return Path(os.path.abspath(path)).parent.parent  # noqa: PTH100 - Path keeps its `..`
+    return Path(os.path.abspath(path)).parent  # noqa: PTH100 - Path keeps its `..`
+
+
+def above(path: Path) -> Path:
+    """The folder above `folder_of` a file: where relative paths in policy files start."""
+    return folder_of(path).parent
 
 
 def write_whole(path: Path, data: bytes) -> None:

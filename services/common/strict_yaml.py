@@ -100,8 +100,9 @@ def read_tree(text: str) -> Tree:
         mark = error.problem_mark or error.context_mark
         what = f"not valid YAML: {error.problem or error.context}"
         raise YamlProblem(0 if mark is None else mark.line + 1, what) from error
-    except (YAMLError, RecursionError) as error:
-        raise YamlProblem(0, f"not valid YAML: {error}") from error
+    except (YAMLError, RecursionError, ValueError, OverflowError) as error:
+        # The library raises others than its own for an escape beyond Unicode: "\\UFFFFFFFF".
+        raise YamlProblem(0, f"not valid YAML: {' '.join(str(error).split())}") from error
     return Tree(None if root is None else _Reading().value(root), root)
 
 

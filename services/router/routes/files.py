@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from services.common.config import MAX_BYTES as MAX_DOCUMENT_BYTES
 from services.common.config import ConfigError, Document, load_document, parse_document
-from services.common.files import above
+from services.common.files import above, folder_of
 from services.common.seen import SeenFiles
 from services.router.policy.routes import Policies, Route
 from services.router.routes.artefact import MAX_BYTES, BadArtefact
@@ -130,7 +130,7 @@ class PolicyFiles:
 
     @property
     def _folder(self) -> Path:
-        return self.routes_file.absolute().parent
+        return folder_of(self.routes_file)
 
     def _kept_name(self, path: Path) -> str:
         """Where a calibration is kept: as it lies below the routes file, or else by its path."""

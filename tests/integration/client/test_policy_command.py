@@ -57,6 +57,8 @@ async def test_what_would_be_refused_is_told_as_the_services_do(policies: Path) 
     (problem,) = scaling["problems"]
     assert problem["rule"] == "must not exceed the number of slots, 2"
     ended = await pennyweight("policy", "check", files[1], cwd=ROOT)
+    lines = (policies / "scaling.yaml").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if "size: 7 " in text)
     assert ended.code == 1
     line = line_of("size: 7 ", policies / "scaling.yaml")
     assert ended.out == (

@@ -132,5 +132,5 @@ async def test_the_settings_say_which(tmp_path: Path) -> None:
 def test_no_use_of_redis_may_take_long() -> None:
     prefix = prefix_of("router")
     environment = {f"{prefix}REDIS_TIMEOUT_SECONDS": "2"}
-    with pytest.raises(ConfigError, match=r"REDIS_TIMEOUT_SECONDS: .* less than or equal to 1"):
+    with pytest.raises(ConfigError, match=r"REDIS_TIMEOUT_SECONDS: must be at most 1"):
         from_environment(RouterSettings, prefix, environment)

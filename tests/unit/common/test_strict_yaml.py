@@ -1,9 +1,12 @@
 """A value of a YAML file is what it looks like, and no file is more work than its size."""
 
+import contextlib
 import json
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.common.strict_yaml import (
     MAX_CHARACTERS,
@@ -131,6 +134,8 @@ def bomb(levels: int) -> str:
         ('a: "\\ud800"\n', "U+D800"),
         ('"a\\u2028": 1\n', "U+2028"),
         ("a: \x07\n", "U+0007"),
+        ('a: "\\UFFFFFFFF"\n', "not valid YAML"),
+        ('a: "\\U00110000"\n', "not valid YAML"),
         ("a: 1\n---\na: 2\n", "another document"),
         ("? [a]\n: 1\n", "a key must be text"),
     ],
@@ -146,3 +151,19 @@ def test_what_json_and_we_both_write_is_read_the_same() -> None:
     value = {"a": [1, 2.5, True, None, "x: y"], "b": {"c": "ü", "d": "line\nline"}}
     assert read(json.dumps(value)) == value
     assert read(yaml.safe_dump(value, allow_unicode=True)) == value
+
+
+MARKS = "\t\"'{}[]:,?|>&*!%#@`~\n\r\ufeff\u2028\x85\x00\ud800"
+PIECES = st.sampled_from(
+    (
+        *MARKS,
+        *("- ", "&a", "*a", "<<: ", "!!str", "%YAML 1.2\n", "%TAG ! x\n", "---\n", "...\n"),
+        *("\\UFFFFFFFF", "\\U00110000", "\\x0", "a", "a: ", "0", "1e9", "|+9"),
+    )
+)
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+def test_no_text_raises_anything_else(text: str) -> None:
+    with contextlib.suppress(YamlProblem):
+        read_tree(text)

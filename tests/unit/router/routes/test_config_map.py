@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from services.router.policy.calibration import Rung
 from services.router.policy.routes import Policies
 from services.router.routes.files import PolicyFiles
 from tests.making.config_map import ConfigMap
-from tests.making.policy_folder import LADDERED, PRICES, ROUTES
+from tests.making.policy_folder import LADDERED, PRICES, ROUTES, Files
 from tests.making.watching import TINY_PRICE, WITH_TINY, Scene
 
 FIRST = {"routes.yaml": LADDERED, "prices.yaml": PRICES}
@@ -53,6 +54,18 @@ def test_relative_paths_start_where_the_file_is_named(
     quality = loaded.routes["plain"].quality
     assert quality is not None
     assert quality.artefact == str(tmp_path / "policies/calibration/plain.json")
+
+
+def test_a_calibration_is_kept_as_it_lies_below_the_routes_however_these_are_named(
+    tmp_path: Path,
+) -> None:
+    named_with_dots(tmp_path)
+    files = Files.__new__(Files)
+    files.routes = tmp_path / "policies/../policies/routes.yaml"
+    files.calibrate("plain", Rung(1.0, -0.5))
+    reading = PolicyFiles(files.routes, files.routes.with_name("prices.yaml"))
+    assert reading.load().routes["plain"].quality
+    assert set(reading.contents) == {"routes.yaml", "prices.yaml", "calibration/plain.json"}
 
 
 def test_a_relative_name_starts_at_the_working_folder(
