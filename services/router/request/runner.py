@@ -277,8 +277,6 @@ class Runner:
                 attempt.place, attempt.movable = attempt.place.moved(), False
                 self.spawn(self._go_on(state, attempt, lease.moved()))
             else:
-                if attempt.heard_at is None and not attempt.complete:
-                    self._note_silence(state, attempt, self._slow_seconds(attempt) or math.inf)
                 attempt.leave(self.clock())
             raise
         if listener is not None:  # how long evidence waits says nothing about callers
@@ -373,6 +371,10 @@ class Runner:
         """Nothing of the attempt runs any more."""
         now, call, tier = self.clock(), attempt.call, attempt.plan.step.tier
         attempt.ended_at = now
+        if attempt.ending is Ending.LEFT and not attempt.heard:
+            # It did not even answer that it should stop; where nobody knows how long answers take,
+            # that is only the end of a slow one.
+            self._note_silence(state, attempt, self._slow_seconds(attempt) or math.inf)
         seconds = now - attempt.began
         if call is not None and call.final:
             self.paces.note(tier.name, seconds, call.output_tokens)
