@@ -148,6 +148,7 @@ async def test_a_caller_in_a_hurry_goes_elsewhere_and_proves_nothing() -> None:
         way.now += 0.25
         assert way.fleet.can_answer(tier, avoid=["small-2"]) is (number < 2)
     assert way.replicas[0].quiet_since == 1000.0  # since then it has not said a word
+    assert len(way.runner.trouble.marks) == 0  # each of them waited for a moment alone
 
 
 async def test_a_word_ends_a_silence() -> None:
@@ -208,7 +209,7 @@ async def test_one_that_answers_the_wish_to_stop_is_not_silent() -> None:
     await asyncio.wait((answering,))
     await way.rest()
     assert way.fleet.can_answer(way.state.context.route.top_tier, avoid=["small-2"])
-    assert len(way.runner.marks) == 0
+    assert len(way.runner.trouble.marks) == 0
 
 
 async def test_a_lower_tier_that_is_silent_gives_way_without_another_try() -> None:
