@@ -45,6 +45,7 @@ from services.router.request.path import RequestPath
 from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
+from services.router.request.trouble import Trouble
 from services.router.request.unread import SlowReaders
 from services.router.routes.compiled import Compiled
 from services.router.routes.files import PolicyFiles
@@ -174,7 +175,7 @@ def assemble(
         load=load,
         metrics=metrics,
         paces=Paces(),
-        marks=PoisonMarks(),
+        trouble=Trouble(fleet, load, metrics, PoisonMarks(), clock),
         attempt_over=records.attempt,
         spawn=spawn,
         clock=clock,

@@ -44,6 +44,7 @@ from services.router.request.path import RequestPath
 from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 from services.router.request.stored import StoredAnswers
+from services.router.request.trouble import Trouble
 from services.router.wire.requests import check
 from tests.making.policies import compiled
 from tests.making.watched_fleet import WatchedFleet
@@ -334,7 +335,7 @@ class Way:
             load=self.load,
             metrics=self.metrics,
             paces=Paces(),
-            marks=PoisonMarks(),
+            trouble=Trouble(self.fleet, self.load, self.metrics, PoisonMarks(), self.clock),
             attempt_over=lambda _, attempt: self.ended.append(attempt),
             spawn=self.spawn,
             clock=self.clock,

@@ -134,6 +134,15 @@ class Attempt:
         return self.call is not None and not self.call.final and not self.over
 
     @property
+    def heard(self) -> bool:
+        """Whether its replica has said anything, be it in answer to the wish to stop."""
+        call = self.call
+        if call is None:
+            return True  # it was asked for nothing
+        said = call.final or call.output_tokens > 0 or call.figures.engine_seconds is not None
+        return said or self.heard_at is not None
+
+    @property
     def engine_seconds(self) -> float | None:
         """As the replica measured; None where it did not say."""
         return self.call.figures.engine_seconds if self.call is not None else None

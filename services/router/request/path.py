@@ -22,8 +22,9 @@ from services.router.request.attempt import Answer, Ending
 from services.router.request.context import Listener, RequestContext, RequestState
 from services.router.request.plan import Plan
 from services.router.request.planner import Planner
-from services.router.request.runner import Poisonous, Runner
+from services.router.request.runner import Runner
 from services.router.request.stored import Lease, StoredAnswers
+from services.router.request.trouble import Poisonous
 
 log = structlog.get_logger()
 
@@ -133,7 +134,7 @@ class RequestPath:
 
     def _is_away(self, state: RequestState, tier: Tier) -> bool:
         """Whether no replica of a tier can answer now and one of a tier behind it can."""
-        return not self.fleet.can_answer(tier) and self.runner.elsewhere(state)
+        return not self.fleet.can_answer(tier) and self.runner.trouble.elsewhere(state)
 
 
 def _begin(context: RequestContext) -> Cascade:

@@ -1,7 +1,6 @@
 """Attempts on replicas: started, tried elsewhere, held back, told, gone on with for nobody."""
 
 import asyncio
-import hashlib
 import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,22 +11,22 @@ from typing import Any
 import structlog
 
 from services.common.backoff import Backoff
-from services.common.errors import InternalError, ServiceError, Unavailable
+from services.common.errors import ServiceError, Unavailable
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
 from services.router.fleet.place import Place
 from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
-from services.router.policy.patience import is_held_against, shared
-from services.router.policy.poison import MARK_SECONDS, PoisonMarks
+from services.router.policy.poison import MARK_SECONDS
 from services.router.policy.routes import Cancel
-from services.router.ports import Asked, Engine, EngineRequest, Piece, ReplicaFailed
+from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed
 from services.router.request.attempt import Answer, Attempt, Ending
 from services.router.request.context import Listener, RequestState
 from services.router.request.hold import judge
 from services.router.request.plan import Cause, Plan
 from services.router.request.planner import again
 from services.router.request.stored import Lease
+from services.router.request.trouble import Trouble
 
 log = structlog.get_logger()
 
@@ -45,17 +44,13 @@ LAST_WORDS_SECONDS = 2.0
 """How much longer any other may, to say how far it came."""
 
 
-class Poisonous(InternalError):
-    """Two replicas fell silent or died over the request: it is not carried to another."""
-
-
 @dataclass(frozen=True)
 class Runner:
     """Runs plans on the fleet; state of the process, none of a request.
 
     Attributes:
         paces: how quick each tier is, for what engines do not say.
-        marks: requests over which replicas were lost.
+        trouble: what is held against replicas and requests.
         attempt_over: hears of each attempt of which nothing runs any more.
         spawn: starts a task that outlives its request and is owned by the process.
         clock: seconds that only grow.
@@ -68,7 +63,7 @@ class Runner:
     load: LoadWindow
     metrics: Metrics
     paces: Paces
-    marks: PoisonMarks
+    trouble: Trouble
     attempt_over: Callable[[RequestState, Attempt], None]
     spawn: Callable[[Coroutine[Any, Any, None]], Any]
     clock: Callable[[], float]
@@ -98,10 +93,10 @@ class Runner:
             ServiceError: no replica gave an answer.
         """
         tier, cause = plan.step.tier, plan.cause
-        self._refuse_poison(state)
+        self.trouble.refuse_poison(state)
         self.load.arrived(tier.name, prompt_tokens=len(plan.prompt.tokens))
         failed: set[str] = set()
-        elsewhere = partial(self.elsewhere, state) if plan.step.checked else None
+        elsewhere = partial(self.trouble.elsewhere, state) if plan.step.checked else None
         tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
         for number in range(1, tries + 1):
             joined = self.clock()
@@ -120,7 +115,7 @@ class Runner:
                 async with place:
                     await self._carry(state, attempt, listener, lease)
             except ReplicaFailed as failure:
-                poisonous = self._hold_against(state, attempt, failure)
+                poisonous = self.trouble.hold_against(state, attempt, failure)
                 if attempt.committed:
                     # Why is for the log alone: gRPC's words name the replica's address.
                     log.warning("a replica was lost", replica=attempt.replica, why=str(failure))
@@ -129,7 +124,7 @@ class Runner:
                         reason="REPLICA_LOST",
                     ) from failure
                 if poisonous:
-                    raise self._poisonous(MARK_SECONDS) from failure
+                    raise self.trouble.poisonous(MARK_SECONDS) from failure
                 failed.add(attempt.replica)
                 self.metrics.retries.labels(tier.name).inc()
                 log.warning(
@@ -151,92 +146,6 @@ class Runner:
             reason="NO_REPLICA",
             retry_after_seconds=RETRY.cap_seconds,
         )
-
-    def _refuse_poison(self, state: RequestState) -> None:
-        """Refuses a request over which replicas were lost."""
-        context = state.context
-        left = self.marks.seconds_left(
-            context.tenant, partial(_digest, context.checked.asked), self.clock()
-        )
-        if left > 0.0:
-            raise self._poisonous(left)
-
-    def _poisonous(self, seconds: float) -> "Poisonous":
-        self.metrics.poisonous.inc()
-        return Poisonous(
-            f"replicas fell silent or died over this request: it is not run for {seconds:.0f} s",
-            reason="REPLICAS_LOST",
-            retry_after_seconds=seconds,
-        )
-
-    def _lost_over(self, state: RequestState, attempt: Attempt) -> bool:
-        """Notes that a replica was lost over a request; says whether it is poisonous."""
-        if not attempt.trusting:  # it was in trouble before
-            return False
-        context = state.context
-        log.warning(
-            "a replica was lost over a request",
-            request_id=context.request_id,
-            tenant=context.tenant,
-            replica=attempt.replica,
-        )
-        digest = _digest(context.checked.asked)
-        return self.marks.note(context.tenant, digest, attempt.replica, self.clock())
-
-    def _hold_against(self, state: RequestState, attempt: Attempt, failure: ReplicaFailed) -> bool:
-        """Has others avoid a replica that is in trouble, and says whether the request is to blame.
-
-        A replica that is silent for a caller in a hurry may be well: then it is its silence towards
-        all of them that counts, until it says a word.
-        """
-        if failure.silent:
-            return self._note_silence(state, attempt, self._slow_seconds(attempt))
-        if failure.lost:
-            self.fleet.failed(attempt.place.replica)
-        return failure.died and self._lost_over(state, attempt)
-
-    def _note_silence(self, state: RequestState, attempt: Attempt, slow: float) -> bool:
-        """Notes that a replica has said nothing since the attempt began, or since its last word.
-
-        `slow` is how long nearly all answers of the tier take at most.
-
-        Returns:
-            whether the request is to blame.
-        """
-        replica, now = attempt.place.replica, self.clock()
-        since = attempt.began if attempt.heard_at is None else attempt.heard_at
-        if replica.quiet_since is None or since < replica.quiet_since:
-            replica.quiet_since = since
-        silence = now - replica.quiet_since
-        if is_held_against(silence, usual_seconds=attempt.patience(), slow=slow):
-            self.fleet.failed(replica, silent=True)
-            return self._lost_over(state, attempt)
-        return False
-
-    def _slow_seconds(self, attempt: Attempt) -> float:
-        """What nearly all answers of the tier took at most, lately; 0 where nobody knows."""
-        return self.load.slow_run_seconds(attempt.plan.step.tier.name, self.clock()) or 0.0
-
-    def _patience(self, state: RequestState, attempt: Attempt) -> float:
-        """How long the replica may stay silent now, in seconds."""
-        seconds = attempt.patience()
-        if attempt.committed or not attempt.movable or not self._can_move(state, attempt):
-            return seconds
-        left, slow = attempt.plan.deadline - self.clock(), self._slow_seconds(attempt)
-        tier, doubted = attempt.plan.step.tier, not attempt.trusting
-        return shared(tier, seconds, left=left, slow=slow, doubted=doubted)
-
-    def _can_move(self, state: RequestState, attempt: Attempt) -> bool:
-        """Whether an attempt could be made where none has been."""
-        step, tried = attempt.plan.step, [one.replica for one in state.attempts]
-        if self.fleet.can_answer(step.tier, avoid=tried):
-            return True
-        return step.checked and self.elsewhere(state)
-
-    def elsewhere(self, state: RequestState) -> bool:
-        """Whether a tier behind the one whose turn it is can answer now."""
-        behind = state.cascade.behind() if state.cascade is not None else ()
-        return any(self.fleet.can_answer(tier) for tier in behind)
 
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:
         hold = plan.hold.again() if plan.hold is not None else None
@@ -282,8 +191,6 @@ class Runner:
                 attempt.place, attempt.movable = attempt.place.moved(), False
                 self.spawn(self._go_on(state, attempt, lease.moved()))
             else:
-                if attempt.heard_at is None and not attempt.complete:
-                    self._note_silence(state, attempt, self._slow_seconds(attempt) or math.inf)
                 attempt.leave(self.clock())
             raise
         if listener is not None:  # how long evidence waits says nothing about callers
@@ -300,7 +207,7 @@ class Runner:
         call, piece = attempt.call, Piece("", 0, attempt.complete)
         assert call is not None  # noqa: S101 -- it was started
         if not attempt.complete:
-            piece = await call.read(self._patience(state, attempt))
+            piece = await call.read(self.trouble.patience(state, attempt))
             attempt.take(piece, self.clock())
             attempt.place.replica.quiet_since = None
         if attempt.hold is not None:
@@ -340,7 +247,7 @@ class Runner:
                     lease.store(attempt.answer, tier)
         except (ReplicaFailed, ServiceError) as error:
             if isinstance(error, ReplicaFailed):
-                self._hold_against(state, attempt, error)
+                self.trouble.hold_against(state, attempt, error)
             log.warning("a run without a caller failed", why=str(error))
         finally:
             lease.give_back()
@@ -378,6 +285,12 @@ class Runner:
         """Nothing of the attempt runs any more."""
         now, call, tier = self.clock(), attempt.call, attempt.plan.step.tier
         attempt.ended_at = now
+        if attempt.ending is Ending.LEFT and not attempt.heard:
+            # It did not even answer that it should stop; where nobody knows how long answers take,
+            # that is only the end of a slow one.
+            self.trouble.note_silence(
+                state, attempt, self.trouble.slow_seconds(attempt) or math.inf
+            )
         seconds = now - attempt.began
         if call is not None and call.final:
             self.paces.note(tier.name, seconds, call.output_tokens)
@@ -401,8 +314,3 @@ class Runner:
             tokens=answer.output_tokens,
             ran=now - attempt.began,
         )
-
-
-def _digest(asked: Asked) -> bytes:
-    """Names what is asked, whoever asks."""
-    return hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).digest()

@@ -220,6 +220,32 @@ async def test_a_frozen_replica_costs_one_request_half_its_time_and_no_other_any
     assert await world.metric("retries_total", tier="small") == 1
 
 
+async def previewed(caller: Caller) -> str:
+    """The replica that a request would get now."""
+    request = pb.ExplainRequest.FromString(asking().SerializeToString())
+    told = await caller.stub.Explain(request, metadata=caller.metadata, timeout=PATIENCE)
+    return str(told.decision.replica)
+
+
+async def test_a_caller_who_hangs_up_on_a_frozen_replica_warns_the_others(
+    world: World, caller: Caller
+) -> None:
+    with Doomed() as frozen:
+        await world.tell("a", await frozen.listening())
+        await caller.ask()
+        await world.add("b")
+        frozen.send(signal.SIGSTOP)
+        call = caller.generate(asking())
+        await asyncio.sleep(2.0)  # what a person waits
+        assert await previewed(caller) == "b"  # less is running there
+        for _ in range(2):
+            assert (await caller.ask()).decision.replica == "b"
+        call.cancel()
+        await world.eventually(lambda: world.metric("running", tier="small"), 0)
+        assert await previewed(caller) == "b"  # though nothing runs on either
+        frozen.send(signal.SIGCONT)
+
+
 async def test_a_replica_silent_in_the_middle_is_given_up(world: World, caller: Caller) -> None:
     silent = await world.add("a", "quick", script=[Say(tokens("Hello")), Hold()])
     told = await caller.refused(asking("quick"))
@@ -338,12 +364,7 @@ async def test_a_lost_message_makes_the_router_ask_for_the_whole_fleet(
     world.scaler.skip_a_message()
     await world.add("b")  # this one reveals the gap
 
-    async def chosen() -> str:
-        request = pb.ExplainRequest.FromString(asking().SerializeToString())
-        told = await caller.stub.Explain(request, metadata=caller.metadata, timeout=PATIENCE)
-        return str(told.decision.replica)
-
-    await world.eventually(chosen, "b")
+    await world.eventually(lambda: previewed(caller), "b")
     assert await world.ready("small") == 1
 
 

@@ -14,7 +14,7 @@ from services.router.policy.poison import MARK_SECONDS
 from services.router.policy.routes import Route
 from services.router.ports import Finish, Piece, ReplicaFailed, Written
 from services.router.request.context import RequestState
-from services.router.request.runner import Poisonous
+from services.router.request.trouble import Poisonous
 from tests.making.policies import ladder, quality, route
 from tests.making.walking import Cache, Engine, Listener, Run, Way
 
@@ -148,7 +148,7 @@ async def test_hanging_up_does_not_clear_a_request_over_which_replicas_fall_sile
 async def test_replicas_that_were_away_or_full_are_no_losses(failure: ReplicaFailed) -> None:
     way = scene(Run([failure]), Run([failure]), Run([failure]), Run(["hi"]))
     assert await go(way) == ""
-    assert len(way.runner.marks) == 0
+    assert len(way.runner.trouble.marks) == 0
 
 
 async def test_a_replica_in_trouble_before_is_no_loss() -> None:
@@ -156,7 +156,7 @@ async def test_a_replica_in_trouble_before_is_no_loss() -> None:
     for name in way.fleet._known.values():
         way.fleet.failed(name)
     assert await go(way) == ""
-    assert len(way.runner.marks) == 0
+    assert len(way.runner.trouble.marks) == 0
 
 
 async def test_poison_is_not_moved_to_a_dearer_tier() -> None:

@@ -148,6 +148,7 @@ async def test_a_caller_in_a_hurry_goes_elsewhere_and_proves_nothing() -> None:
         way.now += 0.25
         assert way.fleet.can_answer(tier, avoid=["small-2"]) is (number < 2)
     assert way.replicas[0].quiet_since == 1000.0  # since then it has not said a word
+    assert len(way.runner.trouble.marks) == 0  # each of them waited for a moment alone
 
 
 async def test_a_word_ends_a_silence() -> None:
@@ -184,6 +185,31 @@ async def test_those_who_hang_up_on_a_silent_replica_say_so_too(
     await way.rest()
     tier = way.state.context.route.top_tier
     assert way.fleet.can_answer(tier, avoid=["small-2"]) is not avoided
+
+
+async def test_one_that_answers_the_wish_to_stop_is_not_silent() -> None:
+    run = Run(["hi"])
+
+    async def silent(timeout_seconds: float) -> Piece:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def stop() -> None:
+        run.final = True
+
+    run.read, run.stop = silent, stop  # type: ignore[method-assign]
+    way = scene(run)
+    way.load.add("small", way.now, first_text=1.0, decode_seconds=0.0, tokens=9)
+    answering = asyncio.create_task(way.answer(Listener()))
+    while not way.engine.started:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    way.now += 5.0
+    answering.cancel()
+    await asyncio.wait((answering,))
+    await way.rest()
+    assert way.fleet.can_answer(way.state.context.route.top_tier, avoid=["small-2"])
+    assert len(way.runner.trouble.marks) == 0
 
 
 async def test_a_lower_tier_that_is_silent_gives_way_without_another_try() -> None:
