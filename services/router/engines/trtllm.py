@@ -12,8 +12,15 @@ from typing import Any, NamedTuple, cast
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import BadRequest, InternalError, Violation
+from services.router.policy.grammars import grammar
 from services.router.policy.routes import Tier
-from services.router.ports import EngineFigures, EngineRequest, ReplicaFailed, TierText
+from services.router.ports import (
+    EngineFigures,
+    EngineRequest,
+    GuideKind,
+    ReplicaFailed,
+    TierText,
+)
 
 FULL = ("Exceeds maximum queue size", "Maximum queue size of")
 """Messages that say: no room now, though nothing is wrong; another replica may have some."""
@@ -109,7 +116,10 @@ class Encoder:
             _add_words(request, "stop_words_list", words)
         if asked.guide is not None:
             kind, guide = asked.guide
-            _add_text(request, "guided_decoding_guide_type", kind.value)
+            name = kind.value
+            if kind is GuideKind.REGEX:  # engines determinise one in the loop that serves all
+                name, guide = "ebnf_grammar", grammar(guide)
+            _add_text(request, "guided_decoding_guide_type", name)
             _add_text(request, "guided_decoding_guide", guide)
         return request
 

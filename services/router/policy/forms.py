@@ -106,6 +106,20 @@ def json_schema(schema: str | Mapping[str, Any]) -> Validator:
     return Validator(lambda text: _accepts(parsed, patterns, text), cost)
 
 
+def refuse_cut_texts(schema: str) -> None:
+    """Refuses a schema with the character NUL where engines would cut a name or a pattern at it.
+
+    Raises:
+        BadValidator: it holds one there.
+    """
+    for place, part in _parts(_parsed(schema), "json_schema"):
+        names = [key for key in NAMES_INSIDE if isinstance(part.get(key), dict)]
+        texts = {"pattern": part.get("pattern"), **{key: "".join(part[key]) for key in names}}
+        for key, text in texts.items():
+            if isinstance(text, str) and "\0" in text:
+                raise BadValidator(f"{place}.{key}: the character NUL cannot be told")
+
+
 class _Endless(Exception):
     """A check took more steps than it may."""
 

@@ -146,12 +146,20 @@ def test_a_word_list_is_padded_with_minus_1() -> None:
     assert struct.unpack("<6i", raw) == (97, 98, 99, 2, 3, -1)
 
 
-@pytest.mark.parametrize("kind", list(GuideKind))
-def test_a_shape_becomes_a_guide(kind: GuideKind) -> None:
-    tensors = encoded(guide=(kind, "é+"))
+@pytest.mark.parametrize(
+    ("guide", "kind", "told"),
+    [
+        ((GuideKind.JSON_SCHEMA, '{"const": "é"}'), "json_schema", '{"const": "é"}'),
+        ((GuideKind.REGEX, "a+"), "ebnf_grammar", "root ::= r0+\nr0 ::= [a]\n"),
+    ],
+)
+def test_a_shape_becomes_a_guide_and_an_expression_a_grammar(
+    guide: tuple[GuideKind, str], kind: str, told: str
+) -> None:
+    tensors = encoded(guide=guide)
     for name, text in (
-        ("guided_decoding_guide_type", kind.value),
-        ("guided_decoding_guide", "é+"),
+        ("guided_decoding_guide_type", kind),
+        ("guided_decoding_guide", told),
     ):
         datatype, shape, raw = tensors[name]
         assert (datatype, shape) == ("BYTES", [1, 1])
