@@ -282,6 +282,8 @@ def _guide(read: _Reader) -> tuple[str, str] | None:
         )
     if kind != "json" and not text:
         raise InvalidRequestError("guided_decoding_guide must not be empty")
+    if text and "\0" in text:  # what compiles it would end there
+        raise InvalidRequestError("guided_decoding_guide must not hold the character NUL")
     return kind, text or ""
 
 
