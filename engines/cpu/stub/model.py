@@ -121,7 +121,9 @@ def _stop(dispatcher: Dispatcher, request_id: str, sender: TritonSender) -> None
     if not request_id:
         sender.fail("Trying to stop a request but request ID is not provided")
         return
-    dispatcher.stop(request_id)
+    # Who wants to know how the engine is stops what does not exist.
+    if not dispatcher.stop(request_id) and not dispatcher.well():
+        raise NotReadyError("the engine is not at ready state: nothing is heard of it")
     # A response without tensors, not just the end: callers who did not ask for empty last
     # responses get it too.
     sender.send({}, final=True)

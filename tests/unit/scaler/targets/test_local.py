@@ -233,3 +233,22 @@ async def test_a_scaler_that_paused_does_not_take_its_own_silence_for_a_replicas
             scene.clock.now += 4.0
             await scene.decided()
         assert host.ended, "real silence is still noticed"
+
+
+async def test_a_replica_that_falls_silent_is_not_ready_until_it_answers_again():
+    host = Host()
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        host.ready = False
+        await scene.asked()
+        for _ in range(2):
+            scene.clock.now += 2.0
+            await scene.decided()
+            assert scene.status().replicas[0].ready
+        scene.clock.now += 2.0
+        await scene.until(lambda it: not it.replicas[0].ready)
+        assert host.ended == []
+        host.ready = True
+        (same,) = await scene.ready()
+        assert same.replica.id == one.replica.id
