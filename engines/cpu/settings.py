@@ -73,7 +73,7 @@ _MINIMUM = {
     "cancellation_check_period_ms": 1,
     "stats_check_period_ms": 10,
     "max_guide_ms": 10,
-    "max_guide_memory_mb": 8,
+    "max_guide_memory_mb": 32,
     "max_silence_ms": 2000,
     "max_responses_per_second": 1,
 }

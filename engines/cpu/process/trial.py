@@ -170,7 +170,8 @@ def main(arguments: list[str]) -> int:
         weights, vocabulary, seconds, most_kept = pipe.recv()
         limits = Limits(seconds, most_kept)
         probe = Probe(tokenizer_of(weights), vocabulary)
-        probe.steps(("regex", "a"), 2, 1.0, 1)
+        for warming in (("regex", "[a-z]*"), ("json", "")):
+            probe.steps(warming, _TOKENS, 1.0, 1)
         most = _statm(0) + _ADDRESSES + limits.bytes
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
