@@ -22,8 +22,11 @@ from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.scaler.__main__ import serve
 from services.scaler.config import ScalerSettings
 from services.scaler.targets import processes
-from services.scaler.targets.replica_processes import REPLICA_VARIABLE
-from services.scaler.targets.tritonserver import remove_shared_memory, shared_memory_prefix
+from services.scaler.targets.tritonserver import (
+    REPLICA_VARIABLE,
+    remove_shared_memory,
+    shared_memory_prefix,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = (("authorization", "Bearer pennyweight-development"),)
