@@ -33,7 +33,7 @@ log = structlog.get_logger()
 EXIT_SECONDS = 5
 
 PRIVATE = 0o077
-"""Of what replicas write: prompts pass through their shared memory, for this user alone."""
+"""The umask of replicas: what they write is for this user alone."""
 
 
 class ReplicaProcesses:
@@ -104,7 +104,11 @@ class ReplicaProcesses:
     async def is_ready(self, replica_id: str) -> bool:
         """Whether it says that it takes requests. False also when it does not answer in time."""
         running = self._running.get(replica_id)
-        return running is not None and await running.client.is_ready()
+        if running is None:
+            return False
+        ready = await running.client.is_ready()
+        tritonserver.protect_shared_memory(replica_id)
+        return ready
 
     def note_ready(self, replica_id: str) -> bool:
         """Finds its stubs, which are there once it is ready; records and watches them.

@@ -4,6 +4,7 @@ Leaves to `runtime` which server that is, to `model_view` what it serves, and st
 and ending the process to `replica_processes`: nothing here starts or ends a process.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -110,6 +111,16 @@ def shared_memory_prefix(replica_id: str) -> str:
     `_` cannot occur in an id, so no prefix is the beginning of another's.
     """
     return f"pennyweight_{replica_id}_"
+
+
+def protect_shared_memory(replica_id: str) -> None:
+    """Make the shared memory of a replica its user's alone: prompts pass through it.
+
+    The server gives it the rights 0644, whatever its umask says.
+    """
+    for region in SHARED_MEMORY.glob(f"{shared_memory_prefix(replica_id)}*"):
+        with contextlib.suppress(FileNotFoundError):
+            region.chmod(0o600)
 
 
 def remove_shared_memory(replica_id: str) -> list[str]:

@@ -267,8 +267,12 @@ async def infer(address: str, milliseconds: int) -> int:
     return int.from_bytes(response.raw_output_contents[0], "little")
 
 
+def regions(replica_id: str) -> list[Path]:
+    """The shared memory of a replica."""
+    return list(Path("/dev/shm").glob(f"{shared_memory_prefix(replica_id)}*"))
+
+
 def left_of(replica_id: str) -> list[str]:
     """Processes and shared memory of a replica."""
     found = [f"pid {pid}" for pid in processes.family(REPLICA_VARIABLE, replica_id)]
-    prefix = shared_memory_prefix(replica_id)
-    return found + [path.name for path in Path("/dev/shm").glob(f"{prefix}*")]
+    return found + [path.name for path in regions(replica_id)]

@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import time
-from pathlib import Path
 
 import grpc
 import pytest
@@ -16,7 +15,6 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.config import ConfigError
 from services.scaler.policy.draining import SETTLE_SECONDS
 from services.scaler.targets.triton_client import TritonClient
-from services.scaler.targets.tritonserver import shared_memory_prefix
 from tests.integration.scaler.harness import (
     DRAINING,
     GONE,
@@ -26,6 +24,7 @@ from tests.integration.scaler.harness import (
     STARTING,
     infer,
     left_of,
+    regions,
     until_async,
 )
 
@@ -90,7 +89,7 @@ async def test_what_a_replica_holds_is_for_this_user_alone(home):
     home = home()
     scaler = await home.start()
     (one,) = await scaler.ready()
-    shared = [path for path in Path("/dev/shm").glob(f"{shared_memory_prefix(one.id)}*")]
+    shared = regions(one.id)
     folder = home.state / "replicas"
     written = [folder / one.id / name for name in ("record.json", "server.log", "view", "tmp")]
     assert shared

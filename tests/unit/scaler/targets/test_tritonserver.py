@@ -1,6 +1,7 @@
 """How a replica's server is started, and what it leaves."""
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from services.scaler.targets.runtime import TritonRuntime
 from services.scaler.targets.tritonserver import (
     ReplicaLaunch,
     command,
+    protect_shared_memory,
     remove_shared_memory,
     shared_memory_prefix,
     stub_pids,
@@ -71,6 +73,15 @@ def test_the_base_environment_is_inherited():
 def test_a_replica_id_fits_into_a_shared_memory_name(replica_id):
     with pytest.raises(ValueError, match="replica_id must be"):
         launch(replica_id=replica_id)
+
+
+def test_a_replicas_shared_memory_is_for_its_user_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(tritonserver, "SHARED_MEMORY", tmp_path)
+    for name in ("pennyweight_a_1", "pennyweight_a-b_1"):
+        (tmp_path / name).touch(0o644)
+    protect_shared_memory("a")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"pennyweight_a_1": 0o600, "pennyweight_a-b_1": 0o644}
 
 
 def test_only_a_replicas_own_shared_memory_goes(tmp_path, monkeypatch):
