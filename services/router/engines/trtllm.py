@@ -34,6 +34,8 @@ LOST = ("shutting down", "is not healthy", "Stub process", "engine process")
 BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
 """Messages that say: no replica can serve this request."""
 
+_GUIDE = "guided_decoding_guide"
+
 INPUTS = (
     ("input_ids", "INT32"),
     ("input_lengths", "INT32"),
@@ -73,7 +75,8 @@ def classify(message: str) -> Exception:
     if any(known in message for known in LOST):
         return ReplicaFailed(message, lost=True)
     if any(known in message for known in BAD_INPUT):
-        return BadRequest.of(Violation("prompt", f"the engine refuses it: {message[:200]}"))
+        where = "prompt.response_format" if _GUIDE in message else "prompt"
+        return BadRequest.of(Violation(where, f"the engine refuses it: {message[:200]}"))
     return InternalError(f"the replica failed: {message[:200]}", reason="ENGINE_FAILED")
 
 
@@ -119,8 +122,8 @@ class Encoder:
             name = kind.value
             if kind is GuideKind.REGEX:  # engines determinise one in the loop that serves all
                 name, guide = "ebnf_grammar", grammar(guide)
-            _add_text(request, "guided_decoding_guide_type", name)
-            _add_text(request, "guided_decoding_guide", guide)
+            _add_text(request, f"{_GUIDE}_type", name)
+            _add_text(request, _GUIDE, guide)
         return request
 
     def stop(self, request_id: str) -> service_pb2.ModelInferRequest:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import Violation
+from services.router.policy.expressions import NoGrammar
 from services.router.policy.forms import (
     BadValidator,
     Validator,
@@ -14,7 +15,7 @@ from services.router.policy.forms import (
     refuse_cut_texts,
     repetitions,
 )
-from services.router.policy.grammars import NoGrammar, grammar
+from services.router.policy.grammars import grammar
 from services.router.ports import GuideKind
 
 MAX_COUNT = 1000

@@ -6,7 +6,8 @@ import re
 import pytest
 import re2
 
-from services.router.policy.grammars import NoGrammar, grammar
+from services.router.policy.expressions import NoGrammar
+from services.router.policy.grammars import grammar
 
 RULE = re.compile(r"(\w+) ::= (.*)")
 
