@@ -12,6 +12,8 @@ from tests.e2e.running_stack import RunningStack
 
 QUESTION = "My card has not arrived yet, what can I do?"
 EXPRESSIONS = ("(.*a.{60}){3}", ".*a.{12}", ".*a.{25}")
+LATE = ".{0,1000}a.{0,1000}b.{0,1000}"
+"""Its grammar is small, but each token of its answers takes longer than the one before."""
 PATTERNS = tuple(json.dumps({"type": "string", "pattern": one}) for one in EXPRESSIONS)
 
 
@@ -65,7 +67,7 @@ async def test_everybody_else_is_answered_beside_costly_forms(stack: RunningStac
         attacks = [
             asyncio.create_task(attack(**form))
             for form in (
-                *({"regex": one} for one in EXPRESSIONS),
+                *({"regex": one} for one in (LATE, *EXPRESSIONS)),
                 *({"json_schema": one} for one in PATTERNS),
             )
         ]
@@ -74,5 +76,7 @@ async def test_everybody_else_is_answered_beside_costly_forms(stack: RunningStac
             assert len(answers) == 7
         await asyncio.gather(*attacks)
         assert await ask(regex=".*a.{12}")
-        with pytest.raises(BadRequest, match="too costly"):
+        with pytest.raises(BadRequest, match="automaton"):
             await ask(json_schema=PATTERNS[1])
+        with pytest.raises(BadRequest, match="too costly"):
+            await ask(regex=LATE)

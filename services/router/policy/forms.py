@@ -15,6 +15,9 @@ import re2
 from jsonschema import Draft202012Validator, FormatChecker, SchemaError, ValidationError, validators
 from referencing import Registry
 
+from services.router.policy.automata import TooLarge, refuse_large
+from services.router.policy.expressions import NoGrammar
+
 MAX_RULE = 65_536
 """Characters of a schema or an expression."""
 
@@ -106,18 +109,23 @@ def json_schema(schema: str | Mapping[str, Any]) -> Validator:
     return Validator(lambda text: _accepts(parsed, patterns, text), cost)
 
 
-def refuse_cut_texts(schema: str) -> None:
-    """Refuses a schema with the character NUL where engines would cut a name or a pattern at it.
+def refuse_untold(schema: str) -> None:
+    """Refuses a schema that holds what engines read otherwise, or cannot take.
+
+    They cut names at the character NUL, and make an automaton of each pattern.
 
     Raises:
-        BadValidator: it holds one there.
+        BadValidator: it does.
     """
     for place, part in _parts(_parsed(schema), "json_schema"):
-        names = [key for key in NAMES_INSIDE if isinstance(part.get(key), dict)]
-        texts = {"pattern": part.get("pattern"), **{key: "".join(part[key]) for key in names}}
-        for key, text in texts.items():
-            if isinstance(text, str) and "\0" in text:
+        for key in NAMES_INSIDE:
+            if isinstance(part.get(key), dict) and "\0" in "".join(part[key]):
                 raise BadValidator(f"{place}.{key}: the character NUL cannot be told")
+        if isinstance(pattern := part.get("pattern"), str):
+            try:
+                refuse_large(pattern)
+            except (NoGrammar, TooLarge) as error:
+                raise BadValidator(f"{place}.pattern: {error}") from error
 
 
 class _Endless(Exception):

@@ -12,7 +12,7 @@ from services.router.policy.forms import (
     json_schema,
     matching,
     one_of,
-    refuse_cut_texts,
+    refuse_untold,
     repetitions,
 )
 from services.router.policy.grammars import grammar
@@ -93,7 +93,7 @@ def _guide(kind: str, text: str) -> Validator | str:
         if kind == "regex":
             grammar(text)
         else:
-            refuse_cut_texts(text)
+            refuse_untold(text)
     except (NoGrammar, BadValidator) as error:
         return f"cannot be told to an engine: {error}"
     return found

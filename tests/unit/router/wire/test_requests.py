@@ -135,6 +135,8 @@ def said(*messages: tuple[int, str]) -> Callable[[], pb.GenerateRequest]:
         (shaped(regex="((a{1,200}){1,200}){1,200}"), "prompt.response_format.regex"),
         (shaped(regex="a{400000000}"), "prompt.response_format.regex"),
         (shaped(regex=""), "prompt.response_format.regex"),
+        (shaped(json_schema='{"pattern": ".*a.{12}"}'), "prompt.response_format.json_schema"),
+        (shaped(json_schema='{"pattern": "(.*a.{60}){3}"}'), "prompt.response_format.json_schema"),
         (shaped(regex="ab\0cd"), "prompt.response_format.regex"),
         (shaped(regex=r"ab\x00cd"), "prompt.response_format.regex"),
         (shaped(regex=r"\bword\b"), "prompt.response_format.regex"),
