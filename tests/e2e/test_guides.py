@@ -31,6 +31,7 @@ COSTLY = [
     ("json_schema", json.dumps({"type": "string", "pattern": ".*a.{12}"})),
     ("json_schema", json.dumps({"type": "string", "pattern": "(.*a.{60}){3}"})),
     ("json_schema", json.dumps(nested(12))),
+    ("json_schema", json.dumps({"type": "string", "pattern": "(((((a{1000}){1000}){1000})))"})),
     ("ebnf_grammar", 'root ::= [^\\n]* "a" [^\\n]{12}'),
     ("ebnf_grammar", grammar(".{0,1000}a.{0,1000}b.{0,1000}")),
     ("ebnf_grammar", grammar("(((.{0,30}){0,30}){0,30}){0,30}")),

@@ -34,8 +34,9 @@ _STEP_SHARE = 0.1
 _ANSWER_SHARE = 0.5
 _WALL_FACTOR = 30.0  # processor seconds may be that much longer on a machine with other work
 _START_SECONDS = 60.0
-_ADDRESSES = 1 << 30  # of memory asked for, much of which is never touched
-_NICENESS = 10  # what serves goes first
+_ADDRESSES = 512 << 20  # of memory asked for, much of which is never touched
+_NICENESS = 5  # what serves goes first
+_MEMORY = "it needs too much memory"
 _USED_UP = 128  # guides after which the process, which keeps each of them, is replaced
 
 
@@ -157,14 +158,13 @@ def _ended(status: int, limits: Limits) -> InvalidRequestError:
     if -status in (signal.SIGPROF, signal.SIGXCPU):
         return too_costly(f"it takes more than {limits.seconds:g} s of processor time to compile")
     if -status in (signal.SIGABRT, signal.SIGKILL):
-        return too_costly("it needs too much memory")
+        return too_costly(_MEMORY)
     return too_costly("it ends its compiler")
 
 
 def main(arguments: list[str]) -> int:
     """Try guides until the pipe closes. Return the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICENESS)
     pipe = Connection(int(arguments[0]))
     try:
         weights, vocabulary, seconds, most_kept = pipe.recv()
@@ -172,6 +172,7 @@ def main(arguments: list[str]) -> int:
         probe = Probe(tokenizer_of(weights), vocabulary)
         for warming in (("regex", "[a-z]*"), ("json", "")):
             probe.steps(warming, _TOKENS, 1.0, 1)
+        os.nice(_NICENESS)
         most = _statm(0) + _ADDRESSES + limits.bytes
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -193,9 +194,8 @@ def _tried(probe: Probe, guide: Guide, limits: Limits) -> tuple[int, str]:
         try:
             took = probe.steps(guide, _TOKENS, answer, seed)
         except InvalidRequestError as error:
-            return 0, str(error)
-        except MemoryError:
-            return 0, str(too_costly("it needs too much memory"))
+            out_of_memory = "std::bad_alloc" in str(error)
+            return 0, str(too_costly(_MEMORY) if out_of_memory else error)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         if took[0] > limits.seconds:
