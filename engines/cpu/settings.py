@@ -39,7 +39,8 @@ class Settings:
     its answer may. Guides that take more are refused.
     `max_guide_memory_mb`: what compiled guides may keep in memory, in MiB, an eighth of it each;
     then the engine process is replaced, while the old one ends what it runs.
-    `max_silence_ms`: an engine process that says nothing for so long is killed and replaced.
+    `max_silence_ms`: an engine process that says nothing for so long, as in a step that reads a
+    long prompt, is killed and replaced; after a quarter of it the replica is not taken for ready.
     `max_responses_per_second`: when more would be due, tokens travel together instead.
     """
 
@@ -74,7 +75,7 @@ _MINIMUM = {
     "stats_check_period_ms": 10,
     "max_guide_ms": 10,
     "max_guide_memory_mb": 32,
-    "max_silence_ms": 2000,
+    "max_silence_ms": 8000,
     "max_responses_per_second": 1,
 }
 _CHOICES = {

@@ -157,7 +157,7 @@ async def test_a_replica_is_ready_only_while_its_engine_answers(directory: Path)
 
 
 def test_an_engine_that_stands_still_is_replaced(directory: Path) -> None:
-    with Triton(directory, parameters={"max_silence_ms": "2000"}) as server:
+    with Triton(directory, parameters={"max_silence_ms": "8000"}) as server:
         server.wait_ready()
         (engine,) = server.engines()
         with Held(server):

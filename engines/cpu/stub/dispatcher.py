@@ -28,7 +28,7 @@ from engines.cpu.stub.stream import Sender, Stream
 from engines.cpu.transport import ClosedError
 
 _IDLE_SECONDS = 3600.0
-_LATE_SECONDS = 5.0  # after which the thread is not taken for well
+_WELL_SHARE = 0.25  # of the silence that ends an engine: after it, it is not taken for well
 
 
 class NotReadyError(Exception):
@@ -103,7 +103,9 @@ class Dispatcher:
 
     def well(self) -> bool:
         """Whether engine and thread have been heard of lately."""
-        return self._processes.well() and time.monotonic() - self._turned_at < _LATE_SECONDS
+        within = self._settings.max_silence_ms / 1e3 * _WELL_SHARE
+        late = time.monotonic() - self._turned_at
+        return self._processes.well(within) and late < max(within, 2 * TURN_SECONDS)
 
     def submit(
         self, request_id: str, generation: Generation, sender: Sender, arrival_ns: int

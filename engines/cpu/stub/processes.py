@@ -17,7 +17,6 @@ from engines.cpu.stub.link import Link
 TURN_SECONDS = 1.0
 """So often an engine speaks, and the dispatcher turns."""
 
-_QUIET_SECONDS = 5.0  # after which an engine is not taken for well
 _MAX_RESTART_SECONDS = 10.0
 _REPLACE_AGAIN_SECONDS = 60.0
 _SILENCES = 2  # with the same guide among what runs: then that is refused
@@ -126,10 +125,10 @@ class Processes:
         done, self.leaving = self.leaving, None
         return done
 
-    def well(self) -> bool:
+    def well(self, within_seconds: float) -> bool:
         """Whether the current one has been heard of lately."""
         engine = self.current
-        return engine is not None and engine.ready and engine.silence < _QUIET_SECONDS
+        return engine is not None and engine.ready and engine.silence < within_seconds
 
     def census(self) -> Census:
         """The accounting of those that run something, together."""

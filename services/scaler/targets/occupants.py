@@ -11,7 +11,7 @@ from services.scaler.ports import ReplicaStatus
 from services.scaler.targets.records import SlotReplica
 from services.scaler.targets.slots import Adopted, fingerprint
 
-QUIET_SECONDS = 5.0
+QUIET_SECONDS = 8.0
 """A ready replica that has not answered for so long is not ready, until it answers again. It is
 replaced later (`policy.replicas.Patience`)."""
 

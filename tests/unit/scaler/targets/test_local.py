@@ -242,8 +242,8 @@ async def test_a_replica_that_falls_silent_is_not_ready_until_it_answers_again()
         (one,) = await scene.ready()
         host.ready = False
         await scene.asked()
-        for _ in range(2):
-            scene.clock.now += 2.0
+        for _ in range(3):
+            scene.clock.now += 2.5
             await scene.decided()
             assert scene.status().replicas[0].ready
         scene.clock.now += 2.0

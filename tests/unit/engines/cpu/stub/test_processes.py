@@ -74,14 +74,14 @@ def test_silence_counts_only_while_somebody_listens() -> None:
     subject = processes()
     engine = subject.start()
     assert engine.quiet(1.0) == 0.0  # it is loading
-    assert not subject.well()
+    assert not subject.well(5.0)
     subject.take_over(engine, 0)
-    assert subject.well()
+    assert subject.well(5.0)
     assert engine.quiet(1.0) == 1.0
     assert engine.quiet(3600.0) == 3.0  # the listener was away
-    assert subject.well()
+    assert subject.well(5.0)
     engine.quiet(2.0)
-    assert not subject.well()
+    assert not subject.well(5.0)
 
 
 def test_a_guide_is_guilty_of_the_second_silence() -> None:
