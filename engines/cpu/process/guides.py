@@ -24,6 +24,7 @@ GOOD = ""
 _REMEMBERED = 4096  # verdicts, by hash
 _TROUBLES = 64
 _LEAST_BYTES = 16 << 10  # of a compiled guide
+_NICENESS = 5
 _IDLE_SECONDS = 60.0  # after which the process that tries guides ends
 
 
@@ -84,6 +85,8 @@ class Guides:
             self._trouble.pop(guide, None)
 
     def _run(self) -> None:
+        # Of this thread and those that compile for it: the serving loop goes first.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while True:
             with self._lock:
                 if not self._lock.wait_for(lambda: self._waiting, _IDLE_SECONDS):

@@ -197,7 +197,7 @@ class Dispatcher:
             self._cancel_abandoned()
         if now >= schedule.next_publish or not self._streams:
             self._publish(schedule, now)
-        if done := self._processes.done(list(self._streams)):
+        if self._processes.leaving and (done := self._processes.done(list(self._streams))):
             done.link.reap()
 
     def _wait(self, schedule: _Schedule, now: float, start_at: float | None) -> None:
@@ -236,7 +236,7 @@ class Dispatcher:
         if not messages and engine.quiet(pause) * 1e3 > self._settings.max_silence_ms:
             self._suspects.note(
                 stream.answer.generation.guide
-                for key, stream in self._streams.items()
+                for key, stream in list(self._streams.items())
                 if stream.answer.generation.guide and self._processes.of(key) is engine
             )
             self._lose(engine, f"the engine said nothing for {engine.silence:.0f} s")
