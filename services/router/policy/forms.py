@@ -33,6 +33,9 @@ MAX_SCHEMA_BYTES = 2 << 20
 MAX_PATTERNS = 64
 """Expressions of one schema, and the memory of all of them together."""
 
+MAX_PARTS = 1000
+"""Schemas within a schema that engines are told."""
+
 MAX_REPETITIONS = 40_000
 """Of an expression, all counts together. RE2 refuses such ones by their size, but only after it has
 spent seconds and a gigabyte on them."""
@@ -112,12 +115,15 @@ def json_schema(schema: str | Mapping[str, Any]) -> Validator:
 def refuse_untold(schema: str) -> None:
     """Refuses a schema that holds what engines read otherwise, or cannot take.
 
-    They cut names at the character NUL, and make an automaton of each pattern.
+    They cut names at the character NUL, make an automaton of each pattern, and rules of each part.
 
     Raises:
         BadValidator: it does.
     """
-    for place, part in _parts(_parsed(schema), "json_schema"):
+    parts = list(_parts(_parsed(schema), "json_schema"))
+    if len(parts) > MAX_PARTS:
+        raise BadValidator(f"json_schema: at most {MAX_PARTS} schemas inside, got {len(parts)}")
+    for place, part in parts:
         for key in NAMES_INSIDE:
             if isinstance(part.get(key), dict) and "\0" in "".join(part[key]):
                 raise BadValidator(f"{place}.{key}: the character NUL cannot be told")
