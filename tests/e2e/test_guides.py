@@ -88,11 +88,12 @@ def call(server: Triton, tokens: int, **options: Any) -> Any:
     return server.stub.ModelStreamInfer(iter([request]), timeout=60)
 
 
-def guided(server: Triton, guide: tuple[str, str]) -> Any:
+def guided(server: Triton, guide: tuple[str, str], **options: Any) -> Any:
     kind, text = guide
     return call(
         server,
         40,
+        **options,
         end_id=END_ID,
         guided_decoding_guide_type=kind,
         guided_decoding_guide=text,
@@ -113,3 +114,17 @@ def test_others_are_answered_while_costly_guides_are_tried(tmp_path: Path) -> No
         assert "is too costly" in collect(guided(server, COSTLY[0])).error
         for guide in CHEAP[:3]:
             assert len(collect(guided(server, guide)).tokens) > 0
+
+
+def test_who_brings_many_costly_guides_does_not_keep_others_waiting(tmp_path: Path) -> None:
+    with Triton(tmp_path) as server:
+        server.wait_ready()
+        # Any of these takes a second of processor time or more, and no call waits a minute.
+        many = [
+            guided(server, ("regex", f".*a.{{{20 + number}}}"), source="many")
+            for number in range(60)
+        ]
+        for text in ("yes|no", "[a-z]{3}", "[0-9]+"):
+            assert len(collect(guided(server, ("regex", text), source="other")).tokens) > 0
+        for stream in many:
+            stream.cancel()

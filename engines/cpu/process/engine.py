@@ -17,8 +17,9 @@ from engines.cpu.request import INVALID_PREFIX, Generation, InvalidRequestError
 from engines.cpu.stops import StopMatcher
 
 _MAX_FAILED_STEPS = 3
-_MAX_UNPROVEN = 256
-"""Requests that may wait for a verdict on their guide."""
+_MAX_UNPROVEN = 1024
+_MAX_UNPROVEN_OF_ONE = 64
+"""Requests that may wait for a verdict on their guide, of all sources and of one."""
 
 _SLOW_STEPS = 3
 """In a row: then one of the guides costs more than was seen when it was tried."""
@@ -64,7 +65,7 @@ class Guides(Protocol):
     def kept_bytes(self) -> int:
         """What compiled ones keep in memory, about."""
 
-    def verdict(self, guide: tuple[str, str]) -> str | None:
+    def verdict(self, guide: tuple[str, str], source: str) -> str | None:
         """Empty: it may run, at once; a text: why not; None: not yet known, ask again."""
 
     def drop(self, guide: tuple[str, str]) -> None:
@@ -157,11 +158,18 @@ class Engine:
         """
         if generation.guide is None:
             self._line_up(key, generation)
-        elif len(self._unproven) >= _MAX_UNPROVEN:
-            self._report_end(key, End(str(QueueFullError(_MAX_UNPROVEN))))
+        elif most := self._full(generation.source):
+            self._report_end(key, End(str(QueueFullError(most))))
         else:
             self._unproven[key] = generation
             self._settle(key, generation)
+
+    def _full(self, source: str) -> int:
+        """The bound that another request without a verdict would break; 0 for none."""
+        if len(self._unproven) >= _MAX_UNPROVEN:
+            return _MAX_UNPROVEN
+        theirs = sum(other.source == source for other in self._unproven.values())
+        return _MAX_UNPROVEN_OF_ONE if theirs >= _MAX_UNPROVEN_OF_ONE else 0
 
     def prove(self) -> None:
         """Line up, or end, the requests whose guides have a verdict by now."""
@@ -170,7 +178,7 @@ class Engine:
 
     def _settle(self, key: int, generation: Generation) -> None:
         assert generation.guide is not None  # noqa: S101 - else it has nothing to wait for
-        verdict = self._guides.verdict(generation.guide)
+        verdict = self._guides.verdict(generation.guide, generation.source)
         if verdict is None:
             return
         del self._unproven[key]

@@ -1,5 +1,7 @@
 """Which guides may run: each new one is tried, then compiled, in a thread beside the serving loop.
 
+New ones are tried in turns, one of each source: who brings many waits longer, and nobody else.
+
 The loop asks for a verdict and goes on; when one has come, the descriptor `changed` is readable. It
 never compiles: a guide that it runs is known to be cheap, and is in the compiler's memory already.
 The compiler never forgets one, so `kept_bytes` says when the whole process is to be replaced.
@@ -50,7 +52,8 @@ class Guides:
         self._trial = trial
         self._compile = compile_guide
         self._lock = threading.Condition()
-        self._waiting: OrderedDict[Guide, None] = OrderedDict()
+        self._turns: OrderedDict[str, OrderedDict[Guide, None]] = OrderedDict()  # by source
+        self._waiting: dict[Guide, str] = {}
         self._tried: Guide | None = None
         self._verdicts: OrderedDict[bytes, str] = OrderedDict()
         self._trouble: OrderedDict[Guide, str] = OrderedDict()
@@ -58,7 +61,7 @@ class Guides:
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.kept_bytes = 0
 
-    def verdict(self, guide: Guide) -> str | None:
+    def verdict(self, guide: Guide, source: str) -> str | None:
         """`GOOD`, or why not; None: not yet known, it will be found out."""
         with self._lock:
             key = _hash(guide)
@@ -69,7 +72,8 @@ class Guides:
             if guide in self._trouble:  # told once: the next one who asks has it tried again
                 return self._trouble.pop(guide)
             if guide not in self._waiting and guide != self._tried:
-                self._waiting[guide] = None
+                self._waiting[guide] = source
+                self._turns.setdefault(source, OrderedDict())[guide] = None
                 self._lock.notify()
                 if self._thread is None:
                     self._thread = threading.Thread(
@@ -81,8 +85,17 @@ class Guides:
     def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
         with self._lock:
-            self._waiting.pop(guide, None)
+            self._take_out(guide)
             self._trouble.pop(guide, None)
+
+    def _take_out(self, guide: Guide) -> None:
+        source = self._waiting.pop(guide, None)
+        if source is None:
+            return
+        theirs = self._turns[source]
+        del theirs[guide]
+        if not theirs:
+            del self._turns[source]
 
     def _run(self) -> None:
         # Of this thread and those that compile for it: the serving loop goes first.
@@ -92,8 +105,10 @@ class Guides:
                 if not self._lock.wait_for(lambda: self._waiting, _IDLE_SECONDS):
                     self._trial.close()
                     continue
-                guide, _ = self._waiting.popitem(last=False)
-                self._tried = guide
+                source, theirs = next(iter(self._turns.items()))
+                self._turns.move_to_end(source)
+                self._tried = guide = next(iter(theirs))
+                self._take_out(guide)
             verdict, lasting = self._judged(guide)
             with self._lock:
                 self._tried = None

@@ -4,6 +4,7 @@ Token ids in, delta token ids out, ended by the parameter ``triton_final_respons
 quirks included, is that of TensorRT-LLM 1.2; this file knows no connection (see `triton`).
 """
 
+import hashlib
 import random
 import struct
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,10 @@ BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpec
 """Messages that say: no replica can serve this request."""
 
 _GUIDE = "guided_decoding_guide"
+SOURCE = "pennyweight_source"
+"""Parameter that tells requests of one tenant from those of others; not TensorRT-LLM's."""
+
+_SOURCE_DIGITS = 16
 
 INPUTS = (
     ("input_ids", "INT32"),
@@ -124,6 +129,8 @@ class Encoder:
                 name, guide = "ebnf_grammar", grammar(guide)
             _add_text(request, f"{_GUIDE}_type", name)
             _add_text(request, _GUIDE, guide)
+            source = hashlib.sha256(wanted.tenant.encode()).hexdigest()[:_SOURCE_DIGITS]
+            request.parameters[SOURCE].string_param = source
         return request
 
     def stop(self, request_id: str) -> service_pb2.ModelInferRequest:

@@ -1,6 +1,7 @@
 """Tensors of requests and answers, and what the replica's messages mean."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -78,6 +79,17 @@ def wanted(
 
 def encoded(**changes: Any) -> dict[str, tuple[str, list[int], bytes]]:
     return sent(encoder().request(wanted(**changes), "id"))
+
+
+def test_beside_a_guide_engines_learn_which_requests_are_of_one_tenant() -> None:
+    def source(tenant: str, guide: tuple[GuideKind, str] | None) -> str:
+        request = replace(wanted(guide=guide), tenant=tenant)
+        return str(encoder().request(request, "id").parameters["pennyweight_source"].string_param)
+
+    one, other = ("acme", (GuideKind.REGEX, "a")), ("globex", (GuideKind.REGEX, "a"))
+    assert source(*one) == source("acme", (GuideKind.JSON_SCHEMA, "{}")) != source(*other)
+    assert "acme" not in source(*one)
+    assert source("acme", None) == ""
 
 
 def test_a_request_sends_what_the_engine_wants() -> None:

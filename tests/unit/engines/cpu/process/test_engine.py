@@ -73,9 +73,11 @@ class FakeGuides:
         self.kept_bytes = 0
         self.verdicts = verdicts
         self.asked: list[str] = []
+        self.sources: list[str] = []
         self.dropped: list[str] = []
 
-    def verdict(self, guide: tuple[str, str]) -> str | None:
+    def verdict(self, guide: tuple[str, str], source: str) -> str | None:
+        self.sources.append(source)
         self.asked.append(guide[1])
         return self.verdicts.get(guide[1])
 
@@ -379,11 +381,16 @@ def test_whoever_leaves_takes_a_guide_along_that_nobody_else_waits_for() -> None
 
 def test_not_all_may_wait_for_verdicts() -> None:
     subject = engine(FakePipeline({}), guides=FakeGuides())
-    for key in range(257):
-        subject.submit(key, guided("a"))
-    (refused,) = run(subject)[256]
+    for key in range(65):
+        subject.submit(key, guided("a", source="many"))
+    (refused,) = run(subject)[64]
     assert refused.end is not None
-    assert "Maximum queue size of 256" in str(refused.end.error)
+    assert "Maximum queue size of 64" in str(refused.end.error)
+    subject.submit(65, guided("a", source="other"))
+    assert not subject.busy, "it waits"
+    for key in range(66, 1026):
+        subject.submit(key, guided("a", source=f"source {key}"))
+    assert "Maximum queue size of 1024" in str(run(subject)[1025][0].end)
 
 
 def test_a_guide_that_slows_every_step_ends_and_others_go_on() -> None:

@@ -45,11 +45,11 @@ def test_a_guide_is_tried_once_then_compiled_and_may_run() -> None:
     trial = FakeTrial()
     guides = Guides(trial, trial.compile)
     good = ("regex", "good")
-    assert guides.verdict(good) is None
-    assert guides.verdict(good) is None
+    assert guides.verdict(good, "") is None
+    assert guides.verdict(good, "") is None
     trial.go.release()
     settled(guides)
-    assert guides.verdict(good) == ""
+    assert guides.verdict(good, "") == ""
     assert (trial.tried, trial.compiled) == (["good"], ["good"])
     assert guides.kept_bytes == 1 << 20
 
@@ -57,15 +57,15 @@ def test_a_guide_is_tried_once_then_compiled_and_may_run() -> None:
 def test_a_costly_guide_is_never_compiled_and_its_verdict_is_kept() -> None:
     trial = FakeTrial()
     guides = Guides(trial, trial.compile)
-    assert guides.verdict(("regex", "costly")) is None
+    assert guides.verdict(("regex", "costly"), "") is None
     trial.go.release()
     settled(guides)
     for _ in range(2):
-        assert guides.verdict(("regex", "costly")) == "Invalid request: too costly"
+        assert guides.verdict(("regex", "costly"), "") == "Invalid request: too costly"
     assert (trial.tried, trial.compiled) == (["costly"], [])
     assert guides.kept_bytes == 0
     # The same text as another kind is another guide.
-    assert guides.verdict(("ebnf_grammar", "costly")) is None
+    assert guides.verdict(("ebnf_grammar", "costly"), "") is None
 
 
 def test_trouble_is_told_and_forgotten() -> None:
@@ -73,25 +73,37 @@ def test_trouble_is_told_and_forgotten() -> None:
     trial.broken = True
     guides = Guides(trial, trial.compile)
     good = ("regex", "good")
-    assert guides.verdict(good) is None
+    assert guides.verdict(good, "") is None
     trial.go.release()
     settled(guides)
-    assert guides.verdict(good) == "guides cannot be tried now: no process"
+    assert guides.verdict(good, "") == "guides cannot be tried now: no process"
     trial.broken = False
-    assert guides.verdict(good) is None
+    assert guides.verdict(good, "") is None
     trial.go.release()
     settled(guides)
-    assert guides.verdict(good) == ""
+    assert guides.verdict(good, "") == ""
 
 
 def test_what_nobody_waits_for_is_not_tried() -> None:
     trial = FakeTrial()
     guides = Guides(trial, trial.compile)
     for text in ("first", "left", "last"):
-        assert guides.verdict(("regex", text)) is None
+        assert guides.verdict(("regex", text), "") is None
     guides.drop(("regex", "left"))
     trial.go.release(2)
     settled(guides)
-    while guides.verdict(("regex", "last")) is None:
+    while guides.verdict(("regex", "last"), "") is None:
         settled(guides)
     assert trial.tried == ["first", "last"]
+
+
+def test_who_brings_many_does_not_keep_others_waiting() -> None:
+    trial = FakeTrial()
+    guides = Guides(trial, trial.compile)
+    for number in range(5):
+        guides.verdict(("regex", f"many {number}"), "many")
+    guides.verdict(("regex", "one"), "other")
+    trial.go.release(3)
+    while guides.verdict(("regex", "one"), "other") is None:
+        settled(guides)
+    assert trial.tried.index("one") <= 2
