@@ -78,7 +78,8 @@ class Census(NamedTuple):
     """The engine's own accounting after a step.
 
     `in_context` are the running requests whose prompt is still being read, `context_tokens` the
-    tokens of those prompts; `reused_blocks` counts since the start and is an estimate.
+    tokens of those prompts; `reused_blocks` counts since the start and is an estimate, as is
+    `guide_bytes`, the memory that compiled guides keep for good.
     """
 
     iterations: int = 0
@@ -88,10 +89,11 @@ class Census(NamedTuple):
     waiting: int = 0
     used_blocks: int = 0
     reused_blocks: int = 0
+    guide_bytes: int = 0
 
 
 class Batch(NamedTuple):
-    """From the engine, after each step: news of all requests."""
+    """From the engine, after each step, and without any once a second: it still turns."""
 
     progress: list[Progress]
     census: Census

@@ -60,7 +60,7 @@ class Generation:
     """One answer to generate.
 
     `end_id` None means that no token ends it; `stop_words` are token sequences; `guide` is
-    (type, text) of a grammar the answer must follow.
+    (type, text) of a grammar the answer must follow, `source` tells whose it is from others'.
     """
 
     prompt: tuple[int, ...]
@@ -69,6 +69,7 @@ class Generation:
     stop_words: tuple[Word, ...] = ()
     sampling: Sampling = Sampling()
     guide: tuple[str, str] | None = None
+    source: str = ""
     streaming: bool = False
     log_probs: bool = False
     perf_metrics: bool = False
@@ -282,6 +283,8 @@ def _guide(read: _Reader) -> tuple[str, str] | None:
         )
     if kind != "json" and not text:
         raise InvalidRequestError("guided_decoding_guide must not be empty")
+    if text and "\0" in text:  # what compiles it would end there
+        raise InvalidRequestError("guided_decoding_guide must not hold the character NUL")
     return kind, text or ""
 
 

@@ -35,6 +35,12 @@ class Settings:
     `normalize_log_probs`: only false; the engine gives log-probs over the whole vocabulary.
     `cancellation_check_period_ms`: how often each request is checked for a caller who left.
     `stats_check_period_ms`: how often the metrics are published while requests run.
+    `max_guide_ms`: processor time that compiling a guide may take; a tenth of it is what a token of
+    its answer may. Guides that take more are refused.
+    `max_guide_memory_mb`: what compiled guides may keep in memory, in MiB, an eighth of it each;
+    then the engine process is replaced, while the old one ends what it runs.
+    `max_silence_ms`: an engine process that says nothing for so long, as in a step that reads a
+    long prompt, is killed and replaced; after a quarter of it the replica is not taken for ready.
     `max_responses_per_second`: when more would be due, tokens travel together instead.
     """
 
@@ -52,6 +58,9 @@ class Settings:
     normalize_log_probs: bool = False
     cancellation_check_period_ms: int = 50
     stats_check_period_ms: int = 100
+    max_guide_ms: int = 1000
+    max_guide_memory_mb: int = 256
+    max_silence_ms: int = 20_000
     max_responses_per_second: int = 1000
 
 
@@ -64,6 +73,9 @@ _MINIMUM = {
     "max_batched_tokens": 32,
     "cancellation_check_period_ms": 1,
     "stats_check_period_ms": 10,
+    "max_guide_ms": 10,
+    "max_guide_memory_mb": 32,
+    "max_silence_ms": 8000,
     "max_responses_per_second": 1,
 }
 _CHOICES = {

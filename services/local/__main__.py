@@ -89,7 +89,7 @@ def demo(state: State = ROOT / "state") -> None:
         return answered
 
     state = state.resolve()
-    state.mkdir(parents=True, exist_ok=True)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A place of its own, so that a demo runs beside a stack that is up.
     own = Path(tempfile.mkdtemp(prefix="demo-", dir=state))
     code = _run(lambda: plan_demo(os.environ, state, own), screen, body)

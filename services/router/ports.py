@@ -134,6 +134,8 @@ class EngineRequest:
         streaming: text comes as it is made, otherwise all of it at the end.
         log_probs: they are wanted.
         deadline_seconds: from now, after which the replica may give up.
+        tenant: whose it is; engines are told a hash of it, and only beside a guide, so that what
+            they have to try for one does not keep others waiting.
     """
 
     tier: Tier
@@ -145,6 +147,7 @@ class EngineRequest:
     streaming: bool
     log_probs: bool
     deadline_seconds: float
+    tenant: str = ""
 
 
 @dataclass(slots=True)

@@ -69,7 +69,7 @@ class RunningStack:
                 found["server"] = process
             elif "triton_python_backend_stub" in " ".join(process.cmdline()):
                 found["stub"] = process
-            else:
+            elif "engines.cpu.process.main" in process.cmdline():
                 found["engine"] = process
         return found
 

@@ -1,6 +1,8 @@
 """The CPU engine behind a real Triton keeps TensorRT-LLM's contract."""
 
 import json
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
+import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
@@ -467,6 +470,55 @@ def test_the_repository_protocol_is_closed(triton: Triton) -> None:
     assert "restricted" in str(caught.value.details())
     ready = triton.stub.ModelReady(service_pb2.ModelReadyRequest(name="small"))
     assert ready.ready
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def raw_call(server: Triton, method: str, request: bytes, headers: dict[str, str]) -> bool:
+    """Whether a call is answered with a message; its headers are sent as no gRPC library would."""
+    told = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": f"/inference.GRPCInferenceService/{method}",
+        ":authority": "localhost",
+        "content-type": "application/grpc",
+        "te": "trailers",
+        **headers,
+    }
+    fields = b"".join(
+        bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in told.items()
+    )
+    message = b"\0" + struct.pack(">I", len(request)) + request
+    with socket.create_connection(("127.0.0.1", server.launch.grpc_port), timeout=10) as wire:
+        wire.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+        wire.sendall(frame(1, 4, 1, fields) + frame(0, 1, 1, message))
+        read = wire.makefile("rb")
+        answered = False
+        while len(head := read.read(9)) == 9:
+            length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+            read.read(length)
+            on_stream = head[5:] == b"\0\0\0\1"
+            answered = answered or (kind == 0 and on_stream)
+            if kind in (3, 7) or (kind in (0, 1) and on_stream and flags & 1):
+                break  # reset, gone away, or the end of the answer
+        return answered
+
+
+def test_whoever_reads_the_command_line_cannot_use_what_is_closed(triton: Triton) -> None:
+    server = psutil.Process(triton.process.pid)
+    (flag,) = [one for one in server.cmdline() if one.startswith("--grpc-restricted-protocol=")]
+    name, _, value = flag.rpartition(":")[2].partition("=")
+    model = service_pb2.ModelReadyRequest(name="small").SerializeToString()
+    assert raw_call(triton, "ModelReady", model, {}), "the test can speak"
+    for known in (name, name.lower(), f"triton-grpc-protocol-{name}"):
+        for told in (known, known.lower()):
+            assert not raw_call(triton, "RepositoryIndex", b"", {told: value})
+    with pytest.raises(grpc.RpcError):
+        triton.stub.LogSettings(service_pb2.LogSettingsRequest())
+    assert triton.stub.ServerReady(service_pb2.ServerReadyRequest()).ready
 
 
 def test_the_model_declares_itself_as_the_contract_has_it(triton: Triton) -> None:

@@ -1,5 +1,7 @@
 """The engine's processes behind a real Triton: how they load, die and are replaced."""
 
+import asyncio
+import json
 import os
 import shutil
 import signal
@@ -12,11 +14,13 @@ import grpc
 import psutil
 import pytest
 
+from services.scaler.targets.triton_client import TritonClient
 from tests.e2e.triton_fixtures import (
     REPOSITORY,
     Held,
     Triton,
     collect,
+    finish,
     start,
     until,
 )
@@ -129,3 +133,58 @@ def test_a_corrupt_model_folder_fails_the_load_with_its_reason(directory: Path) 
 def test_missing_weights_fail_the_load_with_their_path(directory: Path) -> None:
     said = broken(directory, lambda folder: (folder / "weights/int8/openvino_model.bin").unlink())
     assert "openvino_model.bin: is missing" in said
+
+
+# Silence, and memory that only a new process gives back
+
+
+async def test_a_replica_is_ready_only_while_its_engine_answers(directory: Path) -> None:
+    with Triton(directory) as server:
+        server.wait_ready()
+        launch = server.launch
+        client = TritonClient("127.0.0.1", launch.grpc_port, launch.metrics_port, server.model)
+        try:
+            assert await client.is_ready()
+            with Held(server):
+                async with asyncio.timeout(30):
+                    while await client.is_ready():
+                        await asyncio.sleep(0.2)
+            async with asyncio.timeout(30):
+                while not await client.is_ready():
+                    await asyncio.sleep(0.2)
+        finally:
+            await client.close()
+
+
+def test_an_engine_that_stands_still_is_replaced(directory: Path) -> None:
+    with Triton(directory, parameters={"max_silence_ms": "8000"}) as server:
+        server.wait_ready()
+        (engine,) = server.engines()
+        with Held(server):
+            answer = server.generate(PROMPT, 900)
+        assert "the engine said nothing for" in answer.error
+        until(lambda: not alive(engine))
+        until(lambda: not server.generate(PROMPT, 3).error, seconds=20)
+
+
+def test_an_engine_that_guides_fill_is_replaced_and_no_request_fails(directory: Path) -> None:
+    with Triton(directory, "large", parameters={"max_guide_memory_mb": "32"}) as server:
+        server.wait_ready()
+        (first,) = server.engines()
+        call, answer = start(server, PROMPT, 900)
+        asked = 0
+        while len(server.engines()) == 1 and asked < 200:
+            names = [f"name {asked} {number}" for number in range(150)]
+            schema = {"type": "object", "properties": {name: {"type": "null"} for name in names}}
+            guided = server.generate(
+                PROMPT,
+                20,
+                end_id=2,
+                guided_decoding_guide_type="json_schema",
+                guided_decoding_guide=json.dumps(schema),
+            )
+            assert not guided.error
+            asked += 1
+        assert len(finish(call, answer).tokens) == 900
+        until(lambda: not alive(first), seconds=30)
+        assert not server.generate(PROMPT, 5).error

@@ -18,8 +18,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.scaler.targets import processes, tritonserver
-from services.scaler.targets.replica_processes import REPLICA_VARIABLE
 from services.scaler.targets.triton_client import TritonClient
+from services.scaler.targets.tritonserver import REPLICA_VARIABLE
 from tests.e2e.triton_fixtures import Answer, infer_request, read
 from tests.integration.scaler.harness import (
     DRAINING,

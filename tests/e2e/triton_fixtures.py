@@ -173,6 +173,7 @@ class Triton:
         *,
         request_id: str = "",
         outputs: Sequence[str] = (),
+        source: str = "",
         **options: Any,
     ) -> service_pb2.ModelInferRequest:
         values: dict[str, Any] = {
@@ -192,7 +193,10 @@ class Triton:
         wanted = ["output_ids", "sequence_length", *outputs]
         if options.get("return_log_probs"):
             wanted += ["output_log_probs", "cum_log_probs"]
-        return infer_request(self.model, values, wanted, request_id or uuid.uuid4().hex)
+        request = infer_request(self.model, values, wanted, request_id or uuid.uuid4().hex)
+        if source:
+            request.parameters["pennyweight_source"].string_param = source
+        return request
 
 
 def infer_request(

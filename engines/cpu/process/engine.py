@@ -13,10 +13,16 @@ from typing import Protocol
 from engines.cpu.messages import Census, End, Progress
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
 from engines.cpu.process.prefix import PrefixEstimate
-from engines.cpu.request import Generation, InvalidRequestError
+from engines.cpu.request import INVALID_PREFIX, Generation, InvalidRequestError
 from engines.cpu.stops import StopMatcher
 
 _MAX_FAILED_STEPS = 3
+_MAX_UNPROVEN = 1024
+_MAX_UNPROVEN_OF_ONE = 64
+"""Requests that may wait for a verdict on their guide, of all sources and of one."""
+
+_SLOW_STEPS = 3
+"""In a row: then one of the guides costs more than was seen when it was tried."""
 
 
 class BrokenError(Exception):
@@ -50,6 +56,20 @@ class Pipeline(Protocol):
 
     def step(self) -> None:
         """Advance every request. Raises, and keeps raising, until all are cancelled."""
+
+
+class Guides(Protocol):
+    """Which guides may run."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """What compiled ones keep in memory, about."""
+
+    def verdict(self, guide: tuple[str, str], source: str) -> str | None:
+        """Empty: it may run, at once; a text: why not; None: not yet known, ask again."""
+
+    def drop(self, guide: tuple[str, str]) -> None:
+        """Nobody waits for it any more."""
 
 
 @dataclass
@@ -89,9 +109,17 @@ class Engine:
         admission: Admission,
         prefixes: PrefixEstimate,
         block_size: int,
+        *,
+        guides: Guides,
+        slow_step_ns: int,
         clock: Callable[[], int],
     ) -> None:
+        """`slow_step_ns`: how long a step may take that reads no prompt and follows guides."""
         self._pipeline = pipeline
+        self._guides = guides
+        self._slow_step_ns = slow_step_ns
+        self._slow_steps = 0
+        self._unproven: dict[int, Generation] = {}
         self._admission = admission
         self._prefixes = prefixes
         self._block_size = block_size
@@ -117,13 +145,50 @@ class Engine:
             running=len(self._running),
             in_context=len(context),
             context_tokens=sum(len(run.generation.prompt) for run in context),
-            waiting=self._admission.waiting,
+            waiting=self._admission.waiting + len(self._unproven),
             used_blocks=self._admission.used_blocks,
             reused_blocks=self._reused,
+            guide_bytes=self._guides.kept_bytes,
         )
 
     def submit(self, key: int, generation: Generation) -> None:
-        """Line a request up, and start it if it fits. A refusal is news of the next turn."""
+        """Line a request up, and start it if it fits. A refusal is news of the next turn.
+
+        One whose guide is new waits outside of the line until that is tried.
+        """
+        if generation.guide is None:
+            self._line_up(key, generation)
+        elif most := self._full(generation.source):
+            self._report_end(key, End(str(QueueFullError(most))))
+        else:
+            self._unproven[key] = generation
+            self._settle(key, generation)
+
+    def _full(self, source: str) -> int:
+        """The bound that another request without a verdict would break; 0 for none."""
+        if len(self._unproven) >= _MAX_UNPROVEN:
+            return _MAX_UNPROVEN
+        theirs = sum(other.source == source for other in self._unproven.values())
+        return _MAX_UNPROVEN_OF_ONE if theirs >= _MAX_UNPROVEN_OF_ONE else 0
+
+    def prove(self) -> None:
+        """Line up, or end, the requests whose guides have a verdict by now."""
+        for key, generation in list(self._unproven.items()):
+            self._settle(key, generation)
+
+    def _settle(self, key: int, generation: Generation) -> None:
+        assert generation.guide is not None  # noqa: S101 - else it has nothing to wait for
+        verdict = self._guides.verdict(generation.guide, generation.source)
+        if verdict is None:
+            return
+        del self._unproven[key]
+        if verdict:
+            invalid = verdict.startswith(INVALID_PREFIX)
+            self._report_end(key, End(verdict if invalid else _failure(key, verdict)))
+        else:
+            self._line_up(key, generation)
+
+    def _line_up(self, key: int, generation: Generation) -> None:
         blocks = blocks_needed(len(generation.prompt), generation.max_new_tokens, self._block_size)
         try:
             self._admission.offer(key, blocks)
@@ -140,6 +205,11 @@ class Engine:
         """End a request with what it has. Nothing happens if it has ended already."""
         if self._admission.withdraw(key):
             del self._waiting[key]
+            self._report_end(key, End())
+        elif key in self._unproven:
+            guide = self._unproven.pop(key).guide
+            if guide and all(other.guide != guide for other in self._unproven.values()):
+                self._guides.drop(guide)
             self._report_end(key, End())
         elif key in self._running:
             run = self._running[key]
@@ -189,6 +259,11 @@ class Engine:
 
     def _step(self) -> None:
         leaving, self._leaving = self._leaving, []
+        runs = self._running.values()
+        guided = any(run.generation.guide for run in runs)
+        # A step that reads a prompt may take long.
+        watched = guided and all(run.first_token_ns for run in runs)
+        began = self._clock() if watched else 0
         try:
             self._pipeline.step()
         except Exception as error:  # noqa: BLE001 - the pipeline raises what it likes
@@ -202,6 +277,20 @@ class Engine:
         now = self._clock()
         for key, run in list(self._running.items()):
             self._read(key, run, now)
+        self._watch_guides(slow=watched and now - began > self._slow_step_ns)
+
+    def _watch_guides(self, *, slow: bool) -> None:
+        """End the longest guided answer when steps stay slow: what a guide costs grows with it."""
+        guided = [key for key, run in self._running.items() if run.generation.guide]
+        self._slow_steps = self._slow_steps + 1 if slow and guided else 0
+        if self._slow_steps < _SLOW_STEPS:
+            return
+        self._slow_steps = 0
+        key = max(guided, key=lambda key: len(self._running[key].generated))
+        run = self._running.pop(key)
+        run.handle.cancel()
+        self._leaving.append(key)
+        self._news.append(self._progress(key, run, run.end(_TOO_SLOW)))
 
     def _read(self, key: int, run: _Run, now: int) -> None:
         fresh, log_probs = run.handle.read()
@@ -267,6 +356,9 @@ class Engine:
 
     def _report_end(self, key: int, end: End) -> None:
         self._news.append(Progress(key, [], [], end))
+
+
+_TOO_SLOW = f"{INVALID_PREFIX}guided_decoding_guide is too costly: its tokens take too long"
 
 
 def _failure(key: int, reason: object) -> str:

@@ -2,16 +2,13 @@
 
 The pipeline masks tokens with xgrammar, which needs each token's bytes. It reads them from a
 detokenizer graph; a model folder in Hugging Face form has none, so one is made here from its
-tokenizer.json. And a grammar that does not compile makes the pipeline raise in the middle of a
-batch: every grammar is first tried on a pipeline of its own, around a model of next to nothing.
+tokenizer.json. What a grammar costs is found in `trial.py`, before the pipeline sees it.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +18,9 @@ import openvino_genai as genai
 from openvino import opset15 as op
 from openvino_tokenizers import _get_factory  # type: ignore[import-untyped]
 
-from engines.cpu.request import InvalidRequestError
-from engines.graph import build
-from engines.recipes import Shape
-
 Guide = tuple[str, str]
 
 _ANY_JSON = '{"type": ["object", "array", "string", "number", "boolean", "null"]}'
-_REMEMBERED = 256  # grammars known to compile
 
 
 class NoVocabularyError(Exception):
@@ -118,86 +110,3 @@ def _detokenizer(vocabulary: list[bytes]) -> ov.Model:
     packed = op.string_tensor_pack(*fused, text)
     packed.output(0).get_tensor().set_names({"string_output"})
     return ov.Model([packed], [ids], "detokenizer")
-
-
-class GrammarCheck:
-    """Tries grammars where a failure hurts nobody.
-
-    `tokenizer` is the serving pipeline's own, so that a grammar is compiled once for both.
-    """
-
-    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
-        self._tokenizer = tokenizer
-        self._vocabulary = vocabulary
-        self._pipeline: Any = None
-        self._good: OrderedDict[Guide, None] = OrderedDict()
-
-    def __call__(self, guide: Guide) -> None:
-        """Raise `InvalidRequestError` if the guide does not compile."""
-        if guide in self._good:
-            self._good.move_to_end(guide)
-            return
-        if self._pipeline is None:
-            self._pipeline = self._probe()
-        config = genai.GenerationConfig(max_new_tokens=1, ignore_eos=True)
-        config.structured_output_config = structured_output(guide)
-        prompt = ov.Tensor(np.zeros((1, 1), np.int64))
-        try:
-            handle = self._pipeline.add_request(0, prompt, config)
-        except Exception as error:
-            raise _not_compiled(error) from error
-        try:
-            self._pipeline.step()
-        except Exception as error:
-            # It raises in every step until the request is gone.
-            handle.cancel()
-            self._settle()
-            raise _not_compiled(error) from error
-        self._good[guide] = None
-        if len(self._good) > _REMEMBERED:
-            self._good.popitem(last=False)
-
-    def _settle(self) -> None:
-        try:
-            self._pipeline.step()
-        except Exception:  # noqa: BLE001 - whatever it is, a fresh one does not have it
-            self._pipeline = None
-
-    def _probe(self) -> Any:
-        shape = Shape(layers=1, width=64, feed_forward=64, vocabulary=self._vocabulary)
-        with tempfile.TemporaryDirectory(prefix="pennyweight-probe-") as scratch:
-            folder = Path(scratch)
-            model = build(shape, _Zeros(shape), "int8")
-            ov.save_model(model, folder / "openvino_model.xml")
-            (folder / "config.json").write_text(json.dumps(shape.hf_config(bos=0, eos=0, pad=0)))
-            (folder / "generation_config.json").write_text("{}")
-            scheduler = genai.SchedulerConfig()
-            scheduler.num_kv_blocks = 4
-            return genai.ContinuousBatchingPipeline(
-                str(folder), self._tokenizer, scheduler, "CPU", INFERENCE_NUM_THREADS=1
-            )
-
-
-def _not_compiled(error: Exception) -> InvalidRequestError:
-    # xgrammar puts a time and a place in its source before the reason.
-    last_line = str(error).strip().rpartition("\n")[2]
-    reason = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", last_line)
-    return InvalidRequestError(f"guided_decoding_guide does not compile: {reason}")
-
-
-class _Zeros(dict[str, Any]):
-    """Weights of nothing, made as they are asked for."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self._shape = shape
-
-    def __missing__(self, name: str) -> Any:
-        shape = self._shape
-        if name.endswith("norm.weight"):
-            return np.ones(shape.width, np.float32)
-        out = shape.feed_forward if "gate" in name or "up" in name else shape.width
-        inner = shape.feed_forward if "down" in name else shape.width
-        if "embed" in name:
-            out = shape.vocabulary
-        return np.zeros((out, inner), np.float32)

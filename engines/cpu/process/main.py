@@ -22,10 +22,16 @@ from pathlib import Path
 from engines.cpu.messages import Batch, Cancel, Load, LoadFailed, Quit, Ready, Submit
 from engines.cpu.process.admission import Admission
 from engines.cpu.process.engine import Engine
+from engines.cpu.process.guides import Guides
 from engines.cpu.process.pipeline import LoadError, OpenVinoPipeline
 from engines.cpu.process.prefix import PrefixEstimate
+from engines.cpu.process.trial import Limits as TrialLimits
+from engines.cpu.process.trial import Trial
 from engines.cpu.process.weights import WeightsError, resolve
 from engines.cpu.transport import ClosedError, Transport
+
+_BEAT_MS = 1000
+"""An idle engine says so often that it still turns."""
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 
@@ -68,37 +74,50 @@ def _serve(transport: Transport, parents: Parents) -> None:
     poller.register(parents.server, select.POLLIN)
     poller.register(transport.fileno(), select.POLLIN)
     engine: Engine | None = None
+    guides: Guides | None = None
     while True:
         interest = select.POLLIN | (select.POLLOUT if transport.unsent else 0)
         poller.modify(transport.fileno(), interest)
-        ready = dict(poller.poll(0 if engine and engine.busy else None))
+        ready = dict(poller.poll(0 if engine and engine.busy else _BEAT_MS))
         if parents.server in ready:
             parents.clean_up()
             return
         if transport.fileno() in ready:
             transport.flush()
             for message in transport.receive():
-                if isinstance(message, Submit) and engine:
-                    engine.submit(*message)
-                elif isinstance(message, Cancel) and engine:
-                    engine.cancel(message.key)
-                elif isinstance(message, Load):
-                    engine = _load(message, transport)
+                if isinstance(message, Load):
+                    engine, guides = _load(message, transport)
+                    poller.register(guides.changed, select.POLLIN)
                 elif isinstance(message, Quit):
                     return
-        if engine and engine.busy:
-            progress = engine.turn()
-            transport.send(Batch(progress, engine.census()))
+                elif engine:
+                    _hand(message, engine)
+        if engine and guides and guides.changed in ready:
+            os.eventfd_read(guides.changed)
+            engine.prove()
+        if engine and (engine.busy or not (ready or transport.unsent)):
+            transport.send(Batch(engine.turn(), engine.census()))
 
 
-def _load(message: Load, transport: Transport) -> Engine:
+def _hand(message: object, engine: Engine) -> None:
+    if isinstance(message, Submit):
+        engine.submit(*message)
+    elif isinstance(message, Cancel):
+        engine.cancel(message.key)
+
+
+def _load(message: Load, transport: Transport) -> tuple[Engine, Guides]:
     settings = message.settings
     try:
-        pipeline = OpenVinoPipeline(resolve(settings.model, message.folder), settings)
+        weights = resolve(settings.model, message.folder)
+        pipeline = OpenVinoPipeline(weights, settings)
     except (LoadError, WeightsError) as error:
         transport.send(LoadFailed(str(error)))
         raise
     limits = pipeline.limits
+    most = TrialLimits(settings.max_guide_ms / 1e3, (settings.max_guide_memory_mb << 20) // 8)
+    trial = Trial(weights, limits.vocabulary, most, pipeline.no_guides)
+    guides = Guides(trial, pipeline.compile)
     engine = Engine(
         pipeline,
         Admission(limits.total_blocks, settings.max_batch, settings.max_queue_size),
@@ -106,10 +125,12 @@ def _load(message: Load, transport: Transport) -> Engine:
             limits.total_blocks if settings.enable_kv_cache_reuse else 0, limits.block_size
         ),
         limits.block_size,
-        time.monotonic_ns,
+        guides=guides,
+        slow_step_ns=settings.max_guide_ms * 1_000_000,
+        clock=time.monotonic_ns,
     )
     transport.send(Ready(limits))
-    return engine
+    return engine, guides
 
 
 if __name__ == "__main__":

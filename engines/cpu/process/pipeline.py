@@ -12,12 +12,13 @@ import openvino as ov
 import openvino_genai as genai
 
 from engines.cpu.process.guided import (
-    GrammarCheck,
+    Guide,
     NoVocabularyError,
     structured_output,
     tokenizer_of,
 )
-from engines.cpu.request import Generation, InvalidRequestError, Limits
+from engines.cpu.process.probe import Probe
+from engines.cpu.request import Generation, Limits
 from engines.cpu.settings import Settings
 
 BLOCK_TOKENS = 32  # the CPU plugin's paged attention knows no other block
@@ -68,7 +69,12 @@ class OpenVinoHandle:
 
 
 class OpenVinoPipeline:
-    """A loaded model. Raises `LoadError`."""
+    """A loaded model. Raises `LoadError`.
+
+    Attributes:
+        limits: what it allows.
+        no_guides: why it can follow none; empty if it can.
+    """
 
     def __init__(self, weights: Path, settings: Settings) -> None:
         config = _read_json(weights / "config.json")
@@ -82,16 +88,16 @@ class OpenVinoPipeline:
         if settings.kv_cache_precision:
             properties["KV_CACHE_PRECISION"] = settings.kv_cache_precision
         scheduler = _scheduler(settings)
-        self._no_guides = ""
+        self.no_guides = ""
+        self._tokenizer: Any = None
         try:
             try:
-                tokenizer = tokenizer_of(weights)
+                self._tokenizer = tokenizer_of(weights)
                 self._pipeline = genai.ContinuousBatchingPipeline(
-                    str(weights), tokenizer, scheduler, "CPU", **properties
+                    str(weights), self._tokenizer, scheduler, "CPU", **properties
                 )
             except NoVocabularyError as error:
-                tokenizer = None
-                self._no_guides = f"guided decoding cannot use the model's tokenizer: {error}"
+                self.no_guides = f"guided decoding cannot use the model's tokenizer: {error}"
                 self._pipeline = genai.ContinuousBatchingPipeline(
                     str(weights), scheduler, "CPU", properties
                 )
@@ -105,7 +111,7 @@ class OpenVinoPipeline:
             total_blocks=settings.kv_cache_blocks,
             block_size=BLOCK_TOKENS,
         )
-        self._check_grammar = GrammarCheck(tokenizer, self._vocabulary)
+        self._probe: Probe | None = None
         try:
             self._warm_up()
         except Exception as error:
@@ -119,16 +125,19 @@ class OpenVinoPipeline:
             handle.read()
 
     def add(self, key: int, generation: Generation) -> OpenVinoHandle:
-        """Put a request into the batch. Raises `InvalidRequestError`, or what OpenVINO raises."""
+        """Put a request into the batch; its guide is compiled. Raises what OpenVINO raises."""
         config = _generation_config(generation)
         if generation.guide:
-            if self._no_guides:
-                raise InvalidRequestError(self._no_guides)
-            self._check_grammar(generation.guide)
             config.structured_output_config = structured_output(generation.guide)
         prompt = ov.Tensor(np.array([generation.prompt], dtype=np.int64))
         handle = self._pipeline.add_request(key, prompt, config)
         return OpenVinoHandle(handle, log_probs=generation.log_probs)
+
+    def compile(self, guide: Guide) -> None:
+        """Compile a guide, in any one thread beside the loop. Raises `InvalidRequestError`."""
+        if self._probe is None:
+            self._probe = Probe(self._tokenizer, self._vocabulary)
+        self._probe.compile(guide)
 
     def step(self) -> None:
         """Advance every request by a token, or by a piece of its prompt."""

@@ -3,13 +3,14 @@
 It alone touches the senders it was given (`stream.py` says why), and does everything in turns:
 read what the engine says, send what is due, see which callers left, publish metrics.
 
-A dead engine process ends all its requests at once with an error and is started again.
+A dead engine process ends all its requests at once with an error and is started again, as does one
+that falls silent. One whose compiled guides fill its memory, which nothing empties, is replaced
+without failing anything: another takes what comes, the old one ends what it runs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import select
 import threading
@@ -18,16 +19,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from engines.cpu.messages import Batch, Cancel, Census, LoadFailed, Ready, Submit
-from engines.cpu.request import Generation, Limits
+from engines.cpu.request import Generation, InvalidRequestError, Limits
 from engines.cpu.settings import Settings
 from engines.cpu.stub.answer import Answer
 from engines.cpu.stub.link import Link
+from engines.cpu.stub.processes import TURN_SECONDS, EngineProcess, Processes, Suspects
 from engines.cpu.stub.stream import Sender, Stream
 from engines.cpu.transport import ClosedError
 
-_FIRST_RESTART_SECONDS = 0.0
-_MAX_RESTART_SECONDS = 10.0
 _IDLE_SECONDS = 3600.0
+_WELL_SHARE = 0.25  # of the silence that ends an engine: after it, it is not taken for well
 
 
 class NotReadyError(Exception):
@@ -54,25 +55,23 @@ class Dispatcher:
         self, settings: Settings, launch: Callable[[], Link], log: Callable[[str], None]
     ) -> None:
         self._settings = settings
-        self._launch = launch
+        self._processes = Processes(launch, settings.max_guide_memory_mb << 20)
+        self._suspects = Suspects()
         self._log = log
         self._lock = threading.Lock()  # held while a stream comes or all go, and to write
-        self._keys = itertools.count(1)
+        self._key = 0  # the latest request's
         self._streams: dict[int, Stream] = {}
-        self._link: Link | None = None
-        self._ready = False
         self._closing = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._publisher: Publisher | None = None
-        self._census = Census()
         self._published = (Census(), 0)
-        self._restart_at = 0.0
-        self._restart_pause = _FIRST_RESTART_SECONDS
+        self._turned_at = 0.0
         self._thread = threading.Thread(target=self._run, name="pennyweight-dispatcher")
 
     def start(self) -> Limits:
         """Start the engine process and wait until it is loaded. Raises `NotReadyError`."""
-        self._link = link = self._launch()
+        coming = self._processes.start()
+        link = coming.link
         while True:
             select.select([link.transport], [], [])
             try:
@@ -84,12 +83,13 @@ class Dispatcher:
                     link.reap()
                     raise NotReadyError(message.reason)
                 if isinstance(message, Ready):
-                    self._ready = True
+                    self._processes.take_over(coming, 0)
                     return message.limits
 
     def serve(self, publisher: Publisher) -> None:
         """Begin to dispatch."""
         self._publisher = publisher
+        self._turned_at = time.monotonic()
         self._thread.start()
 
     def close(self) -> None:
@@ -98,24 +98,34 @@ class Dispatcher:
         os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join()
-        elif self._link:
-            self._link.quit()
+        else:
+            self._quit()
+
+    def well(self) -> bool:
+        """Whether engine and thread have been heard of lately."""
+        within = self._settings.max_silence_ms / 1e3 * _WELL_SHARE
+        late = time.monotonic() - self._turned_at
+        return self._processes.well(within) and late < max(within, 2 * TURN_SECONDS)
 
     def submit(
         self, request_id: str, generation: Generation, sender: Sender, arrival_ns: int
     ) -> None:
         """Run a request; from here on `sender` belongs to the dispatcher.
 
-        Raises `NotReadyError`, and then it does not.
+        Raises `NotReadyError` or `InvalidRequestError`, and then it does not.
         """
+        if generation.guide and self._suspects.guilty(generation.guide):
+            raise InvalidRequestError("guided_decoding_guide ran each time the engine fell silent")
         answer = Answer(generation, arrival_ns)
         with self._lock:
-            if not self._ready or self._link is None:
+            engine = self._processes.current
+            if engine is None or not engine.ready:
                 raise NotReadyError("the engine is not at ready state: it is being restarted")
-            key = next(self._keys)
+            self._key += 1
+            key = self._key
             first = not self._streams
             try:
-                self._link.transport.send(Submit(key, generation))
+                engine.link.transport.send(Submit(key, generation))
             except ClosedError:
                 raise NotReadyError("the engine is not at ready state: it just ended") from None
             # Only now: until here the caller may have to answer, on its own thread.
@@ -123,8 +133,8 @@ class Dispatcher:
         if first:
             os.eventfd_write(self._wake, 1)  # the thread may be asleep for long
 
-    def stop(self, request_id: str) -> None:
-        """End the requests of that id with what they have; nothing happens if there are none.
+    def stop(self, request_id: str) -> bool:
+        """End the requests of that id with what they have; whether there are any.
 
         Each still gets its last response in the form of any other, with log-probs and figures
         where it asked for them: a whole answer's holds every token made so far, a stream's those
@@ -136,17 +146,17 @@ class Dispatcher:
         how far it came. It ends a request that waits once that gets a place, and knows only the
         latest of several requests with one id.
         """
-        for key, stream in list(self._streams.items()):
-            if stream.request_id == request_id:
-                self._cancel(key)
+        keys = [k for k, one in list(self._streams.items()) if one.request_id == request_id]
+        for key in keys:
+            self._cancel(key)
+        return bool(keys)
 
     def _cancel(self, key: int) -> None:
         with self._lock:
-            if self._link and self._ready:
-                try:
-                    self._link.transport.send(Cancel(key))
-                except ClosedError:
-                    return  # the thread learns of it by itself
+            engine = self._processes.of(key)
+            if engine and engine.ready:
+                with contextlib.suppress(ClosedError):  # the thread learns of it by itself
+                    engine.link.transport.send(Cancel(key))
 
     def _run(self) -> None:
         schedule = _Schedule(self._settings)
@@ -155,21 +165,31 @@ class Dispatcher:
                 self._turn(schedule)
             except Exception as error:  # noqa: BLE001 - a dead thread would hang every request
                 self._log(f"engine dispatcher: {error!r}")
-                self._lose_engine(f"internal error: {error!r}")
-        self._fail_all("the model is being unloaded")
-        if self._link:
-            self._link.quit()
+                for engine in self._processes.all():
+                    self._lose(engine, f"internal error: {error!r}")
+        self._fail("the model is being unloaded", lambda _: True)
+        self._quit()
+
+    def _quit(self) -> None:
+        for engine in self._processes.all():
+            engine.link.quit()
 
     def _turn(self, schedule: _Schedule) -> None:
         now = time.monotonic()
-        if self._link is None and now >= self._restart_at:
-            self._link = self._launch()
-        try:
-            self._wait(schedule, now)
-            if self._link:
-                self._read(self._link)
-        except ClosedError:  # met by whoever comes first: what is read, or what was still unsent
-            self._lose_engine("the engine process ended")
+        pause = now - self._turned_at
+        self._turned_at = now
+        start_at = self._processes.next_start(now)
+        if start_at is not None and start_at <= now:
+            if self._processes.current:
+                self._log("compiled guides fill the engine's memory: it is replaced")
+            self._processes.start()
+            start_at = None
+        self._wait(schedule, now, start_at)
+        for engine in self._processes.all():
+            try:
+                self._hear(engine, pause)
+            except ClosedError:  # met by whoever comes first: what is read, or still unsent
+                self._lose(engine, "the engine process ended")
         now = time.monotonic()
         self._send_due(schedule, now)
         if self._streams and now >= schedule.next_check:
@@ -177,43 +197,49 @@ class Dispatcher:
             self._cancel_abandoned()
         if now >= schedule.next_publish or not self._streams:
             self._publish(schedule, now)
+        if self._processes.leaving and (done := self._processes.done(list(self._streams))):
+            done.link.reap()
 
-    def _wait(self, schedule: _Schedule, now: float) -> None:
+    def _wait(self, schedule: _Schedule, now: float, start_at: float | None) -> None:
         """Sleep until there may be something to do."""
-        reads: list[Any] = [self._wake]
-        writes: list[Any] = []
-        until = now + _IDLE_SECONDS
-        if self._link:
-            reads.append(self._link.transport)
-            if self._link.transport.unsent:
-                writes.append(self._link.transport)
-        else:
-            until = self._restart_at
+        transports = [engine.link.transport for engine in self._processes.all()]
+        reads: list[Any] = [self._wake, *transports]
+        writes = [transport for transport in transports if transport.unsent]
+        until = now + TURN_SECONDS if start_at is None else min(start_at, now + TURN_SECONDS)
         if self._streams:
             until = min(until, schedule.next_check, schedule.next_publish, schedule.next_due)
         readable, writable, _ = select.select(reads, writes, [], max(0.0, until - now))
         if self._wake in readable:
             os.eventfd_read(self._wake)
-        if writable:
-            with self._lock:
-                writable[0].flush()
+        for transport in writable:
+            with self._lock, contextlib.suppress(ClosedError):  # reading it says so too
+                transport.flush()
 
-    def _read(self, link: Link) -> None:
-        for message in link.transport.receive():
+    def _hear(self, engine: EngineProcess, pause: float) -> None:
+        """Take what an engine says. Raises `ClosedError`."""
+        messages = engine.link.transport.receive()
+        for message in messages:
+            engine.silence = 0.0
             if isinstance(message, Batch):
-                self._census = message.census
+                engine.census = message.census
                 with self._lock:  # a request is known only once `submit` is through with it
                     for progress in message.progress:
                         stream = self._streams.get(progress.key)
                         if stream:
                             stream.answer.add(progress)
             elif isinstance(message, Ready):
-                self._log("the engine is ready again")
-                self._restart_pause = _FIRST_RESTART_SECONDS
                 with self._lock:
-                    self._ready = True
+                    self._processes.take_over(engine, self._key + 1)
+                self._log("the engine is ready again")
             elif isinstance(message, LoadFailed):
                 self._log(f"the engine cannot load: {message.reason}")
+        if not messages and engine.quiet(pause) * 1e3 > self._settings.max_silence_ms:
+            self._suspects.note(
+                stream.answer.generation.guide
+                for key, stream in list(self._streams.items())
+                if stream.answer.generation.guide and self._processes.of(key) is engine
+            )
+            self._lose(engine, f"the engine said nothing for {engine.silence:.0f} s")
 
     def _send_due(self, schedule: _Schedule, now: float) -> None:
         streams = list(self._streams.items())
@@ -255,28 +281,24 @@ class Dispatcher:
 
     def _publish(self, schedule: _Schedule, now: float) -> None:
         schedule.next_publish = now + schedule.publish_period
-        current = (self._census, len(self._streams))
+        current = (self._processes.census(), len(self._streams))
         if self._publisher and current != self._published:
             self._published = current
             self._publisher.publish(*current)
 
-    def _lose_engine(self, reason: str) -> None:
-        """Fail everything, make sure the process is gone, and have another started."""
-        link = self._link
+    def _lose(self, engine: EngineProcess, reason: str) -> None:
+        """Fail all that an engine runs, make sure that it is gone, and have another started."""
         with self._lock:
-            self._ready = False
-            self._link = None
-        self._fail_all(reason)
-        self._census = Census()
-        if link:
-            self._log(f"{reason} ({link.reap()}); starting another")
-        self._restart_at = time.monotonic() + self._restart_pause
-        self._restart_pause = min(_MAX_RESTART_SECONDS, max(0.5, 2 * self._restart_pause))
+            theirs = frozenset(k for k in self._streams if self._processes.of(k) is engine)
+            self._processes.lose(engine, time.monotonic())
+        self._fail(reason, theirs.__contains__)
+        self._log(f"{reason} ({engine.link.reap()})")
 
-    def _fail_all(self, reason: str) -> None:
+    def _fail(self, reason: str, which: Callable[[int], bool]) -> None:
         with self._lock:
-            self._ready = False
-            streams, self._streams = self._streams, {}
+            streams = {key: stream for key, stream in self._streams.items() if which(key)}
+            for key in streams:
+                del self._streams[key]
         for key, stream in streams.items():
             self._count(stream.answer)
             text = f"Executor failed process requestId {key} due to the following error: {reason}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from engines.cpu.stub.answer import Payload
 from engines.cpu.stub.dispatcher import Dispatcher, NotReadyError
 from engines.cpu.stub.gauges import Gauges
 from engines.cpu.stub.link import Link
+
+SOURCE = "pennyweight_source"
+_SOURCE_LENGTH = 64
 
 
 class TritonSender:
@@ -107,6 +111,8 @@ class TritonPythonModel:
             exclude_input_by_default=self._settings.exclude_input_in_output,
         )
         if isinstance(work, Generation):
+            if work.guide:
+                work = replace(work, source=_source(request.parameters()))
             self._dispatcher.submit(request.request_id(), work, sender, arrival_ns)
         elif isinstance(work, Stop):
             _stop(self._dispatcher, request.request_id(), sender)
@@ -121,10 +127,18 @@ def _stop(dispatcher: Dispatcher, request_id: str, sender: TritonSender) -> None
     if not request_id:
         sender.fail("Trying to stop a request but request ID is not provided")
         return
-    dispatcher.stop(request_id)
+    # Who wants to know how the engine is stops what does not exist.
+    if not dispatcher.stop(request_id) and not dispatcher.well():
+        raise NotReadyError("the engine is not at ready state: nothing is heard of it")
     # A response without tensors, not just the end: callers who did not ask for empty last
     # responses get it too.
     sender.send({}, final=True)
+
+
+def _source(parameters: str) -> str:
+    """Who asks, by the request's parameters (JSON); empty where they do not say."""
+    found = json.loads(parameters or "{}").get(SOURCE, "")
+    return found[:_SOURCE_LENGTH] if isinstance(found, str) else ""
 
 
 def _shared_memory_names() -> list[str]:

@@ -4,6 +4,7 @@ Token ids in, delta token ids out, ended by the parameter ``triton_final_respons
 quirks included, is that of TensorRT-LLM 1.2; this file knows no connection (see `triton`).
 """
 
+import hashlib
 import random
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,15 @@ from typing import Any, NamedTuple, cast
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import BadRequest, InternalError, Violation
+from services.router.policy.grammars import grammar
 from services.router.policy.routes import Tier
-from services.router.ports import EngineFigures, EngineRequest, ReplicaFailed, TierText
+from services.router.ports import (
+    EngineFigures,
+    EngineRequest,
+    GuideKind,
+    ReplicaFailed,
+    TierText,
+)
 
 FULL = ("Exceeds maximum queue size", "Maximum queue size of")
 """Messages that say: no room now, though nothing is wrong; another replica may have some."""
@@ -29,6 +37,12 @@ DIED = ("Stub process", "engine process")
 
 BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
 """Messages that say: no replica can serve this request."""
+
+_GUIDE = "guided_decoding_guide"
+SOURCE = "pennyweight_source"
+"""Parameter that tells requests of one tenant from those of others; not TensorRT-LLM's."""
+
+_SOURCE_DIGITS = 16
 
 INPUTS = (
     ("input_ids", "INT32"),
@@ -71,7 +85,8 @@ def classify(message: str) -> Exception:
     if any(known in message for known in LOST):
         return ReplicaFailed(message, lost=True)
     if any(known in message for known in BAD_INPUT):
-        return BadRequest.of(Violation("prompt", f"the engine refuses it: {message[:200]}"))
+        where = "prompt.response_format" if _GUIDE in message else "prompt"
+        return BadRequest.of(Violation(where, f"the engine refuses it: {message[:200]}"))
     return InternalError(f"the replica failed: {message[:200]}", reason="ENGINE_FAILED")
 
 
@@ -114,8 +129,13 @@ class Encoder:
             _add_words(request, "stop_words_list", words)
         if asked.guide is not None:
             kind, guide = asked.guide
-            _add_text(request, "guided_decoding_guide_type", kind.value)
-            _add_text(request, "guided_decoding_guide", guide)
+            name = kind.value
+            if kind is GuideKind.REGEX:  # engines determinise one in the loop that serves all
+                name, guide = "ebnf_grammar", grammar(guide)
+            _add_text(request, f"{_GUIDE}_type", name)
+            _add_text(request, _GUIDE, guide)
+            source = hashlib.sha256(wanted.tenant.encode()).hexdigest()[:_SOURCE_DIGITS]
+            request.parameters[SOURCE].string_param = source
         return request
 
     def stop(self, request_id: str) -> service_pb2.ModelInferRequest:

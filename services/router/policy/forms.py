@@ -15,6 +15,9 @@ import re2
 from jsonschema import Draft202012Validator, FormatChecker, SchemaError, ValidationError, validators
 from referencing import Registry
 
+from services.router.policy.automata import TooLarge, refuse_large
+from services.router.policy.expressions import NoGrammar
+
 MAX_RULE = 65_536
 """Characters of a schema or an expression."""
 
@@ -29,6 +32,9 @@ MAX_EXPRESSION_BYTES = 1 << 20
 MAX_SCHEMA_BYTES = 2 << 20
 MAX_PATTERNS = 64
 """Expressions of one schema, and the memory of all of them together."""
+
+MAX_PARTS = 1000
+"""Schemas within a schema that engines are told."""
 
 MAX_REPETITIONS = 40_000
 """Of an expression, all counts together. RE2 refuses such ones by their size, but only after it has
@@ -104,6 +110,28 @@ def json_schema(schema: str | Mapping[str, Any]) -> Validator:
         raise BadValidator(f"json_schema: is not one: {what}") from error
     cost = len(schema if isinstance(schema, str) else json.dumps(schema))
     return Validator(lambda text: _accepts(parsed, patterns, text), cost)
+
+
+def refuse_untold(schema: str) -> None:
+    """Refuses a schema that holds what engines read otherwise, or cannot take.
+
+    They cut names at the character NUL, make an automaton of each pattern, and rules of each part.
+
+    Raises:
+        BadValidator: it does.
+    """
+    parts = list(_parts(_parsed(schema), "json_schema"))
+    if len(parts) > MAX_PARTS:
+        raise BadValidator(f"json_schema: at most {MAX_PARTS} schemas inside, got {len(parts)}")
+    for place, part in parts:
+        for key in NAMES_INSIDE:
+            if isinstance(part.get(key), dict) and "\0" in "".join(part[key]):
+                raise BadValidator(f"{place}.{key}: the character NUL cannot be told")
+        if isinstance(pattern := part.get("pattern"), str):
+            try:
+                refuse_large(pattern)
+            except (NoGrammar, TooLarge) as error:
+                raise BadValidator(f"{place}.pattern: {error}") from error
 
 
 class _Endless(Exception):

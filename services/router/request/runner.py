@@ -279,6 +279,7 @@ class Runner:
             streaming=plan.streams,
             log_probs=plan.step.needs_certainty or context.drawn,
             deadline_seconds=left + (BEYOND_DEADLINE_SECONDS if outlives else LAST_WORDS_SECONDS),
+            tenant=context.tenant,
         )
 
     def _over(self, state: RequestState, attempt: Attempt) -> None:

@@ -1,19 +1,21 @@
 """Wanted forms of answers: what the engine is told to keep to, and what a lower tier must pass."""
 
 import functools
-import re
 from collections.abc import Callable
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import Violation
+from services.router.policy.expressions import NoGrammar
 from services.router.policy.forms import (
     BadValidator,
     Validator,
     json_schema,
     matching,
     one_of,
+    refuse_untold,
     repetitions,
 )
+from services.router.policy.grammars import grammar
 from services.router.ports import GuideKind
 
 MAX_COUNT = 1000
@@ -79,17 +81,21 @@ def _check(asked: pb.Validator) -> Validator | str:
 def _guide(kind: str, text: str) -> Validator | str:
     """A form for the engine, as a check; or the rule it breaks.
 
-    Engines compile forms into automata: what RE2 and the schema check refuse as unbounded would
-    take a replica's time and memory away from everybody.
+    Engines compile forms: what RE2 and the schema check refuse as unbounded would take a replica's
+    time and memory away from everybody, and an expression that is no grammar cannot be told.
     """
     if kind == "regex" and (highest := max(repetitions(text), default=0)) > MAX_COUNT:
         return f"repeats at most {MAX_COUNT} times, got {highest}"
     found = _compiled(kind, text)
-    if kind == "regex" and not isinstance(found, str):
-        try:
-            re.compile(text)  # RE2 takes very deep ones
-        except (re.error, OverflowError, RecursionError) as error:
-            return f"is not one: {str(error)[:200]}"
+    if isinstance(found, str):
+        return found
+    try:
+        if kind == "regex":
+            grammar(text)
+        else:
+            refuse_untold(text)
+    except (NoGrammar, BadValidator) as error:
+        return f"cannot be told to an engine: {error}"
     return found
 
 

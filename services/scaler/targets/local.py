@@ -162,6 +162,10 @@ class LocalTarget:
 
     def _reconcile(self) -> None:
         now = self._clock()
+        for occupant in self._occupants.values():
+            if occupant.heed_silence(now):
+                log.warning("silence", replica=occupant.id, over=not occupant.quiet)
+                self._on_change()
         for name in self._names():
             pool = self._pools[name]
             if pool.wanted is None:

@@ -11,6 +11,10 @@ from services.scaler.ports import ReplicaStatus
 from services.scaler.targets.records import SlotReplica
 from services.scaler.targets.slots import Adopted, fingerprint
 
+QUIET_SECONDS = 8.0
+"""A ready replica that has not answered for so long is not ready, until it answers again. It is
+replaced later (`policy.replicas.Patience`)."""
+
 
 @dataclass
 class Occupant:
@@ -26,6 +30,7 @@ class Occupant:
         replica: what its host says of it; None: its process is just being started.
         ready_at: when it became ready; None: not yet.
         answered_at: when it last said that it is ready.
+        quiet: it was ready and has not answered for `QUIET_SECONDS`: nothing is sent to it.
         engine_requests: its engine's count since the drain began; None: not known.
         leaving: why it goes, though nobody asked for a smaller pool; empty: it does not.
         released: it has nothing left to do.
@@ -42,6 +47,7 @@ class Occupant:
     replica: SlotReplica | None = None
     ready_at: float | None = None
     answered_at: float = 0.0
+    quiet: bool = False
     engine_requests: int | None = None
     leaving: str = ""
     released: bool = False
@@ -59,6 +65,13 @@ class Occupant:
             return True
         wanted = fingerprint(pool, pool.slots[self.slot])
         return self.replica is not None and self.replica.fingerprint != wanted
+
+    def heed_silence(self, now: float) -> bool:
+        """Whether it has just fallen silent, or answers again."""
+        silent = self.ready_at is not None and now - self.answered_at >= QUIET_SECONDS
+        changed = silent != self.quiet
+        self.quiet = silent
+        return changed and self.present
 
     def observe(self, pool: Pool | None) -> Observed:
         """The replica as the policy judges it; `pool` as it is configured now, if it is."""
@@ -79,7 +92,7 @@ class Occupant:
             return None
         return ReplicaStatus(
             self.replica,
-            ready=self.state is not State.STARTING,
+            ready=self.state is not State.STARTING and not self.quiet,
             running_requests=self.engine_requests,
             outdated=self.outdated(pool),
             leaving=self.leaving,

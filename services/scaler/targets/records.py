@@ -86,8 +86,9 @@ class Records:
         folder = self._replicas.parent
         self._lock = FolderLock(folder, "scaler")
         try:
-            self._replicas.mkdir(exist_ok=True)
-            self._logs.mkdir(exist_ok=True)
+            for own in (self._replicas, self._logs):
+                own.mkdir(exist_ok=True)
+                own.chmod(0o700)  # what servers print is not for every user of this machine
         except OSError as error:
             self.unlock()
             raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
@@ -101,6 +102,16 @@ class Records:
     def view(self, replica_id: str) -> Path:
         """The model repository that the replica serves."""
         return self._replicas / replica_id / "view"
+
+    def temporary(self, replica_id: str) -> Path:
+        """A folder for what its processes need for a while; made here."""
+        folder = self._replicas / replica_id / "tmp"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def ids(self) -> list[str]:
+        """The replicas that have a folder."""
+        return [folder.name for folder in self._replicas.iterdir()]
 
     def log_file(self, replica_id: str) -> Path:
         """What the replica's processes print."""

@@ -7,6 +7,7 @@ when and on which slot.
 
 import asyncio
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -18,20 +19,21 @@ from pathlib import Path
 import structlog
 
 from services.scaler.config import Pool
-from services.scaler.targets import processes, tritonserver
+from services.scaler.targets import leftovers, processes, tritonserver
 from services.scaler.targets.model_view import ModelFolderError, prepare_view, read_model_config
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
 from services.scaler.targets.running import RunningReplica
 from services.scaler.targets.runtime import RuntimeNotFoundError, find_runtime
 from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint
 from services.scaler.targets.triton_client import TritonClient
+from services.scaler.targets.tritonserver import REPLICA_VARIABLE
 
 log = structlog.get_logger()
 
-REPLICA_VARIABLE = "PENNYWEIGHT_REPLICA_ID"
-"""In the environment of everything a replica starts: how its family is found."""
-
 EXIT_SECONDS = 5
+
+PRIVATE = 0o077
+"""The umask of replicas: what they write is for this user alone."""
 
 
 class ReplicaProcesses:
@@ -72,6 +74,7 @@ class ReplicaProcesses:
         """
         self._on_death = on_death
         self._records.lock()
+        await asyncio.to_thread(self._sweep)
         found = list(self._records.read_all())
         for replica_id, record in found:
             if record is None:
@@ -101,7 +104,11 @@ class ReplicaProcesses:
     async def is_ready(self, replica_id: str) -> bool:
         """Whether it says that it takes requests. False also when it does not answer in time."""
         running = self._running.get(replica_id)
-        return running is not None and await running.client.is_ready()
+        if running is None:
+            return False
+        ready = await running.client.is_ready()
+        tritonserver.protect_shared_memory(replica_id)
+        return ready
 
     def note_ready(self, replica_id: str) -> bool:
         """Finds its stubs, which are there once it is ready; records and watches them.
@@ -180,6 +187,8 @@ class ReplicaProcesses:
         view = prepare_view(launch, self._records.view(replica_id))
         runtime = find_runtime(self._cache, self._server)
         environment = {**self._environment, REPLICA_VARIABLE: replica_id}
+        # What is left of it there goes with its folder.
+        environment["TMPDIR"] = str(self._records.temporary(replica_id))
         argv, environment = tritonserver.command(runtime, launch, view, environment)
         with self._records.log_file(replica_id).open("ab") as output:
             process = subprocess.Popen(  # noqa: S603
@@ -190,6 +199,7 @@ class ReplicaProcesses:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=PRIVATE,
             )
         # From here on it is known by its id and start, as an adopted one is; `reap` collects it.
         process.returncode = 0
@@ -230,12 +240,24 @@ class ReplicaProcesses:
         self._running[record.replica.id] = running
         return running.watch(report=report)
 
+    def _sweep(self) -> None:
+        """Removes what dead replicas and scalers left outside of the replicas' folders."""
+        for path in leftovers.unfinished(self._cache):
+            shutil.rmtree(path, ignore_errors=True)
+        removed = [
+            *leftovers.remove_regions(self._records.ids()),
+            *map(str, leftovers.remove_temporary_folders()),
+        ]
+        if removed:
+            log.info("removed what dead replicas left", what=removed)
+
     async def _clear(self, replica_id: str) -> None:
         """Kills what is left of a replica and removes its shared memory and record."""
         if not await processes.kill_family(REPLICA_VARIABLE, replica_id):
             log.error("processes of a replica cannot be killed", replica=replica_id)
         tritonserver.remove_shared_memory(replica_id)
         await asyncio.to_thread(self._records.remove, replica_id)
+        await asyncio.to_thread(leftovers.remove_temporary_folders)
 
 
 def _free_port(host: str, wanted: int) -> int:

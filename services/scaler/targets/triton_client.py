@@ -1,10 +1,15 @@
 """Asks a replica's Triton server how it is: readiness over gRPC, running requests from `/metrics`.
 
+Triton says of a model that it is ready as long as its process lives, also of one whose engine
+stands still. So an engine that takes TensorRT-LLM's ``stop`` is asked itself: to stop a request
+that does not exist, which it answers at once.
+
 Every call has a deadline, and no answer is an answer: False, or None for "not known".
 """
 
 import asyncio
 import http.client
+import secrets
 from typing import Any
 
 import grpc
@@ -35,9 +40,10 @@ class TritonClient:
             ),
         )
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._takes_stop: bool | None = None
 
     async def is_ready(self) -> bool:
-        """Whether the server and its model say that they are ready."""
+        """Whether the server and its model say that they are ready, and the engine answers."""
         try:
             server, model = await asyncio.gather(
                 self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=CALL_SECONDS),
@@ -45,9 +51,22 @@ class TritonClient:
                     service_pb2.ModelReadyRequest(name=self._model), timeout=CALL_SECONDS
                 ),
             )
+            return bool(server.ready and model.ready) and await self._engine_answers()
         except grpc.aio.AioRpcError:
             return False
-        return bool(server.ready and model.ready)
+
+    async def _engine_answers(self) -> bool:
+        """Whether the model's engine answers; also true of a model that cannot be asked."""
+        if self._takes_stop is None:
+            wanted = service_pb2.ModelMetadataRequest(name=self._model)
+            model = await self._stub.ModelMetadata(wanted, timeout=CALL_SECONDS)
+            self._takes_stop = any(declared.name == "stop" for declared in model.inputs)
+        if not self._takes_stop:
+            return True
+        call = self._stub.ModelStreamInfer(iter([_stop(self._model)]), timeout=CALL_SECONDS)
+        # To its end: Triton does not like calls to be cancelled after their last message.
+        answers = [message.error_message async for message in call]
+        return answers == [""]
 
     async def running_requests(self) -> int | None:
         """Requests in the engine and in the queue before it, by Triton's own count.
@@ -70,6 +89,23 @@ class TritonClient:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+
+def _stop(model: str) -> service_pb2.ModelInferRequest:
+    """The request to stop one that does not exist."""
+    request = service_pb2.ModelInferRequest(model_name=model, id=f"probe-{secrets.token_hex(8)}")
+    tensors = (
+        ("input_ids", "INT32", 1),
+        ("input_lengths", "INT32", 1),
+        ("request_output_len", "INT32", 1),
+        ("stop", "BOOL", True),
+    )
+    for name, datatype, value in tensors:
+        request.inputs.add(name=name, datatype=datatype, shape=[1, 1])
+        request.raw_input_contents.append(value.to_bytes(4 if datatype == "INT32" else 1, "little"))
+    for name in ("output_ids", "sequence_length"):
+        request.outputs.add(name=name)
+    return request
 
 
 def _running_requests(page: str) -> int | None:

@@ -4,15 +4,18 @@ Leaves to `runtime` which server that is, to `model_view` what it serves, and st
 and ending the process to `replica_processes`: nothing here starts or ends a process.
 """
 
+import contextlib
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.scaler.targets.runtime import STUB_NAME, TritonRuntime
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
+REPLICA_VARIABLE = "PENNYWEIGHT_REPLICA_ID"
+"""In the environment of everything a replica starts: how its family is found."""
+
 _REPLICA_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
 
@@ -68,11 +71,10 @@ def command(
         "allow-http": "false",
         "grpc-address": launch.host,
         "grpc-port": launch.grpc_port,
-        # The key is drawn here and kept by nobody: these protocols are closed.
-        "grpc-restricted-protocol": (
-            "model-repository,shared-memory,trace,logging:"
-            f"pennyweight-closed={secrets.token_urlsafe(24)}"
-        ),
+        # Closed to everybody. Whoever sends the header that is named here may use them, and every
+        # user of this machine can read a command line: so it is one that no request can have.
+        # HTTP/2 knows no capital letters in names, and gRPC ends the connection over one.
+        "grpc-restricted-protocol": "model-repository,shared-memory,trace,logging:Closed=closed",
         # Idle pooled channels may ping; the defaults answer that with GOAWAY.
         "grpc-keepalive-time": 60_000,
         "grpc-keepalive-permit-without-calls": "true",
@@ -111,13 +113,23 @@ def shared_memory_prefix(replica_id: str) -> str:
     return f"pennyweight_{replica_id}_"
 
 
+def protect_shared_memory(replica_id: str) -> None:
+    """Make the shared memory of a replica its user's alone: prompts pass through it.
+
+    The server gives it the rights 0644, whatever its umask says.
+    """
+    for region in SHARED_MEMORY.glob(f"{shared_memory_prefix(replica_id)}*"):
+        with contextlib.suppress(FileNotFoundError):
+            region.chmod(0o600)
+
+
 def remove_shared_memory(replica_id: str) -> list[str]:
     """Unlink the shared memory a dead replica left behind; return the names, if any.
 
     Call it only once the server and its stubs are gone.
     """
     removed = []
-    for region in _SHARED_MEMORY.glob(f"{shared_memory_prefix(replica_id)}*"):
+    for region in SHARED_MEMORY.glob(f"{shared_memory_prefix(replica_id)}*"):
         try:
             region.unlink()
         except FileNotFoundError:

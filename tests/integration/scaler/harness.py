@@ -24,8 +24,11 @@ from services.common.server import ServerEnded
 from services.scaler.__main__ import serve
 from services.scaler.config import ScalerSettings
 from services.scaler.targets import processes
-from services.scaler.targets.replica_processes import REPLICA_VARIABLE
-from services.scaler.targets.tritonserver import remove_shared_memory, shared_memory_prefix
+from services.scaler.targets.tritonserver import (
+    REPLICA_VARIABLE,
+    remove_shared_memory,
+    shared_memory_prefix,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = (("authorization", "Bearer pennyweight-development"),)
@@ -271,8 +274,12 @@ async def infer(address: str, milliseconds: int) -> int:
     return int.from_bytes(response.raw_output_contents[0], "little")
 
 
+def regions(replica_id: str) -> list[Path]:
+    """The shared memory of a replica."""
+    return list(Path("/dev/shm").glob(f"{shared_memory_prefix(replica_id)}*"))
+
+
 def left_of(replica_id: str) -> list[str]:
     """Processes and shared memory of a replica."""
     found = [f"pid {pid}" for pid in processes.family(REPLICA_VARIABLE, replica_id)]
-    prefix = shared_memory_prefix(replica_id)
-    return found + [path.name for path in Path("/dev/shm").glob(f"{prefix}*")]
+    return found + [path.name for path in regions(replica_id)]

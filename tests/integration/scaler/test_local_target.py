@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import time
 
 import grpc
@@ -24,6 +25,7 @@ from tests.integration.scaler.harness import (
     STARTING,
     infer,
     left_of,
+    regions,
     until_async,
 )
 
@@ -96,6 +98,19 @@ async def test_replicas_outlive_a_crashed_scaler_and_are_adopted(home):
     await second.stop()
     assert second.process.returncode == 0
     assert [left_of(one.id) for one in after] == [[], []]
+
+
+async def test_what_a_replica_holds_is_for_this_user_alone(home):
+    home = home()
+    scaler = await home.start()
+    (one,) = await scaler.ready()
+    shared = regions(one.id)
+    folder = home.state / "replicas"
+    written = [folder / one.id / name for name in ("record.json", "server.log", "view", "tmp")]
+    assert shared
+    assert [path for path in shared if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert all(path.exists() for path in written)
 
 
 async def test_a_scaler_that_leaves_its_replicas_hands_them_over(home):

@@ -144,6 +144,10 @@ def test_a_guide_is_kind_and_text() -> None:
             "guided_decoding_guide needs an end_id to end with",
         ),
         ({"guided_decoding_guide": [b"\xff"]}, "guided_decoding_guide must be UTF-8"),
+        (
+            {"guided_decoding_guide_type": [b"regex"], "guided_decoding_guide": [b"a\0b"]},
+            "guided_decoding_guide must not hold the character NUL",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_tensor_rule_and_value(

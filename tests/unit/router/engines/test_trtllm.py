@@ -1,6 +1,7 @@
 """Tensors of requests and answers, and what the replica's messages mean."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,6 +81,17 @@ def encoded(**changes: Any) -> dict[str, tuple[str, list[int], bytes]]:
     return sent(encoder().request(wanted(**changes), "id"))
 
 
+def test_beside_a_guide_engines_learn_which_requests_are_of_one_tenant() -> None:
+    def source(tenant: str, guide: tuple[GuideKind, str] | None) -> str:
+        request = replace(wanted(guide=guide), tenant=tenant)
+        return str(encoder().request(request, "id").parameters["pennyweight_source"].string_param)
+
+    one, other = ("acme", (GuideKind.REGEX, "a")), ("globex", (GuideKind.REGEX, "a"))
+    assert source(*one) == source("acme", (GuideKind.JSON_SCHEMA, "{}")) != source(*other)
+    assert "acme" not in source(*one)
+    assert source("acme", None) == ""
+
+
 def test_a_request_sends_what_the_engine_wants() -> None:
     request = encoder().request(wanted(5, 6, 7), "id")
     assert (request.model_name, request.id) == ("small", "id")
@@ -146,12 +158,20 @@ def test_a_word_list_is_padded_with_minus_1() -> None:
     assert struct.unpack("<6i", raw) == (97, 98, 99, 2, 3, -1)
 
 
-@pytest.mark.parametrize("kind", list(GuideKind))
-def test_a_shape_becomes_a_guide(kind: GuideKind) -> None:
-    tensors = encoded(guide=(kind, "é+"))
+@pytest.mark.parametrize(
+    ("guide", "kind", "told"),
+    [
+        ((GuideKind.JSON_SCHEMA, '{"const": "é"}'), "json_schema", '{"const": "é"}'),
+        ((GuideKind.REGEX, "a+"), "ebnf_grammar", "root ::= r0+\nr0 ::= [a]\n"),
+    ],
+)
+def test_a_shape_becomes_a_guide_and_an_expression_a_grammar(
+    guide: tuple[GuideKind, str], kind: str, told: str
+) -> None:
+    tensors = encoded(guide=guide)
     for name, text in (
-        ("guided_decoding_guide_type", kind.value),
-        ("guided_decoding_guide", "é+"),
+        ("guided_decoding_guide_type", kind),
+        ("guided_decoding_guide", told),
     ):
         datatype, shape, raw = tensors[name]
         assert (datatype, shape) == ("BYTES", [1, 1])

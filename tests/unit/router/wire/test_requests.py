@@ -1,5 +1,6 @@
 """Each rule of a request, the field it is reported under, and the defaults that are filled in."""
 
+import json
 import math
 from collections.abc import Callable
 
@@ -135,6 +136,20 @@ def said(*messages: tuple[int, str]) -> Callable[[], pb.GenerateRequest]:
         (shaped(regex="((a{1,200}){1,200}){1,200}"), "prompt.response_format.regex"),
         (shaped(regex="a{400000000}"), "prompt.response_format.regex"),
         (shaped(regex=""), "prompt.response_format.regex"),
+        (shaped(json_schema='{"pattern": ".*a.{12}"}'), "prompt.response_format.json_schema"),
+        (
+            shaped(json_schema=json.dumps({"anyOf": [{"minimum": n} for n in range(1000)]})),
+            "prompt.response_format.json_schema",
+        ),
+        (shaped(json_schema='{"pattern": "(.*a.{60}){3}"}'), "prompt.response_format.json_schema"),
+        (shaped(regex="ab\0cd"), "prompt.response_format.regex"),
+        (shaped(regex=r"ab\x00cd"), "prompt.response_format.regex"),
+        (shaped(regex=r"\bword\b"), "prompt.response_format.regex"),
+        (shaped(json_schema=r'{"pattern": "ab\u0000cd"}'), "prompt.response_format.json_schema"),
+        (
+            shaped(json_schema=r'{"properties": {"a\u0000b": {}}}'),
+            "prompt.response_format.json_schema",
+        ),
         (shaped(json_schema="{"), "prompt.response_format.json_schema"),
         (shaped(json_schema="[]"), "prompt.response_format.json_schema"),
         (shaped(json_schema=""), "prompt.response_format.json_schema"),

@@ -105,6 +105,25 @@ async def test_a_replica_that_lost_a_part_when_it_was_ready_does_not_serve():
         assert scene.status().ending == 1
 
 
+async def test_a_replica_that_falls_silent_is_not_ready_until_it_answers_again():
+    host = Host()
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        host.ready = False
+        await scene.asked()
+        for _ in range(3):
+            scene.clock.now += 2.5
+            await scene.decided()
+            assert scene.status().replicas[0].ready
+        scene.clock.now += 2.0
+        await scene.until(lambda it: not it.replicas[0].ready)
+        assert host.ended == []
+        host.ready = True
+        (same,) = await scene.ready()
+        assert same.replica.id == one.replica.id
+
+
 async def test_another_slot_takes_over_at_once():
     host = Host()
     async with at_work(host) as scene:

@@ -1,6 +1,7 @@
 """Records of replicas: written whole, read again, also those of an earlier scaler."""
 
 import json
+import stat
 
 import pytest
 
@@ -39,6 +40,18 @@ def records(tmp_path):
     records.lock()
     yield records
     records.unlock()
+
+
+def test_what_replicas_leave_is_for_this_user_alone(records, tmp_path):
+    (tmp_path / "logs").chmod(0o755)  # as earlier scalers made it
+    records.unlock()
+    records.lock()
+    for name in ("replicas", "logs"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
+    folder = records.temporary(REPLICA.id)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    records.remove(REPLICA.id)
+    assert not folder.exists()
 
 
 def test_what_is_written_is_read_again(records):

@@ -14,6 +14,7 @@ from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.request import Generation, InvalidRequestError
 
 BLOCK = 4
+SLOW = 1000
 
 
 @dataclass
@@ -45,6 +46,8 @@ class FakePipeline:
         self.handles: dict[int, FakeHandle] = {}
         self.trouble: list[Exception] = []
         self.steps = 0
+        self.each_step = 0
+        self.slept = 0
 
     def add(self, key: int, generation: Generation) -> FakeHandle:
         script = self.scripts[key]
@@ -57,18 +60,48 @@ class FakePipeline:
         if self.trouble:
             raise self.trouble.pop(0)
         self.steps += 1
+        self.slept += self.each_step
         for handle in self.handles.values():
             if handle.script and not handle.cancelled:
                 handle.unread.append(handle.script.pop(0))
 
 
+class FakeGuides:
+    """Verdicts as they are set."""
+
+    def __init__(self, **verdicts: str) -> None:
+        self.kept_bytes = 0
+        self.verdicts = verdicts
+        self.asked: list[str] = []
+        self.sources: list[str] = []
+        self.dropped: list[str] = []
+
+    def verdict(self, guide: tuple[str, str], source: str) -> str | None:
+        self.sources.append(source)
+        self.asked.append(guide[1])
+        return self.verdicts.get(guide[1])
+
+    def drop(self, guide: tuple[str, str]) -> None:
+        self.dropped.append(guide[1])
+
+
 def engine(
-    pipeline: FakePipeline, total_blocks: int = 100, max_batch: int = 8, max_queue_size: int = 0
+    pipeline: FakePipeline,
+    total_blocks: int = 100,
+    max_batch: int = 8,
+    max_queue_size: int = 0,
+    guides: FakeGuides | None = None,
 ) -> Engine:
     admission = Admission(total_blocks, max_batch, max_queue_size)
     clock = itertools.count(100)
     return Engine(
-        pipeline, admission, PrefixEstimate(total_blocks, BLOCK), BLOCK, lambda: next(clock)
+        pipeline,
+        admission,
+        PrefixEstimate(total_blocks, BLOCK),
+        BLOCK,
+        guides=guides or FakeGuides(),
+        slow_step_ns=SLOW,
+        clock=lambda: next(clock) + pipeline.slept,
     )
 
 
@@ -294,3 +327,103 @@ def test_times_and_blocks_of_an_answer() -> None:
     assert first.first_scheduled_ns < first.first_token_ns < first.last_token_ns
     assert (first.reused_blocks, first.total_blocks) == (0, 2)
     assert second.reused_blocks == 2
+
+
+# Guides
+
+
+def guided(text: str, **options: Any) -> Generation:
+    return ask(guide=("regex", text), **options)
+
+
+def test_a_new_guide_waits_for_its_verdict_and_nobody_waits_with_it() -> None:
+    guides = FakeGuides()
+    pipeline = FakePipeline({1: [5, 5], 2: [6, 6, 6]})
+    subject = engine(pipeline, max_batch=1, guides=guides)
+    subject.submit(1, guided("a"))
+    assert not subject.busy
+    subject.submit(2, ask())
+    assert tokens(run(subject)[2]) == [6, 6, 6]
+    assert subject.census().waiting == 1
+    guides.verdicts["a"] = ""
+    subject.prove()
+    assert tokens(run(subject)[1]) == [5, 5]
+    assert subject.census().waiting == 0
+    guides.kept_bytes = 7
+    assert subject.census().guide_bytes == 7
+
+
+def test_a_guide_that_may_not_run_ends_its_requests_in_words() -> None:
+    guides = FakeGuides(bad="Invalid request: no", broken="cannot be tried")
+    subject = engine(FakePipeline({}), guides=guides)
+    subject.submit(1, guided("bad"))
+    subject.submit(2, guided("broken"))
+    news = run(subject)
+    errors = [news[key][-1].end for key in (1, 2)]
+    assert [end.error for end in errors if end] == [
+        "Invalid request: no",
+        "Executor failed process requestId 2 due to the following error: cannot be tried",
+    ]
+
+
+def test_whoever_leaves_takes_a_guide_along_that_nobody_else_waits_for() -> None:
+    guides = FakeGuides()
+    subject = engine(FakePipeline({}), guides=guides)
+    for key, guide in ((1, "a"), (2, "a"), (3, "b")):
+        subject.submit(key, guided(guide))
+    subject.cancel(1)
+    assert guides.dropped == []
+    subject.cancel(2)
+    assert guides.dropped == ["a"]
+    news = run(subject)
+    assert [news[key][-1].end for key in (1, 2)] == [End(), End()]
+
+
+def test_not_all_may_wait_for_verdicts() -> None:
+    subject = engine(FakePipeline({}), guides=FakeGuides())
+    for key in range(65):
+        subject.submit(key, guided("a", source="many"))
+    (refused,) = run(subject)[64]
+    assert refused.end is not None
+    assert "Maximum queue size of 64" in str(refused.end.error)
+    subject.submit(65, guided("a", source="other"))
+    assert not subject.busy, "it waits"
+    for key in range(66, 1026):
+        subject.submit(key, guided("a", source=f"source {key}"))
+    assert "Maximum queue size of 1024" in str(run(subject)[1025][0].end)
+
+
+def test_a_guide_that_slows_every_step_ends_and_others_go_on() -> None:
+    pipeline = FakePipeline({1: [5] * 8, 2: [6] * 20, 3: [7] * 6})
+    subject = engine(pipeline, guides=FakeGuides(a="", b=""))
+    subject.submit(1, ask())
+    subject.submit(2, guided("a"))
+    subject.turn()
+    subject.submit(3, guided("b"))
+    subject.turn()
+    pipeline.each_step = SLOW
+    news: dict[int, list[Progress]] = {}
+    for _ in range(3):
+        for progress in subject.turn():
+            news.setdefault(progress.key, []).append(progress)
+    pipeline.each_step = 0
+    ended = news[2][-1].end
+    assert ended is not None
+    assert ended.error == (
+        "Invalid request: guided_decoding_guide is too costly: its tokens take too long"
+    )
+    rest = run(subject)
+    ends = [rest[key][-1].end for key in (1, 3)]
+    assert [end.error for end in ends if end] == [None, None]
+    assert subject.census().used_blocks == 0
+
+
+def test_slow_steps_that_read_prompts_or_follow_no_guide_end_nothing() -> None:
+    pipeline = FakePipeline({1: [5] * 8})
+    subject = engine(pipeline)
+    pipeline.each_step = SLOW
+    subject.submit(1, ask())
+    news = run(subject)[1]
+    assert tokens(news) == [5] * 8
+    assert news[-1].end is not None
+    assert news[-1].end.error is None

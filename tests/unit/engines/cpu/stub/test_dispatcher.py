@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engines.cpu.messages import Batch, Cancel, Census, End, LoadFailed, Progress, Ready, Submit
-from engines.cpu.request import Generation, Limits
+from engines.cpu.request import Generation, InvalidRequestError, Limits
 from engines.cpu.settings import Settings
 from engines.cpu.stub.answer import Payload
 from engines.cpu.stub.dispatcher import Dispatcher, NotReadyError
@@ -20,6 +20,7 @@ from engines.cpu.transport import Transport
 
 LIMITS = Limits(vocabulary=100, max_seq_len=64, total_blocks=4, block_size=32)
 END = End(first_scheduled_ns=1)
+AGAIN = "the engine is ready again"
 SETTINGS = Settings(model="m", cancellation_check_period_ms=1, stats_check_period_ms=10)
 
 
@@ -158,6 +159,12 @@ class Scene:
         generation = Generation(prompt=(1, 2), max_new_tokens=9, **options)
         self.dispatcher.submit(request_id, generation, sender, 1)
         return sender
+
+    def fall_silent(self) -> None:
+        """The engine has said nothing for long, as far as the dispatcher knows."""
+        engine = self.dispatcher._processes.current
+        assert engine is not None
+        engine.silence = 1e6
 
     def news(self, *progress: Progress) -> None:
         self.links[-1].engine.send(Batch([*progress], Census()))
@@ -365,3 +372,67 @@ def test_an_engine_that_cannot_load_says_why() -> None:
     dispatcher = Dispatcher(SETTINGS, launch, print)
     with pytest.raises(NotReadyError, match="no weights"):
         dispatcher.start()
+
+
+# Engines that fill up, and engines that fall silent
+
+
+def test_an_engine_that_guides_fill_is_replaced_and_nothing_fails(scene: Scene) -> None:
+    old = scene.links[0]
+    running = scene.submit("old", streaming=True)
+    key = old.hear().key
+    full = Census(guide_bytes=SETTINGS.max_guide_memory_mb << 20)
+    old.engine.send(Batch([Progress(key, [5], [])], full))
+    until(lambda: len(scene.links) == 2)
+    still = scene.submit()
+    assert isinstance(old.hear(), Submit)  # the other one is loading
+    scene.links[1].engine.send(Ready(LIMITS))
+    until(lambda: "the engine is ready again" in scene.log)
+    fresh = scene.submit(streaming=True)
+    fresh_key = scene.links[1].hear().key
+    scene.dispatcher.stop("old")
+    assert old.hear() == Cancel(key)
+    old.engine.send(Batch([Progress(key, [6], [], END), Progress(key + 1, [7], [], END)], full))
+    scene.links[1].engine.send(Batch([Progress(fresh_key, [8], [], END)], Census()))
+    until(lambda: running.finals and still.finals and fresh.finals)
+    assert (running.sent, still.sent, fresh.sent) == ([[5], [6]], [[7]], [[8]])
+    until(lambda: old.ended)
+    assert not scene.links[1].ended
+
+
+def test_a_replaced_engine_that_dies_takes_only_its_own_along(scene: Scene) -> None:
+    old = scene.links[0]
+    lost = scene.submit()
+    old.hear()
+    old.engine.send(Batch([], Census(guide_bytes=SETTINGS.max_guide_memory_mb << 20)))
+    until(lambda: len(scene.links) == 2)
+    scene.links[1].engine.send(Ready(LIMITS))
+    until(lambda: "the engine is ready again" in scene.log)
+    kept = scene.submit()
+    key = scene.links[1].hear().key
+    old.engine.close()
+    until(lambda: lost.finals)
+    scene.links[1].engine.send(Batch([Progress(key, [8], [], END)], Census()))
+    until(lambda: kept.finals)
+    assert (len(lost.errors), kept.sent) == (1, [[8]])
+
+
+def test_a_silent_engine_is_killed_and_replaced_and_a_guide_that_does_it_twice_refused(
+    scene: Scene,
+) -> None:
+    assert scene.dispatcher.well()
+    guide = ("regex", "slow")
+    for number in (1, 2):
+        sender = scene.submit(guide=guide)
+        scene.links[-1].hear()
+        scene.fall_silent()
+        until(lambda sender=sender: sender.finals)  # type: ignore[misc]
+        assert "the engine said nothing for" in sender.errors[0]
+        until(lambda number=number: len(scene.links) == number + 1)  # type: ignore[misc]
+        assert not scene.dispatcher.well()
+        scene.links[-1].engine.send(Ready(LIMITS))
+        until(lambda number=number: scene.log.count(AGAIN) == number)  # type: ignore[misc]
+    with pytest.raises(InvalidRequestError, match="each time the engine fell silent"):
+        scene.submit(guide=guide)
+    scene.submit(guide=("regex", "other"))
+    assert scene.dispatcher.well()

@@ -1,0 +1,217 @@
+"""Regular expressions, read as RE2 reads them, by the standard library's parse tree.
+
+What comes out has no anchors: it is the language of the whole text. In three corners it is less
+than the expression allows: the character NUL, which engines cut texts at, is never in it; folded
+letters of sets beyond ASCII are left out (``(?i)[à-ü]``); and lines end nowhere but at the end of
+the text.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from re import _constants as code  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import Any
+
+# Of sets that a later version of the library may read otherwise; RE2 will not.
+warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)
+
+MAX_DEPTH = 100
+"""Groups within groups."""
+
+LAST = 0x10FFFF
+_LAST_ASCII = 0x7F
+_SURROGATES = (0xD800, 0xDFFF)
+
+Ranges = tuple[tuple[int, int], ...]
+"""Characters: code points from, to; sorted, apart from each other, without NUL and surrogates."""
+
+_CATEGORIES = {
+    code.CATEGORY_DIGIT: "0-9",
+    code.CATEGORY_SPACE: "\t-\n\f-\r - ",
+    code.CATEGORY_WORD: "0-9A-Z_-_a-z",
+}
+_NOT = {
+    code.CATEGORY_NOT_DIGIT: code.CATEGORY_DIGIT,
+    code.CATEGORY_NOT_SPACE: code.CATEGORY_SPACE,
+    code.CATEGORY_NOT_WORD: code.CATEGORY_WORD,
+}
+_BEGINS = (code.AT_BEGINNING, code.AT_BEGINNING_STRING)
+_ENDS = (code.AT_END, code.AT_END_STRING)
+
+# What RE2 and the standard library read as different things.
+_OTHERWISE = (
+    (re.compile(r"(?<!\\)(?:\\\\)*\{,"), "a repetition needs its lowest count, as in {0,3}"),
+    (re.compile(r"\[:\^?\w*:\]"), "named sets such as [:alpha:] are not known: write them out"),
+)
+
+
+class NoGrammar(ValueError):
+    """The expression has no grammar; the message says why."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """One character of these."""
+
+    ranges: Ranges
+
+
+@dataclass(frozen=True)
+class Row:
+    """One after another. An empty one is the empty text."""
+
+    parts: "tuple[Part, ...]"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of these."""
+
+    parts: "tuple[Part, ...]"
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`most` None: without end."""
+
+    part: "Part"
+    least: int
+    most: int | None
+
+
+Part = Set | Row | Choice | Repeat
+
+
+def read(expression: str) -> "Part":
+    """The language of an expression.
+
+    Raises:
+        NoGrammar: it holds what no grammar says (a boundary, an anchor in the middle, a look
+            around), or what RE2 would read otherwise, or it is too deep.
+    """
+    for sign, what in _OTHERWISE:
+        if sign.search(expression):
+            raise NoGrammar(what)
+    if "\0" in expression:
+        raise NoGrammar("the character NUL cannot be in an answer")
+    try:
+        tree = parser.parse(expression, re.ASCII)
+        return _Reader().row(tree, tree.state.flags, first=True, last=True)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise NoGrammar(str(error)[:200] or "too deep") from error
+
+
+class _Reader:
+    """Reads the standard library's parse tree. `first`, `last`: nothing but anchors is outside."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+
+    def row(self, tree: Iterable[Any], flags: int, *, first: bool, last: bool) -> Part:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise NoGrammar(f"at most {MAX_DEPTH} groups within each other")
+        items = list(tree)
+        consuming = [at for at, (kind, _) in enumerate(items) if kind is not code.AT]
+        start = consuming[0] if consuming else len(items)
+        end = consuming[-1] if consuming else -1
+        parts: list[Part] = []
+        for at, (kind, value) in enumerate(items):
+            part = self._part(
+                kind, value, flags, first=first and at <= start, last=last and at >= end
+            )
+            parts += part.parts if isinstance(part, Row) else (part,)
+        self._depth -= 1
+        return parts[0] if len(parts) == 1 else Row(tuple(parts))
+
+    def _part(self, kind: Any, value: Any, flags: int, *, first: bool, last: bool) -> Part:
+        if kind in _SETS:
+            return Set(_SETS[kind](value, flags))
+        if kind is code.SUBPATTERN:
+            _, add, drop, inner = value
+            return self.row(inner, (flags | add) & ~drop, first=first, last=last)
+        if kind is code.BRANCH:
+            return Choice(tuple(self.row(one, flags, first=first, last=last) for one in value[1]))
+        if kind in (code.MAX_REPEAT, code.MIN_REPEAT):
+            least, most, inner = value
+            once = most == 1
+            part = self.row(inner, flags, first=first and once, last=last and once)
+            return Repeat(part, least, None if most is code.MAXREPEAT else most)
+        if kind is code.AT:
+            if (first and value in _BEGINS) or (last and value in _ENDS):
+                return Row(())
+            raise NoGrammar("anchors and boundaries (^ $ \\b) cannot stand within an expression")
+        raise NoGrammar(f"{str(kind).lower()} cannot be told to an engine")
+
+
+def _folded(character: int, flags: int) -> Iterator[tuple[int, int]]:
+    """A character with its other cases, where case does not count."""
+    yield character, character
+    if flags & re.IGNORECASE:
+        text = chr(character)
+        for other in {text.lower(), text.upper(), text.swapcase()} - {text}:
+            if len(other) == 1:
+                yield ord(other), ord(other)
+
+
+def _set(items: Sequence[tuple[Any, Any]], flags: int) -> Ranges:
+    negated = items[0][0] is code.NEGATE
+    found: list[tuple[int, int]] = []
+    for kind, value in items[1:] if negated else items:
+        if kind is code.LITERAL:
+            found += _folded(value, flags)
+        elif kind is code.RANGE:
+            found.append(value)
+            if flags & re.IGNORECASE:
+                found += _ascii_folded(*value)
+                if negated and value[1] > _LAST_ASCII:
+                    raise NoGrammar("(?i) with [^...] of a range beyond ASCII is not known")
+        else:
+            found += _category(value)
+    return without(found) if negated else _wanted(found)
+
+
+_SETS: Mapping[Any, Callable[[Any, int], Ranges]] = {
+    code.LITERAL: lambda value, flags: _wanted(_folded(value, flags)),
+    code.NOT_LITERAL: lambda value, flags: without(_folded(value, flags)),
+    code.ANY: lambda _, flags: without([] if flags & re.DOTALL else [(10, 10)]),
+    code.IN: _set,
+}
+
+
+def _ascii_folded(start: int, end: int) -> Iterator[tuple[int, int]]:
+    for low, high, shift in ((65, 90, 32), (97, 122, -32)):
+        if (first := max(start, low)) <= (last := min(end, high)):
+            yield first + shift, last + shift
+
+
+def _category(category: Any) -> Iterable[tuple[int, int]]:
+    if category in _NOT:
+        return without(_category(_NOT[category]))
+    if category not in _CATEGORIES:
+        raise NoGrammar(f"{str(category).lower()} is not known")
+    spans = re.findall(r"(.)-(.)", _CATEGORIES[category], re.DOTALL)
+    return [(ord(start), ord(end)) for start, end in spans]
+
+
+def _wanted(found: Iterable[tuple[int, int]]) -> Ranges:
+    """Sorted, put together, without what no answer can hold."""
+    ranges = without(without(found))
+    if not ranges:
+        raise NoGrammar("a set of characters is empty: NUL and surrogates cannot be in an answer")
+    return ranges
+
+
+def without(found: Iterable[tuple[int, int]]) -> Ranges:
+    """Every character but these; NUL and surrogates never."""
+    left = []
+    begin = 1
+    for start, end in sorted([*found, _SURROGATES]):
+        if begin < start:
+            left.append((begin, start - 1))
+        begin = max(begin, end + 1)
+    if begin <= LAST:
+        left.append((begin, LAST))
+    return tuple(left)
