@@ -8,7 +8,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pennyweight.answers import Candidate, Decision, Lever, LeverWatch, Route, RouteQuality, Tier
+from pennyweight.answers import (
+    Candidate,
+    Decision,
+    Lever,
+    LeverList,
+    LeverWatch,
+    Route,
+    RouteQuality,
+    RouteWatch,
+    Tier,
+)
 from pennyweight.command import fleet, levers, routes
 from pennyweight.command import ledger as ledger_command
 from pennyweight.command.show import add_columns, console, print_decision, print_table, say
@@ -22,7 +32,7 @@ ROUTES = [
 ]
 REASON = "the answers about [/INST] fees were wrong since the prices had changed"
 WATCH = LeverWatch(1204, 0.004, 0.02, 0.31, 100_000)
-LEVERS = [Lever("support-chat", "tier:small", "halted", "ada", REASON, watch=WATCH)]
+LEVERS = (Lever("support-chat", "tier:small", "halted", "ada", REASON, watch=WATCH),)
 REPLICA = fleet.Replica("small-cpu-1a2b3c", "ready", "127.0.0.1:18101")
 POOLS = [
     fleet.Pool(
@@ -40,7 +50,7 @@ CANDIDATES = (
 TABLES = {
     "routes": lambda: routes._ladders(ROUTES),
     "qualities": lambda: routes._qualities(ROUTES[:1], {"support-chat": ["tier:small"]}),
-    "levers": lambda: levers._table(LEVERS),
+    "levers": lambda: levers._table(LeverList(LEVERS, "v1", (RouteWatch("support-chat", WATCH),))),
     "pools": lambda: fleet._table(POOLS),
     "ledger": lambda: ledger_command._table(
         By.ROUTE, ledger_command.COSTS, [ledger_command._costs(one) for one in SUMS]

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
@@ -20,7 +21,8 @@ from pennyweight import (
     Unavailable,
     Usage,
 )
-from services.local import demo
+from services.local import demo, own_records
+from services.local.own_records import OwnRecords
 
 
 def finished(reason: str, paid: int) -> list[Event]:
@@ -56,18 +58,20 @@ class Answers:
             yield event
 
 
-async def shown(width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+async def shown(width: int, monkeypatch: pytest.MonkeyPatch, ledger: Path) -> str:
     monkeypatch.setattr(demo, "Client", Answers)
+    monkeypatch.setattr(own_records, "LEDGER_SECONDS", 0.0)
     out = io.StringIO()
-    assert not await demo.run_demo("127.0.0.1:1", Console(file=out, width=width, markup=False))
+    console, records = Console(file=out, width=width, markup=False), OwnRecords(ledger)
+    assert not await demo.run_demo("127.0.0.1:1", console, records)
     return out.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 async def test_what_was_saved_is_on_every_screen(
-    width: int, monkeypatch: pytest.MonkeyPatch
+    width: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    text = await shown(width, monkeypatch)
+    text = await shown(width, monkeypatch, tmp_path)
     lines = text.splitlines()
     titles = lines[0].split()
     assert titles[:3] == ["question", "answer", "tier"]

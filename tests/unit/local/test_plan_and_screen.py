@@ -198,7 +198,7 @@ def test_a_status_in_one_line() -> None:
 def test_a_status_keeps_its_words_whole_on_narrow_screens(width: int) -> None:
     trouble = "small-cpu-1a2b3c ended with 137 [/x] before it was ready; see its log for the reason"
     pools = (PoolStatus("small-cpu", 1, (("ready", 1), ("starting", 1)), 12, 34, trouble),)
-    totals = Totals(1_234_567, 0, 300_000, 400_000_000, 50_000_000, 105_000_000)
+    totals = Totals(1_234_567, 0, 300_000, 400_000_000, Money(50_000_000, 0, 105_000_000))
     out = io.StringIO()
     screen = Console(file=out, width=width, markup=False)
     screen.print(status_panel(Status(pools, totals, 2000.0, 80_000.0, 17_000)))

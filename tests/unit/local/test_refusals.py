@@ -27,7 +27,7 @@ async def test_each_refused_file_is_a_note(tmp_path: Path, monkeypatch: pytest.M
         return found
 
     stack: Any = SimpleNamespace(
-        plan=SimpleNamespace(ledger=tmp_path), pools=nothing, refusals=refusals
+        plan=SimpleNamespace(ledger=tmp_path, state=tmp_path), pools=nothing, refusals=refusals
     )
     observer = Observer(stack)
     monkeypatch.setattr(observer, "_cached_answers", nothing)
