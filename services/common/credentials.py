@@ -40,6 +40,7 @@ from services.common.rules import spelled
 
 DEVELOPMENT_KEY = "pennyweight-development"
 TENANT_METADATA = "pennyweight-tenant"
+KEY_ID_DIGITS = 8
 
 
 class Role(StrEnum):
@@ -73,7 +74,7 @@ class KeyFile:
         seen: set[str] = set()
         for key in self.keys:
             if key.sha256 in seen:
-                raise ValueError(f"the key {key.sha256[:8]}… appears twice")
+                raise ValueError(f"the key {key.sha256[:KEY_ID_DIGITS]}… appears twice")
             seen.add(key.sha256)
 
 
@@ -82,12 +83,16 @@ class Identity:
     """Who a call is for, and what the caller may do.
 
     Attributes:
+        tenant: who it is for.
+        role: what the key may do.
         critical: its requests may be of the highest priority, whatever its role.
+        key_id: first digits of the key's hash, by which it is found in the key file.
     """
 
     tenant: str
     role: Role = Role.CALLER
     critical: bool = False
+    key_id: str = field(default="", compare=False)
 
     @property
     def may_be_critical(self) -> bool:
@@ -144,10 +149,16 @@ class Keyring:
             ConfigError: the file is wrong.
         """
         if path is None:
-            return cls({_digest(DEVELOPMENT_KEY): Identity("development", Role.SERVICE)})
-        entries = load_document(path, KeyFile).content.keys
+            digest = _digest(DEVELOPMENT_KEY)
+            key_id = digest.hex()[:KEY_ID_DIGITS]
+            return cls({digest: Identity("development", Role.SERVICE, key_id=key_id)})
         return cls(
-            {bytes.fromhex(e.sha256): Identity(e.tenant, e.role, e.critical) for e in entries}
+            {
+                bytes.fromhex(entry.sha256): Identity(
+                    entry.tenant, entry.role, entry.critical, entry.sha256[:KEY_ID_DIGITS]
+                )
+                for entry in load_document(path, KeyFile).content.keys
+            }
         )
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Identity:
@@ -182,7 +193,7 @@ class Keyring:
             raise BadRequest.of(
                 Violation(f"metadata {TENANT_METADATA}", f"matches {TENANT_PATTERN}")
             )
-        return Identity(str(tenant), Role.SERVICE)
+        return Identity(str(tenant), Role.SERVICE, key_id=identity.key_id)
 
 
 def read_key(path: Path | None) -> str:

@@ -77,6 +77,9 @@ class ServerEnded(Exception):
 MIN_PING_INTERVAL_MS = 5_000
 """A caller that pings more often is sent away."""
 
+MAX_STREAMS = 1000
+"""Calls that one connection may have open; its client holds back further ones."""
+
 LAST_CALLS_SECONDS = 0.2
 CUT_OFF_SECONDS = 2.0
 """How long calls may take to end that are cut off."""
@@ -96,6 +99,7 @@ class Server:
         self.grpc = Listener(
             (
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
                 ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
                 # Idle streams are kept alive by pings; the default allows one in five minutes.

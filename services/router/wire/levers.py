@@ -6,6 +6,8 @@ halt and release them.
 
 import unicodedata
 
+import structlog
+
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import seconds_of, set_time
@@ -16,6 +18,8 @@ from services.router.policy.lever_record import RESERVED_AUTHORS
 from services.router.policy.levers import levers_of
 from services.router.policy.routes import Route
 from services.router.routes.in_force import InForce
+
+log = structlog.get_logger()
 
 MAX_AUTHOR = 64
 MAX_REASON = 256
@@ -89,6 +93,17 @@ class LeverCalls:
                 if request.HasField("expires_after")
                 else None,
             )
+        log.warning(
+            "a lever was set",
+            route=route.name,
+            lever=request.lever,
+            halted=seen.standing.halted,
+            tenant=identity.tenant,
+            key=identity.key_id,
+            author=request.author,  # which is what the caller says, and nothing more
+            reason=request.reason,
+            unsaved=seen.unsaved,
+        )
         return pb.SetLeverResponse(lever=_message(seen))
 
     def _route(self, name: str, identity: Identity) -> Route:

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pennyweight.router.v1 import router_pb2
 from services.common import intake
+from services.common import server as server_module
 from services.common.channel import Peer
 from services.common.config import ConfigError
 from services.common.credentials import Keyring
@@ -234,3 +235,27 @@ async def test_new_tls_files_are_taken_up_and_wrong_ones_are_not(
         assert await serves(running.port, others)
         put(certificates)
         assert await serves(running.port, certificates)
+
+
+async def test_a_connection_has_so_many_calls_open_and_another_is_not_held_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_STREAMS", 2)
+    alone = (("grpc.use_local_subchannel_pool", 1),)
+    async with serving() as running:
+        address = f"127.0.0.1:{running.port}"
+        async with (
+            grpc.aio.insecure_channel(address, options=alone) as crowded,
+            grpc.aio.insecure_channel(address, options=alone) as other,
+        ):
+            request = health_pb2.HealthCheckRequest()
+            crowd = health_pb2_grpc.HealthStub(crowded)
+            watches = [crowd.Watch(request) for _ in range(2)]
+            for watch in watches:
+                assert (await watch.read()).status == SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await crowd.Check(request, timeout=0.3)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert (await health_pb2_grpc.HealthStub(other).Check(request)).status == SERVING
+            watches[0].cancel()
+            assert (await crowd.Check(request, timeout=10)).status == SERVING

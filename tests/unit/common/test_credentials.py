@@ -45,6 +45,13 @@ def test_a_key_tells_the_tenant(keyring: Keyring) -> None:
     assert keyring.identify(shown("for-us")) == Identity("pennyweight", Role.SERVICE)
 
 
+def test_a_key_is_named_by_the_first_digits_of_its_hash(keyring: Keyring) -> None:
+    digest = hashlib.sha256(b"for-acme").hexdigest()
+    assert keyring.identify(shown("for-acme")).key_id == digest[:8]
+    digest = hashlib.sha256(b"for-us").hexdigest()
+    assert keyring.identify(shown("for-us", "acme")).key_id == digest[:8]
+
+
 def test_operators_and_services_may_operate_and_callers_may_not(keyring: Keyring) -> None:
     operator = keyring.identify(shown("for-ann"))
     assert operator == Identity("acme", Role.OPERATOR)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity, Role
@@ -265,3 +266,15 @@ async def test_a_halt_that_others_do_not_know_yet_says_so(desk: Desk) -> None:
         await desk.set(state=pb.LEVER_STATE_ON)
     desk.state.refuses_writes = False
     assert not (await desk.set()).unsaved
+
+
+@pytest.mark.parametrize("state", [pb.LEVER_STATE_HALTED, pb.LEVER_STATE_ON])
+async def test_the_log_says_whose_key_set_a_lever(desk: Desk, state: pb.LeverState) -> None:
+    who = Identity("house", Role.OPERATOR, key_id="9f86d081")
+    with capture_logs() as logs:
+        await desk.set(who, state=state, author="somebody else")
+    (line,) = (line for line in logs if line["event"] == "a lever was set")
+    assert (line["tenant"], line["key"]) == ("house", "9f86d081")
+    assert (line["route"], line["lever"]) == ("chat", "tier:small")
+    assert line["halted"] is (state == pb.LEVER_STATE_HALTED)
+    assert line["author"] == "somebody else"
