@@ -13,6 +13,8 @@ from typing import Self
 
 import pytest
 
+from tests.making.ports import free_port
+
 
 class RedisServer:
     """``with RedisServer() as server: connect(server.url)``; skips where there is no Redis."""
@@ -107,10 +109,3 @@ def tls_redis(folder: Path) -> Iterator[str]:
     options += ["--tls-key-file", str(folder / "key.pem")]
     with RedisServer(*options):
         yield f"rediss://localhost:{port}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

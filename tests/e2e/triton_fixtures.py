@@ -7,7 +7,6 @@ import itertools
 import os
 import queue
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -31,6 +30,7 @@ from services.scaler.targets.tritonserver import (
     shared_memory_prefix,
     stub_pids,
 )
+from tests.making.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository" / "cpu"
 END_ID, PAD_ID = 2, 0
@@ -58,12 +58,6 @@ _DTYPES = {
     "guided_decoding_guide": "BYTES",
 }
 _NUMPY = {"INT32": "<i4", "INT64": "<i8", "UINT64": "<u8", "FP32": "<f4", "BOOL": "?"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Triton:

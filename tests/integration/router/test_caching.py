@@ -17,13 +17,13 @@ from tests.integration.router.world import (
     Caller,
     World,
     asking,
-    free_port,
     hello,
     texts,
     tokens,
     until,
 )
 from tests.integration.scripted_triton import Hold, Refuse, Say, ScriptedTriton, answer
+from tests.making.ports import free_port
 
 MISS, EXACT, SHARED = pb.CACHE_OUTCOME_MISS, pb.CACHE_OUTCOME_EXACT, pb.CACHE_OUTCOME_SHARED
 NOT_ASKED, UNAVAILABLE = pb.CACHE_OUTCOME_NOT_ASKED, pb.CACHE_OUTCOME_UNAVAILABLE

@@ -29,8 +29,9 @@ from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Ro
 from services.router.ports import Asked, GuideKind
 from tests.integration.client.scripted_router import ScriptedRouter, serve, summary
 from tests.integration.router.processes import Process
-from tests.integration.router.world import PATIENCE, free_port, until
+from tests.integration.router.world import PATIENCE, until
 from tests.making.policies import ladder, quality, route
+from tests.making.ports import free_port
 
 ANSWERS = ("in a week", "in five days", "in 5 days")
 

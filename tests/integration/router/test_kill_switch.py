@@ -17,7 +17,8 @@ from services.router.state.redis import CHANGES, KEPT, LEVERS, RedisState
 from tests.integration.router.sharing import CHAT, SMALL, STORED, Router, router
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO, redis_state
 from tests.integration.router.world import PATIENCE
-from tests.redis_server import RedisServer, free_port
+from tests.making.ports import free_port
+from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[3]
 

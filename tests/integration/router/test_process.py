@@ -26,7 +26,6 @@ from tests.integration.router.world import (
     Caller,
     ScriptedScaler,
     asking,
-    free_port,
     read_ledger,
     refusal,
     scrape,
@@ -35,6 +34,7 @@ from tests.integration.router.world import (
     write_settings,
 )
 from tests.integration.scripted_triton import Hold, Refuse, Say, ScriptedTriton, answer
+from tests.making.ports import free_port
 from tools.metrics import of_every_service, services
 
 PREFIX = prefix_of("router")

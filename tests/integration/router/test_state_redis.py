@@ -17,7 +17,8 @@ from services.router.state.redis import RedisState
 from services.router.state.store import SharedState, open_state
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO, redis_state
 from tests.integration.router.world import PATIENCE
-from tests.redis_server import RedisServer, free_port, tls_redis
+from tests.making.ports import free_port
+from tests.redis_server import RedisServer, tls_redis
 
 
 async def refused(state: SharedState) -> None:

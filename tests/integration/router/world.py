@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import random
-import socket
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -32,6 +30,7 @@ from services.router.policy.certainty import Measure
 from tests.integration.scripted_triton import Script, ScriptedTriton, answer
 from tests.making.calibrations import write_calibration
 from tests.making.policies import TOKENIZER
+from tests.making.ports import free_port
 
 PATIENCE = 20.0
 """Seconds that a test waits for what must happen, on the slowest machine."""
@@ -118,15 +117,6 @@ async def until(condition: Callable[[], Any], what: str = "") -> None:
     while not condition():
         assert time.monotonic() < end, what or "what should happen did not"
         await asyncio.sleep(0.003)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that the system does not give to others meanwhile."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
 
 
 @dataclass
