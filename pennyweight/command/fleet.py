@@ -19,7 +19,7 @@ from pennyweight.command.options import (
     TlsCertificate,
     TlsKey,
 )
-from pennyweight.command.refused import refusal_lines, settings_lines
+from pennyweight.command.refused import RefusedSettings, refusal_lines
 from pennyweight.command.show import add_columns, console, line, plain, print_json, print_table, say
 from pennyweight.errors import error_of_call
 from pennyweight.scaler.v1 import scaler_pb2 as pb
@@ -44,7 +44,12 @@ class Replica:
 
 @dataclass(frozen=True)
 class Pool:
-    """One pool as it is shown; `typical_start_seconds` is None before a replica has started."""
+    """One pool as it is shown.
+
+    Attributes:
+        typical_start_seconds: None before a replica has started.
+        refused: settings of the file that did not work, so that others are in force.
+    """
 
     name: str
     tier: str
@@ -58,6 +63,7 @@ class Pool:
     typical_start_seconds: float | None
     trouble: str
     replicas: tuple[Replica, ...]
+    refused: RefusedSettings | None = None
 
 
 def pools(
@@ -94,7 +100,12 @@ def pools(
                 print_json("refusal", refusal)
             return
         screen = console()
-        lines = settings_lines(found.pools)
+        lines = [
+            text
+            for pool in listed
+            if pool.refused is not None
+            for text in pool.refused.lines(pool.name)
+        ]
         if refusal is not None:
             lines = [*refusal_lines(refusal, what="the pools"), *lines]
         if lines:
@@ -127,6 +138,9 @@ def _pool(message: pb.Pool) -> Pool:
             )
             for replica in message.replicas
         ),
+        refused=RefusedSettings.of(message.settings_refusal)
+        if message.HasField("settings_refusal")
+        else None,
     )
 
 

@@ -1,6 +1,8 @@
 """How policy files that are not in force read on a screen."""
 
-from collections.abc import Iterable, Sequence
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pennyweight.answers import PolicyProblem, PolicyRefusal
 from pennyweight.command.show import moment, plain
@@ -22,20 +24,36 @@ def problem_lines(problems: Sequence[PolicyProblem]) -> list[str]:
     return [f"  {plain(str(problem))}" for problem in problems]
 
 
-def settings_lines(pools: Iterable[scaler_pb2.Pool]) -> list[str]:
-    """Which pools go by their last good settings, why, and what the file says otherwise."""
-    lines = []
-    for pool in pools:
-        if not pool.HasField("settings_refusal"):
-            continue
-        refusal = pool.settings_refusal
-        since = moment(time_of(refusal.since))
-        lines.append(
-            f"The new settings of {plain(pool.name)} are refused since {since}: "
-            f"{plain(refusal.reason)}."
-        )
-        lines += [
-            plain(f"  {change.key}: {change.value or 'absent'}, in force {change.in_force or '-'}")
-            for change in refusal.changes
+@dataclass(frozen=True)
+class SettingChange:
+    """A key of a pool that is not in force: what the file says, and what holds; empty is absent."""
+
+    key: str
+    value: str
+    in_force: str
+
+
+@dataclass(frozen=True)
+class RefusedSettings:
+    """Settings of a pool that did not work; `changes` are told to operators alone."""
+
+    since: dt.datetime | None
+    reason: str
+    changes: tuple[SettingChange, ...]
+
+    @classmethod
+    def of(cls, message: scaler_pb2.SettingsRefusal) -> "RefusedSettings":
+        """As the scaler tells it."""
+        changes = (SettingChange(one.key, one.value, one.in_force) for one in message.changes)
+        return cls(time_of(message.since), message.reason, tuple(changes))
+
+    def lines(self, pool: str) -> list[str]:
+        """That a pool goes by its last good settings, why, and what the file says otherwise."""
+        since = moment(self.since)
+        return [
+            plain(f"The new settings of {pool} are refused since {since}: {self.reason}."),
+            *(
+                plain(f"  {one.key}: {one.value or 'absent'}, in force {one.in_force or '-'}")
+                for one in self.changes
+            ),
         ]
-    return lines

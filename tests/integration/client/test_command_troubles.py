@@ -1,6 +1,7 @@
 """What the command says where no call goes through: the true reason, and what to do."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ class Scaler(scaler_pb2_grpc.ScalerServiceServicer):
     async def ListPools(self, request: Any, context: Any) -> Any:  # noqa: N802
         pool = scaler_pb2.Pool(name="small-cpu", tier="small", trouble=TROUBLE, desired_replicas=1)
         pool.replicas.add(id="r[red]1", address="127.0.0.1:9", state="REPLICA_STATE_READY")
+        refused = pool.settings_refusal
+        refused.reason = "r-2 ended [/x]"
+        refused.since.FromSeconds(1_800_000_000)
+        refused.changes.add(key="model", value="smal", in_force="small")
+        refused.changes.add(key="slots.2", in_force="9")
         return scaler_pb2.ListPoolsResponse(pools=[pool])
 
 
@@ -208,6 +214,13 @@ async def test_pools_show_text_as_it_stands(scaler: str) -> None:
     first, second = rows_of(ended.out)
     assert (first[0], first[-1]) == ("small-cpu", "r[red]1 ready 127.0.0.1:9")
     assert second[-1] == TROUBLE
+    assert ended.out.startswith(
+        "The new settings of small-cpu are refused since 2027-01-15 08:00:00 UTC: r-2 ended [/x].\n"
+        "  model: smal, in force small\n"
+        "  slots.2: absent, in force 9\n"
+    )
     ended = await pennyweight("pools", "--address", scaler, "--json")
-    assert '"kind": "pool"' in ended.out
-    assert TROUBLE in ended.out
+    (pool,) = map(json.loads, ended.out.splitlines())
+    assert (pool["kind"], pool["trouble"]) == ("pool", TROUBLE)
+    assert pool["refused"]["reason"] == "r-2 ended [/x]"
+    assert pool["refused"]["changes"][0] == {"key": "model", "value": "smal", "in_force": "small"}
