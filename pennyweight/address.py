@@ -8,6 +8,9 @@ import re
 ROUTER_PORT, SCALER_PORT = 50051, 50053
 """Where `make up` and the containers listen."""
 
+MAX_PORT = 65_535
+"""gRPC takes a greater one for what is left of it after a division."""
+
 _NAMED_HOSTS = ("dns:///", "dns:", "ipv4:", "ipv6:")
 """Schemes that may precede hosts and ports."""
 
@@ -36,7 +39,10 @@ def check_target(target: str) -> None:
     if _OTHER_SCHEMES.match(hosts):
         return
     for host in hosts.split(","):
-        if not _HOST_AND_PORT.fullmatch(host):
+        named = _HOST_AND_PORT.fullmatch(host)
+        if named and not _is_port(host.rpartition(":")[2]):
+            raise ValueError(f"the address {target!r} must end in a port from 1 to 65535")
+        if not named:
             bare = host.removesuffix(":")
             bare = f"[{bare}]" if ":" in bare and "[" not in bare else bare or "localhost"
             raise ValueError(
@@ -52,6 +58,10 @@ def host_and_port(target: str) -> tuple[str, int] | None:
     if _OTHER_SCHEMES.match(hosts) or not _HOST_AND_PORT.fullmatch(f"{host}:{port}"):
         return None
     return (host.strip("[]"), int(port)) if port.isdecimal() else None
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= MAX_PORT
 
 
 def _hosts(target: str) -> str:

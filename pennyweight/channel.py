@@ -22,6 +22,8 @@ PROXY_VARIABLE = "PENNYWEIGHT_USE_PROXY"
 """Set, a service that is not on this machine is reached through the proxy of ``https_proxy`` or
 ``http_proxy``, but for the hosts in ``no_proxy``."""
 
+_OFF = ("", "0", "false", "no", "off")
+
 KEEPALIVE_MS = 60_000
 
 # What editors and shells put around a text: blanks, line ends, a byte order mark.
@@ -66,7 +68,7 @@ def open_channel(
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
-    if is_loopback(target) or not os.environ.get(PROXY_VARIABLE):
+    if is_loopback(target) or os.environ.get(PROXY_VARIABLE, "").lower() in _OFF:
         options.append(("grpc.enable_http_proxy", 0))
     if tls is None:
         tls = tls_ca is not None or tls_certificate is not None

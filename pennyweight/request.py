@@ -22,6 +22,7 @@ from pennyweight.wire import duration_of
 
 Request = TypeVar("Request", pb.GenerateRequest, pb.CompleteRequest, pb.ExplainRequest)
 
+OPTIONS = frozenset(Options.__annotations__)
 SAMPLING = ("max_output_tokens", "temperature", "top_p", "top_k", "seed", "stop")
 
 
@@ -30,7 +31,10 @@ def request_of(kind: type[Request], route: str, prompt: Prompt, options: Options
 
     Raises:
         ValueError: a word that is not in the contract, or a value it cannot hold.
+        TypeError: an option that there is not.
     """
+    for name in options.keys() - OPTIONS:
+        raise TypeError(f"{name!r} is no option. {hint_of(name, sorted(OPTIONS))}")
     sampling = {name: value for name, value in options.items() if name in SAMPLING}
     return kind(
         route=route,

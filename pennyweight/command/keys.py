@@ -59,7 +59,7 @@ def key(
     if as_json:
         print_json("key", Made(made, digest, tenant, role.value, critical))
         return
-    entry = f"  - {{sha256: {digest}, tenant: {tenant}"
+    entry = f'  - {{sha256: "{digest}", tenant: "{tenant}"'  # 123 is a name, and no number
     entry += f", role: {role}" if role is not Role.CALLER else ""
     entry += ", critical: true}" if critical else "}"
     print(made)  # noqa: T201

@@ -4,10 +4,10 @@ A key is 32 random bytes in text, so one SHA-256 is hash enough: there is nothin
 file is YAML::
 
     keys:
-      - {sha256: 9f86d0…, tenant: acme}
-      - {sha256: 60303a…, tenant: pennyweight, role: service}
-      - {sha256: 5994471…, tenant: acme, role: operator}
-      - {sha256: 4e07408…, tenant: acme, critical: true}
+      - {sha256: 3c6e0b…, tenant: acme}
+      - {sha256: 8f14e4…, tenant: pennyweight, role: service}
+      - {sha256: 1f0e3d…, tenant: acme, role: operator}
+      - {sha256: a87ff6…, tenant: acme, critical: true}
 
 Without a key file a service serves loopback only, where the published key `DEVELOPMENT_KEY` is
 accepted. A caller with role ``service`` (one of our own services) may act for a tenant by sending

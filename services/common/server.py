@@ -4,6 +4,7 @@ Leaves to the gate who may call and what errors become, and to the servicers wha
 """
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,12 @@ from services.common.tls import TlsFiles
 log = structlog.get_logger()
 
 LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+
+
+_PORT = re.compile(
+    r":(0|[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])$", re.ASCII
+)
+"""gRPC takes a greater one for what is left of it after a division."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -64,6 +71,10 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         """Refuses combinations that would be unsafe or cannot work."""
+        for name in ("listen", "metrics_listen"):
+            address = getattr(self, name)
+            if not address.startswith("unix:") and not _PORT.search(address):
+                raise ValueError(f"{name}: must end in a port from 0 to 65535, got {address!r}")
         if self.keys_file is None and not self.listen.startswith(LOOPBACK):
             raise ValueError(f"listen: {self.listen} is not loopback, so keys_file must be set")
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pennyweight import Client
 from pennyweight.command import ending
 from pennyweight.command.options import (
     Address,
@@ -84,7 +85,8 @@ def demo(state: State = ROOT / "state") -> None:
     async def body(stack: Stack) -> bool:
         await screen.show_start(stack.starting())
         records = OwnRecords(stack.plan.ledger)
-        answered = await run_demo(stack.plan["router"].address, screen.console, records)
+        async with Client(stack.plan["router"].address, api_key=stack.plan.key()) as client:
+            answered = await run_demo(client, screen.console, records)
         screen.say(f"It is added up by: .venv/bin/pennyweight ledger --folder {stack.plan.ledger}")
         return answered
 

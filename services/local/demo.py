@@ -41,7 +41,7 @@ class Row:
     error: str = ""
 
 
-async def run_demo(address: str, console: Console, records: OwnRecords) -> bool:
+async def run_demo(client: Client, console: Console, records: OwnRecords) -> bool:
     """Asks all questions, printing each row as it is finished; `records` are of the ledger.
 
     Returns whether all succeeded.
@@ -51,12 +51,11 @@ async def run_demo(address: str, console: Console, records: OwnRecords) -> bool:
     console.print(_line(columns, {title: Text(title, style="bold") for title in columns}))
     console.print(Text("─" * width, style="dim"))
     rows = []
-    async with Client(address) as client:
-        async for row in _ask_all(client):
-            rows.append(row)
-            console.print(_line(columns, _cells(row)))
-            if row.summary is not None and row.summary.decision.reason in EXPLAINED:
-                console.print(Text(f"  └ {row.summary.decision.explanation}", style="yellow"))
+    async for row in _ask_all(client):
+        rows.append(row)
+        console.print(_line(columns, _cells(row)))
+        if row.summary is not None and row.summary.decision.reason in EXPLAINED:
+            console.print(Text(f"  └ {row.summary.decision.explanation}", style="yellow"))
     done = [row.summary for row in rows if row.summary is not None]
     found = await records.settled({summary.handle for summary in done})
     console.print(_foot(rows, found))

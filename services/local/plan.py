@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from pennyweight.cache.v1 import cache_pb2
+from pennyweight.channel import DEVELOPMENT_KEY
 from pennyweight.router.v1 import router_pb2
 from pennyweight.scaler.v1 import scaler_pb2
 from services.common.config import prefix_of
@@ -42,6 +43,7 @@ DEMO_LEDGER = "demo-ledger"
 """Folder below the state of what demos asked: made-up questions are no part of the real ledger."""
 
 SCALING_FILE = "PENNYWEIGHT_SCALER_SCALING_FILE"
+SCALING_NAME = "scaling.yaml"
 
 
 class StackError(Exception):
@@ -79,23 +81,47 @@ class Service:
 
 @dataclass(frozen=True)
 class Plan:
-    """The services in the order in which they start, and the folders they write to."""
+    """The services in the order in which they start, and the folders they write to.
+
+    Attributes:
+        scaling: of the scaling file that is made for this stack; empty where the usual one serves.
+    """
 
     services: tuple[Service, ...]
     state: Path
     logs: Path
     ledger: Path
     scaler_state: Path
+    scaling: str = ""
 
-    def service_key(self) -> str | None:
-        """The key that the router shows to the others, if it has one; it opens every call.
+    def put_scaling(self) -> None:
+        """Writes the scaling file of this stack, once the state folder is its own.
+
+        Raises:
+            StackError: it cannot be written.
+        """
+        if not self.scaling:
+            return
+        target = self.state / SCALING_NAME
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(self.scaling, encoding="utf-8")
+        except OSError as error:
+            raise StackError(f"{target} cannot be written: {error.strerror}.") from error
+
+    def key(self) -> str | None:
+        """The key that opens every call; None where the services' keys are in a file of others.
+
+        It is the one that the router shows to the others. Without key files it is the published
+        one, whatever key the user has for services elsewhere.
 
         Raises:
             StackError: the file cannot be read.
         """
-        path = self["router"].environment.get("PENNYWEIGHT_ROUTER_SERVICE_KEY_FILE")
+        environment = self["router"].environment
+        path = environment.get("PENNYWEIGHT_ROUTER_SERVICE_KEY_FILE")
         if not path:
-            return None
+            return None if environment.get("PENNYWEIGHT_ROUTER_KEYS_FILE") else DEVELOPMENT_KEY
         try:
             return Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
@@ -149,10 +175,11 @@ def plan(
     }
     given = {name: value for name, value in environ.items() if value or name not in defaults}
     environment = {**defaults, **given}
+    scaling = ""
     if any_port or weights:
-        target = state / "scaling.yaml"
-        _change_scaling(Path(environment[SCALING_FILE]), target, any_port=any_port, weights=weights)
-        environment[SCALING_FILE] = str(target)
+        usual = Path(environment[SCALING_FILE])
+        scaling = _changed_scaling(usual, any_port=any_port, weights=weights)
+        environment[SCALING_FILE] = str(state / SCALING_NAME)
     for name, (listen, metrics) in listens.items():
         environment[f"{prefix_of(name)}LISTEN"] = listen
         environment[f"{prefix_of(name)}METRICS_LISTEN"] = metrics
@@ -162,6 +189,7 @@ def plan(
         logs=state / "logs",
         ledger=Path(environment["PENNYWEIGHT_ROUTER_LEDGER_FOLDER"]),
         scaler_state=Path(environment["PENNYWEIGHT_SCALER_STATE_FOLDER"]),
+        scaling=scaling,
     )
 
 
@@ -230,8 +258,8 @@ def _reached(listen: str) -> str:
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else listen
 
 
-def _change_scaling(source: Path, target: Path, *, any_port: bool, weights: Sequence[str]) -> None:
-    """Writes the scaling file anew, with port 0 in every slot or other weights for some tiers.
+def _changed_scaling(source: Path, *, any_port: bool, weights: Sequence[str]) -> str:
+    """The scaling file with port 0 in every slot or other weights for some tiers.
 
     Raises:
         StackError: the file cannot be read as what it should be (the scaler says what is wrong),
@@ -250,8 +278,8 @@ def _change_scaling(source: Path, target: Path, *, any_port: bool, weights: Sequ
             _change_weights(pools, weight)
     except (OSError, ValueError, YamlProblem, LookupError, TypeError, AttributeError) as error:
         raise StackError(f"The scaling file {source} cannot be used.", repr(error)) from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(yaml.safe_dump(scaling), encoding="utf-8")
+    text: str = yaml.safe_dump(scaling)
+    return text
 
 
 def _change_weights(pools: Sequence[dict[str, Any]], weights: str) -> None:

@@ -20,7 +20,7 @@ from pennyweight.wire import refusal_of
 from services.common.files import FolderLock
 from services.local.children import Child, end_replicas, lock_state, recorded_replicas
 from services.local.plan import Plan, Service, StackError, check_ports
-from services.local.restarts import pause_before_restart
+from services.local.restarts import BAD_SETTINGS, pause_before_restart
 
 START_SECONDS = 120.0
 STOP_SECONDS = {"router": 15.0, "scaler": 45.0, "cache": 15.0}
@@ -65,7 +65,7 @@ class Stack:
     def __init__(self, plan: Plan, stop: Stop, say: Callable[[str], None]) -> None:
         self.plan = plan
         self.channels = {one.name: open_channel(one.address) for one in plan.services}
-        self.metadata = metadata_for(plan["router"].address, plan.service_key())
+        self.metadata = metadata_for(plan["router"].address, plan.key())
         self._stop = stop
         self._say = say
         self._children: dict[str, Child] = {}
@@ -81,6 +81,7 @@ class Stack:
         self._lock = lock_state(self.plan.state)
         try:
             check_ports(self.plan.services)
+            self.plan.put_scaling()  # not before: a stack that runs takes up what it finds
             if left := recorded_replicas(self.plan.scaler_state):
                 self._say(f"an earlier run left replicas, which are taken over: {', '.join(left)}")
             for service in self.plan.services:
@@ -117,10 +118,12 @@ class Stack:
 
     async def _keep(self, service: Service) -> StackError:
         ends: list[float] = []
+        code = 0
         while True:
-            child = self._children[service.name]
+            child, before = self._children[service.name], code
             code = await child.ended()
-            ends.append(time.monotonic())
+            if code != BAD_SETTINGS:
+                ends.append(time.monotonic())
             how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
             pause = pause_before_restart(ends, code) if self._was_ready else None
             if pause is None:
@@ -129,7 +132,13 @@ class Stack:
                     f"The {service.name} ended by itself{often}, {how}.",
                     f"The end of {child.log}:\n{child.last_lines()}",
                 )
-            self._say(f"the {service.name} ended by itself, {how}, and is started anew")
+            if code != BAD_SETTINGS:
+                self._say(f"the {service.name} ended by itself, {how}, and is started anew")
+            elif before != BAD_SETTINGS:
+                self._say(
+                    f"the {service.name} cannot start with its settings, and is tried again until "
+                    f"they are mended: {child.last_lines()}"
+                )
             await asyncio.sleep(pause)
             start = asyncio.create_task(Child.start(service, self.plan.logs))
             try:

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from pennyweight.address import check_target
 from services.common.config import STRICT, Name, prefix_of
 from services.common.redis_settings import RedisSettings
 from services.common.server import ServerSettings
@@ -102,5 +103,10 @@ class RouterSettings(ServerSettings):
             ConfigError: the address of Redis breaks a rule.
         """
         super().__post_init__()
+        for name in ("cache_address", "scaler_address"):
+            try:
+                check_target(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         if self.redis is not None:
             self.redis.check()

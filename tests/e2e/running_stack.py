@@ -31,6 +31,7 @@ class RunningStack:
             **environment,
         }
         self.plan = plan(wanted, folder, any_port=True)
+        self.plan.put_scaling()
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 

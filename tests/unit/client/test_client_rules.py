@@ -1,5 +1,7 @@
 """Keys, targets, requests and retries: what needs no network."""
 
+from typing import Any
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -119,3 +121,9 @@ def test_durations_are_said_to_the_nanosecond() -> None:
 def test_what_is_no_duration_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="a duration must be a number of seconds"):
         duration_of(seconds)
+
+
+def test_an_option_that_there_is_not_is_refused_with_what_may_be_meant() -> None:
+    options: Any = {"temprature": 2}
+    with pytest.raises(TypeError, match=r"'temprature' is no option\. Did you mean temperature\?"):
+        request_of(pb.CompleteRequest, "chat", "Hello", options)

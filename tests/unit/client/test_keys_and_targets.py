@@ -117,3 +117,25 @@ def test_a_file_that_tls_cannot_use_is_named(tmp_path: Path) -> None:
         open_channel("localhost:1", tls_certificate=file, tls_key=file)
     with pytest.raises(FileNotFoundError, match=r"none\.pem"):
         open_channel("localhost:1", tls_ca=tmp_path / "none.pem")
+
+
+@pytest.mark.parametrize(
+    "port", ["0", "65536", "103419", "99999999999999999999", "-1", "http", "\u0665"]
+)
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    """gRPC would connect to another one."""
+    with pytest.raises(ValueError, match="must end in a port from 1 to 65535"):
+        pw.Client(f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(("value", "options"), [("0", 1), ("no", 1), ("", 1), ("1", 0), ("yes", 0)])
+def test_the_proxy_is_off_unless_it_is_switched_on(
+    value: str, options: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[dict] = []
+    monkeypatch.setenv("PENNYWEIGHT_USE_PROXY", value)
+    monkeypatch.setattr(
+        "grpc.aio.insecure_channel", lambda _, options: opened.append(dict(options))
+    )
+    open_channel("router.example:50051")
+    assert ("grpc.enable_http_proxy" in opened[0]) is bool(options)

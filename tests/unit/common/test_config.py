@@ -94,6 +94,19 @@ def test_loopback_needs_no_key_file(listen: str) -> None:
     assert ServerSettings(listen=listen).keys_file is None
 
 
+@pytest.mark.parametrize("name", ["listen", "metrics_listen"])
+@pytest.mark.parametrize("port", ["65536", "99999", "-1", "http", "", "08"])
+def test_a_port_that_is_none_stops_the_start(name: str, port: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: must end in a port from 0 to 65535"):
+        from_environment(ServerSettings, "P_", {f"P_{name.upper()}": f"127.0.0.1:{port}"})
+
+
+@pytest.mark.parametrize("port", ["0", "1", "9999", "65535"])
+def test_a_port_that_is_one_passes(port: str) -> None:
+    settings = from_environment(ServerSettings, "P_", {"P_LISTEN": f"[::1]:{port}"})
+    assert settings.listen == f"[::1]:{port}"
+
+
 def test_a_certificate_needs_its_key() -> None:
     with pytest.raises(ValueError, match="go together"):
         ServerSettings(tls_certificate=Path("a.pem"))

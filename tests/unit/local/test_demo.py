@@ -4,13 +4,14 @@ import io
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, cast
 
 import grpc
 import pytest
 from rich.console import Console
 
 from pennyweight import (
+    Client,
     Cost,
     Decision,
     Delta,
@@ -41,14 +42,8 @@ def finished(reason: str, paid: int) -> list[Event]:
 class Answers:
     """A client whose answers were escalated, but for one that failed."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self) -> None:
         self.asked = 0
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
 
     async def generate(self, route: str, question: str, **_: Any) -> AsyncIterator[Event]:
         self.asked += 1
@@ -59,11 +54,10 @@ class Answers:
 
 
 async def shown(width: int, monkeypatch: pytest.MonkeyPatch, ledger: Path) -> str:
-    monkeypatch.setattr(demo, "Client", Answers)
     monkeypatch.setattr(own_records, "LEDGER_SECONDS", 0.0)
     out = io.StringIO()
     console, records = Console(file=out, width=width, markup=False), OwnRecords(ledger)
-    assert not await demo.run_demo("127.0.0.1:1", console, records)
+    assert not await demo.run_demo(cast("Client", Answers()), console, records)
     return out.getvalue()
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from pennyweight.channel import DEVELOPMENT_KEY
 from pennyweight.ledger.money import Money
 from services.local.ledger_tail import LedgerTail, Totals
 from services.local.plan import ADDRESSES, ROOT, StackError, plan, plan_demo
@@ -77,9 +78,7 @@ def test_replicas_of_one_tier_can_load_other_weights(tmp_path: Path) -> None:
     environ = {"PENNYWEIGHT_SCALER_SCALING_FILE": str(_scaling(tmp_path))}
     state = tmp_path / "state"
     found = plan(environ, state, weights=["small=weights/damaged"])
-    told = yaml.safe_load(
-        Path(found["scaler"].environment["PENNYWEIGHT_SCALER_SCALING_FILE"]).read_text()
-    )
+    told = yaml.safe_load(found.scaling)
     for name, folder in (("one", "damaged"), ("two", "damaged"), ("three", "int8")):
         pool = told["pools"][name]
         assert pool["parameters"] == {"model": f"weights/{folder}", "num_threads": 1}
@@ -97,8 +96,7 @@ def test_the_scaling_file_is_changed_as_the_scaler_reads_it(tmp_path: Path) -> N
     shutil.copytree(tmp_path / "models", tmp_path / "named/models")
     environ = {"PENNYWEIGHT_SCALER_SCALING_FILE": str(named)}
     found = plan(environ, tmp_path / "state", weights=["small=weights/damaged"])
-    written = Path(found["scaler"].environment["PENNYWEIGHT_SCALER_SCALING_FILE"]).read_text()
-    pools = yaml.safe_load(written)["pools"].values()
+    pools = yaml.safe_load(found.scaling)["pools"].values()
     assert "010" in [pool["parameters"]["num_threads"] for pool in pools]  # not 8
     assert {pool["repository"] for pool in pools} == {str(tmp_path / "named/models")}
 
@@ -116,6 +114,32 @@ def test_weights_that_are_not_there_stop_the_start(tmp_path: Path, weights: str,
     environ = {"PENNYWEIGHT_SCALER_SCALING_FILE": str(_scaling(tmp_path))}
     with pytest.raises(StackError, match=said):
         plan(environ, tmp_path / "state", weights=[weights])
+
+
+def test_nothing_is_written_before_the_state_folder_is_ones_own(tmp_path: Path) -> None:
+    """A stack that runs on that folder would take it up."""
+    environ = {"PENNYWEIGHT_SCALER_SCALING_FILE": str(_scaling(tmp_path))}
+    found = plan(environ, tmp_path / "state", weights=["small=weights/damaged"])
+    assert not (tmp_path / "state").exists()
+    found.put_scaling()
+    written = Path(found["scaler"].environment["PENNYWEIGHT_SCALER_SCALING_FILE"])
+    assert written.read_text() == found.scaling
+    usual = plan(environ, tmp_path / "state")
+    usual.put_scaling()
+    assert usual.scaling == ""
+
+
+@pytest.mark.parametrize(
+    ("environ", "key"),
+    [
+        ({"PENNYWEIGHT_API_KEY": "of-another-service"}, DEVELOPMENT_KEY),
+        ({"PENNYWEIGHT_ROUTER_KEYS_FILE": "keys.yaml"}, None),
+    ],
+)
+def test_the_key_is_the_published_one_where_no_file_names_others(
+    tmp_path: Path, environ: dict[str, str], key: str | None
+) -> None:
+    assert plan(environ, tmp_path).key() == key
 
 
 def test_a_demo_keeps_a_ledger_of_its_own(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.local.restarts import MOST, WITHIN_SECONDS, pause_before_restart
+from services.local.restarts import MENDING_SECONDS, MOST, WITHIN_SECONDS, pause_before_restart
 
 
 def test_the_first_time_it_is_started_at_once() -> None:
@@ -28,5 +28,6 @@ def test_however_it_ended(code: int) -> None:
     assert pause_before_restart([1.0], code) is not None
 
 
-def test_wrong_settings_stay_wrong() -> None:
-    assert pause_before_restart([1.0], code=2) is None
+def test_wrong_settings_are_waited_for_and_end_nothing_else() -> None:
+    assert pause_before_restart([], code=2) == MENDING_SECONDS
+    assert pause_before_restart([100.0 + n for n in range(MOST)], code=2) == MENDING_SECONDS
