@@ -29,11 +29,22 @@ FULL = ("Exceeds maximum queue size", "Maximum queue size of")
 NOT_READY = ("Server is stopping", "not at ready state", "no available versions")
 """Messages that say: this replica takes no work; another one may do."""
 
-LOST = ("shutting down", "is not healthy")
+LOST = ("shutting down",)
 """Messages that say: this replica is in trouble, in the middle of its work or before it."""
+
+SILENT = ("is not healthy", "the engine said nothing")
+"""Messages that say: what computes there does not answer, and may not have for long."""
 
 DIED = ("Stub process", "engine process")
 """Messages that say: what computes there has died."""
+
+_FAILURES: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = (
+    (FULL, {"lost": False}),
+    (NOT_READY, {"lost": True, "refused": True}),
+    (SILENT, {"lost": True, "silent": True}),
+    (DIED, {"lost": True, "died": True}),
+    (LOST, {"lost": True}),
+)
 
 BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
 """Messages that say: no replica can serve this request."""
@@ -76,14 +87,9 @@ TOKENS_PER_BLOCK = 32
 
 def classify(message: str) -> Exception:
     """Our error for a message of Triton's or the engine's."""
-    if any(known in message for known in FULL):
-        return ReplicaFailed(message, lost=False)
-    if any(known in message for known in NOT_READY):
-        return ReplicaFailed(message, lost=True, refused=True)
-    if any(known in message for known in DIED):
-        return ReplicaFailed(message, lost=True, died=True)
-    if any(known in message for known in LOST):
-        return ReplicaFailed(message, lost=True)
+    for messages, kind in _FAILURES:
+        if any(known in message for known in messages):
+            return ReplicaFailed(message, **kind)
     if any(known in message for known in BAD_INPUT):
         where = "prompt.response_format" if _GUIDE in message else "prompt"
         return BadRequest.of(Violation(where, f"the engine refuses it: {message[:200]}"))

@@ -41,18 +41,26 @@ def test_a_connection_that_breaks_at_work_is_a_death(
 
 
 @pytest.mark.parametrize(
-    ("message", "died"),
+    ("message", "died", "silent"),
     [
-        ("Stub process 'small_0_0' is not healthy.", True),
-        ("the engine process ended", True),
-        ("GRPC server is shutting down", False),
-        ("Server is stopping, scheduler for model has stopped accepting new requests", False),
+        # A stub that hangs is as little healthy as a dead one, and has made nothing meanwhile.
+        ("Stub process 'small_0_0' is not healthy.", False, True),
+        ("the engine said nothing for 20 s", False, True),
+        ("the engine process ended", True, False),
+        ("GRPC server is shutting down", False, False),
+        (
+            "Server is stopping, scheduler for model has stopped accepting new requests",
+            False,
+            False,
+        ),
     ],
 )
-def test_what_computes_may_die_though_its_server_lives(message: str, *, died: bool) -> None:
+def test_what_computes_may_die_or_hang_though_its_server_lives(
+    message: str, *, died: bool, silent: bool
+) -> None:
     failure = classify(message)
     assert isinstance(failure, ReplicaFailed)
-    assert failure.died is died
+    assert (failure.died, failure.silent) == (died, silent)
 
 
 def test_what_a_caller_is_told_of_a_broken_stream_names_no_address() -> None:

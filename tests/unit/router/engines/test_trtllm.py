@@ -262,6 +262,7 @@ def test_a_response_without_the_parameter_is_not_the_last() -> None:
         ("Request for unknown model: 'small' version 1 is not at ready state", LOST),
         ("Request for unknown model: 'small' has no available versions", LOST),
         ("Stub process 'small_0_0' is not healthy.", LOST),
+        ("the engine said nothing for 20 s", LOST),
         ("[request id: x] unexpected shape for input 'input_ids'", BAD),
         ("inference input data-type is 'FP32', unexpected datatype", BAD),
         ("Request for unknown model: 'small' is not found", BROKEN),
