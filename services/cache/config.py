@@ -25,7 +25,8 @@ class CacheSettings(ServerSettings):
     Attributes:
         store: ``memory``, or the address of a Redis: ``redis://[user@]host:port[/db]``, or
             ``rediss://…`` for TLS.
-        redis_password_file: file with the password of Redis; absent, none.
+        redis_password_file: file with the password of Redis, read anew for each connection; absent,
+            none.
         redis_ca_file: PEM bundle that signed the certificate of Redis; absent, the system's.
         redis_timeout_seconds: longest that an operation may take; past it, it is a miss.
         redis_connections: most connections to Redis, not counting the one that listens.

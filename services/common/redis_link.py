@@ -13,16 +13,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
+from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError, ResponseError
 
 from services.common.backoff import Backoff
 from services.common.breaker import Breaker
+from services.common.config import ConfigError
 
 log = structlog.get_logger()
 
@@ -50,6 +53,30 @@ class RedisRefused(RedisFailed):
     """
 
 
+class _Credentials(CredentialProvider):
+    """What each new connection says who it is; the password that was read last where none can be.
+
+    So that one that is changed is taken up without a restart.
+    """
+
+    def __init__(self, user: str, password: Callable[[], str]) -> None:
+        self._user = user
+        self._read = password
+        self._password = password()
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        with suppress(ConfigError):
+            self._password = self._read()
+        return (self._user, self._password) if self._user else (self._password,)
+
+
+def _without_user(url: str) -> tuple[str, str]:
+    """The user that an address names, empty for none, and the address without."""
+    scheme, _, rest = url.partition("://")
+    user, _, place = rest.rpartition("@")
+    return unquote(user), f"{scheme}://{place}"
+
+
 class RedisLink:
     """A bounded number of connections, and perhaps one that listens. State of the process.
 
@@ -61,7 +88,7 @@ class RedisLink:
         self,
         url: str,
         *,
-        password: str | None = None,
+        password: Callable[[], str] | None = None,
         ca_file: Path | None = None,
         timeout_seconds: float,
         connections: int,
@@ -72,7 +99,7 @@ class RedisLink:
 
         Args:
             url: of Redis.
-            password: to it; None for none.
+            password: reads that to it, anew for each connection; None for none.
             ca_file: PEM bundle that signed its certificate; None for the system's.
             timeout_seconds: longest that an operation may take.
             connections: most operations at a time; more wait for their turn.
@@ -83,11 +110,13 @@ class RedisLink:
             ValueError: `url` is no address of a Redis.
         """
         options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
+        if password is not None:
+            user, url = _without_user(url)
+            options["credential_provider"] = _Credentials(user, password)
         self._timeout_seconds = timeout_seconds
         self._turns = asyncio.Semaphore(connections)
         self._client = Redis.from_url(
             url,
-            password=password,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # every use is under a timeout of its own

@@ -71,7 +71,7 @@ class RedisSettings:
                 raise self._unusable("redis_ca_file", self.ca_file, _why(error)) from error
         return RedisLink(
             self.address,
-            password=self._password(),
+            password=self._password if self.password_file is not None else None,
             ca_file=self.ca_file,
             timeout_seconds=self.timeout_seconds,
             connections=connections,
@@ -93,16 +93,21 @@ class RedisSettings:
             return "must end in nothing else than /number of a database"
         return None
 
-    def _password(self) -> str | None:
-        if self.password_file is None:
-            return None
+    def _password(self) -> str:
+        """What is in the file now.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        path = self.password_file
+        assert path is not None  # noqa: S101 -- nobody asks without one
         try:
-            return self.password_file.read_text(encoding="utf-8").strip()
+            return path.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise self._unusable("redis_password_file", self.password_file, _why(error)) from error
+            raise self._unusable("redis_password_file", path, _why(error)) from error
         except UnicodeDecodeError:  # not its cause: that holds what was read
             why = "it is not UTF-8"
-        raise self._unusable("redis_password_file", self.password_file, why)
+        raise self._unusable("redis_password_file", path, why)
 
     def _unusable(self, setting: str, path: Path, why: str) -> ConfigError:
         return self._wrong(setting, f"cannot be read: {why}, got {str(path)!r}")

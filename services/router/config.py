@@ -34,7 +34,8 @@ class RouterSettings(ServerSettings):
             several: ``redis://[user@]host:port[/db]``, or ``rediss://…`` for TLS. While it cannot
             be reached every lever counts as halted.
         state_folder: where ``file`` keeps them.
-        redis_password_file: file with the password of that Redis; absent, none.
+        redis_password_file: file with the password of that Redis, read anew for each connection;
+            absent, none.
         redis_ca_file: PEM bundle that signed the certificate of that Redis; absent, the system's.
         redis_timeout_seconds: longest that one use of that Redis may take.
         policy_folder: where each version of the policies that came in force is kept.

@@ -6,10 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from services.common.config import ConfigError, from_environment, prefix_of
 from services.common.errors import Unavailable
-from services.common.redis_link import REST
+from services.common.redis_link import REST, RedisLink
 from services.router.config import RouterSettings
 from services.router.levers.copy import parse_record
 from services.router.state.file import FILE, FileState
@@ -135,3 +136,21 @@ def test_no_use_of_redis_may_take_long() -> None:
     environment = {f"{prefix}REDIS_TIMEOUT_SECONDS": "2"}
     with pytest.raises(ConfigError, match=r"REDIS_TIMEOUT_SECONDS: must be at most 1"):
         from_environment(RouterSettings, prefix, environment)
+
+
+@pytest.mark.redis
+async def test_a_changed_password_is_taken_up(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("old")
+    with RedisServer("--requirepass", "old") as server:
+        link = RedisLink(server.url, password=file.read_text, timeout_seconds=0.5, connections=2)
+        state = RedisState(link)
+        await answered(state)
+        admin = Redis.from_url(server.url, password="old")
+        admin.config_set("requirepass", "new")
+        file.write_text("new")
+        admin.client_kill_filter(_type="normal", skipme=True)
+        await answered(state)
+        assert (await state.swap("chat/cache", None, ONE)) == (True, ONE)
+        admin.close()
+        await state.close()

@@ -174,10 +174,23 @@ def test_a_password_that_is_no_text_is_refused_and_not_shown(tmp_path: Path) -> 
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_password_comes_from_its_file(tmp_path: Path) -> None:
-    (tmp_path / "password").write_text("s3cret\n")
-    link = settings(password_file=tmp_path / "password").link(1)
-    assert link._client.connection_pool.connection_kwargs["password"] == "s3cret"
+@pytest.mark.parametrize(
+    ("address", "user"), [("redis://host:1/2", ()), ("redis://a%40b@host:1/2", ("a@b",))]
+)
+async def test_a_password_comes_from_its_file_anew_for_each_connection(
+    tmp_path: Path, address: str, user: tuple[str, ...]
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("s3cret\n")
+    link = settings(address, password_file=file).link(1)
+    pool = link._client.connection_pool.connection_kwargs
+    assert (pool["host"], pool["port"], pool["db"]) == ("host", 1, 2)
+    who = pool["credential_provider"]
+    assert who.get_credentials() == (*user, "s3cret")
+    file.write_text("changed")
+    assert who.get_credentials() == (*user, "changed")
+    file.unlink()  # as it may be for a moment
+    assert who.get_credentials() == (*user, "changed")
     await link.close()
 
 
