@@ -1,17 +1,20 @@
 """Files as they were when they were read, and whether any of them has changed since."""
 
 import contextlib
-import errno
 import hashlib
 import math
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.common.files import read_plain
+
 YOUNG_SECONDS = 2.0
 """A file that was so young when it was read may have been written again within one tick of its
 file system's clock, unseen by its times: it is compared by its contents until it is older."""
+
+MAX_DIGESTED = 64 * 2**20
+"""Bytes of a file that is compared by its contents; larger ones are by their times alone."""
 
 MAX_ENTRIES = 100
 """Entries of a folder that are looked at."""
@@ -49,12 +52,7 @@ class SeenFiles:
         # The stamp comes first: what is written from here on looks like a change.
         stamp, now = _stamp(path), self._wall()
         self._seen[path] = _Seen(stamp)
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "is no plain file", str(path))
-        if found.st_size > max_bytes:
-            raise OSError(errno.EFBIG, f"is larger than {max_bytes} bytes", str(path))
-        data = path.read_bytes()
+        data = read_plain(path, max_bytes)
         self._seen[path] = _Seen(stamp, hashlib.sha256(data).digest(), now)
         return data
 
@@ -90,6 +88,6 @@ def _stamp(path: Path) -> Stamp | None:
 
 def _digest(path: Path) -> bytes:
     try:
-        return hashlib.sha256(path.read_bytes()).digest()
+        return hashlib.sha256(read_plain(path, MAX_DIGESTED)).digest()
     except OSError:
         return b""

@@ -12,8 +12,11 @@ import grpc
 import structlog
 
 from services.common.config import ConfigError
+from services.common.files import read_plain
 
 log = structlog.get_logger()
+
+MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,10 @@ class TlsFiles:
         """What is in them now.
 
         Raises:
-            OSError: one cannot be read.
+            OSError: one cannot be read, or is no plain file.
         """
         files = (self.certificate, self.key, self.client_authority)
-        return tuple(path.read_bytes() if path is not None else b"" for path in files)
+        return tuple(read_plain(path, MAX_BYTES) if path is not None else b"" for path in files)
 
     def check(self) -> None:
         """Checks that they go together.
@@ -60,7 +63,8 @@ class TlsFiles:
         """
         context, path = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.certificate
         try:
-            context.load_cert_chain(self.certificate, self.key)
+            # Without a password OpenSSL would ask the terminal for one, and wait.
+            context.load_cert_chain(self.certificate, self.key, password=lambda: "")
             if self.client_authority is not None:
                 path = self.client_authority
                 context.load_verify_locations(self.client_authority)
@@ -72,9 +76,13 @@ class _Watch:
     """What connections get; gRPC asks for it in a thread of its own, one connection at a time."""
 
     def __init__(self, files: TlsFiles) -> None:
+        try:
+            self._content = files.read()
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConfigError(str(error.filename), [f"TLS cannot use it: {why}"]) from error
         files.check()
         self._files = files
-        self._content = files.read()
 
     def configuration(self) -> Any:
         chain, key, authority = self._content

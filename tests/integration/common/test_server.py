@@ -1,6 +1,7 @@
 """Start, health, reflection, TLS and drain of the server, over real gRPC."""
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -146,6 +147,9 @@ class Certificates:
     def __getitem__(self, name: str) -> Path:
         return self.folder / name
 
+    def encrypt(self, key: str, encrypted: str) -> None:
+        self._openssl(f"rsa -aes256 -passout pass:s3cret -in {key} -out {encrypted}")
+
     def _openssl(self, arguments: str) -> None:
         subprocess.run(
             ["openssl", *arguments.split()], cwd=self.folder, check=True, capture_output=True
@@ -235,6 +239,33 @@ async def test_new_tls_files_are_taken_up_and_wrong_ones_are_not(
         assert await serves(running.port, others)
         put(certificates)
         assert await serves(running.port, certificates)
+
+
+async def test_tls_files_that_nobody_can_read_hold_up_no_connection(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    """A pipe never ends, and OpenSSL would ask the terminal for the password of a key."""
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    good = {chain: certificates["server.pem"], key: certificates["server.key"]}
+    for path, source in good.items():
+        path.write_bytes(source.read_bytes())
+    certificates.encrypt("server.key", "encrypted.key")
+
+    async def serves(port: int) -> bool:
+        peer = Peer(f"localhost:{port}", tls_ca=certificates["ca.pem"])
+        async with peer.open() as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        return True
+
+    async with serving(tls_certificate=chain, tls_key=key) as running:
+        key.write_bytes(certificates["encrypted.key"].read_bytes())
+        assert await serves(running.port)
+        key.unlink()
+        os.mkfifo(key)
+        assert await serves(running.port)
+        key.unlink()
+        assert await serves(running.port)
 
 
 async def test_a_connection_has_so_many_calls_open_and_another_is_not_held_up(
