@@ -22,6 +22,7 @@ from services.cache.operations import Operation, Operations
 from services.cache.ports import Abandon, Found, Granted, Put
 from services.common.durations import seconds_of
 from services.common.errors import BadRequest, ServiceError, Violation
+from services.common.faults import fault
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
@@ -210,7 +211,7 @@ class Stream:
             into.code = getattr(code_pb2, error.code.name)
             into.error = error.message
         else:
-            log.error("unexpected error", method="Exchange", exc_info=error)
+            log.error("unexpected error", method="Exchange", fault=fault(error))
             into.code = code_pb2.INTERNAL
             into.error = "internal error; the log of this service has the details"
 

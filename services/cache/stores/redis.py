@@ -44,6 +44,7 @@ from services.cache.ports import (
 )
 from services.cache.stores.redis_scripts import ABANDON, CLAIM, DROP, PUT
 from services.cache.stores.waiting import WaitingRoom
+from services.common.faults import fault
 from services.common.redis_link import RedisFailed, RedisLink
 
 log = structlog.get_logger()
@@ -162,7 +163,7 @@ class RedisStore:
     def _ended(self, task: Future[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("unexpected error", method="redis", exc_info=error)
+            log.error("unexpected error", method="redis", fault=fault(error))
 
     async def _unless_failed(self, failed: T, work: Coroutine[Any, Any, T]) -> T:
         try:
