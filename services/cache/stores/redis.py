@@ -177,7 +177,7 @@ class RedisStore:
         return Found(record) if record and serves(record, wanted) else NoEntry.ABSENT
 
     async def _claim(self, key: Key, wanted: frozenset[bytes], wait_seconds: float) -> Outcome:
-        waits = wait_seconds > 0 and not self._waiting.full
+        waits = wait_seconds > 0 and not self._waiting.is_full(key)
         answer = await self._ask(key, wanted, waits=waits)
         if not isinstance(answer, float):
             return answer
