@@ -22,7 +22,7 @@ from services.scaler.fleet.watchers import Seen, Update, Watcher, Watchers
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import Action, Drain, Release, ReplicaState, decide
-from services.scaler.policy.rollout import Refused
+from services.scaler.policy.rollout import SettingsRefusal
 from services.scaler.ports import PoolStatus, ReplicaStatus, Target
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class PoolView:
     capacity: int | None
     trouble: str
     typical_start_seconds: float | None
-    refused: Refused | None = None
+    refused: SettingsRefusal | None = None
 
 
 class Fleet:
@@ -247,10 +247,10 @@ class Fleet:
         """What a configured pool goes by: its file, or where that is refused the last good ones."""
         return self._status.get(pool, _NOTHING).in_force or self._scaling.pools[pool]
 
-    def _refused(self, pool: str) -> Refused | None:
+    def _refused(self, pool: str) -> SettingsRefusal | None:
         return self._status.get(pool, _NOTHING).refused
 
-    def _tell(self, pool: str, refused: Refused) -> None:
+    def _tell(self, pool: str, refused: SettingsRefusal) -> None:
         log.error(
             "the new settings of a pool are refused; it goes on with the last good ones",
             file=self._file,
