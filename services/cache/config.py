@@ -38,7 +38,8 @@ class CacheSettings(ServerSettings):
         max_entry_bytes: largest answer stored, in memory and in Redis.
         lease_seconds: how long a lease lasts; longer than nearly all answers take.
         max_wait_seconds: longest wait for another's answer, whatever callers ask for.
-        max_waiters: most lookups that wait at a time; more do not wait.
+        max_waiters: most lookups that wait at a time; more do not wait, nor do those of a tenant
+            that would leave fewer places free than it has.
         max_unanswered: most unanswered operations of one stream; more are not read.
     """
 

@@ -8,7 +8,7 @@ caller feels it.
 
 import asyncio
 from asyncio import Future
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from functools import partial
 from time import perf_counter
@@ -19,9 +19,11 @@ from google.rpc import code_pb2
 
 from pennyweight.cache.v1 import cache_pb2 as pb
 from services.cache.operations import Operation, Operations
+from services.cache.policy import may_wait
 from services.cache.ports import Abandon, Found, Granted, Put
 from services.common.durations import seconds_of
 from services.common.errors import BadRequest, ServiceError, Violation
+from services.common.faults import fault
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
@@ -30,6 +32,9 @@ DEFAULT_PATIENCE_SECONDS = 5.0
 RESPONSE_BYTES = 1024 * 1024
 """A response of this size takes no more results; far below the 4 MiB that callers receive."""
 RESULT_OVERHEAD_BYTES = 128
+KEPT_FREE = 8
+"""Of so many unanswered operations of a stream one is never a lookup that waits."""
+
 MAX_RESPONSES = 4
 """Responses that may pile up before reading stops."""
 
@@ -75,7 +80,9 @@ class Stream:
         self._operations = operations
         self._tracing = tracing
         self._max_unanswered = max_unanswered
+        self._places = max_unanswered - max_unanswered // KEPT_FREE
         self._pending: dict[int, Future[Any]] = {}
+        self._waiting: Counter[str] = Counter()  # of those, by tenant
         self._outgoing: deque[_Outgoing] = deque()
         self._unsent = 0
         self._results = asyncio.Event()
@@ -142,6 +149,13 @@ class Stream:
         unanswered = len(self._pending) + self._unsent
         return unanswered >= self._max_unanswered or len(self._outgoing) > MAX_RESPONSES
 
+    def _may_wait(self, tenant: str) -> bool:
+        """Whether a lookup of the tenant may; those who do leave room for what they wait for."""
+        everybody = len(self._pending)
+        if everybody >= self._max_unanswered - 1:
+            return False
+        return may_wait(self._waiting[tenant], everybody, self._places)
+
     def _begin(self, operation: pb.Operation) -> None:
         started = perf_counter()
         number, name = operation.id, operation.WhichOneof("operation")
@@ -161,7 +175,9 @@ class Stream:
         shown = _lease_shown(operation, name)
         if isinstance(result, Future):
             self._pending[number] = result
-            result.add_done_callback(partial(self._done, number, what, shown, started))
+            self._waiting[operation.tenant] += 1
+            done = partial(self._done, number, what, shown, started, tenant=operation.tenant)
+            result.add_done_callback(done)
         else:
             self._answer(number, what, shown, result, started)
 
@@ -169,8 +185,8 @@ class Stream:
         patience = DEFAULT_PATIENCE_SECONDS
         if operation.HasField("timeout"):
             patience = seconds_of(operation.timeout)
-        if 2 * len(self._pending) > self._max_unanswered:
-            patience = 0.0  # those who wait must leave room for the answers they wait for
+        if not self._may_wait(operation.tenant):
+            patience = 0.0
         request = what.part(operation)
         if not self._tracing.enabled:
             return self._operations.start(what, operation.tenant, request, patience)
@@ -178,12 +194,22 @@ class Stream:
             return self._operations.start(what, operation.tenant, request, patience)
 
     def _done(
-        self, number: int, what: Operation, shown: str, started: float, pending: Future[Any]
+        self,
+        number: int,
+        what: Operation,
+        shown: str,
+        started: float,
+        pending: Future[Any],
+        *,
+        tenant: str,
     ) -> None:
         if self._closed:
             self._operations.give_back(pending)
             return
         del self._pending[number]
+        self._waiting[tenant] -= 1
+        if not self._waiting[tenant]:
+            del self._waiting[tenant]
         self._room.set()
         if pending.cancelled():
             self._refuse(number, asyncio.CancelledError())
@@ -210,7 +236,7 @@ class Stream:
             into.code = getattr(code_pb2, error.code.name)
             into.error = error.message
         else:
-            log.error("unexpected error", method="Exchange", exc_info=error)
+            log.error("unexpected error", method="Exchange", fault=fault(error))
             into.code = code_pb2.INTERNAL
             into.error = "internal error; the log of this service has the details"
 

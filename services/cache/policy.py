@@ -39,6 +39,20 @@ _LENGTH = Struct("<Q")
 _NUMBERS = Struct("<qddq?Q")
 
 
+def may_wait(own: int, everybody: int, most: int) -> bool:
+    """Whether one more lookup may wait for another's answer, among `most` places.
+
+    A tenant takes a place only where it leaves as many free as it has: it stops at half of them if
+    it is alone, the next one at half of what is left, and so on.
+
+    Args:
+        own: lookups of the same tenant that wait.
+        everybody: all that wait, those among them.
+        most: places.
+    """
+    return everybody < most and own <= most - everybody
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """The canonical request: everything that can change an answer apart from who gives it.

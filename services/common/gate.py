@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from services.common.credentials import Identity, set_current_identity
 from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
+from services.common.faults import fault
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
@@ -135,7 +136,7 @@ class Gate:
         if isinstance(error, grpc.aio.AbortError):
             raise error
         if not isinstance(error, ServiceError):
-            log.error("unexpected error", method=method, exc_info=error)
+            log.error("unexpected error", method=method, fault=fault(error))
             error = InternalError("internal error; the log of this service has the details")
         try:
             await context.abort_with_status(error.status())

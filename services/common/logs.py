@@ -3,7 +3,8 @@
 Lines are JSON, one canonical line for each request; on a terminal they are coloured text. What
 libraries say through `logging`, and what is written to standard error beneath Python, as gRPC's
 core does, becomes such lines too. Prompt and answer text never reaches a log, nor do bytes of a
-request whose caller is not known.
+request whose caller is not known: what fails while a call is served is told by
+`services.common.faults`.
 
 Logging never waits and never fails: see `services.common.log_lines`.
 """
@@ -14,6 +15,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -24,6 +26,7 @@ from typing import Any, BinaryIO, cast
 import orjson
 import structlog
 
+from services.common.faults import fault
 from services.common.log_lines import LOST, LogLines, Lost
 
 STANDARD_ERROR = 2
@@ -103,7 +106,8 @@ def _json(logger: object, name: str, event: MutableMapping[str, Any]) -> bytes:
 
 
 def _coloured() -> Renderer:
-    renderer = structlog.dev.ConsoleRenderer()
+    # The default formatter shows local variables: requests and keys among them.
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
     def render(logger: object, name: str, event: MutableMapping[str, Any]) -> bytes:
         return renderer(logger, name, event).encode(errors="backslashreplace")
@@ -122,7 +126,11 @@ class _Foreign(logging.Handler):
             text = record.getMessage()
         except Exception:  # noqa: BLE001 - what it holds does not fit its words
             text = str(record.msg)
-        more = {"exc_info": record.exc_info} if record.exc_info else {}
+        more: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
+        if record.name == "asyncio":  # a task or a callback failed: what it shows holds arguments
+            text = re.split(r"[(\n]", text, maxsplit=1)[0]
+            error = record.exc_info[1] if record.exc_info else None
+            more = {} if error is None else {"fault": fault(error)}
         structlog.get_logger().log(record.levelno, text, logger=record.name, **more)
 
 

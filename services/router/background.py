@@ -6,6 +6,8 @@ from typing import Any
 
 import structlog
 
+from services.common.faults import fault
+
 log = structlog.get_logger()
 
 
@@ -48,5 +50,5 @@ class Background:
 async def _contained(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
-    except Exception:
-        log.exception("a task of a request failed")
+    except Exception as error:  # noqa: BLE001 -- whatever it is, the others go on
+        log.error("a task of a request failed", fault=fault(error))  # noqa: TRY400 -- see `fault`

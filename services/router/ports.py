@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Protocol
 
 from pennyweight.ledger.schema import LedgerRecord
+from services.common.errors import ServiceError
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Route, Tier
 
@@ -91,6 +92,13 @@ class ReplicaFailed(Exception):
         self.refused = refused or not lost
         self.silent = silent
         super().__init__(message)
+
+
+def brief(error: ReplicaFailed | ServiceError) -> str:
+    """What an attempt failed of, for a log; a refusal's text may hold what the caller sent."""
+    if isinstance(error, ServiceError):
+        return error.reason or error.code.name
+    return str(error)
 
 
 @dataclass(frozen=True, slots=True)

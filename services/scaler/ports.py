@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.scaler.config import Capacity, Pool, Scaling
-from services.scaler.policy.rollout import Refused
+from services.scaler.policy.rollout import SettingsRefusal
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class PoolStatus:
     capacity: int | None = None
     trouble: str = ""
     typical_start_seconds: float | None = None
-    refused: Refused | None = None
+    refused: SettingsRefusal | None = None
     in_force: Pool | None = None
 
     @property

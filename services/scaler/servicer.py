@@ -23,7 +23,7 @@ from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.demand import Demand
 from services.scaler.policy.draining import ReplicaState
-from services.scaler.policy.rollout import Refused
+from services.scaler.policy.rollout import SettingsRefusal
 
 HEARTBEAT_SECONDS = 1.0
 QUANTILES = (0.5, 0.95)
@@ -156,7 +156,7 @@ def _refusal(refusal: Refusal, *, operator: bool) -> pb.PolicyRefusal:
     return message
 
 
-def _settings_refusal(refused: Refused, *, operator: bool) -> pb.SettingsRefusal:
+def _settings_refusal(refused: SettingsRefusal, *, operator: bool) -> pb.SettingsRefusal:
     message = pb.SettingsRefusal(reason=refused.reason if operator else HIDDEN_TROUBLE)
     set_time(message.since, refused.since)
     if operator:

@@ -92,7 +92,7 @@ class MemoryStore:
         held = self._leases.get(key)
         if held is None:
             return self._grant(key)
-        if wait_seconds <= 0 or self._waiting.full:
+        if wait_seconds <= 0 or self._waiting.is_full(key):
             return NoEntry.ABSENT
         self._watch(held)
         return self._waiting.join(key, wanted, wait_seconds)

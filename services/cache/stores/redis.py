@@ -44,6 +44,7 @@ from services.cache.ports import (
 )
 from services.cache.stores.redis_scripts import ABANDON, CLAIM, DROP, PUT
 from services.cache.stores.waiting import WaitingRoom
+from services.common.faults import fault
 from services.common.redis_link import RedisFailed, RedisLink
 
 log = structlog.get_logger()
@@ -162,7 +163,7 @@ class RedisStore:
     def _ended(self, task: Future[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("unexpected error", method="redis", exc_info=error)
+            log.error("unexpected error", method="redis", fault=fault(error))
 
     async def _unless_failed(self, failed: T, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -176,7 +177,7 @@ class RedisStore:
         return Found(record) if record and serves(record, wanted) else NoEntry.ABSENT
 
     async def _claim(self, key: Key, wanted: frozenset[bytes], wait_seconds: float) -> Outcome:
-        waits = wait_seconds > 0 and not self._waiting.full
+        waits = wait_seconds > 0 and not self._waiting.is_full(key)
         answer = await self._ask(key, wanted, waits=waits)
         if not isinstance(answer, float):
             return answer

@@ -1,13 +1,16 @@
 """Lookups that wait for another's answer: in order, each with its own patience.
 
+No partition may take so many places that none are left for others.
+
 Knows nothing of entries or leases; the stores say when a record came or a lease is free.
 """
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
-from services.cache.policy import Key, Record, serves
+from services.cache.policy import Key, Record, may_wait, serves
 from services.cache.ports import Clock, Found, Granted, NoEntry, Outcome, Timer
 
 
@@ -28,14 +31,14 @@ class WaitingRoom:
         self._limit = limit
         self._queues: dict[Key, dict[Waiter, None]] = {}  # the inner dicts are ordered sets
         self._count = 0
+        self._by_partition: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def full(self) -> bool:
-        """Whether nobody may join any more."""
-        return self._count >= self._limit
+    def is_full(self, key: Key) -> bool:
+        """Whether nobody may join any more who waits for this key."""
+        return not may_wait(self._by_partition[key.partition], self._count, self._limit)
 
     def join(self, key: Key, wanted: frozenset[bytes], seconds: float) -> asyncio.Future[Outcome]:
         """Waits for a record by a wanted writer, or for the lease; absent when time is over."""
@@ -44,6 +47,7 @@ class WaitingRoom:
         waiter.patience = self._clock.call_later(seconds, self._settle, key, waiter, NoEntry.ABSENT)
         self._queues.setdefault(key, {})[waiter] = None
         self._count += 1
+        self._by_partition[key.partition] += 1
         outcome.add_done_callback(partial(self._gone, key, waiter))
         return outcome
 
@@ -91,5 +95,8 @@ class WaitingRoom:
             return
         del queue[waiter]
         self._count -= 1
+        self._by_partition[key.partition] -= 1
+        if not self._by_partition[key.partition]:
+            del self._by_partition[key.partition]
         if not queue:
             del self._queues[key]

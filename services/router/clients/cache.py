@@ -18,7 +18,7 @@ from pennyweight.cache.v1 import cache_pb2 as pb
 from pennyweight.cache.v1 import cache_pb2_grpc
 from services.common.backoff import Backoff
 from services.common.calls import is_cancelled
-from services.common.channel import Peer
+from services.common.channel import AWAY, Peer, named
 from services.common.durations import set_seconds
 from services.common.outbox import Outbox
 from services.common.telemetry import Tracing
@@ -35,6 +35,9 @@ MAX_PENDING = 10_000
 MAX_IN_MESSAGE = 64
 MAX_MESSAGE_BYTES = 1024 * 1024
 """A longer operation travels alone. The cache takes several MiB, and breaks off at more."""
+
+CONNECT_SECONDS = 1.5
+"""How long a try may take to connect: an address where nobody is any more may swallow it."""
 
 RECONNECT = Backoff(0.1, 1.0)
 
@@ -61,9 +64,12 @@ class CacheStream:
             tracing: whose spans the cache's are part of.
             clock: seconds that only grow.
             chance: draws from [0, 1), spreads reconnects.
+
+        Raises:
+            ConfigError: the peer's files cannot be used at the start; later they count as "away".
         """
+        peer.check()
         self._peer = peer
-        self._shown = peer.metadata()
         self._timeout = timeout_seconds
         self._metrics = metrics
         self._tracing = tracing
@@ -82,24 +88,28 @@ class CacheStream:
 
     async def run(self) -> None:
         """Keeps the stream up. Runs for ever; the caller owns it."""
-        channel = self._peer.open()
-        stub = cache_pb2_grpc.CacheServiceStub(channel)
         failures = 0
-        try:
-            while True:
-                try:
-                    call = stub.Exchange(metadata=self._shown, wait_for_ready=True)
-                    await call.wait_for_connection()
+        said: set[str] = set()  # of why it is away
+        while True:
+            try:
+                async with self._peer.connected(CONNECT_SECONDS) as cache:
+                    stub = cache_pb2_grpc.CacheServiceStub(cache.channel)
+                    await self._exchange(stub.Exchange(metadata=cache.metadata))
+                why = "the cache ended the stream"
+            except AWAY as error:
+                if is_cancelled():
+                    raise
+                why = named(error)
+            finally:
+                if self._connected:  # it was there
                     failures = 0
-                    await self._exchange(call)
-                except grpc.aio.AioRpcError as error:
-                    log.warning("cache stream broke", code=error.code().name)
-                finally:
-                    self._disconnect()
-                failures += 1
-                await asyncio.sleep(RECONNECT.seconds(failures, self._chance()))
-        finally:
-            await channel.close()
+                    said.clear()
+                self._disconnect()
+            if why not in said:
+                log.warning("cache stream broke", error=why)
+                said.add(why)
+            failures += 1
+            await asyncio.sleep(RECONNECT.seconds(failures, self._chance()))
 
     async def lookup(
         self,

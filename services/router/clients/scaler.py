@@ -1,24 +1,21 @@
 """The scaler, as the router sees it: it says what the fleet is, and hears of the load.
 
-While the scaler is away the last known fleet stays in use, marked stale. Each try has a channel of
-its own, so that the scaler's name is looked up anew: one that was replaced has another address, and
-a channel asks for it again after 30 s at the earliest, or after minutes where there was none.
+While the scaler is away the last known fleet stays in use, marked stale. Each try has a connection
+of its own, see `services.common.channel`.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import TypeAlias
 
-import grpc
 import structlog
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.backoff import Backoff
-from services.common.channel import Peer
+from services.common.calls import is_cancelled
+from services.common.channel import AWAY, Connection, Peer, named
 from services.router.clients.load_reports import LoadReports
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.group import Replica, State
@@ -26,8 +23,6 @@ from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
 
 log = structlog.get_logger()
-
-Stub: TypeAlias = "scaler_pb2_grpc.ScalerServiceAsyncStub"
 
 SILENCE_SECONDS = 6.0
 """The scaler says something at least every 5 s; after this long it counts as away."""
@@ -50,6 +45,9 @@ class ScalerLink:
     """Keeps the fleet current and reports the load of the router of this name.
 
     `wall` gives seconds since 1970; `chance` draws from [0, 1) and spreads reconnects.
+
+    Raises:
+        ConfigError: the peer's files cannot be used at the start; later they count as "away".
     """
 
     def __init__(
@@ -63,8 +61,8 @@ class ScalerLink:
         wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        peer.check()
         self._peer = peer
-        self._shown = peer.metadata()
         self._fleet = fleet
         self._load_reports = LoadReports(router, fleet.snapshot, load, wall=wall)
         self._metrics = metrics
@@ -73,20 +71,25 @@ class ScalerLink:
     async def watch(self) -> None:
         """Follows the fleet. Runs for ever; the caller owns it."""
         failures = 0
+        said: set[str] = set()  # of why it is away
         while True:
             try:
-                async with self._reached() as stub:
-                    async for message in self._messages(stub):
+                async with self._peer.connected(CONNECT_SECONDS) as scaler:
+                    async for message in self._messages(scaler):
                         failures = 0
+                        said.clear()
                         replicas = [_replica(replica) for replica in message.replicas]
                         if message.full:
                             self._fleet.replace(replicas)
                             self._fleet.set_stale(stale=False)
                         elif replicas:
                             self._fleet.update(replicas)
-            except (grpc.aio.AioRpcError, TimeoutError, OSError, _Gap) as error:
-                if not self._fleet.stale:
-                    log.warning("scaler is away; using the last known fleet", error=_named(error))
+            except (*AWAY, _Gap) as error:
+                if is_cancelled():
+                    raise
+                if (why := named(error)) not in said:
+                    log.warning("scaler is away; using the last known fleet", error=why)
+                    said.add(why)
                 self._fleet.set_stale(stale=True)
             failures += 1
             await asyncio.sleep(RECONNECT.seconds(failures, self._chance()))
@@ -95,28 +98,19 @@ class ScalerLink:
         """Streams this router's load. Runs for ever; the caller owns it."""
         while True:
             try:
-                async with self._reached() as stub:
-                    await stub.ReportLoad(self._reports(), metadata=self._shown)
-            except (grpc.aio.AioRpcError, TimeoutError, OSError) as error:
-                log.debug("load reports broke off", error=_named(error))
+                async with self._peer.connected(CONNECT_SECONDS) as scaler:
+                    stub = scaler_pb2_grpc.ScalerServiceStub(scaler.channel)
+                    await stub.ReportLoad(self._reports(), metadata=scaler.metadata)
+            except AWAY as error:
+                if is_cancelled():
+                    raise
+                log.debug("load reports broke off", error=named(error))
             await asyncio.sleep(REPORT_SECONDS)
 
-    @asynccontextmanager
-    async def _reached(self) -> AsyncIterator[Stub]:
-        """A channel of its own that is connected.
-
-        Raises:
-            TimeoutError: nobody answers.
-            OSError: a file of ours that it needs cannot be read.
-        """
-        async with self._peer.open() as channel:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await channel.channel_ready()
-            yield scaler_pb2_grpc.ScalerServiceStub(channel)
-
-    async def _messages(self, stub: Stub) -> AsyncIterator[pb.WatchReplicasResponse]:
+    async def _messages(self, scaler: Connection) -> AsyncIterator[pb.WatchReplicasResponse]:
         """Messages of one watch, checked for silence and gaps."""
-        call = stub.WatchReplicas(pb.WatchReplicasRequest(), metadata=self._shown)
+        stub = scaler_pb2_grpc.ScalerServiceStub(scaler.channel)
+        call = stub.WatchReplicas(pb.WatchReplicasRequest(), metadata=scaler.metadata)
         revision: int | None = None
         try:
             while True:
@@ -155,7 +149,3 @@ def _replica(message: pb.Replica) -> Replica:
         state=STATES.get(message.state, State.GONE),
         max_in_flight=max(1, message.max_in_flight),
     )
-
-
-def _named(error: Exception) -> str:
-    return error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error) or "silent"

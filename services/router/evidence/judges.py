@@ -56,7 +56,7 @@ class Judges:
 
         Args:
             metrics: where failures are counted.
-            peer: gives the way to an address; asked once for each.
+            peer: gives the way to an address; asked anew for each connection.
             clock: seconds that only grow.
             chance: draws from [0, 1), shuffles answers before a judge sees them.
         """
@@ -107,6 +107,7 @@ class Judges:
         now = self._clock()
         if not remote.breaker.allows(now):
             raise _Unjudged(remote.why)
+        is_trial = not remote.breaker.closed
         remote.breaker = remote.breaker.tried(now)
         *others, best = range(len(answers))
         # Their order would tell which tier wrote which.
@@ -120,6 +121,8 @@ class Judges:
         )
         remote.running += 1
         try:
+            if is_trial:
+                await remote.renew(self._peer(judging.address))
             said = await _call(remote.stub, request, judging.timeout_seconds)
         except _Unjudged as failed:
             remote.failed(failed.why, self._clock())
@@ -158,6 +161,20 @@ class _Remote:
 
     def __post_init__(self) -> None:
         self.stub = judge_pb2_grpc.JudgeServiceStub(self.channel)
+
+    async def renew(self, peer: Peer) -> None:
+        """Gets a channel of its own, which looks its name up at once and trusts who is trusted now.
+
+        Raises:
+            _Unjudged: the authority cannot be read.
+        """
+        try:
+            channel = peer.open()
+        except OSError as error:
+            raise _Unjudged("failed") from error
+        before, self.channel = self.channel, channel
+        self.stub = judge_pb2_grpc.JudgeServiceStub(channel)
+        await before.close()
 
     def failed(self, why: str, now: float) -> None:
         """Notes a failure."""

@@ -13,7 +13,7 @@ import structlog
 from services.common.errors import ServiceError
 from services.router.fleet.group import Replica
 from services.router.policy.routes import Cancel, Tier
-from services.router.ports import Engine, EngineCall, EngineRequest, ReplicaFailed
+from services.router.ports import Engine, EngineCall, EngineRequest, ReplicaFailed, brief
 
 log = structlog.get_logger()
 
@@ -113,7 +113,7 @@ class Place:
             call.finish()
         except (ReplicaFailed, ServiceError) as error:
             call.cancel()
-            log.info("a run that had to drain failed", replica=self.replica.id, why=str(error))
+            log.info("a run that had to drain failed", replica=self.replica.id, why=brief(error))
         except BaseException:
             call.cancel()
             raise

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import orjson
 import structlog
 
-from pennyweight.ledger.schema import LedgerRecord, RequestRecord
+from pennyweight.ledger.schema import GapRecord, LedgerRecord, RequestRecord
 from services.common.config import ConfigError
 from services.router.ledger.mark import Abandoned, Mark, abandoned
 from services.router.metrics import Metrics
@@ -43,10 +43,16 @@ MAX_UNWRITTEN = 100_000
 
 
 class _Line(NamedTuple):
-    """A record as it is written; `is_request` says that a request is complete with it."""
+    """A record as it is written.
+
+    Attributes:
+        is_request: a request is complete with it.
+        gap: the gap that is on record with it.
+    """
 
     data: bytes
     is_request: bool
+    gap: Abandoned | None
 
 
 class FileLedger:
@@ -80,7 +86,7 @@ class FileLedger:
         self._lines: deque[_Line] = deque()  # that the disk has refused so far
         self._answered = self._written = 0
         self._mark: Mark | None = None
-        self._marks: list[Path] = []  # of others, to be removed once their gaps are on record
+        self._gaps: dict[str, Abandoned] = {}  # of others, until they are on record, by process
         self._gathered = asyncio.Event()
         self._ended = False
         for gap in gaps:
@@ -139,6 +145,8 @@ class FileLedger:
             self._lose(lost)
         if self._mark is not None:
             self._mark.close(complete=self._written >= self._answered)
+        while self._gaps:
+            self._gaps.popitem()[1].let_go()
 
     async def _something_to_do(self, stop: asyncio.Event) -> None:
         """Waits for records; not for long where the disk still has to take some."""
@@ -178,9 +186,10 @@ class FileLedger:
 
     def _take_up(self, gap: Abandoned) -> None:
         """Has the gap of a killed process put on record."""
-        self._marks.append(gap.path)
         if not gap.record.requests:
+            gap.remove()
             return
+        self._gaps[gap.record.process] = gap
         self.add(gap.record)
         self._metrics.ledger_gaps.inc(gap.record.missing)
         log.error(
@@ -197,7 +206,8 @@ class FileLedger:
             try:
                 made = record() if callable(record) else record
                 data = orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE)
-                lines.append(_Line(data, isinstance(made, RequestRecord)))
+                gap = self._gaps.get(made.process) if isinstance(made, GapRecord) else None
+                lines.append(_Line(data, isinstance(made, RequestRecord), gap))
             except Exception as error:  # noqa: BLE001 -- one record must not cost the others
                 self._metrics.ledger_lost.inc()
                 # Neither message nor traceback: they may hold what callers sent.
@@ -224,8 +234,9 @@ class FileLedger:
             os.close(descriptor)
         self._written += sum([line.is_request for line in lines])
         self._put_mark(answered)
-        while self._marks:
-            self._marks.pop().unlink(missing_ok=True)
+        for line in lines:
+            if line.gap is not None and self._gaps.pop(line.gap.record.process, None) is not None:
+                line.gap.remove()
 
     def _put_mark(self, answered: int) -> None:
         """Says how far it is; a disk that refuses that refuses records too, which is told of."""

@@ -2,9 +2,11 @@
 
 Each process holds a mark of its own in the ledger's folder, and takes it away once all it has
 answered is written. A mark that is found without its process is a gap: the next router that starts
-makes a record of it, which stays in the ledger.
+makes a record of it, which stays in the ledger. Until then it holds the mark as its own, so that
+of several routers one takes it up, and another may once that one has ended without writing it.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -33,8 +35,14 @@ class Mark:
             OSError: it cannot be written.
         """
         self._path = folder / f"{PREFIX}{name}{SUFFIX}"
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlocked = self._path.with_suffix(".new")  # nobody may take it for abandoned meanwhile
+        self._descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unlocked.rename(self._path)
+        except OSError:
+            os.close(self._descriptor)
+            raise
 
     def put(self, *, answered: int, written: int, wall: float) -> None:
         """Says how many requests were answered so far, and how many of them are written.
@@ -54,15 +62,25 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """A mark whose process is gone.
+    """A mark whose process is gone; it is held until it is removed or let go.
 
     Attributes:
-        path: of the mark, to be removed once the gap is on record.
         record: of the gap.
     """
 
-    path: Path
     record: GapRecord
+    _path: Path
+    _descriptor: int
+
+    def remove(self) -> None:
+        """Takes the mark away: the gap is on record, or there is none."""
+        with contextlib.suppress(OSError):  # else the next router to start does it
+            self._path.unlink(missing_ok=True)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Leaves it to the next router to start."""
+        os.close(self._descriptor)
 
 
 def abandoned(folder: Path, wall: float) -> Iterator[Abandoned]:
@@ -78,14 +96,15 @@ def abandoned(folder: Path, wall: float) -> Iterator[Abandoned]:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            last = _read(os.pread(descriptor, SIZE, 0))
-        except BlockingIOError:  # its process lives
-            continue
-        finally:
+            if not os.fstat(descriptor).st_nlink:
+                raise BlockingIOError  # it was put on record since it was opened
+            answered, written, time = _read(os.pread(descriptor, SIZE, 0))
+        except OSError as error:
             os.close(descriptor)
-        answered, written, time = last
+            if isinstance(error, BlockingIOError):  # its process lives, or another has taken it up
+                continue
+            raise
         yield Abandoned(
-            path,
             GapRecord(
                 time=time_text(wall),
                 process=path.name.removeprefix(PREFIX).removesuffix(SUFFIX),
@@ -93,6 +112,8 @@ def abandoned(folder: Path, wall: float) -> Iterator[Abandoned]:
                 requests=answered,
                 missing=max(0, answered - written),
             ),
+            path,
+            descriptor,
         )
 
 

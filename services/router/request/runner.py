@@ -19,7 +19,7 @@ from services.router.metrics import Metrics
 from services.router.policy.pace import Paces
 from services.router.policy.poison import MARK_SECONDS
 from services.router.policy.routes import Cancel
-from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed
+from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed, brief
 from services.router.request.attempt import Answer, Attempt, Ending
 from services.router.request.context import Listener, RequestState
 from services.router.request.hold import judge
@@ -248,7 +248,7 @@ class Runner:
         except (ReplicaFailed, ServiceError) as error:
             if isinstance(error, ReplicaFailed):
                 self.trouble.hold_against(state, attempt, error)
-            log.warning("a run without a caller failed", why=str(error))
+            log.warning("a run without a caller failed", why=brief(error))
         finally:
             lease.give_back()
 

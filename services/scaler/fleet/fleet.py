@@ -22,7 +22,7 @@ from services.scaler.fleet.watchers import Seen, Update, Watcher, Watchers
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import Action, Drain, Release, ReplicaState, decide
-from services.scaler.policy.rollout import Refused
+from services.scaler.policy.rollout import SettingsRefusal
 from services.scaler.ports import PoolStatus, ReplicaStatus, Target
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class PoolView:
     capacity: int | None
     trouble: str
     typical_start_seconds: float | None
-    refused: Refused | None = None
+    refused: SettingsRefusal | None = None
 
 
 class Fleet:
@@ -93,6 +93,7 @@ class Fleet:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._exit_drain_seconds: float | None = None
+        self._labelled: set[tuple[str, str]] = set()  # pools and tiers that gauges show
 
     async def adopt(self) -> None:
         """Takes over the replicas that outlived an earlier scaler.
@@ -105,11 +106,10 @@ class Fleet:
 
     def configure(self, scaling: Scaling) -> None:
         """Takes a changed configuration. The same once more tries again what was refused."""
-        again, before = scaling == self._scaling, self._labelled()
+        again = scaling == self._scaling
         self._scaling = scaling
         self._target.configure(scaling, again=again)
-        for labels in before - self._labelled():
-            self._metrics.forget(*labels, ReplicaState)
+        self._forget_labels()
         self._wake.set()
 
     async def run(self) -> None:
@@ -247,10 +247,10 @@ class Fleet:
         """What a configured pool goes by: its file, or where that is refused the last good ones."""
         return self._status.get(pool, _NOTHING).in_force or self._scaling.pools[pool]
 
-    def _refused(self, pool: str) -> Refused | None:
+    def _refused(self, pool: str) -> SettingsRefusal | None:
         return self._status.get(pool, _NOTHING).refused
 
-    def _tell(self, pool: str, refused: Refused) -> None:
+    def _tell(self, pool: str, refused: SettingsRefusal) -> None:
         log.error(
             "the new settings of a pool are refused; it goes on with the last good ones",
             file=self._file,
@@ -278,12 +278,17 @@ class Fleet:
         """Pool and tier. A pool that is no longer configured has no tier."""
         return pool, self._settings(pool).tier if pool in self._scaling.pools else ""
 
-    def _labelled(self) -> set[tuple[str, str]]:
-        return {self._labels(pool) for pool in self._scaling.pools}
+    def _forget_labels(self) -> None:
+        """No longer shows what is not configured any more, or goes by another tier again."""
+        labelled = {self._labels(pool) for pool in self._scaling.pools}
+        for labels in self._labelled - labelled:
+            self._metrics.forget(*labels, ReplicaState)
+        self._labelled = labelled
 
     def _count(self, now: float) -> None:
         self._metrics.routers.set(self._loads.routers(now))
         self._metrics.watchers.set(len(self._watchers))
+        self._forget_labels()
         for name in self._scaling.pools:
             labels, status = self._labels(name), self._status.get(name, _NOTHING)
             self._metrics.desired.labels(*labels).set(self._size(name))

@@ -24,7 +24,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Refused:
+class SettingsRefusal:
     """Why settings are not in force.
 
     Attributes:
@@ -51,7 +51,7 @@ class Rollout(Generic[T]):
 
     asked: T
     good: T | None = None
-    refused: Refused | None = None
+    refused: SettingsRefusal | None = None
     turns: int = 0
 
     @property
@@ -90,7 +90,7 @@ class Rollout(Generic[T]):
             serving: whether another replica of the pool serves.
         """
         if self.tried:
-            return replace(self, refused=Refused(reason, now, changes))
+            return replace(self, refused=SettingsRefusal(reason, now, changes))
         if self.refused is not None and not serving:
             return replace(self, refused=None, turns=self.turns + 1)
         return self

@@ -183,6 +183,31 @@ async def test_a_full_stream_is_not_read_on(monkeypatch):
         await exchange.close()
 
 
+async def test_one_tenant_leaves_room_for_others_to_wait():
+    async with cache_over(memory_store(), max_unanswered=16) as cache:
+        exchange = Exchange(cache)
+
+        async def crowd(tenant: str) -> tuple[str, list]:
+            first = exchange.operation(tenant=tenant, lookup=lookup())
+            (granted,) = await exchange.send(first)
+            waits = [exchange.operation(tenant=tenant, lookup=lookup(wait=60)) for _ in range(20)]
+            return (await granted).lookup.miss.lease, await exchange.send(*waits)
+
+        crowds = {}
+        for tenant, waiting in (("acme", 8), ("umbrella", 12), ("third", 14)):
+            crowds[tenant] = await crowd(tenant)
+            await until(lambda: cache.waiters >= waiting)  # noqa: B023
+        assert cache.waiters == 14  # two are kept free for what they all wait for
+        for tenant, (lease, _) in crowds.items():
+            await exchange.run(tenant=tenant, store=store(lease))
+        shared = [
+            sum([(await result).lookup.hit.shared for result in results])
+            for _, results in crowds.values()
+        ]
+        assert shared == [8, 4, 2]
+        await exchange.close()
+
+
 async def test_large_answers_are_spread_over_messages(exchange):
     words = answer("long " * 3000)  # some 30 kB
     for n in range(100):

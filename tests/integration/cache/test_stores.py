@@ -241,6 +241,19 @@ async def test_a_full_room_takes_nobody(where):
         assert await done(second) is NoEntry.ABSENT
 
 
+async def test_a_partition_leaves_room_for_others_to_wait(where):
+    async with open_stage(where, max_waiters=6) as stage:
+        waiting = 0
+        for partition, places in (("acme", 4), ("umbrella", 2)):
+            same = key(partition=partition)
+            await granted(stage, same)
+            for _ in range(places):
+                await stage.wait(same, BY_SMALL, after=waiting)
+                waiting += 1
+            assert await stage.claim(same, BY_SMALL, wait=10) is NoEntry.ABSENT
+        stage.store.dismiss_waiters()
+
+
 async def test_a_burst_computes_once(stage, store):
     claims = [store.claim(key(), BY_SMALL, 10) for _ in range(50)]
     outcomes = [claim for claim in claims if isinstance(claim, Granted)]

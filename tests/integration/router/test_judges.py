@@ -244,6 +244,36 @@ async def test_a_judge_that_fails_again_and_again_is_left_alone_for_a_while(
         assert await court.ask(remote.address) == [0.25, 0.75, 1.0]
 
 
+async def test_a_judge_that_was_left_alone_is_tried_over_a_connection_of_its_own(
+    court: Court, remote: ScriptedJudge
+) -> None:
+    remote.aborts_with = grpc.StatusCode.UNAVAILABLE
+    for _ in range(FAILURES_IN_A_ROW + 3):
+        assert await court.ask(remote.address) is None
+    assert court.opened == [remote.address]
+    remote.aborts_with = None
+    for _ in range(2):
+        court.now += REST_SECONDS
+        assert await court.ask(remote.address) == [0.25, 0.75, 1.0]
+    assert court.opened == [remote.address] * 2
+
+
+async def test_a_way_that_cannot_be_opened_anew_is_tried_again(
+    court: Court, remote: ScriptedJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.aborts_with = grpc.StatusCode.UNAVAILABLE
+    for _ in range(FAILURES_IN_A_ROW):
+        assert await court.ask(remote.address) is None
+    remote.aborts_with = None
+    court.now += REST_SECONDS
+    with monkeypatch.context() as gone:
+        gone.setattr(Peer, "open", lambda _: (Path("/nowhere/ca.pem")).read_bytes())
+        assert await court.ask(remote.address) is None
+    assert court.failures()["failed"] == FAILURES_IN_A_ROW + 1
+    court.now += REST_SECONDS
+    assert await court.ask(remote.address) == [0.25, 0.75, 1.0]
+
+
 async def test_failures_with_successes_between_are_no_reason_to_stop(
     court: Court, remote: ScriptedJudge
 ) -> None:

@@ -206,3 +206,16 @@ def test_whole_answers_may_be_stored(reason):
 def test_other_answers_may_not(reason, tier, field):
     flaws = policy.flaws(finish_reason=reason, tier=tier)
     assert [name for name, _ in flaws] == [field]
+
+
+@pytest.mark.parametrize("most", [3, 7, 1000])
+def test_each_tenant_that_waits_leaves_room_for_the_next(most):
+    taken, shares = 0, []
+    while taken < most:
+        own = 0
+        while policy.may_wait(own, taken, most):
+            own, taken = own + 1, taken + 1
+        shares.append(own)
+    assert len(shares) > 1
+    assert all(own <= sum(rest) + 2 for own, *rest in (shares[n:] for n in range(len(shares))))
+    assert not policy.may_wait(0, taken, most)

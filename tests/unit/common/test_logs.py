@@ -1,5 +1,7 @@
 """Logs are JSON lines, whoever says them, and logging fails nobody."""
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -105,6 +107,43 @@ def test_on_a_terminal_it_is_text() -> None:
     structlog.get_logger().info("sold", thing="bread \udcff")
     assert b"sold" in lines.getvalue()
     assert not lines.getvalue().startswith(b"{")
+
+
+def test_on_a_terminal_no_trace_shows_what_variables_hold() -> None:
+    def broken(request: str) -> None:
+        raise ValueError(len(request))
+
+    lines = io.BytesIO()
+    configure_logging("shop", "info", lines, coloured=True)
+    try:
+        broken("my " + "key")
+    except ValueError:
+        structlog.get_logger().exception("broken")
+    assert b"in broken" in lines.getvalue()
+    assert b"my key" not in lines.getvalue()
+
+
+def test_of_a_task_that_failed_unseen_neither_words_nor_arguments_are_told(
+    lines: io.BytesIO,
+) -> None:
+    async def broken(request: str) -> None:
+        raise ValueError(request)
+
+    async def unseen() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(json.loads, "my key {")
+        task = asyncio.create_task(broken("my key"))
+        await asyncio.wait((task,))
+        del task
+
+    asyncio.run(unseen())
+    gc.collect()
+    callback, task = records(lines)
+    assert callback["event"] == "Exception in callback loads"
+    assert "JSONDecodeError" in callback["fault"]
+    assert task["event"] == "Task exception was never retrieved"
+    assert "broken" in task["fault"]
+    assert "my key" not in lines.getvalue().decode()
 
 
 def test_a_flood_from_beneath_python_is_bounded(lines: io.BytesIO) -> None:

@@ -72,7 +72,7 @@ async def test_the_failure_of_one_ends_no_other() -> None:
     background, done = Background(), []
 
     async def failing() -> None:
-        raise RuntimeError("odd")
+        raise RuntimeError("a prompt")
 
     async def working() -> None:
         await asyncio.sleep(0)
@@ -83,4 +83,7 @@ async def test_the_failure_of_one_ends_no_other() -> None:
         background.spawn(working())
         await background.ended(FOREVER)
     assert done == ["worked"]
-    assert [line["event"] for line in logs] == ["a task of a request failed"]
+    (line,) = logs
+    assert line["event"] == "a task of a request failed"
+    assert "failing" in line["fault"]
+    assert "a prompt" not in str(line)

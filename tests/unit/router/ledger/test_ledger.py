@@ -270,13 +270,47 @@ async def test_the_next_router_puts_the_gap_of_a_killed_one_on_record(tmp_path: 
 
 
 async def test_a_gap_stays_marked_until_it_is_on_record(tmp_path: Path) -> None:
+    def refuses(_descriptor: int) -> None:
+        raise OSError("no space left")
+
     Killed(tmp_path, answered=5, written=3)
     unwritten = Book(tmp_path)
     assert unwritten.count("gaps") == 2
+    with pytest.MonkeyPatch.context() as disk:
+        disk.setattr(module.os, "fsync", refuses)
+        async with unwritten.ledger.writing():
+            pass
+    assert unwritten.lines() == []
     book = Book(tmp_path)
     async with book.ledger.writing():
         pass
     assert [line["missing"] for line in book.lines()] == [2]
+
+
+async def test_of_routers_that_start_together_one_puts_a_gap_on_record(tmp_path: Path) -> None:
+    Killed(tmp_path, answered=5, written=3)
+    one, other = Book(tmp_path), Book(tmp_path)
+    async with one.ledger.writing(), other.ledger.writing():
+        pass
+    assert [line["missing"] for line in one.lines()] == [2]
+    assert (one.count("gaps"), other.count("gaps")) == (2, 0)
+    assert one.marks() == []
+
+
+async def test_a_gap_that_is_given_up_for_want_of_room_stays_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_UNWRITTEN", 2)
+    Killed(tmp_path, answered=5, written=3)
+    full = Book(tmp_path)
+    full.add(1, 2)
+    async with full.ledger.writing():
+        pass
+    assert full.numbers() == [1, 2]
+    book = Book(tmp_path)
+    async with book.ledger.writing():
+        pass
+    assert [line["missing"] for line in book.lines() if line["kind"] == "gap"] == [2]
 
 
 async def test_one_that_was_killed_before_it_answered_leaves_no_gap(tmp_path: Path) -> None:

@@ -313,6 +313,27 @@ async def test_changed_pools_are_taken_and_those_that_are_gone_are_no_longer_cou
         assert scene.registry.get_sample_value("pennyweight_scaler_replicas", ready) is None
 
 
+async def test_a_refused_change_of_tier_leaves_no_gauges_of_the_refused_tier():
+    host = Host()
+    async with keeping(host, a=pool(size=1)) as scene:
+        assert await scene.states(2) == [STARTING, READY]
+        await scene.decided()
+        host.refusal = "no such model"
+        scene.fleet.configure(Scaling(pools={"a": pool(size=1, tier="large", model="n")}))
+        while scene.fleet.pools()[0].refused is None:
+            await scene.decided()
+        await scene.decided()
+        tiers = {
+            (metric.name, sample.labels["tier"])
+            for metric in scene.registry.collect()
+            if metric.type == "gauge"
+            for sample in metric.samples
+            if "tier" in sample.labels
+        }
+        assert len(tiers) >= 4
+        assert {tier for _, tier in tiers} == {"small"}
+
+
 async def test_settings_that_fail_are_told_once_with_file_key_and_value():
     host = Host()
     async with keeping(host, a=pool(size=1)) as scene:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.scaler.policy.rollout import Change, Refused, Rollout, changes
+from services.scaler.policy.rollout import Change, Rollout, SettingsRefusal, changes
 
 
 def test_the_first_settings_are_tried_for_ever():
@@ -20,7 +20,7 @@ def test_settings_that_fail_give_way_to_the_last_good_ones():
     assert (tried.in_force, tried.tried) == ("b", True)
     refused = tried.failed("it died", 5.0, (Change("x", 2, 1),), serving=True)
     assert refused.in_force == "a"
-    assert refused.refused == Refused("it died", 5.0, (Change("x", 2, 1),))
+    assert refused.refused == SettingsRefusal("it died", 5.0, (Change("x", 2, 1),))
     assert refused.whole() == refused  # ready with the old ones says nothing of the new ones
     assert refused.failed("again", 9.0, (), serving=True) == refused
 
