@@ -41,6 +41,9 @@ BYTES_OF_STEP = 20
 STEPS_OF_CLASS = 160
 """What a class of Unicode takes to read, such as ``\\pL``."""
 
+OPTIONAL_OF_STEP = 500
+"""RE2 looks at each pair of parts that may be left out, one after the other; a step is so many."""
+
 STEPS_OF_TOLD = 8
 """What each character takes of an expression that is read in full, to be told to an engine."""
 
@@ -190,6 +193,17 @@ def _number(digits: str) -> int:
     return int(digits.lstrip("0")[:12] or "0")
 
 
+_OPTIONAL = re.compile(r"(?<!\()\?|\{(\d*),(\d+)\}")
+
+
+def _optional(expression: str) -> int:
+    """At most so many parts of an expression may be left out, other than by ``*``."""
+    return sum(
+        _number(most) - min(_number(least), _number(most)) if most else 1
+        for least, most in _OPTIONAL.findall(expression)
+    )
+
+
 def _compiled(
     expression: str, place: str, effort: Effort, most_bytes: int = MAX_EXPRESSION_BYTES
 ) -> Any:
@@ -204,6 +218,7 @@ def _compiled(
     options.log_errors = False
     try:
         effort.spend(len(expression) // 4 + STEPS_OF_CLASS * len(_CLASS.findall(expression)))
+        effort.spend(_optional(expression) ** 2 // OPTIONAL_OF_STEP)
         try:
             compiled = re2.compile(expression, options)
         except re2.error:

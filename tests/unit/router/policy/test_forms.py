@@ -175,6 +175,8 @@ def test_equal_patterns_of_a_schema_are_told_once_and_all_of_them_are_bounded() 
     [
         lambda effort: matching(r"\pL|" * 15_000, effort),
         lambda effort: matching(r"(?i:\pL{1,400})", effort),
+        lambda effort: matching("a{1,1000}" * 40, effort),
+        lambda effort: matching("a?" * 30_000, effort),
         lambda effort: matching("a" * 30_000, effort, told=True),
         lambda effort: json_schema({"anyOf": [{}] * 9000}, effort),
     ],
