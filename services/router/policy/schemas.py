@@ -38,6 +38,9 @@ EFFORT_OF_STEP = 2
 STEPS_OF_REFERENCE = 10
 CHARACTERS_OF_STEP = 256
 VALUES_OF_STEP = 8
+MOVES_OF_STEP = 2000
+"""Of an expression, at worst one for each of its parts and each character of a text."""
+
 UNIQUE_CHARACTERS_OF_STEP = 32
 """Of values that are told apart: each is written out once more."""
 
@@ -190,8 +193,12 @@ def _counted(keyword: str, rule: _Rule) -> _Rule:
 
 
 def _pattern(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
-    patterns = validator.format_checker.patterns
-    if isinstance(instance, str) and patterns[wanted].search(instance) is None:
+    if not isinstance(instance, str):
+        return
+    check = validator.format_checker
+    compiled = check.patterns[wanted]
+    check.spend(len(instance) * compiled.programsize // MOVES_OF_STEP)
+    if compiled.search(instance) is None:
         yield ValidationError("does not match")
 
 

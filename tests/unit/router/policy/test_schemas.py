@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+import re2
 from jsonschema import Draft202012Validator, SchemaError
 
 from services.router.policy.effort import Effort
@@ -50,6 +51,8 @@ def test_a_part_that_names_its_dialect_is_checked_by_the_same_rules() -> None:
     )
 
     class Anything:
+        programsize = 1
+
         def search(self, _: str) -> bool:
             return True
 
@@ -83,6 +86,13 @@ def test_items_are_unique_as_the_library_says(items: list[Any], *, unique: bool)
     assert Draft202012Validator(schema).is_valid(items) is unique
     assert accepts(schema, items) is unique
     assert accepts({"uniqueItems": False}, items)
+
+
+def test_matches_count_by_the_size_of_their_expression() -> None:
+    schema = schema_of(json.dumps({"allOf": [{"pattern": "x"}] * 20}), Effort())
+    answer = json.dumps("x" * 4000)
+    assert schema.accepts(answer, {"x": re2.compile("x")})
+    assert not schema.accepts(answer, {"x": re2.compile("x|[ab]*a[ab]{900}")})
 
 
 def test_many_items_can_be_told_apart() -> None:
