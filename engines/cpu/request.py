@@ -7,6 +7,7 @@ batches, not single requests.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,15 @@ from engines.cpu.tensors import REFUSED_INPUTS, REQUIRED_OUTPUTS
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 INVALID_PREFIX = "Invalid request: "
+Guide = tuple[str, str]
+"""Kind and text of the form that an answer must have."""
+
 GUIDE_TYPES = ("json", "json_schema", "regex", "ebnf_grammar")
+
+
+def guide_hash(guide: Guide) -> bytes:
+    """By which a guide is known to be good, or bad."""
+    return hashlib.sha256("\0".join(guide).encode(errors="surrogatepass")).digest()
 
 
 class InvalidRequestError(ValueError):
@@ -68,7 +77,7 @@ class Generation:
     end_id: int | None = None
     stop_words: tuple[Word, ...] = ()
     sampling: Sampling = Sampling()
-    guide: tuple[str, str] | None = None
+    guide: Guide | None = None
     source: str = ""
     streaming: bool = False
     log_probs: bool = False
@@ -270,7 +279,7 @@ def _sampling(read: _Reader) -> Sampling:
     )
 
 
-def _guide(read: _Reader) -> tuple[str, str] | None:
+def _guide(read: _Reader) -> Guide | None:
     kind, text = (
         _string(name, read.scalar(name))
         for name in ("guided_decoding_guide_type", "guided_decoding_guide")

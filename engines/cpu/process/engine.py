@@ -13,7 +13,7 @@ from typing import Protocol
 from engines.cpu.messages import Census, End, Progress
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
 from engines.cpu.process.prefix import PrefixEstimate
-from engines.cpu.request import INVALID_PREFIX, Generation, InvalidRequestError
+from engines.cpu.request import INVALID_PREFIX, Generation, Guide, InvalidRequestError
 from engines.cpu.stops import StopMatcher
 
 _MAX_FAILED_STEPS = 3
@@ -65,10 +65,10 @@ class Guides(Protocol):
     def kept_bytes(self) -> int:
         """What compiled ones keep in memory, about."""
 
-    def verdict(self, guide: tuple[str, str], source: str) -> str | None:
+    def verdict(self, guide: Guide, source: str) -> str | None:
         """Empty: it may run, at once; a text: why not; None: not yet known, ask again."""
 
-    def drop(self, guide: tuple[str, str]) -> None:
+    def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
 
 

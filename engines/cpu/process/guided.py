@@ -18,7 +18,7 @@ import openvino_genai as genai
 from openvino import opset15 as op
 from openvino_tokenizers import _get_factory  # type: ignore[import-untyped]
 
-Guide = tuple[str, str]
+from engines.cpu.request import Guide
 
 _ANY_JSON = '{"type": ["object", "array", "string", "number", "boolean", "null"]}'
 

@@ -9,16 +9,13 @@ The compiler never forgets one, so `kept_bytes` says when the whole process is t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
-from engines.cpu.request import InvalidRequestError
-
-Guide = tuple[str, str]
+from engines.cpu.request import Guide, InvalidRequestError, guide_hash
 
 GOOD = ""
 """The verdict on a guide that may run; any other says why it may not."""
@@ -64,7 +61,7 @@ class Guides:
     def verdict(self, guide: Guide, source: str) -> str | None:
         """`GOOD`, or why not; None: not yet known, it will be found out."""
         with self._lock:
-            key = _hash(guide)
+            key = guide_hash(guide)
             found = self._verdicts.get(key)
             if found is not None:
                 self._verdicts.move_to_end(key)
@@ -113,7 +110,7 @@ class Guides:
             with self._lock:
                 self._tried = None
                 if lasting:
-                    self._verdicts[_hash(guide)] = verdict
+                    self._verdicts[guide_hash(guide)] = verdict
                     if len(self._verdicts) > _REMEMBERED:
                         self._verdicts.popitem(last=False)
                 else:
@@ -133,8 +130,3 @@ class Guides:
             return f"guides cannot be tried now: {error}", False
         self.kept_bytes += max(kept, _LEAST_BYTES)
         return GOOD, True
-
-
-def _hash(guide: Guide) -> bytes:
-    kind, text = guide
-    return hashlib.sha256(f"{kind}\0{text}".encode(errors="surrogatepass")).digest()

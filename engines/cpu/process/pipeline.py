@@ -12,13 +12,12 @@ import openvino as ov
 import openvino_genai as genai
 
 from engines.cpu.process.guided import (
-    Guide,
     NoVocabularyError,
     structured_output,
     tokenizer_of,
 )
 from engines.cpu.process.probe import Probe
-from engines.cpu.request import Generation, Limits
+from engines.cpu.request import Generation, Guide, Limits
 from engines.cpu.settings import Settings
 
 BLOCK_TOKENS = 32  # the CPU plugin's paged attention knows no other block

@@ -18,8 +18,8 @@ import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
-from engines.cpu.process.guided import Guide, structured_output
-from engines.cpu.request import InvalidRequestError
+from engines.cpu.process.guided import structured_output
+from engines.cpu.request import Guide, InvalidRequestError
 from engines.graph import build
 from engines.recipes import Shape
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-from engines.cpu.process.guided import Guide, tokenizer_of
+from engines.cpu.process.guided import tokenizer_of
 from engines.cpu.process.probe import Probe
-from engines.cpu.request import INVALID_PREFIX, InvalidRequestError
+from engines.cpu.request import INVALID_PREFIX, Guide, InvalidRequestError
 
 _ROOT = Path(__file__).resolve().parents[3]
 

@@ -6,12 +6,12 @@ an argument, monotonic seconds.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from engines.cpu.messages import Census
+from engines.cpu.request import Guide, guide_hash
 from engines.cpu.stub.link import Link
 
 TURN_SECONDS = 1.0
@@ -147,17 +147,13 @@ class Suspects:
     def __init__(self) -> None:
         self._silences: OrderedDict[bytes, int] = OrderedDict()
 
-    def note(self, guides: Iterable[tuple[str, str]]) -> None:
+    def note(self, guides: Iterable[Guide]) -> None:
         """An engine fell silent while it ran these."""
-        for key in {_hash(guide) for guide in guides}:
+        for key in {guide_hash(guide) for guide in guides}:
             self._silences[key] = self._silences.pop(key, 0) + 1
             if len(self._silences) > _SUSPECTS:
                 self._silences.popitem(last=False)
 
-    def guilty(self, guide: tuple[str, str]) -> bool:
+    def guilty(self, guide: Guide) -> bool:
         """Whether it was there too often."""
-        return bool(self._silences) and self._silences.get(_hash(guide), 0) >= _SILENCES
-
-
-def _hash(guide: tuple[str, str]) -> bytes:
-    return hashlib.sha256("\0".join(guide).encode(errors="surrogatepass")).digest()
+        return bool(self._silences) and self._silences.get(guide_hash(guide), 0) >= _SILENCES

@@ -120,11 +120,12 @@ class TritonCall(abc.ABC):
         if isinstance(what, Exception):
             self.finish()
             raise what
-        tokens: Sequence[int] = what.tokens
-        final = what.final
+        if not self._arrived:
+            return self._pieces.take(what.tokens, final=what.final)
+        tokens, final = list(what.tokens), what.final
         while self._arrived and isinstance(following := self._arrived[0], Chunk):
             self._arrived.popleft()
-            tokens = [*tokens, *following.tokens]
+            tokens += following.tokens
             final = following.final
         return self._pieces.take(tokens, final=final)
 

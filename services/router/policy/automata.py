@@ -7,6 +7,7 @@ serves everybody. Most are as long as what is written; some double with each rep
 
 from collections.abc import Iterator
 
+from services.router.policy.effort import Effort
 from services.router.policy.expressions import Choice, Part, Ranges, Repeat, Row, Set, read
 
 MAX_POSITIONS = 2000
@@ -16,25 +17,23 @@ GROWTH = 3
 LEAST_STATES = 500
 """An automaton may have so many states, or `GROWTH` for each position."""
 
-MAX_WORK = 50_000
-"""Steps of the search: some milliseconds; a schema has up to 64 patterns."""
-
 
 class TooLarge(ValueError):
     """The automaton is larger than engines can take; the message says how."""
 
 
-def refuse_large(expression: str) -> None:
+def refuse_large(expression: str, effort: Effort) -> None:
     """Does nothing where the automaton of the whole text is small.
 
     Raises:
-        TooLarge: it is not, or that takes too long to find out.
+        TooLarge: it is not.
+        TooMuch: to find out takes more than is left of `effort`.
         NoGrammar: see `expressions.read`.
     """
     part = read(expression)
     if _positions(part) > MAX_POSITIONS:
         raise TooLarge(f"stands for more than {MAX_POSITIONS} characters, repetitions written out")
-    _Automaton(part).refuse_large()
+    _Automaton(part, effort).refuse_large()
 
 
 def _positions(part: Part) -> int:
@@ -54,10 +53,10 @@ _Ends = tuple[bool, int, int]
 class _Automaton:
     """Glushkov's: a state for each position, no empty moves."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, effort: Effort) -> None:
         self._sets: list[Ranges] = []
         self._follow: list[int] = []
-        self._work = 0
+        self._spend = effort.spend
         _, self._first, _ = self._built(part)
 
     def refuse_large(self) -> None:
@@ -83,7 +82,7 @@ class _Automaton:
         changes: dict[int, int] = {}
         for position, ranges in enumerate(self._sets):
             for start, end in ranges:
-                self._spend()
+                self._spend(1)
                 for edge in (start, end + 1):
                     changes[edge] = changes.get(edge, 0) ^ 1 << position
         kinds, current = set(), 0
@@ -98,6 +97,7 @@ class _Automaton:
         return letters, read_at
 
     def _built(self, part: Part) -> _Ends:
+        self._spend(1)
         match part:
             case Set(ranges):
                 bit = 1 << len(self._sets)
@@ -147,12 +147,7 @@ class _Automaton:
 
     def _bits(self, bits: int) -> Iterator[int]:
         while bits:
-            self._spend()
+            self._spend(1)
             lowest = bits & -bits
             yield lowest.bit_length() - 1
             bits ^= lowest
-
-    def _spend(self) -> None:
-        self._work += 1
-        if self._work > MAX_WORK:
-            raise TooLarge("needs too large an automaton")

@@ -7,24 +7,23 @@ schemas may refer to themselves only, and a check of one ends after so many step
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import re2
-from jsonschema import Draft202012Validator, FormatChecker, SchemaError, ValidationError, validators
-from referencing import Registry
 
 from services.router.policy.automata import TooLarge, refuse_large
+from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import NoGrammar
-
-MAX_RULE = 65_536
-"""Characters of a schema or an expression."""
-
-MAX_STEPS = 20_000
-"""Keywords of a schema that one check may look at, so that one that multiplies itself ends."""
-
-STEPS_OF_REFERENCE = 10
+from services.router.policy.grammars import grammar
+from services.router.policy.schemas import (
+    MAX_RULE,
+    NAMES_INSIDE,
+    BadValidator,
+    Schema,
+    schema_of,
+)
 
 MAX_EXPRESSION_BYTES = 1 << 20
 """Memory of a compiled expression."""
@@ -34,15 +33,33 @@ MAX_PATTERNS = 64
 """Expressions of one schema, and the memory of all of them together."""
 
 MAX_PARTS = 1000
-"""Schemas within a schema that engines are told."""
+"""Schemas within a schema that engines are told: they make rules of each."""
+
+BYTES_OF_STEP = 20
+"""Of memory that RE2 may use, before it gives up."""
+
+STEPS_OF_CLASS = 160
+"""What a class of Unicode takes to read, such as ``\\pL``."""
+
+OPTIONAL_OF_STEP = 500
+"""RE2 looks at each pair of parts that may be left out, one after the other; a step is so many."""
+
+STEPS_OF_TOLD = 8
+"""What each character takes of an expression that is read in full, to be told to an engine."""
+
+STEPS_OF_SIZE = 64
+"""Parts of a compiled expression that make each character of a text cost one more."""
+
+COST_OF_REFERENCES = 1_000_000
+"""A schema that refers to its parts may take all the steps of a check, however short it is."""
 
 MAX_REPETITIONS = 40_000
 """Of an expression, all counts together. RE2 refuses such ones by their size, but only after it has
 spent seconds and a gigabyte on them."""
 
 
-class BadValidator(ValueError):
-    """A validator that cannot be used; the message says which rule it breaks."""
+class Untold(BadValidator):
+    """One that may check answers, and cannot be told to an engine."""
 
 
 @dataclass(frozen=True)
@@ -75,174 +92,91 @@ def one_of(values: Iterable[str]) -> Validator:
     return Validator(lambda text: text.strip() in wanted)
 
 
-def matching(expression: str) -> Validator:
+def matching(expression: str, effort: Effort | None = None, *, told: bool = False) -> Validator:
     """The whole answer, without white space around it, matches the expression (RE2 syntax).
+
+    Args:
+        expression: the expression.
+        effort: what finding out takes is counted there.
+        told: engines are told the expression too.
 
     Raises:
         BadValidator: it is too long, or RE2 does not know it: back-references and look-around
             cannot be checked in bounded time.
+        Untold: it has no grammar.
     """
-    compiled = _compiled(expression, "regex")
-    return Validator(lambda text: compiled.fullmatch(text.strip()) is not None)
+    effort = effort or Effort()
+    compiled = _compiled(expression, "regex", effort)
+    if told:
+        _tell(expression, "regex", effort, grammar)
+    cost = 1 + compiled.programsize // STEPS_OF_SIZE
+    return Validator(lambda text: compiled.fullmatch(text.strip()) is not None, cost)
 
 
-def json_schema(schema: str | Mapping[str, Any]) -> Validator:
-    """The answer is JSON that the schema accepts (draft 2020-12).
+def json_schema(
+    schema: str | Mapping[str, Any], effort: Effort | None = None, *, told: bool = False
+) -> Validator:
+    """The answer is JSON that the schema accepts (draft 2020-12). The arguments: see `matching`.
 
     Raises:
         BadValidator: the schema is none, refers elsewhere, or needs what bounded time excludes.
+        Untold: it holds what engines read otherwise, or cannot take: they cut names at the
+            character NUL, make an automaton of each pattern, and rules of each part.
     """
-    parsed = _parsed(schema)
-    wanted: dict[str, str] = {}
-    for place, part in _parts(parsed, "json_schema"):
-        _refuse_unbounded(place, part)
-        if isinstance(pattern := part.get("pattern"), str):
-            wanted[pattern] = f"{place}.pattern"
+    effort = effort or Effort()
+    text = schema if isinstance(schema, str) else _written(schema)
+    found = _read(text, effort)
+    wanted = _patterns(found)
     if len(wanted) > MAX_PATTERNS:
         rule = f"json_schema: at most {MAX_PATTERNS} patterns, got {len(wanted)}"
         raise BadValidator(rule)
     share = min(MAX_EXPRESSION_BYTES, MAX_SCHEMA_BYTES // max(1, len(wanted)))
-    patterns = {pattern: _compiled(pattern, place, share) for pattern, place in wanted.items()}
-    try:
-        Draft202012Validator.check_schema(parsed)
-    except (SchemaError, RecursionError) as error:
-        what = error.message if isinstance(error, SchemaError) else "too deeply nested"
-        raise BadValidator(f"json_schema: is not one: {what}") from error
-    cost = len(schema if isinstance(schema, str) else json.dumps(schema))
-    return Validator(lambda text: _accepts(parsed, patterns, text), cost)
+    patterns = {
+        pattern: _compiled(pattern, place, effort, share) for pattern, place in wanted.items()
+    }
+    if told:
+        _refuse_untold(found)
+        for pattern, place in wanted.items():
+            _tell(pattern, place, effort, lambda one: refuse_large(one, effort))
+    cost = COST_OF_REFERENCES if found.refers else len(text)
+    return Validator(lambda answer: found.accepts(answer, patterns), cost)
 
 
-def refuse_untold(schema: str) -> None:
-    """Refuses a schema that holds what engines read otherwise, or cannot take.
-
-    They cut names at the character NUL, make an automaton of each pattern, and rules of each part.
-
-    Raises:
-        BadValidator: it does.
-    """
-    parts = list(_parts(_parsed(schema), "json_schema"))
-    if len(parts) > MAX_PARTS:
-        raise BadValidator(f"json_schema: at most {MAX_PARTS} schemas inside, got {len(parts)}")
-    for place, part in parts:
+def _refuse_untold(schema: Schema) -> None:
+    if len(schema.parts) > MAX_PARTS:
+        raise Untold(f"json_schema: at most {MAX_PARTS} schemas inside, got {len(schema.parts)}")
+    for place, part in schema.parts:
         for key in NAMES_INSIDE:
             if isinstance(part.get(key), dict) and "\0" in "".join(part[key]):
-                raise BadValidator(f"{place}.{key}: the character NUL cannot be told")
-        if isinstance(pattern := part.get("pattern"), str):
-            try:
-                refuse_large(pattern)
-            except (NoGrammar, TooLarge) as error:
-                raise BadValidator(f"{place}.pattern: {error}") from error
+                raise Untold(f"{place}.{key}: the character NUL cannot be told")
 
 
-class _Endless(Exception):
-    """A check took more steps than it may."""
-
-
-class _Check(FormatChecker):
-    """One check of a text: the steps that it has left, and the schema's expressions.
-
-    A validator hands its format checker, and nothing else of ours, on to those that it makes for
-    the parts of its schema. Formats themselves are not checked.
-    """
-
-    def __init__(self, patterns: Mapping[str, Any]) -> None:
-        super().__init__(formats=())
-        self.left = MAX_STEPS
-        self.patterns = patterns
-
-
-_Rule = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
-
-
-def _counted(keyword: str, rule: _Rule) -> _Rule:
-    steps = STEPS_OF_REFERENCE if keyword == "$ref" else 1
-
-    def bounded(
-        validator: Any, value: Any, instance: Any, part: Any
-    ) -> Iterable[ValidationError] | None:
-        check = validator.format_checker
-        check.left -= steps
-        if check.left < 0:
-            raise _Endless
-        return rule(validator, value, instance, part)
-
-    return bounded
-
-
-def _pattern(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
-    patterns = validator.format_checker.patterns
-    if isinstance(instance, str) and patterns[wanted].search(instance) is None:
-        yield ValidationError("does not match")
-
-
-_RULES: Mapping[str, _Rule] = {**Draft202012Validator.VALIDATORS, "pattern": _pattern}
-_extend: Callable[..., Any] = validators.extend
-_Bounded = _extend(
-    Draft202012Validator, {keyword: _counted(keyword, rule) for keyword, rule in _RULES.items()}
-)
-
-
-def _accepts(schema: Mapping[str, Any], patterns: Mapping[str, Any], text: str) -> bool:
+def _read(text: str, effort: Effort) -> Schema:
     try:
-        answer = json.loads(text, parse_constant=_no_json)
-        # A registry of its own: the library's default one would fetch what a schema refers to.
-        check = _Bounded(schema, registry=Registry(), format_checker=_Check(patterns))
-        return bool(check.is_valid(answer))
-    except (ValueError, ArithmeticError, RecursionError, LookupError, _Endless):
-        return False
+        return schema_of(text, effort)
+    except TooMuch as error:
+        raise BadValidator(f"json_schema: {error}") from error
 
 
-def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _parsed(schema: str | Mapping[str, Any]) -> Mapping[str, Any]:
+def _written(schema: Mapping[str, Any]) -> str:
     try:
-        text = schema if isinstance(schema, str) else json.dumps(schema)
-        if len(text) > MAX_RULE:
-            raise BadValidator(f"json_schema: at most {MAX_RULE} characters, got {len(text)}")
-        parsed = json.loads(text)
-    except (TypeError, RecursionError, json.JSONDecodeError) as error:
+        return json.dumps(schema)
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadValidator(f"json_schema: is no JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise BadValidator("json_schema: must be a JSON object")
-    return parsed
 
 
-NAMES_INSIDE = frozenset(("properties", "$defs", "definitions", "dependentSchemas"))
-"""Keywords whose keys are names, not keywords."""
-
-PLAIN_VALUES = frozenset(("enum", "const", "default", "examples"))
-"""Keywords whose values are no schemas."""
-
-
-def _parts(schema: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every schema within a schema, with where it stands."""
-    waiting = [(place, schema, True)]
-    while waiting:
-        where, value, is_schema = waiting.pop()
-        if isinstance(value, list):
-            waiting += [(f"{where}[{at}]", part, True) for at, part in enumerate(value)]
-        elif isinstance(value, dict):
-            if is_schema:
-                yield where, value
-            waiting += [
-                (f"{where}.{key}", inner, not (is_schema and key in NAMES_INSIDE))
-                for key, inner in value.items()
-                if not (is_schema and key in PLAIN_VALUES)
-            ]
+def _patterns(schema: Schema) -> dict[str, str]:
+    """The expressions of a schema, equal ones once, with where they stand."""
+    patterns = ((part.get("pattern"), place) for place, part in schema.parts)
+    return {one: f"{place}.pattern" for one, place in patterns if isinstance(one, str)}
 
 
-def _refuse_unbounded(place: str, part: Mapping[str, Any]) -> None:
-    for keyword in ("patternProperties", "$dynamicRef", "$id", "$schema"):
-        value = part.get(keyword)
-        if keyword == "$schema" and str(value).rstrip("#").endswith("draft/2020-12/schema"):
-            continue
-        if value is not None:
-            raise BadValidator(f"{place}.{keyword}: is not supported, got {value!r:.80}")
-    to = part.get("$ref")
-    if to is not None and not (isinstance(to, str) and to.startswith("#")):
-        raise BadValidator(f"{place}.$ref: must stay within the schema, got {to!r:.80}")
+def _tell(expression: str, place: str, effort: Effort, told: Callable[[str], object]) -> None:
+    try:
+        effort.spend(STEPS_OF_TOLD * len(expression))
+        told(expression)
+    except (NoGrammar, TooLarge, TooMuch) as error:
+        raise Untold(f"{place}: {error}") from error
 
 
 _REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
@@ -251,10 +185,28 @@ _REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 def repetitions(expression: str) -> list[int]:
     """The count of each ``{n}``, ``{n,}``, ``{n,m}`` and ``{,m}`` of an expression, the larger."""
     counts = (pair for pair in _REPETITION.findall(expression) if any(pair))
-    return [max(int(count) for count in pair if count) for pair in counts]
+    return [max(_number(count) for count in pair if count) for pair in counts]
 
 
-def _compiled(expression: str, place: str, most_bytes: int = MAX_EXPRESSION_BYTES) -> Any:
+def _number(digits: str) -> int:
+    """A whole number, of however many digits: the library reads some thousands of them."""
+    return int(digits.lstrip("0")[:12] or "0")
+
+
+_OPTIONAL = re.compile(r"(?<!\()\?|\{(\d*),(\d+)\}")
+
+
+def _optional(expression: str) -> int:
+    """At most so many parts of an expression may be left out, other than by ``*``."""
+    return sum(
+        _number(most) - min(_number(least), _number(most)) if most else 1
+        for least, most in _OPTIONAL.findall(expression)
+    )
+
+
+def _compiled(
+    expression: str, place: str, effort: Effort, most_bytes: int = MAX_EXPRESSION_BYTES
+) -> Any:
     if len(expression) > MAX_RULE:
         raise BadValidator(f"{place}: at most {MAX_RULE} characters, got {len(expression)}")
     repeated = sum(repetitions(expression))
@@ -265,8 +217,23 @@ def _compiled(expression: str, place: str, most_bytes: int = MAX_EXPRESSION_BYTE
     options.max_mem = most_bytes
     options.log_errors = False
     try:
-        return re2.compile(expression, options)
+        effort.spend(len(expression) // 4 + STEPS_OF_CLASS * len(_CLASS.findall(expression)))
+        effort.spend(_optional(expression) ** 2 // OPTIONAL_OF_STEP)
+        try:
+            compiled = re2.compile(expression, options)
+        except re2.error:
+            effort.spend(most_bytes // BYTES_OF_STEP)
+            raise
+        effort.spend(compiled.programsize)
+    except UnicodeEncodeError as error:
+        raise BadValidator(f"{place}: half a character cannot be matched") from error
+    except TooMuch as error:
+        raise BadValidator(f"{place}: {error}") from error
     except re2.error as error:
         what = error.args[0] if error.args else "unknown"
-        said = what.decode() if isinstance(what, bytes) else what
+        said = what.decode(errors="replace") if isinstance(what, bytes) else what
         raise BadValidator(f"{place}: RE2 does not take it: {said}") from error
+    return compiled
+
+
+_CLASS = re.compile(r"\\[pP]")

@@ -26,7 +26,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from zlib import crc32
 
-from services.router.policy.forms import BadValidator, Validator, json_schema, matching
+from services.router.policy.forms import Validator, json_schema, matching
+from services.router.policy.schemas import BadValidator
 
 MAX_NORMALISED = 200_000
 """Characters; longer answers are the same only to the letter."""

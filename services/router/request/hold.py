@@ -10,7 +10,7 @@ from services.router.request.attempt import Attempt, Ending
 from services.router.request.context import RequestContext, RequestState
 from services.router.request.plan import HoldBack
 
-LONG_CHECK = 200_000
+LONG_CHECK = 10_000
 """Characters of an answer times those of its form above which its form is checked in a thread: it
 would hold up the rest."""
 

@@ -1,21 +1,22 @@
 """Wanted forms of answers: what the engine is told to keep to, and what a lower tier must pass."""
 
-import functools
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import Violation
-from services.router.policy.expressions import NoGrammar
+from services.router.policy.effort import MAX_EFFORT, Effort
 from services.router.policy.forms import (
-    BadValidator,
+    Untold,
     Validator,
     json_schema,
     matching,
     one_of,
-    refuse_untold,
     repetitions,
 )
-from services.router.policy.grammars import grammar
+from services.router.policy.schemas import BadValidator
 from services.router.ports import GuideKind
 
 MAX_COUNT = 1000
@@ -29,6 +30,65 @@ KEPT_FORMS = 64
 the same few."""
 
 
+TOLD, CHECKED = "told", "checked"
+"""What a form is for: to be told to an engine, or to check answers alone."""
+
+Key = tuple[str, str, str]
+"""What for, kind, text."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What became of a form.
+
+    Attributes:
+        check: of an answer; None where the form cannot be used.
+        rule: that it breaks then.
+        effort: steps that finding out took.
+    """
+
+    check: Validator | None
+    rule: str
+    effort: int
+
+
+class _Kept:
+    """The forms used last; for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forms: OrderedDict[Key, Form] = OrderedDict()
+
+    def get(self, key: Key) -> Form | None:
+        with self._lock:
+            if (form := self._forms.get(key)) is not None:
+                self._forms.move_to_end(key)
+            return form
+
+    def put(self, key: Key, form: Form) -> None:
+        with self._lock:
+            self._forms[key] = form
+            if len(self._forms) > KEPT_FORMS:
+                self._forms.popitem(last=False)
+
+
+_kept = _Kept()
+
+
+def all_known(prompt: pb.Prompt, terms: pb.Terms) -> bool:
+    """Whether each form of a request is kept, so that none has to be compiled."""
+    return all(_kept.get(key) is not None for key in _keys(prompt, terms))
+
+
+def _keys(prompt: pb.Prompt, terms: pb.Terms) -> Iterator[Key]:
+    form = prompt.response_format
+    if (kind := form.WhichOneof("format")) is not None:
+        yield TOLD, kind, form.regex if kind == "regex" else form.json_schema
+    for asked in terms.validators[:MAX_VALIDATORS]:
+        if (check := asked.WhichOneof("check")) in ("regex", "json_schema"):
+            yield CHECKED, check, asked.regex if check == "regex" else asked.json_schema
+
+
 def guide_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[GuideKind, str] | None:
     """The form that the engine is told; None for free text. Broken rules go into `wrong`."""
     form = prompt.response_format
@@ -36,9 +96,9 @@ def guide_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[GuideKind, str]
     if kind is None:
         return None
     text = form.regex if kind == "regex" else form.json_schema
-    found = _guide(kind, text)
-    if isinstance(found, str):
-        wrong.append(Violation(f"prompt.response_format.{kind}", found))
+    found = _form((TOLD, kind, text))
+    if found.rule:
+        wrong.append(Violation(f"prompt.response_format.{kind}", found.rule))
     return GuideKind(kind), text
 
 
@@ -48,67 +108,89 @@ def validators_of(
     """What an answer must pass: the wanted form, then the caller's own checks."""
     if guide is None and not terms.validators:
         return ()
-    checks = []
+    forms, spent = [], _Spent()
     if guide is not None:  # if it breaks a rule, that was told with the prompt
-        checks.append(_guide(guide[0].value, guide[1]))
+        forms.append(spent.form((TOLD, guide[0].value, guide[1])))
     if len(terms.validators) > MAX_VALIDATORS:
         rule = f"at most {MAX_VALIDATORS}, got {len(terms.validators)}"
         wrong.append(Violation("terms.validators", rule))
         return ()
     for number, asked in enumerate(terms.validators):
-        found = _check(asked)
-        if isinstance(found, str):
+        if spent.effort > MAX_EFFORT:
+            rule = "the forms of one request take too long to check, all together"
+            wrong.append(Violation("terms.validators", rule))
+            return ()
+        found = _check(asked, spent)
+        if found.rule:
             kind = asked.WhichOneof("check")
             where = f"terms.validators[{number}]{'.' + kind if kind else ''}"
-            wrong.append(Violation(where, found))
-        checks.append(found)
-    return tuple(check for check in checks if isinstance(check, Validator))
+            wrong.append(Violation(where, found.rule))
+        forms.append(found)
+    return tuple(form.check for form in forms if form.check is not None)
 
 
-def _check(asked: pb.Validator) -> Validator | str:
-    """The check, or the rule it breaks."""
+class _Spent:
+    """What the forms of one request take together, kept or not; equal ones count once."""
+
+    def __init__(self) -> None:
+        self.effort = 0
+        self._seen: set[Key] = set()
+
+    def form(self, key: Key) -> Form:
+        form = _form(key)
+        if key not in self._seen:
+            self._seen.add(key)
+            self.effort += form.effort
+        return form
+
+
+def _check(asked: pb.Validator, spent: _Spent) -> Form:
     kind = asked.WhichOneof("check")
     if kind is None:
-        return "needs one of json_schema, regex, one_of"
-    if kind == "one_of":
-        if len(asked.one_of.values) > MAX_CHOICES:
-            return f"at most {MAX_CHOICES} values, got {len(asked.one_of.values)}"
-        return _made(lambda: one_of(asked.one_of.values))
-    return _compiled(kind, asked.regex if kind == "regex" else asked.json_schema)
+        return Form(None, "needs one of json_schema, regex, one_of", 0)
+    if kind != "one_of":
+        return spent.form((CHECKED, kind, asked.regex if kind == "regex" else asked.json_schema))
+    if len(asked.one_of.values) > MAX_CHOICES:
+        return Form(None, f"at most {MAX_CHOICES} values, got {len(asked.one_of.values)}", 0)
+    try:
+        return Form(one_of(asked.one_of.values), "", 0)
+    except BadValidator as error:
+        return Form(None, _is_none(error), 0)
 
 
-@functools.lru_cache(maxsize=KEPT_FORMS)
-def _guide(kind: str, text: str) -> Validator | str:
-    """A form for the engine, as a check; or the rule it breaks.
+def _form(key: Key) -> Form:
+    """What becomes of a form; found out once, while it is kept."""
+    found = _kept.get(key)
+    if found is None:
+        found = _made(key)
+        _kept.put(key, found)
+    return found
+
+
+def _made(key: Key) -> Form:
+    """Compiles a form.
 
     Engines compile forms: what RE2 and the schema check refuse as unbounded would take a replica's
     time and memory away from everybody, and an expression that is no grammar cannot be told.
     """
-    if kind == "regex" and (highest := max(repetitions(text), default=0)) > MAX_COUNT:
-        return f"repeats at most {MAX_COUNT} times, got {highest}"
-    found = _compiled(kind, text)
-    if isinstance(found, str):
-        return found
-    try:
-        if kind == "regex":
-            grammar(text)
-        else:
-            refuse_untold(text)
-    except (NoGrammar, BadValidator) as error:
-        return f"cannot be told to an engine: {error}"
-    return found
-
-
-@functools.lru_cache(maxsize=KEPT_FORMS)
-def _compiled(kind: str, text: str) -> Validator | str:
-    """A check of an answer, or the rule that it breaks."""
+    use, kind, text = key
     if not text.strip():
-        return "must not be empty"
-    return _made(lambda: matching(text) if kind == "regex" else json_schema(text))
-
-
-def _made(make: Callable[[], Validator]) -> Validator | str:
+        return Form(None, "must not be empty", 0)
+    if use == TOLD and kind == "regex" and (most := max(repetitions(text), default=0)) > MAX_COUNT:
+        return Form(None, f"repeats at most {MAX_COUNT} times, got {most}", 0)
+    effort, make = Effort(), matching if kind == "regex" else json_schema
     try:
-        return make()
-    except (BadValidator, OverflowError, RecursionError) as error:
-        return f"is not one: {str(error)[:200]}"
+        return Form(make(text, effort, told=use == TOLD), "", effort.spent)
+    except Untold as error:
+        return Form(None, _said(f"cannot be told to an engine: {error}"), effort.spent)
+    except BadValidator as error:
+        return Form(None, _is_none(error), effort.spent)
+
+
+def _is_none(error: BadValidator) -> str:
+    return _said(f"is not one: {str(error)[:200]}")
+
+
+def _said(text: str) -> str:
+    """Names in a schema may hold half a character, which no message can."""
+    return text.encode(errors="backslashreplace").decode()

@@ -16,7 +16,7 @@ from services.router.policy.routes import Route
 from services.router.ports import Asked, GuideKind
 from services.router.request.checked import Checked
 from services.router.routes.compiled import Compiled
-from services.router.wire.forms import guide_of, validators_of
+from services.router.wire.forms import all_known, guide_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 PRIORITIES = frozenset(pb.PriorityClass.values())
@@ -33,8 +33,7 @@ MAX_TOP_K = 1024
 MAX_TEMPERATURE = 2.0
 
 LONG_REQUEST = 16_000
-LONG_RULES = 1_000
-"""Bytes of a request, and characters of its rules, above which checking it takes milliseconds."""
+"""Bytes of a request above which checking it takes milliseconds."""
 
 
 class Request(Protocol):
@@ -55,12 +54,8 @@ def takes_long(request: Request) -> bool:
     """Whether checking it would hold up other requests, so that it belongs into a thread."""
     if request.ByteSize() > LONG_REQUEST:
         return True
-    form = request.prompt.response_format
-    rules = len(form.json_schema) + len(form.regex)
-    rules += sum(
-        len(validator.json_schema) + len(validator.regex) for validator in request.terms.validators
-    )
-    return rules > LONG_RULES
+    # However short a form is, only compiling it tells how long that takes.
+    return not all_known(request.prompt, request.terms)
 
 
 def check(request: Request, tenant: str, compiled: Compiled, *, longest: int) -> Checked:

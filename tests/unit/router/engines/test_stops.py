@@ -8,6 +8,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
+from services.common.errors import InternalError
 from services.router.engines import own_call, shared_call
 from services.router.engines.own_call import OwnCall
 from services.router.engines.pieces import Pieces
@@ -165,3 +166,22 @@ async def test_what_comes_after_the_end_is_not_counted() -> None:
         before = ended.output_tokens
         ended.arrived(LAST)
         assert ended.output_tokens == before
+
+
+async def test_what_piled_up_is_one_piece_in_its_order_up_to_a_failure() -> None:
+    call = OwnCall(
+        set(),
+        Pieces(Letters(), (), 64),
+        lambda: 0.0,
+        call=Slow(deaf_to=0),
+        spawn=asyncio.create_task,
+        ask_to_stop=lambda: None,
+    )
+    for token in range(3):
+        call.arrived(Chunk((97 + token, 100 + token), final=False))
+    call.arrived(Chunk((103,), final=True))
+    call.arrived(InternalError("after all"))
+    piece = await call.read(1.0)
+    assert (piece.text, piece.tokens, piece.ended) == ("adbecfg", 7, True)
+    with pytest.raises(InternalError):
+        await call.read(1.0)

@@ -3,6 +3,7 @@
 import pytest
 
 from services.router.policy.automata import TooLarge, refuse_large
+from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import NoGrammar
 
 
@@ -20,8 +21,8 @@ from services.router.policy.expressions import NoGrammar
     ],
 )
 def test_a_large_automaton_is_refused(expression: str) -> None:
-    with pytest.raises(TooLarge):
-        refuse_large(expression)
+    with pytest.raises((TooLarge, TooMuch)):
+        refuse_large(expression, Effort())
 
 
 @pytest.mark.parametrize(
@@ -43,9 +44,9 @@ def test_a_large_automaton_is_refused(expression: str) -> None:
     ],
 )
 def test_a_small_one_passes(expression: str) -> None:
-    refuse_large(expression)
+    refuse_large(expression, Effort())
 
 
 def test_what_cannot_be_read_is_told() -> None:
     with pytest.raises(NoGrammar):
-        refuse_large(r"\bword")
+        refuse_large(r"\bword", Effort())

@@ -2,19 +2,22 @@
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from services.router.policy.effort import Effort
 from services.router.policy.forms import (
-    BadValidator,
+    Untold,
     json_schema,
     matching,
     one_of,
     repetitions,
     validate,
 )
+from services.router.policy.schemas import BadValidator
 
 
 def test_an_answer_without_checks_is_fine() -> None:
@@ -156,3 +159,35 @@ def test_expressions_that_repeat_too_much_are_refused_before_they_cost_anything(
     assert json_schema({"allOf": [{"pattern": f"^[a-z]+({at})?$"} for at in range(64)]}).holds(
         '"a"'
     )
+
+
+def test_equal_patterns_of_a_schema_are_told_once_and_all_of_them_are_bounded() -> None:
+    equal = {"anyOf": [{"pattern": "(a?){219}"}] * 900}
+    assert json_schema(equal, told=True).holds('"a"')
+    others = {"anyOf": [{"pattern": f"(a?){{{200 + at}}}"} for at in range(20)]}
+    assert json_schema(others).holds('"a"')
+    with pytest.raises(Untold, match="takes too long"):
+        json_schema(others, told=True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda effort: matching(r"\pL|" * 15_000, effort),
+        lambda effort: matching(r"(?i:\pL{1,400})", effort),
+        lambda effort: matching("a{1,1000}" * 40, effort),
+        lambda effort: matching("a?" * 30_000, effort),
+        lambda effort: matching("a" * 30_000, effort, told=True),
+        lambda effort: json_schema({"anyOf": [{}] * 9000}, effort),
+    ],
+)
+def test_what_takes_long_to_compile_is_refused_by_count(make: Callable[[Effort], object]) -> None:
+    with pytest.raises(BadValidator):
+        make(effort := Effort())
+    assert effort.spent > 50_000
+
+
+def test_a_long_answer_costs_more_with_a_large_expression() -> None:
+    assert matching("[a-z]+").cost == 1
+    assert matching("(?i:\\pL{1,20})").cost > 100
+    assert json_schema({"$ref": "#"}).cost >= 1_000_000  # it takes any number of steps
