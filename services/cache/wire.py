@@ -3,7 +3,7 @@
 The one place that checks requests; what is wrong comes back as `BadRequest` with every violation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import NamedTuple
 
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -14,6 +14,11 @@ from services.cache.policy import Key, Lease, Record
 from services.cache.ports import Found, Granted, Outcome
 from services.common.durations import seconds_of, set_seconds, set_time
 from services.common.errors import BadRequest, Violation
+
+MAX_TURNS = 4096
+MAX_STOPS = 64
+MAX_WRITERS = 1024
+"""Far above what a router sends; checked before anything is made of each."""
 
 
 class Lookup(NamedTuple):
@@ -50,6 +55,7 @@ def read_lookup(hash_key: bytes, tenant: str, request: pb.LookupRequest) -> Look
     wrong = _unnamed(tenant, request.route)
     if not request.accepted_writers:
         wrong.append(Violation("accepted_writers", "must name at least one"))
+    _bounded("accepted_writers", request.accepted_writers, MAX_WRITERS, wrong)
     if not 0 <= wait_seconds <= policy.MAX_WAIT_SECONDS:
         wrong.append(Violation("max_wait", "must be between 0 and 60 s"))
     key = _read_key(hash_key, tenant, request, wrong)
@@ -116,6 +122,11 @@ def write_lookup(outcome: Outcome, response: pb.LookupResponse) -> None:
         response.miss.SetInParent()
 
 
+def _bounded(name: str, values: Sized, most: int, wrong: list[Violation]) -> None:
+    if len(values) > most:
+        wrong.append(Violation(name, f"at most {most}, got {len(values)}"))
+
+
 def _unnamed(tenant: str, route: str) -> list[Violation]:
     wrong = []
     if not tenant:
@@ -136,6 +147,10 @@ def _read_key(
         return None
     canonical = request.request
     turns = canonical.turns
+    _bounded("request.turns", turns, MAX_TURNS, wrong)
+    _bounded("request.stop", canonical.stop, MAX_STOPS, wrong)
+    if wrong:
+        return None
     if len(UnknownFieldSet(canonical)) or any(len(UnknownFieldSet(turn)) for turn in turns):
         # A newer caller knows of something that changes answers and that no key here would tell.
         wrong.append(Violation("request", "has fields that this version does not know"))

@@ -94,9 +94,15 @@ class BadRequest(ServiceError):
 
     @classmethod
     def of(cls, *violations: Violation) -> "BadRequest":
-        """A bad request that says all that is wrong with it."""
-        text = "; ".join(f"{broken.name}: {broken.rule}" for broken in violations)
-        return cls(text, reason="BAD_REQUEST", violations=violations)
+        """A bad request that says what is wrong with it: the first 16 violations, and how many.
+
+        Who checks a request bounds what it has many of before it looks at each.
+        """
+        told = violations[:_VIOLATIONS]
+        text = "; ".join(f"{broken.name}: {broken.rule}" for broken in told)
+        if more := len(violations) - len(told):
+            text = f"{_cut(text, _MESSAGE_CHARACTERS - 32)}; and {more} more"
+        return cls(text, reason="BAD_REQUEST", violations=told)
 
     def _own_details(self) -> list[any_pb2.Any]:
         fields = [
@@ -104,7 +110,7 @@ class BadRequest(ServiceError):
                 field=_cut(broken.name, _NAME_CHARACTERS),
                 description=_cut(broken.rule, _RULE_CHARACTERS),
             )
-            for broken in self.violations[:_VIOLATIONS]
+            for broken in self.violations
         ]
         return [_packed(error_details_pb2.BadRequest(field_violations=fields))] if fields else []
 

@@ -171,12 +171,6 @@ def _asked(
         wrong.append(Violation("sampling.top_p", f"must be above 0 and at most 1, got {top_p:g}"))
     if sampling.HasField("top_k"):
         _within("sampling.top_k", sampling.top_k, 1, MAX_TOP_K, wrong)
-    if len(sampling.stop) > MAX_STOPS:
-        wrong.append(Violation("sampling.stop", f"at most {MAX_STOPS}, got {len(sampling.stop)}"))
-    for number, stop in enumerate(sampling.stop):
-        if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
-            rule = f"must have 1 to {MAX_STOP_CHARACTERS} characters, got {len(stop)}"
-            wrong.append(Violation(f"sampling.stop[{number}]", rule))
     return Asked(
         messages=messages,
         guide=guide,
@@ -185,8 +179,19 @@ def _asked(
         top_p=top_p,
         top_k=sampling.top_k,
         seed=sampling.seed if sampling.HasField("seed") else None,
-        stop=tuple(sampling.stop),
+        stop=_stops(sampling, wrong),
     )
+
+
+def _stops(sampling: pb.Sampling, wrong: list[Violation]) -> tuple[str, ...]:
+    if len(sampling.stop) > MAX_STOPS:
+        wrong.append(Violation("sampling.stop", f"at most {MAX_STOPS}, got {len(sampling.stop)}"))
+        return ()
+    for number, stop in enumerate(sampling.stop):
+        if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
+            rule = f"must have 1 to {MAX_STOP_CHARACTERS} characters, got {len(stop)}"
+            wrong.append(Violation(f"sampling.stop[{number}]", rule))
+    return tuple(sampling.stop)
 
 
 def _check_terms(terms: pb.Terms, wrong: list[Violation]) -> None:
@@ -199,11 +204,12 @@ def _check_terms(terms: pb.Terms, wrong: list[Violation]) -> None:
     if len(terms.attributes) > MAX_ATTRIBUTES:
         count = len(terms.attributes)
         wrong.append(Violation("terms.attributes", f"at most {MAX_ATTRIBUTES}, got {count}"))
-    for key, value in terms.attributes.items():
-        if not key or max(len(key), len(value)) > MAX_ATTRIBUTE_CHARACTERS:
-            rule = f"keys and values of 1 to {MAX_ATTRIBUTE_CHARACTERS} characters"
-            wrong.append(Violation("terms.attributes", rule))
-            break
+    elif any(
+        not key or max(len(key), len(value)) > MAX_ATTRIBUTE_CHARACTERS
+        for key, value in terms.attributes.items()
+    ):
+        rule = f"keys and values of 1 to {MAX_ATTRIBUTE_CHARACTERS} characters"
+        wrong.append(Violation("terms.attributes", rule))
     signals = terms.signals
     if len(signals.task_type) > MAX_ATTRIBUTE_CHARACTERS:
         rule = f"at most {MAX_ATTRIBUTE_CHARACTERS} characters, got {len(signals.task_type)}"

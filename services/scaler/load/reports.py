@@ -11,7 +11,6 @@ from services.scaler.load.loads import Report, Run, TierLoad
 
 MAX_TIERS = 64
 MAX_REPLICAS = 4096
-MAX_VIOLATIONS = 16
 _COUNTERS = ("arrivals", "prompt_tokens", "output_tokens", "finished")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
@@ -22,8 +21,10 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
     Raises:
         BadRequest: the report breaks a rule.
     """
+    violations = tuple(_header(request, router))
+    if violations:  # what a report may hold of each is known before it is gone through
+        raise BadRequest.of(*violations)
     violations = (
-        *_header(request, router),
         *(found for index, tier in enumerate(request.tiers) for found in _tier(index, tier)),
         *_repeated(request),
         *(
@@ -33,7 +34,7 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
         ),
     )
     if violations:
-        raise BadRequest.of(*violations[:MAX_VIOLATIONS])
+        raise BadRequest.of(*violations)
     return Report(
         tiers={tier.tier: TierLoad(tier.waiting, tier.running) for tier in request.tiers},
         replicas={replica.replica: replica.in_flight for replica in request.replicas},

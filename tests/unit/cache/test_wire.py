@@ -1,8 +1,11 @@
 """Requests become what the cache decides about, and stay as they came."""
 
+import pytest
+
 from pennyweight.cache.v1 import cache_pb2 as pb
 from services.cache import wire
 from services.common.durations import duration_of
+from services.common.errors import BadRequest
 
 KEY = b"sixteen bytes or more"
 WRITER = pb.Writer(tier="small", model="tiny-llm", precision="int4")
@@ -31,3 +34,16 @@ def test_reading_leaves_the_request_as_it_came() -> None:
     request = storing()
     wire.read_store(KEY, lambda: 1000.5, "acme", request)
     assert request == storing()
+
+
+def test_too_many_of_anything_is_refused_before_anything_is_made_of_each() -> None:
+    lookup = pb.LookupRequest(route="support", accepted_writers=[WRITER] * 2000)
+    lookup.request.turns.extend([pb.Turn()] * 5000)
+    lookup.request.stop.extend([""] * 100)
+    with pytest.raises(BadRequest) as caught:
+        wire.read_lookup(KEY, "acme", lookup)
+    assert {broken.name: broken.rule for broken in caught.value.violations} == {
+        "accepted_writers": "at most 1024, got 2000",
+        "request.turns": "at most 4096, got 5000",
+        "request.stop": "at most 64, got 100",
+    }

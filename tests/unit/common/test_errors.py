@@ -81,7 +81,13 @@ def test_a_status_fits_in_the_trailers() -> None:
     size = len(status.details) + sum(len(value) for _, value in status.trailing_metadata)
     assert size < 6000
     assert status.details.startswith("prompt.messages[0].content: is empty")
-    assert status.details.endswith("…")
+    assert status.details.endswith("…; and 484 more")
+
+
+def test_of_many_violations_the_first_are_kept() -> None:
+    error = BadRequest.of(*(Violation(f"ids[{i}]", "is empty") for i in range(1000)))
+    assert [broken.name for broken in error.violations] == [f"ids[{i}]" for i in range(16)]
+    assert str(error).endswith("ids[15]: is empty; and 984 more")
 
 
 def test_errors_can_be_compared_and_kept_in_sets() -> None:

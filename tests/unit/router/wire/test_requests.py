@@ -377,6 +377,23 @@ def test_checks_choices_and_passages_are_bounded() -> None:
     assert broken(many) == {"terms.validators[0].one_of": "at most 1024 values, got 1025"}
 
 
+def test_too_many_of_anything_is_one_violation_and_none_of_them_is_looked_at() -> None:
+    """Each costs a caller two bytes, and would cost us a violation."""
+    request = asking(sampling=pb.Sampling(stop=[""] * 1000))
+    request.prompt.context.extend([pb.Passage()] * 1000)
+    request.terms.validators.extend([pb.Validator()] * 1000)
+    request.terms.attributes.update({str(number): "x" * 65 for number in range(1000)})
+    assert broken(request) == {
+        "sampling.stop": "at most 8, got 1000",
+        "prompt.context": "at most 256, got 1000",
+        "terms.validators": "at most 8, got 1000",
+        "terms.attributes": "at most 16, got 1000",
+    }
+    request = asking()
+    request.prompt.messages.extend([pb.Message()] * 1000)
+    assert broken(request) == {"prompt.messages": "at most 1000, got 1001"}
+
+
 def test_only_what_is_checked_quickly_is_checked_among_other_requests() -> None:
     assert not takes_long(asking())
     assert takes_long(asking("chat", (USER, "x" * 20_000)))

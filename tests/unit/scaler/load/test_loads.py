@@ -246,6 +246,12 @@ def test_a_bad_report_is_named_by_field(changes, field):
     assert field in [violation.name for violation in caught.value.violations]
 
 
+def test_of_too_many_replicas_none_is_looked_at():
+    with pytest.raises(BadRequest) as caught:
+        reports.checked(good(replicas=[pb.ReplicaLoad()] * 5000), "router-1")
+    assert [violation.name for violation in caught.value.violations] == ["replicas"]
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_message_is_taken_or_refused(data):
