@@ -1,13 +1,16 @@
 """``policy check``: whether policy files would be taken, without anything that runs.
 
-The rules are the services', so the checking is done by the source tree; here is only who is asked
-and what is shown.
+The rules are the services', so the checking is done by the source tree; here is only who is asked,
+which files belong together, and what is shown. Each file is checked by itself, then with those that
+it belongs to: given with it, or beside it under their usual names.
 """
 
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,30 +69,79 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say whether router and scaler would take these files.
+    """Say whether router and scaler would take these files, and whether they go together.
 
     Exit status 0: they would. 1: not all of them; file, line, key, rule and value say why. 2: they
     could not be checked.
     """
-    modules = {one: "router" if one is not Kind.SCALING else "scaler" for one in Kind}
-    if not all(in_the_tree(f"services.{service}.check") for service in set(modules.values())):
+    if not all(in_the_tree(f"services.{service}.check") for service in ("router", "scaler")):
         hint = "Run it in the folder that holds services/."
         end("Checking policy files needs Pennyweight's source tree.", hint, code=USAGE)
+    held = {file: kind or _kind_of(file) for file in files}
+    checks = _Checks(
+        [file for file in held if held[file] is Kind.ROUTES], prices, no_models, this_machine
+    )
     wrong = False
     for file in files:
-        held = kind or _kind_of(file)
-        command = [sys.executable, "-m", f"services.{modules[held]}.check"]
-        command += ["--no-models"] if no_models else []
-        if held is Kind.ROUTES:
-            command += [str(file), str(prices or file.with_name("prices.yaml"))]
-        else:
-            command += ["--this-machine"] if this_machine and held is Kind.SCALING else []
-            command.append(str(file))
-        found = _asked(command)
-        _show(file, held, found, as_json=as_json)
+        found = checks.found(file, held[file])
+        _show(file, held[file], found, as_json=as_json)
         wrong = wrong or bool(found["problems"])
     if wrong:
         raise typer.Exit(FAILED)
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """What is asked of each file. `routes` are those given, the other fields the command's."""
+
+    routes: list[Path]
+    prices: Path | None
+    no_models: bool
+    this_machine: bool
+
+    def found(self, file: Path, kind: Kind) -> dict[str, Any]:
+        """What is wrong with a file, by itself or with those that belong to it."""
+        if kind is Kind.ROUTES:
+            found = self._of_routes(file, self._prices_of(file), no_models=self.no_models)
+            pools = file.with_name("scaling.yaml")
+            together = _with_tiers(pools, found) if pools.is_file() else None
+            return found if found["problems"] else together or found
+        if kind is Kind.PRICES:
+            found = _asked("router", str(file))
+            for routes in () if found["problems"] else self._routes_of(file):
+                together = self._of_routes(routes, file, no_models=True)
+                if together["problems"]:
+                    return together
+            return found
+        models = ["--no-models"] if self.no_models else []
+        cores = ["--this-machine"] if self.this_machine else []
+        found = _asked("scaler", *models, *cores, str(file))
+        for routes in () if found["problems"] else self._routes_of(file):
+            known = self._of_routes(routes, self._prices_of(routes), no_models=True)
+            if (together := _with_tiers(file, known)) is not None:
+                return together
+        return found
+
+    def _routes_of(self, file: Path) -> list[Path]:
+        """The routes that a file belongs to: in its folder, or else those given."""
+        given = [routes for routes in self.routes if routes.parent == file.parent]
+        beside = file.with_name("routes.yaml")
+        return given or self.routes or ([beside] if beside.is_file() else [])
+
+    def _prices_of(self, routes: Path) -> Path:
+        return self.prices or routes.with_name("prices.yaml")
+
+    def _of_routes(self, routes: Path, prices: Path, *, no_models: bool) -> dict[str, Any]:
+        return _asked("router", *(["--no-models"] if no_models else []), str(routes), str(prices))
+
+
+def _with_tiers(pools: Path, routes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is wrong with pools and the tiers of good routes together; None where nothing is."""
+    if routes["problems"]:
+        return None
+    tiers = json.dumps(routes["tiers"])
+    found = _asked("scaler", "--no-models", "--tiers", tiers, str(pools))
+    return {**found, "taken": True} if found["problems"] else None
 
 
 def _kind_of(file: Path) -> Kind:
@@ -106,7 +158,8 @@ def _kind_of(file: Path) -> Kind:
     return found
 
 
-def _asked(command: list[str]) -> dict[str, Any]:
+def _asked(service: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"services.{service}.check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     try:
         found: dict[str, Any] = json.loads(done.stdout)
@@ -136,5 +189,6 @@ def _show(file: Path, kind: Kind, found: dict[str, Any], *, as_json: bool) -> No
     if not problems:
         screen.print(Text(f"{plain(str(file))}: good {kind}", style="green"), soft_wrap=True)
         return
-    lines = [f"{plain(source)} would be refused:", *problem_lines(problems)]
+    how = "does not go with its routes" if "taken" in found else "would be refused"
+    lines = [f"{plain(source)} {how}:", *problem_lines(problems)]
     screen.print(Text("\n".join(lines), style="red"), soft_wrap=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from services.common.config import ConfigError
 
@@ -11,14 +11,15 @@ GOOD, WRONG = 0, 1
 """Exit statuses."""
 
 
-def tell(check: Callable[[], object]) -> int:
-    """Checks, prints what is wrong, and returns the exit status."""
+def tell(check: Callable[[], Mapping[str, object]]) -> int:
+    """Checks, prints what is wrong, or what the check found, and returns the exit status."""
     problems: list[dict[str, object]] = []
     source = ""
+    found: Mapping[str, object] = {}
     try:
-        check()
+        found = check()
     except ConfigError as error:
         source = error.source
         problems = [dataclasses.asdict(problem) for problem in error.details]
-    sys.stdout.write(json.dumps({"source": source, "problems": problems}) + "\n")
+    sys.stdout.write(json.dumps({"source": source, "problems": problems, **found}) + "\n")
     return WRONG if problems else GOOD

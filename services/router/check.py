@@ -1,4 +1,8 @@
-"""``python -m services.router.check ROUTES PRICES``: whether a router would take policy files."""
+"""``python -m services.router.check ROUTES PRICES``: whether a router would take policy files.
+
+Of routes that it would take it tells the tiers, as name, model and precision: pools have to serve
+them.
+"""
 
 import argparse
 import sys
@@ -21,13 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-models", action="store_true")
     asked = parser.parse_args(arguments)
 
-    def check() -> None:
+    def check() -> dict[str, object]:
         if asked.routes is None:
             load_document(asked.prices, PricesFile)
-            return
+            return {}
         policies = PolicyFiles(asked.routes, asked.prices).load()
         if not asked.no_models:
             Texts(ModelText).of(tier.tokenizer for tier in policies.tiers.values())
+        tiers = policies.tiers.values()
+        return {"tiers": [(tier.name, tier.model, tier.precision) for tier in tiers]}
 
     return tell(check)
 

@@ -1,12 +1,18 @@
-"""``python -m services.scaler.check FILE``: whether a scaler would take a scaling file."""
+"""``python -m services.scaler.check FILE``: whether a scaler would take a scaling file.
+
+With ``--tiers``, which the router's check tells, also whether its pools and those tiers go
+together: a router gives requests of a tier only to replicas of its name, model and precision.
+"""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from services.common.checked import tell
-from services.scaler.config import Scaling
+from services.common.config import load_document
+from services.scaler.config import Scaling, strangers
 from services.scaler.targets.cores import available_cores
 
 
@@ -16,9 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--no-models", action="store_true")
     parser.add_argument("--this-machine", action="store_true")
+    parser.add_argument("--tiers", type=json.loads, help="name, model and precision of each")
     asked = parser.parse_args(arguments)
     cores = available_cores() if asked.this_machine else None
-    return tell(lambda: Scaling.load(asked.file, cores, models=not asked.no_models))
+
+    def check() -> dict[str, object]:
+        document = load_document(asked.file, Scaling)
+        scaling = Scaling.of(document, asked.file, cores, models=not asked.no_models)
+        if asked.tiers is not None:
+            document.refuse(strangers(scaling, [tuple(tier) for tier in asked.tiers]))
+        return {}
+
+    return tell(check)
 
 
 if __name__ == "__main__":

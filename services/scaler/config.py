@@ -230,6 +230,33 @@ def _wrong_cores(scaling: Scaling, cores: Collection[int] | None) -> Iterator[Pr
                 yield place, f"{rule}, got {in_ranges(absent)}"
 
 
+def strangers(scaling: Scaling, tiers: Collection[tuple[str, str, str]]) -> Iterator[Problem]:
+    """Pools that serve no tier, and tiers that no pool serves: what routers make nothing of.
+
+    Args:
+        scaling: the pools.
+        tiers: name, model and precision of each tier that routers know.
+    """
+    served = {(pool.tier, pool.model, pool.precision) for pool in scaling.pools.values()}
+    by_name = {name: (model, precision) for name, model, precision in tiers}
+    for name, pool in scaling.pools.items():
+        if pool.tier not in by_name:
+            known = ", ".join(sorted(by_name))
+            rule = f"must be a tier of the routes ({known}), got {pool.tier}"
+            yield ("pools", name, "tier"), rule
+            continue
+        for key, wanted in zip(("model", "precision"), by_name[pool.tier], strict=True):
+            if getattr(pool, key) != wanted:
+                yield (
+                    ("pools", name, key),
+                    f"must be the {key} of tier {pool.tier}, {wanted}, got {getattr(pool, key)}",
+                )
+    for tier, model, precision in tiers:
+        if (tier, model, precision) not in served:
+            rule = f"must serve tier {tier} of the routes, {model} {precision}; none does"
+            yield ("pools",), rule
+
+
 def in_ranges(numbers: Collection[int]) -> str:
     """Numbers as text, those in a row as one: ``0-3, 8``."""
     rows: list[list[int]] = []

@@ -132,3 +132,45 @@ async def test_outside_the_source_tree_it_says_where_to_run_it(tmp_path: Path) -
         "Checking policy files needs Pennyweight's source tree.\n"
         "Run it in the folder that holds services/.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "tier: large",
+            "tier: lage",
+            "must be a tier of the routes (large, small), got lage",
+        ),
+        ("precision: int8", "precision: int4", "must be the precision of tier small, int8, got"),
+    ],
+)
+async def test_pools_that_serve_no_tier_are_told(
+    policies: Path, old: str, new: str, problem: str
+) -> None:
+    scaling = policies / "scaling.yaml"
+    change(scaling, old, new)
+    tier = "large" if "large" in old else "small"
+    for asked in ("scaling", "routes"):  # the other is found beside it
+        file = policies / f"{asked}.yaml"
+        ended = await pennyweight("policy", "check", str(file), cwd=ROOT)
+        assert ended.code == 1
+        assert ended.out.startswith(f"{scaling} does not go with its routes:\n")
+        assert problem in ended.out
+        assert f"must serve tier {tier} of the routes" in ended.out
+    (policies / "elsewhere").mkdir()
+    apart = scaling.rename(policies / "elsewhere" / "scaling.yaml")
+    alone = ("policy", "check", "--no-models", str(apart))
+    assert (await pennyweight(*alone, cwd=ROOT)).code == 0
+    assert (await pennyweight(*alone, str(policies / "routes.yaml"), cwd=ROOT)).code == 1
+
+
+async def test_prices_are_checked_with_the_routes_beside_them(policies: Path) -> None:
+    prices = policies / "prices.yaml"
+    change(prices, "  large", "  huge")
+    ended = await pennyweight("policy", "check", str(prices), cwd=ROOT)
+    assert ended.code == 1
+    assert f"tiers.large: has no price in {prices}" in ended.out
+    (policies / "routes.yaml").rename(policies / "other.yaml")
+    ended = await pennyweight("policy", "check", str(prices), cwd=ROOT)
+    assert (ended.code, ended.out) == (0, f"{prices}: good prices\n")
