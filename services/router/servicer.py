@@ -244,7 +244,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         try:
             async with asyncio.timeout(left) as time:
                 if reader is not None:
-                    reader.end = functools.partial(_end, time)
+                    reader.end = functools.partial(end_now, time)
                 await self._path.answer(state, listener)
         except TimeoutError:
             status = "DEADLINE_EXCEEDED"
@@ -323,9 +323,10 @@ class _Silent:
         pass
 
 
-def _end(time: asyncio.Timeout) -> None:
-    """Ends what runs under a timeout now."""
-    time.reschedule(asyncio.get_running_loop().time())
+def end_now(time: asyncio.Timeout) -> None:
+    """Ends what runs under a timeout now, unless its own time has just ended it."""
+    if not time.expired():
+        time.reschedule(asyncio.get_running_loop().time())
 
 
 def _seen(task: asyncio.Task[None]) -> None:
