@@ -292,9 +292,9 @@ class Runner:
             self.trouble.note_silence(
                 state, attempt, self.trouble.slow_seconds(attempt) or math.inf
             )
-        seconds = now - attempt.began
         if call is not None and call.final:
-            self.paces.note(tier.name, seconds, call.output_tokens)
+            worked_until = now if call.heard_at is None else call.heard_at
+            self.paces.note(tier.name, worked_until - attempt.began, call.output_tokens)
         elif attempt.estimated and not attempt.plan.streams and not attempt.output_tokens:
             most, worked = attempt.plan.max_output_tokens, attempt.engine_seconds
             if worked is None:  # how long the replica took to stop is not the caller's
@@ -304,8 +304,12 @@ class Runner:
         state.leave()
 
     def _note_time(self, attempt: Attempt) -> None:
-        """Notes how long the tier took; the text of an answer that fell would have come now."""
+        """Notes how long the tier took, which is not how long its caller took to read.
+
+        The text of an answer that fell would have come now.
+        """
         now, answer = self.clock(), attempt.answer
+        heard = now if attempt.heard_at is None else attempt.heard_at
         first = answer.first_text_at
         self.load.add(
             attempt.plan.step.tier.name,
@@ -313,5 +317,5 @@ class Runner:
             first_text=(now if first is None else first) - attempt.plan.began,
             decode_seconds=0.0 if first is None else answer.last_text_at - first,
             tokens=answer.output_tokens,
-            ran=now - attempt.began,
+            ran=heard - attempt.began,
         )

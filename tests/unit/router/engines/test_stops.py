@@ -165,3 +165,23 @@ async def test_what_comes_after_the_end_is_not_counted() -> None:
         before = ended.output_tokens
         ended.arrived(LAST)
         assert ended.output_tokens == before
+
+
+async def test_what_came_came_then_whenever_it_is_read() -> None:
+    now = 1.0
+    call = OwnCall(
+        set(),
+        Pieces(Letters(), (), 64),
+        lambda: now,
+        call=Slow(deaf_to=9),
+        spawn=asyncio.create_task,
+        ask_to_stop=lambda: None,
+    )
+    assert call.heard_at is None
+    call.arrived(Chunk((97,), final=False))
+    now = 9.0
+    assert (await call.read(1.0)).text == "a"
+    assert call.heard_at == 1.0
+    call.arrived(ReplicaFailed("lost", lost=True))  # nothing of an answer
+    assert call.heard_at == 1.0
+    call.cancel()
