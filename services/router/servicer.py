@@ -248,9 +248,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                 await self._path.answer(state, listener)
         except TimeoutError:
             status = "DEADLINE_EXCEEDED"
-            if reader is not None and reader.given_up:
+            if reader is not None and reader.given_up is not None:
                 raise DeadlineExceeded(
-                    "the caller read nothing of the answer for too long",
+                    reader.given_up.value,
                     reason="NOT_READ",
                     handle=context.handle,
                 ) from None
