@@ -45,7 +45,8 @@ class Replica:
         calls: engine calls running on it, to be given up when it goes.
         in_flight: places taken, the ones about to start included.
         breaker: opens with its first failure: then it is avoided for a while.
-        quiet_since: when it was given what it was silent over, if it has not said a word since.
+        quiet_since: when it was given what it was silent over, if it has not said a word since and
+            something ran there all the time.
     """
 
     id: str
@@ -70,8 +71,24 @@ class Replica:
         self.in_flight += 1
 
     def give_back(self) -> None:
-        """Gives a place back."""
+        """Gives a place back. One where nothing runs is not silent."""
         self.in_flight -= 1
+        if not self.in_flight:
+            self.quiet_since = None
+
+    def silence(self, since: float) -> float:
+        """Notes that it said nothing to somebody since then; returns since when to anybody."""
+        quiet, spoke = self.quiet_since, [call.heard_at or 0.0 for call in self.calls]
+        if quiet is None or quiet < max(spoke, default=0.0):  # a word may wait unread
+            quiet = since
+        quiet = min(quiet, since)
+        self.quiet_since = quiet if self.in_flight else None
+        return quiet
+
+    def heard(self, at: float) -> None:
+        """Notes a word that came then."""
+        if self.quiet_since is not None and self.quiet_since <= at:
+            self.quiet_since = None
 
 
 @dataclass(eq=False)

@@ -185,6 +185,7 @@ class Runner:
                 state.answer = Answer()
             raise
         except BaseException:  # the caller has gone
+            self.trouble.note_left(attempt)
             if listener is not None and state.decision is None:
                 state.decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
             if lease is not None and (outlives or attempt.complete):
@@ -209,7 +210,7 @@ class Runner:
         if not attempt.complete:
             piece = await call.read(self.trouble.patience(state, attempt))
             attempt.take(piece, self.clock())
-            attempt.place.replica.quiet_since = None
+            self.trouble.note_word(attempt)
         if attempt.hold is not None:
             if not attempt.hold.is_ready(attempt.answer.output_tokens, complete=attempt.complete):
                 return
