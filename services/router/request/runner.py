@@ -105,7 +105,7 @@ class Runner:
                 plan.priority,
                 avoid=failed,
                 until=plan.until,
-                tenant=state.context.tenant,
+                tenant="" if plan.cause is Cause.EVIDENCE else state.context.tenant,
                 elsewhere=elsewhere,
             )
             if listener is not None:

@@ -235,3 +235,27 @@ async def test_the_time_a_caller_takes_to_read_is_not_the_tiers() -> None:
     between = way.load.totals("small").between_tokens
     assert between.index(1) == bucket_of(1.0 / 12)
     assert way.runner.paces.tokens("small", 1.5, 64) == 13
+
+
+async def test_evidence_takes_no_place_of_its_tenants_share() -> None:
+    class Busy(Run):
+        async def read(self, timeout_seconds: float) -> Piece:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    tiers = ladder("small", "large", tenant_share=0.125)  # one of eight
+    laddered = route("chat", *tiers, quality=quality(Rung(1.0, -0.5)))
+    engine = Engine(
+        {"small": [Run(["s"], SURE), Run(["s"], -2.0)], "large": [Busy([]), Run(["l"], SURE)]}
+    )
+    draws = iter([0.0, 1.0])
+    way = Way(laddered, engine, chance=lambda: next(draws, 1.0))
+    await way.answer(Listener())
+    while engine.order != ["small", "large"]:
+        await asyncio.sleep(0)
+    listener = Listener()
+    await asyncio.wait_for(way.answer(listener, way.begin()), 1.0)  # far less than it may wait
+    assert listener.events == ["started", "l"]
+    for task in way.spawned:
+        task.cancel()
+    await way.rest()
