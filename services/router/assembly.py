@@ -14,6 +14,7 @@ from services.common.versions import PolicyStore
 from services.router.admission.long_work import LongWork
 from services.router.admission.permits import Permits
 from services.router.admission.tokenising import Tokenising
+from services.router.background import kept_up
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings
@@ -80,17 +81,19 @@ class Parts:
 
     def links(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside requests, for ever."""
-        return [
-            self.cache.run(),
-            self.scaler.watch(),
-            self.scaler.report(),
-            self.engine.watch(),
-            self.watch.run(),
-            self.levers.run(),
-            self.drift.run(),
-            self.slow_readers.run(),
-            *([self.probe.run()] if self.probe is not None else []),
-        ]
+        works: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "cache": self.cache.run,
+            "fleet": self.scaler.watch,
+            "load reports": self.scaler.report,
+            "silent replicas": self.engine.watch,
+            "policies": self.watch.run,
+            "levers": self.levers.run,
+            "drift": self.drift.run,
+            "slow readers": self.slow_readers.run,
+        }
+        if self.probe is not None:
+            works["log-probabilities"] = self.probe.run
+        return [kept_up(name, work) for name, work in works.items()]
 
     async def close(self) -> None:
         """Closes all connections."""

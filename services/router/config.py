@@ -49,7 +49,7 @@ class RouterSettings(ServerSettings):
         unread_seconds: a caller who takes nothing of a streamed answer for so long has its call
             ended.
         unread_bytes: most that is kept of answers that are made and not read, all together; beyond
-            it, those who leave the most have their calls ended.
+            it, callers of the tenant for which most is kept have their calls ended.
         probe_engines: ask one small question of each tier whose certainty a route needs, to find
             out whether its engine tells log-probabilities.
         triton_grpc_errors: ask replicas for true gRPC statuses on streams. Triton 2.51 crashes

@@ -183,6 +183,9 @@ class EngineCall(Protocol):
     final: bool
     """The replica has said all it will say: `output_tokens` is exact."""
 
+    heard_at: float | None
+    """When something of its answer came last, read or not, by the clock; None before."""
+
     @property
     def finish_reason(self) -> Finish:
         """Why the answer ended, once it has."""

@@ -244,13 +244,13 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         try:
             async with asyncio.timeout(left) as time:
                 if reader is not None:
-                    reader.end = functools.partial(_end, time)
+                    reader.end = functools.partial(end_now, time)
                 await self._path.answer(state, listener)
         except TimeoutError:
             status = "DEADLINE_EXCEEDED"
-            if reader is not None and reader.given_up:
+            if reader is not None and reader.given_up is not None:
                 raise DeadlineExceeded(
-                    "the caller read nothing of the answer for too long",
+                    reader.given_up.value,
                     reason="NOT_READ",
                     handle=context.handle,
                 ) from None
@@ -323,9 +323,10 @@ class _Silent:
         pass
 
 
-def _end(time: asyncio.Timeout) -> None:
-    """Ends what runs under a timeout now."""
-    time.reschedule(asyncio.get_running_loop().time())
+def end_now(time: asyncio.Timeout) -> None:
+    """Ends what runs under a timeout now, unless its own time has just ended it."""
+    if not time.expired():
+        time.reschedule(asyncio.get_running_loop().time())
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -46,6 +46,7 @@ class CountingRun:
         self.text = text[: request.max_output_tokens]
         self.made = self.output_tokens = 0
         self.final = self.over = False
+        self.heard_at: float | None = None  # as it is read
         self.figures = EngineFigures()
         self._sure, self._dies_at, self._says = sure, dies_at, says
         self._fails, self._meanwhile = fails, meanwhile

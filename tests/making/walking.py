@@ -87,6 +87,7 @@ class Run:
         self.sure = sure
         self.cancelled = self.finished = self.final = False
         self.output_tokens = 0
+        self.heard_at: float | None = None  # as it is read
         self.figures = EngineFigures()
         self.asked: EngineRequest | None = None
         self._pieces = Pieces(Letters(), (), 0)

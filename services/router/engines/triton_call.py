@@ -53,6 +53,7 @@ class TritonCall(abc.ABC):
         self.limit = ends_at
         self.output_tokens = 0
         self.final = False
+        self.heard_at: float | None = None
         self.figures = EngineFigures()
         running.add(self)
 
@@ -66,6 +67,7 @@ class TritonCall(abc.ABC):
         if self not in self._running:  # it has ended, and its money is counted
             return
         if isinstance(what, Chunk):
+            self.heard_at = self._clock()
             self._note(what)
         self._arrived.append(what)
         if self._reader is not None and not self._reader.done():

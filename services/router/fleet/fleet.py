@@ -143,7 +143,8 @@ class Fleet:
             priority: standing in the line.
             avoid: replicas where this request failed before.
             until: seconds of the clock at which nobody waits for it any more.
-            tenant: whose it is, as tenants take turns; empty where it is nobody's.
+            tenant: whose it is, as tenants take turns; empty where it is nobody's, as evidence is:
+                it takes no tenant's share.
             elsewhere: says whether another tier can answer now, so that nobody waits here while
                 this one has no replica; None where no other may.
 
@@ -167,6 +168,7 @@ class Fleet:
         """Notes that the replica answers."""
         if not replica.breaker.closed:
             replica.breaker = WHOLE
+            self._serve()  # those who wait for another tier may go to this one
 
     def failed(self, replica: Replica, *, silent: bool = False) -> None:
         """Notes a failure: the replica is avoided for a while, for longer if it fell silent."""

@@ -14,7 +14,7 @@ from services.common.backoff import Backoff
 from services.common.breaker import Breaker
 from services.common.errors import DeadlineExceeded, Overloaded, Unavailable
 from services.router.metrics import Metrics
-from services.router.policy.line import Priority, WaitingLine
+from services.router.policy.line import Priority, Ticket, WaitingLine
 from services.router.policy.replicas import choose_replica
 from services.router.policy.routes import Tier
 from services.router.policy.shares import most_of
@@ -45,7 +45,8 @@ class Replica:
         calls: engine calls running on it, to be given up when it goes.
         in_flight: places taken, the ones about to start included.
         breaker: opens with its first failure: then it is avoided for a while.
-        quiet_since: when it was given what it was silent over, if it has not said a word since.
+        quiet_since: when it was given what it was silent over, if it has not said a word since and
+            something ran there all the time.
     """
 
     id: str
@@ -70,8 +71,24 @@ class Replica:
         self.in_flight += 1
 
     def give_back(self) -> None:
-        """Gives a place back."""
+        """Gives a place back. One where nothing runs is not silent."""
         self.in_flight -= 1
+        if not self.in_flight:
+            self.quiet_since = None
+
+    def silence(self, since: float) -> float:
+        """Notes that it said nothing to somebody since then; returns since when to anybody."""
+        quiet, spoke = self.quiet_since, [call.heard_at or 0.0 for call in self.calls]
+        if quiet is None or quiet < max(spoke, default=0.0):  # a word may wait unread
+            quiet = since
+        quiet = min(quiet, since)
+        self.quiet_since = quiet if self.in_flight else None
+        return quiet
+
+    def heard(self, at: float) -> None:
+        """Notes a word that came then."""
+        if self.quiet_since is not None and self.quiet_since <= at:
+            self.quiet_since = None
 
 
 @dataclass(eq=False)
@@ -131,8 +148,11 @@ class TierReplicas:
         elsewhere: Callable[[], bool] | None = None,
     ) -> Replica:
         """See `Fleet.place`; `give_back` follows once."""
+        if self._absent(elsewhere):
+            raise self._unavailable()
         most = self._most()
-        if not len(self._line) and (most is None or self._held[tenant] < most):
+        # Nobody is turned away, nor waits, while there is room that those in line may not have.
+        if self._fill(most) is None and (most is None or self._held[tenant] < most):
             replica = self.choose(avoid)
             if replica is not None:
                 self._take(replica, tenant)
@@ -171,18 +191,30 @@ class TierReplicas:
 
     def serve(self) -> None:
         """Gives free places to those who wait; who may go elsewhere waits for no absent replica."""
-        most = self._most() if len(self._line) else None
+        if not len(self._line):
+            return
+        if self.count(State.READY):
+            self._fill(self._most())
+        else:
+            self._send_elsewhere()
+
+    def _fill(self, most: int | None) -> Ticket[_Wait] | None:
+        """Gives free places to those who wait.
+
+        Returns:
+            whose turn it is and who cannot have what is free; None where nobody who may have a
+            place waits any more.
+        """
         while (ticket := self._line.first(self._held, most)) is not None:
             wait = ticket.holder
             replica = self.choose(wait.avoid)
             if replica is None:
-                if not self.count(State.READY):
-                    self._send_elsewhere()
-                return
+                return ticket
             self._line.serve(ticket)
             if not wait.room.done():
                 self._take(replica, ticket.tenant)
                 wait.room.set_result(replica)
+        return None
 
     def _take(self, replica: Replica, tenant: str) -> None:
         replica.take()
@@ -202,9 +234,14 @@ class TierReplicas:
             wait = ticket.holder
             if wait.elsewhere is not None and not wait.room.done() and wait.elsewhere():
                 self._line.leave(ticket)
-                wait.room.set_exception(
-                    Unavailable(f"{self.tier.name} has no replica left", reason="NO_REPLICA")
-                )
+                wait.room.set_exception(self._unavailable())
+
+    def _absent(self, elsewhere: Callable[[], bool] | None) -> bool:
+        """Whether there is no replica here and another tier can answer."""
+        return elsewhere is not None and not self.count(State.READY) and elsewhere()
+
+    def _unavailable(self) -> Unavailable:
+        return Unavailable(f"{self.tier.name} has no replica left", reason="NO_REPLICA")
 
     async def _wait(
         self,
@@ -222,7 +259,7 @@ class TierReplicas:
             evicted.holder.room.set_exception(self._overloaded(tier))
         if ticket is None:
             raise self._overloaded(tier)
-        self.serve()  # there may be room that those before it may not have
+        self._fill(self._most())  # there may be room where those before it have failed
         left = until - self._clock()
         replica: Replica | None = None
         try:

@@ -57,7 +57,7 @@ class Answer:
         """Takes the next text, never empty, and the tokens it stands for."""
         if self.first_text_at is None:
             self.first_text_at = now
-        self.last_text_at = now
+        self.last_text_at = max(self.last_text_at, now)  # some of what was held back came before
         self.pieces.append((text, tokens))
 
 
@@ -172,9 +172,11 @@ class Attempt:
             self.left_at = now
 
     def take(self, piece: Piece, now: float) -> None:
-        """Notes what has come."""
-        self.heard_at = now
+        """Notes what has come, as of when it did: who reads slowly may take it later, at `now`."""
         answer, call = self.answer, self.call
+        if call is not None and call.heard_at is not None:
+            now = call.heard_at
+        self.heard_at = now
         answer.output_tokens += piece.tokens
         if self.hold is not None:
             self.hold.pieces.append((piece.text, piece.tokens))

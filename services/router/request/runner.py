@@ -105,7 +105,7 @@ class Runner:
                 plan.priority,
                 avoid=failed,
                 until=plan.until,
-                tenant=state.context.tenant,
+                tenant="" if plan.cause is Cause.EVIDENCE else state.context.tenant,
                 elsewhere=elsewhere,
             )
             if listener is not None:
@@ -185,6 +185,7 @@ class Runner:
                 state.answer = Answer()
             raise
         except BaseException:  # the caller has gone
+            self.trouble.note_left(attempt)
             if listener is not None and state.decision is None:
                 state.decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
             if lease is not None and (outlives or attempt.complete):
@@ -209,7 +210,7 @@ class Runner:
         if not attempt.complete:
             piece = await call.read(self.trouble.patience(state, attempt))
             attempt.take(piece, self.clock())
-            attempt.place.replica.quiet_since = None
+            self.trouble.note_word(attempt)
         if attempt.hold is not None:
             if not attempt.hold.is_ready(attempt.answer.output_tokens, complete=attempt.complete):
                 return
@@ -292,9 +293,9 @@ class Runner:
             self.trouble.note_silence(
                 state, attempt, self.trouble.slow_seconds(attempt) or math.inf
             )
-        seconds = now - attempt.began
         if call is not None and call.final:
-            self.paces.note(tier.name, seconds, call.output_tokens)
+            worked_until = now if call.heard_at is None else call.heard_at
+            self.paces.note(tier.name, worked_until - attempt.began, call.output_tokens)
         elif attempt.estimated and not attempt.plan.streams and not attempt.output_tokens:
             most, worked = attempt.plan.max_output_tokens, attempt.engine_seconds
             if worked is None:  # how long the replica took to stop is not the caller's
@@ -304,8 +305,12 @@ class Runner:
         state.leave()
 
     def _note_time(self, attempt: Attempt) -> None:
-        """Notes how long the tier took; the text of an answer that fell would have come now."""
+        """Notes how long the tier took, which is not how long its caller took to read.
+
+        The text of an answer that fell would have come now.
+        """
         now, answer = self.clock(), attempt.answer
+        heard = now if attempt.heard_at is None else attempt.heard_at
         first = answer.first_text_at
         self.load.add(
             attempt.plan.step.tier.name,
@@ -313,5 +318,5 @@ class Runner:
             first_text=(now if first is None else first) - attempt.plan.began,
             decode_seconds=0.0 if first is None else answer.last_text_at - first,
             tokens=answer.output_tokens,
-            ran=now - attempt.began,
+            ran=heard - attempt.began,
         )

@@ -75,7 +75,7 @@ class Trouble:
         """Has others avoid a replica that is in trouble, and says whether the request is to blame.
 
         A replica that is silent for a caller in a hurry may be well: then it is its silence towards
-        all of them that counts, until it says a word.
+        all of them that counts, until it says a word or nothing is asked of it any more.
         """
         if failure.silent:
             return self.note_silence(state, attempt, self.slow_seconds(attempt))
@@ -93,14 +93,28 @@ class Trouble:
         """
         replica, now = attempt.place.replica, self.clock()
         since = attempt.began if attempt.heard_at is None else attempt.heard_at
-        if replica.quiet_since is None or since < replica.quiet_since:
-            replica.quiet_since = since
         usual = attempt.patience()
-        if is_held_against(now - replica.quiet_since, usual_seconds=usual, slow=slow):
+        if is_held_against(now - replica.silence(since), usual_seconds=usual, slow=slow):
             self.fleet.failed(replica, silent=True)
         # A request that waited for a moment alone is not why the replica was silent before.
         alone = is_held_against(now - since, usual_seconds=usual, slow=slow)
         return alone and self._lost_over(state, attempt)
+
+    def note_word(self, attempt: Attempt) -> None:
+        """Notes that the replica has said something: one that was silent before is so no more."""
+        replica = attempt.place.replica
+        if attempt.heard_at is not None:
+            replica.heard(attempt.heard_at)
+        if replica.is_silent and not attempt.trusting:
+            self.fleet.succeeded(replica)
+
+    def note_left(self, attempt: Attempt) -> None:
+        """Notes that the caller has gone, where the attempt tries whether its replica is well.
+
+        What it has said so far has to do: otherwise others would avoid it until the next trial.
+        """
+        if attempt.heard_at is not None and not attempt.trusting:
+            self.fleet.succeeded(attempt.place.replica)
 
     def slow_seconds(self, attempt: Attempt) -> float:
         """What nearly all answers of the tier took at most, lately; 0 where nobody knows."""

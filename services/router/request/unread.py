@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from services.router.metrics import Metrics
-from services.router.policy.unread import Unread, overdue
+from services.router.policy.unread import Unread, Why, overdue
 from services.router.request.context import RequestState
 
 log = structlog.get_logger()
@@ -32,13 +32,13 @@ class Reader:
         state: of its request.
         end: ends its call, as `given_up` then says.
         since: when the write that is under way began, by the router's clock; None between writes.
-        given_up: its call was ended because it did not read.
+        given_up: why its call was ended, as it did not read; None while it is not.
     """
 
     state: RequestState
     end: Callable[[], None]
     since: float | None = None
-    given_up: bool = False
+    given_up: Why | None = None
 
     @property
     def held_bytes(self) -> int:
@@ -82,19 +82,23 @@ class SlowReaders:
         found: list[Unread] = []
         for reader in self.readers:
             seconds = 0.0 if reader.since is None else now - reader.since
-            if seconds >= LOOK_SECONDS and not reader.given_up:
+            if seconds >= LOOK_SECONDS and reader.given_up is None:
                 for attempt in reader.state.attempts:
                     attempt.place.release()
                 slow.append(reader)
-                found.append(Unread(seconds, reader.held_bytes))
-        for number in overdue(found, most_seconds=self.most_seconds, most_bytes=self.most_bytes):
+                tenant = reader.state.context.tenant
+                found.append(Unread(seconds, reader.held_bytes, tenant))
+        ended = overdue(found, most_seconds=self.most_seconds, most_bytes=self.most_bytes)
+        for number, why in ended.items():
             reader = slow[number]
             log.warning(
                 "a caller does not read",
                 request_id=reader.state.context.request_id,
+                tenant=found[number].tenant,
+                why=why.name.lower(),
                 seconds=round(found[number].seconds, 1),
                 held_bytes=found[number].held_bytes,
             )
             self.metrics.unread.inc()
-            reader.given_up = True
+            reader.given_up = why
             reader.end()

@@ -189,3 +189,29 @@ async def test_what_is_kept_for_those_who_do_not_read_is_bounded(world: World) -
         records = await world.ledger(4)
         assert await unread(world) == 4
     assert {one["status"] for one in records} == {"DEADLINE_EXCEEDED"}
+
+
+@pytest.mark.parametrize("changes", [{"unread_bytes": 400_000}], indirect=True)
+async def test_what_one_tenants_callers_do_not_read_ends_no_call_of_another(world: World) -> None:
+    crowd, alone = tokens(HELLO * 10), tokens(HELLO * 40)  # 19 and 77 KB
+    await world.add("a", script=[Say(crowd[:1]), Say(crowd[1:], final=True)], max_in_flight=1000)
+    await world.add("b", "tight", script=[Say(alone[:1]), Say(alone[1:], final=True)])
+    async with (
+        RawCaller(world.port, KEYS["acme"]) as many,
+        RawCaller(world.port, KEYS["umbrella"]) as other,
+    ):
+        stall(other, 1, asking("tight"))
+        stall(many, 40)
+        ended = await world.ledger(20)
+        other.grant(1, 1_000_000)
+        await until(lambda: other.streams[1].ended)
+        for stream in many.streams:
+            many.grant(stream, 1_000_000)
+        await until(lambda: all(seen.ended for seen in many.streams.values()))
+        last = [seen.headers[-1] for seen in many.streams.values()]
+    assert {(record["tenant"], record["status"]) for record in ended} == {
+        ("acme", "DEADLINE_EXCEEDED")
+    }
+    records = await world.ledger(41)
+    assert [one["status"] for one in records if one["tenant"] == "umbrella"] == ["OK"]
+    assert any(b"too much waited for callers of this tenant" in headers for headers in last)

@@ -466,6 +466,47 @@ async def test_a_tier_may_keep_a_part_of_it_free_of_any_one_tenant() -> None:
     await drop(asked)
 
 
+async def test_a_free_place_goes_to_who_may_have_it_though_the_line_is_full() -> None:
+    scene = Scene(tier("small", queue_size=3, queue_seconds=30.0, tenant_share=0.3))
+    scene.report("a", max_in_flight=10)
+    asked = [one for tenant in "abc" for one in await flood(scene, tenant, 4)]
+    assert (scene.in_flight(), scene.waiting()) == ({"a": 9}, 3)
+    place = await scene.acquire(tenant="d")
+    assert scene.waiting() == 3  # nobody made room for it
+    assert sum(one.done() for one in asked) == 9
+    place.give_back()
+    await drop(asked)
+
+
+@pytest.mark.parametrize("goes", [True, False])
+async def test_whoever_comes_where_no_replica_is_costs_no_look_at_the_line(*, goes: bool) -> None:
+    scene = Scene(replace(SMALL, queue_size=100))
+    looks: list[int] = []
+
+    def elsewhere() -> bool:
+        looks.append(1)
+        return goes and len(looks) > 100
+
+    asked = [
+        asyncio.create_task(
+            scene.fleet.place(
+                scene.tier,
+                INTERACTIVE,
+                avoid=(),
+                until=scene.clock() + 60.0,
+                elsewhere=elsewhere,
+            )
+        )
+        for _ in range(100)
+    ]
+    await settle()
+    assert (len(looks), scene.waiting()) == (100, 100)
+    scene.report("b", state=State.STARTING)  # another look, as the fleet has changed
+    await settle()
+    assert (len(looks), scene.waiting()) == (200, 0 if goes else 100)
+    await drop(asked)
+
+
 async def test_a_share_follows_the_replicas_and_the_policy() -> None:
     half = tier("small", queue_size=4, queue_seconds=30.0, tenant_share=0.5)
     scene = Scene(half)

@@ -10,6 +10,7 @@ from services.router.ports import Piece, Prompt
 from services.router.request.attempt import Attempt
 from services.router.request.plan import Cause, HoldBack, Plan
 from tests.making.policies import tier
+from tests.making.walking import Run
 
 SMALL = tier("small", first_token_seconds=20.0, idle_seconds=10.0)
 
@@ -64,3 +65,23 @@ def test_text_that_was_held_back_comes_when_it_is_let_go() -> None:
     assert (held.text, held.answer.text) == ("one two", "")
     assert held.release(5.0) == Piece("one two", 6, ended=False)
     assert (held.answer.first_text_at, held.answer.pieces) == (5.0, [("one ", 2), ("two", 2)])
+
+
+def test_text_that_is_taken_late_came_when_it_did() -> None:
+    slow, call = attempt(), Run([])
+    slow.call = call
+    for arrived, now in ((1.0, 1.0), (2.0, 9.0)):
+        call.heard_at = arrived
+        slow.take(Piece("text", 1, ended=False), now)
+    assert (slow.answer.first_text_at, slow.answer.last_text_at, slow.heard_at) == (1.0, 2.0, 2.0)
+
+
+def test_text_that_came_while_the_rest_was_judged_makes_no_time_negative() -> None:
+    held, call = attempt(hold=HoldBack(None)), Run([])
+    held.call = call
+    call.heard_at = 1.0
+    held.take(Piece("one ", 1, ended=False), 1.0)
+    held.release(5.0)
+    call.heard_at = 3.0
+    held.take(Piece("two", 1, ended=False), 6.0)
+    assert (held.answer.first_text_at, held.answer.last_text_at) == (5.0, 5.0)

@@ -18,9 +18,9 @@ SURE, UNSURE = -0.125, -2.0
 CHECKED = Rung(1.0, -0.5)
 
 
-def chat(*names: str) -> Route:
+def chat(*names: str, tenant_share: float = 1.0) -> Route:
     rungs = (CHECKED,) * (len(names) - 1)
-    return route("chat", *ladder(*names), quality=quality(*rungs))
+    return route("chat", *ladder(*names, tenant_share=tenant_share), quality=quality(*rungs))
 
 
 def runs(**scripts: list[Run]) -> Engine:
@@ -100,8 +100,10 @@ async def test_where_no_tier_can_answer_the_lowest_is_waited_for(state: State) -
     assert way.engine.order == ["small"]
 
 
-async def test_who_waits_for_a_lower_tier_goes_on_when_another_wakes_first() -> None:
-    way = Way(chat("small", "large"), runs(large=[Run(["large"], SURE)]))
+@pytest.mark.parametrize("share", [1.0, 0.5])
+async def test_who_waits_for_a_lower_tier_goes_on_when_another_wakes_first(share: float) -> None:
+    told = chat("small", "large", tenant_share=share)
+    way = Way(told, runs(large=[Run(["large"], SURE)]))
     for name in ("small", "large"):
         change(way, name, State.STARTING)
     answering = asyncio.create_task(way.answer(Listener()))
@@ -113,12 +115,17 @@ async def test_who_waits_for_a_lower_tier_goes_on_when_another_wakes_first() -> 
     assert way.decision.reason is Reason.UNAVAILABLE
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5])
 @pytest.mark.parametrize("state", [State.DRAINING, State.GONE])
-async def test_who_stands_in_line_goes_on_when_the_last_replica_goes(state: State) -> None:
-    way = Way(chat("small", "large"), runs(large=[Run(["large"], SURE)]))
+async def test_who_stands_in_line_goes_on_when_the_last_replica_goes(
+    state: State, share: float
+) -> None:
+    told = chat("small", "large", tenant_share=share)
+    way = Way(told, runs(large=[Run(["large"], SURE)]))
     small, until = way.state.context.route.ladder[0], way.clock() + 30.0
     held = [
-        await way.fleet.place(small, Priority.INTERACTIVE, avoid=(), until=until) for _ in range(8)
+        await way.fleet.place(small, Priority.INTERACTIVE, avoid=(), until=until, tenant=tenant)
+        for tenant in "abcdefgh"
     ]
     answering = asyncio.create_task(way.answer(Listener()))
     while not way.fleet.snapshot()[0].waiting:
@@ -163,3 +170,15 @@ async def test_a_fixed_tier_is_waited_for_as_no_other_may_answer() -> None:
     with pytest.raises(Unavailable):
         await way.go()
     assert way.engine.order == []
+
+
+async def test_who_waits_goes_on_when_a_replica_of_another_tier_is_well_again() -> None:
+    way = Way(chat("small", "large"), runs(large=[Run(["large"], SURE)]))
+    change(way, "small", State.STARTING)
+    way.fleet.failed(way.replicas[1])
+    answering = asyncio.create_task(way.answer(Listener()))
+    while not way.fleet.snapshot()[0].waiting:
+        await asyncio.sleep(0)
+    way.fleet.succeeded(way.replicas[1])
+    await asyncio.wait_for(answering, 1.0)
+    assert way.engine.order == ["large"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.common.buckets import bucket_of
 from services.common.errors import Unavailable
 from services.router.fleet.group import Replica, State
 from services.router.policy.calibration import Rung
@@ -198,3 +199,63 @@ async def test_what_was_made_is_guessed_by_the_replicas_time_or_else_by_ours(
     (attempt,) = way.state.attempts
     assert (attempt.output_tokens, attempt.estimated) == (tokens, True)
     assert attempt.ending is Ending.LEFT
+
+
+class Paced(Run):
+    """Each chunk comes half a second after the one before, whoever reads."""
+
+    way: Way
+
+    async def read(self, timeout_seconds: float) -> Piece:
+        piece = await super().read(timeout_seconds)
+        self.heard_at = 0.5 + (
+            self.way.state.context.arrived if self.heard_at is None else self.heard_at
+        )
+        self.way.now = max(self.way.now, self.heard_at)
+        return piece
+
+
+class SlowReader(Listener):
+    """Takes nine seconds to read whatever is written to it."""
+
+    way: Way
+
+    async def _write(self, event: str) -> None:
+        await super()._write(event)
+        self.way.now += 9.0
+
+
+async def test_the_time_a_caller_takes_to_read_is_not_the_tiers() -> None:
+    run, listener = Paced(["one ", "two ", "three"]), SlowReader()
+    way = run.way = listener.way = Way(small(), Engine({"small": [run]}))
+    assert "".join(await way.go(listener)) == "startedone two three"
+    way.now += 2.0
+    assert way.load.slow_run_seconds("small", way.now) == 1.5
+    assert way.load.slow_seconds("small", way.now) == 1.5
+    between = way.load.totals("small").between_tokens
+    assert between.index(1) == bucket_of(1.0 / 12)
+    assert way.runner.paces.tokens("small", 1.5, 64) == 13
+
+
+async def test_evidence_takes_no_place_of_its_tenants_share() -> None:
+    class Busy(Run):
+        async def read(self, timeout_seconds: float) -> Piece:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    tiers = ladder("small", "large", tenant_share=0.125)  # one of eight
+    laddered = route("chat", *tiers, quality=quality(Rung(1.0, -0.5)))
+    engine = Engine(
+        {"small": [Run(["s"], SURE), Run(["s"], -2.0)], "large": [Busy([]), Run(["l"], SURE)]}
+    )
+    draws = iter([0.0, 1.0])
+    way = Way(laddered, engine, chance=lambda: next(draws, 1.0))
+    await way.answer(Listener())
+    while engine.order != ["small", "large"]:
+        await asyncio.sleep(0)
+    listener = Listener()
+    await asyncio.wait_for(way.answer(listener, way.begin()), 1.0)  # far less than it may wait
+    assert listener.events == ["started", "l"]
+    for task in way.spawned:
+        task.cancel()
+    await way.rest()

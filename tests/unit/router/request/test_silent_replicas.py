@@ -9,6 +9,7 @@ import pytest
 from services.common.errors import Unavailable
 from services.router.fleet.group import Replica, State
 from services.router.policy.calibration import Rung
+from services.router.policy.line import Priority
 from services.router.policy.routes import Route
 from services.router.ports import Piece, ReplicaFailed
 from tests.making.policies import ladder, quality, route
@@ -137,18 +138,80 @@ async def test_answers_that_take_long_are_waited_for() -> None:
     assert frozen.waited == 24.0
 
 
-async def test_a_caller_in_a_hurry_goes_elsewhere_and_proves_nothing() -> None:
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_caller_in_a_hurry_goes_elsewhere_and_proves_nothing(*, busy: bool) -> None:
     way = scene(*[run for _ in range(4) for run in (Frozen(), Run(["hi"]))])
-    tier = way.state.context.route.top_tier
+    tier, until = way.state.context.route.top_tier, way.clock() + LEFT
+    for _ in range(2 * busy):  # something runs on each of them all the time
+        await way.fleet.place(tier, Priority.INTERACTIVE, avoid=(), until=until)
     for number in range(3):  # each is silent for half a second
         way.state = way.begin()
         way.state.context = replace(way.state.context, until=way.now + 1.0)
         await way.go()
         assert replicas(way) == ["small", "small-2"]
         way.now += 0.25
-        assert way.fleet.can_answer(tier, avoid=["small-2"]) is (number < 2)
-    assert way.replicas[0].quiet_since == 1000.0  # since then it has not said a word
+        avoided = busy and number == 2  # one that was asked for nothing was not silent meanwhile
+        assert way.fleet.can_answer(tier, avoid=["small-2"]) is not avoided
+    # Since then it has not said a word.
+    assert way.replicas[0].quiet_since == (1000.0 if busy else None)
     assert len(way.runner.trouble.marks) == 0  # each of them waited for a moment alone
+
+
+async def test_hours_without_requests_are_no_silence() -> None:
+    way = scene(Frozen(), Run(["hi"]), Frozen(), Run(["hi"]))
+    for _ in range(2):
+        way.state = way.begin()
+        way.state.context = replace(way.state.context, until=way.now + 1.0)
+        await way.go()
+        assert replicas(way) == ["small", "small-2"]
+        assert way.fleet.can_answer(way.state.context.route.top_tier, avoid=["small-2"])
+        way.now += 3600.0
+
+
+@pytest.mark.parametrize(("word_at", "silent_for"), [(None, 5.0), (6.0, 2.0), (4.0, 5.0)])
+def test_a_word_counts_though_nobody_has_read_it(word_at: float | None, silent_for: float) -> None:
+    replica, call = Replica("a", "small", "small", "int8", "a:1", State.READY, 8), Run([])
+    replica.take()
+    replica.calls.add(call)
+    call.heard_at = 1.0
+    assert replica.silence(5.0) == 5.0
+    call.heard_at = word_at
+    assert 10.0 - replica.silence(8.0) == silent_for
+
+
+def test_a_word_of_before_ends_no_silence() -> None:
+    replica = Replica("a", "small", "small", "int8", "a:1", State.READY, 8)
+    replica.take()
+    replica.silence(5.0)
+    replica.heard(4.0)
+    assert replica.quiet_since == 5.0
+    replica.heard(6.0)
+    assert replica.quiet_since is None
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_trial_that_spoke_is_decided_though_its_caller_goes(*, silent: bool) -> None:
+    first = Frozen() if silent else Run([ReplicaFailed("died", lost=True)], SURE)
+    way = scene(first, Run(["hi"]), Run(["a word ", "and more", ""]), streaming=True)
+    await way.go()
+    assert not way.replicas[0].breaker.closed
+    way.now += 20.0
+    way.state = way.begin()
+    await way.hang_up(Listener(blocks_at=2))
+    assert replicas(way) == ["small"]
+    assert way.replicas[0].breaker.closed
+
+
+async def test_a_word_of_a_trial_is_enough_for_one_that_was_silent() -> None:
+    way = scene(Frozen(), Run(["hi"]), Run(["a word ", "and more", ""]), streaming=True)
+    await way.go()
+    way.now += 20.0
+    way.state, listener = way.begin(), Listener(blocks_at=1)
+    answering = asyncio.create_task(way.answer(listener))
+    await listener.blocked.wait()
+    assert way.replicas[0].breaker.closed
+    answering.cancel()
+    await asyncio.wait((answering,))
 
 
 async def test_a_word_ends_a_silence() -> None:
