@@ -35,7 +35,7 @@ class Clock:
 class Quick:
     """A `Rhythm` of short pauses; the target asks how long one is when it has just decided."""
 
-    ready_probe = other_probe = 0.001
+    ready_probe = other_probe = again = 0.001
 
     def __init__(self) -> None:
         self._decided = asyncio.Event()

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 
 DECIDE_SECONDS = 0.2
 ORPHANS_DRAIN_SECONDS = 30.0
+END_SECONDS = 30.0
+"""How long replicas that have drained may take to end when the scaler ends."""
 """How long replicas of pools that are no longer configured may finish what they have."""
 UNSEEN = "the replicas cannot be observed"
 _NOTHING = PoolStatus()
@@ -124,10 +126,17 @@ class Fleet:
                         await self._wake.wait()
 
     async def end_all(self, drain_seconds: float) -> None:
-        """Drains and ends every replica; draining takes at most `drain_seconds`."""
+        """Drains and ends every replica; draining takes at most `drain_seconds`.
+
+        What cannot be ended within `END_SECONDS` more is left to the next scaler.
+        """
         self._exit_drain_seconds = drain_seconds
         self._wake.set()
-        await self._empty.wait()
+        try:
+            async with asyncio.timeout(drain_seconds + END_SECONDS):
+                await self._empty.wait()
+        except TimeoutError:
+            log.error("some replicas could not be ended; they are on record")  # noqa: TRY400
 
     def close(self) -> None:
         """Ends the watchers' streams: the scaler is going away."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from services.scaler.targets import processes
 from services.scaler.targets.tritonserver import (
     REPLICA_VARIABLE,
     SHARED_MEMORY,
@@ -98,7 +99,8 @@ def _strangers() -> Iterator[int]:
         try:
             server = (process / "exe").readlink().name == "tritonserver"
             variables = (process / "environ").read_bytes() if server else b""
-        except OSError:
+        except OSError as error:
+            processes.heed(error)
             continue  # gone
         if server and f"{REPLICA_VARIABLE}=".encode() not in variables:
             yield int(process.name)
@@ -111,7 +113,8 @@ def _mapped(folder: Path) -> Iterator[str]:
             continue
         try:
             maps = (process / "maps").read_text(errors="replace")
-        except OSError:
+        except OSError as error:
+            processes.heed(error)
             continue  # gone, or not ours to read
         for line in maps.splitlines():
             _, slash, rest = line.partition(f"{folder}/")

@@ -47,11 +47,13 @@ class Rhythm:
         decide: at the latest so long after it decided last.
         ready_probe: between two questions to a replica that is ready.
         other_probe: between two to one that starts or drains.
+        again: until what failed for reasons of our own is tried again.
     """
 
     decide: float = 0.2
     ready_probe: float = 0.5
     other_probe: float = 0.1
+    again: float = 1.0
 
 
 class LocalTarget:
@@ -275,10 +277,14 @@ class LocalTarget:
             log.warning("could not be started", replica=occupant.id, reason=str(error))
             self._not_started(occupant, str(error), settings)
             return
-        except Exception:  # whatever it is, it is this replica's alone
+        except Exception as error:  # whatever it is, it is this replica's alone
             log.exception("could not be started", replica=occupant.id)
+            ours = isinstance(error, OSError)  # says nothing of the settings
             why = "its start failed; the scaler's log has the details"
-            self._not_started(occupant, why, settings)
+            outdated = ours or settings is not self._pools[occupant.pool].settings
+            self._failed(occupant, why, self._clock(), outdated=outdated)
+            self._become(occupant, State.ENDING)
+            await self._end(occupant, gently=False)  # something of it may be left
             return
         self._renew(occupant.pool)
         self._changed()
@@ -290,25 +296,41 @@ class LocalTarget:
         self._remove(occupant)
 
     async def _look_after(self, occupant: Occupant) -> None:
-        try:
-            await self._watch(occupant)
-        except Exception:  # its state is not known any more: it is ended and made anew
-            log.exception("could not be looked after", replica=occupant.id)
-            self._on_death(occupant.id, "it could not be looked after")
-
-    async def _watch(self, occupant: Occupant) -> None:
-        """Asks the replica how it is for as long as it is present."""
+        hindered = False
         while occupant.present:
-            ready = await self._host.is_ready(occupant.id)
-            if ready and occupant.present:
-                occupant.answered_at = self._clock()
-                if occupant.state is State.STARTING and self._host.note_ready(occupant.id):
-                    self._ready(occupant)
-            if occupant.state is State.DRAINING:
-                occupant.engine_requests = await self._host.running_requests(occupant.id)
-                self._on_change()
-            calm = occupant.state is State.READY
-            await asyncio.sleep(self._rhythm.ready_probe if calm else self._rhythm.other_probe)
+            looked = self._clock()
+            try:
+                await self._look(occupant)
+            except OSError as error:  # we lack descriptors or the like: no fault of the replica
+                if not hindered:
+                    log.error("cannot look after it now", replica=occupant.id, error=str(error))  # noqa: TRY400
+                hindered = True
+                await asyncio.sleep(self._rhythm.again)
+                occupant.answered_at += self._clock() - looked  # nobody listened meanwhile
+            except Exception:  # its state is not known any more: it is ended and made anew
+                log.exception("could not be looked after", replica=occupant.id)
+                self._on_death(occupant.id, "it could not be looked after")
+            else:
+                if hindered:
+                    log.info("it is looked after again", replica=occupant.id)
+                hindered = False
+                calm = occupant.state is State.READY
+                await asyncio.sleep(self._rhythm.ready_probe if calm else self._rhythm.other_probe)
+
+    async def _look(self, occupant: Occupant) -> None:
+        """Asks the replica how it is.
+
+        Raises:
+            OSError: we cannot ask.
+        """
+        ready = await self._host.is_ready(occupant.id)
+        if ready and occupant.present:
+            occupant.answered_at = self._clock()
+            if occupant.state is State.STARTING and self._host.note_ready(occupant.id):
+                self._ready(occupant)
+        if occupant.state is State.DRAINING:
+            occupant.engine_requests = await self._host.running_requests(occupant.id)
+            self._on_change()
 
     def _ready(self, occupant: Occupant) -> None:
         occupant.ready_at = occupant.answered_at
@@ -321,10 +343,20 @@ class LocalTarget:
         self._become(occupant, State.READY)
 
     async def _end(self, occupant: Occupant, *, gently: bool) -> None:
-        try:
-            await self._host.end(occupant.id, gently=gently)
-        except Exception:  # what may be left of it is found by its record at the next start
-            log.exception("could not be ended", replica=occupant.id)
+        """Ends it, however often that fails: what is left of it has its slot and its record."""
+        failed = False
+        while True:
+            try:
+                await self._host.end(occupant.id, gently=gently)
+            except Exception as error:
+                if failed:
+                    log.error("could not be ended again", replica=occupant.id, error=str(error))  # noqa: TRY400
+                else:
+                    log.exception("could not be ended", replica=occupant.id)
+                failed = True
+                await asyncio.sleep(self._rhythm.again)
+            else:
+                break
         self._remove(occupant)
 
     def _remove(self, occupant: Occupant) -> None:

@@ -7,6 +7,7 @@ process group, by a variable in the environment they inherited. Linux only.
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,13 +18,34 @@ KILL_SECONDS = 5.0
 """How long `kill_family` goes on killing."""
 
 _PROC = Path("/proc")
+_OWN_WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def is_own_want(error: OSError) -> bool:
+    """Whether we lack descriptors or memory ourselves: it says nothing of who was asked about."""
+    return error.errno in _OWN_WANT
+
+
+def heed(error: OSError) -> None:
+    """Takes an error of reading below ``/proc`` as a sign that the process is gone, or not ours.
+
+    Raises:
+        OSError: it is no such sign.
+    """
+    if is_own_want(error):
+        raise error
 
 
 def started_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since the machine did. None: it is not alive."""
+    """When the process started, in clock ticks since the machine did. None: it is not alive.
+
+    Raises:
+        OSError: it cannot be found out.
+    """
     try:
         stat = (_PROC / str(pid) / "stat").read_text()
-    except OSError:
+    except OSError as error:
+        heed(error)
         return None
     # "pid (name) state ppid ...": the name may hold spaces and brackets.
     fields = stat.rpartition(")")[2].split()
@@ -31,22 +53,35 @@ def started_ticks(pid: int) -> int | None:
 
 
 def command_line(pid: int) -> tuple[str, ...]:
-    """Its arguments; none if it is gone or a zombie."""
+    """Its arguments; none if it is gone or a zombie.
+
+    Raises:
+        OSError: it cannot be found out.
+    """
     try:
         return tuple(os.fsdecode((_PROC / str(pid) / "cmdline").read_bytes()).split("\0")[:-1])
-    except OSError:
+    except OSError as error:
+        heed(error)
         return ()
 
 
 def family(variable: str, value: str) -> Iterator[int]:
-    """The living processes that were started with `variable=value` in their environment."""
+    """The living processes that were started with `variable=value` in their environment.
+
+    Raises:
+        OSError: it cannot be found out.
+    """
     for entry in _PROC.iterdir():
         if entry.name.isdecimal() and _inherited(int(entry.name), variable, value):
             yield int(entry.name)
 
 
 async def kill_family(variable: str, value: str) -> bool:
-    """Kills a family until nobody is left; False if somebody still is after `KILL_SECONDS`."""
+    """Kills a family until nobody is left; False if somebody still is after `KILL_SECONDS`.
+
+    Raises:
+        OSError: it cannot be found out who is left.
+    """
     loop = asyncio.get_running_loop()
     until = loop.time() + KILL_SECONDS
     killed: set[int] = set()
@@ -85,15 +120,23 @@ class Watch:
 
     @classmethod
     def open(cls, pid: int, ticks: int, on_death: Callable[[], None]) -> Self | None:
-        """Watches the process that was started at `ticks`. None: it is not alive."""
+        """Watches the process that was started at `ticks`. None: it is not alive.
+
+        Raises:
+            OSError: it cannot be watched.
+        """
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
             return None
-        if started_ticks(pid) != ticks:
+        try:
+            if started_ticks(pid) == ticks:
+                return cls(pid, descriptor, on_death)
+        except OSError:
             os.close(descriptor)
-            return None
-        return cls(pid, descriptor, on_death)
+            raise
+        os.close(descriptor)
+        return None
 
     def expect(self) -> None:
         """From now on its death is no news."""
@@ -122,7 +165,8 @@ class Watch:
 def _inherited(pid: int, variable: str, value: str) -> bool:
     try:
         environment = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:
+    except OSError as error:
+        heed(error)
         return False  # gone, or not ours to read
     return f"{variable}={value}".encode() in environment.split(b"\0")
 

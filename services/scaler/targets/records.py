@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from services.common.config import ConfigError
 from services.common.files import FolderLock, write_whole
 from services.scaler.ports import Replica
+from services.scaler.targets import processes
 
 log = structlog.get_logger()
 
@@ -123,12 +124,18 @@ class Records:
         write_whole(self._replicas / record.replica.id / "record.json", data)
 
     def read_all(self) -> Iterator[tuple[str, Record | None]]:
-        """Every replica id that has a folder, with its record; None where that is not usable."""
+        """Every replica id that has a folder, with its record; None where that is not usable.
+
+        Raises:
+            OSError: it cannot be found out.
+        """
         for folder in sorted(self._replicas.iterdir()):
             try:
                 data: Any = json.loads((folder / "record.json").read_text(encoding="utf-8"))
                 record = _ADAPTER.validate_python(data)
             except (OSError, ValueError) as error:
+                if isinstance(error, OSError):
+                    processes.heed(error)
                 log.warning("unusable record", replica=folder.name, error=str(error))
                 yield folder.name, None
             else:

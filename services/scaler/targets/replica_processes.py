@@ -24,7 +24,7 @@ from services.scaler.targets.model_view import ModelFolderError, prepare_view, r
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
 from services.scaler.targets.running import RunningReplica
 from services.scaler.targets.runtime import RuntimeNotFoundError, find_runtime
-from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint
+from services.scaler.targets.slots import Adopted, EndFailed, OnDeath, StartFailed, fingerprint
 from services.scaler.targets.triton_client import TritonClient
 from services.scaler.targets.tritonserver import REPLICA_VARIABLE
 
@@ -64,6 +64,7 @@ class ReplicaProcesses:
         self._advertise_host = advertise_host or host
         self._server = server
         self._running: dict[str, RunningReplica] = {}
+        self._unprotected: set[str] = set()
         self._on_death: OnDeath = lambda _id, _what: None
 
     async def adopt(self, on_death: OnDeath) -> list[Adopted]:
@@ -78,7 +79,10 @@ class ReplicaProcesses:
         found = list(self._records.read_all())
         for replica_id, record in found:
             if record is None:
-                await self._clear(replica_id)
+                try:
+                    await self._clear(replica_id)
+                except (EndFailed, OSError) as error:  # the next scaler tries again
+                    log.error("a replica without a record lives on", error=str(error))  # noqa: TRY400
         # Without a pause from the first to the return: no death goes unheard.
         return [self._adopt(record) for _, record in found if record is not None]
 
@@ -87,6 +91,7 @@ class ReplicaProcesses:
 
         Raises:
             StartFailed: the port is taken, the model folder or the server is not usable.
+            OSError, EndFailed: we lack descriptors or memory; something of it may be left.
         """
         try:
             record = await asyncio.to_thread(self._spawn, replica_id, name, pool, slot)
@@ -97,6 +102,8 @@ class ReplicaProcesses:
             OSError,
         ) as error:
             await self._clear(replica_id)
+            if isinstance(error, OSError) and processes.is_own_want(error):
+                raise
             raise StartFailed(str(error)) from error
         self._watch(record)
         return record.replica
@@ -107,13 +114,25 @@ class ReplicaProcesses:
         if running is None:
             return False
         ready = await running.client.is_ready()
-        tritonserver.protect_shared_memory(replica_id)
+        try:
+            tritonserver.protect_shared_memory(replica_id)
+        except OSError as error:
+            if replica_id not in self._unprotected:
+                log.warning(
+                    "its shared memory is not protected", replica=replica_id, error=str(error)
+                )
+            self._unprotected.add(replica_id)
+        else:
+            self._unprotected.discard(replica_id)
         return ready
 
     def note_ready(self, replica_id: str) -> bool:
         """Finds its stubs, which are there once it is ready; records and watches them.
 
         False: one of them is gone already, and its death has been reported.
+
+        Raises:
+            OSError: they cannot be found or watched now.
         """
         running = self._running.get(replica_id)
         if running is None or running.record.server is None:
@@ -123,12 +142,18 @@ class ReplicaProcesses:
         found = tritonserver.stub_pids(running.record.server.pid)
         ticks = [(pid, processes.started_ticks(pid)) for pid in found]
         stubs = tuple(Known(pid, tick) for pid, tick in ticks if tick is not None)
-        running.record = replace(running.record, stubs=stubs)
+        before = running.record
+        running.record = replace(before, stubs=stubs)
+        try:
+            whole = running.watch_stubs()
+        except OSError:
+            running.record = before
+            raise
         try:
             self._records.write(running.record)
         except OSError as error:  # the next scaler will look for the stubs again
             log.warning("record not written", replica=replica_id, error=str(error))
-        return running.watch_stubs()
+        return whole
 
     async def running_requests(self, replica_id: str) -> int | None:
         """Requests it runs by its engine's count; None: it does not say."""
@@ -136,13 +161,18 @@ class ReplicaProcesses:
         return None if running is None else await running.client.running_requests()
 
     async def end(self, replica_id: str, *, gently: bool) -> None:
-        """Ends it and removes its processes, shared memory and record."""
-        running = self._running.pop(replica_id, None)
+        """Ends it and removes its processes, shared memory and record.
+
+        Raises:
+            EndFailed, OSError: see `SlotHost.end`; it is still known and on record.
+        """
+        running = self._running.get(replica_id)
         if running is not None:
             await running.end(gently=gently, within_seconds=EXIT_SECONDS + 2)
         await self._clear(replica_id)
         if running is not None:
             running.bury()
+            del self._running[replica_id]
 
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""
@@ -252,9 +282,15 @@ class ReplicaProcesses:
             log.info("removed what dead replicas left", what=removed)
 
     async def _clear(self, replica_id: str) -> None:
-        """Kills what is left of a replica and removes its shared memory and record."""
+        """Kills what is left of a replica and removes its shared memory and record.
+
+        Raises:
+            EndFailed: somebody of it lives on.
+            OSError: it cannot be found out, or not be removed.
+        """
         if not await processes.kill_family(REPLICA_VARIABLE, replica_id):
-            log.error("processes of a replica cannot be killed", replica=replica_id)
+            raise EndFailed(f"processes of {replica_id} cannot be killed")
+        self._unprotected.discard(replica_id)
         tritonserver.remove_shared_memory(replica_id)
         await asyncio.to_thread(self._records.remove, replica_id)
         await asyncio.to_thread(leftovers.remove_temporary_folders)

@@ -6,6 +6,7 @@ Leaves to `replica_processes` what is started, what is written down, and what is
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import structlog
 
@@ -56,13 +57,23 @@ class RunningReplica:
         return whole
 
     def watch_stubs(self, *, report: bool = True) -> bool:
-        """Watches the stubs in the record; False, or a death reported, if one is gone already."""
+        """Watches the stubs in the record; False, or a death reported, if one is gone already.
+
+        Raises:
+            OSError: one cannot be watched; then none is.
+        """
         record = self.record
 
         def died() -> None:
             self._on_death(record.replica.id, "its Python stub died")
 
-        watches = [processes.Watch.open(stub.pid, stub.ticks, died) for stub in record.stubs or ()]
+        with ExitStack() as opened:
+            watches = []
+            for stub in record.stubs or ():
+                watches.append(watch := processes.Watch.open(stub.pid, stub.ticks, died))
+                if watch is not None:
+                    opened.callback(watch.close)
+            opened.pop_all()
         self._stubs = [watch for watch in watches if watch is not None]
         if record.stubs is None:
             return True

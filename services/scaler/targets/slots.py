@@ -14,6 +14,10 @@ class StartFailed(Exception):
     """A replica could not be started; the message says why, in words an SRE can act on."""
 
 
+class EndFailed(Exception):
+    """A replica could not be ended. It is still on record; `SlotHost.end` is to be called again."""
+
+
 @dataclass(frozen=True)
 class Adopted:
     """A replica that an earlier scaler left.
@@ -45,6 +49,7 @@ class SlotHost(Protocol):
 
         Raises:
             StartFailed: it cannot be started. Nothing of it is left.
+            OSError: nor can we do much else now; something of it may be left.
         """
 
     async def is_ready(self, replica_id: str) -> bool:
@@ -60,7 +65,12 @@ class SlotHost(Protocol):
         """Requests it runs by its own count. None: it does not say."""
 
     async def end(self, replica_id: str, *, gently: bool) -> None:
-        """Ends it and removes all it left. `gently`: it is whole and may close down itself."""
+        """Ends it and removes all it left. `gently`: it is whole and may close down itself.
+
+        Raises:
+            EndFailed: somebody of it lives on.
+            OSError: it cannot be found out, or not be removed. Either way it is to be called again.
+        """
 
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""

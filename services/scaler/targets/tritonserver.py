@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.scaler.targets import processes
 from services.scaler.targets.runtime import STUB_NAME, TritonRuntime
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
@@ -142,6 +143,9 @@ def stub_pids(server_pid: int) -> tuple[int, ...]:
     """The process ids of the Python backend stubs that `server_pid` started, now.
 
     A stub outlives a server that was killed: read them while the server lives.
+
+    Raises:
+        OSError: they cannot be found out.
     """
     found = []
     for entry in Path("/proc").iterdir():
@@ -150,7 +154,8 @@ def stub_pids(server_pid: int) -> tuple[int, ...]:
         try:
             stat = (entry / "stat").read_text()
             executable = (entry / "exe").readlink()
-        except OSError:
+        except OSError as error:
+            processes.heed(error)
             continue  # gone between the listing and the reading
         # "pid (name) state ppid ...": the name may hold spaces and brackets.
         parent = int(stat.rpartition(")")[2].split()[1])

@@ -1,6 +1,9 @@
 """What goes wrong with one replica in a way that nobody foresaw stays with that replica."""
 
 import asyncio
+import errno
+
+import pytest
 
 from services.scaler.config import Slot
 from tests.making.replicas import Host, pool
@@ -8,16 +11,18 @@ from tests.unit.scaler.targets.test_local import at_work
 
 
 class Broken(Host):
-    """A host of which one call fails once, in a way that is no failure of a replica."""
+    """A host of which one call fails so often, in a way that is no failure of a replica."""
 
-    def __init__(self, call: str) -> None:
+    def __init__(self, call: str, error: Exception | None = None, times: int = 1) -> None:
         super().__init__()
         self.call = call
+        self.error = error or RuntimeError(call)
+        self.times = times
 
     def fail_once(self, call: str) -> None:
-        if self.call == call:
-            self.call = ""
-            raise RuntimeError(call)
+        if self.call == call and self.times:
+            self.times -= 1
+            raise self.error
 
     async def start(self, *args, **named):
         self.fail_once("start")
@@ -26,6 +31,14 @@ class Broken(Host):
     async def is_ready(self, replica_id):
         self.fail_once("is_ready")
         return await super().is_ready(replica_id)
+
+    def note_ready(self, replica_id):
+        self.fail_once("note_ready")
+        return super().note_ready(replica_id)
+
+    async def running_requests(self, replica_id):
+        self.fail_once("running_requests")
+        return await super().running_requests(replica_id)
 
     async def end(self, replica_id, *, gently):
         self.fail_once("end")
@@ -62,3 +75,60 @@ async def test_an_end_that_fails_oddly_keeps_no_slot():
         await scene.until(lambda it: it.empty)
         scene.resize(1)
         await scene.ready()
+
+
+def full() -> OSError:
+    return OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("call", ["is_ready", "note_ready", "running_requests"])
+async def test_a_scaler_without_descriptors_blames_no_replica(call):
+    host = Broken(call, full(), times=3)
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        scene.resize(0, draining=(one.replica.id,))
+        await scene.until(lambda it: it.replicas[0].running_requests == 0)
+        assert (host.times, host.ended) == (0, [])
+        assert scene.status().replicas[0].replica.id == one.replica.id
+
+
+async def test_nobody_is_silent_to_a_scaler_that_cannot_ask():
+    host = Broken("is_ready", full(), times=0)
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        host.times = 10_000
+        for _ in range(10):
+            before = host.times
+            scene.clock.now += 4.0
+            async with asyncio.timeout(5.0):
+                while host.times > before - 3:
+                    await asyncio.sleep(0)
+        host.times = 0
+        await scene.asked()
+        (same,) = scene.status().replicas
+        assert (same.replica.id, same.ready, host.ended) == (one.replica.id, True, [])
+
+
+async def test_a_start_that_failed_for_want_of_descriptors_leaves_nothing_and_blames_no_settings():
+    host = Broken("start", full())
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        await scene.until(lambda _: bool(host.ended))
+        scene.clock.now += 30.0
+        (made,) = await scene.ready()
+        assert made.replica.id != host.ended[0][0]
+        await scene.decided()
+        assert scene.status().trouble == ""
+
+
+async def test_an_end_that_fails_again_and_again_keeps_its_slot_until_it_is_done():
+    host = Broken("end", full(), times=3)
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        gone = (one.replica.id,)
+        scene.resize(0, draining=gone, drained=gone)
+        await scene.until(lambda it: it.empty)
+        assert (host.times, host.ended) == (0, [(one.replica.id, True)])

@@ -1,0 +1,114 @@
+"""What cannot be found out of a process is no sign that it is gone."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from services.scaler.targets import processes, tritonserver
+from services.scaler.targets.records import Known, Record, Records
+from services.scaler.targets.replica_processes import ReplicaProcesses
+from services.scaler.targets.slots import EndFailed
+from tests.making.replicas import Host, pool
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file can be opened any more."""
+
+    def refuse(*_args: object, **_named: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    for name in ("read_text", "read_bytes", "readlink"):
+        monkeypatch.setattr(Path, name, refuse)
+
+
+ASKED = {
+    "started": lambda: processes.started_ticks(os.getpid()),
+    "command line": lambda: processes.command_line(os.getpid()),
+    "family": lambda: list(processes.family("A", "b")),
+    "stubs": lambda: tritonserver.stub_pids(os.getpid()),
+}
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_want_of_descriptors_is_told(ask) -> None:
+    with pytest.raises(OSError, match="Too many open files"):
+        ask()
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_a_watch_that_fails_gives_its_descriptor_back(full) -> None:
+    before = descriptors()
+    with pytest.raises(OSError, match="Too many open files"):
+        processes.Watch.open(os.getpid(), 1, lambda: None)
+    assert descriptors() == before
+
+
+def test_one_that_has_gone_is_gone() -> None:
+    gone = 2**22 + 1  # above what the kernel gives
+    assert processes.started_ticks(gone) is None
+    assert processes.command_line(gone) == ()
+
+
+def recorded(folder: Path, **more: object) -> tuple[Records, str]:
+    records = Records(folder)
+    records.lock()
+    records.unlock()
+    replica = Host().replica("a-0-x", "a", pool(), 0)
+    records.write(Record(replica, 1, 2, python=False, **more))  # type: ignore[arg-type]
+    return records, replica.id
+
+
+async def test_the_record_of_one_who_may_live_on_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, replica_id = recorded(tmp_path)
+    host = ReplicaProcesses(tmp_path, {})
+    answers = [OSError(errno.EMFILE, "Too many open files"), False, True]
+
+    async def kill(_variable: str, _value: str) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return bool(answer)
+
+    monkeypatch.setattr(processes, "kill_family", kill)
+    for expected in (OSError, EndFailed):
+        with pytest.raises(expected):
+            await host.end(replica_id, gently=False)
+        assert records.ids() == [replica_id]
+    await host.end(replica_id, gently=False)
+    assert records.ids() == []
+
+
+async def test_a_record_that_cannot_be_read_now_is_no_reason_to_end_its_replica(
+    tmp_path: Path, full: None
+) -> None:
+    records, replica_id = recorded(tmp_path, server=Known(os.getpid(), 1))
+    with pytest.raises(OSError, match="Too many open files"):
+        list(records.read_all())
+    assert records.ids() == [replica_id]
+
+
+async def test_memory_that_cannot_be_protected_now_says_nothing_of_the_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ready:
+        class client:  # noqa: N801
+            @staticmethod
+            async def is_ready() -> bool:
+                return True
+
+    def refuse(_replica_id: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(tritonserver, "protect_shared_memory", refuse)
+    host = ReplicaProcesses(tmp_path, {})
+    host._running["a"] = Ready()  # type: ignore[assignment]
+    assert await host.is_ready("a")
