@@ -4,7 +4,8 @@ One short expression can hang an engine for everybody on it. A retry would carry
 replica, and so would its caller, who asks again. So what a replica was lost over is noted under the
 tenant and the request, whatever call it came in; once it has cost two replicas it is marked, and
 while the mark lasts it is not run. Which of those who ran on a lost replica was to blame cannot be
-known: the mark is short, holds for exactly this request of this tenant, and goes when it expires.
+known: so each loss counts by how few it can have been, and the mark is short, holds for exactly
+this request of this tenant, and goes when it expires.
 
 Bounded, for each tenant and in all: who fills it with requests pushes out its own.
 """
@@ -15,6 +16,10 @@ from dataclasses import dataclass, field
 MARKED_AT = 2
 """Replicas lost over a request that mark it."""
 
+SUSPECTED_AT = 1.5
+"""Suspicion that marks it, all its losses together: who was the only suspect once and one of two
+the next time is marked, who was one of two both times is not yet."""
+
 MARK_SECONDS = 300.0
 """How long a loss is remembered and a mark lasts, from the last loss on."""
 
@@ -24,10 +29,16 @@ MOST_TENANTS = 1024
 
 @dataclass
 class _Losses:
-    """Replicas lost over one request, and until when that is remembered."""
+    """Replicas lost over one request, by suspicion, and until when that is remembered."""
 
-    replicas: set[str] = field(default_factory=set)
+    replicas: dict[str, float] = field(default_factory=dict)
     until: float = 0.0
+
+    @property
+    def marked(self) -> bool:
+        """Whether they are enough."""
+        suspicion = sum(self.replicas.values())
+        return len(self.replicas) >= MARKED_AT and suspicion >= SUSPECTED_AT
 
 
 class PoisonMarks:
@@ -37,21 +48,26 @@ class PoisonMarks:
         """Starts with nothing noted."""
         self._tenants: dict[str, dict[bytes, _Losses]] = {}
 
-    def note(self, tenant: str, digest: bytes, replica: str, now: float) -> bool:
-        """Notes that a replica was lost over a request. Returns whether it is marked now."""
+    def note(
+        self, tenant: str, digest: bytes, replica: str, now: float, suspicion: float = 1.0
+    ) -> bool:
+        """Notes that a replica was lost over a request. Returns whether it is marked now.
+
+        `suspicion` is in (0, 1]: 1 where nothing else can be to blame.
+        """
         noted = self._tenants.pop(tenant, {})
         self._tenants[tenant] = noted  # the last that was changed stands last
         losses = noted.pop(digest, None)
         if losses is None or losses.until <= now:
             losses = _Losses()
         noted[digest] = losses
-        losses.replicas.add(replica)
+        losses.replicas[replica] = max(suspicion, losses.replicas.get(replica, 0.0))
         losses.until = now + MARK_SECONDS
         if len(noted) > MOST_OF_A_TENANT:
             del noted[next(iter(noted))]
         if len(self._tenants) > MOST_TENANTS:
             del self._tenants[next(iter(self._tenants))]
-        return len(losses.replicas) >= MARKED_AT
+        return losses.marked
 
     def seconds_left(self, tenant: str, digest: Callable[[], bytes], now: float) -> float:
         """How long a request is still refused; 0 where it is not.
@@ -70,7 +86,7 @@ class PoisonMarks:
             if not noted:
                 del self._tenants[tenant]
             return 0.0
-        return losses.until - now if len(losses.replicas) >= MARKED_AT else 0.0
+        return losses.until - now if losses.marked else 0.0
 
     def __len__(self) -> int:
         return sum(map(len, self._tenants.values()))

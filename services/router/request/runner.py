@@ -177,6 +177,7 @@ class Runner:
                 patience=attempt.patience,
                 ended=lambda: self._over(state, attempt),
             )
+            self.trouble.company.joined(state, attempt)
             while attempt.ending is None:
                 await self._advance(state, attempt, listener)
         except (ReplicaFailed, ServiceError) as error:
@@ -287,6 +288,7 @@ class Runner:
         """Nothing of the attempt runs any more."""
         now, call, tier = self.clock(), attempt.call, attempt.plan.step.tier
         attempt.ended_at = now
+        self.trouble.company.left(attempt, now)
         if attempt.ending is Ending.LEFT and not attempt.heard:
             # It did not even answer that it should stop; where nobody knows how long answers take,
             # that is only the end of a slow one.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -15,6 +15,7 @@ from services.router.policy.patience import is_held_against, shared
 from services.router.policy.poison import PoisonMarks
 from services.router.ports import Asked, ReplicaFailed
 from services.router.request.attempt import Attempt
+from services.router.request.company import Company
 from services.router.request.context import RequestState
 
 log = structlog.get_logger()
@@ -31,6 +32,7 @@ class Trouble:
     Attributes:
         marks: requests over which replicas were lost.
         clock: seconds that only grow.
+        company: who runs beside whom.
     """
 
     fleet: Fleet
@@ -38,6 +40,7 @@ class Trouble:
     metrics: Metrics
     marks: PoisonMarks
     clock: Callable[[], float]
+    company: Company = field(default_factory=Company)
 
     def refuse_poison(self, state: RequestState) -> None:
         """Refuses a request over which replicas were lost."""
@@ -61,6 +64,9 @@ class Trouble:
         """Notes that a replica was lost over a request; says whether it is poisonous."""
         if not attempt.trusting:  # it was in trouble before
             return False
+        suspicion = self.company.suspicion(state, attempt)
+        if suspicion == 0.0:
+            return False
         context = state.context
         log.warning(
             "a replica was lost over a request",
@@ -69,7 +75,7 @@ class Trouble:
             replica=attempt.replica,
         )
         digest = _digest(context.checked.asked)
-        return self.marks.note(context.tenant, digest, attempt.replica, self.clock())
+        return self.marks.note(context.tenant, digest, attempt.replica, self.clock(), suspicion)
 
     def hold_against(self, state: RequestState, attempt: Attempt, failure: ReplicaFailed) -> bool:
         """Has others avoid a replica that is in trouble, and says whether the request is to blame.

@@ -70,3 +70,16 @@ def test_there_are_never_more_tenants_than_that() -> None:
     for number in range(MOST_TENANTS + 5):
         marks.note(str(number), b"x", "a", 0.0)
     assert len(marks) == MOST_TENANTS
+
+
+@pytest.mark.parametrize(
+    ("suspicions", "marked"),
+    [((1.0, 0.5), True), ((0.5, 0.5), False), ((0.5, 0.5, 0.5), True), ((0.25,) * 5, False)],
+)
+def test_losses_count_by_how_few_can_be_to_blame(
+    suspicions: tuple[float, ...], *, marked: bool
+) -> None:
+    marks = PoisonMarks()
+    told = [marks.note("acme", b"x", str(at), 0.0, each) for at, each in enumerate(suspicions)]
+    assert told[-1] is marked
+    assert (left(marks) > 0.0) is marked

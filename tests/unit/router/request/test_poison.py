@@ -180,3 +180,60 @@ async def test_a_stored_answer_still_serves() -> None:
     await go(way)
     way.cache.answer = Written((("hi", 2),), Finish.STOP, 2, 2, "small", "small", "int8", "version")
     assert await go(way) == ""
+
+
+async def both(way: Way, tenant: str, *, victims_form: bool) -> list[str]:
+    """A victim of a tenant and a request of acme with a form run side by side; their reasons."""
+    told = [pb.GenerateRequest(route="chat") for _ in range(2)]
+    for number, (request, guided) in enumerate(zip(told, (victims_form, True), strict=True)):
+        request.prompt.messages.add(role=pb.ROLE_USER, content=f"question {number}")
+        if guided:
+            request.prompt.response_format.regex = "(qz)+"
+    victim, attacker = map(way.begin, told)
+    victim.context = replace(victim.context, tenant=tenant)
+
+    async def reason(state: RequestState) -> str:
+        try:
+            await way.answer(Listener(), state)
+        except ServiceError as error:
+            return error.reason
+        return ""
+
+    return list(await asyncio.gather(reason(victim), reason(attacker)))
+
+
+def moved(way: Way, new: str) -> None:
+    """One replica in the place of the others."""
+    first = way.replicas[0]
+    gone = [replace(one, state=State.GONE) for one in way.fleet._known.values() if one.id != new]
+    way.fleet.update(
+        [*gone, Replica(new, "small", first.model, first.precision, "c:1", State.READY, 8)]
+    )
+
+
+async def twice(way: Way, tenant: str, *, victims_form: bool) -> list[str]:
+    """Both run on one replica, then on another, and each is lost over them."""
+    moved(way, "small-8")
+    assert await both(way, tenant, victims_form=victims_form) == ["", ""]
+    moved(way, "small-9")
+    return await both(way, tenant, victims_form=victims_form)
+
+
+async def test_what_ran_beside_a_form_is_not_blamed_for_what_the_form_did() -> None:
+    hi = [Run(["hi"]) for _ in range(3)]
+    way = scene(died(), died(), *hi[:2], died(), died(), hi[2])
+    assert await twice(way, "umbrella", victims_form=False) == ["", "REPLICAS_LOST"]
+    assert len(way.runner.trouble.marks) == 1
+
+
+async def test_two_suspects_of_two_tenants_are_not_marked_where_they_were_together() -> None:
+    hi = [Run(["hi"]) for _ in range(4)]
+    way = scene(died(), died(), *hi[:2], died(), died(), *hi[2:])
+    assert await twice(way, "umbrella", victims_form=True) == ["", ""]
+    assert len(way.runner.trouble.marks) == 2
+
+
+async def test_a_tenant_does_not_clear_its_form_by_another_of_its_own() -> None:
+    hi = [Run(["hi"]) for _ in range(2)]
+    way = scene(died(), died(), *hi, died(), died())
+    assert await twice(way, "acme", victims_form=True) == ["REPLICAS_LOST"] * 2
