@@ -18,9 +18,15 @@ from google.protobuf.message import DecodeError
 from services.common.credentials import Identity, set_current_identity
 from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
 from services.common.faults import fault
+from services.common.open_calls import OpenCalls
+from services.common.reading import Reading, single_message
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
+
+MOST_CALLS = 32_768
+MOST_CALLS_OF_ONE = 8_192
+"""Calls that are open at once, of callers with a key, and of one tenant."""
 
 Handler = Any
 """A grpc.RpcMethodHandler; the class takes type parameters only in the type stubs."""
@@ -44,12 +50,16 @@ class Gate:
         closed: no call is let in any more.
     """
 
-    def __init__(self, server: grpc.aio.Server, keys: Keys, tracing: Tracing) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, keys: Keys, tracing: Tracing, max_message_bytes: int
+    ) -> None:
         self._server = server
         self._keys = keys
         self._tracing = tracing
         self._running = 0
         self._emptied = asyncio.Event()
+        self._calls = OpenCalls(MOST_CALLS, MOST_CALLS_OF_ONE)
+        self._reading = Reading.of_bytes(max_message_bytes)
         self.services: list[str] = []
         self.closed = False
 
@@ -78,14 +88,22 @@ class Gate:
             or handler.stream_stream
         )
 
-        readable = _readable if handler.request_streaming else _as_is
+        deserialize = _tolerant(handler.request_deserializer)
 
-        async def generator(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def received(requests: Any, context: Any, caller: str) -> Any:
+            """What the servicer takes: the message, or the stream of them."""
+            if handler.request_streaming:
+                return _readable(requests)
+            async with self._reading.turn(caller):
+                return _whole(deserialize(await single_message(context)))
+
+        async def generator(requests: Any, context: Any) -> AsyncIterator[Any]:
             self._running += 1
             try:
-                parent = self._enter(request, context)
+                caller, parent = self._enter(context)
+                request = await received(requests, context, caller)
                 with self._tracing.span(method, parent):
-                    async with aclosing(inner(readable(request), context)) as responses:
+                    async with aclosing(inner(request, context)) as responses:
                         async for response in responses:
                             yield response
             except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
@@ -93,26 +111,28 @@ class Gate:
             finally:
                 self._left()
 
-        async def coroutine(request: Any, context: Any) -> Any:
+        async def coroutine(requests: Any, context: Any) -> Any:
             self._running += 1
             try:
-                parent = self._enter(request, context)
+                caller, parent = self._enter(context)
+                request = await received(requests, context, caller)
                 with self._tracing.span(method, parent):
-                    return await inner(readable(request), context)
+                    return await inner(request, context)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
                 await self._abort(error, context, method)
             finally:
                 self._left()
 
-        make: Any = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[handler.request_streaming, handler.response_streaming]
+        # To gRPC each takes a stream: of a single message it would read the whole, and parse it,
+        # before it asks us who calls.
+        make: Any = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
         return make(
             generator if inspect.isasyncgenfunction(inner) else coroutine,
-            _tolerant(handler.request_deserializer),
+            deserialize if handler.request_streaming else None,
             handler.response_serializer,
         )
 
@@ -121,16 +141,17 @@ class Gate:
         if not self._running:
             self._emptied.set()
 
-    def _enter(self, request: Any, context: Any) -> str:
+    def _enter(self, context: Any) -> tuple[str, str]:
+        """Lets a caller in. Returns its tenant, and the trace that its call belongs to."""
         if self.closed:
             raise Unavailable("this server is stopping; try another", reason="STOPPING")
-        if isinstance(request, _Malformed):
-            raise request.error()
         metadata = context.invocation_metadata()
-        set_current_identity(self._keys.identify(metadata))
+        identity = self._keys.identify(metadata)
+        self._calls.enter(identity.tenant, context)
+        set_current_identity(identity)
         if not self._tracing.enabled:
-            return ""
-        return next((str(v) for k, v in metadata or () if k == "traceparent"), "")
+            return identity.tenant, ""
+        return identity.tenant, next((str(v) for k, v in metadata or () if k == "traceparent"), "")
 
     async def _abort(self, error: Exception, context: Any, method: str) -> None:
         if isinstance(error, grpc.aio.AbortError):
@@ -170,10 +191,10 @@ def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     """A stream of requests that ends with the caller's error at one that cannot be read."""
     async for request in requests:
-        if isinstance(request, _Malformed):
-            raise request.error()
-        yield request
+        yield _whole(request)
 
 
-def _as_is(request: Any) -> Any:
+def _whole(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise request.error()
     return request

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from services.common.config import STRICT, ConfigError
 from services.common.gate import Gate, Keys
 from services.common.health import Health
 from services.common.intake import Listener
+from services.common.keyless import Keyless
 from services.common.telemetry import Tracing
 from services.common.tls import TlsFiles
 
@@ -91,6 +92,15 @@ MIN_PING_INTERVAL_MS = 5_000
 MAX_STREAMS = 1000
 """Calls that one connection may have open; its client holds back further ones."""
 
+MOST_HEALTH_CALLS = 64
+MOST_LOOKS = 4
+"""Calls without a key, about health and by reflection, that one connection may have open."""
+
+MOST_WAITING = 20_000
+MOST_WAITING_HARD = 40_000
+"""Calls that wait to be taken: from the first number on gRPC drops some at random, from the second
+on all. Its own numbers, 1,000 and 3,000, are fewer than come in a burst."""
+
 LAST_CALLS_SECONDS = 0.2
 CUT_OFF_SECONDS = 2.0
 """How long calls may take to end that are cut off."""
@@ -111,6 +121,8 @@ class Server:
             (
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
+                ("grpc.server.max_pending_requests", MOST_WAITING),
+                ("grpc.server.max_pending_requests_hard_limit", MOST_WAITING_HARD),
                 ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
                 # Idle streams are kept alive by pings; the default allows one in five minutes.
@@ -119,8 +131,9 @@ class Server:
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a silent share
             ),
         )
-        self._gate = Gate(self.grpc, keys, tracing)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        self._gate = Gate(self.grpc, keys, tracing, settings.max_message_bytes)
+        add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
+        add_health(self._health, Keyless(self.grpc, MOST_HEALTH_CALLS))
 
     def add(self, add_to_server: Callable[[Any, Any], None], servicer: object) -> None:
         """Adds a servicer as its stubs do; they name the service for health and reflection."""
@@ -135,7 +148,8 @@ class Server:
         if self._port:
             return self._port
         names = (*self._gate.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self.grpc)
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+        add_reflection(reflection.aio.ReflectionServicer(names), Keyless(self.grpc, MOST_LOOKS))
         listen = self._settings.listen
         try:
             credentials = self._credentials()

@@ -36,11 +36,14 @@ class Seen:
 
 
 class RawCaller:
-    """One connection; `window` is how many bytes each stream may send before it is read."""
+    """One connection; `window` is how many bytes each stream may send before it is read.
 
-    def __init__(self, port: int, key: str, *, window: int = 0) -> None:
+    Without a key it is a stranger's.
+    """
+
+    def __init__(self, port: int, key: str | None, *, window: int = 0) -> None:
         self._port = port
-        self._headers = {"authorization": f"Bearer {key}"}
+        self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._window = window
         self._next = 1
         self.streams: dict[int, Seen] = {}

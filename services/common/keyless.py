@@ -1,0 +1,86 @@
+"""Services that need no key: each connection has a few calls open, with a small message each.
+
+There is no bound for all connections together: whoever opens many would then leave no room for
+those who ask whether this server lives.
+"""
+
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from services.common.errors import BadRequest, ServiceError
+from services.common.open_calls import OpenCalls
+from services.common.reading import Reading, single_message
+
+MOST_MESSAGE_BYTES = 4096
+"""Of a single message; the largest that gRPC takes is for callers with a key."""
+
+READ_AT_ONCE = 2
+"""Single messages that are read at once for one connection."""
+
+
+class Keyless:
+    """Stands before a server while such services are added, and wraps their handlers.
+
+    Args:
+        server: gRPC's.
+        most: calls of the services that one connection may have open.
+    """
+
+    def __init__(self, server: grpc.aio.Server, most: int) -> None:
+        self._server = server
+        self._calls = OpenCalls(None, most)
+        self._reading = Reading(None, READ_AT_ONCE)
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Adds a service's methods, called by the generated code with the methods by name."""
+        bounded = {name: self._wrap(handler) for name, handler in handlers.items()}
+        self._server.add_registered_method_handlers(service, bounded)
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """The generated code's other way to add the same methods, which therefore adds nothing."""
+
+    def _wrap(self, handler: Any) -> Any:
+        inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_stream
+
+        async def entered(requests: Any, context: Any) -> Any:
+            """What the servicer takes: the message, or the stream of them."""
+            try:
+                peer = context.peer()
+                self._calls.enter(peer, context)
+                if handler.request_streaming:
+                    return requests
+                async with self._reading.turn(peer):
+                    data = await single_message(context)
+                if len(data) > MOST_MESSAGE_BYTES:
+                    raise BadRequest(f"the message is longer than {MOST_MESSAGE_BYTES} bytes")
+                return handler.request_deserializer(data)
+            except DecodeError as error:
+                malformed = BadRequest(f"the message cannot be read: {error}", reason="MALFORMED")
+                await context.abort_with_status(malformed.status())
+            except ServiceError as error:
+                await context.abort_with_status(error.status())
+
+        async def generator(requests: Any, context: Any) -> AsyncIterator[Any]:
+            request = await entered(requests, context)
+            async with aclosing(inner(request, context)) as responses:
+                async for response in responses:
+                    yield response
+
+        async def coroutine(requests: Any, context: Any) -> Any:
+            return await inner(await entered(requests, context), context)
+
+        make: Any = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(
+            generator if inspect.isasyncgenfunction(inner) else coroutine,
+            handler.request_deserializer if handler.request_streaming else None,
+            handler.response_serializer,
+        )

@@ -1,0 +1,93 @@
+"""Turns at reading messages: how many are on their way in at once, unparsed.
+
+gRPC gathers a message as a whole before it hands it over, and tells its size to nobody before, so
+each that is read counts as the largest.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+import grpc
+
+from services.common.errors import BadRequest, DeadlineExceeded
+
+MOST_BYTES = 512 * 1024 * 1024
+"""Of messages that are read at once."""
+
+LEAST_TURNS = 16
+ONE_IN = 4
+"""The part of all turns that one caller has."""
+
+READ_SECONDS = 30.0
+"""How long a message may be on its way once it is read."""
+
+
+@dataclass
+class _Line:
+    turns: asyncio.Semaphore
+    users: int = 0
+
+
+class Reading:
+    """Turns at reading; state of a server.
+
+    Args:
+        most: turns that everybody has together; None bounds only each caller's.
+        most_of_one: turns of one caller.
+    """
+
+    def __init__(self, most: int | None, most_of_one: int) -> None:
+        self.most = most
+        self.most_of_one = most_of_one
+        self._all = nullcontext() if most is None else asyncio.Semaphore(most)
+        self._lines: dict[str, _Line] = {}
+
+    @classmethod
+    def of_bytes(cls, largest: int) -> Self:
+        """As many turns as the memory for messages allows, whose largest has so many bytes."""
+        most = max(LEAST_TURNS, MOST_BYTES // largest)
+        return cls(most, most // ONE_IN)
+
+    @asynccontextmanager
+    async def turn(self, caller: str) -> AsyncIterator[None]:
+        """Waits until one more message of this caller may be read, and holds its place."""
+        line = self._lines.get(caller)
+        if line is None:
+            line = self._lines[caller] = _Line(asyncio.Semaphore(self.most_of_one))
+        line.users += 1
+        try:
+            async with line.turns, self._all:
+                yield
+        finally:
+            line.users -= 1
+            if not line.users:
+                del self._lines[caller]
+
+
+async def single_message(context: Any) -> bytes:
+    """The bytes of a call's one message.
+
+    Raises:
+        BadRequest: the call has none.
+        grpc.aio.AbortError: it did not come in time; the call was told so.
+    """
+    loop = asyncio.get_running_loop()
+    late: list[asyncio.Task[None]] = []  # the loop itself keeps no task alive
+    # Not by a timeout: gRPC still writes where a read that was cancelled has left off.
+    timer = loop.call_later(READ_SECONDS, lambda: late.append(loop.create_task(_too_late(context))))
+    try:
+        data = await context.read()
+    finally:
+        timer.cancel()
+    if data is grpc.aio.EOF:
+        raise BadRequest("the call ended without a message", reason="MALFORMED")
+    return bytes(data)
+
+
+async def _too_late(context: Any) -> None:
+    error = DeadlineExceeded(f"the message did not come within {READ_SECONDS:g} s")
+    with suppress(grpc.aio.AbortError, grpc.aio.InternalError, grpc.aio.UsageError):
+        await context.abort_with_status(error.status())

@@ -1,0 +1,70 @@
+"""Turns at reading messages, and the time that one may be on its way."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+
+from services.common import reading
+from services.common.errors import BadRequest
+from services.common.reading import LEAST_TURNS, MOST_BYTES, Reading, single_message
+
+
+def test_there_are_as_many_turns_as_memory_allows() -> None:
+    turns = Reading.of_bytes(4 * 2**20)
+    assert turns.most == MOST_BYTES // (4 * 2**20)
+    assert turns.most_of_one * 4 == turns.most
+    assert Reading.of_bytes(2**40).most == LEAST_TURNS
+
+
+async def test_who_has_all_its_turns_waits_and_others_do_not() -> None:
+    turns, let_go, begun = Reading(3, 2), asyncio.Event(), list[str]()
+
+    async def read(caller: str) -> None:
+        async with turns.turn(caller):
+            begun.append(caller)
+            await let_go.wait()
+
+    readers = [asyncio.create_task(read(who)) for who in ("loud", "loud", "loud", "quiet", "late")]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert begun == ["loud", "loud", "quiet"]
+    let_go.set()
+    await asyncio.gather(*readers)
+    assert sorted(begun) == ["late", "loud", "loud", "loud", "quiet"]
+    assert turns._lines == {}
+
+
+class Slow:
+    """A call whose message never comes."""
+
+    def __init__(self) -> None:
+        self._ended = asyncio.Event()
+        self.status: Any = None
+
+    async def read(self) -> bytes:
+        await self._ended.wait()
+        raise grpc.aio.AbortError
+
+    async def abort_with_status(self, status: Any) -> None:
+        self.status = status
+        self._ended.set()
+        raise grpc.aio.AbortError
+
+
+async def test_a_message_that_does_not_come_ends_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "READ_SECONDS", 0.0)
+    call = Slow()
+    with pytest.raises(grpc.aio.AbortError):
+        await single_message(call)
+    assert call.status.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_call_without_a_message_is_the_callers_fault() -> None:
+    class Empty:
+        async def read(self) -> Any:
+            return grpc.aio.EOF
+
+    with pytest.raises(BadRequest, match="without a message"):
+        await single_message(Empty())
