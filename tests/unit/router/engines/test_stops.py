@@ -168,7 +168,6 @@ async def test_what_comes_after_the_end_is_not_counted() -> None:
         assert ended.output_tokens == before
 
 
-<<<<<<< HEAD
 async def test_what_piled_up_is_one_piece_in_its_order_up_to_a_failure() -> None:
     call = OwnCall(
         set(),
@@ -186,7 +185,8 @@ async def test_what_piled_up_is_one_piece_in_its_order_up_to_a_failure() -> None
     assert (piece.text, piece.tokens, piece.ended) == ("adbecfg", 7, True)
     with pytest.raises(InternalError):
         await call.read(1.0)
-=======
+
+
 async def test_what_came_came_then_whenever_it_is_read() -> None:
     now = 1.0
     call = OwnCall(
@@ -205,4 +205,3 @@ async def test_what_came_came_then_whenever_it_is_read() -> None:
     call.arrived(ReplicaFailed("lost", lost=True))  # nothing of an answer
     assert call.heard_at == 1.0
     call.cancel()
->>>>>>> pace
