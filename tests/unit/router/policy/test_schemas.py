@@ -95,7 +95,8 @@ def test_matches_count_by_the_size_of_their_expression() -> None:
     assert not schema.accepts(answer, {"x": re2.compile("x|[ab]*a[ab]{900}")})
 
 
-def test_many_items_can_be_told_apart() -> None:
+def test_items_are_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("jsonschema._keywords.uniq")
     assert accepts({"uniqueItems": True}, [{"a": at} for at in range(5000)])
 
 
@@ -116,10 +117,8 @@ def test_many_items_can_be_told_apart() -> None:
             },
             [{str(at): 1 for at in range(1000)}] * 150,
         ),
-        (
-            {"$defs": {"a": {"uniqueItems": True}}, "allOf": [{"$ref": "#/$defs/a"}] * 150},
-            list(range(5000)),
-        ),
+        ({"allOf": [{"uniqueItems": True}] * 25}, list(range(5000))),
+        ({"items": {"not": {"const": "x" * 20_000}}}, [1] * 1000),
         (
             {"$defs": {"a": {"const": [0] * 5000}}, "allOf": [{"$ref": "#/$defs/a"}] * 150},
             [0] * 5000,
@@ -128,7 +127,6 @@ def test_many_items_can_be_told_apart() -> None:
 )
 def test_a_check_ends_by_all_that_it_looks_at(schema: dict[str, Any], answer: Any) -> None:
     """Each of these would accept its answer, after a long time."""
-    assert Draft202012Validator(schema).is_valid(answer)
     assert not accepts(schema, answer)
 
 
