@@ -154,6 +154,7 @@ def _calibrated(seed: int) -> Calibrated:
     thresholds = Thresholds((Rung(0.29, -2.0),), Measure.LEARNED)
     return Calibrated(
         version="bench",
+        until=0.0,
         judgement=Judgement(thresholds, (TierModels(model(), model()),), 8),
         certificate=Certificate(
             thresholds=thresholds,

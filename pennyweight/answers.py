@@ -152,7 +152,11 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One rung of a ladder; prices are micro-USD per million tokens."""
+    """One rung of a ladder; prices are micro-USD per million tokens.
+
+    `trouble`: why no replica serves it, and for operators which pools serve no tier; empty where
+    all is well.
+    """
 
     name: str
     model: str
@@ -161,6 +165,7 @@ class Tier:
     output_micro_usd_per_million: int
     max_sequence_tokens: int
     ready_replicas: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,7 @@ def _route(message: pb.Route) -> Route:
                 output_micro_usd_per_million=tier.output_micro_usd_per_million,
                 max_sequence_tokens=tier.max_sequence_tokens,
                 ready_replicas=tier.ready_replicas,
+                trouble=tier.trouble,
             )
             for tier in message.ladder
         ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from pennyweight.answers import Route
@@ -23,6 +24,7 @@ from pennyweight.command.show import (
     line,
     money,
     percent,
+    plain,
     points,
     print_json,
     print_table,
@@ -75,6 +77,7 @@ def routes(
             print_table(screen, _qualities(chosen, halted))
         screen.print()
         print_table(screen, _ladders(found.routes), f"policy {found.policy_version}")
+        say_troubles(screen, found.routes)
 
     run(work(), target)
 
@@ -86,6 +89,13 @@ def _descriptions(found: Sequence[Route]) -> Table:
     for route in found:
         grid.add_row(line(route.name), line(route.description))
     return grid
+
+
+def say_troubles(screen: Console, found: Sequence[Route]) -> None:
+    """A line for each tier that something ails."""
+    ailing = {tier.name: tier.trouble for route in found for tier in route.ladder if tier.trouble}
+    for name, trouble in sorted(ailing.items()):
+        say(screen, f"tier {plain(name)}: {plain(trouble)}", "red")
 
 
 def _ladders(found: Sequence[Route]) -> Table:

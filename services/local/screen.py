@@ -1,5 +1,6 @@
 """What the user sees while the stack starts, runs and stops."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -15,6 +16,8 @@ from services.local.ledger_tail import Totals
 from services.local.plan import ADDRESSES, Plan, StackError
 from services.local.stack import Step
 from services.local.status import PoolStatus, Status
+
+_NEXT_TRY = re.compile(r"; next try in \d+ s")  # the words of the scaler
 
 STYLES = {"ready": "green", "starting": "yellow", "draining": "magenta", "gone": "dim"}
 
@@ -41,18 +44,22 @@ class Screen:
             self._print(Text(error.hint))
 
     async def show_start(self, starting: AsyncIterator[tuple[Step, ...]]) -> None:
-        """Shows what is waited for until nothing is; without a terminal, what is done as it is."""
-        began, done = time.monotonic(), dict[str, str]()
+        """Shows what is waited for until nothing is; without a terminal, each change of it once."""
+        began, done, said = time.monotonic(), dict[str, str](), dict[str, str]()
         spinner = Spinner("dots")
         with Live(console=self.console, refresh_per_second=10) as live:
             async for steps in starting:
                 for step in steps:
                     if step.done and step.name not in done:
                         done[step.name] = f"{time.monotonic() - began:.1f} s"
-                        if not self.console.is_terminal:
-                            self.say(f"{step.name}: {step.state} ({done[step.name]})")
                 if self.console.is_terminal:
                     live.update(_steps(steps, done, spinner))
+                    continue
+                for step in steps:
+                    if said.get(step.name) != (state := _timeless(step.state)):
+                        said[step.name] = state
+                        took = f" ({done[step.name]})" if step.done else ""
+                        self.say(f"{step.name}: {state}{took}")
 
     def show_up(self, plan: Plan) -> None:
         """Says that the stack is up and how to use it."""
@@ -124,7 +131,11 @@ def status_panel(status: Status) -> RenderableType:
 def status_line(status: Status) -> str:
     """The status in one line; without rates, so that it changes only when something happened."""
     totals = status.totals
-    pools = ", ".join(f"{pool.name} {_replicas(pool).plain}" for pool in status.pools)
+    pools = ", ".join(
+        f"{pool.name} {_replicas(pool).plain}"
+        + (f" ({_timeless(pool.trouble)})" if pool.trouble else "")
+        for pool in status.pools
+    )
     sums = (
         pools,
         f"{totals.requests:,} requests",
@@ -133,6 +144,11 @@ def status_line(status: Status) -> str:
         f"saved {money(totals.money.saved)}",
     )
     return " · ".join((*sums, *status.notes))
+
+
+def _timeless(state: str) -> str:
+    """Without the seconds that pass until a next try: a line is for what happened."""
+    return _NEXT_TRY.sub("", state)
 
 
 def _replicas(pool: PoolStatus) -> Text:

@@ -195,10 +195,17 @@ class Stack:
             if not isinstance(answer, BaseException) and answer.HasField("refusal")
         ]
 
+    async def troubles(self) -> list[str]:
+        """What ails tiers, a sentence each; empty while the router cannot be asked."""
+        tiers = {one.name: one.trouble for one in await self._listed() if one.trouble}
+        return [f"tier {name}: {trouble}" for name, trouble in sorted(tiers.items())]
+
     async def _steps(self) -> tuple[Step, ...]:
         names = [service.name for service in self.plan.services]
         healthy, pools, tiers = await asyncio.gather(
-            asyncio.gather(*(self._is_healthy(name) for name in names)), self.pools(), self._tiers()
+            asyncio.gather(*(self._is_healthy(name) for name in names)),
+            self.pools(),
+            self._listed(),
         )
         steps = [
             Step(name, "ready" if is_healthy else "starting", is_healthy)
@@ -207,7 +214,13 @@ class Stack:
         steps += [_pool_step(pool) for pool in pools]
         if not pools:
             steps.append(Step("replicas", "waiting for the scaler", done=False))
-        without = sorted(name for name, ready in tiers.items() if not ready)
+        without = sorted(
+            {
+                f"{tier.name} ({tier.trouble})" if tier.trouble else tier.name
+                for tier in tiers
+                if not tier.ready_replicas
+            }
+        )
         state = (
             f"no replica yet for {', '.join(without)}" if without else "every tier has a replica"
         )
@@ -225,15 +238,15 @@ class Stack:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-    async def _tiers(self) -> dict[str, int]:
-        """Ready replicas by tier as the router sees them; empty while it cannot be asked."""
+    async def _listed(self) -> list[router_pb2.Tier]:
+        """Tiers as the router sees them, route by route; empty while it cannot be asked."""
         stub = router_pb2_grpc.RouterServiceStub(self.channels["router"])
         request = router_pb2.ListRoutesRequest()
         try:
             found = await stub.ListRoutes(request, timeout=CALL_SECONDS, metadata=self.metadata)
         except grpc.aio.AioRpcError:
-            return {}
-        return {tier.name: tier.ready_replicas for route in found.routes for tier in route.ladder}
+            return []
+        return [tier for route in found.routes for tier in route.ladder]
 
     async def _end(self) -> None:
         for channel in self.channels.values():

@@ -36,8 +36,8 @@ class Status:
 
     Attributes:
         cached_answers: that the cache keeps; None where it does not say.
-        notes: on what of the ledger is in no sum, on the disk, and which policies are refused, a
-            sentence each.
+        notes: on what of the ledger is in no sum, on the disk, on policies that are refused and
+            on tiers that no replica serves, a sentence each.
     """
 
     pools: tuple[PoolStatus, ...]
@@ -74,6 +74,7 @@ class Observer:
                 *self._ledger.unreadable.notes(),
                 *_disk_notes(self._stack.plan.state),
                 *await self._refusals(),
+                *await self._stack.troubles(),
             ),
         )
 

@@ -177,7 +177,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             else refusal_message(refusal, operator=identity.may_operate),
             policy_version=policies.version,
             routes=[
-                route_message(route, self._fleet)
+                route_message(route, self._fleet, operator=identity.may_operate)
                 for _, route in sorted(policies.routes.items())
                 if route.admits(tenant)
             ],

@@ -1,5 +1,6 @@
 """Tiers, routes and policies to test with; every field can be changed."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -107,6 +108,7 @@ def calibrated(
         judgement=Judgement(thresholds, (TierModels(before=before),) * len(rungs), first_k=4),
         certificate=certificate,
         bands=Bands(Rate(0.4, 2000), shapes, shapes),
+        until=math.inf,  # younger than whatever a test halts
     )
 
 

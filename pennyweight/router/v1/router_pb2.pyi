@@ -1150,7 +1150,7 @@ class Decision(_message.Message):
     cache: Global___CacheOutcome.ValueType
     """What the cache had to say."""
     fleet_stale: _builtins.bool
-    """The scaler could not be reached and the last known fleet was used."""
+    """The scaler could not be reached and the last known fleet was used. False where none is known."""
     calibration_version: _builtins.str
     """Version of the calibration that decided. Empty: none did."""
     evidence_propensity: _builtins.float
@@ -1854,6 +1854,7 @@ class Tier(_message.Message):
     OUTPUT_MICRO_USD_PER_MILLION_FIELD_NUMBER: _builtins.int
     MAX_SEQUENCE_TOKENS_FIELD_NUMBER: _builtins.int
     READY_REPLICAS_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name."""
     model: _builtins.str
@@ -1868,6 +1869,10 @@ class Tier(_message.Message):
     """Most tokens of prompt and answer together."""
     ready_replicas: _builtins.int
     """Replicas that can take requests now."""
+    trouble: _builtins.str
+    """Why no replica serves it, a sentence; operators and services are told of pools that serve no
+    tier too, as after a typo. Empty: all is well.
+    """
     def __init__(
         self,
         *,
@@ -1878,10 +1883,11 @@ class Tier(_message.Message):
         output_micro_usd_per_million: _builtins.int = ...,
         max_sequence_tokens: _builtins.int = ...,
         ready_replicas: _builtins.int = ...,
+        trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_sequence_tokens", b"max_sequence_tokens", "model", b"model", "name", b"name", "output_micro_usd_per_million", b"output_micro_usd_per_million", "precision", b"precision", "prompt_micro_usd_per_million", b"prompt_micro_usd_per_million", "ready_replicas", b"ready_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_sequence_tokens", b"max_sequence_tokens", "model", b"model", "name", b"name", "output_micro_usd_per_million", b"output_micro_usd_per_million", "precision", b"precision", "prompt_micro_usd_per_million", b"prompt_micro_usd_per_million", "ready_replicas", b"ready_replicas", "trouble", b"trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

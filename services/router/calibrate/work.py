@@ -16,12 +16,23 @@ from services.router.calibrate.page import page
 from services.router.calibrate.process import Result, Settings, calibrate_records
 from services.router.calibrate.report import print_report
 from services.router.calibrate.wanted import Wanted, named, obstacles
-from services.router.routes.artefact import Artefact, Data, Model, write
+from services.router.routes.artefact import (
+    Artefact,
+    BadArtefact,
+    Data,
+    Model,
+    are_same,
+    read,
+    write,
+)
 
 ALONE = (
     "Without a routes file: what the command line left out are defaults, and no router looks for "
     "the calibration."
 )
+
+
+SAME = "The calibration that is there says the same, of the same evidence: it stays as it is."
 
 
 class NotWritten(ValueError):
@@ -60,7 +71,9 @@ def carry_out(options: Options, asked: Wanted, path: Path) -> bool:
     if result.calibration.looked:
         _keep(asked, replace(look, certified=certificate.certified))
     try:
-        written = write(path, _artefact(options, ladder, found, result, settings))
+        made = _artefact(options, ladder, found, result, settings)
+        kept = _same_there(path, made)
+        written = kept or write(path, made)
         text = page(written, result.calibration)
         path.with_suffix(".html").write_text(text, encoding="utf-8")
     except OSError as error:
@@ -68,11 +81,22 @@ def carry_out(options: Options, asked: Wanted, path: Path) -> bool:
     if found.not_read:
         note = f"Not read: {', '.join(found.not_read)}."
         result = replace(result, notes=(*result.notes, note))
+    if kept is not None:
+        result = replace(result, notes=(*result.notes, SAME))
     if not asked.known:
         result = replace(result, notes=(*result.notes, ALONE))
     reasons = tuple(obstacles(written, asked))
     print_report(console(), path, written, result, reasons)
     return certificate.certified
+
+
+def _same_there(path: Path, made: Artefact) -> Artefact | None:
+    """The calibration that is there already, if it says the same."""
+    try:
+        there = read(path)
+    except BadArtefact:
+        return None  # none, or one that no router takes
+    return there if are_same(there, made) else None
 
 
 def _settings(options: Options, asked: Wanted, found: Found) -> Settings:

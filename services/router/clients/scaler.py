@@ -142,6 +142,7 @@ class _Gap(Exception):
 def _replica(message: pb.Replica) -> Replica:
     return Replica(
         id=message.id,
+        pool=message.pool,
         tier=message.tier,
         model=message.model,
         precision=message.precision,

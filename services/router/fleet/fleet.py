@@ -16,6 +16,7 @@ import structlog
 
 from services.router.fleet.group import SILENT, WHOLE, Replica, State, TierReplicas
 from services.router.fleet.place import Place
+from services.router.fleet.served import strangers, unserved
 from services.router.fleet.snapshot import ReplicaLoad, TierLoad
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
@@ -61,6 +62,8 @@ class Fleet:
         self._known: dict[str, Replica] = {}
         self._groups: dict[Kind, TierReplicas] = {}
         self._in_force: dict[str, TierReplicas] = {}
+        self._ever_told = False
+        self._troubles: dict[str, str] = {}
         self.adopt(policies)
         self.set_stale(stale=True)
 
@@ -80,7 +83,35 @@ class Fleet:
     def set_stale(self, *, stale: bool) -> None:
         """Marks the fleet as last known (the scaler is away) or current."""
         self.stale = stale
+        self._ever_told = self._ever_told or not stale
         self._metrics.fleet_stale.set(1 if stale else 0)
+        self._tell_troubles()
+
+    @property
+    def last_known(self) -> bool:
+        """Whether what is used is the fleet of before, as the scaler is away."""
+        return self.stale and self._ever_told
+
+    def trouble(self, tier: str, *, pools: bool) -> str:
+        """Why no replica serves a tier, and which might have been meant to, in words.
+
+        Args:
+            tier: in force.
+            pools: tell of pools that serve no tier too, as operators may hear.
+
+        Returns:
+            empty where all is well.
+        """
+        group = self._in_force.get(tier)
+        if group is None:
+            return ""
+        if not self._ever_told:
+            return "the scaler was not reached yet, so no replica is known"
+        known = list(self._known.values())
+        none = unserved(group.tier, known)
+        tiers = [one.tier for one in self._in_force.values()]
+        others = strangers(group.tier, tiers, known, every=bool(none)) if pools else ""
+        return "; ".join(filter(None, (none, others)))
 
     def replace(self, replicas: Iterable[Replica]) -> None:
         """Takes the whole fleet: replicas not in it are gone."""
@@ -232,8 +263,6 @@ class Fleet:
         group = self._groups.get(_kind(replica))
         if group is not None:
             group.replicas[replica.id] = replica
-        elif replica.tier in self._in_force:
-            log.warning("replica does not serve its tier's model", replica=replica.id)
 
     def _remove(self, replica: Replica) -> None:
         del self._known[replica.id]
@@ -247,6 +276,19 @@ class Fleet:
         if group is not None:
             self._drop_if_unused(group)
 
+    def _tell_troubles(self) -> None:
+        """Logs what ails a tier, once for each change of it."""
+        if not self._ever_told:
+            return  # the link to the scaler says why
+        troubles = {name: self.trouble(name, pools=True) for name in self._in_force}
+        for name, trouble in troubles.items():
+            before = self._troubles.get(name, "")
+            if trouble and trouble != before:
+                log.warning("a tier and the pools do not go together", tier=name, trouble=trouble)
+            elif before and not trouble:
+                log.info("a tier has its replicas again", tier=name)
+        self._troubles = troubles
+
     def _serve(self) -> None:
         """Gives free places to those who wait, and counts replicas."""
         for group in self._groups.values():
@@ -254,6 +296,7 @@ class Fleet:
         for name, group in self._in_force.items():
             for state in COUNTED:
                 self._metrics.replicas.labels(name, state).set(group.count(state))
+        self._tell_troubles()
 
 
 def _kind(replica: Replica) -> Kind:

@@ -42,6 +42,7 @@ class Replica:
     """A replica as the scaler reports it, and what this router runs there.
 
     Attributes:
+        pool: it is of.
         calls: engine calls running on it, to be given up when it goes.
         in_flight: places taken, the ones about to start included.
         breaker: opens with its first failure: then it is avoided for a while.
@@ -56,6 +57,7 @@ class Replica:
     address: str
     state: State
     max_in_flight: int
+    pool: str = ""
     calls: set[EngineCall] = field(default_factory=set)
     in_flight: int = 0
     breaker: Breaker = WHOLE
@@ -272,7 +274,7 @@ class TierReplicas:
                     reason="QUEUED_TOO_LONG",
                 ) from None
             raise Unavailable(
-                f"no replica of {tier.name} had room within {tier.queue_seconds:g} s",
+                self._missed(),
                 reason="NO_REPLICA",
                 retry_after_seconds=1.0,
             ) from None
@@ -286,6 +288,15 @@ class TierReplicas:
             elif replica is None and not room.cancelled() and room.exception() is None:
                 self.give_back(room.result(), tenant)  # it came at the very moment we gave up
                 self.serve()
+
+    def _missed(self) -> str:
+        """What those waited for in vain who waited as long as the tier allows."""
+        name, within = self.tier.name, f"within {self.tier.queue_seconds:g} s"
+        if self.count(State.READY):
+            return f"no replica of {name} had room {within}"
+        if self.count(State.STARTING):
+            return f"no replica of {name} was ready {within}"
+        return f"{name} has no replica, and none came {within}"
 
     def _overloaded(self, tier: Tier) -> Overloaded:
         self._metrics.shed.labels(tier.name).inc()

@@ -28,6 +28,7 @@ from services.router.policy.lever_record import LeverRecord, Standing
 from services.router.policy.levers import (
     TOTAL,
     calibration_version,
+    evidence_until,
     guard_of,
     levers_of,
     total_guard,
@@ -199,7 +200,12 @@ class SharedLeverBoard:
     async def _settle(self) -> None:
         """Writes what is owed, halts who is to blame, notes which halts a calibration ended."""
         for route in self._in_force.now.routes.values():
-            noted = partial(_recalibrated, calibration=calibration_version(route), now=self._wall())
+            noted = partial(
+                _recalibrated,
+                calibration=calibration_version(route),
+                now=self._wall(),
+                until=evidence_until(route),
+            )
             for lever in levers_of(route):
                 record = self._copy.record(name_of(route, lever))
                 if self._copy.owed(name_of(route, lever)) or noted(record) is not record:
@@ -220,7 +226,7 @@ class SharedLeverBoard:
             name=lever,
             known=known,
             standing=(
-                record.standing(self._wall(), calibration)
+                record.standing(self._wall(), calibration, evidence_until(route))
                 if known
                 else Standing(halted=True, reason=self._copy.refusal or UNREACHABLE)
             ),
@@ -264,8 +270,10 @@ class SharedLeverBoard:
         self._metrics.guard_evidence.labels(*key).set(watch.evidence / guard.run_length)
 
 
-def _recalibrated(record: LeverRecord, *, calibration: str, now: float) -> LeverRecord:
-    return record.recalibrated(calibration, now)
+def _recalibrated(
+    record: LeverRecord, *, calibration: str, now: float, until: float
+) -> LeverRecord:
+    return record.recalibrated(calibration, now, until)
 
 
 def _log(lever: SeenLever) -> None:

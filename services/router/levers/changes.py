@@ -5,7 +5,7 @@ from collections.abc import Callable
 from services.router.levers.copy import Change, LeverCopy
 from services.router.metrics import Metrics
 from services.router.policy.lever_record import RESERVED_AUTHORS, LeverRecord
-from services.router.policy.levers import TOTAL, calibration_version
+from services.router.policy.levers import TOTAL, calibration_version, evidence_until
 from services.router.policy.routes import Route
 
 
@@ -41,8 +41,9 @@ class LeverChanges:
 
     def _count(self, route: Route, lever: str, before: LeverRecord, after: LeverRecord) -> None:
         now, calibration = self._wall(), calibration_version(route)
-        standing = after.standing(now, calibration)
-        if lever != TOTAL and standing != before.standing(now, calibration):
+        until = evidence_until(route)
+        standing = after.standing(now, calibration, until)
+        if lever != TOTAL and standing != before.standing(now, calibration, until):
             kind = standing.author if standing.author in RESERVED_AUTHORS else "person"
             self._metrics.lever_changes.labels(route.name, lever, kind).inc()
 

@@ -19,6 +19,7 @@ from services.router.policy.lever_record import LeverRecord
 from services.router.policy.levers import (
     TOTAL,
     calibration_version,
+    evidence_until,
     guard_of,
     levers_of,
     total_guard,
@@ -52,9 +53,7 @@ class Guardrail:
         for lever in levers_of(route):
             guard = guard_of(route, lever)
             if guard is not None and lever in losses:
-                await self._take(
-                    route, lever, self._sample(guard, calibration, losses[lever], weight)
-                )
+                await self._take(route, lever, self._sample(route, guard, losses[lever], weight))
         guard = total_guard(route)
         if guard is not None and losses:
             await self._take(route, TOTAL, self._pair(route, guard, calibration, losses, weight))
@@ -70,15 +69,18 @@ class Guardrail:
 
         def halted(lever: LeverRecord) -> LeverRecord:
             now = max(self._wall(), found.since)
-            return lever.halted_for_all(calibration, found.reason, now)
+            return lever.halted_for_all(calibration, found.reason, now, evidence_until(route))
 
         try:
             await self._changes.change(route, found.lever, halted)
         except Unavailable:
             self._keep(route, found.lever, halted)
 
-    def _sample(self, guard: Guard, calibration: str, loss: float, weight: float) -> Change:
-        return lambda record: record.judged(guard, calibration, loss, weight, self._wall())
+    def _sample(self, route: Route, guard: Guard, loss: float, weight: float) -> Change:
+        calibration, until = calibration_version(route), evidence_until(route)
+        return lambda record: record.judged(
+            guard, calibration, loss, weight, self._wall(), until=until
+        )
 
     def _pair(
         self,
@@ -93,6 +95,7 @@ class Guardrail:
             self._records(route),
             guard,
             calibration=calibration,
+            until=evidence_until(route),
             losses=losses,
             weight=weight,
             now=self._wall(),
@@ -121,6 +124,6 @@ class Guardrail:
         """A halt that cannot be written holds here at once, and for all as soon as can be."""
         before = self._copy.record(name_of(route, name))
         after = change(before)
-        halted = after.standing(self._wall(), calibration_version(route)).halted
-        if halted and after is not before:
+        standing = after.standing(self._wall(), calibration_version(route), evidence_until(route))
+        if standing.halted and after is not before:
             self._changes.keep(route, name, after)

@@ -2,9 +2,10 @@
 
 Two things halt a lever: a person, until released or expired, and the guardrail, whose halt belongs
 to the calibration it watched. A fresh calibration has a watch of its own, while a router that still
-runs the one before keeps to its halt. With no calibration in force, any halt of the guardrail
-counts: taking a calibration away is no fresh one. A person's release ends both kinds and starts
-every watch anew.
+runs the one before keeps to its halt. Fresh is one with evidence from after the halt: the same old
+pairs calibrated again, or an older calibration put back, say nothing of what has gone wrong. With
+no calibration in force, any halt of the guardrail counts: taking a calibration away is no fresh
+one. A person's release ends both kinds and starts every watch anew.
 
 Times are seconds since 1970, as the routers' clocks say; what comes later in a record is never
 earlier on its clock, whatever those clocks say.
@@ -105,8 +106,14 @@ class LeverRecord:
     watches: tuple[Watch, ...] = ()
     damaged: bool = False
 
-    def standing(self, now: float, calibration: str) -> Standing:
-        """How the lever stands under the calibration in force; `calibration` is empty for none."""
+    def standing(self, now: float, calibration: str, until: float = math.inf) -> Standing:
+        """How the lever stands.
+
+        Args:
+            now: seconds since 1970.
+            calibration: the one in force; empty for none.
+            until: when its youngest evidence was gathered; -inf where nobody knows.
+        """
         if self.damaged:
             return Standing(halted=True, reason="its record is damaged: halt or release it anew")
         said, watch = self.setting, self.watch(calibration)
@@ -114,6 +121,9 @@ class LeverRecord:
             return _halted(said.author, said.reason, said.since, said.expires)
         if watch is not None and watch.halted is not None:
             return _halted(GUARDRAIL, watch.reason, watch.halted)
+        if (kept := self._outlasting(calibration, until)) is not None:
+            reason = f"{kept.reason} {calibration} has no evidence from after that."
+            return _halted(GUARDRAIL, reason, kept.halted or 0.0)
         on = Standing(halted=False)
         if said is not None:
             ended = f"the halt ended by itself: {said.reason}" if said.halted else said.reason
@@ -132,6 +142,19 @@ class LeverRecord:
         if not calibration and halted:
             return halted[-1]
         return next((watch for watch in self.watches if watch.calibration == calibration), None)
+
+    def _outlasting(self, calibration: str, until: float) -> Watch | None:
+        """The guardrail's halt under another calibration that this one has not ended, if any."""
+        own = self.watch(calibration)
+        kept = [
+            watch
+            for watch in self.watches
+            if watch.halted is not None
+            and watch.halted >= until
+            and watch.calibration != calibration
+            and (own is None or own.began < watch.began)
+        ]
+        return kept[-1] if kept else None
 
     def halt(
         self, author: str, reason: str, now: float, seconds: float | None = None
@@ -159,12 +182,14 @@ class LeverRecord:
         """Every watch begins anew."""
         return replace(self, released=self._after(now), watches=())
 
-    def halted_for_all(self, calibration: str, reason: str, now: float) -> "LeverRecord":
+    def halted_for_all(
+        self, calibration: str, reason: str, now: float, until: float = math.inf
+    ) -> "LeverRecord":
         """The guardrail halts the lever for what it loses together with others.
 
         A lever that stands halted already stays as it is.
         """
-        if self.standing(now, calibration).halted:
+        if self.standing(now, calibration, until).halted:
             return self
         watch = self.watch(calibration) or Watch(calibration, self._after(now))
         watch = replace(
@@ -176,14 +201,21 @@ class LeverRecord:
         return self.watched(watch)
 
     def judged(
-        self, guard: Guard, calibration: str, loss: float, weight: float, now: float
+        self,
+        guard: Guard,
+        calibration: str,
+        loss: float,
+        weight: float,
+        now: float,
+        *,
+        until: float = math.inf,
     ) -> "LeverRecord":
         """The guardrail takes a sample, and may halt the lever. A halted one is not watched.
 
         Raises:
             ValueError: loss or weight out of range.
         """
-        if self.standing(now, calibration).halted:
+        if self.standing(now, calibration, until).halted:
             return self
         watch = self.watch(calibration) or Watch(calibration, self._after(now))
         state = update(guard, watch.state, loss, weight)
@@ -192,10 +224,12 @@ class LeverRecord:
             watch = replace(watch, halted=self._after(now), reason=explain(guard, state))
         return self.watched(watch)
 
-    def recalibrated(self, calibration: str, now: float) -> "LeverRecord":
+    def recalibrated(self, calibration: str, now: float, until: float = math.inf) -> "LeverRecord":
         """Notes that a fresh calibration has ended a halt of the guardrail, if it has."""
         halted = any(watch.halted is not None for watch in self.watches)
         if not calibration or not halted or self.damaged or self.watch(calibration) is not None:
+            return self
+        if self._outlasting(calibration, until) is not None:
             return self
         watch = Watch(calibration, self._after(now))
         return self.watched(watch)

@@ -3,6 +3,8 @@
 What is known of one, and how it is halted and released, is in `lever_record`.
 """
 
+import math
+
 from services.router.policy.guardrail import Guard
 from services.router.policy.routes import JudgeKind, Quality, Route
 
@@ -41,6 +43,16 @@ def calibration_version(route: Route) -> str:
     """Version of the calibration in force, which a halt of the guardrail belongs to; or empty."""
     calibration = route.quality.calibration if route.quality else None
     return calibration.version if calibration else ""
+
+
+def evidence_until(route: Route) -> float:
+    """When the youngest evidence of the calibration in force was gathered, seconds since 1970.
+
+    Returns:
+        -inf where nobody knows, or no calibration is in force.
+    """
+    calibration = route.quality.calibration if route.quality else None
+    return calibration.until if calibration else -math.inf
 
 
 def is_judged(lever: str) -> bool:

@@ -217,12 +217,15 @@ class Calibrated:
             the certificate, as one that compares answers does beside labels; None where they are
             the same, and the certificate's bound holds for what it sees.
         spare: share of worse answers minus mean loss, as that judge saw it; None for unknown.
+        until: when its youngest evidence was gathered, seconds since 1970; -inf for unknown. A halt
+            of the guardrail that is younger outlasts it.
     """
 
     version: str
     judgement: Judgement
     certificate: Certificate
     bands: Bands
+    until: float
     level: float | None = None
     spare: float | None = None
 

@@ -10,6 +10,7 @@ The two records cannot be written in one step. So the name is written first, who
 the lever, and any later change of a lever makes the next sample begin a watch of its own.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,7 @@ def total_judged(
     guard: Guard,
     *,
     calibration: str,
+    until: float = math.inf,
     losses: Mapping[str, float],
     weight: float,
     now: float,
@@ -43,6 +45,7 @@ def total_judged(
         levers: the records of the route's levers.
         guard: what they are held to together.
         calibration: version of the one in force, or empty.
+        until: when its youngest evidence was gathered, seconds since 1970; -inf for unknown.
         losses: by lever, what it lost in this pair. Those of halted ones do not count.
         weight: the guardrail's, of this pair, in (0, 1].
         now: seconds since 1970.
@@ -56,7 +59,7 @@ def total_judged(
     on = {
         lever: loss
         for lever, loss in losses.items()
-        if lever in levers and not levers[lever].standing(now, calibration).halted
+        if lever in levers and not levers[lever].standing(now, calibration, until).halted
     }
     if not on:
         return record

@@ -6,7 +6,7 @@ known before (`wire.requests`, `entry`). What it looks like on the wire is not k
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -54,7 +54,7 @@ class RequestPath:
         """
         found = await self.stored.ask(state, lease=True)
         if isinstance(found, CacheHit):
-            stale = self.fleet.stale
+            stale = self.fleet.last_known
             await self.stored.replay(state, found, listener, fleet_stale=stale)
         else:
             lease = found
@@ -72,15 +72,18 @@ class RequestPath:
         """
         found = await self.stored.ask(state, lease=False)
         if isinstance(found, CacheHit):
-            state.decision = self.stored.decide(state, found, fleet_stale=self.fleet.stale)
+            state.decision = self.stored.decide(state, found, fleet_stale=self.fleet.last_known)
             state.replay(found.answer)
             return 0
         plan = await self._next(state, _begin(state.context), counted=False)
         step, tokens = plan.step, len(plan.prompt.tokens)
         state.answer.prompt_tokens = tokens
-        state.decision = state.decide(
-            self.fleet.preview(step.tier.name), fleet_stale=self.fleet.stale
-        )
+        name = step.tier.name
+        decision = state.decide(self.fleet.preview(name), fleet_stale=self.fleet.last_known)
+        if trouble := self.fleet.trouble(name, pools=False):
+            said = f"{decision.explanation} Tier {name}: {trouble}."
+            decision = replace(decision, explanation=said)
+        state.decision = decision
         most = step.tier.price.of(tokens, plan.max_output_tokens)
         if step.checked:  # every tier above may get its turn
             above = state.context.route.ladder[step.rung + 1 :]

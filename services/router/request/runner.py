@@ -188,7 +188,7 @@ class Runner:
         except BaseException:  # the caller has gone
             self.trouble.note_left(attempt)
             if listener is not None and state.decision is None:
-                state.decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
+                state.decision = state.decide(attempt.replica, fleet_stale=self.fleet.last_known)
             if lease is not None and (outlives or attempt.complete):
                 attempt.place, attempt.movable = attempt.place.moved(), False
                 self.spawn(self._go_on(state, attempt, lease.moved()))
@@ -229,7 +229,7 @@ class Runner:
     ) -> None:
         """Tells the caller; with the first text the answer is committed to."""
         if not state.committed and (piece.text or piece.ended):
-            decision = state.decide(attempt.replica, fleet_stale=self.fleet.stale)
+            decision = state.decide(attempt.replica, fleet_stale=self.fleet.last_known)
             state.commit(decision, attempt)
             await listener.started(decision)
         if piece.text:

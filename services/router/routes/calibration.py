@@ -1,5 +1,7 @@
 """Takes a route's calibration into its policy, if it is for what the route is now."""
 
+import datetime as dt
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -40,9 +42,19 @@ def load_calibration(
         judgement=artefact.judgement,
         certificate=artefact.certificate,
         bands=artefact.bands,
+        until=_seconds(artefact.data.until),
         level=artefact.watched_loss,
         spare=artefact.spare,
     )
+
+
+def _seconds(time: str) -> float:
+    """A time of evidence in seconds since 1970; -inf where it is none, as of a table without."""
+    try:
+        found = dt.datetime.fromisoformat(time)
+    except (ValueError, TypeError):
+        return -math.inf
+    return (found if found.tzinfo else found.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def misfits(

@@ -65,12 +65,12 @@ def refusal_message(refusal: Refusal, *, operator: bool) -> pb.PolicyRefusal:
     return message
 
 
-def route_message(route: Route, fleet: Fleet) -> pb.Route:
-    """A route as callers see it."""
+def route_message(route: Route, fleet: Fleet, *, operator: bool) -> pb.Route:
+    """A route as callers see it; operators hear of pools too."""
     message = pb.Route(
         name=route.name,
         description=route.description,
-        ladder=[_tier(tier, fleet) for tier in route.ladder],
+        ladder=[_tier(tier, fleet, operator=operator) for tier in route.ladder],
         fixed_tier=route.fixed_tier.name if route.fixed_tier is not None else "",
         default_output_tokens=route.output_tokens.default,
         max_output_tokens=route.output_tokens.most,
@@ -92,7 +92,7 @@ def _quality(quality: Quality) -> pb.RouteQuality:
     return message
 
 
-def _tier(tier: Tier, fleet: Fleet) -> pb.Tier:
+def _tier(tier: Tier, fleet: Fleet, *, operator: bool) -> pb.Tier:
     return pb.Tier(
         name=tier.name,
         model=tier.model,
@@ -101,6 +101,7 @@ def _tier(tier: Tier, fleet: Fleet) -> pb.Tier:
         output_micro_usd_per_million=tier.price.output,
         max_sequence_tokens=tier.max_sequence_tokens,
         ready_replicas=fleet.ready(tier.name),
+        trouble=fleet.trouble(tier.name, pools=operator),
     )
 
 

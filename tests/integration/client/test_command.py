@@ -63,13 +63,15 @@ async def test_explain_and_routes(stage: Stage) -> None:
     assert ended.code == 0
     assert "21 prompt tokens · at most 90 µ$" in ended.out
 
-    tiers = [pb.Tier(name="small", model="small", precision="int8", ready_replicas=2)]
+    away = "no replica serves it; pool p serves smal (small int8)"
+    tiers = [pb.Tier(name="small", model="small", precision="int8", ready_replicas=2, trouble=away)]
     route = pb.Route(name="support-chat", ladder=tiers, fixed_tier="small")
     stage.router.script = lambda _: [pb.ListRoutesResponse(routes=[route], policy_version="v1")]
     ended = await pennyweight("routes", "--address", stage.address)
     assert ended.code == 0
     assert "small ◂ answers" in ended.out
     assert "policy v1" in ended.out
+    assert f"tier small: {away}\n" in ended.out
 
 
 async def test_explain_shows_how_every_tier_was_weighed(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """What of a router has to do with levers, with time that passes when told to."""
 
+import math
 from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry
@@ -25,10 +26,10 @@ CHAT = route(
 )
 
 
-def recalibrated(one: Route, version: str) -> Route:
+def recalibrated(one: Route, version: str, until: float = math.inf) -> Route:
     assert one.quality is not None
     assert one.quality.calibration is not None
-    calibration = replace(one.quality.calibration, version=version)
+    calibration = replace(one.quality.calibration, version=version, until=until)
     return replace(one, quality=replace(one.quality, calibration=calibration))
 
 

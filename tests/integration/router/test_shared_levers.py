@@ -146,6 +146,25 @@ async def test_a_fresh_calibration_ends_the_guardrails_halt_alone(routers: list[
     assert one.halted == {SMALL, STORED}  # and none for a router that still runs the one before
 
 
+async def test_a_calibration_on_the_old_evidence_ends_no_halt(routers: list[Router]) -> None:
+    one, other = routers
+    await one.spoil()
+    await other.levers.refresh()
+    halted_at = one.seen().standing.since
+    assert halted_at is not None
+    for youngest in (halted_at - 60.0, halted_at):
+        for each in routers:
+            each.in_force.adopt(compiled(recalibrated(CHAT, "v2", youngest)))
+            await each.levers.refresh()
+            await each.levers.judged(recalibrated(CHAT, "v2", youngest), {SMALL: 0.0}, 1.0)
+            assert each.halted == {SMALL}
+            assert each.seen().standing.author == GUARDRAIL
+    for each in routers:
+        each.in_force.adopt(compiled(recalibrated(CHAT, "v3", halted_at + 1.0)))
+        await each.levers.refresh()
+        assert each.halted == set()
+
+
 async def found_again(each: Router) -> None:
     """Looks until the shared state answers, which has been left alone for a while at most."""
     async with asyncio.timeout(REST.cap_seconds + PATIENCE):

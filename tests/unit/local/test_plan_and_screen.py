@@ -1,7 +1,9 @@
 """What is planned from the environment, what the ledger gained, and how it reads."""
 
 import io
+import re
 import shutil
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from pennyweight.channel import DEVELOPMENT_KEY
 from pennyweight.ledger.money import Money
 from services.local.ledger_tail import LedgerTail, Totals
 from services.local.plan import ADDRESSES, ROOT, StackError, plan, plan_demo
-from services.local.screen import status_line, status_panel
+from services.local.screen import Screen, status_line, status_panel
+from services.local.stack import Step
 from services.local.status import PoolStatus, Status
+from services.scaler.policy.replicas import NEXT_TRY
 from tests.making import old_ledger
 from tests.making.ledger import attempt, line, outcome, pair, request
 
@@ -216,6 +220,37 @@ def test_a_status_in_one_line() -> None:
         "300 from the cache · saved $0.1000"
     )
     assert status_line(replace(status, notes=("Something.",))).endswith(" $0.1000 · Something.")
+
+
+def test_without_a_terminal_a_pools_trouble_is_in_the_line() -> None:
+    lines = set()
+    for seconds in (3, 2, 1):
+        trouble = f"slot 0: ended with 1{NEXT_TRY}{seconds} s"
+        pool = PoolStatus("large", 1, (), 0, 0, trouble)
+        lines.add(status_line(Status((pool,), Totals(), 0.0, 0.0, None)))
+    (line,) = lines  # it changes when something happens, not as time passes
+    assert line.startswith("large no replicas (slot 0: ended with 1) · ")
+
+
+async def test_without_a_terminal_a_start_says_each_change_of_what_it_waits_for_once() -> None:
+    async def starting() -> AsyncIterator[tuple[Step, ...]]:
+        router = Step("router", "ready", done=True)
+        yield (Step("router", "starting", done=False), Step("pool a", "0 of 1 ready", done=False))
+        for seconds in (3, 2):
+            state = f"0 of 1 ready (no such model{NEXT_TRY}{seconds} s)"
+            yield (router, Step("pool a", state, done=False))
+        yield (router, Step("pool a", "1 of 1 ready", done=True))
+
+    out = io.StringIO()
+    await Screen(Console(file=out, width=200)).show_start(starting())
+    said = [re.sub(r" \([\d.]+ s\)$", "", one) for one in out.getvalue().split("\n") if one.strip()]
+    assert said == [
+        "router: starting",
+        "pool a: 0 of 1 ready",
+        "router: ready",
+        "pool a: 0 of 1 ready (no such model)",
+        "pool a: 1 of 1 ready",
+    ]
 
 
 @pytest.mark.parametrize("width", [72, 80, 120])

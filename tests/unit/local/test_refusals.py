@@ -26,15 +26,24 @@ async def test_each_refused_file_is_a_note(tmp_path: Path, monkeypatch: pytest.M
     async def refusals() -> list[PolicyRefusal]:
         return found
 
+    async def troubles() -> list[str]:
+        return ["tier large: no replica serves it"] if found else []
+
     stack: Any = SimpleNamespace(
-        plan=SimpleNamespace(ledger=tmp_path, state=tmp_path), pools=nothing, refusals=refusals
+        plan=SimpleNamespace(ledger=tmp_path, state=tmp_path),
+        pools=nothing,
+        refusals=refusals,
+        troubles=troubles,
     )
     observer = Observer(stack)
     monkeypatch.setattr(observer, "_cached_answers", nothing)
     line = status_line(await observer.look())
     assert line.endswith(
         "routes.yaml is refused, what was in force stays: line 3: a: must be at least 1, got 0 · "
-        "scaling.yaml is refused, what was in force stays: line 7: pools.b.tier: is missing"
+        "scaling.yaml is refused, what was in force stays: line 7: pools.b.tier: is missing · "
+        "tier large: no replica serves it"
     )
     found.clear()
-    assert "refused" not in status_line(await observer.look())
+    line = status_line(await observer.look())
+    assert "refused" not in line
+    assert "no replica serves it" not in line

@@ -39,6 +39,21 @@ def test_three_thousand_pairs_certify_a_small_tier(tree: Path, said: Said) -> No
     assert "<svg" in page
 
 
+def test_the_same_evidence_again_leaves_the_calibration_as_it_is(tree: Path, said: Said) -> None:
+    path = tree / "policies" / "calibration" / "support.json"
+    asked = [*labelled(tree, 600), "--tolerance", "0.03"]
+    ended = main(asked)
+    before = json.loads(path.read_text())
+    assert "stays as it is" not in said()[0]
+    path.write_text(json.dumps(before))  # other bytes that say the same: they must not be replaced
+    bytes_before = path.read_bytes()
+    assert main(asked) == ended
+    assert path.read_bytes() == bytes_before
+    assert "of the same evidence: it stays as it is" in " ".join(said()[0].split())
+    main([*labelled(tree, 601), "--tolerance", "0.03"])
+    assert json.loads(path.read_text())["data"]["pairs"] != before["data"]["pairs"]
+
+
 def test_three_thousand_pairs_of_a_hopeless_tier_certify_nothing(tree: Path, said: Said) -> None:
     assert main(labelled(tree, 3000, small_right=False)) == MISSING
     certificate = artefact(tree).certificate

@@ -183,11 +183,18 @@ async def test_a_line_takes_its_new_size_at_once() -> None:
     assert {(await one).replica.id for one in waiting} == {"a"}
 
 
-async def test_a_replica_without_a_tier_is_no_cause_for_a_warning() -> None:
+async def test_a_replica_without_a_tier_is_no_cause_for_a_warning_where_every_tier_is_served() -> (
+    None
+):
     scene = Scene(OLD)
     with capture_logs() as logs:
-        scene.fleet.update([told("a", tier="unknown"), told("b", model="new")])
-    assert [one["replica"] for one in logs] == ["b"]
+        scene.fleet.update([told("a", tier="unknown", model="other"), told("c")])
+        scene.fleet.set_stale(stale=False)
+        assert logs == []
+        scene.fleet.update([told("b", model="new", pool="p")])
+    assert [(one["tier"], one["trouble"]) for one in logs] == [
+        ("small", "pool p serves small (new int8)")
+    ]
 
 
 # --- a random walk -------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Levers: what is known of one, who halts and releases it, and what the guardrail holds it to."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -146,6 +147,30 @@ def test_a_fresh_calibration_is_noted_once_and_only_where_it_ended_a_halt() -> N
     noted = halted.recalibrated("v2", 11.0)
     assert noted.standing(12.0, "v2").author == CALIBRATION
     assert noted.recalibrated("v2", 13.0) is noted
+
+
+@pytest.mark.parametrize("until", [-math.inf, 5.0, 10.001])
+def test_a_calibration_on_evidence_from_before_the_halt_ends_none(until: float) -> None:
+    halted = bad(NEW, "v1")
+    (watch,) = halted.watches
+    assert watch.halted == 10.001
+    said = halted.standing(11.0, "v2", until)
+    assert (said.halted, said.author, said.since) == (True, GUARDRAIL, 10.001)
+    assert said.reason.endswith("v2 has no evidence from after that.")
+    assert halted.recalibrated("v2", 11.0, until) is halted
+    assert halted.judged(GUARD, "v2", 0.0, 1.0, 11.0, until=until) is halted
+    assert halted.halted_for_all("v2", "together", 11.0, until) is halted
+    released = halted.release("ann", "looked into it", 12.0)
+    assert not released.standing(13.0, "v2", until).halted
+
+
+def test_a_calibration_put_back_does_not_end_the_halt_of_the_one_after_it() -> None:
+    record = bad(NEW.judged(GUARD, "v1", 0.0, 1.0, 5.0), "v2")
+    assert record.standing(11.0, "v1", 4.0).author == GUARDRAIL
+    fresh = record.recalibrated("v3", 12.0, 11.5)
+    assert fresh.standing(13.0, "v3", 11.5).author == CALIBRATION
+    late = bad(fresh.judged(GUARD, "v3", 0.0, 1.0, 13.0), "v1")  # of a router still on the first
+    assert not late.standing(40.0, "v3", 11.5).halted
 
 
 def test_few_watches_are_remembered() -> None:

@@ -86,6 +86,17 @@ async def test_what_is_explained_is_what_would_happen_and_no_load() -> None:
     assert way.load.totals("small").arrivals == 0
 
 
+async def test_it_is_explained_that_no_replica_serves_the_tier() -> None:
+    way = Way(chat("small", "large"), runs())
+    way.fleet.set_stale(stale=False)
+    await way.path.explain(way.state)
+    assert "Tier small:" not in way.decision.explanation
+    for name in ("small", "large"):
+        change(way, name, State.GONE)
+    await way.path.explain(way.state)
+    assert way.decision.explanation.endswith(f" Tier {way.decision.tier}: no replica serves it.")
+
+
 @pytest.mark.parametrize("state", AWAY)
 async def test_where_no_tier_can_answer_the_lowest_is_waited_for(state: State) -> None:
     way = Way(chat("small", "large"), runs(small=[Run(["small"], SURE)]))

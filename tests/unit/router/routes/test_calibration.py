@@ -1,6 +1,7 @@
 """A route takes the calibration that was made for what it is now, and refuses every other."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from services.router.policy.calibration import SKIPPED, Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION
 from services.router.policy.routes import Calibrated, Quality
-from services.router.routes.artefact import FORM, Model, read
+from services.router.routes.artefact import FORM, Data, Model, read
 from services.router.routes.calibration import misfits
 from tests.making.policies import calibrated
 from tests.making.policy_folder import LADDERED, MODELS, Files
@@ -70,6 +71,22 @@ def test_what_its_judge_saw_is_taken_where_that_speaks_other_terms(files: Files)
     other = loaded(files)
     assert other is not None
     assert (other.level, other.spare) == (0.06, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [
+        ("2026-11-28T15:42:19.123Z", 1795880539.123),
+        ("2026-11-28T16:42:19.123+01:00", 1795880539.123),
+        ("2026-11-28T15:42:19.123", 1795880539.123),
+        ("", -math.inf),
+    ],
+)
+def test_how_young_its_evidence_is_is_known(files: Files, until: str, seconds: float) -> None:
+    files.calibrate("plain", SURE, data=Data("test", "", until, 3000, {}, "micro_usd"))
+    found = loaded(files)
+    assert found is not None
+    assert found.until == seconds
 
 
 def test_policies_with_another_calibration_are_another_version(files: Files) -> None:
