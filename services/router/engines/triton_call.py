@@ -122,13 +122,12 @@ class TritonCall(abc.ABC):
         if isinstance(what, Exception):
             self.finish()
             raise what
-        tokens: Sequence[int] = what.tokens
-        final = what.final
+        chunks = [what]
         while self._arrived and isinstance(following := self._arrived[0], Chunk):
             self._arrived.popleft()
-            tokens = [*tokens, *following.tokens]
-            final = following.final
-        return self._pieces.take(tokens, final=final)
+            chunks.append(following)
+        tokens = [token for chunk in chunks for token in chunk.tokens]
+        return self._pieces.take(tokens, final=chunks[-1].final)
 
     def _end(self) -> bool:
         """Notes the end; False if it was noted before."""
