@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,11 @@ from prometheus_client import CollectorRegistry
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.channel import Peer
+from services.common.server import Server
 from services.common.telemetry import Tracing
 from services.router.clients.cache import CacheStream
 from services.router.fleet.fleet import Fleet
+from services.router.fleet.group import Replica
 from services.router.metrics import Metrics
 from services.router.policy.prompts import Message
 from services.router.ports import Asked, CacheHit, Finish, Written
@@ -70,12 +73,16 @@ async def test_what_a_stop_cuts_off_still_says_how_far_it_came(tmp_path: Path) -
         assert made[0]["output_tokens"] == triton.received[0].sent
 
 
-async def test_a_link_that_breaks_takes_no_record_along(
+async def test_a_router_that_fails_takes_no_record_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> None:
+    fail = asyncio.Event()
+
+    async def broken(*_: Any) -> None:
+        await fail.wait()
         raise RuntimeError("broken")
 
+    monkeypatch.setattr(Server, "until_stopped", broken)
     world = World(tmp_path)
     with pytest.RaisesGroup(RuntimeError):
         async with world.running(cache=False):
@@ -83,10 +90,27 @@ async def test_a_link_that_breaks_takes_no_record_along(
             caller = await world.caller()
             for _ in range(20):
                 await caller.ask()
-            monkeypatch.setattr(Fleet, "update", broken)
-            world.scaler.tell(world.scaler.fleet["s"])
+            fail.set()
             await until(lambda: len(world.written()) == 20)
     assert len(world.written()) == 20
+
+
+async def test_a_link_that_breaks_begins_anew(
+    world: World, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.add("s")
+    whole, broke = Fleet.update, asyncio.Event()
+
+    def breaks_once(fleet: Fleet, replicas: Iterable[Replica]) -> None:
+        if not broke.is_set():
+            broke.set()
+            raise RuntimeError("broken")
+        whole(fleet, replicas)
+
+    monkeypatch.setattr(Fleet, "update", breaks_once)
+    await world.add("t", "top")  # waits until the router knows it
+    assert broke.is_set()
+    assert (await caller.ask()).text
 
 
 async def test_policies_may_change_while_a_tier_is_probed(tmp_path: Path) -> None:

@@ -202,6 +202,12 @@ async def test_what_came_came_then_whenever_it_is_read() -> None:
     now = 9.0
     assert (await call.read(1.0)).text == "a"
     assert call.heard_at == 1.0
+    for letter in (98, 99):
+        call.arrived(Chunk((letter,), final=letter == 99))
+    now = 10.0
+    piece = await call.read(1.0)  # all that has piled up
+    assert (piece.text, piece.tokens, piece.ended, call.heard_at) == ("bc", 2, True, 9.0)
+    now = 11.0
     call.arrived(ReplicaFailed("lost", lost=True))  # nothing of an answer
-    assert call.heard_at == 1.0
+    assert call.heard_at == 9.0
     call.cancel()
