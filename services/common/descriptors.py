@@ -1,6 +1,14 @@
-"""File descriptors of this process: how many there may be, and how many connections may take."""
+"""File descriptors: how many there may be, how many go to connections, when none are left."""
 
+import errno
 import resource
+
+_OWN_WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def is_own_want(error: OSError) -> bool:
+    """Whether we lack descriptors or memory ourselves: it says nothing of what was looked at."""
+    return error.errno in _OWN_WANT
 
 
 def raise_limit() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.common.descriptors import is_own_want
+
 YOUNG_SECONDS = 2.0
 """A file that was so young when it was read may have been written again within one tick of its
 file system's clock, unseen by its times: it is compared by its contents until it is older."""
@@ -17,6 +19,8 @@ MAX_ENTRIES = 100
 """Entries of a folder that are looked at."""
 
 Stamp = tuple[int, ...]
+_NEVER: Stamp = (0,)
+"""Of no file: one that could be read if we lacked nothing is tried again at each look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,12 @@ class SeenFiles:
             raise OSError(errno.EINVAL, "is no plain file", str(path))
         if found.st_size > max_bytes:
             raise OSError(errno.EFBIG, f"is larger than {max_bytes} bytes", str(path))
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            if is_own_want(error):
+                self._seen[path] = _Seen(_NEVER)
+            raise
         self._seen[path] = _Seen(stamp, hashlib.sha256(data).digest(), now)
         return data
 
@@ -74,7 +83,11 @@ class SeenFiles:
             if _stamp(path) != was.stamp:
                 return True
             if was.young:
-                if _digest(path) != was.digest:
+                try:
+                    digest = hashlib.sha256(path.read_bytes()).digest()
+                except OSError:  # that it may not be read any more, its stamp tells
+                    continue
+                if digest != was.digest:
                     return True
                 self._seen[path] = _Seen(was.stamp, was.digest, now)
         return False
@@ -86,10 +99,3 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
-        return b""
