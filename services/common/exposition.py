@@ -2,7 +2,9 @@
 
 Anybody who reaches the port may ask, so what one caller can take is bounded: connections, the bytes
 of a request, the time from the first byte of a request to the last of the answer, and one page is
-made at a time. Where there is no more room the oldest connection that has not asked yet makes way.
+made at a time, for all who ask for the same meanwhile. Where there is no more room the oldest
+connection makes way that has not asked yet, or else the oldest that does not take its page; none
+does whose page is being made.
 """
 
 import asyncio
@@ -20,7 +22,8 @@ from services.common.config import ConfigError
 log = structlog.get_logger()
 
 MAX_PORT = 65_535
-MAX_CONNECTIONS = 32
+MAX_CONNECTIONS = 256
+"""More than come in one turn of the loop, so that whoever asks at once is heard."""
 MAX_HEAD_BYTES = 16 * 1024
 SECONDS = 10.0
 """For a whole exchange; a scrape takes milliseconds."""
@@ -40,6 +43,8 @@ class Exposition:
         self._exchanges: set[asyncio.Task[None]] = set()
         self._reading: dict[asyncio.StreamWriter, None] = {}
         self._answering: dict[asyncio.StreamWriter, None] = {}
+        self._taking: dict[asyncio.StreamWriter, None] = {}
+        self._pages: dict[tuple[tuple[str, str], ...], asyncio.Future[bytes]] = {}
         self._server: asyncio.Server
 
     async def start(self) -> None:
@@ -51,7 +56,7 @@ class Exposition:
     async def close(self) -> None:
         """Ends all connections and gives the address back."""
         self._server.close()
-        for writer in (*self._reading, *self._answering):
+        for writer in (*self._reading, *self._answering, *self._taking):
             writer.transport.abort()
         if self._exchanges:
             await asyncio.wait(self._exchanges, timeout=LAST_SECONDS)
@@ -64,14 +69,18 @@ class Exposition:
         task.add_done_callback(self._exchanges.discard)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._reading) + len(self._answering) >= MAX_CONNECTIONS:
-            oldest = next(iter(self._reading or self._answering))
+        if len(self._reading) + len(self._answering) + len(self._taking) >= MAX_CONNECTIONS:
+            oldest = next(iter(self._reading or self._taking), writer)
             self._forget(oldest)
             oldest.transport.abort()
+            if oldest is writer:
+                return
         self._reading[writer] = None
         try:
             async with asyncio.timeout(SECONDS):
                 answer = await self._answer(reader, writer)
+                self._forget(writer)
+                self._taking[writer] = None
                 writer.write(answer)
                 await writer.drain()
                 writer.close()
@@ -85,6 +94,7 @@ class Exposition:
     def _forget(self, writer: asyncio.StreamWriter) -> None:
         self._reading.pop(writer, None)
         self._answering.pop(writer, None)
+        self._taking.pop(writer, None)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         try:
@@ -95,8 +105,17 @@ class Exposition:
             return _response("400 Bad Request", (), b"")
         if self._reading.pop(writer, self) is not self:
             self._answering[writer] = None
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, partial(_made, self._page, environ))
+        return await asyncio.shield(self._making(environ))
+
+    def _making(self, environ: dict[str, str]) -> asyncio.Future[bytes]:
+        """The page that is being made, or else a new one."""
+        asked = tuple(sorted(environ.items()))
+        if asked not in self._pages:
+            loop = asyncio.get_running_loop()
+            making = loop.run_in_executor(self._thread, partial(_made, self._page, environ))
+            making.add_done_callback(lambda _: self._pages.pop(asked))
+            self._pages[asked] = making
+        return self._pages[asked]
 
 
 async def serve_metrics(listen: str, registry: CollectorRegistry) -> Exposition:

@@ -5,13 +5,17 @@ never hold up a drain.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _Response = health_pb2.HealthCheckResponse
+
+MOST_WATCHES = 256
+"""At once, of all callers together; questions how it stands now are always answered."""
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -21,6 +25,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._status: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._ended = False
+        self._watches = 0
 
     def set(self, names: Iterable[str], *, serving: bool) -> None:
         """These serve from now on, or do not."""
@@ -50,7 +55,19 @@ class Health(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """How it stands with a service, now and at each change."""
-        del context
+        if self._watches >= MOST_WATCHES:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch; ask Check")
+        self._watches += 1
+        try:
+            async with aclosing(self._changes(request)) as changes:
+                async for response in changes:
+                    yield response
+        finally:
+            self._watches -= 1
+
+    async def _changes(
+        self, request: health_pb2.HealthCheckRequest
+    ) -> AsyncGenerator[health_pb2.HealthCheckResponse]:
         sent: int | None = None
         while True:
             changed, ended = self._changed, self._ended

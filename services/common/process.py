@@ -21,6 +21,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError, die, from_environment, prefix_of
+from services.common.descriptors import raise_limit
 from services.common.exposition import serve_metrics
 from services.common.folders import FolderCollector, folders_of
 from services.common.keys_in_force import KeysInForce
@@ -105,6 +106,7 @@ def run(
     async def settled(settings: Settings) -> None:
         await serve(settings, stop_on_signals())
 
+    raise_limit()
     try:
         settings = from_environment(kind, prefix_of(service), os.environ)
         with logging_to_standard_error(service, settings.log_level):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.common.descriptors import is_own_want
 from services.common.files import read_plain
 
 YOUNG_SECONDS = 2.0
@@ -20,6 +21,8 @@ MAX_ENTRIES = 100
 """Entries of a folder that are looked at."""
 
 Stamp = tuple[int, ...]
+_NEVER: Stamp = (0,)
+"""Of no file: one that could be read if we lacked nothing is tried again at each look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,12 @@ class SeenFiles:
         # The stamp comes first: what is written from here on looks like a change.
         stamp, now = _stamp(path), self._wall()
         self._seen[path] = _Seen(stamp)
-        data = read_plain(path, max_bytes)
+        try:
+            data = read_plain(path, max_bytes)
+        except OSError as error:
+            if is_own_want(error):
+                self._seen[path] = _Seen(_NEVER)
+            raise
         self._seen[path] = _Seen(stamp, hashlib.sha256(data).digest(), now)
         return data
 
@@ -72,7 +80,11 @@ class SeenFiles:
             if _stamp(path) != was.stamp:
                 return True
             if was.young:
-                if _digest(path) != was.digest:
+                try:
+                    digest = hashlib.sha256(read_plain(path, MAX_DIGESTED)).digest()
+                except OSError:  # that it may not be read any more, its stamp tells
+                    continue
+                if digest != was.digest:
                     return True
                 self._seen[path] = _Seen(was.stamp, was.digest, now)
         return False
@@ -84,10 +96,3 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(read_plain(path, MAX_DIGESTED)).digest()
-    except OSError:
-        return b""

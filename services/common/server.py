@@ -14,15 +14,18 @@ from typing import Annotated, Any, Literal
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, ConfigError
+from services.common.descriptors import most_connections
 from services.common.gate import Gate, Keys
 from services.common.health import Health
 from services.common.intake import Listener
 from services.common.keyless import Keyless
+from services.common.reflection import NAME as REFLECTION
+from services.common.reflection import Reflection
 from services.common.telemetry import Tracing
 from services.common.tls import TlsFiles
 
@@ -51,6 +54,8 @@ class ServerSettings:
         tls_key: PEM key to the certificate.
         tls_client_ca: PEM bundle; set, callers must show a certificate signed by it.
         max_message_bytes: largest message taken.
+        max_connections: connections at once, and at most half of the process's descriptors; more
+            are closed at once.
         max_connection_age_seconds: connections are asked to reconnect after this, so that
             balancers can rebalance.
         drain_seconds: how long running calls may finish after SIGTERM.
@@ -65,6 +70,7 @@ class ServerSettings:
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     max_message_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    max_connections: Annotated[int, Field(ge=1)] = 4096
     max_connection_age_seconds: Annotated[float, Field(ge=1)] = 1800.0
     drain_seconds: Annotated[float, Field(ge=0)] = 30.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -101,7 +107,15 @@ MOST_WAITING_HARD = 40_000
 """Calls that wait to be taken: from the first number on gRPC drops some at random, from the second
 on all. Its own numbers, 1,000 and 3,000, are fewer than come in a burst."""
 
+HANDSHAKE_MS = 10_000
+"""For TLS and the first frames of a connection."""
+
+IDLE_MS = 300_000
+"""A connection without a call is closed then, whether it pings or not; clients make another."""
+
 LAST_CALLS_SECONDS = 0.2
+LAST_BYTES_SECONDS = 5.0
+"""How long what was answered may be on its way at the end of a drain."""
 CUT_OFF_SECONDS = 2.0
 """How long calls may take to end that are cut off."""
 
@@ -123,6 +137,12 @@ class Server:
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
                 ("grpc.server.max_pending_requests", MOST_WAITING),
                 ("grpc.server.max_pending_requests_hard_limit", MOST_WAITING_HARD),
+                (
+                    "grpc.max_allowed_incoming_connections",
+                    most_connections(settings.max_connections),
+                ),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.max_connection_idle_ms", IDLE_MS),
                 ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
                 # Idle streams are kept alive by pings; the default allows one in five minutes.
@@ -147,9 +167,9 @@ class Server:
         """
         if self._port:
             return self._port
-        names = (*self._gate.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*self._gate.services, health.SERVICE_NAME, REFLECTION)
         add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
-        add_reflection(reflection.aio.ReflectionServicer(names), Keyless(self.grpc, MOST_LOOKS))
+        add_reflection(Reflection(names), Keyless(self.grpc, MOST_LOOKS))
         listen = self._settings.listen
         try:
             credentials = self._credentials()
@@ -197,9 +217,28 @@ class Server:
         self._gate.closed = True
         # gRPC cancels calls that come in the very moment it stops; ours are refused properly.
         await asyncio.sleep(LAST_CALLS_SECONDS)
-        await self.grpc.stop(max(0.0, until - clock()))
+        await self._drain(until)
         await self._cut_off_calls_end()
         return max(0.0, until - clock())
+
+    async def _drain(self, until: float) -> None:
+        """Ends the server once no call runs that the gate let in, or at `until`.
+
+        Calls without a key hold up nothing: streams of health and reflection that nobody reads, and
+        those that are never sent whole.
+        """
+        clock = asyncio.get_running_loop().time
+        stopping = asyncio.create_task(self.grpc.stop(max(0.0, until - clock())))
+        served = asyncio.create_task(self._gate.emptied())
+        try:
+            await asyncio.wait((stopping, served), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stopping,), timeout=LAST_BYTES_SECONDS)
+            await self.grpc.stop(None)
+            await stopping
+        finally:
+            for task in (stopping, served):
+                task.cancel()
+            await asyncio.gather(stopping, served, return_exceptions=True)
 
     async def until_stopped(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set.

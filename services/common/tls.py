@@ -83,6 +83,7 @@ class _Watch:
             raise ConfigError(str(error.filename), [f"TLS cannot use it: {why}"]) from error
         files.check()
         self._files = files
+        self._refused = ""
 
     def configuration(self) -> Any:
         chain, key, authority = self._content
@@ -93,11 +94,15 @@ class _Watch:
         try:
             content = self._files.read()
             if content == self._content:
+                self._refused = ""
                 return None
             self._files.check()
         except (OSError, ConfigError) as error:
-            log.error("the TLS files are refused, those of before stay", error=str(error))  # noqa: TRY400
+            if str(error) != self._refused:  # not once for each connection
+                log.error("the TLS files are refused, those of before stay", error=str(error))  # noqa: TRY400
+            self._refused = str(error)
             return None
+        self._refused = ""
         self._content = content
         log.info("new TLS files are in force")
         return self.configuration()

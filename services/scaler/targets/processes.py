@@ -7,23 +7,18 @@ process group, by a variable in the environment they inherited. Linux only.
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+from services.common.descriptors import is_own_want
+
 KILL_SECONDS = 5.0
 """How long `kill_family` goes on killing."""
 
 _PROC = Path("/proc")
-_OWN_WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
-def is_own_want(error: OSError) -> bool:
-    """Whether we lack descriptors or memory ourselves: it says nothing of who was asked about."""
-    return error.errno in _OWN_WANT
 
 
 def heed(error: OSError) -> None:

@@ -142,12 +142,21 @@ class Records:
                 yield folder.name, record
 
     def remove(self, replica_id: str) -> None:
-        """Forgets the replica and keeps its log with the newest others."""
+        """Forgets the replica and keeps its log with the newest others.
+
+        Raises:
+            OSError: we lack descriptors or memory to do so.
+        """
         try:
             self._keep_log(replica_id)
         except OSError as error:  # no reason to keep the replica, nor to end with it
             log.warning("a log could not be kept", replica=replica_id, error=str(error))
-        shutil.rmtree(self._replicas / replica_id, ignore_errors=True)
+        folder = self._replicas / replica_id
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            processes.heed(error)
+            shutil.rmtree(folder, ignore_errors=True)  # all that can be removed
 
     def _keep_log(self, replica_id: str) -> None:
         with contextlib.suppress(FileNotFoundError):

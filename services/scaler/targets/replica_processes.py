@@ -18,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from services.common.descriptors import is_own_want
 from services.scaler.config import Pool
 from services.scaler.targets import leftovers, processes, tritonserver
 from services.scaler.targets.model_view import ModelFolderError, prepare_view, read_model_config
@@ -102,7 +103,7 @@ class ReplicaProcesses:
             OSError,
         ) as error:
             await self._clear(replica_id)
-            if isinstance(error, OSError) and processes.is_own_want(error):
+            if isinstance(error, OSError) and is_own_want(error):
                 raise
             raise StartFailed(str(error)) from error
         self._watch(record)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import Metric
 
 from services.common import exposition
 from services.common.config import ConfigError
@@ -121,6 +122,65 @@ async def test_who_says_nothing_is_let_go(
         connection[1].write(GET)
         await asyncio.wait_for(_ended(connection), 10)
         connection[1].close()
+
+
+class Held:
+    """A collector that waits until it may go on."""
+
+    def __init__(self, text: str = "") -> None:
+        self.making, self.goes_on = threading.Event(), threading.Event()
+        self.made = 0
+        self._text = text
+
+    def collect(self) -> list[Metric]:
+        self.made += 1
+        self.making.set()
+        self.goes_on.wait(10)
+        return [Metric("held", self._text, "gauge")]
+
+    def describe(self) -> list[Metric]:
+        return []
+
+
+async def test_a_page_that_is_being_made_is_not_lost_to_others_who_ask_and_serves_them_all(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition, "MAX_CONNECTIONS", 4)
+    held = Held()
+    registry.register(held)  # type: ignore[arg-type]
+    page = await serve_metrics("127.0.0.1:0", registry)
+    scrapes = [asyncio.create_task(ask(page.port)) for _ in range(4)]
+    async with asyncio.timeout(10):
+        while len(page._answering) < 4:
+            await asyncio.sleep(0)
+    for _ in range(8):
+        connection = await asyncio.open_connection("127.0.0.1", page.port)
+        connection[1].write(GET + b"\r\n")
+        await asyncio.wait_for(_ended(connection), 10)  # turned away
+        connection[1].close()
+    held.goes_on.set()
+    assert all(b"sold_total 3.0" in one for one in await asyncio.gather(*scrapes))
+    assert held.made == 1
+    await page.close()
+
+
+async def test_who_does_not_take_its_page_makes_way(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition, "MAX_CONNECTIONS", 2)
+    held = Held("x" * 32_000_000)  # more than sockets hold
+    held.goes_on.set()
+    registry.register(held)  # type: ignore[arg-type]
+    async with served(registry) as port:
+        idle = [await asyncio.open_connection("127.0.0.1", port, limit=1) for _ in range(2)]
+        for reader, writer in idle:
+            writer.write(GET + b"\r\n")
+            assert await asyncio.wait_for(reader.readexactly(1), 10)
+        assert b"sold_total 3.0" in await ask(
+            port, GET.replace(b"s HT", b"s?name[]=sold_total HT") + b"\r\n"
+        )
+        for _, writer in idle:
+            writer.close()
 
 
 async def test_the_end_waits_for_a_page_that_is_being_made(registry: CollectorRegistry) -> None:

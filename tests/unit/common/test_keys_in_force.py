@@ -1,5 +1,6 @@
 """Keys are rotated while a service runs, and a wrong file takes nobody's key away."""
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -77,6 +78,57 @@ async def test_a_file_that_is_gone_for_a_while_takes_no_key_away(rotation: Rotat
     rotation.write("old")
     await rotation.keys.look()
     assert rotation.refused == 0
+
+
+async def test_a_file_that_cannot_be_read_for_a_while_is_named_as_such_and_taken_up_again(
+    rotation: Rotation,
+) -> None:
+    for content in (("old",), ("old", "new")):
+        rotation.path.rename(rotation.path.with_suffix(".away"))
+        with capture_logs() as logs:
+            await rotation.keys.look()
+            await rotation.keys.look()
+        (said,) = logs
+        assert said["event"] == "the key file cannot be read, the keys of before stay"
+        assert "No such file" in said["error"]
+        rotation.write(*content)
+        await rotation.keys.look()
+        assert rotation.refused == 0
+        assert [rotation.tenant(key) for key in content] == list(content)
+
+
+@pytest.mark.parametrize("failing", ["read_bytes", "read_text"])
+async def test_want_of_descriptors_is_not_held_against_the_file(
+    rotation: Rotation, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    rotation.write("old", "new")
+
+    def refuse(*_args: object, **_named: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as full, capture_logs() as logs:
+        full.setattr(Path, failing, refuse)
+        await rotation.keys.look()
+        await rotation.keys.look()
+    assert ["cannot be read" in log["event"] for log in logs] == [True]
+    assert "Too many open files" in logs[0]["error"]
+    assert rotation.refused == 1
+    await rotation.keys.look()
+    assert rotation.tenant("new") == "new"
+    assert rotation.refused == 0
+
+
+async def test_a_wrong_file_that_was_away_is_still_wrong(rotation: Rotation) -> None:
+    rotation.path.write_text("keys: []")
+    await rotation.keys.look()
+    rotation.path.unlink()
+    await rotation.keys.look()
+    rotation.path.write_text("keys: []")
+    await rotation.keys.look()
+    assert rotation.refused == 1
+    with capture_logs() as logs:
+        await rotation.keys.look()
+    assert logs == []
 
 
 async def test_what_has_not_changed_is_not_read_as_yaml_again(

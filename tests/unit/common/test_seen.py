@@ -1,5 +1,6 @@
 """A file that changed is noticed, however it changed; one that did not is left alone."""
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -108,4 +109,33 @@ def test_what_is_no_plain_file_is_never_read(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="is no plain file"):
         files.read(tmp_path / "pipe", 100)
     files.note(tmp_path)
+    assert not files.changed()
+
+
+def refuse(_path: Path) -> bytes:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_what_could_not_be_read_for_want_of_descriptors_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SeenFiles(time.time)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            files.read(path, 100)
+    assert files.changed()
+    assert files.read(path, 100) == b"text"
+    assert not files.changed()
+
+
+def test_what_cannot_be_looked_at_now_has_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "young"
+    path.write_text("text")
+    files = seen(path)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "read_bytes", refuse)
+        assert not files.changed()
     assert not files.changed()

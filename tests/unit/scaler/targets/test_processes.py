@@ -96,6 +96,24 @@ async def test_a_record_that_cannot_be_read_now_is_no_reason_to_end_its_replica(
     assert records.ids() == [replica_id]
 
 
+def test_a_record_that_cannot_be_removed_now_is_no_removed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, replica_id = recorded(tmp_path)
+
+    def refuse(*_args: object, **_named: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            records.remove(replica_id)
+    assert records.ids() == [replica_id]
+    records.remove(replica_id)
+    assert records.ids() == []
+    records.remove(replica_id)
+
+
 async def test_memory_that_cannot_be_protected_now_says_nothing_of_the_replica(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,176 @@
+"""What callers without a key can take up of a server: connections, watches, reflection, its end."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from services.common import health, reflection
+from services.common import server as server_module
+from tests.integration.common.raw_http2 import (
+    END_HEADERS,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    frame,
+    request,
+)
+from tests.integration.common.serving import ROUTER, serving
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NO_WINDOW = (4).to_bytes(2, "big") + bytes(4)
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def closes(connection: Connection) -> None:
+    """Waits until the other end closes it."""
+    reader, writer = connection
+    async with asyncio.timeout(10):
+        with suppress(ConnectionError):
+            while await reader.read(4096):
+                pass
+    writer.close()
+
+
+async def greeted(port: int) -> Connection:
+    """A connection that the server has greeted."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(PREFACE + frame(SETTINGS, 0, 0))
+    assert await asyncio.wait_for(reader.readexactly(9), 10)
+    return reader, writer
+
+
+async def test_more_connections_than_so_many_are_closed_and_others_go_on() -> None:
+    async with serving(max_connections=3) as running:
+        stub = health_pb2_grpc.HealthStub(running.channel)
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        held = [await greeted(running.port) for _ in range(2)]
+        await closes(await asyncio.open_connection("127.0.0.1", running.port))
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        for _, writer in held:
+            writer.close()
+
+
+async def test_one_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HANDSHAKE_MS", 100)
+    async with serving() as running:
+        await closes(await asyncio.open_connection("127.0.0.1", running.port))
+
+
+async def test_one_without_a_call_is_closed_and_its_client_makes_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "IDLE_MS", 100)
+    async with serving() as running:
+        stub = health_pb2_grpc.HealthStub(running.channel)
+        for _ in range(2):
+            assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
+            async with asyncio.timeout(10):
+                while running.channel.get_state() is grpc.ChannelConnectivity.READY:
+                    await running.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        await closes(await greeted(running.port))
+
+
+async def test_so_many_watch_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "MOST_WATCHES", 2)
+    async with serving() as running:
+        stub = health_pb2_grpc.HealthStub(running.channel)
+        ask = health_pb2.HealthCheckRequest()
+        watches = [stub.Watch(ask) for _ in range(2)]
+        for watch in watches:
+            assert (await watch.read()).status == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Watch(ask).read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await stub.Check(ask)).status == SERVING
+        watches[0].cancel()
+        async with asyncio.timeout(10):
+            while await _refused(stub.Watch(ask)):
+                pass
+
+
+async def _refused(watch: grpc.aio.UnaryStreamCall) -> bool:
+    try:
+        await watch.read()
+    except grpc.aio.AioRpcError:
+        return True
+    return False
+
+
+def look(symbol: str = ROUTER) -> reflection_pb2.ServerReflectionRequest:
+    return reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+
+
+@pytest.mark.parametrize("asked", [[look()] * 3, [look("x" * 2000)]], ids=["many", "large"])
+async def test_by_reflection_little_is_asked(
+    monkeypatch: pytest.MonkeyPatch, asked: list[reflection_pb2.ServerReflectionRequest]
+) -> None:
+    monkeypatch.setattr(reflection, "MOST_REQUESTS", 2)
+    async with serving() as running:
+        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        call = stub.ServerReflectionInfo(iter(asked))
+        for _ in asked[1:]:
+            assert (await call.read()).HasField("file_descriptor_response")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        good = [one async for one in stub.ServerReflectionInfo(iter([look()] * 2))]
+        assert all(one.file_descriptor_response.file_descriptor_proto for one in good)
+
+
+async def test_by_reflection_few_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflection, "MOST_STREAMS", 1)
+    async with serving() as running:
+        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        first = stub.ServerReflectionInfo()
+        await first.write(look())
+        await first.read()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ServerReflectionInfo(iter([look()])).read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await first.done_writing()
+        assert await first.read() is grpc.aio.EOF
+        assert await stub.ServerReflectionInfo(iter([look()])).read()
+
+
+def unread() -> bytes:
+    """A watch of which nothing is read: no byte of an answer may be sent."""
+    call = request(path=b"/grpc.health.v1.Health/Watch")
+    return PREFACE + frame(SETTINGS, 0, 0, NO_WINDOW) + call[len(PREFACE) + 9 :]
+
+
+def unsent(path: bytes) -> bytes:
+    """A call whose message never comes."""
+    whole = request(path=path)[len(PREFACE) + 9 :]
+    length = int.from_bytes(whole[:3], "big")
+    headers = frame(HEADERS, END_HEADERS, 1, whole[9 : 9 + length])
+    return PREFACE + frame(SETTINGS, 0, 0) + headers
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        unread,
+        lambda: unsent(b"/grpc.health.v1.Health/Check"),
+        lambda: unsent(f"/{ROUTER}/Complete".encode()),
+        lambda: unsent(b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    ],
+    ids=["unread watch", "unsent check", "unsent call", "reflection"],
+)
+async def test_who_has_no_key_does_not_hold_up_a_drain(
+    sent: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "LAST_BYTES_SECONDS", 0.1)
+    async with serving(drain_seconds=3600) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(sent())
+        await asyncio.wait_for(reader.readexactly(9), 10)
+        stub = health_pb2_grpc.HealthStub(running.channel)
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        running.stop.set()
+        await asyncio.wait_for(running.stopped, 20)
+        writer.close()
