@@ -101,7 +101,7 @@ async def test_idle_connections_take_no_threads_and_make_way(registry: Collector
             idle.append(await asyncio.open_connection("127.0.0.1", port))
             idle[-1][1].write(GET)
         assert b"sold_total 3.0" in await ask(port)
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         gone = [await asyncio.wait_for(_ended(one), 10) for one in idle[: -2 * len(idle) // 3]]
         assert gone
         for _, writer in idle:

@@ -121,7 +121,7 @@ def test_what_could_not_be_read_for_want_of_descriptors_is_read_again(
 ) -> None:
     files = SeenFiles(time.time)
     with monkeypatch.context() as full:
-        full.setattr(Path, "read_bytes", refuse)
+        full.setattr("services.common.seen.read_plain", refuse)
         with pytest.raises(OSError, match="Too many"):
             files.read(path, 100)
     assert files.changed()
@@ -136,6 +136,6 @@ def test_what_cannot_be_looked_at_now_has_not_changed(
     path.write_text("text")
     files = seen(path)
     with monkeypatch.context() as full:
-        full.setattr(Path, "read_bytes", refuse)
+        full.setattr("services.common.seen.read_plain", refuse)
         assert not files.changed()
     assert not files.changed()
