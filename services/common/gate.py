@@ -94,7 +94,8 @@ class Gate:
             if handler.request_streaming:
                 return _readable(requests)
             async with self._reading.turn(caller):
-                return _whole(deserialize(await single_message(context)))
+                data = await single_message(context)
+                return _whole(await self._reading.parsed(deserialize, data))
 
         async def generator(requests: Any, context: Any) -> AsyncIterator[Any]:
             self._running += 1
