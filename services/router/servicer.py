@@ -108,7 +108,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
 
     # grpc.aio takes a coroutine that writes as well as a generator; with one, a caller who hangs
     # up cancels exactly the await we are in.
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> Any:
+    async def Generate(  # type: ignore[override] -- a coroutine that writes
+        self, request: pb.GenerateRequest, context: Any
+    ) -> None:
         """See router.proto."""
         refusal: ServiceError | None = None
         last = pb.GenerateResponse()
@@ -130,7 +132,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         del request, state, listener
         if refusal is None:
             await context.write(last)
-            return None
+            return
         if first is not None and not first.done():
             await asyncio.wait((first,))
         raise refusal
