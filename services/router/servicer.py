@@ -108,7 +108,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
 
     # grpc.aio takes a coroutine that writes as well as a generator; with one, a caller who hangs
     # up cancels exactly the await we are in.
-    async def Generate(  # type: ignore[override] -- a coroutine that writes
+    async def Generate(  # type: ignore[override]
         self, request: pb.GenerateRequest, context: Any
     ) -> None:
         """See router.proto."""
