@@ -95,15 +95,16 @@ class Gate:
             if handler.request_streaming:
                 return _readable(requests)
             async with self._reading.turn(caller):
-                return _whole(deserialize(await single_message(context)))
+                data = await single_message(context)
+                return _whole(await self._reading.parsed(deserialize, data))
 
         async def generator(requests: Any, context: Any) -> AsyncIterator[Any]:
             self._running += 1
             try:
                 caller, parent = self._enter(context)
-                request = await received(requests, context, caller)
                 with self._tracing.span(method, parent):
-                    async with aclosing(inner(request, context)) as responses:
+                    responses = inner(await received(requests, context, caller), context)
+                    async with aclosing(responses):
                         async for response in responses:
                             yield response
             except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
@@ -115,9 +116,9 @@ class Gate:
             self._running += 1
             try:
                 caller, parent = self._enter(context)
-                request = await received(requests, context, caller)
                 with self._tracing.span(method, parent):
-                    return await inner(request, context)
+                    # In no variable: an end that nobody reads would keep the request.
+                    return await inner(await received(requests, context, caller), context)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
                 await self._abort(error, context, method)
             finally:
@@ -158,11 +159,22 @@ class Gate:
             raise error
         if not isinstance(error, ServiceError):
             log.error("unexpected error", method=method, fault=fault(error))
+            _forget(error)
             error = InternalError("internal error; the log of this service has the details")
+        _forget(error)
         try:
             await context.abort_with_status(error.status())
         except grpc.aio.InternalError:
             log.info("nobody took the status", method=method, status=error.code.name)
+
+
+def _forget(error: Exception) -> None:
+    """Lets go of the frames that an error came through.
+
+    gRPC keeps what it is ended with in a circle, and with it the request, until garbage is
+    collected, or for as long as nobody reads the end.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ each that is read counts as the largest.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,6 +21,9 @@ MOST_BYTES = 512 * 1024 * 1024
 LEAST_TURNS = 16
 ONE_IN = 4
 """The part of all turns that one caller has."""
+
+LARGE_BYTES = 256 * 1024
+"""Messages above it may take up to some 100 ms to parse, when they consist of very many parts."""
 
 READ_SECONDS = 30.0
 """How long a message may be on its way once it is read."""
@@ -44,6 +48,7 @@ class Reading:
         self.most_of_one = most_of_one
         self._all = nullcontext() if most is None else asyncio.Semaphore(most)
         self._lines: dict[str, _Line] = {}
+        self._large = asyncio.Lock()
 
     @classmethod
     def of_bytes(cls, largest: int) -> Self:
@@ -65,6 +70,21 @@ class Reading:
             line.users -= 1
             if not line.users:
                 del self._lines[caller]
+
+    async def parsed(
+        self,
+        deserialize: Callable[[bytes], Any],
+        data: bytes,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Any:
+        """Parses a message. Large ones one by one, and what runs beside has half of the time."""
+        if len(data) <= LARGE_BYTES:
+            return deserialize(data)
+        async with self._large:
+            began = clock()
+            message = deserialize(data)
+            await asyncio.sleep(clock() - began)
+            return message
 
 
 async def single_message(context: Any) -> bytes:

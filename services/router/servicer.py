@@ -9,7 +9,7 @@ from typing import Any
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
-from services.common.errors import DeadlineExceeded, Overloaded, ServiceError
+from services.common.errors import DeadlineExceeded, ServiceError
 from services.common.refusal import Refusal
 from services.router.admission.long_work import LongWork
 from services.router.admission.permits import Permit, Permits
@@ -33,7 +33,7 @@ from services.router.wire.messages import (
     route_message,
     summary_message,
 )
-from services.router.wire.requests import Request, check, takes_long
+from services.router.wire.requests import Request, check, takes_long, weight
 
 CHECK_SECONDS = 30.0
 """How long a request without a deadline waits to be checked."""
@@ -47,8 +47,10 @@ def _with_permit(call: Any) -> Any:
 
     @functools.wraps(call)
     async def within(servicer: "RouterServicer", request: Request, context: Any) -> Any:
-        with servicer.enter(request):
-            return await call(servicer, request, context)
+        with servicer.enter(request, context) as permit:
+            response = await call(servicer, request, context)
+            permit.settle(response.ByteSize())
+            return response
 
     return within
 
@@ -106,25 +108,28 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
 
     # grpc.aio takes a coroutine that writes as well as a generator; with one, a caller who hangs
     # up cancels exactly the await we are in.
-    @_with_permit
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:
+    async def Generate(  # type: ignore[override]
+        self, request: pb.GenerateRequest, context: Any
+    ) -> None:
         """See router.proto."""
-        state = await self._begin(request, context, streaming=True)
-        listener = _StreamListener(context, state, self._clock)
-        self._slow_readers.readers.add(listener.reader)
         refusal: ServiceError | None = None
         last = pb.GenerateResponse()
-        try:
-            await self._travel(state, listener, listener.reader)
-            summary = summary_message(state, listener.decision, self._clock())
-            last.finished.summary.CopyFrom(summary)
-        except ServiceError as error:
-            refusal = replace(error)  # without what it was raised from
-        finally:
-            self._slow_readers.readers.discard(listener.reader)
+        with self.enter(request, context) as permit:
+            state = await self._begin(request, context, streaming=True)
+            listener = _StreamListener(context, state, self._clock)
+            self._slow_readers.readers.add(listener.reader)
+            try:
+                await self._travel(state, listener, listener.reader)
+                summary = summary_message(state, listener.decision, self._clock())
+                last.finished.summary.CopyFrom(summary)
+            except ServiceError as error:
+                refusal = replace(error)  # without what it was raised from
+            finally:
+                self._slow_readers.readers.discard(listener.reader)
+            permit.settle(last.ByteSize())
         first = listener.first
         # The end waits for who does not read, for as long as the call lasts: nothing else may.
-        del state, listener
+        del request, state, listener
         if refusal is None:
             await context.write(last)
             return
@@ -152,18 +157,21 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             max_micro_usd=most,
         )
 
-    def enter(self, request: Request) -> Permit:
+    def enter(self, request: Request, context: Any) -> Permit:
         """Lets the running call in.
 
         Raises:
+            BadRequest: its lists are longer than those of any request may be.
             Overloaded: too many are in already.
         """
         tenant = current_identity().tenant
         try:
-            return self._permits.enter(tenant, request.ByteSize())
-        except Overloaded as error:
+            permit = self._permits.enter(tenant, weight(request))
+        except ServiceError as error:
             self._records.refused(tenant, _known(request, self._in_force.now), error)
             raise
+        context.add_done_callback(lambda _: permit.leave())
+        return permit
 
     async def ListRoutes(
         self, request: pb.ListRoutesRequest, context: Any

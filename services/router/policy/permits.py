@@ -10,7 +10,7 @@ SHARE = 0.5
 
 
 class Reserved(NamedTuple):
-    """What requests in the router take up."""
+    """What requests in the router, or ends of answers that nobody has read, take up."""
 
     requests: int = 0
     bytes: int = 0
@@ -30,11 +30,18 @@ class Crowd:
 
     Attributes:
         requests: how many.
-        bytes: of them as they came; they take three to five times as much while they are in.
+        bytes: of them as they came, and of what the members of their lists take beside; they take
+            three to five times as much while they are in.
+        unread: ended calls of one tenant whose end it has not read. They have a bound of their own,
+            for each tenant alone: gRPC lets go of them when the caller does, so they must not take
+            others' room.
+        unread_bytes: of those ends.
     """
 
     requests: int = 8_192
     bytes: int = 256 * 1024 * 1024
+    unread: int = 2_048
+    unread_bytes: int = 16 * 1024 * 1024
 
     def has_room(self, everybody: Reserved, tenant: Reserved) -> bool:
         """Whether one more may enter beside those of everybody and those of its tenant.
@@ -47,3 +54,7 @@ class Crowd:
             and tenant.requests < most_of(self.requests, SHARE)
             and tenant.bytes < most_of(self.bytes, SHARE)
         )
+
+    def is_read(self, unread: Reserved) -> bool:
+        """Whether a tenant reads enough of its answers' ends to be given more."""
+        return unread.requests < self.unread and unread.bytes < self.unread_bytes

@@ -32,6 +32,12 @@ MAX_STOP_CHARACTERS = 64
 MAX_TOP_K = 1024
 MAX_TEMPERATURE = 2.0
 
+MAX_MEMBERS = 16_384
+"""Of all lists of a request together: more than each may have by the rules."""
+
+MEMBER_BYTES = 64
+"""What an empty member of a list takes in memory."""
+
 LONG_REQUEST = 16_000
 """Bytes of a request above which checking it takes milliseconds."""
 
@@ -48,6 +54,34 @@ class Request(Protocol):
     @property
     def terms(self) -> pb.Terms: ...  # noqa: D102 -- said above
     def ByteSize(self) -> int: ...  # noqa: D102, N802 -- said above; the name is protobuf's
+
+
+def weight(request: Request) -> int:
+    """Bytes that a request counts for: its own, and what each member of its lists takes beside.
+
+    Two bytes on the wire may be an empty message of fifty here.
+
+    Raises:
+        BadRequest: its lists are longer together than those of any request may be.
+    """
+    prompt, terms = request.prompt, request.terms
+    lists = {
+        "prompt.messages": len(prompt.messages),
+        "prompt.context": len(prompt.context),
+        "sampling.stop": len(request.sampling.stop),
+        "terms.attributes": len(terms.attributes),
+        "terms.validators": len(terms.validators),
+    }
+    members = sum(lists.values())
+    if members <= MAX_MEMBERS:
+        lists["terms.validators.one_of.values"] = choices = sum(
+            len(validator.one_of.values) for validator in terms.validators
+        )
+        members += choices
+    if members > MAX_MEMBERS:
+        longest = max(lists, key=lists.__getitem__)
+        raise BadRequest.of(Violation(longest, f"far too many: {lists[longest]}"))
+    return request.ByteSize() + MEMBER_BYTES * members
 
 
 def takes_long(request: Request) -> bool:

@@ -1,7 +1,9 @@
 """Who is let in, and what callers see of errors, over real gRPC and for each shape of call."""
 
 import asyncio
+import gc
 import hashlib
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,30 @@ async def test_an_unexpected_error_is_logged_and_not_shown(running: Running, cal
     assert (line["event"], line["log_level"]) == ("unexpected error", "error")
     assert "break_down" in line["fault"]
     assert "secret" not in str(line)
+
+
+@each_shape
+@pytest.mark.parametrize("error", [NotFound("not here"), RuntimeError("not here")])
+async def test_an_error_keeps_nothing_of_its_call(
+    running: Running, call: Call, error: Exception
+) -> None:
+    class Request:
+        pass
+
+    kept: list[weakref.ref[Request]] = []
+
+    async def refuse() -> None:
+        request = Request()
+        kept.append(weakref.ref(request))
+        raise error
+
+    running.shop.do = refuse
+    gc.disable()
+    try:
+        await failure(call, running)
+        assert [one() for one in kept] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_text_sent_before_an_error_stays_valid(running: Running) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from services.common import reading
 from services.common.errors import BadRequest
-from services.common.reading import LEAST_TURNS, MOST_BYTES, Reading, single_message
+from services.common.reading import LARGE_BYTES, LEAST_TURNS, MOST_BYTES, Reading, single_message
 
 
 def test_there_are_as_many_turns_as_memory_allows() -> None:
@@ -68,3 +68,20 @@ async def test_a_call_without_a_message_is_the_callers_fault() -> None:
 
     with pytest.raises(BadRequest, match="without a message"):
         await single_message(Empty())
+
+
+async def test_large_messages_are_parsed_one_by_one_and_others_get_on_between() -> None:
+    turns, order = Reading.of_bytes(4 * 2**20), list[str]()
+
+    def parse(data: bytes) -> int:
+        order.append("parsed")
+        return len(data)
+
+    async def other() -> None:
+        order.append("other")
+
+    size = LARGE_BYTES + 1
+    parsings = [turns.parsed(parse, bytes(size), clock=lambda: 0.0) for _ in range(2)]
+    assert await asyncio.gather(*parsings, other()) == [size, size, None]
+    assert order == ["parsed", "other", "parsed"]
+    assert await turns.parsed(parse, b"small", clock=lambda: 0.0) == 5

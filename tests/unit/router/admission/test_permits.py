@@ -52,6 +52,44 @@ def test_a_permit_is_settled_once_however_its_block_ends() -> None:
     permits.enter("a", 1)
 
 
+def test_ended_calls_that_are_not_read_take_the_room_of_their_tenant_alone() -> None:
+    permits = Permits(Crowd(requests=2, bytes=1000, unread=3, unread_bytes=1000))
+    ended = []
+    for _ in range(3):
+        with permits.enter("a", 900) as permit:
+            ended.append(permit)
+    with pytest.raises(Overloaded) as caught:
+        permits.enter("a", 1)
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("TOO_MANY_UNREAD", 1.0)
+    permits.enter("b", 1).settle()
+    for _ in range(2):  # once, whatever is said twice
+        ended[0].leave()
+    permits.enter("a", 1).settle()
+    with pytest.raises(Overloaded):
+        permits.enter("a", 1)
+
+
+def test_the_bytes_of_unread_ends_are_bounded_too() -> None:
+    permits = Permits(Crowd(requests=8, unread=8, unread_bytes=1000))
+    permit = permits.enter("a", 1)
+    permit.settle(unread_bytes=1000)
+    with pytest.raises(Overloaded):
+        permits.enter("a", 1)
+    permit.leave()
+    permits.enter("a", 1)
+
+
+def test_a_call_that_is_over_before_its_work_leaves_nothing_unread() -> None:
+    permits = Permits(Crowd(requests=2, unread=1))
+    permit = permits.enter("a", 1)
+    permit.leave()
+    with pytest.raises(Overloaded) as caught:  # the work still holds its permit
+        permits.enter("a", 1)
+    assert caught.value.reason == "TOO_MANY_REQUESTS"
+    permit.settle(unread_bytes=5)
+    permits.enter("a", 1)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 600), st.integers(0, 9))))
 def test_what_is_held_is_what_the_open_permits_hold(
     steps: list[tuple[str, int, int]],

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from google.protobuf.descriptor import Descriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,14 @@ from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import CachePolicy, Trimming
 from services.router.ports import Asked, GuideKind
-from services.router.wire.requests import Checked, check, takes_long
+from services.router.wire.requests import (
+    MAX_MEMBERS,
+    MEMBER_BYTES,
+    Checked,
+    check,
+    takes_long,
+    weight,
+)
 from tests.making.policies import compiled, route
 
 POLICIES = compiled(
@@ -408,3 +416,39 @@ def test_only_what_is_checked_quickly_is_checked_among_other_requests() -> None:
     assert not takes_long(request)
     request.terms.validators.add(regex="yes|never asked before")  # here it is not told
     assert takes_long(request)
+
+
+EMPTY_MEMBERS: dict[str, Callable[[pb.GenerateRequest, int], object]] = {
+    "prompt.messages": lambda one, n: one.prompt.messages.extend([pb.Message()] * n),
+    "prompt.context": lambda one, n: one.prompt.context.extend([pb.Passage()] * n),
+    "sampling.stop": lambda one, n: one.sampling.stop.extend([""] * n),
+    "terms.attributes": lambda one, n: one.terms.attributes.update({str(k): "" for k in range(n)}),
+    "terms.validators": lambda one, n: one.terms.validators.extend([pb.Validator()] * n),
+    "terms.validators.one_of.values": lambda one, n: (
+        one.terms.validators.add().one_of.values.extend([""] * (n - 1))
+    ),
+}
+
+
+def lists_of(kind: Descriptor, path: str = "") -> Iterator[str]:
+    for one in kind.fields:
+        if one.is_repeated:
+            yield path + one.name
+        if one.message_type is not None and not one.message_type.GetOptions().map_entry:
+            yield from lists_of(one.message_type, f"{path}{one.name}.")
+
+
+def test_each_list_of_a_request_counts() -> None:
+    assert set(lists_of(pb.GenerateRequest.DESCRIPTOR)) == set(EMPTY_MEMBERS)
+
+
+@pytest.mark.parametrize("name", EMPTY_MEMBERS)
+def test_a_member_counts_beside_its_bytes_and_too_many_are_refused(name: str) -> None:
+    request = pb.GenerateRequest()
+    EMPTY_MEMBERS[name](request, 100)
+    assert weight(request) == request.ByteSize() + 100 * MEMBER_BYTES
+    request = pb.GenerateRequest()
+    EMPTY_MEMBERS[name](request, MAX_MEMBERS + 1)
+    with pytest.raises(BadRequest) as caught:
+        weight(request)
+    assert [one.name for one in caught.value.violations] == [name]
