@@ -23,6 +23,17 @@ INVALID_PREFIX = "Invalid request: "
 GUIDE_TYPES = ("json", "json_schema", "regex", "ebnf_grammar")
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a guide keeps in memory, in bytes, and what a token of its answers takes.
+
+    `token_seconds` is of processor time, the mean of a long answer.
+    """
+
+    bytes: int
+    token_seconds: float
+
+
 class InvalidRequestError(ValueError):
     """The request cannot be run as it is; trying it elsewhere will not help."""
 

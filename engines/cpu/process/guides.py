@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
-from engines.cpu.request import InvalidRequestError
+from engines.cpu.request import Cost, InvalidRequestError
 
 Guide = tuple[str, str]
 
@@ -33,8 +33,8 @@ _IDLE_SECONDS = 60.0  # after which the process that tries guides ends
 class Trial(Protocol):
     """Finds out what a guide costs."""
 
-    def __call__(self, guide: Guide) -> int:
-        """Bytes that it keeps. Raises `InvalidRequestError` if it may not run."""
+    def __call__(self, guide: Guide) -> Cost:
+        """What it costs. Raises `InvalidRequestError` if it may not run."""
 
     def close(self) -> object:
         """Let go of what is held; the next call takes it again."""
@@ -125,13 +125,13 @@ class Guides:
     def _judged(self, guide: Guide) -> tuple[str, bool]:
         """The verdict, and whether it would be the same next time."""
         try:
-            kept = self._trial(guide)
+            cost = self._trial(guide)
             self._compile(guide)
         except InvalidRequestError as error:
             return str(error), True
         except Exception as error:  # noqa: BLE001 - the thread must live
             return f"guides cannot be tried now: {error}", False
-        self.kept_bytes += max(kept, _LEAST_BYTES)
+        self.kept_bytes += max(cost.bytes, _LEAST_BYTES)
         return GOOD, True
 
 
