@@ -41,7 +41,7 @@ class Trial(Protocol):
 
 
 class Guides:
-    """Verdicts on guides. `verdict`, `drop` are for the loop's thread.
+    """Verdicts on guides. `verdict`, `token_ns`, `drop` are for the loop's thread.
 
     Attributes:
         changed: a descriptor that is readable when a verdict has come; `os.eventfd_read` clears it.
@@ -55,7 +55,7 @@ class Guides:
         self._turns: OrderedDict[str, OrderedDict[Guide, None]] = OrderedDict()  # by source
         self._waiting: dict[Guide, str] = {}
         self._tried: Guide | None = None
-        self._verdicts: OrderedDict[bytes, str] = OrderedDict()
+        self._verdicts: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
         self._trouble: OrderedDict[Guide, str] = OrderedDict()
         self._thread: threading.Thread | None = None
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -68,7 +68,7 @@ class Guides:
             found = self._verdicts.get(key)
             if found is not None:
                 self._verdicts.move_to_end(key)
-                return found
+                return found[0]
             if guide in self._trouble:  # told once: the next one who asks has it tried again
                 return self._trouble.pop(guide)
             if guide not in self._waiting and guide != self._tried:
@@ -81,6 +81,11 @@ class Guides:
                     )
                     self._thread.start()
             return None
+
+    def token_ns(self, guide: Guide) -> int:
+        """Processor time that a token of its answers takes, nanoseconds; 0 where not known."""
+        with self._lock:
+            return self._verdicts.get(_hash(guide), ("", 0))[1]
 
     def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
@@ -109,11 +114,11 @@ class Guides:
                 self._turns.move_to_end(source)
                 self._tried = guide = next(iter(theirs))
                 self._take_out(guide)
-            verdict, lasting = self._judged(guide)
+            verdict, token_ns, lasting = self._judged(guide)
             with self._lock:
                 self._tried = None
                 if lasting:
-                    self._verdicts[_hash(guide)] = verdict
+                    self._verdicts[_hash(guide)] = verdict, token_ns
                     if len(self._verdicts) > _REMEMBERED:
                         self._verdicts.popitem(last=False)
                 else:
@@ -122,17 +127,17 @@ class Guides:
                         self._trouble.popitem(last=False)
             os.eventfd_write(self.changed, 1)
 
-    def _judged(self, guide: Guide) -> tuple[str, bool]:
-        """The verdict, and whether it would be the same next time."""
+    def _judged(self, guide: Guide) -> tuple[str, int, bool]:
+        """The verdict, `token_ns`, and whether both would be the same next time."""
         try:
             cost = self._trial(guide)
             self._compile(guide)
         except InvalidRequestError as error:
-            return str(error), True
+            return str(error), 0, True
         except Exception as error:  # noqa: BLE001 - the thread must live
-            return f"guides cannot be tried now: {error}", False
+            return f"guides cannot be tried now: {error}", 0, False
         self.kept_bytes += max(cost.bytes, _LEAST_BYTES)
-        return GOOD, True
+        return GOOD, int(cost.token_seconds * 1e9), True
 
 
 def _hash(guide: Guide) -> bytes:

@@ -50,6 +50,8 @@ def test_a_guide_is_tried_once_then_compiled_and_may_run() -> None:
     trial.go.release()
     settled(guides)
     assert guides.verdict(good, "") == ""
+    assert guides.token_ns(good) == 2_000_000
+    assert guides.token_ns(("regex", "other")) == 0
     assert (trial.tried, trial.compiled) == (["good"], ["good"])
     assert guides.kept_bytes == 1 << 20
 
