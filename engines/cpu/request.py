@@ -32,6 +32,17 @@ def guide_hash(guide: Guide) -> bytes:
     return hashlib.sha256("\0".join(guide).encode(errors="surrogatepass")).digest()
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a guide keeps in memory, in bytes, and what a token of its answers takes.
+
+    `token_seconds` is of processor time, the mean of a long answer.
+    """
+
+    bytes: int
+    token_seconds: float
+
+
 class InvalidRequestError(ValueError):
     """The request cannot be run as it is; trying it elsewhere will not help."""
 

@@ -35,8 +35,10 @@ class Settings:
     `normalize_log_probs`: only false; the engine gives log-probs over the whole vocabulary.
     `cancellation_check_period_ms`: how often each request is checked for a caller who left.
     `stats_check_period_ms`: how often the metrics are published while requests run.
-    `max_guide_ms`: processor time that compiling a guide may take; a tenth of it is what a token of
-    its answer may. Guides that take more are refused.
+    `max_guide_ms`: processor time that compiling a guide may take; 3 % of it is what a token of a
+    long answer may on average, a fifth what any may. Guides that take more are refused. 3 % is
+    also what all guides of a step may take together: others wait. Where steps take half of it on
+    average, a guided answer is ended.
     `max_guide_memory_mb`: what compiled guides may keep in memory, in MiB, an eighth of it each;
     then the engine process is replaced, while the old one ends what it runs.
     `max_silence_ms`: an engine process that says nothing for so long, as in a step that reads a

@@ -21,8 +21,11 @@ _MAX_UNPROVEN = 1024
 _MAX_UNPROVEN_OF_ONE = 64
 """Requests that may wait for a verdict on their guide, of all sources and of one."""
 
-_SLOW_STEPS = 3
-"""In a row: then one of the guides costs more than was seen when it was tried."""
+_DEAR_SHARE = 1 / 30
+"""Of what all guides of a step may take: those that take less are not counted."""
+
+_STEPS = 4
+"""Over about so many steps goes the mean that says that a guide costs more than when tried."""
 
 
 class BrokenError(Exception):
@@ -68,6 +71,9 @@ class Guides(Protocol):
     def verdict(self, guide: Guide, source: str) -> str | None:
         """Empty: it may run, at once; a text: why not; None: not yet known, ask again."""
 
+    def token_ns(self, guide: Guide) -> int:
+        """What a token of its answers took when it was tried."""
+
     def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
 
@@ -112,13 +118,21 @@ class Engine:
         *,
         guides: Guides,
         slow_step_ns: int,
+        guides_ns: int,
         clock: Callable[[], int],
     ) -> None:
-        """`slow_step_ns`: how long a step may take that reads no prompt and follows guides."""
+        """What guides may take.
+
+        `slow_step_ns`: how long steps that read no prompt and follow guides may take on average;
+        `guides_ns`: how much all guides of a step may have taken together when they were tried.
+        """
         self._pipeline = pipeline
         self._guides = guides
         self._slow_step_ns = slow_step_ns
-        self._slow_steps = 0
+        self._guides_ns = guides_ns
+        self._mean_step_ns = 0.0
+        self._dear: dict[int, int] = {}  # what a token takes of those that run or stand in line
+        self._turns: dict[str, int] = {}  # when each source had its last dear one
         self._unproven: dict[int, Generation] = {}
         self._admission = admission
         self._prefixes = prefixes
@@ -173,20 +187,31 @@ class Engine:
 
     def prove(self) -> None:
         """Line up, or end, the requests whose guides have a verdict by now."""
-        for key, generation in list(self._unproven.items()):
+        for key, generation in sorted(
+            self._unproven.items(), key=lambda item: self._turns.get(item[1].source, 0)
+        ):
             self._settle(key, generation)
+        if not self._unproven:
+            self._turns.clear()
 
     def _settle(self, key: int, generation: Generation) -> None:
         assert generation.guide is not None  # noqa: S101 - else it has nothing to wait for
         verdict = self._guides.verdict(generation.guide, generation.source)
         if verdict is None:
             return
+        cost = 0 if verdict else self._guides.token_ns(generation.guide)
+        dear = cost > self._guides_ns * _DEAR_SHARE
+        if dear and self._dear and sum(self._dear.values()) + cost > self._guides_ns:
+            return  # until others have ended
         del self._unproven[key]
         if verdict:
             invalid = verdict.startswith(INVALID_PREFIX)
             self._report_end(key, End(verdict if invalid else _failure(key, verdict)))
         else:
             self._line_up(key, generation)
+            if dear and (key in self._running or key in self._waiting):
+                self._dear[key] = cost
+                self._turns[generation.source] = max(self._turns.values(), default=0) + 1
 
     def _line_up(self, key: int, generation: Generation) -> None:
         blocks = blocks_needed(len(generation.prompt), generation.max_new_tokens, self._block_size)
@@ -224,6 +249,14 @@ class Engine:
         self._admit()
         if self._running or self._leaving:
             self._step()
+        count = len(self._dear)
+        self._dear = {
+            key: cost
+            for key, cost in self._dear.items()
+            if key in self._running or key in self._waiting
+        }
+        if len(self._dear) < count:
+            self.prove()
         news, self._news = self._news, []
         return news
 
@@ -277,20 +310,32 @@ class Engine:
         now = self._clock()
         for key, run in list(self._running.items()):
             self._read(key, run, now)
-        self._watch_guides(slow=watched and now - began > self._slow_step_ns)
+        if watched:
+            self._watch_guides(now - began)
+        elif not guided:
+            self._mean_step_ns = 0.0
 
-    def _watch_guides(self, *, slow: bool) -> None:
-        """End the longest guided answer when steps stay slow: what a guide costs grows with it."""
-        guided = [key for key, run in self._running.items() if run.generation.guide]
-        self._slow_steps = self._slow_steps + 1 if slow and guided else 0
-        if self._slow_steps < _SLOW_STEPS:
+    def _watch_guides(self, took_ns: int) -> None:
+        """End the answer of a guide when steps stay slow: what a guide costs grows with it.
+
+        It is the one whose guide took most when tried, times its length: what it takes by now, if
+        that grows. One slow step alone, however long, ends nothing.
+        """
+        took = min(took_ns, 2 * self._slow_step_ns)
+        self._mean_step_ns += (took - self._mean_step_ns) / _STEPS
+        guided = [(key, run) for key, run in self._running.items() if run.generation.guide]
+        if self._mean_step_ns <= self._slow_step_ns or not guided:
             return
-        self._slow_steps = 0
-        key = max(guided, key=lambda key: len(self._running[key].generated))
+        self._mean_step_ns = 0.0
+        key, _ = max(guided, key=lambda each: self._takes(each[1]))
         run = self._running.pop(key)
         run.handle.cancel()
         self._leaving.append(key)
         self._news.append(self._progress(key, run, run.end(_TOO_SLOW)))
+
+    def _takes(self, run: _Run) -> tuple[int, int]:
+        guide, length = run.generation.guide, len(run.generated)
+        return (self._guides.token_ns(guide) * length if guide else 0), length
 
     def _read(self, key: int, run: _Run, now: int) -> None:
         fresh, log_probs = run.handle.read()

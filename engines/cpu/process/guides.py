@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
-from engines.cpu.request import Guide, InvalidRequestError, guide_hash
+from engines.cpu.request import Cost, Guide, InvalidRequestError, guide_hash
 
 GOOD = ""
 """The verdict on a guide that may run; any other says why it may not."""
@@ -30,15 +30,15 @@ _IDLE_SECONDS = 60.0  # after which the process that tries guides ends
 class Trial(Protocol):
     """Finds out what a guide costs."""
 
-    def __call__(self, guide: Guide) -> int:
-        """Bytes that it keeps. Raises `InvalidRequestError` if it may not run."""
+    def __call__(self, guide: Guide) -> Cost:
+        """What it costs. Raises `InvalidRequestError` if it may not run."""
 
     def close(self) -> object:
         """Let go of what is held; the next call takes it again."""
 
 
 class Guides:
-    """Verdicts on guides. `verdict`, `drop` are for the loop's thread.
+    """Verdicts on guides. `verdict`, `token_ns`, `drop` are for the loop's thread.
 
     Attributes:
         changed: a descriptor that is readable when a verdict has come; `os.eventfd_read` clears it.
@@ -52,7 +52,7 @@ class Guides:
         self._turns: OrderedDict[str, OrderedDict[Guide, None]] = OrderedDict()  # by source
         self._waiting: dict[Guide, str] = {}
         self._tried: Guide | None = None
-        self._verdicts: OrderedDict[bytes, str] = OrderedDict()
+        self._verdicts: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
         self._trouble: OrderedDict[Guide, str] = OrderedDict()
         self._thread: threading.Thread | None = None
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -65,7 +65,7 @@ class Guides:
             found = self._verdicts.get(key)
             if found is not None:
                 self._verdicts.move_to_end(key)
-                return found
+                return found[0]
             if guide in self._trouble:  # told once: the next one who asks has it tried again
                 return self._trouble.pop(guide)
             if guide not in self._waiting and guide != self._tried:
@@ -78,6 +78,11 @@ class Guides:
                     )
                     self._thread.start()
             return None
+
+    def token_ns(self, guide: Guide) -> int:
+        """Processor time that a token of its answers takes, nanoseconds; 0 where not known."""
+        with self._lock:
+            return self._verdicts.get(guide_hash(guide), ("", 0))[1]
 
     def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
@@ -106,11 +111,11 @@ class Guides:
                 self._turns.move_to_end(source)
                 self._tried = guide = next(iter(theirs))
                 self._take_out(guide)
-            verdict, lasting = self._judged(guide)
+            verdict, token_ns, lasting = self._judged(guide)
             with self._lock:
                 self._tried = None
                 if lasting:
-                    self._verdicts[guide_hash(guide)] = verdict
+                    self._verdicts[guide_hash(guide)] = verdict, token_ns
                     if len(self._verdicts) > _REMEMBERED:
                         self._verdicts.popitem(last=False)
                 else:
@@ -119,14 +124,14 @@ class Guides:
                         self._trouble.popitem(last=False)
             os.eventfd_write(self.changed, 1)
 
-    def _judged(self, guide: Guide) -> tuple[str, bool]:
-        """The verdict, and whether it would be the same next time."""
+    def _judged(self, guide: Guide) -> tuple[str, int, bool]:
+        """The verdict, `token_ns`, and whether both would be the same next time."""
         try:
-            kept = self._trial(guide)
+            cost = self._trial(guide)
             self._compile(guide)
         except InvalidRequestError as error:
-            return str(error), True
+            return str(error), 0, True
         except Exception as error:  # noqa: BLE001 - the thread must live
-            return f"guides cannot be tried now: {error}", False
-        self.kept_bytes += max(kept, _LEAST_BYTES)
-        return GOOD, True
+            return f"guides cannot be tried now: {error}", 0, False
+        self.kept_bytes += max(cost.bytes, _LEAST_BYTES)
+        return GOOD, int(cost.token_seconds * 1e9), True

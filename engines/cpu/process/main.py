@@ -25,8 +25,8 @@ from engines.cpu.process.engine import Engine
 from engines.cpu.process.guides import Guides
 from engines.cpu.process.pipeline import LoadError, OpenVinoPipeline
 from engines.cpu.process.prefix import PrefixEstimate
+from engines.cpu.process.trial import TOKEN_SHARE, Trial
 from engines.cpu.process.trial import Limits as TrialLimits
-from engines.cpu.process.trial import Trial
 from engines.cpu.process.weights import WeightsError, resolve
 from engines.cpu.transport import ClosedError, Transport
 
@@ -126,7 +126,8 @@ def _load(message: Load, transport: Transport) -> tuple[Engine, Guides]:
         ),
         limits.block_size,
         guides=guides,
-        slow_step_ns=settings.max_guide_ms * 1_000_000,
+        slow_step_ns=settings.max_guide_ms * 1_000_000 // 2,
+        guides_ns=int(settings.max_guide_ms * 1_000_000 * TOKEN_SHARE),
         clock=time.monotonic_ns,
     )
     transport.send(Ready(limits))

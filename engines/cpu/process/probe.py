@@ -24,7 +24,6 @@ from engines.graph import build
 from engines.recipes import Shape
 
 _KV_BLOCKS = 64
-_PROMPT = np.zeros((1, 1), np.int64)
 
 
 class Probe:
@@ -36,6 +35,9 @@ class Probe:
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
+        self._end = int(tokenizer.get_eos_token_id())
+        # Any token but the end.
+        self._prompt = ov.Tensor(np.full((1, 1), int(self._end == 0), np.int64))
         self._pipeline = self._made()
 
     def compile(self, guide: Guide) -> None:
@@ -44,7 +46,7 @@ class Probe:
         config.structured_output_config = structured_output(guide)
         try:
             # Unlike a step, this lets go of the interpreter lock.
-            self._pipeline.generate([ov.Tensor(_PROMPT)], [config])
+            self._pipeline.generate([self._prompt], [config])
         except Exception as error:
             self._pipeline = self._made()  # the one that failed would fail again
             raise not_compiled(error) from error
@@ -59,17 +61,17 @@ class Probe:
     ) -> list[float]:
         """How long each step of a random answer takes that the guide allows, in `clock` seconds.
 
-        The first one compiles; the others end after so many tokens or `enough` seconds. Raises
-        `InvalidRequestError`.
+        The first one compiles; the others end after so many tokens or `enough` seconds, or when
+        the guide allows nothing but the end. Raises `InvalidRequestError`.
         """
-        config = genai.GenerationConfig(max_new_tokens=tokens, ignore_eos=True)
+        config = genai.GenerationConfig(max_new_tokens=tokens, eos_token_id=self._end)
         config.do_sample = True
         config.rng_seed = seed
         config.structured_output_config = structured_output(guide)
         took: list[float] = []
         handle = None
         try:
-            handle = self._pipeline.add_request(0, ov.Tensor(_PROMPT), config)
+            handle = self._pipeline.add_request(0, self._prompt, config)
             while handle.get_status() == genai.GenerationStatus.RUNNING:
                 began = clock()
                 self._pipeline.step()
@@ -96,7 +98,7 @@ class Probe:
         shape = Shape(layers=1, width=64, feed_forward=64, vocabulary=self._vocabulary)
         with tempfile.TemporaryDirectory(prefix="pennyweight-probe-") as scratch:
             folder = Path(scratch)
-            model = build(shape, _Zeros(shape), "int8")
+            model = build(shape, _Weights(shape, self._end), "int8")
             ov.save_model(model, folder / "openvino_model.xml")
             (folder / "config.json").write_text(json.dumps(shape.hf_config(bos=0, eos=0, pad=0)))
             (folder / "generation_config.json").write_text("{}")
@@ -114,12 +116,16 @@ def not_compiled(error: Exception) -> InvalidRequestError:
     return InvalidRequestError(f"guided_decoding_guide does not compile: {reason}")
 
 
-class _Zeros(dict[str, Any]):
-    """Weights of nothing, made as they are asked for."""
+class _Weights(dict[str, Any]):
+    """Weights to which all tokens are alike but the end, which comes when nothing else may.
 
-    def __init__(self, shape: Shape) -> None:
+    A guide costs most in a long answer, so none may end early by chance. Made as asked for.
+    """
+
+    def __init__(self, shape: Shape, end: int) -> None:
         super().__init__()
         self._shape = shape
+        self._end = end
 
     def __missing__(self, name: str) -> Any:
         shape = self._shape
@@ -128,5 +134,7 @@ class _Zeros(dict[str, Any]):
         out = shape.feed_forward if "gate" in name or "up" in name else shape.width
         inner = shape.feed_forward if "down" in name else shape.width
         if "embed" in name:
-            out = shape.vocabulary
+            alike = np.ones((shape.vocabulary, inner), np.float32)
+            alike[self._end : self._end + 1] = -1.0
+            return alike
         return np.zeros((out, inner), np.float32)

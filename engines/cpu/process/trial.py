@@ -16,22 +16,22 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 from engines.cpu.process.guided import tokenizer_of
 from engines.cpu.process.probe import Probe
-from engines.cpu.request import INVALID_PREFIX, Guide, InvalidRequestError
+from engines.cpu.request import INVALID_PREFIX, Cost, Guide, InvalidRequestError
 
 _ROOT = Path(__file__).resolve().parents[3]
 
 _TOKENS = 128
 _SEEDS = (1, 2)
-# Of the time that the compilation may take: what a token may, and how long tokens are made.
-_STEP_SHARE = 0.1
-_ANSWER_SHARE = 0.5
+# Of the time that the compilation may take: what any token may, and what all may on average.
+_STEP_SHARE = 0.2
+TOKEN_SHARE = 0.03
 _WALL_FACTOR = 30.0  # processor seconds may be that much longer on a machine with other work
 _START_SECONDS = 60.0
 _ADDRESSES = 512 << 20  # of memory asked for, much of which is never touched
@@ -76,8 +76,8 @@ class Trial:
         self._pipe: Connection | None = None
         self._tried = 0
 
-    def __call__(self, guide: Guide) -> int:
-        """Try a guide; return the bytes it keeps once compiled.
+    def __call__(self, guide: Guide) -> Cost:
+        """Try a guide; return what it costs.
 
         Raises `InvalidRequestError`: it does not compile, or costs too much. `TrialError`: that
         cannot be found out.
@@ -91,7 +91,7 @@ class Trial:
             pipe.send(guide)
             if not pipe.poll(limits.seconds * _WALL_FACTOR + _START_SECONDS):
                 raise too_costly("it takes too long")
-            kept, refused = pipe.recv()
+            kept, token_seconds, refused = pipe.recv()
         except (EOFError, OSError):
             status = self.close()
             raise _ended(status, limits) from None
@@ -102,7 +102,7 @@ class Trial:
             self.close()
         if refused:
             raise InvalidRequestError(refused.removeprefix(INVALID_PREFIX))
-        return int(kept)
+        return Cost(kept, token_seconds)
 
     def close(self) -> int:
         """End the process, if there is one; return its exit status."""
@@ -183,11 +183,12 @@ def main(arguments: list[str]) -> int:
         return 0  # the engine is gone, or does not need us any more
 
 
-def _tried(probe: Probe, guide: Guide, limits: Limits) -> tuple[int, str]:
-    """What a guide keeps in memory, and why it is refused, if it is."""
+def _tried(probe: Probe, guide: Guide, limits: Limits) -> tuple[int, float, str]:
+    """What a guide keeps in memory and takes for a token, and why it is refused, if it is."""
     before = _statm(1)
     each = limits.seconds * _STEP_SHARE
-    answer = limits.seconds * _ANSWER_SHARE
+    answer = limits.seconds * TOKEN_SHARE * _TOKENS
+    mean = 0.0
     for seed in _SEEDS:
         # Whatever goes on, in whichever thread: the signal ends this process.
         signal.setitimer(signal.ITIMER_PROF, limits.seconds + answer + each)
@@ -195,18 +196,33 @@ def _tried(probe: Probe, guide: Guide, limits: Limits) -> tuple[int, str]:
             took = probe.steps(guide, _TOKENS, answer, seed)
         except InvalidRequestError as error:
             out_of_memory = "std::bad_alloc" in str(error)
-            return 0, str(too_costly(_MEMORY) if out_of_memory else error)
+            return 0, 0.0, str(too_costly(_MEMORY) if out_of_memory else error)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         if took[0] > limits.seconds:
-            return 0, str(_ended(-signal.SIGPROF, limits))
-        if (slowest := max(took[1:], default=0.0)) > each:
-            why = f"a token of its answer takes {slowest:.2f} s of processor time"
-            return 0, str(too_costly(why))
+            return 0, 0.0, str(_ended(-signal.SIGPROF, limits))
+        if why := slow_answer(took[1:], limits.seconds):
+            return 0, 0.0, str(too_costly(why))
+        mean = max(mean, sum(took[1:]) / max(1, len(took[1:])))
     kept = max(0, _statm(1) - before)
     if kept > limits.bytes:
-        return 0, str(too_costly(f"it keeps {kept >> 20} MiB of memory"))
-    return kept, ""
+        return 0, 0.0, str(too_costly(f"it keeps {kept >> 20} MiB of memory"))
+    return kept, mean, ""
+
+
+def slow_answer(took: Sequence[float], seconds: float) -> str:
+    """Why an answer whose tokens took so long is too slow, if it is.
+
+    `seconds` are those that the compilation may take. An answer that was broken off, as it took
+    all the time that so many tokens may, is too slow however few tokens it has.
+    """
+    if (slowest := max(took, default=0.0)) > seconds * _STEP_SHARE:
+        return f"a token of its answer takes {slowest * 1e3:.0f} ms of processor time"
+    if sum(took) > seconds * TOKEN_SHARE * _TOKENS:
+        mean = sum(took) / len(took) * 1e3
+        most = seconds * TOKEN_SHARE * 1e3
+        return f"its tokens take {mean:.0f} ms of processor time each, of at most {most:g}"
+    return ""
 
 
 def _statm(field: int) -> int:

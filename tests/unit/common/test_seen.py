@@ -112,7 +112,7 @@ def test_what_is_no_plain_file_is_never_read(tmp_path: Path) -> None:
     assert not files.changed()
 
 
-def refuse(_path: Path) -> bytes:
+def refuse(_path: Path, _max_bytes: int) -> bytes:
     raise OSError(errno.EMFILE, "Too many open files")
 
 

@@ -15,6 +15,7 @@ from engines.cpu.request import Generation, InvalidRequestError
 
 BLOCK = 4
 SLOW = 1000
+GUIDES = 300
 
 
 @dataclass
@@ -75,11 +76,15 @@ class FakeGuides:
         self.asked: list[str] = []
         self.sources: list[str] = []
         self.dropped: list[str] = []
+        self.costs: dict[str, int] = {}
 
     def verdict(self, guide: tuple[str, str], source: str) -> str | None:
         self.sources.append(source)
         self.asked.append(guide[1])
         return self.verdicts.get(guide[1])
+
+    def token_ns(self, guide: tuple[str, str]) -> int:
+        return self.costs.get(guide[1], 0)
 
     def drop(self, guide: tuple[str, str]) -> None:
         self.dropped.append(guide[1])
@@ -101,6 +106,7 @@ def engine(
         BLOCK,
         guides=guides or FakeGuides(),
         slow_step_ns=SLOW,
+        guides_ns=GUIDES,
         clock=lambda: next(clock) + pipeline.slept,
     )
 
@@ -401,7 +407,7 @@ def test_a_guide_that_slows_every_step_ends_and_others_go_on() -> None:
     subject.turn()
     subject.submit(3, guided("b"))
     subject.turn()
-    pipeline.each_step = SLOW
+    pipeline.each_step = 2 * SLOW
     news: dict[int, list[Progress]] = {}
     for _ in range(3):
         for progress in subject.turn():
@@ -416,6 +422,74 @@ def test_a_guide_that_slows_every_step_ends_and_others_go_on() -> None:
     ends = [rest[key][-1].end for key in (1, 3)]
     assert [end.error for end in ends if end] == [None, None]
     assert subject.census().used_blocks == 0
+
+
+def test_steps_that_are_slow_on_average_end_the_guide_that_took_most_when_tried() -> None:
+    pipeline = FakePipeline({1: [5] * 60, 2: [6] * 60})
+    guides = FakeGuides(cheap="", dear="")
+    guides.costs = {"dear": 9}
+    subject = engine(pipeline, guides=guides)
+    subject.submit(1, guided("cheap", max_new_tokens=60))
+    subject.turn()
+    subject.turn()
+    subject.submit(2, guided("dear", max_new_tokens=60))
+    ends: dict[int, str | None] = {}
+    for step in range(60):
+        pipeline.each_step = 0 if step % 4 == 0 else 3 * SLOW // 2
+        ends |= {each.key: each.end.error for each in subject.turn() if each.end}
+        if 2 in ends:
+            pipeline.each_step = 0
+            break
+    assert "too costly" in str(ends[2])
+    rest = run(subject)
+    assert rest[1][-1].end is not None
+    assert rest[1][-1].end.error is None
+
+
+def test_one_slow_step_ends_nothing_however_slow() -> None:
+    pipeline = FakePipeline({1: [5] * 8})
+    subject = engine(pipeline, guides=FakeGuides(a=""))
+    subject.submit(1, guided("a"))
+    subject.turn()
+    pipeline.each_step = 100 * SLOW
+    news = subject.turn()
+    pipeline.each_step = 0
+    assert [each.end for each in news + run(subject)[1] if each.end and each.end.error] == []
+
+
+def test_guides_that_take_much_together_run_one_after_another_and_sources_take_turns() -> None:
+    pipeline = FakePipeline({key: [5] * 3 for key in range(1, 7)})
+    guides = FakeGuides(dear="", cheap="")
+    guides.costs = {"dear": 200, "cheap": 9}
+    subject = engine(pipeline, guides=guides)
+    for key in (1, 2, 3):
+        subject.submit(key, guided("dear", source="many"))
+    subject.submit(4, guided("dear", source="other"))
+    subject.submit(5, guided("cheap", source="other"))
+    subject.submit(6, ask())
+    assert subject.census().running == 3
+    assert subject.census().waiting == 3
+    subject.cancel(3)
+    ends = [each.key for progress in iter(subject.turn, []) for each in progress if each.end]
+    assert ends == [3, 1, 5, 6, 4, 2]
+    assert subject.census().waiting == 0
+
+
+def test_a_dear_guide_that_is_cancelled_or_fails_lets_the_next_one_run() -> None:
+    pipeline = FakePipeline({1: [5] * 9, 2: [5] * 9, 3: [5] * 3})
+    guides = FakeGuides(dear="")
+    guides.costs = {"dear": 400}
+    subject = engine(pipeline, guides=guides)
+    for key in (1, 2, 3):
+        subject.submit(key, guided("dear"))
+    subject.turn()
+    subject.cancel(1)
+    subject.turn()
+    pipeline.trouble = [RuntimeError("out of luck")]
+    subject.turn()
+    news = run(subject)[3]
+    assert news[-1].end is not None
+    assert news[-1].end.error is None
 
 
 def test_slow_steps_that_read_prompts_or_follow_no_guide_end_nothing() -> None:

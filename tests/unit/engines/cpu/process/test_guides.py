@@ -5,7 +5,7 @@ import select
 import threading
 
 from engines.cpu.process.guides import Guides
-from engines.cpu.request import InvalidRequestError
+from engines.cpu.request import Cost, InvalidRequestError
 
 Guide = tuple[str, str]
 
@@ -19,14 +19,14 @@ class FakeTrial:
         self.go = threading.Semaphore(0)
         self.broken = False
 
-    def __call__(self, guide: Guide) -> int:
+    def __call__(self, guide: Guide) -> Cost:
         assert self.go.acquire(timeout=5)
         self.tried.append(guide[1])
         if guide[1] == "costly":
             raise InvalidRequestError("too costly")
         if self.broken:
             raise OSError("no process")
-        return 1 << 20
+        return Cost(1 << 20, 0.002)
 
     def close(self) -> object:
         return None
@@ -50,6 +50,8 @@ def test_a_guide_is_tried_once_then_compiled_and_may_run() -> None:
     trial.go.release()
     settled(guides)
     assert guides.verdict(good, "") == ""
+    assert guides.token_ns(good) == 2_000_000
+    assert guides.token_ns(("regex", "other")) == 0
     assert (trial.tried, trial.compiled) == (["good"], ["good"])
     assert guides.kept_bytes == 1 << 20
 
