@@ -16,6 +16,7 @@ from services.router.policy.forms import (
     repetitions,
 )
 from services.router.policy.grammars import grammar
+from services.router.policy.kept import NotKept, told
 from services.router.ports import GuideKind
 
 MAX_COUNT = 1000
@@ -94,7 +95,8 @@ def _guide(kind: str, text: str) -> Validator | str:
             grammar(text)
         else:
             refuse_untold(text)
-    except (NoGrammar, BadValidator) as error:
+            told(text)
+    except (NoGrammar, BadValidator, NotKept) as error:
         return f"cannot be told to an engine: {error}"
     return found
 
