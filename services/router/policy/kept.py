@@ -417,7 +417,7 @@ def _kinds(part: Any) -> frozenset[str]:
 def _whole(part: Mapping[str, Any], key: str, place: str, beyond: int) -> int:
     """An integer's bound, `beyond` further where it is exclusive; the largest without one."""
     upper = key.endswith("aximum")
-    bound: float | None = part.get(key)
+    bound: int | float | None = part.get(key)
     if bound is None:
         return _LARGEST if upper else -_LARGEST
     if not abs(bound) <= _LARGEST:
