@@ -342,7 +342,7 @@ class _Grammar:
             raise NotKept(f"{place}.{key}: {_why(where)}")
 
 
-_LARGEST = 10**MAX_DIGITS - 1
+_LARGEST: int = 10**MAX_DIGITS - 1
 
 _ASSERTIONS = frozenset(
     (*ALONE, "type", "not", "if", "then", "else", "format", "prefixItems", "additionalItems")
