@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from engines.cpu.process.guided import structured_output, token_bytes, tokenizer_of
 from engines.cpu.process.probe import _PROMPT, Probe
-from services.router.policy.kept import told
+from services.router.policy.schema_rules import told
 from tests.e2e.test_guides import VOCABULARY, WEIGHTS
 
 B = {"type": "boolean"}

@@ -14,8 +14,8 @@ from tritonclient.grpc import service_pb2
 
 from services.common.errors import BadRequest, InternalError, Violation
 from services.router.policy.grammars import grammar
-from services.router.policy.kept import told
 from services.router.policy.routes import Tier
+from services.router.policy.schema_rules import told
 from services.router.ports import (
     EngineFigures,
     EngineRequest,

@@ -16,7 +16,8 @@ from services.router.policy.forms import (
     repetitions,
 )
 from services.router.policy.grammars import grammar
-from services.router.policy.kept import NotKept, told
+from services.router.policy.kept import NotKept
+from services.router.policy.schema_rules import told
 from services.router.ports import GuideKind
 
 MAX_COUNT = 1000

@@ -17,9 +17,9 @@ from services.router.engines.trtllm import (
     decode,
     unpack_log_probs,
 )
-from services.router.policy.kept import told
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
+from services.router.policy.schema_rules import told
 from services.router.ports import Asked, EngineRequest, GuideKind, Prompt, ReplicaFailed
 from tests.making.policies import tier
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from services.router.policy.kept import NotKept, told
+from services.router.policy.kept import NotKept
+from services.router.policy.schema_rules import told
 
 B = {"type": "boolean"}
 
