@@ -92,6 +92,7 @@ class _Grammar:
         self._schema = schema
         self._writer = Writer()
         self._work = 0
+        self._patterns: dict[str, str] = {}
 
     def write(self) -> str:
         try:
@@ -228,11 +229,17 @@ class _Grammar:
             if "minLength" in part or "maxLength" in part:
                 raise NotKept(f"{place}.pattern: {why('beside minLength and maxLength')}")
             self._count(place, len(pattern) // LETTERS_OF_WORK)
-            return self._rule(f'"\\"" {self._writer.rule(_in_json(read(pattern)))} "\\""')
+            return self._rule(f'"\\"" {self._matching(pattern)} "\\""')
         if (least, most) == (0, None):
             return "text"
         times = f"{{{least},{'' if most is None else most}}}"
         return self._rule(f'"\\"" letter{times} "\\""' if most != 0 else '"\\"\\""')
+
+    def _matching(self, pattern: str) -> str:
+        """A rule for an expression; read once, however often it is referred to."""
+        if pattern not in self._patterns:
+            self._patterns[pattern] = self._writer.rule(_in_json(read(pattern)))
+        return self._patterns[pattern]
 
     def _array(self, part: Mapping[str, Any], place: str, depth: int) -> str:
         least, most = counts(part, "minItems", "maxItems", place)
