@@ -18,6 +18,7 @@ import openvino_genai as genai
 from openvino import opset15 as op
 from openvino_tokenizers import _get_factory  # type: ignore[import-untyped]
 
+from engines.cpu.process.names import refuse_names
 from engines.cpu.request import Guide
 
 _ANY_JSON = '{"type": ["object", "array", "string", "number", "boolean", "null"]}'
@@ -28,8 +29,13 @@ class NoVocabularyError(Exception):
 
 
 def structured_output(guide: Guide) -> Any:
-    """OpenVINO's form of a guide, (type, text) as in `request.Generation`."""
+    """OpenVINO's form of a guide, (type, text) as in `request.Generation`.
+
+    Raises `InvalidRequestError` for a schema whose names its compiler would read as a grammar.
+    """
     kind, text = guide
+    if kind == "json_schema":
+        refuse_names(text)
     if kind == "regex":
         return genai.StructuredOutputConfig(regex=text)
     if kind == "ebnf_grammar":

@@ -24,6 +24,7 @@ _REMEMBERED = 4096  # verdicts, by hash
 _TROUBLES = 64
 _LEAST_BYTES = 16 << 10  # of a compiled guide
 _NICENESS = 5
+_STACK_BYTES = 64 << 20  # compilers of grammars recurse; touched as far as they do
 _IDLE_SECONDS = 60.0  # after which the process that tries guides ends
 
 
@@ -76,7 +77,9 @@ class Guides:
                     self._thread = threading.Thread(
                         target=self._run, name="pennyweight-guides", daemon=True
                     )
+                    usual = threading.stack_size(_STACK_BYTES)
                     self._thread.start()
+                    threading.stack_size(usual)
             return None
 
     def token_ns(self, guide: Guide) -> int:

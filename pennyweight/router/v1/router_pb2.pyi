@@ -348,7 +348,9 @@ class ResponseFormat(_message.Message):
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     REGEX_FIELD_NUMBER: _builtins.int
     json_schema: _builtins.str
-    """A JSON Schema document; the answer is JSON that validates against it."""
+    """A JSON Schema document; the answer is JSON that validates against it. Keywords that engines do
+    not keep are refused by name: such a schema can be asked for as a validator.
+    """
     regex: _builtins.str
     """A regular expression that the whole answer matches."""
     def __init__(

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2
 from services.common.errors import BadRequest, InternalError, Violation
 from services.router.policy.grammars import grammar
 from services.router.policy.routes import Tier
+from services.router.policy.schema_rules import told
 from services.router.ports import (
     EngineFigures,
     EngineRequest,
@@ -135,11 +136,10 @@ class Encoder:
             _add_words(request, "stop_words_list", words)
         if asked.guide is not None:
             kind, guide = asked.guide
-            name = kind.value
-            if kind is GuideKind.REGEX:  # engines determinise one in the loop that serves all
-                name, guide = "ebnf_grammar", grammar(guide)
-            _add_text(request, f"{_GUIDE}_type", name)
-            _add_text(request, _GUIDE, guide)
+            # Engines determinise expressions in the loop that serves all, and keep half a schema.
+            rules = grammar(guide) if kind is GuideKind.REGEX else told(guide)
+            _add_text(request, f"{_GUIDE}_type", "ebnf_grammar")
+            _add_text(request, _GUIDE, rules)
             source = hashlib.sha256(wanted.tenant.encode()).hexdigest()[:_SOURCE_DIGITS]
             request.parameters[SOURCE].string_param = source
         return request

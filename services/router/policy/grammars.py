@@ -38,18 +38,23 @@ def grammar(expression: str) -> str:
     Raises:
         NoGrammar: it has none, or a too large one.
     """
-    return _Writer().write(read(expression))
+    return Writer().write(read(expression))
 
 
-class _Writer:
+class Writer:
     """Writes rules, equal ones once."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Names and what they stand for."""
+        return ((name, text) for text, name in self._names.items())
+
     def write(self, part: Part) -> str:
+        """The grammar of a text."""
         body = self._body(part)
-        rules = [f"{name} ::= {text}" for text, name in self._names.items()]
+        rules = [f"{name} ::= {text}" for name, text in self.rules()]
         return "\n".join([f"root ::= {body}", *rules]) + "\n"
 
     def _body(self, part: Part) -> str:
@@ -59,7 +64,7 @@ class _Writer:
             case Choice(parts):
                 return " | ".join(self._body(each) for each in parts)
             case Repeat(each, least, most):
-                return self._rule(each) + _times(least, most) if most != 0 else '""'
+                return self.rule(each) + _times(least, most) if most != 0 else '""'
             case Set(ranges):
                 return _characters(ranges)
 
@@ -67,18 +72,21 @@ class _Writer:
         text = ""
         for part in parts:
             if isinstance(part, Set) and len(part.ranges) == 1 and len(set(part.ranges[0])) == 1:
-                text += _escaped(part.ranges[0][0])
+                text += escaped(part.ranges[0][0])
                 continue
             if text:
                 yield f'"{text}"'
                 text = ""
-            yield self._body(part) if isinstance(part, Repeat) else self._rule(part)
+            yield self._body(part) if isinstance(part, Repeat) else self.rule(part)
         if text:
             yield f'"{text}"'
 
-    def _rule(self, part: Part) -> str:
+    def rule(self, part: Part) -> str:
         """The name of a rule for it: what repeats, and each set, is never written in place."""
-        body = self._body(part)
+        return self.named(self._body(part))
+
+    def named(self, body: str) -> str:
+        """The name of a rule that says so."""
         if body not in self._names:
             if len(self._names) >= MAX_RULES:
                 raise NoGrammar(f"at most {MAX_RULES} parts")
@@ -97,7 +105,7 @@ def _characters(ranges: Ranges) -> str:
     if negated:
         ranges = _missing(ranges)
     spans = (
-        _escaped(start) if start == end else f"{_escaped(start)}-{_escaped(end)}"
+        escaped(start) if start == end else f"{escaped(start)}-{escaped(end)}"
         for start, end in ranges
     )
     return f"[{'^' if negated else ''}{''.join(spans)}]"
@@ -111,7 +119,7 @@ def _missing(ranges: Ranges) -> Ranges:
     return ((0, 0), *others)
 
 
-def _escaped(character: int) -> str:
+def escaped(character: int) -> str:
     """In a text or in a set. Always so many digits: some readers take as many as they find."""
     if chr(character).isascii() and chr(character).isalnum():
         return chr(character)

@@ -16,6 +16,8 @@ from services.router.policy.forms import (
     one_of,
     repetitions,
 )
+from services.router.policy.kept import NotKept
+from services.router.policy.schema_rules import told as check_kept
 from services.router.policy.schemas import BadValidator
 from services.router.ports import GuideKind
 
@@ -180,8 +182,11 @@ def _made(key: Key) -> Form:
         return Form(None, f"repeats at most {MAX_COUNT} times, got {most}", 0)
     effort, make = Effort(), matching if kind == "regex" else json_schema
     try:
-        return Form(make(text, effort, told=use == TOLD), "", effort.spent)
-    except Untold as error:
+        made = make(text, effort, told=use == TOLD)
+        if use == TOLD and kind != "regex":
+            check_kept(text)
+        return Form(made, "", effort.spent)
+    except (Untold, NotKept) as error:
         return Form(None, _said(f"cannot be told to an engine: {error}"), effort.spent)
     except BadValidator as error:
         return Form(None, _is_none(error), effort.spent)

@@ -19,6 +19,7 @@ from services.router.engines.trtllm import (
 )
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
+from services.router.policy.schema_rules import told
 from services.router.ports import Asked, EngineRequest, GuideKind, Prompt, ReplicaFailed
 from tests.making.policies import tier
 
@@ -159,19 +160,17 @@ def test_a_word_list_is_padded_with_minus_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("guide", "kind", "told"),
+    ("guide", "rules"),
     [
-        ((GuideKind.JSON_SCHEMA, '{"const": "é"}'), "json_schema", '{"const": "é"}'),
-        ((GuideKind.REGEX, "a+"), "ebnf_grammar", "root ::= r0+\nr0 ::= [a]\n"),
+        ((GuideKind.JSON_SCHEMA, '{"const": "é"}'), told('{"const": "é"}')),
+        ((GuideKind.REGEX, "a+"), "root ::= r0+\nr0 ::= [a]\n"),
     ],
 )
-def test_a_shape_becomes_a_guide_and_an_expression_a_grammar(
-    guide: tuple[GuideKind, str], kind: str, told: str
-) -> None:
+def test_schemas_and_expressions_become_grammars(guide: tuple[GuideKind, str], rules: str) -> None:
     tensors = encoded(guide=guide)
     for name, text in (
-        ("guided_decoding_guide_type", kind),
-        ("guided_decoding_guide", told),
+        ("guided_decoding_guide_type", "ebnf_grammar"),
+        ("guided_decoding_guide", rules),
     ):
         datatype, shape, raw = tensors[name]
         assert (datatype, shape) == ("BYTES", [1, 1])

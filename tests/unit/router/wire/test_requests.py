@@ -146,6 +146,15 @@ def said(*messages: tuple[int, str]) -> Callable[[], pb.GenerateRequest]:
         (shaped(regex=""), "prompt.response_format.regex"),
         (shaped(json_schema='{"pattern": ".*a.{12}"}'), "prompt.response_format.json_schema"),
         (
+            shaped(json_schema='{"type": "number", "minimum": 0}'),
+            "prompt.response_format.json_schema",
+        ),
+        (shaped(json_schema='{"enum": []}'), "prompt.response_format.json_schema"),
+        (
+            shaped(json_schema='{"type": "object", "properties": {"a\\" b": true}}'),
+            "prompt.response_format.json_schema",
+        ),
+        (
             shaped(json_schema=json.dumps({"anyOf": [{"minimum": n} for n in range(1000)]})),
             "prompt.response_format.json_schema",
         ),

@@ -1,0 +1,368 @@
+"""JSON schemas as grammars: what engines keep of a schema, and nothing else.
+
+What engines make of a schema themselves ignores keywords silently (bounds of numbers, `allOf`,
+`required` of names that `properties` does not hold), allows what an enumeration does not hold, and
+reads names as parts of a grammar. So each schema is written as a grammar here, from a table of the
+keywords that are kept for each type (`kept`); a schema that asks for more is refused by name, as
+one that can be asked for as a validator. A grammar never allows what its schema does not; it may
+allow less:
+properties come in the order of the schema, other ones only where it says `additionalProperties`,
+and numbers have at most 15 digits.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from services.router.policy.expressions import (
+    LAST,
+    Choice,
+    NoGrammar,
+    Part,
+    Ranges,
+    Repeat,
+    Row,
+    Set,
+    read,
+    without,
+)
+from services.router.policy.grammars import KEPT, Writer, escaped
+from services.router.policy.kept import (
+    ALONE,
+    ASSERTIONS,
+    KEPT_OF_TYPES,
+    LARGEST,
+    LETTERS_OF_WORK,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    MAX_OPTIONAL,
+    MAX_WORK,
+    NotKept,
+    apart,
+    beside,
+    counts,
+    is_of,
+    is_surrogate,
+    refuse_name,
+    types_of,
+    whole_bound,
+    why,
+)
+
+_RULES = """\
+ws ::= [ \\n\\t]*
+d ::= [0-9]
+letter ::= [^"\\\\\\x00-\\x1F] | "\\\\" escape
+escape ::= ["\\\\/bfnrt]
+text ::= "\\"" letter* "\\""
+integer ::= "-"? natural
+natural ::= "0" | [1-9] d{0,14}
+number ::= "-"? natural fraction? exponent?
+fraction ::= "." d{1,15}
+exponent ::= [eE] [+\\-]? d{1,2}
+boolean ::= "true" | "false"
+null ::= "null"
+any ::= text | number | boolean | null | list | map
+list ::= "[" ws (any (ws "," ws any)*)? ws "]"
+map ::= "{" ws (member (ws "," ws member)*)? ws "}"
+member ::= text ws ":" ws any
+"""
+
+_PLAIN = {"null": "null", "boolean": "boolean", "integer": "integer", "number": "number"}
+_SHORT = {'"': '"', "\\": "\\", "\n": "n", "\t": "t", "\r": "r", "\b": "b", "\f": "f"}
+_UNSAFE = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def told(schema: str) -> str:
+    """The grammar that engines are told for a schema, from ``root`` on (EBNF).
+
+    Raises:
+        NotKept: it asks for more than a grammar keeps, for nothing that can be, or for too much.
+    """
+    parsed = json.loads(schema)
+    return _Grammar(parsed).write()
+
+
+class _Grammar:
+    """Writes the rules of one schema."""
+
+    def __init__(self, schema: Any) -> None:
+        self._schema = schema
+        self._writer = Writer()
+        self._work = 0
+        self._patterns: dict[str, str] = {}
+
+    def write(self) -> str:
+        try:
+            root = self._value(self._schema, "json_schema", 0)
+        except (NoGrammar, RecursionError) as error:
+            what = str(error) if isinstance(error, NoGrammar) else "is too deep"
+            raise NotKept(f"json_schema: {what}") from error
+        rules = "".join(f"{name} ::= {body}\n" for name, body in self._writer.rules())
+        return f"root ::= {root}\n{rules}{_RULES}"
+
+    def _value(self, part: Any, place: str, depth: int) -> str:
+        """The name of a rule for what a schema accepts."""
+        self._count(place)
+        if depth > MAX_DEPTH:
+            rule = f"at most {MAX_DEPTH} schemas within each other; engines keep none that hold"
+            raise NotKept(f"{place}: {rule} themselves")
+        if part is True or part == {}:
+            return "any"
+        if not isinstance(part, dict):
+            raise NotKept(f"{place}: nothing satisfies it, got {part!r:.40}")
+        asked = {key for key in part if key in ASSERTIONS}
+        for key in ALONE:
+            if key in asked:
+                self._refuse(asked - {key} - beside(key), place, f"beside {key}")
+                return self._alone(key, part, place, depth)
+        kinds = types_of(part, place, asked)
+        if not kinds:
+            self._refuse(asked, place, "without a type")
+            return "any"
+        mine = frozenset[str]().union(*(KEPT_OF_TYPES[kind] for kind in kinds))
+        self._refuse(asked - mine - {"type"}, place, f"of {' or '.join(kinds)}")
+        return self._choice([self._typed(kind, part, place, depth) for kind in kinds])
+
+    def _alone(self, key: str, part: Mapping[str, Any], place: str, depth: int) -> str:
+        inner = part[key]
+        if key == "$ref":
+            return self._value(self._target(inner, place), f"{place}.$ref", depth + 1)
+        if key in ("const", "enum"):
+            return self._values(part, [inner] if key == "const" else inner, f"{place}.{key}")
+        if not isinstance(inner, list) or not inner:
+            raise NotKept(f"{place}.{key}: must name at least one schema")
+        if key == "allOf" and len(inner) > 1:
+            raise NotKept(f"{place}.allOf: {why('of several schemas')}")
+        if key == "oneOf":
+            for at, one in enumerate(inner):
+                if any(not apart(one, other) for other in inner[:at]):
+                    rule = "of schemas that are not of different types; say anyOf"
+                    raise NotKept(f"{place}.oneOf: {why(rule)}")
+        named = enumerate(inner)
+        return self._choice([self._value(o, f"{place}.{key}[{at}]", depth + 1) for at, o in named])
+
+    def _values(self, part: Mapping[str, Any], values: Any, place: str) -> str:
+        if not isinstance(values, list) or not values:
+            raise NotKept(f"{place}: must name at least one value")
+        if "type" in part:
+            kinds = types_of(part, place, {"type"})
+            if not all(any(is_of(kind, value) for kind in kinds) for value in values):
+                raise NotKept(f"{place}: holds a value that is not of its type")
+        try:
+            texts = {json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values}
+        except (ValueError, RecursionError) as error:
+            raise NotKept(f"{place}: holds what is no JSON") from error
+        self._count(place, len(values) + sum(map(len, texts)) // LETTERS_OF_WORK)
+        if any(map(is_surrogate, "".join(texts))):
+            raise NotKept(f"{place}: holds half of a character")
+        return self._one_of(sorted(texts))
+
+    def _one_of(self, texts: list[str]) -> str:
+        """Any of some texts, branching where they differ: engines mix up long alternatives."""
+        if len(texts) == 1:
+            return self._rule(_quoted(texts[0])) if texts[0] else '""'
+        common = _common(texts)
+        by_first: dict[str, list[str]] = {}
+        for text in texts:
+            rest = text[common:]
+            by_first.setdefault(rest[:1], []).append(rest[1:])
+        bodies = [
+            f"{_quoted(first)} {self._one_of(rests)}" if first else '""'
+            for first, rests in by_first.items()
+        ]
+        chosen = self._rule(" | ".join(bodies))
+        return self._rule(f"{_quoted(texts[0][:common])} {chosen}") if common else chosen
+
+    def _typed(self, kind: str, part: Mapping[str, Any], place: str, depth: int) -> str:
+        if kind == "integer":
+            return self._integer(part, place)
+        if kind == "string":
+            return self._string(part, place)
+        if kind == "array":
+            return self._array(part, place, depth)
+        return self._object(part, place, depth) if kind == "object" else _PLAIN[kind]
+
+    def _integer(self, part: Mapping[str, Any], place: str) -> str:
+        bounds = (("minimum", 0), ("exclusiveMinimum", 1), ("maximum", 0), ("exclusiveMaximum", -1))
+        found = [whole_bound(part, key, place, beyond) for key, beyond in bounds]
+        low, high = max(found[:2]), min(found[2:])
+        if low > high:
+            raise NotKept(f"{place}: no integer is between its bounds")
+        if (low, high) == (-LARGEST, LARGEST):
+            return "integer"
+        bodies = [f'"-" {one}' for one in self._naturals(max(1, -high), -low)]
+        bodies += self._naturals(max(0, low), high)
+        return self._choice([self._rule(body) for body in bodies])
+
+    def _naturals(self, low: int, high: int) -> list[str]:
+        """Rules for each count of digits between two integers, both included."""
+        found = []
+        for digits in range(1, MAX_DIGITS + 1):
+            first = max(low, 10 ** (digits - 1) if digits > 1 else 0)
+            last = min(high, 10**digits - 1)
+            if first <= last:
+                found.append(self._digits(str(first), str(last)))
+        return found
+
+    def _digits(self, low: str, high: str) -> str:
+        """A rule for the numbers between two of equally many digits."""
+        more = len(low) - 1
+        if low.strip("0") == "" and high.strip("9") == "":
+            return self._rule(f"d{{{more + 1}}}") if more else "d"
+        if not more:
+            return self._rule(f"[{low}-{high}]")
+        first, last = int(low[0]), int(high[0])
+        if first == last:
+            return self._rule(f'"{first}" {self._digits(low[1:], high[1:])}')
+        bodies = [f'"{first}" {self._digits(low[1:], "9" * more)}']
+        if last - first > 1:
+            bodies.append(f"[{first + 1}-{last - 1}] d{{{more}}}")
+        bodies.append(f'"{last}" {self._digits("0" * more, high[1:])}')
+        return self._rule(" | ".join(bodies))
+
+    def _string(self, part: Mapping[str, Any], place: str) -> str:
+        least, most = counts(part, "minLength", "maxLength", place)
+        if isinstance(pattern := part.get("pattern"), str):
+            if "minLength" in part or "maxLength" in part:
+                raise NotKept(f"{place}.pattern: {why('beside minLength and maxLength')}")
+            self._count(place, len(pattern) // LETTERS_OF_WORK)
+            return self._rule(f'"\\"" {self._matching(pattern)} "\\""')
+        if (least, most) == (0, None):
+            return "text"
+        times = f"{{{least},{'' if most is None else most}}}"
+        return self._rule(f'"\\"" letter{times} "\\""' if most != 0 else '"\\"\\""')
+
+    def _matching(self, pattern: str) -> str:
+        """A rule for an expression; read once, however often it is referred to."""
+        if pattern not in self._patterns:
+            self._patterns[pattern] = self._writer.rule(_in_json(read(pattern)))
+        return self._patterns[pattern]
+
+    def _array(self, part: Mapping[str, Any], place: str, depth: int) -> str:
+        least, most = counts(part, "minItems", "maxItems", place)
+        items = part.get("items", True)
+        if items is False:
+            most = 0
+        if most == 0:
+            if least:
+                raise NotKept(f"{place}: no list has at least {least} and no items")
+            return self._rule('"[" ws "]"')
+        item = self._value(items, f"{place}.items", depth + 1)
+        more = self._rule(f'ws "," ws {item}')
+        last = "" if most is None else most - 1
+        several = self._rule(f"{item} {more}{{{max(0, least - 1)},{last}}}" if last != 0 else item)
+        inner = several if least else self._rule(f'{several} | ""')
+        return self._rule(f'"[" ws {inner} ws "]"')
+
+    def _object(self, part: Mapping[str, Any], place: str, depth: int) -> str:
+        properties, required = part.get("properties", {}), part.get("required", [])
+        for name in required:
+            if name not in properties:
+                rule = why("of names that properties does not hold")
+                raise NotKept(f"{place}.required: {rule}, got {name!r:.40}")
+        if len(properties) - len(required) > MAX_OPTIONAL:
+            raise NotKept(f"{place}: at most {MAX_OPTIONAL} properties may be left out")
+        members = []
+        for name, inner in properties.items():
+            refuse_name(name, f"{place}.properties")
+            self._count(place, len(name) // LETTERS_OF_WORK)
+            value = self._value(inner, f"{place}.properties.{name:.40}", depth + 1)
+            key = json.dumps(name, ensure_ascii=False)
+            members.append((self._rule(f'{_quoted(key)} ws ":" ws {value}'), name in required))
+        others = part.get("additionalProperties", not properties)
+        if isinstance(others, dict) and others and properties:
+            raise NotKept(f"{place}.additionalProperties: {why('beside properties')}")
+        if others is not False and not properties:
+            if others in (True, {}):
+                return "map"
+            value = self._value(others, f"{place}.additionalProperties", depth + 1)
+            one = self._rule(f'text ws ":" ws {value}')
+            more = self._rule(f'ws "," ws {one}')
+            inner = self._rule(f'{one} {more}* | ""')
+            return self._rule(f'"{{" ws {inner} ws "}}"')
+        return self._rule(f'"{{" ws {self._members(members)} ws "}}"')
+
+    def _members(self, members: list[tuple[str, bool]]) -> str:
+        """A rule for some members in their order; from the last one on, so that tails are shared.
+
+        `rest` is what may follow a member, `first` what may begin.
+        """
+        rest = first = '""'
+        for member, needed in reversed(members):
+            taken, begun = f'ws "," ws {member} {rest}', f"{member} {rest}"
+            rest, first = (
+                (self._rule(taken), self._rule(begun))
+                if needed
+                else (self._rule(f"{taken} | {rest}"), self._rule(f"{begun} | {first}"))
+            )
+        return first
+
+    def _target(self, to: Any, place: str) -> Any:
+        """What a reference names."""
+        if to == "#":
+            return self._schema
+        _, _, path = str(to).partition("#/")
+        found: Any = self._schema
+        for step in path.split("/"):
+            if "~" in step or "%" in step or not isinstance(found, dict) or step not in found:
+                raise NotKept(f"{place}.$ref: names no schema of this one, got {to!r:.80}")
+            found = found[step]
+        return found
+
+    def _choice(self, names: list[str]) -> str:
+        return names[0] if len(names) == 1 else self._rule(" | ".join(dict.fromkeys(names)))
+
+    def _rule(self, body: str) -> str:
+        return self._writer.named(body)
+
+    def _count(self, place: str, more: int = 1) -> None:
+        self._work += more
+        if self._work > MAX_WORK:
+            raise NotKept(f"{place}: is too large once references are followed")
+
+    def _refuse(self, asked: Iterable[str], place: str, where: str) -> None:
+        for key in sorted(asked):
+            raise NotKept(f"{place}.{key}: {why(where)}")
+
+
+def _common(texts: list[str]) -> int:
+    """Characters that sorted texts begin with alike."""
+    first, last = texts[0], texts[-1]
+    at = 0
+    while at < min(len(first), len(last)) and first[at] == last[at]:
+        at += 1
+    return at
+
+
+def _quoted(text: str) -> str:
+    return f'"{"".join(escaped(ord(letter)) for letter in text)}"'
+
+
+def _in_json(part: Part) -> Part:
+    """What a text between quotation marks in JSON looks like, for the text that is meant."""
+    match part:
+        case Row(parts):
+            return Row(tuple(map(_in_json, parts)))
+        case Choice(parts):
+            return Choice(tuple(map(_in_json, parts)))
+        case Repeat(each, least, most):
+            return Repeat(_in_json(each), least, most)
+        case Set(ranges):
+            return _letters(ranges)
+
+
+def _letters(ranges: Ranges) -> Part:
+    missing = [*without(ranges), *_UNSAFE]
+    plain = tuple(span for span in without(missing) if span[0] <= LAST)
+    found: list[Part] = [Set(plain)] if plain else []
+    found += [
+        Row((Set(((0x5C, 0x5C),)), Set(((ord(short), ord(short)),))))
+        for letter, short in _SHORT.items()
+        if any(start <= ord(letter) <= end for start, end in ranges)
+    ]
+    if not found:
+        raise NoGrammar("a control character cannot be in an answer")
+    return found[0] if len(found) == 1 else Choice(tuple(found))
