@@ -7,7 +7,11 @@ text in pairs and outcomes, and is missing from the oldest; requests may lack `k
 `micro_usd`. Lines of both may stand in one folder.
 
 No line is fatal: what is torn by a crash, still being written, or no record at all is left out,
-counted and named. Kinds that are unknown are no fault, they may be younger than the reader.
+counted and named. So is what says a younger schema, whose fields may mean something else, or lacks
+what is added up. Kinds that are unknown are no fault, they may be younger than the reader.
+
+Whole files may be compressed with gzip (`*.jsonl.gz`): `opened` reads them, `Tail` has no use for
+what does not grow. One that lies beside the file it was made of counts once.
 
 `Tail` follows a ledger that grows and needs nothing. `opened` needs DuckDB, the extra `ledger`.
 """
@@ -26,7 +30,10 @@ if TYPE_CHECKING:
     import duckdb
 
 FILES = "*.jsonl"
+COMPRESSED = "*.jsonl.?*"
 NAMES_SHOWN = 3
+SCHEMA = 2
+"""The youngest that is known here."""
 
 
 class LedgerError(Exception):
@@ -56,10 +63,12 @@ class Unreadable:
     Attributes:
         lines: how many, by name of their file.
         files: why, by name of a file of which nothing could be read.
+        why: how many of the lines are records and yet left out, by what is wrong with them.
     """
 
     lines: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    why: Mapping[str, int] = field(default_factory=dict)
 
     def notes(self) -> tuple[str, ...]:
         """It in at most two sentences, with names; empty where everything was read."""
@@ -67,7 +76,11 @@ class Unreadable:
         if self.lines:
             names = _some([f"{name}: {count}" for name, count in sorted(self.lines.items())])
             total = sum(self.lines.values())
-            notes.append(f"Lines that could not be read and are left out: {total} ({names}).")
+            why = [f"{count} {reason}" for reason, count in sorted(self.why.items())]
+            of_them = f"; of them {', '.join(why)}" if why else ""
+            notes.append(
+                f"Lines that could not be read and are left out: {total} ({names}){of_them}."
+            )
         if self.files:
             names = _some([f"{name}: {why}" for name, why in sorted(self.files.items())])
             count = len(self.files)
@@ -96,6 +109,9 @@ def record_of(line: str | bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
+        return None
+    schema = record.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
         return None
     if "kind" not in record:
         if "handle" not in record:
@@ -186,7 +202,30 @@ COLUMNS = {
 }
 """What is added up; DuckDB skips the other fields of a line, and what a line lacks is NULL."""
 
-LINES = """
+NEEDED = {
+    "request": (
+        *("time", "request_id", "tenant", "route", "tier", "cache", "prompt_tokens"),
+        *("output_tokens", "micro_usd", "baseline_micro_usd", "attempts"),
+    ),
+    "pair": ("request_id", "route", "answered", "shadow_micro_usd"),
+    "outcome": ("request_id",),
+    "gap": ("process", "missing"),
+}
+"""Fields of schema 2 that are added up, by kind: without one of them a line would count in part."""
+
+NO_RECORD = "no records"
+LACKING = " OR ".join(
+    f"(kind = '{kind}' AND ({' OR '.join(f'{name} IS NULL' for name in names)}))"
+    for kind, names in NEEDED.items()
+)
+WRONG = f"""
+    CASE WHEN kind IS NULL AND handle IS NULL THEN '{NO_RECORD}'
+    WHEN schema > {SCHEMA} THEN 'of a younger schema'
+    WHEN schema = {SCHEMA} AND ({LACKING}) THEN 'without fields that a record has' END
+"""
+"""What is wrong with a line; NULL for nothing."""
+
+LINES = f"""
     CREATE VIEW lines AS SELECT * REPLACE (
         coalesce(kind, 'request') AS kind,
         coalesce(schema, 1) AS schema,
@@ -194,8 +233,8 @@ LINES = """
             make_timestamp(TRY_CAST(TRY_CAST(time AS DOUBLE) * 1e6 AS BIGINT)),
             TRY_CAST(time AS TIMESTAMP)
         ) AS time
-    ) FROM raw WHERE kind IS NOT NULL OR handle IS NOT NULL
-"""
+    ) FROM raw WHERE ({WRONG}) IS NULL
+"""  # noqa: S608 -- made of constants alone
 
 
 @dataclass(frozen=True)
@@ -246,26 +285,31 @@ def opened(folder: Path) -> Iterator[Ledger]:
             "Reading the ledger needs DuckDB.",
             "Install the extra: python -m pip install 'pennyweight[ledger]'",
         ) from error
-    found = sorted(folder.glob(FILES))
+    found = sorted({*folder.glob(FILES), *folder.glob(COMPRESSED)})
     if not found:
         raise NoLedger(
             f"No ledger in {folder}: there are no {FILES} files.",
             "The router writes one there as soon as it has answered; name another with --folder.",
         )
-    refused = {path.name: "no file" for path in found if not path.is_file()}
+    refused = {path.name: said for path in found if (said := _refused(path))}
     files = [str(path) for path in found if path.name not in refused]
     with duckdb.connect() as base:
         try:
-            lines = _unreadable_lines(base, files)
+            wrong = _wrong_lines(base, files)
         except duckdb.Error:  # one file is in the way of all of them
-            lines, whole, files = {}, files, []
+            wrong, whole, files = [], files, []
             for file in whole:
                 try:
-                    lines |= _unreadable_lines(base, [file])
+                    wrong += _wrong_lines(base, [file])
                     files.append(file)
                 except duckdb.Error as error:
                     refused[Path(file).name] = str(error).partition("\n")[0]
-        unreadable = Unreadable(lines, refused)
+        lines, why = Counter[str](), Counter[str]()
+        for name, reason, count in wrong:
+            lines[name] += count
+            why[reason] += count
+        del why[NO_RECORD]
+        unreadable = Unreadable(dict(lines), refused, dict(why))
         if not files:
             raise LedgerError(f"Nothing in {folder} can be read.", " ".join(unreadable.notes()))
         _of(base, files).create_view("raw")
@@ -284,15 +328,28 @@ def _of(base: "duckdb.DuckDBPyConnection", files: list[str]) -> "duckdb.DuckDBPy
     )
 
 
-def _unreadable_lines(base: "duckdb.DuckDBPyConnection", files: list[str]) -> dict[str, int]:
-    """How many lines are no records, by name of their file.
+def _wrong_lines(base: "duckdb.DuckDBPyConnection", files: list[str]) -> list[tuple[str, str, int]]:
+    """Name of a file, what is wrong with lines of it, and with how many.
 
     Raises:
         duckdb.Error: a file cannot be read at all.
     """
-    bad = _of(base, files).filter("kind IS NULL AND handle IS NULL")
-    rows = bad.aggregate("filename, count(*)").fetchall()
-    return {Path(file).name: count for file, count in rows}
+    if not files:
+        return []
+    wrong = _of(base, files).project(f"filename, {WRONG} AS wrong").filter("wrong IS NOT NULL")
+    rows = wrong.aggregate("filename, wrong, count(*)").fetchall()
+    return [(Path(file).name, reason, count) for file, reason, count in rows]
+
+
+def _refused(path: Path) -> str:
+    """Why a file is not read; empty where it is to be tried."""
+    if not path.is_file():
+        return "no file"
+    if path.suffix == ".jsonl":
+        return ""
+    if path.suffix != ".gz":
+        return "neither plain nor compressed with gzip"
+    return f"{path.stem} is there too" if path.with_suffix("").is_file() else ""
 
 
 def _some(names: Sequence[str]) -> str:

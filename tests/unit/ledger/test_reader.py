@@ -79,6 +79,47 @@ def test_a_foreign_file_leaves_the_others_readable(tmp_path: Path, name: str) ->
     assert list(unreadable.lines) == ["a.jsonl"]
 
 
+def test_files_that_were_compressed_are_read_and_others_named(tmp_path: Path) -> None:
+    packed = gzip.compress(GOOD.encode())
+    (tmp_path / "a.jsonl.gz").write_bytes(packed)
+    (tmp_path / "b.jsonl.gz").write_bytes(packed)  # a copy of what lies beside it
+    (tmp_path / "b.jsonl").write_text(GOOD)
+    (tmp_path / "c.jsonl.gz").write_bytes(packed[:-20])
+    (tmp_path / "d.jsonl.zst").write_bytes(b"?")
+    found, unreadable = kinds(tmp_path)
+    assert found == [("outcome", 2), ("pair", 2), ("request", 2)]
+    assert unreadable.lines == {}
+    assert sorted(unreadable.files) == ["b.jsonl.gz", "c.jsonl.gz", "d.jsonl.zst"]
+    assert unreadable.files["b.jsonl.gz"] == "b.jsonl is there too"
+    with opened(tmp_path) as ledger:
+        assert len(ledger.records("chat", ["pair"])) == 2
+
+
+def test_a_folder_of_compressed_files_alone_is_a_ledger(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(GOOD.encode()))
+    assert sum(count for _, count in kinds(tmp_path)[0]) == 3
+
+
+def test_lines_of_a_younger_schema_or_without_their_fields_are_named(tmp_path: Path) -> None:
+    def without(record: Any, name: str) -> str:
+        fields = plain(record)
+        del fields[name]
+        return json.dumps(fields) + "\n"
+
+    younger = json.dumps(plain(request("r2", attempt())) | {"schema": 3}) + "\n"
+    lacking = without(request("r3", attempt()), "micro_usd") + without(pair(), "shadow_micro_usd")
+    (tmp_path / "a.jsonl").write_text(GOOD + younger + lacking + "torn\n")
+    found, unreadable = kinds(tmp_path)
+    assert found == [("outcome", 1), ("pair", 1), ("request", 1)]
+    assert unreadable.lines == {"a.jsonl": 4}
+    (note,) = unreadable.notes()
+    assert note == (
+        "Lines that could not be read and are left out: 4 (a.jsonl: 4); of them 1 of a younger "
+        "schema, 2 without fields that a record has."
+    )
+    assert record_of(younger) is None
+
+
 def test_a_file_that_cannot_be_read_at_all_is_named(tmp_path: Path) -> None:
     (tmp_path / "endless.jsonl").write_bytes(b'{"a": "' + b"x" * 40_000_000)
     (tmp_path / "folder.jsonl").mkdir()
