@@ -4,13 +4,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import openvino as ov
 import openvino_genai as genai
 import pytest
 from jsonschema import Draft202012Validator
 
 from engines.cpu.process.guided import structured_output, token_bytes, tokenizer_of
-from engines.cpu.process.probe import _PROMPT, Probe
+from engines.cpu.process.probe import Probe
 from services.router.policy.schema_rules import told
 from tests.e2e.test_guides import VOCABULARY, WEIGHTS
 
@@ -26,7 +25,7 @@ def draw() -> Draw:
     tokenizer = json.loads((WEIGHTS / "tokenizer.json").read_text())
     config = json.loads((WEIGHTS / "config.json").read_text())
     spelled, end = token_bytes(tokenizer), config["eos_token_id"]
-    pipeline = Probe(tokenizer_of(WEIGHTS), VOCABULARY)._pipeline
+    probe = Probe(tokenizer_of(WEIGHTS), VOCABULARY)
 
     def answers(rules: str) -> list[str]:
         configs = []
@@ -36,7 +35,7 @@ def draw() -> Draw:
             one.eos_token_id, one.stop_token_ids = end, {end}
             one.structured_output_config = structured_output(("ebnf_grammar", rules))
             configs.append(one)
-        results = pipeline.generate([ov.Tensor(_PROMPT)] * ANSWERS, configs)
+        results = probe._pipeline.generate([probe._prompt] * ANSWERS, configs)
         drawn = [list(result.m_generation_ids[0]) for result in results]
         whole = [tokens for tokens in drawn if end in tokens or len(tokens) < TOKENS]
         return [b"".join(spelled[token] for token in tokens).decode() for tokens in whole]
