@@ -21,10 +21,11 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
     Raises:
         BadRequest: the report breaks a rule.
     """
-    violations = tuple(_header(request, router))
-    if violations:  # what a report may hold of each is known before it is gone through
-        raise BadRequest.of(*violations)
+    header, sizes = tuple(_header(request, router)), tuple(_sizes(request))
+    if sizes:  # what a report may hold of each is known before it is gone through
+        raise BadRequest.of(*header, *sizes)
     violations = (
+        *header,
         *(found for index, tier in enumerate(request.tiers) for found in _tier(index, tier)),
         *_repeated(request),
         *(
@@ -64,6 +65,9 @@ def _header(request: pb.ReportLoadRequest, router: str) -> Iterator[Violation]:
         yield Violation("router", "must be 1 to 128 letters, digits or ._:/-")
     elif router and request.router != router:
         yield Violation("router", f"must stay {router} for the whole stream")
+
+
+def _sizes(request: pb.ReportLoadRequest) -> Iterator[Violation]:
     if len(request.tiers) > MAX_TIERS:
         yield Violation("tiers", f"must be at most {MAX_TIERS}")
     if len(request.replicas) > MAX_REPLICAS:
