@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -74,7 +75,8 @@ def folder(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (table,) = (block.text for block in BLOCKS if block.language == "csv")
     (place / "pairs.csv").write_text(table)
     (place / "question.txt").write_text("My card has not arrived")
-    (place / "fee.json").write_text('{"type": "object", "required": ["fee"]}')
+    fee = {"type": "object", "properties": {"fee": {"type": "integer"}}, "required": ["fee"]}
+    (place / "fee.json").write_text(json.dumps(fee))
     programs = place / "programs"
     programs.mkdir()
     make = programs / "make"  # which would prepare an environment that is being used
