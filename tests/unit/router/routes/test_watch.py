@@ -243,13 +243,13 @@ async def test_policies_come_in_force_though_they_cannot_be_kept(scene: Scene) -
 
 
 async def test_the_watch_goes_on_looking(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies_module, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(policies_module, "LOOK_SECONDS", 0.01)
     came = asyncio.Event()
     monkeypatch.setattr(scene.watch, "_adopters", [lambda _: came.set()])
     watching = asyncio.create_task(scene.watch.run())
     scene.files.routes.write_text(BAD)
     while not scene.metric("policy_refused"):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
     scene.files.calibrate("plain", SURE)
     scene.files.routes.write_text(LADDERED)
     async with asyncio.timeout(20):
