@@ -17,7 +17,7 @@ from services.router.policy.routes import Route, Tier
 
 
 class GuideKind(Enum):
-    """Kind of a guided answer; values are TensorRT-LLM's guide types."""
+    """Kind of a guided answer, as callers ask for it; engines are told of all kinds as grammars."""
 
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"

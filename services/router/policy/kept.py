@@ -27,11 +27,6 @@ MAX_OPTIONAL = 64
 MAX_DIGITS = 15
 """Of an integer: more are not exact everywhere."""
 
-ANNOTATIONS = frozenset(
-    ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly")
-) | {"$comment", "$schema", "$defs", "definitions"}
-"""What says nothing about answers."""
-
 KEPT_OF_TYPES: Mapping[str, frozenset[str]] = {
     "null": frozenset(),
     "boolean": frozenset(),
