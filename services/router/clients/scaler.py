@@ -88,7 +88,7 @@ class ScalerLink:
                 if is_cancelled():
                     raise
                 if (why := named(error)) not in said:
-                    log.warning("scaler is away; using the last known fleet", error=why)
+                    log.warning("the scaler is away; the fleet is what it last said", error=why)
                     said.add(why)
                 self._fleet.set_stale(stale=True)
             failures += 1
