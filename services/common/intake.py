@@ -10,7 +10,7 @@ It stands on names that are private to grpcio, so a version that lacks one fails
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,8 +23,9 @@ _handle, _schedule = _core._handle_rpc, _core._schedule_rpc_coro  # noqa: SLF001
 _MethodResolver = _core._MethodResolver  # noqa: SLF001
 
 MOST_CALLS = 32_768
-"""Calls of one method that are open at once, whoever makes them; further ones wait in gRPC's core.
-They are refused before, in words: see `services.common.gate` and `services.common.keyless`."""
+"""Calls of one method that are handled at once, whoever makes them; further ones wait in gRPC's
+core. They are refused before, in words: see `services.common.gate` and `services.common.keyless`,
+which also bound those whose end nobody takes."""
 
 MOST_STRAYS = 4_096
 """The same of calls of no method, which are refused at once."""
@@ -96,16 +97,35 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         path = "" if method is None else method.decode()
         room = asyncio.Semaphore(MOST_STRAYS if method is None else MOST_CALLS)
 
-        def done(call: asyncio.Task[None]) -> None:
-            self._running.discard(call)
-            room.release()
-
         while True:
             await room.acquire()
             call = await (
                 self._request_call() if method is None else self._request_registered_call(method)
             )
             work = _handle(path, self._resolver, (), call, self._event_loop, False)  # noqa: FBT003
-            task = self._event_loop.create_task(_schedule(work, call, self._event_loop, path))
+            place = _Place(room)
+            task = self._event_loop.create_task(
+                _schedule(place.held(work), call, self._event_loop, path)
+            )
             self._running.add(task)
-            task.add_done_callback(done)
+            task.add_done_callback(self._running.discard)
+            task.add_done_callback(place.leave)  # where the work never began
+
+
+class _Place:
+    """Room for one call, given back once."""
+
+    def __init__(self, room: asyncio.Semaphore) -> None:
+        self._room: asyncio.Semaphore | None = room
+
+    async def held(self, work: Awaitable[None]) -> None:
+        """Does the work and leaves; what gRPC does after it takes no room."""
+        try:
+            await work
+        finally:
+            self.leave()
+
+    def leave(self, _: object = None) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.release()

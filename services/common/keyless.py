@@ -24,8 +24,12 @@ MOST_MESSAGE_BYTES = 4096
 READ_AT_ONCE = 2
 """Single messages that are read at once for one connection."""
 
-MESSAGE_SECONDS = 5.0
-"""How long such a message may wait for its turn, and then be on its way."""
+MESSAGE_SECONDS = 2.0
+"""How long such a message may wait for its turn, and then be on its way. Its size shows only once
+it is there: until then it may grow to what gRPC takes of any message."""
+
+CALL_SECONDS = 10.0
+"""How long the answer to such a call may wait to be taken."""
 
 CROWD = 2048
 MOST_IN_CROWD = 2
@@ -92,6 +96,10 @@ class Keyless:
                     yield response
 
         async def coroutine(requests: Any, context: Any) -> Any:
+            # gRPC sends the answer in the same task, and waits until the caller takes it.
+            task: Any = asyncio.current_task()
+            timer = asyncio.get_running_loop().call_later(CALL_SECONDS, task.cancel)
+            context.add_done_callback(lambda _: timer.cancel())
             return await inner(await entered(requests, context), context)
 
         make: Any = (

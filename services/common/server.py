@@ -24,6 +24,7 @@ from services.common.gate import Gate, Keys
 from services.common.health import Health
 from services.common.intake import Listener
 from services.common.keyless import Keyless
+from services.common.memory import give_memory_back_at_times
 from services.common.reflection import NAME as REFLECTION
 from services.common.reflection import Reflection
 from services.common.telemetry import Tracing
@@ -248,6 +249,7 @@ class Server:
         """
         failure = asyncio.create_task(self.grpc.failure())
         asked = asyncio.create_task(stop.wait())
+        memory = asyncio.create_task(give_memory_back_at_times())
         try:
             await asyncio.wait((failure, asked), return_when=asyncio.FIRST_COMPLETED)
             if asked.done():
@@ -257,9 +259,9 @@ class Server:
             log.critical("the server ended by itself", error=why)
             raise ServerEnded(f"the server ended by itself: {why}") from None
         finally:
-            for task in (failure, asked):
+            for task in (failure, asked, memory):
                 task.cancel()
-            await asyncio.gather(failure, asked, return_exceptions=True)
+            await asyncio.gather(failure, asked, memory, return_exceptions=True)
 
     async def close(self) -> None:
         """Ends at once whatever still runs, and gives the address back, even if it never served."""

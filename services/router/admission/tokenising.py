@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from services.common.memory import give_memory_back
 from services.router.admission.long_work import LongWork
-from services.router.admission.memory import give_memory_back
 from services.router.policy.line import Priority
 from services.router.policy.long_prompts import MESSAGE_BYTES, SHORT_BYTES, Room
 from services.router.policy.prompts import Message

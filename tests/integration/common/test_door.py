@@ -162,6 +162,20 @@ async def test_health_calls_without_their_message_end_soon_also_those_in_line(
         assert all("did not come" in end.details() for end in ends)
 
 
+async def test_health_calls_whose_answer_is_not_taken_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "MOST_CALLS", 8)
+    monkeypatch.setattr(keyless, "CALL_SECONDS", 0.1)
+    async with serving() as running, RawCaller(running.port, None, window=0) as raw:
+        for _ in range(40):
+            raw.call(CHECK, b"")
+        await asyncio.sleep(0.1)
+        health: Any = health_pb2_grpc.HealthStub(running.channel)
+        found = await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert found.status == health_pb2.HealthCheckResponse.SERVING
+
+
 @pytest.mark.parametrize("sent", [b"x" * 5000, b"\x0a\x02\xff\xff"])
 async def test_a_message_to_health_is_small_and_whole(sent: bytes) -> None:
     async with serving() as running:
