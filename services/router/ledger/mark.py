@@ -53,10 +53,28 @@ class Mark:
         text = json.dumps({"answered": answered, "written": written, "time": wall})
         os.pwrite(self._descriptor, text.ljust(SIZE).encode(), 0)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether it still is where the next router looks for it, and was not moved or removed.
+
+        Raises:
+            OSError: nobody knows.
+        """
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
     def close(self, *, complete: bool) -> None:
-        """Lets go of it; where the ledger is complete nothing stays behind."""
+        """Lets go of it; where the ledger is complete nothing stays behind.
+
+        Where it was moved away meanwhile, what it is to whoever finds it there is no gap.
+        """
         if complete:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.put(answered=0, written=0, wall=0.0)
+                if self.in_place:
+                    self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
