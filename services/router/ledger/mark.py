@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from pennyweight.ledger.schema import GapRecord, time_text
+from services.common.files import is_at
 
 log = structlog.get_logger()
 
@@ -60,10 +61,7 @@ class Mark:
         Raises:
             OSError: nobody knows.
         """
-        try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
-        except FileNotFoundError:
-            return False
+        return is_at(self._path, self._descriptor)
 
     def close(self, *, complete: bool) -> None:
         """Lets go of it; where the ledger is complete nothing stays behind.
