@@ -6,6 +6,7 @@ when and on which slot.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -115,6 +116,8 @@ class ReplicaProcesses:
         if running is None:
             return False
         ready = await running.client.is_ready()
+        with contextlib.suppress(OSError):  # the next look tries again
+            self._records.keep(running.record)
         try:
             tritonserver.protect_shared_memory(replica_id)
         except OSError as error:
