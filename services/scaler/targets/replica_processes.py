@@ -159,6 +159,11 @@ class ReplicaProcesses:
             log.warning("record not written", replica=replica_id, error=str(error))
         return whole
 
+    async def too_long(self, replica_id: str, tokens: int) -> str | None:
+        """See `SlotHost.too_long`."""
+        running = self._running.get(replica_id)
+        return None if running is None else await running.client.too_long(tokens)
+
     async def running_requests(self, replica_id: str) -> int | None:
         """Requests it runs by its engine's count; None: it does not say."""
         running = self._running.get(replica_id)
