@@ -286,7 +286,8 @@ class Lever:
     Attributes:
         route: whose it is.
         name: ``tier:<name>``, ``precision:<name>``, ``trimming`` or ``cache``.
-        state: ``on``, ``halted``, or ``unknown``, which counts as halted.
+        state: ``on``, ``halted``, or ``unknown``, as what routers share cannot be reached: it
+            counts as halted there.
         author: who set it last: a person's name or ``guardrail``; empty where nobody did.
         reason: why, in their words.
         since: when, in UTC; None where nobody set it.

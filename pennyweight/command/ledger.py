@@ -67,8 +67,9 @@ def _gaps(gaps: Mapping[str, int]) -> Sequence[str]:
     if not gaps:
         return ()
     names = ", ".join(f"{process}: {missing:,}" for process, missing in sorted(gaps.items()))
-    missing = f"their last moment left out: {sum(gaps.values()):,} ({names})."
-    return (f"Routers were killed before they had written all records. Missing, {missing}",)
+    least = f"At least {sum(gaps.values()):,} are missing ({names})"
+    beyond = "what they answered in their last half second is in no count"
+    return (f"Routers were killed before they had written all records. {least}; {beyond}.",)
 
 
 def _costs(sums: Sums) -> list[str]:

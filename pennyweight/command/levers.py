@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pennyweight.answers import LeverList, LeverWatch
+from pennyweight.answers import Lever, LeverList, LeverWatch
 from pennyweight.command.ending import USAGE, end, run
 from pennyweight.command.options import (
     Address,
@@ -37,6 +37,14 @@ UNSAVED = (
     "Only this router knows so far: what routers share cannot be written now. It is written, and "
     "the others are told, as soon as can be; a restart of this router before would lose it. Halt "
     "it at the other routers too."
+)
+UNKNOWN = (
+    "What routers share cannot be reached, so this router uses no lever until it can: those shown "
+    "as unknown count as halted too."
+)
+ALONE = (
+    "Of halts shown as here alone only this router knows so far: halt those levers at the others "
+    "too."
 )
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -83,6 +91,11 @@ def list_levers(
             return
         table, caption = _table(found), f"policy {found.policy_version}"
         print_table(console(), table, caption, named_by=2)
+        notes = console(stderr=True)
+        if any(one.state == "unknown" for one in found.levers):
+            say(notes, UNKNOWN, "yellow")
+        if any(_is_alone(one) for one in found.levers):
+            say(notes, ALONE, "yellow")
 
     run(work(), target)
 
@@ -189,7 +202,7 @@ def _table(found: LeverList) -> Table:
         table.add_row(
             line(one.route),
             line(one.name),
-            Text(one.state + " here alone" * one.unsaved, style=STYLES.get(one.state, "")),
+            Text(one.state + " here alone" * _is_alone(one), style=STYLES.get(one.state, "")),
             moment(one.since),
             line(one.author) or "-",
             line(one.reason) or "-",
@@ -200,6 +213,11 @@ def _table(found: LeverList) -> Table:
         row = (total.route, "all together", *["-"] * 5)
         table.add_row(*row, "-" if total.watch is None else _watch(total.watch))
     return table
+
+
+def _is_alone(one: Lever) -> bool:
+    """Whether it is halted by a word that only this router has heard."""
+    return one.unsaved and one.state == "halted"
 
 
 def _watch(watch: LeverWatch | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from pennyweight.answers import Route
+from pennyweight.answers import Lever, Route
 from pennyweight.command.ending import run
 from pennyweight.command.options import (
     Address,
@@ -36,8 +36,10 @@ CHOSEN = (
     "average no more quality is lost than they tolerate."
 )
 
-Halted = Mapping[str, Sequence[str]]
+Halted = Mapping[str, Sequence[Lever]]
 """The levers of each route that are out of use now."""
+
+UNKNOWN = "halted while what routers share cannot be reached"
 
 
 def routes(
@@ -56,11 +58,11 @@ def routes(
         async with connect(target) as client:
             found = await client.list_routes(timeout_seconds=timeout)
             chosen = [route for route in found.routes if route.quality is not None]
-            halted = dict[str, list[str]]()
+            halted = dict[str, list[Lever]]()
             if chosen and not as_json:
                 for lever in (await client.levers(timeout_seconds=timeout)).levers:
                     if lever.state != "on":
-                        halted.setdefault(lever.route, []).append(lever.name)
+                        halted.setdefault(lever.route, []).append(lever)
         if as_json:
             for route in found.routes:
                 print_json("route", route)
@@ -131,9 +133,10 @@ def _qualities(chosen: Sequence[Route], halted: Halted) -> Table:
             continue
         calibration = quality.calibration_version or "none: the top tier answers"
         # What a calibration expects holds with all its tiers in use.
-        out = [name for name in halted.get(route.name, ()) if name.startswith("tier:")]
-        if out:
-            calibration += f"; halted: {', '.join(out)}"
+        out = [one for one in halted.get(route.name, ()) if one.name.startswith("tier:")]
+        for why, unknown in (("halted", False), (UNKNOWN, True)):
+            if names := [one.name for one in out if (one.state == "unknown") is unknown]:
+                calibration += f"; {why}: {', '.join(names)}"
         table.add_row(
             line(route.name),
             points(quality.tolerance),

@@ -75,7 +75,11 @@ class CacheCollector(Collector):
         )
         yield _counter("leases_expired", "Leases that ended by themselves.", store.leases_expired)
         yield _counter("evicted", "Entries dropped for room.", store.evicted)
-        yield _counter("damaged", "Entries that could not be read and were dropped.", store.damaged)
+        yield _counter(
+            "damaged",
+            "Entries that could not be read, and what no cache has written; dropped.",
+            store.damaged,
+        )
         yield _gauge("streams", "Open Exchange streams.", counts.streams)
         yield _gauge("waiters", "Lookups that wait for another's answer.", store.waiters)
         yield _gauge("store_up", "1 while the store can be used.", int(store.up))

@@ -49,6 +49,18 @@ def read_plain(path: Path, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file still has its name: it was not moved, removed or replaced.
+
+    Raises:
+        OSError: nobody knows.
+    """
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file in the place of the one that was there; its folder is made where missing.
 
@@ -140,7 +152,8 @@ class FolderLock:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            self._path = folder / LOCK
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
         try:
@@ -151,6 +164,15 @@ class FolderLock:
                 raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
             why = f"state folder {folder}: another {owner} uses it"
             raise FolderTaken("environment", [why]) from error
+
+    @property
+    def in_place(self) -> bool:
+        """Whether others who come for the folder meet this lock: it was not moved or removed.
+
+        Raises:
+            OSError: nobody knows.
+        """
+        return is_at(self._path, self._descriptor)
 
     def close(self) -> None:
         """Lets go of the folder."""

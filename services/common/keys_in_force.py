@@ -1,8 +1,9 @@
 """The accepted keys while a service runs: the key file is read again when it changes.
 
 A key that is added works, and one that is taken out stops to work, within seconds; calls that are
-under way go on. A file that is wrong is refused whole: the keys of before stay. So they do while it
-cannot be read, which is tried again at each look.
+under way go on. A change is taken once two looks in a row have found the same, so that no file is
+taken that is only half written. One that is wrong is refused whole: the keys of before stay. So
+they do while it cannot be read, which is tried again at each look.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from services.common.credentials import Identity, Keyring
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
 
 
 class KeysInForce:
@@ -33,7 +34,7 @@ class KeysInForce:
         """
         self._path = path
         self._unread = False
-        self._seen = b""
+        self._seen = self._waiting = b""
         if path is not None:
             with suppress(OSError):  # which `Keyring.load` explains
                 self._seen = _digest_of(path)  # first: what changes while it is read is read again
@@ -67,7 +68,8 @@ class KeysInForce:
         except OSError as error:
             self._cannot_read(error)
             return
-        if seen == self._seen and not self._unread:
+        waiting, self._waiting = self._waiting, seen
+        if seen != waiting or (seen == self._seen and not self._unread):
             return
         try:
             keyring = await asyncio.to_thread(Keyring.load, self._path)

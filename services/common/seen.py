@@ -64,6 +64,11 @@ class SeenFiles:
         self._seen[path] = _Seen(stamp, hashlib.sha256(data).digest(), now)
         return data
 
+    @property
+    def hindered(self) -> bool:
+        """Whether one could not be read because we lacked something ourselves."""
+        return any(was.stamp == _NEVER for was in self._seen.values())
+
     def note(self, path: Path) -> None:
         """Notes how a file is, or a folder and what is in it, without reading."""
         found = [path]

@@ -4,6 +4,8 @@ gRPC says nothing of files it cannot use, so Python's own TLS reads them first.
 """
 
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from services.common.files import read_plain
 log = structlog.get_logger()
 
 MAX_BYTES = 2**20
+
+WHOLE_SECONDS = 1.0
+"""A file that changed less long ago may still be written: a chain ends well after each of its
+certificates."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,15 @@ class TlsFiles:
         files = (self.certificate, self.key, self.client_authority)
         return tuple(read_plain(path, MAX_BYTES) if path is not None else b"" for path in files)
 
+    def changed_at(self) -> float:
+        """When one of them changed last, in seconds since 1970.
+
+        Raises:
+            OSError: one is gone.
+        """
+        files = (self.certificate, self.key, self.client_authority)
+        return max(path.stat().st_mtime for path in files if path is not None)
+
     def check(self) -> None:
         """Checks that they go together.
 
@@ -75,7 +90,8 @@ class TlsFiles:
 class _Watch:
     """What connections get; gRPC asks for it in a thread of its own, one connection at a time."""
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
         try:
             self._content = files.read()
         except OSError as error:
@@ -96,6 +112,8 @@ class _Watch:
             if content == self._content:
                 self._refused = ""
                 return None
+            if 0.0 <= self._wall() - self._files.changed_at() < WHOLE_SECONDS:
+                return None  # who connects next looks again
             self._files.check()
         except (OSError, ConfigError) as error:
             if str(error) != self._refused:  # not once for each connection

@@ -92,6 +92,11 @@ class Metrics:
         self.ledger_lost = counter(
             "ledger_lost_total", "Records the ledger could not keep. Not 0: look at the disk."
         )
+        self.ledger_refused = gauge(
+            "ledger_refused",
+            "Records that wait because the disk has refused them. Not 0: the ledger cannot be "
+            "written; beyond 100,000 the oldest are lost.",
+        )
         self.ledger_gaps = counter(
             "ledger_gaps_total",
             "Requests that routers answered and were killed before they could write their records, "

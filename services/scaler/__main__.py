@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -49,7 +50,11 @@ async def serve(
         server=settings.tritonserver,
     )
     good = GoodSettings(settings.state_folder)
-    target = LocalTarget(scaling, processes, metrics, good=good)
+
+    def longest(tier: str) -> int:
+        return loads.tier(tier, time.monotonic()).longest
+
+    target = LocalTarget(scaling, processes, metrics, good=good, longest=longest)
     fleet = Fleet(scaling, target, loads, metrics, file=str(settings.scaling_file))
     watch = ScalingWatch(file, fleet.configure, metrics)
     servicer = ScalerServicer(fleet, watch, loads, metrics)

@@ -156,6 +156,30 @@ async def test_a_replica_is_ready_only_while_its_engine_answers(directory: Path)
             await client.close()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [({}, ""), ({"max_seq_len": "64"}, "max_seq_len"), ({"kv_cache_blocks": "2"}, "KV-cache")],
+    ids=["as it is", "short", "small cache"],
+)
+async def test_a_replica_says_whether_it_takes_what_routers_send(
+    directory: Path, parameters: dict[str, str], words: str
+) -> None:
+    with Triton(directory, parameters=parameters) as server:
+        server.wait_ready()
+        launch = server.launch
+        client = TritonClient("127.0.0.1", launch.grpc_port, launch.metrics_port, server.model)
+        try:
+            assert await client.is_ready()
+            said = await client.too_long(512)
+            assert said is not None
+            assert words in said
+            assert bool(said) is bool(words)
+            assert await client.too_long(60) == ""
+            assert await client.running_requests() == 0
+        finally:
+            await client.close()
+
+
 def test_an_engine_that_stands_still_is_replaced(directory: Path) -> None:
     with Triton(directory, parameters={"max_silence_ms": "8000"}) as server:
         server.wait_ready()

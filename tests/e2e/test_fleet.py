@@ -24,6 +24,7 @@ from tests.e2e.triton_fixtures import Answer, infer_request, read
 from tests.integration.scaler.harness import (
     DRAINING,
     GONE,
+    KEY,
     READY,
     ROOT,
     ScalerProcess,
@@ -144,3 +145,35 @@ async def test_the_shipped_pools_come_up_heal_and_end(scaler: ScalerProcess) -> 
     await scaler.stop()
     assert scaler.process.returncode == 0
     assert [left_of(one.id) for one in ready.values()] == [[], []]
+
+
+@pytest.mark.parametrize("parameter", [{"max_seq_len": "64"}, {"kv_cache_blocks": "2"}])
+async def test_settings_that_take_less_than_routers_send_cost_no_replica(
+    scaler: ScalerProcess, parameter: dict[str, str]
+) -> None:
+    async with scaler.watch() as watch:
+        good = (await whole(watch, "small"))["small"]
+    reporting = scaler.stub.ReportLoad(metadata=KEY, timeout=60)
+    report = pb.ReportLoadRequest(
+        router="r1", tiers=[pb.TierLoad(tier="small", max_sequence_tokens=512)]
+    )
+
+    async def refused() -> pb.Pool | None:
+        await reporting.write(report)
+        pools = (await scaler.stub.ListPools(pb.ListPoolsRequest(), metadata=KEY)).pools
+        (pool,) = [one for one in pools if one.tier == "small"]
+        return pool if pool.HasField("settings_refusal") else None
+
+    await refused()
+    file = scaler.settings.scaling_file
+    declared = yaml.safe_load(file.read_text())
+    declared["pools"]["small-cpu"]["parameters"] |= parameter
+    file.write_text(yaml.safe_dump(declared))
+    pool = await until_async(refused, 60)
+    assert "does not take the 512 tokens" in pool.settings_refusal.reason
+    assert "its new settings are refused" in pool.trouble
+    async with scaler.watch() as watch:
+        assert (await whole(watch, "small"))["small"].id == good.id
+    assert not (await answer(good, 500)).error
+    await reporting.done_writing()
+    await scaler.stop()

@@ -69,6 +69,8 @@ class Host:
         self.refusal = ""
         self.never_ready: set[str] = set()  # precisions
         self.precisions: dict[str, str] = {}
+        self.longest: dict[str, int] = {}  # by precision
+        self.measured: list[int] = []
         self.ended: list[tuple[str, bool]] = []
         self.noted: list[str] = []
         self.asked = asyncio.Event()
@@ -106,6 +108,12 @@ class Host:
     def note_ready(self, replica_id: str) -> bool:
         self.noted.append(replica_id)
         return self.whole
+
+    async def too_long(self, replica_id: str, tokens: int) -> str | None:
+        self.measured.append(tokens)
+        if tokens <= self.longest.get(self.precisions.get(replica_id, ""), tokens):
+            return ""
+        return "exceeds max_seq_len"
 
     async def running_requests(self, replica_id: str) -> int | None:
         return self.running

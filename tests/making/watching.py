@@ -78,6 +78,11 @@ class Scene:
         """Changes the files, and lets the watch look."""
         self.files.routes.write_text(routes)
         self.files.prices.write_text(prices)
+        await self.look()
+
+    async def look(self) -> None:
+        """Lets the watch look until it has seen a change stand still."""
+        await self.watch.look()
         await self.watch.look()
 
     @property

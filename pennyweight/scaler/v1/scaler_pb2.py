@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pennyweight/scaler/v1/scaler.proto\x12\x15pennyweight.scaler.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x02\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x32\n\x05state\x18\x07 \x01(\x0e\x32#.pennyweight.scaler.v1.ReplicaState\x12\x15\n\rmax_in_flight\x18\x08 \x01(\x05\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08\x63\x61pacity\x18\n \x01(\x0e\x32#.pennyweight.scaler.v1.CapacityKind\"$\n\x14WatchReplicasRequest\x12\x0c\n\x04tier\x18\x01 \x01(\t\"i\n\x15WatchReplicasResponse\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\x12\x30\n\x08replicas\x18\x02 \x03(\x0b\x32\x1e.pennyweight.scaler.v1.Replica\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xea\x01\n\x11ReportLoadRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12/\n\x0bobserved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05tiers\x18\x03 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.TierLoad\x12\x34\n\x08replicas\x18\x04 \x03(\x0b\x32\".pennyweight.scaler.v1.ReplicaLoad\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb0\x03\n\x08TierLoad\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\x0f\n\x07running\x18\x03 \x01(\x05\x12$\n\x18output_tokens_per_second\x18\x04 \x01(\x01\x42\x02\x18\x01\x12\x37\n\nfirst_text\x18\x05 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.QuantileB\x02\x18\x01\x12;\n\x0e\x62\x65tween_tokens\x18\x06 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.QuantileB\x02\x18\x01\x12\x10\n\x08\x61rrivals\x18\x07 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x08 \x01(\x03\x12\x15\n\routput_tokens\x18\t \x01(\x03\x12\x10\n\x08\x66inished\x18\n \x01(\x03\x12@\n\x11\x66irst_text_counts\x18\x0b \x01(\x0b\x32%.pennyweight.scaler.v1.DurationCounts\x12\x44\n\x15\x62\x65tween_tokens_counts\x18\x0c \x01(\x0b\x32%.pennyweight.scaler.v1.DurationCounts\" \n\x0e\x44urationCounts\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x03\"F\n\x08Quantile\x12\x10\n\x08quantile\x18\x01 \x01(\x01\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x0bReplicaLoad\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x11\n\tin_flight\x18\x02 \x01(\x05\"&\n\x12ReportLoadResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\"\x12\n\x10ListPoolsRequest\"v\n\x11ListPoolsResponse\x12*\n\x05pools\x18\x01 \x03(\x0b\x32\x1b.pennyweight.scaler.v1.Pool\x12\x35\n\x07refusal\x18\x02 \x01(\x0b\x32$.pennyweight.scaler.v1.PolicyRefusal\"\x80\x01\n\rPolicyRefusal\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x36\n\x08problems\x18\x02 \x03(\x0b\x32$.pennyweight.scaler.v1.PolicyProblem\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\rPolicyProblem\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\"\xac\x03\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x35\n\x08\x63\x61pacity\x18\x05 \x01(\x0e\x32#.pennyweight.scaler.v1.CapacityKind\x12\x18\n\x10\x64\x65sired_replicas\x18\x06 \x01(\x05\x12\r\n\x05slots\x18\x07 \x01(\x05\x12\x30\n\x08replicas\x18\x08 \x03(\x0b\x32\x1e.pennyweight.scaler.v1.Replica\x12\x0f\n\x07trouble\x18\t \x01(\t\x12\x0f\n\x07waiting\x18\n \x01(\x05\x12\x0f\n\x07running\x18\x0b \x01(\x05\x12\x30\n\rtypical_start\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x06\x64\x65mand\x18\r \x01(\x0b\x32\x1d.pennyweight.scaler.v1.Demand\x12@\n\x10settings_refusal\x18\x0e \x01(\x0b\x32&.pennyweight.scaler.v1.SettingsRefusal\"\x83\x01\n\x0fSettingsRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x07\x63hanges\x18\x03 \x03(\x0b\x32$.pennyweight.scaler.v1.SettingChange\"=\n\rSettingChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08in_force\x18\x03 \x01(\t\"\x9d\x02\n\x06\x44\x65mand\x12\'\n\x04span\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x61rrivals_per_second\x18\x02 \x01(\x01\x12 \n\x18prompt_tokens_per_second\x18\x03 \x01(\x01\x12 \n\x18output_tokens_per_second\x18\x04 \x01(\x01\x12\x1b\n\x13\x66inished_per_second\x18\x05 \x01(\x01\x12\x33\n\nfirst_text\x18\x06 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.Quantile\x12\x37\n\x0e\x62\x65tween_tokens\x18\x07 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.Quantile*\x96\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x03\x12\x16\n\x12REPLICA_STATE_GONE\x10\x04*b\n\x0c\x43\x61pacityKind\x12\x1d\n\x19\x43\x41PACITY_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41PACITY_KIND_ON_DEMAND\x10\x01\x12\x16\n\x12\x43\x41PACITY_KIND_SPOT\x10\x02\x32\xc2\x02\n\rScalerService\x12l\n\rWatchReplicas\x12+.pennyweight.scaler.v1.WatchReplicasRequest\x1a,.pennyweight.scaler.v1.WatchReplicasResponse0\x01\x12\x63\n\nReportLoad\x12(.pennyweight.scaler.v1.ReportLoadRequest\x1a).pennyweight.scaler.v1.ReportLoadResponse(\x01\x12^\n\tListPools\x12\'.pennyweight.scaler.v1.ListPoolsRequest\x1a(.pennyweight.scaler.v1.ListPoolsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pennyweight/scaler/v1/scaler.proto\x12\x15pennyweight.scaler.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x02\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x32\n\x05state\x18\x07 \x01(\x0e\x32#.pennyweight.scaler.v1.ReplicaState\x12\x15\n\rmax_in_flight\x18\x08 \x01(\x05\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08\x63\x61pacity\x18\n \x01(\x0e\x32#.pennyweight.scaler.v1.CapacityKind\"$\n\x14WatchReplicasRequest\x12\x0c\n\x04tier\x18\x01 \x01(\t\"i\n\x15WatchReplicasResponse\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\x12\x30\n\x08replicas\x18\x02 \x03(\x0b\x32\x1e.pennyweight.scaler.v1.Replica\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xea\x01\n\x11ReportLoadRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12/\n\x0bobserved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05tiers\x18\x03 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.TierLoad\x12\x34\n\x08replicas\x18\x04 \x03(\x0b\x32\".pennyweight.scaler.v1.ReplicaLoad\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcd\x03\n\x08TierLoad\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\x0f\n\x07running\x18\x03 \x01(\x05\x12$\n\x18output_tokens_per_second\x18\x04 \x01(\x01\x42\x02\x18\x01\x12\x37\n\nfirst_text\x18\x05 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.QuantileB\x02\x18\x01\x12;\n\x0e\x62\x65tween_tokens\x18\x06 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.QuantileB\x02\x18\x01\x12\x10\n\x08\x61rrivals\x18\x07 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x08 \x01(\x03\x12\x15\n\routput_tokens\x18\t \x01(\x03\x12\x10\n\x08\x66inished\x18\n \x01(\x03\x12@\n\x11\x66irst_text_counts\x18\x0b \x01(\x0b\x32%.pennyweight.scaler.v1.DurationCounts\x12\x44\n\x15\x62\x65tween_tokens_counts\x18\x0c \x01(\x0b\x32%.pennyweight.scaler.v1.DurationCounts\x12\x1b\n\x13max_sequence_tokens\x18\r \x01(\x05\" \n\x0e\x44urationCounts\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x03\"F\n\x08Quantile\x12\x10\n\x08quantile\x18\x01 \x01(\x01\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x0bReplicaLoad\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x11\n\tin_flight\x18\x02 \x01(\x05\"&\n\x12ReportLoadResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\"\x12\n\x10ListPoolsRequest\"v\n\x11ListPoolsResponse\x12*\n\x05pools\x18\x01 \x03(\x0b\x32\x1b.pennyweight.scaler.v1.Pool\x12\x35\n\x07refusal\x18\x02 \x01(\x0b\x32$.pennyweight.scaler.v1.PolicyRefusal\"\x80\x01\n\rPolicyRefusal\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x36\n\x08problems\x18\x02 \x03(\x0b\x32$.pennyweight.scaler.v1.PolicyProblem\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\rPolicyProblem\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\"\xac\x03\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x35\n\x08\x63\x61pacity\x18\x05 \x01(\x0e\x32#.pennyweight.scaler.v1.CapacityKind\x12\x18\n\x10\x64\x65sired_replicas\x18\x06 \x01(\x05\x12\r\n\x05slots\x18\x07 \x01(\x05\x12\x30\n\x08replicas\x18\x08 \x03(\x0b\x32\x1e.pennyweight.scaler.v1.Replica\x12\x0f\n\x07trouble\x18\t \x01(\t\x12\x0f\n\x07waiting\x18\n \x01(\x05\x12\x0f\n\x07running\x18\x0b \x01(\x05\x12\x30\n\rtypical_start\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x06\x64\x65mand\x18\r \x01(\x0b\x32\x1d.pennyweight.scaler.v1.Demand\x12@\n\x10settings_refusal\x18\x0e \x01(\x0b\x32&.pennyweight.scaler.v1.SettingsRefusal\"\x83\x01\n\x0fSettingsRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x07\x63hanges\x18\x03 \x03(\x0b\x32$.pennyweight.scaler.v1.SettingChange\"=\n\rSettingChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08in_force\x18\x03 \x01(\t\"\x9d\x02\n\x06\x44\x65mand\x12\'\n\x04span\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x61rrivals_per_second\x18\x02 \x01(\x01\x12 \n\x18prompt_tokens_per_second\x18\x03 \x01(\x01\x12 \n\x18output_tokens_per_second\x18\x04 \x01(\x01\x12\x1b\n\x13\x66inished_per_second\x18\x05 \x01(\x01\x12\x33\n\nfirst_text\x18\x06 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.Quantile\x12\x37\n\x0e\x62\x65tween_tokens\x18\x07 \x03(\x0b\x32\x1f.pennyweight.scaler.v1.Quantile*\x96\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x03\x12\x16\n\x12REPLICA_STATE_GONE\x10\x04*b\n\x0c\x43\x61pacityKind\x12\x1d\n\x19\x43\x41PACITY_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41PACITY_KIND_ON_DEMAND\x10\x01\x12\x16\n\x12\x43\x41PACITY_KIND_SPOT\x10\x02\x32\xc2\x02\n\rScalerService\x12l\n\rWatchReplicas\x12+.pennyweight.scaler.v1.WatchReplicasRequest\x1a,.pennyweight.scaler.v1.WatchReplicasResponse0\x01\x12\x63\n\nReportLoad\x12(.pennyweight.scaler.v1.ReportLoadRequest\x1a).pennyweight.scaler.v1.ReportLoadResponse(\x01\x12^\n\tListPools\x12\'.pennyweight.scaler.v1.ListPoolsRequest\x1a(.pennyweight.scaler.v1.ListPoolsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TIERLOAD'].fields_by_name['first_text']._serialized_options = b'\030\001'
   _globals['_TIERLOAD'].fields_by_name['between_tokens']._loaded_options = None
   _globals['_TIERLOAD'].fields_by_name['between_tokens']._serialized_options = b'\030\001'
-  _globals['_REPLICASTATE']._serialized_start=2682
-  _globals['_REPLICASTATE']._serialized_end=2832
-  _globals['_CAPACITYKIND']._serialized_start=2834
-  _globals['_CAPACITYKIND']._serialized_end=2932
+  _globals['_REPLICASTATE']._serialized_start=2711
+  _globals['_REPLICASTATE']._serialized_end=2861
+  _globals['_CAPACITYKIND']._serialized_start=2863
+  _globals['_CAPACITYKIND']._serialized_end=2961
   _globals['_REPLICA']._serialized_start=127
   _globals['_REPLICA']._serialized_end=405
   _globals['_WATCHREPLICASREQUEST']._serialized_start=407
@@ -52,31 +52,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTLOADREQUEST']._serialized_start=553
   _globals['_REPORTLOADREQUEST']._serialized_end=787
   _globals['_TIERLOAD']._serialized_start=790
-  _globals['_TIERLOAD']._serialized_end=1222
-  _globals['_DURATIONCOUNTS']._serialized_start=1224
-  _globals['_DURATIONCOUNTS']._serialized_end=1256
-  _globals['_QUANTILE']._serialized_start=1258
-  _globals['_QUANTILE']._serialized_end=1328
-  _globals['_REPLICALOAD']._serialized_start=1330
-  _globals['_REPLICALOAD']._serialized_end=1379
-  _globals['_REPORTLOADRESPONSE']._serialized_start=1381
-  _globals['_REPORTLOADRESPONSE']._serialized_end=1419
-  _globals['_LISTPOOLSREQUEST']._serialized_start=1421
-  _globals['_LISTPOOLSREQUEST']._serialized_end=1439
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=1441
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=1559
-  _globals['_POLICYREFUSAL']._serialized_start=1562
-  _globals['_POLICYREFUSAL']._serialized_end=1690
-  _globals['_POLICYPROBLEM']._serialized_start=1692
-  _globals['_POLICYPROBLEM']._serialized_end=1763
-  _globals['_POOL']._serialized_start=1766
-  _globals['_POOL']._serialized_end=2194
-  _globals['_SETTINGSREFUSAL']._serialized_start=2197
-  _globals['_SETTINGSREFUSAL']._serialized_end=2328
-  _globals['_SETTINGCHANGE']._serialized_start=2330
-  _globals['_SETTINGCHANGE']._serialized_end=2391
-  _globals['_DEMAND']._serialized_start=2394
-  _globals['_DEMAND']._serialized_end=2679
-  _globals['_SCALERSERVICE']._serialized_start=2935
-  _globals['_SCALERSERVICE']._serialized_end=3257
+  _globals['_TIERLOAD']._serialized_end=1251
+  _globals['_DURATIONCOUNTS']._serialized_start=1253
+  _globals['_DURATIONCOUNTS']._serialized_end=1285
+  _globals['_QUANTILE']._serialized_start=1287
+  _globals['_QUANTILE']._serialized_end=1357
+  _globals['_REPLICALOAD']._serialized_start=1359
+  _globals['_REPLICALOAD']._serialized_end=1408
+  _globals['_REPORTLOADRESPONSE']._serialized_start=1410
+  _globals['_REPORTLOADRESPONSE']._serialized_end=1448
+  _globals['_LISTPOOLSREQUEST']._serialized_start=1450
+  _globals['_LISTPOOLSREQUEST']._serialized_end=1468
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=1470
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=1588
+  _globals['_POLICYREFUSAL']._serialized_start=1591
+  _globals['_POLICYREFUSAL']._serialized_end=1719
+  _globals['_POLICYPROBLEM']._serialized_start=1721
+  _globals['_POLICYPROBLEM']._serialized_end=1792
+  _globals['_POOL']._serialized_start=1795
+  _globals['_POOL']._serialized_end=2223
+  _globals['_SETTINGSREFUSAL']._serialized_start=2226
+  _globals['_SETTINGSREFUSAL']._serialized_end=2357
+  _globals['_SETTINGCHANGE']._serialized_start=2359
+  _globals['_SETTINGCHANGE']._serialized_end=2420
+  _globals['_DEMAND']._serialized_start=2423
+  _globals['_DEMAND']._serialized_end=2708
+  _globals['_SCALERSERVICE']._serialized_start=2964
+  _globals['_SCALERSERVICE']._serialized_end=3286
 # @@protoc_insertion_point(module_scope)

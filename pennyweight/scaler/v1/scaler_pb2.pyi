@@ -264,6 +264,7 @@ class TierLoad(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     FIRST_TEXT_COUNTS_FIELD_NUMBER: _builtins.int
     BETWEEN_TOKENS_COUNTS_FIELD_NUMBER: _builtins.int
+    MAX_SEQUENCE_TOKENS_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
     """The tier."""
     waiting: _builtins.int
@@ -292,6 +293,10 @@ class TierLoad(_message.Message):
     """Tokens of the answers that ended."""
     finished: _builtins.int
     """Answers that ended."""
+    max_sequence_tokens: _builtins.int
+    """Most tokens of prompt and answer together that the router sends a replica of the tier. New
+    settings of a pool whose replicas take fewer are refused. 0: the router does not say.
+    """
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def first_text(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quantile]:
@@ -325,10 +330,11 @@ class TierLoad(_message.Message):
         finished: _builtins.int = ...,
         first_text_counts: Global___DurationCounts | None = ...,
         between_tokens_counts: Global___DurationCounts | None = ...,
+        max_sequence_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["between_tokens_counts", b"between_tokens_counts", "first_text_counts", b"first_text_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals", b"arrivals", "between_tokens", b"between_tokens", "between_tokens_counts", b"between_tokens_counts", "finished", b"finished", "first_text", b"first_text", "first_text_counts", b"first_text_counts", "output_tokens", b"output_tokens", "output_tokens_per_second", b"output_tokens_per_second", "prompt_tokens", b"prompt_tokens", "running", b"running", "tier", b"tier", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals", b"arrivals", "between_tokens", b"between_tokens", "between_tokens_counts", b"between_tokens_counts", "finished", b"finished", "first_text", b"first_text", "first_text_counts", b"first_text_counts", "max_sequence_tokens", b"max_sequence_tokens", "output_tokens", b"output_tokens", "output_tokens_per_second", b"output_tokens_per_second", "prompt_tokens", b"prompt_tokens", "running", b"running", "tier", b"tier", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,7 @@ process one follower asks for all who wait for the same key.
 
 import asyncio
 from asyncio import Future
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -42,10 +42,10 @@ from services.cache.ports import (
     Soon,
     StoreCounts,
 )
-from services.cache.stores.redis_scripts import ABANDON, CLAIM, DROP, PUT
+from services.cache.stores.redis_scripts import ABANDON, CLAIM, CLEAR, DROP, PUT, WRONG_TYPE
 from services.cache.stores.waiting import WaitingRoom
 from services.common.faults import fault
-from services.common.redis_link import RedisFailed, RedisLink
+from services.common.redis_link import RedisFailed, RedisLink, RedisRefused, Script
 
 log = structlog.get_logger()
 
@@ -86,6 +86,7 @@ class RedisStore:
         self._put_script = link.script(PUT)
         self._abandon_script = link.script(ABANDON)
         self._drop_script = link.script(DROP)
+        self._clear_script = link.script(CLEAR)
 
     def look(self, key: Key, wanted: frozenset[bytes]) -> Soon[Outcome]:
         """See `ports.Store.look`."""
@@ -172,7 +173,7 @@ class RedisStore:
             return failed
 
     async def _look(self, key: Key, wanted: frozenset[bytes]) -> Outcome:
-        data = await self._link.get(_keys(key)[0])
+        data = await self._at(key, lambda: self._link.get(_keys(key)[0]))
         record = None if data is None else await self._opened(key, data)
         return Found(record) if record and serves(record, wanted) else NoEntry.ABSENT
 
@@ -196,14 +197,14 @@ class RedisStore:
         data = sealed(self._hash_key, lease.key, record)
         ttl_ms = round(ttl_seconds * 1000)
         args = (lease.token, data, ttl_ms, CHANNEL, b"".join(lease.key))
-        done = await self._link.run(self._put_script, _keys(lease.key), args)
+        done = await self._script(self._put_script, lease.key, args)
         if done < 0:
             self._leases_expired += 1
         return Put.STORED if done == 1 else Put.NOT_HELD
 
     async def _abandon(self, lease: Lease, unless_awaited: bool) -> Abandon:  # noqa: FBT001 -- `_soon` passes it on by place
         args = (lease.token, int(unless_awaited), CHANNEL, b"".join(lease.key))
-        kept = await self._link.run(self._abandon_script, _keys(lease.key), args)
+        kept = await self._script(self._abandon_script, lease.key, args)
         return Abandon.AWAITED if kept else Abandon.ENDED
 
     async def _ask(
@@ -214,7 +215,7 @@ class RedisStore:
         args = (lease.token, self._lease_ms, AWAITED_MS if waits else 0, *wanted)
         try:
             while True:
-                answer = await self._link.run(self._claim_script, _keys(key), args)
+                answer = await self._script(self._claim_script, key, args)
                 if not isinstance(answer, bytes):
                     break
                 if (record := await self._opened(key, answer)) is not None:
@@ -227,6 +228,22 @@ class RedisStore:
         if answer < 0:
             self._leases_expired += 1
         return Granted(lease, self._lease_seconds)
+
+    async def _script(self, script: Script, key: Key, args: Sequence[Any]) -> Any:
+        return await self._at(key, lambda: self._link.run(script, _keys(key), args))
+
+    async def _at(self, key: Key, use: Callable[[], Awaitable[T]]) -> T:
+        """Uses the keys of a request; what no cache has put there is dropped, once."""
+        try:
+            return await use()
+        except RedisRefused as refused:
+            if WRONG_TYPE not in str(refused):
+                raise
+        keys = _keys(key)
+        cleared = await self._link.run(self._clear_script, keys, ())
+        self._damaged += cleared
+        log.warning("dropped what no cache has written", keys=cleared, where=f"{keys[0][:-5]}*")
+        return await use()
 
     async def _opened(self, key: Key, data: bytes) -> Record | None:
         """The record in the data; None if it is damaged, and then it is dropped."""

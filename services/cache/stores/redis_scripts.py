@@ -8,6 +8,9 @@ from typing import Final
 
 from services.cache.policy import MARK_BYTES, RECORD_VERSION
 
+WRONG_TYPE: Final = "WRONGTYPE"
+"""How Redis's error begins where a key holds another type of value than belongs there."""
+
 _MARK_FIRST: Final = len(RECORD_VERSION) + 1
 _MARK_LAST: Final = len(RECORD_VERSION) + MARK_BYTES
 
@@ -28,7 +31,9 @@ if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
   return -lapsed
 end
 if ARGV[3] ~= '0' then redis.call('SET', KEYS[4], '1', 'PX', ARGV[3]) end
-return math.max(redis.call('PTTL', KEYS[2]), 1)
+local left = redis.call('PTTL', KEYS[2])
+if left == -1 then return redis.error_reply('{WRONG_TYPE} a lease that does not end') end
+return math.max(left, 1)
 """
 
 # ARGV: token or '', record, ttl ms, channel, message.
@@ -55,6 +60,19 @@ if awaited == 1 and ARGV[2] == '1' then return 1 end
 redis.call('DEL', KEYS[2], KEYS[3])
 if awaited == 1 then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 return 0
+"""
+
+# Drops what no cache has written: another type of value, or one that does not end. How many.
+CLEAR = """
+local cleared = 0
+for _, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'none' and (kind ~= 'string' or redis.call('PTTL', key) == -1) then
+    redis.call('DEL', key)
+    cleared = cleared + 1
+  end
+end
+return cleared
 """
 
 # ARGV: the value to drop, unless it has been replaced.

@@ -23,6 +23,7 @@ from services.common.durations import set_seconds
 from services.common.outbox import Outbox
 from services.common.telemetry import Tracing
 from services.router.clients.cache_messages import read_answer, write_answer, write_request
+from services.router.clients.under_way import UnderWay
 from services.router.metrics import Metrics
 from services.router.policy.routes import Tier
 from services.router.ports import Asked, CacheHit, CacheMiss, Written
@@ -30,7 +31,8 @@ from services.router.ports import Asked, CacheHit, CacheMiss, Written
 log = structlog.get_logger()
 
 MAX_PENDING = 10_000
-"""Operations without an answer; beyond it the cache counts as away."""
+"""Operations without an answer; beyond it, or the part that one tenant has of it, the cache counts
+as away."""
 
 MAX_IN_MESSAGE = 64
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -77,7 +79,9 @@ class CacheStream:
         self._chance = chance
         self._pending: dict[int, asyncio.Future[pb.OperationResult]] = {}
         self._forsaken: dict[int, tuple[str, str]] = {}
-        self._unanswered: set[int] = set()
+        self._unanswered: dict[int, str] = {}  # by tenant
+        self._asking, self._posted = UnderWay(MAX_PENDING), UnderWay(MAX_PENDING)
+        self._leaving, self._unwritten = UnderWay(MAX_PENDING), UnderWay(MAX_PENDING)
         self._leases: set[str] = set()  # that this stream granted: they end with it
         self._lost = 0
         self._all_answered = asyncio.Event()
@@ -211,29 +215,39 @@ class CacheStream:
         return probe
 
     def _send(self, operation: pb.Operation) -> bool:
-        if not self._connected or len(self._outbox) >= MAX_PENDING:
+        if not self._connected or not self._unwritten.has_room(operation.tenant):
             self._metrics.cache_unavailable.inc()
             return False
-        self._outbox.put(operation)
+        self._put(operation)
         return True
+
+    def _put(self, operation: pb.Operation) -> None:
+        self._unwritten.begun(operation.tenant)
+        self._outbox.put(operation)
 
     def _post(self, operation: pb.Operation) -> None:
         """Sends what nobody awaits the result of; `flush` waits for all of them."""
-        if len(self._unanswered) >= MAX_PENDING:
+        if not self._posted.has_room(operation.tenant):
             self._metrics.cache_unavailable.inc()
         elif self._send(operation):
-            self._unanswered.add(operation.id)
+            self._posted.begun(operation.tenant)
+            self._unanswered[operation.id] = operation.tenant
 
     def _note_answer(self, number: int) -> None:
         """Notes the result of what nobody awaits."""
-        self._unanswered.discard(number)
+        if (tenant := self._unanswered.pop(number, None)) is not None:
+            self._posted.over(tenant)
         if not self._unanswered:
             self._all_answered.set()
 
     async def _ask(self, operation: pb.Operation, seconds: float) -> pb.OperationResult | None:
         """The result, or None when the cache is away, failed or too slow."""
-        if len(self._pending) >= MAX_PENDING or not self._send(operation):
+        if not self._asking.has_room(operation.tenant):
+            self._metrics.cache_unavailable.inc()
             return None
+        if not self._send(operation):
+            return None
+        self._asking.begun(operation.tenant)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[pb.OperationResult] = loop.create_future()
         self._pending[operation.id] = future
@@ -249,6 +263,7 @@ class CacheStream:
         finally:
             timer.cancel()
             self._pending.pop(operation.id, None)
+            self._asking.over(operation.tenant)
         if result.code != 0:
             self._metrics.cache_unavailable.inc()
             log.warning("cache refused an operation", code=result.code, error=result.error)
@@ -262,7 +277,8 @@ class CacheStream:
         whose = operation.tenant, operation.lookup.route
         if future.done() and not future.cancelled():
             self._give_back(whose, future.result())
-        elif self._connected and len(self._forsaken) < MAX_PENDING:
+        elif self._connected and self._leaving.has_room(operation.tenant):
+            self._leaving.begun(operation.tenant)
             self._forsaken[operation.id] = whose
 
     def _give_back(self, whose: tuple[str, str], result: pb.OperationResult) -> None:
@@ -274,7 +290,7 @@ class CacheStream:
 
         It counts as there once it has answered: a connection comes up to a cache that hangs too.
         """
-        self._outbox.put(self._probe())
+        self._put(self._probe())
         works = (self._read(call), self._write(call), self._watch())
         tasks = [asyncio.create_task(work) for work in works]
         try:
@@ -318,6 +334,7 @@ class CacheStream:
                         self._leases.add(lease)
                     future.set_result(result)
                 elif (whose := self._forsaken.pop(result.id, None)) is not None:
+                    self._leaving.over(whose[0])
                     self._give_back(whose, result)
                 else:
                     self._note_answer(result.id)
@@ -325,6 +342,8 @@ class CacheStream:
     async def _write(self, call: Any) -> None:
         while True:
             operations = await self._outbox.take(MAX_IN_MESSAGE, MAX_MESSAGE_BYTES)
+            for operation in operations:
+                self._unwritten.over(operation.tenant)
             try:
                 await call.write(pb.ExchangeRequest(operations=operations))
             except asyncio.InvalidStateError:
@@ -334,6 +353,8 @@ class CacheStream:
         self._connected = False
         self._outbox.clear()
         self._forsaken.clear()
+        for under_way in (self._posted, self._leaving, self._unwritten):
+            under_way.clear()  # what is asked for ends by itself
         self._leases.clear()
         self._lost += len(self._unanswered)
         self._unanswered.clear()

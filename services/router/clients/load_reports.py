@@ -55,4 +55,5 @@ def _tier(load: TierLoad, totals: LoadTotals) -> pb.TierLoad:
         finished=totals.finished,
         first_text_counts=pb.DurationCounts(counts=totals.first_text),
         between_tokens_counts=pb.DurationCounts(counts=totals.between_tokens),
+        max_sequence_tokens=load.max_sequence_tokens,
     )

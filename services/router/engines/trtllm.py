@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import BadRequest, InternalError, Violation
+from services.common.lengths import is_length_refusal
 from services.router.policy.grammars import grammar
 from services.router.policy.routes import Tier
 from services.router.policy.schema_rules import told
@@ -91,6 +92,9 @@ def classify(message: str) -> Exception:
     for messages, kind in _FAILURES:
         if any(known in message for known in messages):
             return ReplicaFailed(message, **kind)
+    if is_length_refusal(message):
+        # Nothing is sent that its tier does not promise to take: the replica keeps no promise.
+        return ReplicaFailed(f"the replica takes less than its tier: {message[:200]}", lost=False)
     if any(known in message for known in BAD_INPUT):
         where = "prompt.response_format" if _GUIDE in message else "prompt"
         return BadRequest.of(Violation(where, f"the engine refuses it: {message[:200]}"))

@@ -208,6 +208,10 @@ class Fleet:
             breaker = SILENT
         replica.breaker = breaker.failed(self._clock(), self._chance())
 
+    def _longest(self, tier: str) -> int:
+        group = self._in_force.get(tier)
+        return group.tier.max_sequence_tokens if group is not None else 0
+
     def snapshot(self) -> list[TierLoad]:
         """What waits and runs now; what does so under older policies counts too.
 
@@ -226,6 +230,7 @@ class Fleet:
                     for group in groups
                     for replica in list(group.replicas.values())
                 ),
+                max_sequence_tokens=self._longest(name),
             )
             for name, groups in by_tier.items()
         ]

@@ -18,12 +18,17 @@ class ReplicaLoad:
 
 @dataclass(frozen=True)
 class TierLoad:
-    """Requests of a tier that wait for a place on a replica, and that run."""
+    """Requests of a tier that wait for a place on a replica, and that run.
+
+    Attributes:
+        max_sequence_tokens: most that a request of it may have; 0 of a tier that is no more.
+    """
 
     tier: str
     waiting: int
     running: int
     replicas: tuple[ReplicaLoad, ...]
+    max_sequence_tokens: int = 0
 
 
 class LoadCollector(Collector):

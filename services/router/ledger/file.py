@@ -3,8 +3,9 @@
 Records are gathered in memory, and made into lines and written together, with an fsync, in a
 thread: neither their making nor a slow or full disk holds up an answer. They wait for some
 hundredths of a second, and longer where the disk is slow, so that it is at rest most of the time.
-What cannot be kept is counted. Each process writes files of its own, a new one each hour, so
-nothing follows a line torn by a crash; what a kill cost it, the next one finds by its `mark`.
+What cannot be kept is counted. A folder that is moved or removed meanwhile is made anew. Each
+process writes files of its own, a new one each hour, so nothing follows a line torn by a crash;
+what a kill cost it, the next one finds by its `mark`.
 """
 
 import asyncio
@@ -173,10 +174,12 @@ class FileLedger:
             await asyncio.to_thread(self._write, batch, self._answered)
         except OSError as error:
             log.warning("the ledger cannot be written", error=str(error), waiting=len(batch))
+            self._metrics.ledger_refused.set(len(self._lines))
             return time.monotonic() - began
         for line in batch:
             if self._lines and self._lines[0] is line:
                 self._lines.popleft()
+        self._metrics.ledger_refused.set(0)
         self._metrics.ledger_records.inc(len(batch))
         return time.monotonic() - began
 
@@ -215,6 +218,9 @@ class FileLedger:
         return lines
 
     def _write(self, lines: Sequence[_Line], answered: int) -> None:
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            log.warning("the ledger's folder was gone and is made anew", folder=str(self._folder))
         self._put_mark(answered)
         hour = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H")
         path = self._folder / f"{hour}-{self._name}.jsonl"
@@ -241,8 +247,10 @@ class FileLedger:
     def _put_mark(self, answered: int) -> None:
         """Says how far it is; a disk that refuses that refuses records too, which is told of."""
         with contextlib.suppress(OSError):
-            if self._mark is None:
-                self._mark = Mark(self._folder, self._name)
+            if self._mark is None or not self._mark.in_place:
+                before, self._mark = self._mark, Mark(self._folder, self._name)
+                if before is not None:  # what it told of is in the folder that was moved away
+                    before.close(complete=True)
             self._mark.put(answered=answered, written=self._written, wall=self._wall())
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from pennyweight.ledger.schema import GapRecord, time_text
+from services.common.files import is_at
 
 log = structlog.get_logger()
 
@@ -53,10 +54,25 @@ class Mark:
         text = json.dumps({"answered": answered, "written": written, "time": wall})
         os.pwrite(self._descriptor, text.ljust(SIZE).encode(), 0)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether it still is where the next router looks for it, and was not moved or removed.
+
+        Raises:
+            OSError: nobody knows.
+        """
+        return is_at(self._path, self._descriptor)
+
     def close(self, *, complete: bool) -> None:
-        """Lets go of it; where the ledger is complete nothing stays behind."""
+        """Lets go of it; where the ledger is complete nothing stays behind.
+
+        Where it was moved away meanwhile, what it is to whoever finds it there is no gap.
+        """
         if complete:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.put(answered=0, written=0, wall=0.0)
+                if self.in_place:
+                    self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 

@@ -54,7 +54,7 @@ class SeenLever:
         route: it is of.
         name: of the lever.
         known: the shared state answers; else it counts as halted.
-        standing: how it stands.
+        standing: how it stands here.
         guard: what the guardrail holds it to; None where nothing watches it.
         watch: where the guardrail stands.
         unsaved: this router alone knows that it is halted, until that can be written.
@@ -67,6 +67,11 @@ class SeenLever:
     guard: Guard | None
     watch: GuardState
     unsaved: bool
+
+    @property
+    def is_told(self) -> bool:
+        """Whether anybody has said how it stands, or it merely counts as halted."""
+        return self.known or bool(self.standing.author)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,15 +226,14 @@ class SharedLeverBoard:
     def _seen(self, route: Route, lever: str, *, known: bool) -> SeenLever:
         record, calibration = self._copy.record(name_of(route, lever)), calibration_version(route)
         watch = record.watch(calibration)
+        standing = record.standing(self._wall(), calibration, evidence_until(route))
+        if not known and not standing.halted:
+            standing = Standing(halted=True, reason=self._copy.refusal or UNREACHABLE)
         return SeenLever(
             route=route,
             name=lever,
             known=known,
-            standing=(
-                record.standing(self._wall(), calibration, evidence_until(route))
-                if known
-                else Standing(halted=True, reason=self._copy.refusal or UNREACHABLE)
-            ),
+            standing=standing,
             guard=guard_of(route, lever),
             watch=watch.state if watch else GuardState(),
             unsaved=self._copy.owed(name_of(route, lever)),
@@ -251,7 +255,7 @@ class SharedLeverBoard:
             if lever.guard is not None:
                 self._show_evidence(key, lever.guard, lever.watch)
             was = self._shown.get(key, ON)
-            shown[key] = lever.standing if lever.known else was
+            shown[key] = lever.standing if lever.is_told else was
             if shown[key] != was:
                 _log(lever)
         for key in self._shown.keys() - shown.keys():  # no longer in the policy

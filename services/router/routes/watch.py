@@ -1,4 +1,8 @@
-"""Puts changed policy files in force while the router runs, all at once or not at all."""
+"""Puts changed policy files in force while the router runs, all at once or not at all.
+
+A change is taken once two looks in a row have found the same: a file that an editor or a copy
+still writes may be good policy up to where it has come.
+"""
 
 import asyncio
 import datetime as dt
@@ -21,9 +25,6 @@ from services.router.routes.in_force import InForce
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
-
-READINGS = 3
-"""Files that change while they are read are read again, at most so often in all."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class PolicyWatch:
         """
         self.refusal: Refusal | None = None
         self._files = files
+        self._waiting: _Read | None = None  # for a second look
         self._in_force = in_force
         self._prepare = prepare
         self._store = store
@@ -119,14 +121,17 @@ class PolicyWatch:
         await self._keep()
 
     def _read_if_changed(self) -> _Read | None:
+        """What has changed, once it has stood still from one look to the next."""
+        waiting, self._waiting = self._waiting, None
         if not self._files.seen.changed():
             return None
+        if waiting is not None and not waiting.files.seen.changed():
+            return waiting
         read = self._read(self._files.again())
-        for _ in range(READINGS - 1):
-            if not read.files.seen.changed():
-                break
-            read = self._read(read.files.again())  # else the files of two changes may be mixed
-        return read
+        if read.files.seen.hindered:  # which is tried again at each look
+            return read
+        self._waiting = read
+        return None
 
     def _read(self, files: PolicyFiles) -> _Read:
         try:

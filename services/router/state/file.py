@@ -2,7 +2,8 @@
 
 It is one SQLite file, so that each change is on the disk whole, or not at all, before anybody hears
 of it. All work on it is done in one thread, in turn: a slow disk never holds up an answer. A file
-that is damaged, empty or not ours stops the start: halts must not be forgotten in silence.
+that is damaged, empty or not ours stops the start: halts must not be forgotten in silence. One that
+is moved or removed meanwhile is made anew, with every lever as it is known here.
 """
 
 import asyncio
@@ -72,10 +73,12 @@ class FileState:
         """
         self._clock = clock
         self._max_kept = max_kept
+        self._check = check
+        self._path = folder / FILE
         self._lock = FolderLock(folder, "router")
         try:
-            self._database = _opened(folder / FILE)
-            self._records: Mapping[str, bytes] = _read(self._database, folder / FILE, check)
+            self._database, self._opened = _opened(self._path)
+            self._records: Mapping[str, bytes] = _read(self._database, self._path, check)
         except BaseException:
             self._lock.close()
             raise
@@ -85,7 +88,9 @@ class FileState:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router-state")
 
     async def changes(self) -> str:
-        """See `SharedState.changes`."""
+        """See `SharedState.changes`; has the file looked after, unless there is work on it."""
+        if not self._queued:
+            self._begin(lambda: None)
         return str(self._changes)
 
     async def records(self) -> tuple[str, Mapping[str, bytes]]:
@@ -148,16 +153,48 @@ class FileState:
         """
         if self._queued >= MAX_QUEUED:
             raise self._unavailable("too much waits for the disk")
-        future = asyncio.get_running_loop().run_in_executor(self._worker, work)
-        self._queued += 1
-        future.add_done_callback(self._done)
         try:
             async with asyncio.timeout(DISK_SECONDS):
-                return await asyncio.shield(future)
+                return await asyncio.shield(self._begin(work))
         except TimeoutError as error:
             raise self._unavailable("the disk is too slow") from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError, ConfigError) as error:
             raise self._unavailable(str(error), reason="STATE_REFUSED") from error
+
+    def _begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Hands work to the thread."""
+
+        def do() -> T:
+            self._follow()
+            return work()
+
+        future = asyncio.get_running_loop().run_in_executor(self._worker, do)
+        self._queued += 1
+        future.add_done_callback(self._done)
+        return future
+
+    def _follow(self) -> None:
+        """Opens the file that has the name now, where ours was moved, removed or replaced.
+
+        Raises:
+            OSError, ConfigError: it cannot be used; ours stays open.
+        """
+        if _at(self._path) == self._opened:
+            return
+        log.warning("the state's file was moved, removed or replaced", file=str(self._path))
+        if not self._lock.in_place:
+            before, self._lock = self._lock, FolderLock(self._path.parent, "router")
+            before.close()
+        made = not self._path.exists()
+        database, opened = _opened(self._path)
+        if made:
+            with _Change(database) as change:
+                for name, record in self._records.items():
+                    change("INSERT INTO levers VALUES (?, ?)", name, record)
+        records = _read(database, self._path, self._check)
+        self._database.close()
+        self._database, self._opened, self._records = database, opened, records
+        self._changes += 1
 
     def _unavailable(self, why: str, reason: str = "STATE_UNREACHABLE") -> Unavailable:
         """Says so in the log, now and then: what is owed is tried again and again."""
@@ -169,8 +206,8 @@ class FileState:
 
     def _done(self, future: "asyncio.Future[Any]") -> None:
         self._queued -= 1
-        if not future.cancelled():
-            future.exception()  # who asked may have gone
+        if not future.cancelled() and isinstance(future.exception(), OSError | ConfigError):
+            self._unavailable(str(future.exception()))  # who asked may have gone, or be nobody
 
 
 class _Change:
@@ -195,14 +232,24 @@ class _Change:
             raise
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _at(path: Path) -> tuple[int, int] | None:
+    """Tells the file at a path from others; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _opened(path: Path) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
+    """The database, and which file it is."""
     try:
         if not path.exists():
             _make(path)
             log.warning("no levers were set or watched here before: all are on", file=str(path))
         if path.stat().st_size == 0:  # SQLite would take it for a new one
             raise ConfigError(str(path), ["is damaged: it is empty"])
-        database = _connected(path)
+        database, at = _connected(path), _at(path)
         try:
             found = [
                 database.execute(f"PRAGMA {name}").fetchone()[0]
@@ -216,7 +263,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     if found != [APPLICATION_ID, FORMAT, "ok"]:
         database.close()
         raise ConfigError(str(path), [f"is damaged or no state of a router: {found}"])
-    return database
+    return database, at
 
 
 def _make(path: Path) -> None:

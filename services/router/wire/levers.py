@@ -154,7 +154,7 @@ def _message(seen: SeenLever) -> pb.Lever:
     message = pb.Lever(
         route=seen.route.name,
         name=seen.name,
-        state=state if seen.known else pb.LEVER_STATE_UNKNOWN,
+        state=state if seen.is_told else pb.LEVER_STATE_UNKNOWN,
         author=standing.author,
         reason=standing.reason,
         unsaved=seen.unsaved,

@@ -1,7 +1,8 @@
 """Takes up changes of the scaling file while the scaler runs, whole or not at all.
 
-Leaves to the fleet how its pools come to be what the file says, and to go back where its settings
-do not work.
+A change is taken once two looks in a row have found the same: a file that an editor or a copy
+still writes may be good up to where it has come. Leaves to the fleet how its pools come to be what
+the file says, and to go back where its settings do not work.
 """
 
 import asyncio
@@ -62,6 +63,11 @@ class ScalingFile:
         return ScalingFile(self.path, self._cores, wall=self._wall)
 
     @property
+    def hindered(self) -> bool:
+        """Whether it could not be read because we lacked something ourselves."""
+        return self._seen.hindered
+
+    @property
     def changed(self) -> bool:
         """Whether the file or a model's configuration is not as it was."""
         return self._seen.changed()
@@ -93,6 +99,7 @@ class ScalingWatch:
         """`adopt` takes what the file says now; `wall` gives seconds since 1970."""
         self.refusal: Refusal | None = None
         self._file = file
+        self._waiting: _Read | None = None  # for a second look
         self._adopt = adopt
         self._metrics = metrics
         self._wall = wall
@@ -118,9 +125,20 @@ class ScalingWatch:
         log.info("the scaling file is in force", file=str(read.file.path))
 
     def _read_if_changed(self) -> _Read | None:
+        """What has changed, once it has stood still from one look to the next."""
+        waiting, self._waiting = self._waiting, None
         if not self._file.changed:
             return None
-        file = self._file.again()
+        if waiting is not None and not waiting.file.changed:
+            return waiting
+        read = self._read(self._file.again())
+        if read.file.hindered:  # which is tried again at each look
+            return read
+        self._waiting = read
+        return None
+
+    @staticmethod
+    def _read(file: ScalingFile) -> _Read:
         try:
             return _Read(file, file.load())
         except ConfigError as error:

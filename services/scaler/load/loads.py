@@ -19,10 +19,15 @@ MAX_ROUTERS = 256
 
 @dataclass(frozen=True)
 class TierLoad:
-    """Requests of one tier as one router sees them, or several together."""
+    """Requests of one tier as one router sees them, or several together.
+
+    Attributes:
+        longest: most tokens that one of them may have, prompt and answer together; 0: not known.
+    """
 
     waiting: int
     running: int
+    longest: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,11 @@ class Loads:
     def tier(self, tier: str, now: float) -> TierLoad:
         """The tier's load, added up over the live routers."""
         loads = [report.tiers[tier] for _, report in self._live(now) if tier in report.tiers]
-        return TierLoad(sum(load.waiting for load in loads), sum(load.running for load in loads))
+        return TierLoad(
+            sum(load.waiting for load in loads),
+            sum(load.running for load in loads),
+            max((load.longest for load in loads), default=0),
+        )
 
     def demand(self, tier: str, now: float, seconds: float = HISTORY_SECONDS) -> Demand | None:
         """What the tier was asked for in the last `seconds`, added up over routers.

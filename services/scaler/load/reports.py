@@ -37,7 +37,10 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
     if violations:
         raise BadRequest.of(*violations)
     return Report(
-        tiers={tier.tier: TierLoad(tier.waiting, tier.running) for tier in request.tiers},
+        tiers={
+            tier.tier: TierLoad(tier.waiting, tier.running, tier.max_sequence_tokens)
+            for tier in request.tiers
+        },
         replicas={replica.replica: replica.in_flight for replica in request.replicas},
         run=_run(request) if request.HasField("started_at") else None,
     )
@@ -85,7 +88,7 @@ def _tier(index: int, tier: pb.TierLoad) -> Iterator[Violation]:
     place = f"tiers[{index}]"
     if not tier.tier:
         yield Violation(f"{place}.tier", "must be set")
-    for name in ("waiting", "running", *_COUNTERS):
+    for name in ("waiting", "running", "max_sequence_tokens", *_COUNTERS):
         if getattr(tier, name) < 0:
             yield Violation(f"{place}.{name}", "must be 0 or more")
     for name in ("first_text_counts", "between_tokens_counts"):

@@ -115,6 +115,11 @@ class KeptPool:
         """Pool and tier, for metrics. A pool that is no longer configured has no tier."""
         return self._name, "" if self.settings is None else self.settings.tier
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether its settings are new, and there are good ones to go back to."""
+        return self._rollout is not None and self._rollout.tried
+
     def goal(self, *, spare: bool = True) -> Goal:
         """What is wanted, for the policy; nothing of a pool that is no longer configured.
 

@@ -59,8 +59,9 @@ class Rhythm:
 class LocalTarget:
     """See `services.scaler.ports.Target`. A pool that was never resized is left alone.
 
-    `good` keeps settings that worked; None: nowhere. `clock` gives monotonic seconds, `wall`
-    seconds since 1970.
+    `good` keeps settings that worked; None: nowhere. `longest` says how many tokens routers send a
+    replica of a tier at most, prompt and answer together; 0: not known. `clock` gives monotonic
+    seconds, `wall` seconds since 1970.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class LocalTarget:
         metrics: Metrics,
         *,
         good: GoodSettings | None = None,
+        longest: Callable[[str], int] = lambda _tier: 0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         rhythm: Rhythm | None = None,
@@ -78,6 +80,7 @@ class LocalTarget:
         self._patience = _patience(scaling.restart)
         self._good = good
         self._host = host
+        self._longest = longest
         self._metrics = metrics
         self._clock = clock
         self._wall = wall
@@ -326,11 +329,28 @@ class LocalTarget:
         ready = await self._host.is_ready(occupant.id)
         if ready and occupant.present:
             occupant.answered_at = self._clock()
-            if occupant.state is State.STARTING and self._host.note_ready(occupant.id):
+            starting = occupant.state is State.STARTING and self._host.note_ready(occupant.id)
+            if starting and await self._is_fit(occupant):
                 self._ready(occupant)
         if occupant.state is State.DRAINING:
             occupant.engine_requests = await self._host.running_requests(occupant.id)
             self._on_change()
+
+    async def _is_fit(self, occupant: Occupant) -> bool:
+        """Whether a replica that is ready takes what routers will send it.
+
+        Asked only where its settings are on trial: without others to go back to, a replica that
+        takes the shorter requests is better than none. One that does not say is asked again.
+        """
+        pool = self._pools[occupant.pool]
+        tokens = self._longest(pool.labels[1])
+        if not pool.on_trial or not tokens or occupant.outdated(pool.settings):
+            return True
+        refusal = await self._host.too_long(occupant.id, tokens)
+        if refusal:
+            why = f"it does not take the {tokens} tokens that routers send at most: {refusal}"
+            self._on_death(occupant.id, why)
+        return refusal == "" and occupant.state is State.STARTING
 
     def _ready(self, occupant: Occupant) -> None:
         occupant.ready_at = occupant.answered_at

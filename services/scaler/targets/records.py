@@ -87,9 +87,7 @@ class Records:
         folder = self._replicas.parent
         self._lock = FolderLock(folder, "scaler")
         try:
-            for own in (self._replicas, self._logs):
-                own.mkdir(exist_ok=True)
-                own.chmod(0o700)  # what servers print is not for every user of this machine
+            self._make()
         except OSError as error:
             self.unlock()
             raise ConfigError("environment", [f"state folder {folder}: {error}"]) from error
@@ -121,7 +119,26 @@ class Records:
     def write(self, record: Record) -> None:
         """Writes the record in one piece."""
         data = json.dumps(asdict(record), indent=1).encode()
-        write_whole(self._replicas / record.replica.id / "record.json", data)
+        write_whole(self._file(record.replica.id), data)
+
+    def keep(self, record: Record) -> None:
+        """Writes the record where it was moved or removed: its replica would be lost to the next.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if not self._file(record.replica.id).exists():
+            log.warning("a record was gone and is made anew", replica=record.replica.id)
+            self._make()
+            self.write(record)
+
+    def _file(self, replica_id: str) -> Path:
+        return self._replicas / replica_id / "record.json"
+
+    def _make(self) -> None:
+        for own in (self._replicas, self._logs):
+            own.mkdir(parents=True, exist_ok=True)
+            own.chmod(0o700)  # what servers print is not for every user of this machine
 
     def read_all(self) -> Iterator[tuple[str, Record | None]]:
         """Every replica id that has a folder, with its record; None where that is not usable.
@@ -159,6 +176,7 @@ class Records:
             shutil.rmtree(folder, ignore_errors=True)  # all that can be removed
 
     def _keep_log(self, replica_id: str) -> None:
+        self._make()
         with contextlib.suppress(FileNotFoundError):
             self.log_file(replica_id).rename(self._logs / f"{replica_id}.log")
         for old in sorted(self._logs.iterdir(), key=_changed_at)[:-KEPT_LOGS]:

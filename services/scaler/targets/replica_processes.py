@@ -6,6 +6,7 @@ when and on which slot.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -115,6 +116,8 @@ class ReplicaProcesses:
         if running is None:
             return False
         ready = await running.client.is_ready()
+        with contextlib.suppress(OSError):  # the next look tries again
+            self._records.keep(running.record)
         try:
             tritonserver.protect_shared_memory(replica_id)
         except OSError as error:
@@ -155,6 +158,11 @@ class ReplicaProcesses:
         except OSError as error:  # the next scaler will look for the stubs again
             log.warning("record not written", replica=replica_id, error=str(error))
         return whole
+
+    async def too_long(self, replica_id: str, tokens: int) -> str | None:
+        """See `SlotHost.too_long`."""
+        running = self._running.get(replica_id)
+        return None if running is None else await running.client.too_long(tokens)
 
     async def running_requests(self, replica_id: str) -> int | None:
         """Requests it runs by its engine's count; None: it does not say."""

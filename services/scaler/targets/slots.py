@@ -61,6 +61,12 @@ class SlotHost(Protocol):
         False: a part of it is gone already, and its death has been reported.
         """
 
+    async def too_long(self, replica_id: str, tokens: int) -> str | None:
+        """Why a request of so many tokens, prompt and answer together, is too long for it.
+
+        Empty: it is not, or it cannot be asked. None: it did not answer in time.
+        """
+
     async def running_requests(self, replica_id: str) -> int | None:
         """Requests it runs by its own count. None: it does not say."""
 

@@ -10,6 +10,7 @@ Every call has a deadline, and no answer is an answer: False, or None for "not k
 import asyncio
 import http.client
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from services.common.channel import NO_PROXY
+from services.common.lengths import is_length_refusal
 
 CALL_SECONDS = 1.0
 _ENGINE = "nv_trt_llm_request_metrics"
@@ -63,10 +65,27 @@ class TritonClient:
             self._takes_stop = any(declared.name == "stop" for declared in model.inputs)
         if not self._takes_stop:
             return True
-        call = self._stub.ModelStreamInfer(iter([_stop(self._model)]), timeout=CALL_SECONDS)
+        return await self._said([_stop(self._model)]) == [""]
+
+    async def _said(self, requests: Sequence[service_pb2.ModelInferRequest]) -> list[str]:
+        """What is wrong with requests by the engine's word, an entry for each of its messages."""
+        call = self._stub.ModelStreamInfer(iter(requests), timeout=CALL_SECONDS)
         # To its end: Triton does not like calls to be cancelled after their last message.
-        answers = [message.error_message async for message in call]
-        return answers == [""]
+        return [message.error_message async for message in call]
+
+    async def too_long(self, tokens: int) -> str | None:
+        """Why a request of so many tokens, prompt and answer together, is too long for the engine.
+
+        It is given one, and told at once to stop it. Empty: it is not, or the engine cannot stop
+        one, and so is not asked. None: it did not answer in time.
+        """
+        if not self._takes_stop:
+            return ""
+        try:
+            said = await self._said(_long_one(self._model, tokens))
+        except grpc.aio.AioRpcError:
+            return None
+        return next((message for message in said if is_length_refusal(message)), "")
 
     async def running_requests(self) -> int | None:
         """Requests in the engine and in the queue before it, by Triton's own count.
@@ -93,18 +112,36 @@ class TritonClient:
 
 def _stop(model: str) -> service_pb2.ModelInferRequest:
     """The request to stop one that does not exist."""
-    request = service_pb2.ModelInferRequest(model_name=model, id=f"probe-{secrets.token_hex(8)}")
+    return _request(model, _name(), 1, "stop")
+
+
+def _long_one(model: str, tokens: int) -> list[service_pb2.ModelInferRequest]:
+    """A request of so many tokens, and the request to stop it."""
+    name = _name()
+    return [
+        _request(model, name, max(1, tokens - 1), "streaming"),
+        _request(model, name, 1, "stop"),
+    ]
+
+
+def _name() -> str:
+    return f"probe-{secrets.token_hex(8)}"
+
+
+def _request(model: str, name: str, new_tokens: int, flag: str) -> service_pb2.ModelInferRequest:
+    """A request of one token for so many more, with one flag set."""
+    request = service_pb2.ModelInferRequest(model_name=model, id=name)
     tensors = (
         ("input_ids", "INT32", 1),
         ("input_lengths", "INT32", 1),
-        ("request_output_len", "INT32", 1),
-        ("stop", "BOOL", True),
+        ("request_output_len", "INT32", new_tokens),
+        (flag, "BOOL", True),
     )
-    for name, datatype, value in tensors:
-        request.inputs.add(name=name, datatype=datatype, shape=[1, 1])
+    for tensor, datatype, value in tensors:
+        request.inputs.add(name=tensor, datatype=datatype, shape=[1, 1])
         request.raw_input_contents.append(value.to_bytes(4 if datatype == "INT32" else 1, "little"))
-    for name in ("output_ids", "sequence_length"):
-        request.outputs.add(name=name)
+    for output in ("output_ids", "sequence_length"):
+        request.outputs.add(name=output)
     return request
 
 

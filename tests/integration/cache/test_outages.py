@@ -149,13 +149,50 @@ async def test_a_damaged_entry_is_a_miss(own_redis, damage):
         assert (await cache.lookup(lookup())).HasField("hit")
 
 
-async def test_a_value_of_another_type_is_a_miss(own_redis):
+async def a_list(redis, name):
+    await redis.delete(name)
+    await redis.rpush(name, "a list")
+
+
+async def for_ever(redis, name):
+    await redis.set(name, "x")
+
+
+@pytest.mark.parametrize("put", [a_list, for_ever])
+@pytest.mark.parametrize("kind", ["entry", "lease", "holder", "awaited"])
+async def test_what_no_cache_has_written_is_a_miss_and_makes_room(own_redis, kind, put):
     async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
         await cache.store(store())
-        (name,) = [name async for name in redis.scan_iter("pw:*:entry")]
-        await redis.delete(name)
-        await redis.rpush(name, "a list")
-        assert (await cache.lookup(lookup())).HasField("miss")
+        (entry,) = [name async for name in redis.scan_iter("pw:*:entry")]
+        await redis.delete(entry)
+        await put(redis, entry.replace(b":entry", f":{kind}".encode()))
+        lease = (await cache.lookup(lookup())).miss.lease
+        assert lease
+        assert await cache.store(store(lease))
+        assert (await cache.lookup(lookup(lease=False))).HasField("hit")
+        in_the_way = kind == "lease" or (kind == "entry" and put is a_list)
+        assert not in_the_way or cache.metric("damaged_total") == 1
+
+
+@pytest.mark.parametrize("kind", ["entry", "lease", "holder"])
+async def test_another_type_of_value_in_the_way_of_a_store_is_replaced(own_redis, kind):
+    async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
+        lease = (await cache.lookup(lookup())).miss.lease
+        (name,) = [name async for name in redis.scan_iter("pw:*:lease")]
+        await a_list(redis, name.replace(b":lease", f":{kind}".encode()))
+        await cache.store(store(lease))
+        assert await cache.store(store((await cache.lookup(lookup())).miss.lease))
+        assert (await cache.lookup(lookup(lease=False))).HasField("hit")
+
+
+@pytest.mark.parametrize("kind", ["lease", "holder"])
+async def test_another_type_of_value_holds_up_no_lease_that_is_given_back(own_redis, kind):
+    async with over(own_redis) as kept, cache_over(kept) as cache, client(own_redis) as redis:
+        lease = (await cache.lookup(lookup())).miss.lease
+        (name,) = [name async for name in redis.scan_iter("pw:*:lease")]
+        await a_list(redis, name.replace(b":lease", f":{kind}".encode()))
+        assert not await cache.abandon(abandon(lease))
+        assert (await cache.lookup(lookup())).miss.lease
 
 
 async def test_an_entry_copied_to_another_tenant_does_not_serve(own_redis):

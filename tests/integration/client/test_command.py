@@ -183,6 +183,11 @@ async def test_routes_promise_no_saving_while_its_tier_is_halted(stage: Stage) -
     assert ["chat", "2.0 points", "-", "-", "-", "v7; halted: tier:small"] in rows_of(ended.out)
     assert "40%" not in ended.out
 
+    states["tier:small"] = pb.LEVER_STATE_UNKNOWN
+    ended = await pennyweight("routes", "--address", stage.address, COLUMNS="300")
+    told = "v7; halted while what routers share cannot be reached: tier:small"
+    assert ["chat", "2.0 points", "-", "-", "-", told] in rows_of(ended.out)
+
     states["tier:small"] = pb.LEVER_STATE_ON  # the cache has no part in what was expected
     ended = await pennyweight("routes", "--address", stage.address)
     assert ["chat", "2.0 points", "-", "26%", "40%", "v7"] in rows_of(ended.out)

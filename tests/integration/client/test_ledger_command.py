@@ -156,3 +156,12 @@ async def test_no_ledger(tmp_path: Path) -> None:
     ended = await pennyweight("ledger", "--folder", str(tmp_path))
     assert ended.code == 2
     assert "No ledger in" in ended.err
+
+
+async def test_what_a_killed_router_lost_is_told_as_the_least(tmp_path: Path) -> None:
+    gap = making.line(making.gap(missing=1_204))
+    (tmp_path / "a.jsonl").write_text(making.line(making.request()) + gap)
+    ended = await pennyweight("ledger", "--folder", str(tmp_path))
+    said = " ".join(ended.err.split())
+    assert "At least 1,204 are missing" in said
+    assert "last half second is in no count" in said

@@ -124,6 +124,20 @@ async def test_what_is_allowed_beyond_the_promise_is_told_apart(stage: Stage) ->
     assert unknown == {"kind": "total", "route": "unknown", "watch": None}
 
 
+async def test_levers_that_nobody_knows_of_count_as_halted_and_say_so(stage: Stage) -> None:
+    nobody = lever(name="cache", state=pb.LEVER_STATE_UNKNOWN, unsaved=True)
+    stage.router.script = lambda _: [pb.ListLeversResponse(levers=[lever(unsaved=True), nobody])]
+    wide = {"PENNYWEIGHT_ADDRESS": stage.address, "COLUMNS": "300"}
+    ended = await pennyweight("lever", "list", **wide)
+    first, second = rows_of(ended.out)
+    assert (first[2], second[2]) == ("halted here alone", "unknown")
+    said = " ".join(ended.err.split())
+    assert "What routers share cannot be reached" in said
+    assert "only this router knows" in said
+    stage.router.script = lambda _: [pb.ListLeversResponse(levers=[lever()])]
+    assert (await pennyweight("lever", "list", **wide)).err == ""
+
+
 async def test_a_halt_that_only_one_router_knows_says_so(stage: Stage) -> None:
     stage.router.script = lambda _: [pb.SetLeverResponse(lever=lever(unsaved=True))]
     ended = await pennyweight("lever", "halt", *FEES, "--address", stage.address)

@@ -219,6 +219,12 @@ async def test_new_tls_files_are_taken_up_and_wrong_ones_are_not(
     def put(source: Certificates) -> None:
         chain.write_bytes(source["server.pem"].read_bytes())
         key.write_bytes(source["server.key"].read_bytes())
+        leave_alone()
+
+    def leave_alone() -> None:
+        """Makes them as old as files that nobody writes any more."""
+        for path in (chain, key):
+            os.utime(path, (1_000_000_000, 1_000_000_000))
 
     async def serves(port: int, authority: Certificates) -> bool:
         peer = Peer(f"localhost:{port}", tls_ca=authority["ca.pem"])
@@ -236,8 +242,12 @@ async def test_new_tls_files_are_taken_up_and_wrong_ones_are_not(
         assert await serves(running.port, others)
         assert not await serves(running.port, certificates)
         chain.write_text("half a certificate")
+        leave_alone()
         assert await serves(running.port, others)
         put(certificates)
+        chain.touch()  # as if it were still written
+        assert await serves(running.port, others)
+        leave_alone()
         assert await serves(running.port, certificates)
 
 

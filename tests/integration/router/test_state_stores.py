@@ -228,6 +228,59 @@ async def test_a_crash_leaves_what_was_kept(tmp_path: Path) -> None:
         assert await stage.state.kept("pair:1") == b"kept"
 
 
+@pytest.mark.parametrize("gone", ["folder", "file"])
+async def test_what_is_moved_away_is_made_anew_with_every_lever(tmp_path: Path, gone: str) -> None:
+    folder, moved = tmp_path / "state", tmp_path / "moved"
+    async with file_stage(folder) as stage:
+        await stage.state.swap("chat/cache", None, ONE)
+        if gone == "folder":
+            folder.rename(moved)
+        else:
+            (folder / FILE).rename(moved)
+        assert await stage.state.swap("chat/effort", None, TWO) == (True, TWO)
+        assert await stage.state.keep_once("pair:1", b"kept", LONG) is None
+        with pytest.raises(ConfigError, match="another router uses it"):
+            FileState(folder, parse_record)
+        if gone == "folder":
+            FileState(moved, parse_record)._lock.close()  # nobody's any more
+    async with file_stage(folder) as stage:
+        _, records = await stage.state.records()
+        assert dict(records) == {"chat/cache": ONE, "chat/effort": TWO}
+        assert await stage.state.kept("pair:1") == b"kept"
+
+
+async def test_what_is_moved_away_is_made_anew_though_nothing_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    async with file_stage(folder) as stage:
+        await stage.state.swap("chat/cache", None, ONE)
+        shutil.rmtree(folder)
+        assert isinstance(stage.state, FileState)
+        await stage.state.changes()
+        behind_it = stage.state._worker.submit(lambda: None)
+        await asyncio.wrap_future(behind_it)
+        shutil.copytree(folder, tmp_path / "as a kill leaves it")
+    async with file_stage(tmp_path / "as a kill leaves it") as stage:
+        assert dict((await stage.state.records())[1]) == {"chat/cache": ONE}
+
+
+async def test_a_file_that_is_put_in_place_is_taken(tmp_path: Path) -> None:
+    async with file_stage(tmp_path / "other") as stage:
+        await stage.state.swap("chat/cache", None, TWO)
+    async with file_stage(tmp_path / "state") as stage:
+        await stage.state.swap("chat/cache", None, ONE)
+        before = await stage.state.changes()
+        (tmp_path / "other" / FILE).replace(tmp_path / "state" / FILE)
+        assert await stage.state.swap("chat/cache", ONE, THREE) == (False, TWO)
+        assert await stage.state.changes() != before
+        (tmp_path / "state" / FILE).write_bytes(b"")
+        (tmp_path / "state" / FILE).unlink()
+        (tmp_path / "state" / FILE).write_bytes(b"nonsense")
+        with pytest.raises(Unavailable, match="damaged"):
+            await stage.state.keep_once("pair:1", b"kept", LONG)
+        assert dict((await stage.state.records())[1]) == {"chat/cache": TWO}
+        (tmp_path / "state" / FILE).unlink()
+
+
 def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 

@@ -49,7 +49,10 @@ CANDIDATES = (
 
 TABLES = {
     "routes": lambda: routes._ladders(ROUTES),
-    "qualities": lambda: routes._qualities(ROUTES[:1], {"support-chat": ["tier:small"]}),
+    "qualities without shared state": lambda: routes._qualities(
+        ROUTES[:1], {"support-chat": [Lever("support-chat", "tier:small", "unknown")]}
+    ),
+    "qualities": lambda: routes._qualities(ROUTES[:1], {"support-chat": LEVERS}),
     "levers": lambda: levers._table(LeverList(LEVERS, "v1", (RouteWatch("support-chat", WATCH),))),
     "pools": lambda: fleet._table(POOLS),
     "ledger": lambda: ledger_command._table(

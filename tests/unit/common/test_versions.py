@@ -111,3 +111,12 @@ def test_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("in the way")
     with pytest.raises(OSError, match="state"):
         keep(tmp_path / "state", "v1")
+
+
+def test_a_folder_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path / "state")
+    store.keep("v1", FILES, source="start", now=START)
+    (tmp_path / "state").rename(tmp_path / "moved")
+    store.keep("v2", FILES, source="files", now=START)
+    assert versions(tmp_path / "state") == {"v2"}
+    assert [line["version"] for line in history(tmp_path / "state")] == ["v2"]

@@ -13,7 +13,7 @@ class Scene:
         self.wall = 1_700_000_000.0
         self.load = LoadWindow()
         self.tiers = [
-            TierLoad("small", waiting=3, running=2, replicas=(ReplicaLoad("a", 2),)),
+            TierLoad("small", 3, 2, (ReplicaLoad("a", 2),), max_sequence_tokens=512),
             TierLoad("large", waiting=0, running=1, replicas=(ReplicaLoad("b", 1),)),
         ]
         self.reports = LoadReports("r1", lambda: self.tiers, self.load, wall=lambda: self.wall)
@@ -40,6 +40,7 @@ def test_what_waits_and_runs_is_that_of_the_moment() -> None:
     report = Scene().reports.next()
     loads = [(one.tier, one.waiting, one.running) for one in report.tiers]
     assert loads == [("small", 3, 2), ("large", 0, 1)]
+    assert [one.max_sequence_tokens for one in report.tiers] == [512, 0]
     assert {one.replica: one.in_flight for one in report.replicas} == {"a": 2, "b": 1}
 
 

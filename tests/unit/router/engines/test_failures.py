@@ -63,6 +63,22 @@ def test_what_computes_may_die_or_hang_though_its_server_lives(
     assert (failure.died, failure.silent) == (died, silent)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Invalid request: prompt length (9) plus request_output_len (60) exceeds max_seq_len (64)",
+        "Invalid request: prompt length (9) plus request_output_len (60) exceeds the KV-cache (32)",
+        "Executor failed process requestId 7: needs 9 KV-cache blocks, the engine has 8",
+        "Executor failed process requestId 7: Prompt length (900) exceeds maximum input length (5)",
+    ],
+)
+def test_a_length_that_the_tier_promises_is_the_replicas_fault(message: str) -> None:
+    failure = classify(message)
+    assert isinstance(failure, ReplicaFailed)
+    assert failure.refused  # it costs nobody anything
+    assert not failure.lost  # shorter ones it takes
+
+
 def test_what_a_caller_is_told_of_a_broken_stream_names_no_address() -> None:
     error = grpc.aio.AioRpcError(
         grpc.StatusCode.INTERNAL,

@@ -28,7 +28,9 @@ async def test_gauges_show_the_fleet_at_the_moment_of_asking() -> None:
     )
     until = time.monotonic() + 10
     place = await fleet.place(small, Priority.INTERACTIVE, avoid=(), until=until)
-    assert fleet.snapshot() == [TierLoad("small", 0, 1, (ReplicaLoad("a", 1),))]
+    assert fleet.snapshot() == [
+        TierLoad("small", 0, 1, (ReplicaLoad("a", 1),), small.max_sequence_tokens)
+    ]
     assert running() == 1  # nobody reported anything
     place.give_back()
     assert running() == 0

@@ -175,6 +175,54 @@ async def test_a_folder_that_is_gone_keeps_records_until_it_is_back(book: Book) 
     assert book.numbers() == [1]
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "another"])
+async def test_a_folder_that_is_moved_away_is_made_anew(book: Book, meanwhile: str) -> None:
+    def add(number: int) -> None:
+        book.ledger.add(request(str(number), sequence=book.ledger.number()))
+
+    add(1)
+    await book.ledger.flush()
+    moved = book.folder.rename(book.folder.with_name("moved"))
+    if meanwhile == "another":
+        book.folder.mkdir()
+    book.ledger.number()  # it is answered, and its record is still to come
+    add(2)
+    await book.ledger.flush()
+    assert book.numbers() == [2]
+    assert book.count("lost") == 0
+    (mark,) = book.marks()  # a kill from here on leaves a gap where the ledger is now
+    assert json.loads(mark.read_bytes()) | {"time": 0} == {"answered": 3, "written": 2, "time": 0}
+    assert Book(moved).count("gaps") == 0
+    assert list(moved.glob(".*.mark")) == []
+
+
+async def test_a_folder_that_is_moved_at_the_end_has_no_gap(book: Book) -> None:
+    async with book.ledger.writing():
+        book.ledger.add(request("1", sequence=book.ledger.number()))
+        await book.ledger.flush()
+        book.ledger.number()
+        book.ledger.add(request("2"))
+        await book.ledger.flush()
+        moved = book.folder.rename(book.folder.with_name("moved"))
+    Book(moved)
+    assert list(moved.glob(".*.mark")) == []
+
+
+async def test_what_waits_for_the_disk_is_shown(book: Book) -> None:
+    def refused() -> float | None:
+        return book.registry.get_sample_value("pennyweight_router_ledger_refused")
+
+    book.folder.rmdir()
+    book.folder.write_text("a file in its place")
+    book.add(1, 2)
+    await book.ledger.flush()
+    assert refused() == 2
+    book.folder.unlink()
+    await book.ledger.flush()
+    assert refused() == 0
+    assert book.numbers() == [1, 2]
+
+
 async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +281,7 @@ async def test_records_are_made_while_the_disk_hangs(book: Book, disk: Disk) -> 
 
 async def test_what_the_disk_refuses_to_the_end_is_counted(book: Book) -> None:
     book.folder.rmdir()
+    book.folder.write_text("a file in its place")
     async with book.ledger.writing():
         book.add(1)
     assert (book.count("records"), book.count("lost")) == (0, 1)

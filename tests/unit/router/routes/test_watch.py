@@ -30,7 +30,7 @@ def scene(tmp_path: Path) -> Scene:
 async def test_files_that_did_not_change_change_nothing(scene: Scene) -> None:
     before = scene.in_force.now
     for _ in range(3):
-        await scene.watch.look()
+        await scene.look()
     assert scene.in_force.now is before
     assert scene.adopted == []
     assert scene.history() == [(before.version, "start")]
@@ -55,14 +55,14 @@ async def test_a_good_change_comes_in_force_at_once(scene: Scene) -> None:
 
 async def test_every_version_in_force_can_be_put_back(scene: Scene) -> None:
     calibration = scene.files.calibrate("plain", SURE)
-    await scene.watch.look()
+    await scene.look()
     wanted = scene.version
     calibration.unlink()
     await scene.write(WITH_TINY, TINY_PRICE)
     assert scene.version != wanted
     policies = scene.files.routes.parent
     shutil.copytree(scene.state / "versions" / wanted, policies, dirs_exist_ok=True)
-    await scene.watch.look()
+    await scene.look()
     assert scene.version == wanted
     assert scene.calibration is not None
 
@@ -71,7 +71,7 @@ async def test_a_bad_change_leaves_what_was_in_force(scene: Scene) -> None:
     before = scene.in_force.now
     with capture_logs() as logs:
         await scene.write(BAD.replace("first_tokens: 12", "first_tokens: 0"))
-        await scene.watch.look()  # nothing has changed since
+        await scene.look()  # nothing has changed since
     assert scene.in_force.now is before
     (line,) = [one for one in logs if one["log_level"] == "error"]
     assert [problem.split(": ")[1] for problem in line["problems"]] == [
@@ -101,11 +101,11 @@ async def test_a_bad_change_may_be_taken_back(scene: Scene) -> None:
 async def test_a_file_that_is_away_for_a_moment_changes_nothing(scene: Scene) -> None:
     before = scene.in_force.now
     scene.files.prices.rename(scene.files.prices.with_name("away"))
-    await scene.watch.look()
+    await scene.look()
     assert scene.in_force.now is before
     assert scene.metric("policy_refused") == 1
     scene.files.prices.with_name("away").rename(scene.files.prices)
-    await scene.watch.look()
+    await scene.look()
     assert scene.in_force.now is before
     assert scene.metric("policy_refused") == 0
 
@@ -121,27 +121,27 @@ async def test_files_that_fit_only_together_come_in_force_together(scene: Scene)
 async def test_a_calibration_comes_in_force_when_its_file_appears(scene: Scene) -> None:
     assert scene.calibration is None
     path = scene.files.calibrate("plain", SURE)
-    await scene.watch.look()
+    await scene.look()
     assert scene.calibration is not None
     kept = scene.state / "versions" / scene.version / "calibration/plain.json"
     assert kept.read_bytes() == path.read_bytes()
     path.unlink()
-    await scene.watch.look()
+    await scene.look()
     assert scene.calibration is None
 
 
 async def test_a_calibration_that_is_cut_off_is_refused_and_the_old_one_stays(scene: Scene) -> None:
     path = scene.files.calibrate("plain", SURE)
-    await scene.watch.look()
+    await scene.look()
     calibration = scene.calibration
     assert calibration is not None
     data = path.read_bytes()
     path.write_bytes(data[:-1])
-    await scene.watch.look()
+    await scene.look()
     assert scene.calibration is calibration
     assert scene.metric("policy_refused") == 1
     path.write_bytes(data)
-    await scene.watch.look()
+    await scene.look()
     assert scene.calibration is calibration
     assert scene.metric("policy_refused") == 0
 
@@ -159,7 +159,7 @@ async def test_a_route_that_asks_for_more_than_is_certified_is_refused_and_the_o
 ) -> None:
     """It would cost money to fall back on the top tier, and nobody asked for that."""
     scene.files.calibrate("plain", SURE)
-    await scene.watch.look()
+    await scene.look()
     before = scene.in_force.now
     assert scene.calibration is not None
     with capture_logs() as logs:
@@ -175,7 +175,7 @@ async def test_a_route_that_asks_for_more_than_is_certified_is_refused_and_the_o
     stricter = replace(made.certificate, epsilon=0.005, delta=0.005)
     now = replace(made, judgement=judgement, certificate=stricter)
     scene.files.calibrate("plain", calibration=now)
-    await scene.watch.look()
+    await scene.look()
     assert scene.in_force.now is not before
     assert scene.metric("policy_refused") == 0
 
@@ -194,9 +194,9 @@ async def test_a_route_that_is_not_calibrated_is_named_once(tmp_path: Path) -> N
         scene = Scene(tmp_path)
         await scene.write(WITH_TINY, TINY_PRICE)
         scene.files.calibrate("plain", SURE)
-        await scene.watch.look()
+        await scene.look()
         (scene.files.routes.parent / "calibration/plain.json").unlink()
-        await scene.watch.look()
+        await scene.look()
     found = [one["route"] for one in logs if one["event"].startswith("not calibrated")]
     assert found == ["good", "plain", "plain"]
 
@@ -209,7 +209,7 @@ async def test_a_tokenizer_that_cannot_be_loaded_refuses_the_change(scene: Scene
     assert scene.metric("policy_refused") == 1
     (scene.files.routes.parents[1] / "models/tiny").mkdir(parents=True)  # now it is there
     scene.absent.clear()
-    await scene.watch.look()
+    await scene.look()
     assert "tiny" in scene.in_force.now.tiers
 
 
@@ -229,7 +229,7 @@ async def test_an_error_of_any_kind_leaves_what_was_in_force(
 async def test_policies_come_in_force_though_they_cannot_be_kept(scene: Scene) -> None:
     scene.state.write_text("in the way")
     with capture_logs() as logs:
-        await scene.watch.look()
+        await scene.look()
         await scene.write(WITH_TINY, TINY_PRICE)
     assert "tiny" in scene.in_force.now.tiers
     failures = scene.metric("policy_store_failures_total")
@@ -237,7 +237,7 @@ async def test_policies_come_in_force_though_they_cannot_be_kept(scene: Scene) -
     assert failures >= 2
     assert sum(one["log_level"] == "error" for one in logs) == 1
     scene.state.unlink()
-    await scene.watch.look()
+    await scene.look()
     assert scene.history() == [(scene.version, "files")]
     assert scene.metric("policy_store_failures_total") == failures
 
@@ -255,3 +255,30 @@ async def test_the_watch_goes_on_looking(scene: Scene, monkeypatch: pytest.Monke
     async with asyncio.timeout(20):
         await came.wait()
     watching.cancel()
+
+
+async def test_a_file_that_is_still_written_is_not_taken(scene: Scene) -> None:
+    before = scene.version
+    half = LADDERED[: LADDERED.index("  good:")]  # a policy of its own, with fewer routes
+    assert PolicyFiles(scene.files.routes, scene.files.prices).load().version == before
+    for text in (half, half + LADDERED[len(half) :][:9], WITH_TINY):
+        scene.files.routes.write_text(text)
+        await scene.watch.look()
+        assert scene.version == before
+        assert scene.metric("policy_refusals_total") == 0
+    scene.files.prices.write_text(TINY_PRICE)
+    await scene.watch.look()
+    assert scene.version == before
+    await scene.watch.look()
+    assert "tiny" in scene.in_force.now.tiers
+    assert scene.metric("policy_refusals_total") == 0
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# routes\n", LADDERED[:-20], "\0" * 100])
+async def test_an_empty_or_cut_file_is_refused_in_words(scene: Scene, text: str) -> None:
+    before = scene.version
+    await scene.write(text)
+    assert scene.version == before
+    refusal = scene.watch.refusal
+    assert refusal is not None
+    assert all(problem.rule for problem in refusal.problems)

@@ -48,7 +48,7 @@ def test_what_is_in_force_is_what_was_last_right(
                 refused = 0.0
             except ConfigError:
                 refused = 1.0
-            await scene.watch.look()
+            await scene.look()
             assert (scene.version, scene.metric("policy_refused")) == (wanted, refused)
             tokenizers = {tier.tokenizer for tier in scene.in_force.now.tiers.values()}
             assert {str(text.folder) for text in scene.held} == tokenizers

@@ -245,7 +245,12 @@ async def test_while_the_state_is_away_levers_are_unknown_and_cannot_be_set(desk
     await desk.set()
     desk.state.away, desk.now = True, NOW + 3
     await desk.levers.refresh()
-    for lever in (await desk.list()).values():
+    listed = await desk.list()
+    halted = listed.pop("chat/tier:small")  # whatever the others say now, here it is
+    assert (halted.state, halted.author) == (pb.LEVER_STATE_HALTED, "ann")
+    assert halted.HasField("since")
+    assert not halted.HasField("watch")
+    for lever in listed.values():
         assert lever.state == pb.LEVER_STATE_UNKNOWN
         assert lever.author == ""
         assert "cannot be reached" in lever.reason
@@ -256,6 +261,15 @@ async def test_while_the_state_is_away_levers_are_unknown_and_cannot_be_set(desk
     desk.state.away = False
     await desk.levers.refresh()
     assert set(desk.levers.halted(CHAT)) == {"tier:small"}
+
+
+async def test_a_halt_while_the_state_is_away_is_told_as_what_it_is(desk: Desk) -> None:
+    desk.state.away, desk.now = True, NOW + 3
+    await desk.levers.refresh()
+    set_now = await desk.set()
+    listed = (await desk.list())["chat/tier:small"]
+    for lever in (set_now, listed):
+        assert (lever.state, lever.unsaved, lever.author) == (pb.LEVER_STATE_HALTED, True, "ann")
 
 
 async def test_a_halt_that_others_do_not_know_yet_says_so(desk: Desk) -> None:

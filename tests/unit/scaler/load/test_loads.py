@@ -180,6 +180,17 @@ def test_a_report_of_a_router_that_reports_no_counters():
     assert reports.checked(good(), "") == Report({"small": TierLoad(1, 2)}, {"x": 2})
 
 
+def test_of_the_longest_requests_that_routers_send_the_longest_counts():
+    known = Loads()
+    for router, longest in (("a", 512), ("b", 0), ("c", 256)):
+        tier = pb.TierLoad(tier="small", max_sequence_tokens=longest)
+        known.take(router, reports.checked(good(router=router, tiers=[tier]), ""), 0.0)
+    assert known.tier("small", 1.0).longest == 512
+    assert known.tier("large", 1.0).longest == 0
+    with pytest.raises(BadRequest):
+        reports.checked(good(tiers=[pb.TierLoad(tier="small", max_sequence_tokens=-1)]), "")
+
+
 @pytest.mark.parametrize("rate", [3.5, -1.0, float("nan")])
 def test_what_older_routers_send_beside_is_taken_and_left_alone(rate):
     tier = pb.TierLoad(tier="small", waiting=1, running=2, output_tokens_per_second=rate)

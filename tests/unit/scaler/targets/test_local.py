@@ -26,8 +26,15 @@ class Scene:
         self.host = host
         self.changed = asyncio.Event()
         self.rhythm = Quick()
+        self.sent: dict[str, int] = {}  # the longest request, by tier
         self.target = LocalTarget(
-            scaling, host, self.metrics, good=good, clock=self.clock, rhythm=self.rhythm
+            scaling,
+            host,
+            self.metrics,
+            good=good,
+            longest=lambda tier: self.sent.get(tier, 0),
+            clock=self.clock,
+            rhythm=self.rhythm,
         )
 
     def status(self, name: str = "a") -> PoolStatus:
@@ -345,6 +352,34 @@ async def test_a_pool_goes_back_where_some_replicas_were_already_replaced():
         (new,) = [one for one in status.replicas if one.leaving]
         assert new.replica.precision == "int9"
         assert scene.models().count("int8") == 2  # before the new one goes
+
+
+async def test_new_settings_that_take_less_than_routers_send_are_refused():
+    async with trying() as scene:
+        scene.host.longest["int9"] = 128
+        scene.scene.sent["small"] = 512
+        scene.ask(precision="int9")
+        status = await scene.scene.until(lambda it: it.refused is not None)
+        assert "512 tokens" in status.refused.reason
+        assert "exceeds max_seq_len" in status.trouble
+        await scene.scene.decided()
+        assert scene.models() == ["int8", "int8"]  # no good one was replaced
+        scene.scene.sent["small"] = 128  # routes.yaml says so now
+        scene.ask(precision="int9", again=True)
+        await scene.scene.until(
+            lambda it: {one.replica.precision for one in it.replicas} >= {"int9"}
+        )
+        assert scene.scene.status().refused is None
+
+
+async def test_where_there_is_no_way_back_one_that_takes_less_serves():
+    host = Host()
+    host.longest["int8"] = 128
+    async with at_work(host) as scene:
+        scene.sent["small"] = 512
+        scene.resize(1)
+        await scene.ready()
+        assert host.measured == []
 
 
 async def test_refused_settings_are_tried_again_when_they_change_or_on_demand():

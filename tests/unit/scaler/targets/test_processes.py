@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,19 +115,35 @@ def test_a_record_that_cannot_be_removed_now_is_no_removed_one(
     records.remove(replica_id)
 
 
+class Ready:
+    """A replica that runs and is ready."""
+
+    class client:  # noqa: N801
+        @staticmethod
+        async def is_ready() -> bool:
+            return True
+
+    def __init__(self, records: Records, replica_id: str) -> None:
+        self.record = dict(records.read_all())[replica_id]
+
+
+async def test_a_replica_whose_record_was_removed_is_recorded_again(tmp_path: Path) -> None:
+    records, replica_id = recorded(tmp_path)
+    host = ReplicaProcesses(tmp_path, {})
+    host._running[replica_id] = running = Ready(records, replica_id)  # type: ignore[assignment]
+    shutil.rmtree(tmp_path / "replicas")
+    assert await host.is_ready(replica_id)
+    assert list(records.read_all()) == [(replica_id, running.record)]
+
+
 async def test_memory_that_cannot_be_protected_now_says_nothing_of_the_replica(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Ready:
-        class client:  # noqa: N801
-            @staticmethod
-            async def is_ready() -> bool:
-                return True
-
     def refuse(_replica_id: str) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(tritonserver, "protect_shared_memory", refuse)
+    records, replica_id = recorded(tmp_path)
     host = ReplicaProcesses(tmp_path, {})
-    host._running["a"] = Ready()  # type: ignore[assignment]
-    assert await host.is_ready("a")
+    host._running[replica_id] = Ready(records, replica_id)  # type: ignore[assignment]
+    assert await host.is_ready(replica_id)

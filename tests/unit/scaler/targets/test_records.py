@@ -86,5 +86,27 @@ def test_a_state_folder_belongs_to_one_scaler(records, tmp_path):
 def test_a_log_that_cannot_be_kept_keeps_no_replica(records, tmp_path):
     records.write(RECORD)
     (tmp_path / "logs").rmdir()
+    (tmp_path / "logs").write_text("a file in its place")
     records.remove(REPLICA.id)
     assert list(records.read_all()) == []
+
+
+def test_what_was_moved_away_is_made_anew(records, tmp_path):
+    records.write(RECORD)
+    for name in ("replicas", "logs"):
+        (tmp_path / name).rename(tmp_path / f"{name} moved")
+    records.keep(RECORD)
+    assert list(records.read_all()) == [(REPLICA.id, RECORD)]
+    records.log_file(REPLICA.id).write_text("said")
+    (tmp_path / "logs").rmdir()
+    records.remove(REPLICA.id)
+    assert (tmp_path / "logs" / f"{REPLICA.id}.log").read_text() == "said"
+    for name in ("replicas", "logs"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
+
+
+def test_a_record_that_is_there_is_left_as_it_is(records, tmp_path):
+    records.write(RECORD)
+    before = (tmp_path / "replicas" / REPLICA.id / "record.json").stat().st_ino
+    records.keep(RECORD)
+    assert (tmp_path / "replicas" / REPLICA.id / "record.json").stat().st_ino == before
