@@ -78,12 +78,21 @@ class KeptPool:
             asked = self._rollout.asked
             self._rollout = Rollout(asked, asked if _alike(asked, good) else good)
 
-    def whole(self, occupants: Sequence[Occupant]) -> Pool | None:
-        """Settings that turn out to be good, as the whole pool is ready with them."""
+    def whole(self, occupants: Sequence[Occupant], patience: Patience, now: float) -> Pool | None:
+        """Settings that turn out to be good, as the whole pool is ready with them.
+
+        While there are others to go back to, it has to be ready with them for a while.
+        """
         if self._rollout is None or self.wanted is None or self.wanted.size == 0:
             return None
         present = [occupant for occupant in occupants if occupant.present]
-        ready = sum(occupant.state is State.READY for occupant in present)
+        until = now - patience.stable_seconds if self.on_trial else now
+        ready = sum(
+            occupant.state is State.READY
+            and occupant.ready_at is not None
+            and occupant.ready_at <= until
+            for occupant in present
+        )
         old = any(occupant.outdated(self.settings) for occupant in present)
         after = self._rollout.whole()
         if old or ready < self.wanted.size or after == self._rollout:

@@ -176,7 +176,9 @@ class LocalTarget:
             if pool.wanted is None:
                 continue
             occupants = self._of(name)
-            if (good := pool.whole(occupants)) is not None and self._good is not None:
+            if (
+                good := pool.whole(occupants, self._patience, now)
+            ) is not None and self._good is not None:
                 self._tasks.create_task(asyncio.to_thread(self._good.keep, name, good))
             goal = pool.goal(spare=not self._awaited(name))
             actions = decide(goal, self._observed(name), pool.failures, self._patience, now)

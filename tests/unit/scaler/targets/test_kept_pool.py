@@ -1,5 +1,7 @@
 """What is known of a pool, with time passed in."""
 
+import dataclasses
+
 from structlog.testing import capture_logs
 
 from services.scaler.policy.replicas import NEXT_TRY, Patience, State
@@ -63,3 +65,24 @@ def test_what_others_see_of_it():
     assert (len(status.replicas), status.pending, status.ending) == (1, 1, 2)
     assert (status.capacity, status.trouble) == (len(pool().slots), "no port is free")
     assert status.typical_start_seconds == (KEPT_STARTS - 1) / 2
+
+
+def test_new_settings_are_good_once_the_whole_pool_was_ready_with_them_for_a_while():
+    first = pool()
+    kept = KeptPool("a", first)
+    kept.wanted = Wanted(size=1)
+
+    def ready(settings, since):
+        made = Host().replica("a-0-x", "a", settings, 0)
+        return occupant(State.READY, replica=made, ready_at=since)
+
+    assert kept.whole([ready(first, 5.0)], PATIENCE, now=5.0) == first  # nothing to go back to
+    second = dataclasses.replace(first, max_in_flight=first.max_in_flight + 1, start_seconds=9.0)
+    second = dataclasses.replace(second, parameters={"num_threads": "2"})
+    kept.configure(second)
+    assert kept.whole([ready(second, 10.0)], PATIENCE, now=39.0) is None
+    assert kept.judge("it died", 20.0, serving=False)
+    assert kept.settings == first
+    kept.configure(second, again=True)
+    assert kept.whole([ready(second, 10.0)], PATIENCE, now=40.0) == second
+    assert not kept.judge("it died", 50.0, serving=False)
