@@ -15,17 +15,16 @@ from services.router.policy.routes import Policies
 WINDOW_SECONDS = 60.0
 MAX_SAMPLES = 2000
 SLOW_FRACTION = 0.95
-"""Of the last minute's answers: so many took at most what `LoadWindow.slow_seconds` says."""
+"""Of the last minute's answers: so many ran at most as long as `slow_run_seconds` says."""
 
 FRESH_SECONDS = 1.0
-"""How long `LoadWindow.slow_seconds` stays as it was computed."""
+"""How long `LoadWindow.slow_run_seconds` stays as it was computed."""
 
 
 class _Sample(NamedTuple):
-    """An answer that ended at `at`, took `total`, and `ran` on its replica; all in seconds."""
+    """An answer that ended at `at` and `ran` on its replica, in seconds."""
 
     at: float
-    total: float
     ran: float
 
 
@@ -38,7 +37,6 @@ class _Tier:
     first_text: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     between_tokens: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     samples: deque[_Sample] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
-    slow: float | None = None
     slow_run: float | None = None
     slow_since: float | None = None
 
@@ -86,34 +84,26 @@ class LoadWindow:
             counted.between_tokens[bucket_of(between)] += 1
         while counted.samples and counted.samples[0].at < now - WINDOW_SECONDS:
             counted.samples.popleft()
-        total = first_text + decode_seconds
-        counted.samples.append(_Sample(now, total, total if ran is None else ran))
+        counted.samples.append(_Sample(now, first_text + decode_seconds if ran is None else ran))
 
     def adopt(self, policies: Policies) -> None:
         """Forgets tiers that policies which come in force do not have."""
         for name in self._tiers.keys() - policies.tiers.keys():
             del self._tiers[name]
 
-    def slow_seconds(self, tier: str, now: float) -> float | None:
-        """Seconds that 95 % of the last minute's answers took at most; None without any.
-
-        Requests ask this: it is computed once a second and kept.
-        """
-        return self._fresh(tier, now).slow
-
     def slow_run_seconds(self, tier: str, now: float) -> float | None:
-        """The same of the time on the replica that answered: no wait in line, no lost try."""
-        return self._fresh(tier, now).slow_run
+        """Seconds that 95 % of the last minute's answers ran at most; None without any.
 
-    def _fresh(self, tier: str, now: float) -> _Tier:
+        On the replica that answered: no lost try, and no wait in line, which is another for each
+        tenant. Requests ask this: it is computed once a second and kept.
+        """
         counted = self._tiers[tier]
         if counted.slow_since is None or now - counted.slow_since >= FRESH_SECONDS:
             since = now - WINDOW_SECONDS
             recent = [sample for sample in counted.samples if sample.at >= since]
-            counted.slow = _slow([sample.total for sample in recent])
             counted.slow_run = _slow([sample.ran for sample in recent])
             counted.slow_since = now
-        return counted
+        return counted.slow_run
 
     def totals(self, tier: str) -> LoadTotals:
         """What the tier had to do since it came in force; every figure only grows."""

@@ -134,12 +134,15 @@ class Planner:
         return tokens
 
     def _allowed(self, state: RequestState, tier: Tier, prompt_tokens: int, limit: int) -> bool:
-        """Whether money and time suffice for trying this tier and then the top one."""
+        """Whether money and time suffice for trying this tier and then the top one.
+
+        Waits in line do not count: they are those of whoever brings many.
+        """
         if not _affords_both(state, tier, prompt_tokens, limit):
             return False
         context, now = state.context, self._clock()
         tiers = tier, context.route.top_tier
-        seconds = [self._load.slow_seconds(tier.name, now) or 0.0 for tier in tiers]
+        seconds = [self._load.slow_run_seconds(tier.name, now) or 0.0 for tier in tiers]
         return now + sum(seconds) < context.until
 
 

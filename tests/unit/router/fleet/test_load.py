@@ -9,7 +9,7 @@ from tests.making.policies import policies, route, tier
 
 def test_without_requests_there_are_no_figures() -> None:
     window = LoadWindow()
-    assert window.slow_seconds("small", 10.0) is None
+    assert window.slow_run_seconds("small", 10.0) is None
     totals = window.totals("small")
     assert (totals.arrivals, totals.output_tokens, totals.finished) == (0, 0, 0)
     assert not any(totals.first_text + totals.between_tokens)
@@ -33,7 +33,7 @@ def test_asking_changes_no_counter() -> None:
     window = LoadWindow()
     window.add("small", 10.0, first_text=0.1, decode_seconds=1.0, tokens=30)
     before = window.totals("small")
-    assert [window.slow_seconds("small", now) for now in (10.0, 1000.0)] == [1.1, None]
+    assert [window.slow_run_seconds("small", now) for now in (10.0, 1000.0)] == [1.1, None]
     assert window.totals("none").finished == 0
     assert window.totals("small") == before
 
@@ -42,9 +42,9 @@ def test_old_requests_are_forgotten_and_tiers_are_apart() -> None:
     window = LoadWindow()
     window.add("small", 0.0, first_text=9.0, decode_seconds=0.0, tokens=1)
     window.add("small", 30.0, first_text=1.0, decode_seconds=0.0, tokens=1)
-    assert window.slow_seconds("small", WINDOW_SECONDS) == 9.0
-    assert window.slow_seconds("small", WINDOW_SECONDS + 1) == 1.0
-    assert window.slow_seconds("large", 30.0) is None
+    assert window.slow_run_seconds("small", WINDOW_SECONDS) == 9.0
+    assert window.slow_run_seconds("small", WINDOW_SECONDS + 1) == 1.0
+    assert window.slow_run_seconds("large", 30.0) is None
 
 
 def test_answers_that_came_at_once_say_nothing_about_the_time_between_tokens() -> None:
@@ -66,15 +66,15 @@ def test_memory_is_bounded() -> None:
 
 def test_slow_answers_are_those_of_the_last_minute_looked_at_once_a_second() -> None:
     window = LoadWindow()
-    assert window.slow_seconds("small", 0.0) is None
+    assert window.slow_run_seconds("small", 0.0) is None
     for seconds in range(1, 101):
         window.add("small", 10.0, first_text=seconds / 2, decode_seconds=seconds / 2, tokens=5)
-    assert window.slow_seconds("small", 0.5) is None
-    assert window.slow_seconds("small", 11.0) == 96.0
+    assert window.slow_run_seconds("small", 0.5) is None
+    assert window.slow_run_seconds("small", 11.0) == 96.0
     window.add("small", 11.0, first_text=500.0, decode_seconds=0.0, tokens=5)
-    assert window.slow_seconds("small", 11.5) == 96.0
-    assert window.slow_seconds("small", 70.5) == 500.0
-    assert window.slow_seconds("large", 70.5) is None
+    assert window.slow_run_seconds("small", 11.5) == 96.0
+    assert window.slow_run_seconds("small", 70.5) == 500.0
+    assert window.slow_run_seconds("large", 70.5) is None
 
 
 def test_tiers_that_are_gone_are_forgotten() -> None:
@@ -82,6 +82,6 @@ def test_tiers_that_are_gone_are_forgotten() -> None:
     for name in ("small", "other"):
         window.add(name, 10.0, first_text=0.1, decode_seconds=1.0, tokens=3)
     window.adopt(policies(route("chat", tier("small"))))
-    assert window.slow_seconds("small", 11.0) == pytest.approx(1.1)
-    assert window.slow_seconds("other", 11.0) is None
+    assert window.slow_run_seconds("small", 11.0) == pytest.approx(1.1)
+    assert window.slow_run_seconds("other", 11.0) is None
     assert window.totals("other").finished == 0

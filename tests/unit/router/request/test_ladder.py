@@ -331,6 +331,14 @@ async def test_no_time_for_two_tiers_goes_straight_to_the_top() -> None:
     assert way.decision.reason is Reason.LIMITED
 
 
+async def test_waits_in_line_leave_out_no_tier() -> None:
+    way = Way(chat(CHECKED), runs(small=[Run(["s"], SURE)], large=[]))
+    for tier in ("small", "large"):
+        arrived = way.state.context.arrived
+        way.load.add(tier, arrived, first_text=16.0, decode_seconds=0.0, tokens=1, ran=0.1)
+    assert await way.go() == ["started", "s"]
+
+
 async def test_a_prompt_too_long_for_the_cheap_tier_goes_on_to_a_roomier_one() -> None:
     small, large = ladder("small", "large")
     tight = type(small)(**{**vars(small), "max_sequence_tokens": 3})

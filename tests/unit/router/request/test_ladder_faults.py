@@ -134,8 +134,8 @@ async def test_shadow_runs_say_nothing_about_how_long_callers_wait() -> None:
     await way.go()
     assert way.engine.order == ["small", "large"]
     now = way.clock() + 2.0
-    assert way.load.slow_seconds("small", now) is not None
-    assert way.load.slow_seconds("large", now) is None
+    assert way.load.slow_run_seconds("small", now) is not None
+    assert way.load.slow_run_seconds("large", now) is None
 
 
 async def test_each_tiers_time_is_its_own() -> None:
@@ -150,7 +150,7 @@ async def test_each_tiers_time_is_its_own() -> None:
     await way.go()
     now = way.clock() + 2.0
     assert way.load.totals("small").finished == 1  # it ran, though nothing of it was sent
-    slow = way.load.slow_seconds("large", now)
+    slow = way.load.slow_run_seconds("large", now)
     assert slow is not None
     assert slow < 10.0
 

@@ -231,7 +231,6 @@ async def test_the_time_a_caller_takes_to_read_is_not_the_tiers() -> None:
     assert "".join(await way.go(listener)) == "startedone two three"
     way.now += 2.0
     assert way.load.slow_run_seconds("small", way.now) == 1.5
-    assert way.load.slow_seconds("small", way.now) == 1.5
     between = way.load.totals("small").between_tokens
     assert between.index(1) == bucket_of(1.0 / 12)
     assert way.runner.paces.tokens("small", 1.5, 64) == 13
