@@ -5,8 +5,10 @@ never hold up a drain.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -15,7 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 _Response = health_pb2.HealthCheckResponse
 
 MOST_WATCHES = 256
-"""At once, of all callers together; questions how it stands now are always answered."""
+"""At once, of all callers. For one more, the connection that has most lets its oldest go."""
+
+
+@dataclass(eq=False)
+class _Watch:
+    connection: str
+    over: bool = False
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -25,7 +33,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._status: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._ended = False
-        self._watches = 0
+        self._watches: list[_Watch] = []  # the oldest first
 
     def set(self, names: Iterable[str], *, serving: bool) -> None:
         """These serve from now on, or do not."""
@@ -55,18 +63,29 @@ class Health(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """How it stands with a service, now and at each change."""
-        if self._watches >= MOST_WATCHES:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch; ask Check")
-        self._watches += 1
+        if len(self._watches) >= MOST_WATCHES:
+            self._let_one_go()
+        watch = _Watch(context.peer())
+        self._watches.append(watch)
         try:
-            async with aclosing(self._changes(request)) as changes:
+            async with aclosing(self._changes(request, watch)) as changes:
                 async for response in changes:
                     yield response
         finally:
-            self._watches -= 1
+            if not watch.over:
+                self._watches.remove(watch)
+        if watch.over:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "too many watch; watch again")
+
+    def _let_one_go(self) -> None:
+        most, _ = Counter(watch.connection for watch in self._watches).most_common(1)[0]
+        watch = next(watch for watch in self._watches if watch.connection == most)
+        watch.over = True
+        self._watches.remove(watch)
+        self._wake()
 
     async def _changes(
-        self, request: health_pb2.HealthCheckRequest
+        self, request: health_pb2.HealthCheckRequest, watch: _Watch
     ) -> AsyncGenerator[health_pb2.HealthCheckResponse]:
         sent: int | None = None
         while True:
@@ -75,6 +94,6 @@ class Health(health_pb2_grpc.HealthServicer):
             if status != sent:
                 yield _Response(status=status)
                 sent = status
-            if ended:
+            if ended or watch.over:
                 return
             await changed.wait()

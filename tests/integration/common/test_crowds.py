@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import pytest
@@ -75,30 +76,27 @@ async def test_one_without_a_call_is_closed_and_its_client_makes_another(
         await closes(await greeted(running.port))
 
 
-async def test_so_many_watch_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_watches_most_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "MOST_WATCHES", 2)
-    async with serving() as running:
-        stub = health_pb2_grpc.HealthStub(running.channel)
-        ask = health_pb2.HealthCheckRequest()
-        watches = [stub.Watch(ask) for _ in range(2)]
-        for watch in watches:
-            assert (await watch.read()).status == SERVING
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.Watch(ask).read()
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert (await stub.Check(ask)).status == SERVING
-        watches[0].cancel()
-        async with asyncio.timeout(10):
-            while await _refused(stub.Watch(ask)):
-                pass
+    ask = health_pb2.HealthCheckRequest()
+    async with serving() as running, grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as loud:
+        many, quiet = (health_pb2_grpc.HealthStub(each) for each in (loud, running.channel))
 
+        async def watch(stub: Any) -> Any:
+            call = stub.Watch(ask)
+            assert (await call.read()).status == SERVING
+            return call
 
-async def _refused(watch: grpc.aio.UnaryStreamCall) -> bool:
-    try:
-        await watch.read()
-    except grpc.aio.AioRpcError:
-        return True
-    return False
+        watches = [await watch(many) for _ in range(2)]
+        kept = await watch(quiet)
+        watches += [await watch(many) for _ in range(5)]
+        for call in watches[:-1]:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert (await quiet.Check(ask)).status == SERVING
+        assert not kept.done()
+        assert not watches[-1].done()
 
 
 def look(symbol: str = ROUTER) -> reflection_pb2.ServerReflectionRequest:
