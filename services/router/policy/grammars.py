@@ -28,6 +28,9 @@ MAX_RULES = 4000
 KEPT = 64
 """Grammars that are kept: requests of one application mostly want the same few."""
 
+CHUNK = 16
+"""Repetitions that are counted one by one."""
+
 _LAST_SHORT = 0xFFFF  # what four digits say
 
 
@@ -63,14 +66,15 @@ class Writer:
                 return " ".join(self._row(parts)) or '""'
             case Choice(parts):
                 return " | ".join(self._body(each) for each in parts)
-            case Repeat(each, least, most):
-                return self.rule(each) + _times(least, most) if most != 0 else '""'
+            case Repeat():
+                flat = _flat(part)
+                return self.times(self.rule(flat.part), flat.least, flat.most)
             case Set(ranges):
                 return _characters(ranges)
 
     def _row(self, parts: Sequence[Part]) -> Iterator[str]:
         text = ""
-        for part in parts:
+        for part in _joined(parts):
             if isinstance(part, Set) and len(part.ranges) == 1 and len(set(part.ranges[0])) == 1:
                 text += escaped(part.ranges[0][0])
                 continue
@@ -80,6 +84,41 @@ class Writer:
             yield self._body(part) if isinstance(part, Repeat) else self.rule(part)
         if text:
             yield f'"{text}"'
+
+    def times(self, name: str, least: int, most: int | None) -> str:
+        """A rule so many times, in place: what an engine keeps in mind does not grow with them.
+
+        A large count is one of chunks, and of what is left; else a token of ``.{0,1000}`` takes
+        hundredfold. No text can be cut into chunks in two ways that the counts tell apart.
+        """
+        if most == 0:
+            return '""'
+        if most is None and least <= 1:
+            return f"{name}{_times(least, None)}"
+        if most == least:
+            return " ".join(self._exactly(name, least))
+        return " ".join([*self._exactly(name, least), self._up_to(name, most, least)])
+
+    def _exactly(self, name: str, count: int) -> Iterator[str]:
+        chunks, left = divmod(count, CHUNK)
+        if chunks:
+            chunk = self.named(f"{name}{_times(CHUNK, CHUNK)}")
+            yield from self._exactly(chunk, chunks)
+        if left:
+            yield f"{name}{_times(left, left)}"
+
+    def _up_to(self, name: str, most: int | None, least: int) -> str:
+        if most is None:
+            return f"{name}*"
+        count = most - least
+        chunks, left = divmod(count, CHUNK)
+        if chunks == 0 or count == CHUNK:
+            return f"{name}{_times(0, count)}"
+        chunk = self.named(f"{name}{_times(CHUNK, CHUNK)}")
+        begun = self._up_to(chunk, chunks - 1, 0) if chunks > 1 else ""
+        rest = f"{name}{_times(0, left)}" if left else ""
+        whole = " ".join(filter(None, (*self._exactly(chunk, chunks), rest)))
+        return self.named(f"{begun} {name}{_times(0, CHUNK - 1)} | {whole}".strip())
 
     def rule(self, part: Part) -> str:
         """The name of a rule for it: what repeats, and each set, is never written in place."""
@@ -92,6 +131,38 @@ class Writer:
                 raise NoGrammar(f"at most {MAX_RULES} parts")
             self._names[body] = f"r{len(self._names)}"
         return self._names[body]
+
+
+def _flat(part: Repeat) -> Repeat:
+    """Without repetitions of repetitions: an engine would follow each way to cut a text."""
+    each = part.part
+    if not isinstance(each, Repeat):
+        return part
+    each = _flat(each)
+    if each.least > 1 or 0 in (each.most, part.most):
+        return Repeat(each, part.least, part.most)
+    endless = each.most is None or part.most is None
+    most = None if endless else (each.most or 0) * (part.most or 0)
+    return Repeat(each.part, each.least * part.least, most)
+
+
+def _joined(parts: Sequence[Part]) -> Iterator[Part]:
+    """Repetitions of the same, one after another, as one."""
+    last: Repeat | None = None
+    for part in parts:
+        following = _flat(part) if isinstance(part, Repeat) else None
+        if last and following and last.part == following.part:
+            endless = last.most is None or following.most is None
+            most = None if endless else (last.most or 0) + (following.most or 0)
+            last = Repeat(last.part, last.least + following.least, most)
+            continue
+        if last:
+            yield last
+        last = following
+        if not following:
+            yield part
+    if last:
+        yield last
 
 
 def _times(least: int, most: int | None) -> str:

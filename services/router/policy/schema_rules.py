@@ -232,8 +232,8 @@ class _Grammar:
             return self._rule(f'"\\"" {self._matching(pattern)} "\\""')
         if (least, most) == (0, None):
             return "text"
-        times = f"{{{least},{'' if most is None else most}}}"
-        return self._rule(f'"\\"" letter{times} "\\""' if most != 0 else '"\\"\\""')
+        letters = self._writer.times("letter", least, most)
+        return self._rule(f'"\\"" {letters} "\\""' if most != 0 else '"\\"\\""')
 
     def _matching(self, pattern: str) -> str:
         """A rule for an expression; read once, however often it is referred to."""
@@ -252,8 +252,9 @@ class _Grammar:
             return self._rule('"[" ws "]"')
         item = self._value(items, f"{place}.items", depth + 1)
         more = self._rule(f'ws "," ws {item}')
-        last = "" if most is None else most - 1
-        several = self._rule(f"{item} {more}{{{max(0, least - 1)},{last}}}" if last != 0 else item)
+        last = None if most is None else most - 1
+        others = self._writer.times(more, max(0, least - 1), last)
+        several = self._rule(f"{item} {others}" if last != 0 else item)
         inner = several if least else self._rule(f'{several} | ""')
         return self._rule(f'"[" ws {inner} ws "]"')
 

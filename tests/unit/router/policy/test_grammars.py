@@ -7,7 +7,7 @@ import pytest
 import re2
 
 from services.router.policy.expressions import NoGrammar
-from services.router.policy.grammars import grammar
+from services.router.policy.grammars import CHUNK, grammar
 
 RULE = re.compile(r"(\w+) ::= (.*)")
 
@@ -30,7 +30,10 @@ def matches(rules: str, text: str) -> bool:
         (r".*a.{12}", 'root ::= r0* "a" r0{12,12}\nr0 ::= [^\\u0000\\u000A]\n'),
         (
             r"(.*a.{60}){3}",
-            'root ::= r1{3,3}\nr0 ::= [^\\u0000\\u000A]\nr1 ::= r0* "a" r0{60,60}\n',
+            (
+                "root ::= r2{3,3}\nr0 ::= [^\\u0000\\u000A]\n"
+                'r1 ::= r0{16,16}\nr2 ::= r0* "a" r1{3,3} r0{12,12}\n'
+            ),
         ),
         (r"^\d+$", "root ::= r0+\nr0 ::= [0-9]\n"),
         ("", 'root ::= ""\n'),
@@ -79,6 +82,51 @@ def test_a_grammar_allows_what_re2_takes(expression: str) -> None:
             assert matches(rules, text) == wanted, text
             taken += wanted
     assert taken
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *(f"a{{{least},{least + more}}}" for least in (0, 1, 17, 40) for more in range(0, 53, 4)),
+        "a{0,16}",
+        "a{0,17}",
+        "a{0,33}",
+        "a{48}",
+        "a{33,}",
+        "(a?){50}",
+        "((a?){5}){7}",
+        "((a{1,3}){2,4}){0,3}",
+        "(a{2,3}){0,20}",
+        "(a{2})*",
+        "((a+)*){2}",
+        "(a{0}){5}",
+        "a*a{2,20}a?a+",
+        "a{0,20}a{3,20}",
+        "(a{0,20}|aa)a{3,20}",
+    ],
+)
+def test_repetitions_are_counted_in_chunks_and_allow_what_they_say(expression: str) -> None:
+    rules = grammar(expression)
+    assert max(map(int, re.findall(r"(\d+)\}", rules)), default=0) <= CHUNK
+    for length in range(110):
+        text = "a" * length
+        wanted = re2.fullmatch(expression, text) is not None
+        assert matches(rules, text) == wanted, length
+
+
+@pytest.mark.parametrize(
+    ("expression", "same"),
+    [
+        ("(.?){500}", ".{0,500}"),
+        ("((.?){30}){33}", ".{0,990}"),
+        ("(a*)*(a*)*(a+)*", "a*"),
+        ("(((a*)*)*)+", "a*"),
+        ("ba?a?a{2}c", "ba{2,4}c"),
+    ],
+)
+def test_a_text_cannot_be_cut_in_many_ways(expression: str, same: str) -> None:
+    # An engine would follow each of them at every token.
+    assert grammar(expression) == grammar(same)
 
 
 @pytest.mark.parametrize(
