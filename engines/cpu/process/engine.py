@@ -21,7 +21,7 @@ _MAX_UNPROVEN = 1024
 _MAX_UNPROVEN_OF_ONE = 64
 """Requests that may wait for a verdict on their guide, of all sources and of one."""
 
-_DEAR_SHARE = 1 / 30
+_DEAR_SHARE = 1 / 10
 """Of what all guides of a step may take: those that take less are not counted."""
 
 _STEPS = 4
