@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from tritonclient.grpc import service_pb2
 
-from services.common.errors import BadRequest, InternalError, Violation
+from services.common.errors import BadRequest, InternalError, Overloaded, Violation
 from services.router.policy.grammars import grammar
 from services.router.policy.routes import Tier
 from services.router.policy.schema_rules import told
@@ -46,6 +46,9 @@ _FAILURES: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = (
     (DIED, {"lost": True, "died": True}),
     (LOST, {"lost": True}),
 )
+
+FORMS = "wait for their guides"
+"""Message that says: the tenant has too many new forms under way, here and so elsewhere."""
 
 BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
 """Messages that say: no replica can serve this request."""
@@ -91,6 +94,12 @@ def classify(message: str) -> Exception:
     for messages, kind in _FAILURES:
         if any(known in message for known in messages):
             return ReplicaFailed(message, **kind)
+    if FORMS in message:
+        return Overloaded(
+            "too many requests of this tenant wait for an engine to try their forms",
+            reason="NEW_FORMS",
+            retry_after_seconds=1.0,
+        )
     if any(known in message for known in BAD_INPUT):
         where = "prompt.response_format" if _GUIDE in message else "prompt"
         return BadRequest.of(Violation(where, f"the engine refuses it: {message[:200]}"))

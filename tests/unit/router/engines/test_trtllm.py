@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from services.common.errors import BadRequest, InternalError
+from engines.cpu.process.engine import TOO_MANY
+from services.common.errors import BadRequest, InternalError, Overloaded
 from services.router.engines.trtllm import (
     TOKENS_PER_BLOCK,
     Encoder,
@@ -284,6 +285,12 @@ def test_an_error_message_ends_the_request_with_or_without_the_flag(*, final: bo
     told.error_message = "Server is stopping"
     with pytest.raises(ReplicaFailed):
         decode(told)
+
+
+def test_too_many_new_forms_are_told_and_not_tried_elsewhere() -> None:
+    error = classify(TOO_MANY)
+    assert isinstance(error, Overloaded)
+    assert (error.reason, error.retry_after_seconds) == ("NEW_FORMS", 1.0)
 
 
 def test_a_long_message_is_cut() -> None:
