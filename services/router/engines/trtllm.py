@@ -13,13 +13,10 @@ from typing import Any, NamedTuple, cast
 from tritonclient.grpc import service_pb2
 
 from services.common.errors import BadRequest, InternalError, Overloaded, Violation
-from services.router.policy.grammars import grammar
 from services.router.policy.routes import Tier
-from services.router.policy.schema_rules import told
 from services.router.ports import (
     EngineFigures,
     EngineRequest,
-    GuideKind,
     ReplicaFailed,
     TierText,
 )
@@ -144,11 +141,9 @@ class Encoder:
             words = [wanted.text.encode_plain(stop) for stop in asked.stop]
             _add_words(request, "stop_words_list", words)
         if asked.guide is not None:
-            kind, guide = asked.guide
             # Engines determinise expressions in the loop that serves all, and keep half a schema.
-            rules = grammar(guide) if kind is GuideKind.REGEX else told(guide)
             _add_text(request, f"{_GUIDE}_type", "ebnf_grammar")
-            _add_text(request, _GUIDE, rules)
+            _add_text(request, _GUIDE, asked.grammar)
             source = hashlib.sha256(wanted.tenant.encode()).hexdigest()[:_SOURCE_DIGITS]
             request.parameters[SOURCE].string_param = source
         return request

@@ -25,8 +25,8 @@ from services.router.policy.expressions import (
 MAX_RULES = 4000
 """Of one grammar: what an engine's compiler reads in a moment."""
 
-KEPT = 64
-"""Grammars that are kept: requests of one application mostly want the same few."""
+KEPT = 8
+"""Grammars that are kept: one is asked for again as soon as its expression is found to be good."""
 
 CHUNK = 16
 """Repetitions that are counted one by one."""

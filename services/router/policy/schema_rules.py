@@ -10,7 +10,6 @@ properties come in the order of the schema, other ones only where it says `addit
 and numbers have at most 15 digits.
 """
 
-import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,7 +26,7 @@ from services.router.policy.expressions import (
     read,
     without,
 )
-from services.router.policy.grammars import KEPT, Writer, escaped
+from services.router.policy.grammars import Writer, escaped
 from services.router.policy.kept import (
     ALONE,
     ASSERTIONS,
@@ -74,7 +73,6 @@ _SHORT = {'"': '"', "\\": "\\", "\n": "n", "\t": "t", "\r": "r", "\b": "b", "\f"
 _UNSAFE = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
 
 
-@functools.lru_cache(maxsize=KEPT)
 def told(schema: str) -> str:
     """The grammar that engines are told for a schema, from ``root`` on (EBNF).
 
