@@ -7,10 +7,10 @@ never allows what its expression does not.
 """
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 
 from services.router.policy.expressions import (
-    LAST,
     Choice,
     NoGrammar,
     Part,
@@ -19,7 +19,6 @@ from services.router.policy.expressions import (
     Row,
     Set,
     read,
-    without,
 )
 
 MAX_RULES = 4000
@@ -31,6 +30,11 @@ KEPT = 8
 CHUNK = 16
 """Repetitions that are counted one by one."""
 
+_LAST_OF_BYTES = (0x7F, 0x7FF, 0xFFFF)
+"""The last characters that are one, two and three bytes of UTF-8."""
+
+_CARET = 0x5E
+_SWALLOWING = re.compile(r"[\x01-\x1F\x7F-\xFF](?=[0-9A-Fa-f])")
 _LAST_SHORT = 0xFFFF  # what four digits say
 
 
@@ -70,20 +74,20 @@ class Writer:
                 flat = _flat(part)
                 return self.times(self.rule(flat.part), flat.least, flat.most)
             case Set(ranges):
-                return _characters(ranges)
+                return characters(ranges)
 
     def _row(self, parts: Sequence[Part]) -> Iterator[str]:
         text = ""
         for part in _joined(parts):
             if isinstance(part, Set) and len(part.ranges) == 1 and len(set(part.ranges[0])) == 1:
-                text += escaped(part.ranges[0][0])
+                text += chr(part.ranges[0][0])
                 continue
             if text:
-                yield f'"{text}"'
+                yield quoted(text)
                 text = ""
             yield self._body(part) if isinstance(part, Repeat) else self.rule(part)
         if text:
-            yield f'"{text}"'
+            yield quoted(text)
 
     def times(self, name: str, least: int, most: int | None) -> str:
         """A rule so many times, in place: what an engine keeps in mind does not grow with them.
@@ -170,28 +174,63 @@ def _times(least: int, most: int | None) -> str:
     return known.get((least, most)) or f"{{{least},{'' if most is None else most}}}"
 
 
-def _characters(ranges: Ranges) -> str:
-    """A set as it is shortest; engines are quickest with what is told by its few exceptions."""
-    negated = ranges[-1][1] == LAST
-    if negated:
-        ranges = _missing(ranges)
-    spans = (
+def characters(ranges: Ranges) -> str:
+    """A set, so that engines cannot read it otherwise.
+
+    They go from byte to byte. Of a range whose bytes depend on each other, and of ``[^...]``, they
+    make what is no UTF-8, or come to where nothing goes on, and then say anything.
+    """
+    spans = sorted((span for one in ranges for span in _cut(*one)), key=_begins_otherwise)
+    if spans[0][0] == _CARET:  # in the first place it negates, escaped or not
+        rest = [(_CARET + 1, spans[0][1])] if spans[0][1] > _CARET else []
+        spans = [*rest, *spans[1:], (_CARET, _CARET)]
+        if len(spans) == 1:
+            return f'"{escaped(_CARET)}"'
+    texts = (
         escaped(start) if start == end else f"{escaped(start)}-{escaped(end)}"
-        for start, end in ranges
+        for start, end in spans
     )
-    return f"[{'^' if negated else ''}{''.join(spans)}]"
+    return f"[{''.join(texts)}]"
 
 
-def _missing(ranges: Ranges) -> Ranges:
-    """What is left out of a set, with NUL, which always is."""
-    others = without(ranges)
-    if others and others[0][0] == 1:
-        return ((0, others[0][1]), *others[1:])
-    return ((0, 0), *others)
+def _begins_otherwise(span: tuple[int, int]) -> bool:
+    """Sorts letters and digits first: see `quoted`."""
+    return not chr(span[0]).isascii() or not chr(span[0]).isalnum()
+
+
+def quoted(text: str) -> str:
+    r"""A text, so that engines cannot read it otherwise.
+
+    They write ``\u00E9`` as ``\xe9`` and read that again, with whatever digits follow.
+    """
+    parts = _SWALLOWING.sub(r"\g<0>\0", text).split("\0")
+    return " ".join(f'"{"".join(escaped(ord(letter)) for letter in part)}"' for part in parts)
+
+
+def _cut(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Ranges in which any byte of UTF-8 may be whatever the others are."""
+    for last in _LAST_OF_BYTES:
+        if start <= last < end:
+            yield from _cut(start, last)
+            yield from _cut(last + 1, end)
+            return
+    for bits in (6, 12, 18) if end > _LAST_OF_BYTES[0] else ():
+        low = (1 << bits) - 1
+        if start | low == end | low:
+            break
+        if start & low:
+            yield from _cut(start, start | low)
+            yield from _cut((start | low) + 1, end)
+            return
+        if end & low != low:
+            yield from _cut(start, (end & ~low) - 1)
+            yield from _cut(end & ~low, end)
+            return
+    yield start, end
 
 
 def escaped(character: int) -> str:
-    """In a text or in a set. Always so many digits: some readers take as many as they find."""
+    """In a text or in a set. Some readers take as many digits as they find: see `quoted`."""
     if chr(character).isascii() and chr(character).isalnum():
         return chr(character)
     return f"\\u{character:04X}" if character <= _LAST_SHORT else f"\\U{character:08X}"

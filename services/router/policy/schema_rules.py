@@ -26,7 +26,7 @@ from services.router.policy.expressions import (
     read,
     without,
 )
-from services.router.policy.grammars import Writer, escaped
+from services.router.policy.grammars import Writer, characters, quoted
 from services.router.policy.kept import (
     ALONE,
     ASSERTIONS,
@@ -52,7 +52,7 @@ from services.router.policy.kept import (
 _RULES = """\
 ws ::= [ \\n\\t]*
 d ::= [0-9]
-letter ::= [^"\\\\\\x00-\\x1F] | "\\\\" escape
+letter ::= plain | "\\\\" escape
 escape ::= ["\\\\/bfnrt]
 text ::= "\\"" letter* "\\""
 integer ::= "-"? natural
@@ -71,6 +71,7 @@ member ::= text ws ":" ws any
 _PLAIN = {"null": "null", "boolean": "boolean", "integer": "integer", "number": "number"}
 _SHORT = {'"': '"', "\\": "\\", "\n": "n", "\t": "t", "\r": "r", "\b": "b", "\f": "f"}
 _UNSAFE = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
+_PLAIN_LETTER = f"plain ::= {characters(without(_UNSAFE))}\n"
 
 
 def told(schema: str) -> str:
@@ -99,7 +100,7 @@ class _Grammar:
             what = str(error) if isinstance(error, NoGrammar) else "is too deep"
             raise NotKept(f"json_schema: {what}") from error
         rules = "".join(f"{name} ::= {body}\n" for name, body in self._writer.rules())
-        return f"root ::= {root}\n{rules}{_RULES}"
+        return f"root ::= {root}\n{rules}{_RULES}{_PLAIN_LETTER}"
 
     def _value(self, part: Any, place: str, depth: int) -> str:
         """The name of a rule for what a schema accepts."""
@@ -161,18 +162,18 @@ class _Grammar:
     def _one_of(self, texts: list[str]) -> str:
         """Any of some texts, branching where they differ: engines mix up long alternatives."""
         if len(texts) == 1:
-            return self._rule(_quoted(texts[0])) if texts[0] else '""'
+            return self._rule(quoted(texts[0])) if texts[0] else '""'
         common = _common(texts)
         by_first: dict[str, list[str]] = {}
         for text in texts:
             rest = text[common:]
             by_first.setdefault(rest[:1], []).append(rest[1:])
         bodies = [
-            f"{_quoted(first)} {self._one_of(rests)}" if first else '""'
+            f"{quoted(first)} {self._one_of(rests)}" if first else '""'
             for first, rests in by_first.items()
         ]
         chosen = self._rule(" | ".join(bodies))
-        return self._rule(f"{_quoted(texts[0][:common])} {chosen}") if common else chosen
+        return self._rule(f"{quoted(texts[0][:common])} {chosen}") if common else chosen
 
     def _typed(self, kind: str, part: Mapping[str, Any], place: str, depth: int) -> str:
         if kind == "integer":
@@ -270,7 +271,7 @@ class _Grammar:
             self._count(place, len(name) // LETTERS_OF_WORK)
             value = self._value(inner, f"{place}.properties.{name:.40}", depth + 1)
             key = json.dumps(name, ensure_ascii=False)
-            members.append((self._rule(f'{_quoted(key)} ws ":" ws {value}'), name in required))
+            members.append((self._rule(f'{quoted(key)} ws ":" ws {value}'), name in required))
         others = part.get("additionalProperties", not properties)
         if isinstance(others, dict) and others and properties:
             raise NotKept(f"{place}.additionalProperties: {why('beside properties')}")
@@ -334,10 +335,6 @@ def _common(texts: list[str]) -> int:
     while at < min(len(first), len(last)) and first[at] == last[at]:
         at += 1
     return at
-
-
-def _quoted(text: str) -> str:
-    return f'"{"".join(escaped(ord(letter)) for letter in text)}"'
 
 
 def _in_json(part: Part) -> Part:

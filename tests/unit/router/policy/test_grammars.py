@@ -9,6 +9,12 @@ import re2
 from services.router.policy.expressions import NoGrammar
 from services.router.policy.grammars import CHUNK, grammar
 
+ANY = (
+    r"[\u0001-\u0009\u000B-\u007F\u0080-\u07FF\u0800-\u0FFF\u1000-\uCFFF\uD000-\uD7FF"
+    r"\uE000-\uFFFF\U00010000-\U0003FFFF\U00040000-\U000FFFFF\U00100000-\U0010FFFF]"
+)
+"""Any character but the end of a line: ranges in which no byte of UTF-8 depends on another."""
+
 RULE = re.compile(r"(\w+) ::= (.*)")
 
 
@@ -27,16 +33,31 @@ def matches(rules: str, text: str) -> bool:
 @pytest.mark.parametrize(
     ("expression", "rules"),
     [
-        (r".*a.{12}", 'root ::= r0* "a" r0{12,12}\nr0 ::= [^\\u0000\\u000A]\n'),
+        (r".*a.{12}", f'root ::= r0* "a" r0{{12,12}}\nr0 ::= {ANY}\n'),
         (
             r"(.*a.{60}){3}",
             (
-                "root ::= r2{3,3}\nr0 ::= [^\\u0000\\u000A]\n"
+                f"root ::= r2{{3,3}}\nr0 ::= {ANY}\n"
                 'r1 ::= r0{16,16}\nr2 ::= r0* "a" r1{3,3} r0{12,12}\n'
             ),
         ),
         (r"^\d+$", "root ::= r0+\nr0 ::= [0-9]\n"),
         ("", 'root ::= ""\n'),
+        # The second byte may be any only behind some of the first.
+        (
+            "[\u4fd0-\u9001]",
+            "root ::= [\\u4FD0-\\u4FFF\\u5000-\\u8FFF\\u9000-\\u9001]\n",
+        ),
+        # In the first place it would negate.
+        (r"[\^a]", "root ::= [a\\u005E]\n"),
+        (r"[\^-`]", "root ::= [\\u005F-\\u0060\\u005E]\n"),
+        (r"\^+", 'root ::= r0+\nr0 ::= "\\u005E"\n'),
+        # Engines would take the digits that follow for its own.
+        ("K\u00e4fer", 'root ::= "K\\u00E4" "fer"\n'),
+        ("K\u00e4se", 'root ::= "K\\u00E4se"\n'),
+        ("\u0101a", 'root ::= "\\u0101a"\n'),
+        ("[\u00e9a]", "root ::= [a\\u00E9]\n"),
+        (r"[\x01-\x1f0-9]", "root ::= [0-9\\u0001-\\u001F]\n"),
     ],
 )
 def test_sets_and_repeated_parts_are_rules_of_their_own(expression: str, rules: str) -> None:
