@@ -149,5 +149,6 @@ def test_who_brings_many_costly_guides_does_not_keep_others_waiting(tmp_path: Pa
         ]
         for text in ("yes|no", "[a-z]{3}", "[0-9]+"):
             assert len(collect(guided(server, ("regex", text), source="other")).tokens) > 0
+        assert "wait for their guides" in collect(many[-1]).error
         for stream in many:
             stream.cancel()

@@ -24,6 +24,9 @@ from services.router.policy.expressions import (
 MAX_RULES = 4000
 """Of one grammar: what an engine's compiler reads in a moment."""
 
+MAX_CHARACTERS = 250_000
+"""Of one grammar: it goes along with each request."""
+
 KEPT = 8
 """Grammars that are kept: one is asked for again as soon as its expression is found to be good."""
 
@@ -54,15 +57,18 @@ class Writer:
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """Names and what they stand for."""
-        return ((name, text) for text, name in self._names.items())
-
     def write(self, part: Part) -> str:
         """The grammar of a text."""
         body = self._body(part)
-        rules = [f"{name} ::= {text}" for name, text in self.rules()]
-        return "\n".join([f"root ::= {body}", *rules]) + "\n"
+        return self.joined(body)
+
+    def joined(self, body: str, more: str = "") -> str:
+        """The rules from ``root`` on, which is `body`, with more of them at the end."""
+        rules = "".join(f"{name} ::= {text}\n" for text, name in self._names.items())
+        whole = f"root ::= {body}\n{rules}{more}"
+        if len(whole) > MAX_CHARACTERS:
+            raise NoGrammar(f"at most {MAX_CHARACTERS} characters as a grammar, got {len(whole)}")
+        return whole
 
     def _body(self, part: Part) -> str:
         match part:

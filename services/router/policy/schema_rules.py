@@ -96,11 +96,10 @@ class _Grammar:
     def write(self) -> str:
         try:
             root = self._value(self._schema, "json_schema", 0)
+            return self._writer.joined(root, _RULES + _PLAIN_LETTER)
         except (NoGrammar, RecursionError) as error:
             what = str(error) if isinstance(error, NoGrammar) else "is too deep"
             raise NotKept(f"json_schema: {what}") from error
-        rules = "".join(f"{name} ::= {body}\n" for name, body in self._writer.rules())
-        return f"root ::= {root}\n{rules}{_RULES}{_PLAIN_LETTER}"
 
     def _value(self, part: Any, place: str, depth: int) -> str:
         """The name of a rule for what a schema accepts."""

@@ -168,6 +168,7 @@ def test_a_text_cannot_be_cut_in_many_ways(expression: str, same: str) -> None:
         ("(" * 150 + "a" + ")" * 150, "at most 100"),
         ("".join(f"({number}a)*" for number in range(5000)), "at most 4000 parts"),
         ("(?i)[^à-ü]", "beyond ASCII"),
+        ("|".join(f"[^{chr(0x4E00 + 17 * number)}]" for number in range(1500)), "at most 250000"),
     ],
 )
 def test_what_no_grammar_says_is_refused(expression: str, said: str) -> None:
