@@ -35,8 +35,8 @@ class Settings:
     `normalize_log_probs`: only false; the engine gives log-probs over the whole vocabulary.
     `cancellation_check_period_ms`: how often each request is checked for a caller who left.
     `stats_check_period_ms`: how often the metrics are published while requests run.
-    `max_guide_ms`: processor time that compiling a guide may take; 3 % of it is what a token of a
-    long answer may on average, a fifth what any may. Guides that take more are refused. 3 % is
+    `max_guide_ms`: processor time that compiling a guide may take; 1 % of it is what a token of a
+    long answer may on average, a fifth what any may. Guides that take more are refused. 1 % is
     also what all guides of a step may take together: others wait. Where steps take half of it on
     average, a guided answer is ended.
     `max_guide_memory_mb`: what compiled guides may keep in memory, in MiB, an eighth of it each;

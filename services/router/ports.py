@@ -6,7 +6,7 @@ routers share).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -30,6 +30,8 @@ class Asked:
     Attributes:
         messages: of the conversation, oldest first.
         guide: wanted form of the answer, its kind and text, or None for free text.
+        grammar: what engines are told of it (EBNF), made when the request was checked: in the loop
+            that serves everybody it would take too long. It follows from the guide.
         max_output_tokens: at least 1.
         temperature: 0 is greedy.
         top_p: 1 is the whole distribution.
@@ -46,6 +48,7 @@ class Asked:
     top_k: int
     seed: int | None
     stop: tuple[str, ...]
+    grammar: str = field(default="", repr=False, compare=False)
 
     @property
     def repeatable(self) -> bool:

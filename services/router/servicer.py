@@ -11,7 +11,7 @@ from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
 from services.common.refusal import Refusal
-from services.router.admission.long_work import LongWork
+from services.router.admission.long_work import LONG_PROMPT, NEW_FORM, LongWork
 from services.router.admission.permits import Permit, Permits
 from services.router.admission.rights import require_priority
 from services.router.evidence.outcomes import Outcomes
@@ -33,7 +33,7 @@ from services.router.wire.messages import (
     route_message,
     summary_message,
 )
-from services.router.wire.requests import Request, check, takes_long, weight
+from services.router.wire.requests import Request, check, is_long, takes_long, weight
 
 CHECK_SECONDS = 30.0
 """How long a request without a deadline waits to be checked."""
@@ -225,6 +225,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                     tenant=tenant,
                     priority=Priority.INTERACTIVE,
                     until=arrived + (CHECK_SECONDS if left is None else left),
+                    kind=LONG_PROMPT if is_long(request) else NEW_FORM,
                 )
             else:
                 checked = work()

@@ -12,7 +12,7 @@ from tests.e2e.running_stack import RunningStack
 
 QUESTION = "My card has not arrived yet, what can I do?"
 EXPRESSIONS = ("(.*a.{60}){3}", ".*a.{12}", ".*a.{25}")
-LATE = ".{0,1000}a.{0,1000}b.{0,1000}"
+LATE = "(.*a?){100}"
 """Its grammar is small, but each token of its answers takes longer than the one before."""
 PATTERNS = tuple(json.dumps({"type": "string", "pattern": one}) for one in EXPRESSIONS)
 

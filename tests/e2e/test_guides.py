@@ -10,6 +10,7 @@ import pytest
 from engines.cpu.process.trial import Limits, Trial
 from engines.cpu.request import InvalidRequestError
 from services.router.policy.grammars import grammar
+from services.router.policy.schema_rules import told
 from tests.e2e.triton_fixtures import END_ID, REPOSITORY, Triton, collect
 
 WEIGHTS = REPOSITORY / "small" / "weights" / "int8"
@@ -24,6 +25,7 @@ def nested(depth: int) -> object:
     return inner
 
 
+STARS = "e ::= d*\nd ::= c*\nc ::= b*\nb ::= a*"
 COSTLY = [
     ("regex", ".*a.{12}"),
     ("regex", ".*a.{25}"),
@@ -33,13 +35,17 @@ COSTLY = [
     ("json_schema", json.dumps(nested(12))),
     ("json_schema", json.dumps({"type": "string", "pattern": "(((((a{1000}){1000}){1000})))"})),
     ("ebnf_grammar", 'root ::= [^\\n]* "a" [^\\n]{12}'),
-    ("ebnf_grammar", grammar(".{0,1000}a.{0,1000}b.{0,1000}")),
-    ("ebnf_grammar", grammar("(((.{0,30}){0,30}){0,30}){0,30}")),
+    # Callers of the router cannot have these said so, whoever talks to Triton can.
+    ("ebnf_grammar", 'root ::= c{0,1000} "a" c{0,1000} "b" c{0,1000}\nc ::= [^\\n]'),
+    ("ebnf_grammar", "root ::= d{0,30}\nd ::= e{0,30}\ne ::= f{0,30}\nf ::= [^\\n]{0,30}"),
     # These grow with the answer, which an early end must not hide.
-    ("ebnf_grammar", grammar("(a*)*" * 150)),
-    ("ebnf_grammar", grammar("((((a*)*)*)*)*" * 20)),
-    ("ebnf_grammar", grammar(".*" * 200)),
-    ("ebnf_grammar", grammar("(.?){500}")),
+    ("ebnf_grammar", f'root ::= {"b* " * 150}\nb ::= a*\na ::= "a"'),
+    ("ebnf_grammar", f'root ::= {"e* " * 20}\n{STARS}\na ::= "a"'),
+    ("ebnf_grammar", f"root ::= {'c* ' * 200}\nc ::= [^\\n]"),
+    ("ebnf_grammar", "root ::= d{500,500}\nd ::= c?\nc ::= [^\\n]"),
+    ("ebnf_grammar", grammar("(.?a?){500}")),
+    ("ebnf_grammar", grammar("(.*a?){100}")),
+    ("ebnf_grammar", grammar("(.{2,3}){0,300}")),
     ("json_schema", '{"type": "string", "maxLength": 1000000000}'),
 ]
 CHEAP = [
@@ -57,7 +63,13 @@ CHEAP = [
     ),
     ("json_schema", '{"type": "string", "minLength": 100000000}'),
     ("json_schema", '{"type": "string", "maxLength": 200}'),
-    ("ebnf_grammar", grammar(".{0,120}")),
+    ("ebnf_grammar", grammar(".{0,1000}")),
+    ("ebnf_grammar", grammar(".{0,1000}a.{0,1000}")),
+    ("ebnf_grammar", grammar("(((.{0,30}){0,30}){0,30}){0,30}")),
+    ("ebnf_grammar", grammar("(.?){500}")),
+    ("ebnf_grammar", grammar("(a*)*" * 150)),
+    ("ebnf_grammar", grammar(".*" * 200)),
+    ("ebnf_grammar", told('{"type": "string", "maxLength": 1000}')),
     ("ebnf_grammar", grammar("(ab|a)*(ba|b)*" * 20)),
     ("ebnf_grammar", grammar("a?" * 100)),
     ("ebnf_grammar", grammar(f"({'|'.join('a' * n + 'b' for n in range(1, 150))})*")),
@@ -137,5 +149,6 @@ def test_who_brings_many_costly_guides_does_not_keep_others_waiting(tmp_path: Pa
         ]
         for text in ("yes|no", "[a-z]{3}", "[0-9]+"):
             assert len(collect(guided(server, ("regex", text), source="other")).tokens) > 0
+        assert "wait for their guides" in collect(many[-1]).error
         for stream in many:
             stream.cancel()

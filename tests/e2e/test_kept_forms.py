@@ -1,4 +1,4 @@
-"""Answers drawn at random from what the CPU engine is told of a schema: all of them satisfy it."""
+"""Answers drawn at random from what the CPU engine is told of a form: all of them satisfy it."""
 
 import json
 from collections.abc import Callable
@@ -6,10 +6,12 @@ from typing import Any
 
 import openvino_genai as genai
 import pytest
+import re2
 from jsonschema import Draft202012Validator
 
 from engines.cpu.process.guided import structured_output, token_bytes, tokenizer_of
 from engines.cpu.process.probe import Probe
+from services.router.policy.grammars import grammar
 from services.router.policy.schema_rules import told
 from tests.e2e.test_guides import VOCABULARY, WEIGHTS
 
@@ -65,6 +67,8 @@ def draw() -> Draw:
         {"oneOf": [{"type": "integer"}, {"type": "null"}]},
         {"const": {'x" [0-9] "y': ["\\", "\n"]}},
         {"type": ["boolean", "integer"], "maximum": 9},
+        {"type": "string", "minLength": 3, "maxLength": 20},
+        {"enum": ["K\u00e4fer", "\u00e9b", "\u00ff0", "\u0101a", "\x7fa", "^"]},
     ],
     ids=json.dumps,
 )
@@ -73,3 +77,25 @@ def test_what_is_told_is_kept(draw: Draw, schema: dict[str, Any]) -> None:
     drawn = draw(told(json.dumps(schema)))
     assert drawn
     assert [text for text in drawn if not valid.is_valid(json.loads(text))] == []
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        ".{12}",
+        "[^a]{12}",
+        "[^a-z\u00e9]{6}",
+        "[\\^-\u008d]{6}",
+        "[\\^a]{6}",
+        "[\u04fd-\u5dbf]{4}",
+        "[\U00089496-\U000f5a3f]{4}",
+        "[\\x01-\\x1f0-9\u00e9-\u00fca-c]{6}",
+        "K\u00e4fer|\u00e90|\x7fa\x01b",
+        "(a{0,30}b?){3}",
+    ],
+    ids=ascii,
+)
+def test_what_matches_is_told_in_whole_characters(draw: Draw, expression: str) -> None:
+    drawn = draw(grammar(expression))
+    assert drawn
+    assert [text for text in drawn if not re2.fullmatch(expression, text)] == []

@@ -18,10 +18,13 @@ from engines.cpu.stops import StopMatcher
 
 _MAX_FAILED_STEPS = 3
 _MAX_UNPROVEN = 1024
-_MAX_UNPROVEN_OF_ONE = 64
+_MAX_UNPROVEN_OF_ONE = 16
 """Requests that may wait for a verdict on their guide, of all sources and of one."""
 
-_DEAR_SHARE = 1 / 30
+_MAX_GUIDES_OF_ONE = 4
+"""Guides that may wait for a verdict, of one source."""
+
+_DEAR_SHARE = 1 / 10
 """Of what all guides of a step may take: those that take less are not counted."""
 
 _STEPS = 4
@@ -172,18 +175,27 @@ class Engine:
         """
         if generation.guide is None:
             self._line_up(key, generation)
-        elif most := self._full(generation.source):
-            self._report_end(key, End(str(QueueFullError(most))))
         else:
             self._unproven[key] = generation
             self._settle(key, generation)
+            if key in self._unproven and (why := self._crowded(generation)):
+                self._forget(key)
+                self._report_end(key, End(why))
 
-    def _full(self, source: str) -> int:
-        """The bound that another request without a verdict would break; 0 for none."""
-        if len(self._unproven) >= _MAX_UNPROVEN:
-            return _MAX_UNPROVEN
-        theirs = sum(other.source == source for other in self._unproven.values())
-        return _MAX_UNPROVEN_OF_ONE if theirs >= _MAX_UNPROVEN_OF_ONE else 0
+    def _crowded(self, last: Generation) -> str:
+        """Why the last request may not wait for the verdict on its guide; empty: it may."""
+        if len(self._unproven) > _MAX_UNPROVEN:
+            return str(QueueFullError(_MAX_UNPROVEN))
+        theirs = [one.guide for one in self._unproven.values() if one.source == last.source]
+        if len(theirs) > _MAX_UNPROVEN_OF_ONE or len(set(theirs)) > _MAX_GUIDES_OF_ONE:
+            return TOO_MANY
+        return ""
+
+    def _forget(self, key: int) -> None:
+        """Take out a request that waits for a verdict, and its guide if nobody else does."""
+        guide = self._unproven.pop(key).guide
+        if guide and all(other.guide != guide for other in self._unproven.values()):
+            self._guides.drop(guide)
 
     def prove(self) -> None:
         """Line up, or end, the requests whose guides have a verdict by now."""
@@ -232,9 +244,7 @@ class Engine:
             del self._waiting[key]
             self._report_end(key, End())
         elif key in self._unproven:
-            guide = self._unproven.pop(key).guide
-            if guide and all(other.guide != guide for other in self._unproven.values()):
-                self._guides.drop(guide)
+            self._forget(key)
             self._report_end(key, End())
         elif key in self._running:
             run = self._running[key]
@@ -403,6 +413,10 @@ class Engine:
         self._news.append(Progress(key, [], [], end))
 
 
+TOO_MANY = (
+    f"Too many requests wait for their guides, at most {_MAX_UNPROVEN_OF_ONE} with"
+    f" {_MAX_GUIDES_OF_ONE} guides may: please try again later"
+)
 _TOO_SLOW = f"{INVALID_PREFIX}guided_decoding_guide is too costly: its tokens take too long"
 
 

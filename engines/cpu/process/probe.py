@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,15 @@ class Probe:
         self,
         guide: Guide,
         tokens: int,
-        enough: float,
         seed: int,
+        *,
+        enough: Callable[[Sequence[float]], bool],
         clock: Callable[[], float] = time.process_time,
     ) -> list[float]:
         """How long each step of a random answer takes that the guide allows, in `clock` seconds.
 
-        The first one compiles; the others end after so many tokens or `enough` seconds, or when
-        the guide allows nothing but the end. Raises `InvalidRequestError`.
+        The first one compiles; the others end after so many tokens, once those so far are
+        `enough`, or when the guide allows nothing but the end. Raises `InvalidRequestError`.
         """
         config = genai.GenerationConfig(max_new_tokens=tokens, eos_token_id=self._end)
         config.do_sample = True
@@ -76,7 +77,7 @@ class Probe:
                 began = clock()
                 self._pipeline.step()
                 took.append(clock() - began)
-                if sum(took[1:]) > enough:
+                if enough(took):
                     break
         except Exception as error:
             raise not_compiled(error) from error

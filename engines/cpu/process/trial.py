@@ -3,7 +3,8 @@
 What compiles guides may take minutes or gigabytes of a few bytes, or crash; and a guide that
 compiles at once may still make every token slow. So each new one is tried here first: compiled, and
 answered at random for some tokens, within limits of processor time and memory that the kernel
-holds. The engine runs none that did not pass.
+holds. The engine runs none that did not pass. What was refused, or took memory, leaves some of it
+behind: then the process ends, and a fresh one starts before it is needed.
 
 Run as `python -m engines.cpu.process.trial <descriptor>`.
 """
@@ -28,16 +29,22 @@ from engines.cpu.request import INVALID_PREFIX, Cost, Guide, InvalidRequestError
 _ROOT = Path(__file__).resolve().parents[3]
 
 _TOKENS = 128
-_SEEDS = (1, 2)
+_ANSWERS = ((1, _TOKENS), (2, _TOKENS // 2))
+"""Seed and length of the answers that are tried."""
 # Of the time that the compilation may take: what any token may, and what all may on average.
 _STEP_SHARE = 0.2
-TOKEN_SHARE = 0.03
-_WALL_FACTOR = 30.0  # processor seconds may be that much longer on a machine with other work
+TOKEN_SHARE = 0.01
+_AHEAD = 25  # tokens that an answer may be behind that mean before it is broken off
+_WALL_FACTOR = 20.0  # processor seconds may be that much longer on a machine with other work
 _START_SECONDS = 60.0
 _ADDRESSES = 512 << 20  # of memory asked for, much of which is never touched
 _NICENESS = 5  # what serves goes first
 _MEMORY = "it needs too much memory"
-_USED_UP = 128  # guides after which the process, which keeps each of them, is replaced
+# When the process, which keeps something of each guide, is replaced: after so many, or once it has
+# grown by so much of the memory that the next one may need.
+_USED_UP = 32
+_GROWN_ADDRESSES = _ADDRESSES // 4
+_GROWN_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,9 @@ class TrialError(Exception):
 
 
 class Trial:
-    """The process that tries guides; started when one is to be tried, for one thread.
+    """The process that tries guides; for one thread.
+
+    It is started when one is to be tried, and again, ahead of the next, whenever it ended.
 
     `no_guides`: why none can be followed; then none is tried. `start` starts it, with the
     descriptor of its end of a pipe.
@@ -74,7 +83,7 @@ class Trial:
         self._start = start or _start
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
-        self._tried = 0
+        self._ready = False
 
     def __call__(self, guide: Guide) -> Cost:
         """Try a guide; return what it costs.
@@ -85,21 +94,18 @@ class Trial:
         if self._no_guides:
             raise InvalidRequestError(self._no_guides)
         pipe = self._open()
-        limits = self._limits
-        self._tried += 1
+        wall_seconds = self._limits.seconds * _WALL_FACTOR
         try:
             pipe.send(guide)
-            if not pipe.poll(limits.seconds * _WALL_FACTOR + _START_SECONDS):
-                raise too_costly("it takes too long")
-            kept, token_seconds, refused = pipe.recv()
+            if not pipe.poll(wall_seconds):
+                self._renew()
+                # Its processor time did not run out: the machine is at fault, as far as we know.
+                raise TrialError(f"no verdict within {wall_seconds:g} s")
+            kept, token_seconds, refused, worn = pipe.recv()
         except (EOFError, OSError):
-            status = self.close()
-            raise _ended(status, limits) from None
-        except InvalidRequestError:
-            self.close()
-            raise
-        if self._tried >= _USED_UP:
-            self.close()
+            raise _ended(self._renew(), self._limits) from None
+        if worn:
+            self._renew()
         if refused:
             raise InvalidRequestError(refused.removeprefix(INVALID_PREFIX))
         return Cost(kept, token_seconds)
@@ -108,6 +114,7 @@ class Trial:
         """End the process, if there is one; return its exit status."""
         process, self._process = self._process, None
         pipe, self._pipe = self._pipe, None
+        self._ready = False
         if pipe is not None:
             pipe.close()
         if process is None:
@@ -117,25 +124,36 @@ class Trial:
         process.kill()
         return process.wait()
 
+    def _renew(self) -> int:
+        """End the process and start another, without waiting for it; return the exit status."""
+        status = self.close()
+        with contextlib.suppress(OSError):  # then the next guide starts it, or is told why not
+            self._launch()
+        return status
+
+    def _launch(self) -> None:
+        self._pipe, theirs = Pipe()
+        with theirs:
+            self._process = self._start(theirs.fileno())
+        self._pipe.send(self._setup)
+
     def _open(self) -> Connection:
-        if self._pipe is None:
-            ours, theirs = Pipe()
-            try:
-                with theirs:
-                    self._process = self._start(theirs.fileno())
-                ours.send(self._setup)
-                ready = ours.poll(_START_SECONDS) and ours.recv()
-            except (EOFError, OSError) as error:
-                ready, why = False, repr(error)
-            else:
-                why = "it does not start"
-            if not ready:
-                ours.close()
-                status = self.close()
-                raise TrialError(f"guides cannot be tried: {why} (exit status {status})")
-            self._pipe = ours
-            self._tried = 0
-        return self._pipe
+        """The pipe to a process that is ready."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()  # it may have ended by itself: that says nothing of the next guide
+        why = "it does not start"
+        try:
+            if self._pipe is None:
+                self._launch()
+            assert self._pipe is not None  # noqa: S101 - just made
+            if not self._ready:
+                self._ready = self._pipe.poll(_START_SECONDS) and self._pipe.recv()
+            if self._ready:
+                return self._pipe
+        except (EOFError, OSError) as error:
+            why = repr(error)
+        status = self.close()
+        raise TrialError(f"guides cannot be tried: {why} (exit status {status})")
 
 
 def _start(descriptor: int) -> subprocess.Popen[bytes]:
@@ -156,14 +174,14 @@ def too_costly(why: str) -> InvalidRequestError:
 
 def _ended(status: int, limits: Limits) -> InvalidRequestError:
     if -status in (signal.SIGPROF, signal.SIGXCPU):
-        return too_costly(f"it takes more than {limits.seconds:g} s of processor time to compile")
+        return too_costly(f"it takes more than {limits.seconds:g} s of processor time")
     if -status in (signal.SIGABRT, signal.SIGKILL):
         return too_costly(_MEMORY)
     return too_costly("it ends its compiler")
 
 
 def main(arguments: list[str]) -> int:
-    """Try guides until the pipe closes. Return the exit status."""
+    """Try guides until the pipe closes or the process is worn. Return the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = Connection(int(arguments[0]))
     try:
@@ -171,29 +189,48 @@ def main(arguments: list[str]) -> int:
         limits = Limits(seconds, most_kept)
         probe = Probe(tokenizer_of(weights), vocabulary)
         for warming in (("regex", "[a-z]*"), ("json", "")):
-            probe.steps(warming, _TOKENS, 1.0, 1)
+            probe.steps(warming, _TOKENS, 1, enough=lambda took: sum(took[1:]) > 1.0)
         os.nice(_NICENESS)
-        most = _statm(0) + _ADDRESSES + limits.bytes
+        addresses, used = _statm(0), _statm(1)
+        most = addresses + _ADDRESSES + limits.bytes
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         pipe.send(True)  # noqa: FBT003
-        while True:
-            pipe.send(_tried(probe, pipe.recv(), limits))
+        tried, ended = 0, False
+        while not ended:
+            kept, token_seconds, refused = _tried(probe, pipe.recv(), limits)
+            tried += 1
+            ended = worn(tried, refused, _statm(0) - addresses, _statm(1) - used)
+            pipe.send((kept, token_seconds, refused, ended))
     except (EOFError, OSError):
-        return 0  # the engine is gone, or does not need us any more
+        pass  # the engine is gone, or does not need us any more
+    return 0
+
+
+def worn(tried: int, refused: str, addresses: int, used: int) -> bool:
+    """Whether a process had better not try another guide.
+
+    It has tried so many, the last of them was `refused`, and it has grown by so many bytes of
+    `addresses` and of memory in use.
+    """
+    return bool(refused) or tried >= _USED_UP or addresses > _GROWN_ADDRESSES or used > _GROWN_BYTES
 
 
 def _tried(probe: Probe, guide: Guide, limits: Limits) -> tuple[int, float, str]:
     """What a guide keeps in memory and takes for a token, and why it is refused, if it is."""
     before = _statm(1)
     each = limits.seconds * _STEP_SHARE
-    answer = limits.seconds * TOKEN_SHARE * _TOKENS
-    mean = 0.0
-    for seed in _SEEDS:
+
+    def enough(took: Sequence[float]) -> bool:
         # Whatever goes on, in whichever thread: the signal ends this process.
-        signal.setitimer(signal.ITIMER_PROF, limits.seconds + answer + each)
+        signal.setitimer(signal.ITIMER_PROF, 2 * each)
+        return took[0] > limits.seconds or bool(slow_answer(took[1:], limits.seconds))
+
+    mean = 0.0
+    for seed, tokens in _ANSWERS:
+        signal.setitimer(signal.ITIMER_PROF, limits.seconds + each)
         try:
-            took = probe.steps(guide, _TOKENS, answer, seed)
+            took = probe.steps(guide, tokens, seed, enough=enough)
         except InvalidRequestError as error:
             out_of_memory = "std::bad_alloc" in str(error)
             return 0, 0.0, str(too_costly(_MEMORY) if out_of_memory else error)
@@ -211,14 +248,14 @@ def _tried(probe: Probe, guide: Guide, limits: Limits) -> tuple[int, float, str]
 
 
 def slow_answer(took: Sequence[float], seconds: float) -> str:
-    """Why an answer whose tokens took so long is too slow, if it is.
+    """Why an answer whose first tokens took so long is too slow, if it is.
 
-    `seconds` are those that the compilation may take. An answer that was broken off, as it took
-    all the time that so many tokens may, is too slow however few tokens it has.
+    `seconds` are those that the compilation may take. An answer that is far behind the mean, or has
+    taken all the time that a whole one may, is too slow however few tokens it has.
     """
     if (slowest := max(took, default=0.0)) > seconds * _STEP_SHARE:
         return f"a token of its answer takes {slowest * 1e3:.0f} ms of processor time"
-    if sum(took) > seconds * TOKEN_SHARE * _TOKENS:
+    if sum(took) > seconds * TOKEN_SHARE * min(_TOKENS, len(took) + _AHEAD):
         mean = sum(took) / len(took) * 1e3
         most = seconds * TOKEN_SHARE * 1e3
         return f"its tokens take {mean:.0f} ms of processor time each, of at most {most:g}"

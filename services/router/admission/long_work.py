@@ -1,4 +1,4 @@
-"""Work that long requests make, in threads of which there are few.
+"""Work that long requests and new forms make, in threads of which there are few.
 
 A long prompt takes tenths of a second and up to 150 MB for a moment. So how much runs at once is
 bounded, for each tenant and in all, and so is what waits for it; tenants take turns.
@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +20,28 @@ T = TypeVar("T")
 
 MANY = 1_000_000
 """More than may wait by their bytes: the line itself turns nobody away."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What work is made by, in the words of a refusal.
+
+    Attributes:
+        one: one of it.
+        many: several.
+        reason: that too many wait.
+        least_bytes: for which one counts at least while it waits.
+    """
+
+    one: str
+    many: str
+    reason: str
+    least_bytes: int = 0
+
+
+LONG_PROMPT = Kind("a long prompt", "long prompts", "LONG_PROMPTS")
+NEW_FORM = Kind("a new form", "new forms of answers", "NEW_FORMS", least_bytes=64 << 10)
+"""However short, it may take as long as a long prompt."""
 
 
 class LongWork:
@@ -34,7 +57,14 @@ class LongWork:
         self._waiting_bytes: Counter[str] = Counter()
 
     async def run(
-        self, work: Callable[[], T], size: int, *, tenant: str, priority: Priority, until: float
+        self,
+        work: Callable[[], T],
+        size: int,
+        *,
+        tenant: str,
+        priority: Priority,
+        until: float,
+        kind: Kind = LONG_PROMPT,
     ) -> T:
         """Runs work in a thread, once it is its turn.
 
@@ -44,13 +74,14 @@ class LongWork:
             tenant: whose it is.
             priority: standing among the tenant's own.
             until: when nobody waits for it any more, by the clock.
+            kind: what makes it.
 
         Raises:
             Overloaded: too much of the tenant's, or of all tenants', waits already.
             DeadlineExceeded: `until` passed before its turn.
             Exception: what the work raises.
         """
-        await self._turn(size, tenant, priority, until)
+        await self._turn(max(size, kind.least_bytes), tenant, priority, until, kind)
         try:
             running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         except BaseException:  # the router stops
@@ -64,7 +95,9 @@ class LongWork:
         """Lets go of the threads; what runs comes to its end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _turn(self, size: int, tenant: str, priority: Priority, until: float) -> None:
+    async def _turn(
+        self, size: int, tenant: str, priority: Priority, until: float, kind: Kind
+    ) -> None:
         """Waits until one more of the tenant may run; `_give_back` follows once.
 
         Raises:
@@ -73,8 +106,8 @@ class LongWork:
         waiting = self._waiting_bytes
         if not self._room.has_room(waiting.total(), waiting[tenant]):
             raise Overloaded(
-                "too many long prompts of this tenant, or of all, wait already",
-                reason="LONG_PROMPTS",
+                f"too many {kind.many} of this tenant, or of all, wait already",
+                reason=kind.reason,
                 retry_after_seconds=1.0,
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,7 +122,7 @@ class LongWork:
             come = True
         except TimeoutError:
             raise DeadlineExceeded(
-                "the deadline passed before it was the turn of a long prompt",
+                f"the deadline passed before it was the turn of {kind.one}",
                 reason="QUEUED_TOO_LONG",
             ) from None
         finally:

@@ -12,20 +12,17 @@ from typing import Any, NamedTuple, cast
 
 from tritonclient.grpc import service_pb2
 
-from services.common.errors import BadRequest, InternalError, Violation
+from services.common.errors import BadRequest, InternalError, Overloaded, Violation
 from services.common.lengths import is_length_refusal
-from services.router.policy.grammars import grammar
 from services.router.policy.routes import Tier
-from services.router.policy.schema_rules import told
 from services.router.ports import (
     EngineFigures,
     EngineRequest,
-    GuideKind,
     ReplicaFailed,
     TierText,
 )
 
-FULL = ("Exceeds maximum queue size", "Maximum queue size of")
+FULL = ("Exceeds maximum queue size", "Maximum queue size of", "guides cannot be tried now")
 """Messages that say: no room now, though nothing is wrong; another replica may have some."""
 
 NOT_READY = ("Server is stopping", "not at ready state", "no available versions")
@@ -47,6 +44,9 @@ _FAILURES: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = (
     (DIED, {"lost": True, "died": True}),
     (LOST, {"lost": True}),
 )
+
+FORMS = "wait for their guides"
+"""Message that says: the tenant has too many new forms under way, here and so elsewhere."""
 
 BAD_INPUT = ("Invalid request", "INVALID_ARGUMENT", "unexpected shape", "unexpected datatype")
 """Messages that say: no replica can serve this request."""
@@ -95,6 +95,12 @@ def classify(message: str) -> Exception:
     if is_length_refusal(message):
         # Nothing is sent that its tier does not promise to take: the replica keeps no promise.
         return ReplicaFailed(f"the replica takes less than its tier: {message[:200]}", lost=False)
+    if FORMS in message:
+        return Overloaded(
+            "too many requests of this tenant wait for an engine to try their forms",
+            reason="NEW_FORMS",
+            retry_after_seconds=1.0,
+        )
     if any(known in message for known in BAD_INPUT):
         where = "prompt.response_format" if _GUIDE in message else "prompt"
         return BadRequest.of(Violation(where, f"the engine refuses it: {message[:200]}"))
@@ -139,11 +145,9 @@ class Encoder:
             words = [wanted.text.encode_plain(stop) for stop in asked.stop]
             _add_words(request, "stop_words_list", words)
         if asked.guide is not None:
-            kind, guide = asked.guide
             # Engines determinise expressions in the loop that serves all, and keep half a schema.
-            rules = grammar(guide) if kind is GuideKind.REGEX else told(guide)
             _add_text(request, f"{_GUIDE}_type", "ebnf_grammar")
-            _add_text(request, _GUIDE, rules)
+            _add_text(request, _GUIDE, asked.grammar)
             source = hashlib.sha256(wanted.tenant.encode()).hexdigest()[:_SOURCE_DIGITS]
             request.parameters[SOURCE].string_param = source
         return request

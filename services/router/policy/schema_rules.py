@@ -10,7 +10,6 @@ properties come in the order of the schema, other ones only where it says `addit
 and numbers have at most 15 digits.
 """
 
-import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,7 +26,7 @@ from services.router.policy.expressions import (
     read,
     without,
 )
-from services.router.policy.grammars import KEPT, Writer, escaped
+from services.router.policy.grammars import Writer, characters, quoted
 from services.router.policy.kept import (
     ALONE,
     ASSERTIONS,
@@ -53,7 +52,7 @@ from services.router.policy.kept import (
 _RULES = """\
 ws ::= [ \\n\\t]*
 d ::= [0-9]
-letter ::= [^"\\\\\\x00-\\x1F] | "\\\\" escape
+letter ::= plain | "\\\\" escape
 escape ::= ["\\\\/bfnrt]
 text ::= "\\"" letter* "\\""
 integer ::= "-"? natural
@@ -72,9 +71,9 @@ member ::= text ws ":" ws any
 _PLAIN = {"null": "null", "boolean": "boolean", "integer": "integer", "number": "number"}
 _SHORT = {'"': '"', "\\": "\\", "\n": "n", "\t": "t", "\r": "r", "\b": "b", "\f": "f"}
 _UNSAFE = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
+_PLAIN_LETTER = f"plain ::= {characters(without(_UNSAFE))}\n"
 
 
-@functools.lru_cache(maxsize=KEPT)
 def told(schema: str) -> str:
     """The grammar that engines are told for a schema, from ``root`` on (EBNF).
 
@@ -97,11 +96,10 @@ class _Grammar:
     def write(self) -> str:
         try:
             root = self._value(self._schema, "json_schema", 0)
+            return self._writer.joined(root, _RULES + _PLAIN_LETTER)
         except (NoGrammar, RecursionError) as error:
             what = str(error) if isinstance(error, NoGrammar) else "is too deep"
             raise NotKept(f"json_schema: {what}") from error
-        rules = "".join(f"{name} ::= {body}\n" for name, body in self._writer.rules())
-        return f"root ::= {root}\n{rules}{_RULES}"
 
     def _value(self, part: Any, place: str, depth: int) -> str:
         """The name of a rule for what a schema accepts."""
@@ -163,18 +161,18 @@ class _Grammar:
     def _one_of(self, texts: list[str]) -> str:
         """Any of some texts, branching where they differ: engines mix up long alternatives."""
         if len(texts) == 1:
-            return self._rule(_quoted(texts[0])) if texts[0] else '""'
+            return self._rule(quoted(texts[0])) if texts[0] else '""'
         common = _common(texts)
         by_first: dict[str, list[str]] = {}
         for text in texts:
             rest = text[common:]
             by_first.setdefault(rest[:1], []).append(rest[1:])
         bodies = [
-            f"{_quoted(first)} {self._one_of(rests)}" if first else '""'
+            f"{quoted(first)} {self._one_of(rests)}" if first else '""'
             for first, rests in by_first.items()
         ]
         chosen = self._rule(" | ".join(bodies))
-        return self._rule(f"{_quoted(texts[0][:common])} {chosen}") if common else chosen
+        return self._rule(f"{quoted(texts[0][:common])} {chosen}") if common else chosen
 
     def _typed(self, kind: str, part: Mapping[str, Any], place: str, depth: int) -> str:
         if kind == "integer":
@@ -232,8 +230,8 @@ class _Grammar:
             return self._rule(f'"\\"" {self._matching(pattern)} "\\""')
         if (least, most) == (0, None):
             return "text"
-        times = f"{{{least},{'' if most is None else most}}}"
-        return self._rule(f'"\\"" letter{times} "\\""' if most != 0 else '"\\"\\""')
+        letters = self._writer.times("letter", least, most)
+        return self._rule(f'"\\"" {letters} "\\""' if most != 0 else '"\\"\\""')
 
     def _matching(self, pattern: str) -> str:
         """A rule for an expression; read once, however often it is referred to."""
@@ -252,8 +250,9 @@ class _Grammar:
             return self._rule('"[" ws "]"')
         item = self._value(items, f"{place}.items", depth + 1)
         more = self._rule(f'ws "," ws {item}')
-        last = "" if most is None else most - 1
-        several = self._rule(f"{item} {more}{{{max(0, least - 1)},{last}}}" if last != 0 else item)
+        last = None if most is None else most - 1
+        others = self._writer.times(more, max(0, least - 1), last)
+        several = self._rule(f"{item} {others}" if last != 0 else item)
         inner = several if least else self._rule(f'{several} | ""')
         return self._rule(f'"[" ws {inner} ws "]"')
 
@@ -271,7 +270,7 @@ class _Grammar:
             self._count(place, len(name) // LETTERS_OF_WORK)
             value = self._value(inner, f"{place}.properties.{name:.40}", depth + 1)
             key = json.dumps(name, ensure_ascii=False)
-            members.append((self._rule(f'{_quoted(key)} ws ":" ws {value}'), name in required))
+            members.append((self._rule(f'{quoted(key)} ws ":" ws {value}'), name in required))
         others = part.get("additionalProperties", not properties)
         if isinstance(others, dict) and others and properties:
             raise NotKept(f"{place}.additionalProperties: {why('beside properties')}")
@@ -335,10 +334,6 @@ def _common(texts: list[str]) -> int:
     while at < min(len(first), len(last)) and first[at] == last[at]:
         at += 1
     return at
-
-
-def _quoted(text: str) -> str:
-    return f'"{"".join(escaped(ord(letter)) for letter in text)}"'
 
 
 def _in_json(part: Part) -> Part:

@@ -1,5 +1,6 @@
 """Wanted forms of answers: what the engine is told to keep to, and what a lower tier must pass."""
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from services.router.policy.forms import (
     one_of,
     repetitions,
 )
+from services.router.policy.grammars import grammar
 from services.router.policy.kept import NotKept
-from services.router.policy.schema_rules import told as check_kept
+from services.router.policy.schema_rules import told
 from services.router.policy.schemas import BadValidator
 from services.router.ports import GuideKind
 
@@ -31,6 +33,8 @@ KEPT_FORMS = 64
 """Compiled forms that are kept, of some MB at most each; requests of one application mostly want
 the same few."""
 
+KEPT_REFUSALS = 4096
+"""Forms that cannot be used, of which a hash and a sentence are kept: a repeat costs nothing."""
 
 TOLD, CHECKED = "told", "checked"
 """What a form is for: to be told to an engine, or to check answers alone."""
@@ -47,31 +51,53 @@ class Form:
         check: of an answer; None where the form cannot be used.
         rule: that it breaks then.
         effort: steps that finding out took.
+        grammar: what engines are told, where that is what it is for.
     """
 
     check: Validator | None
     rule: str
     effort: int
+    grammar: str = ""
 
 
 class _Kept:
-    """The forms used last; for several threads."""
+    """The forms used last; for several threads.
+
+    Those that cannot be used are kept by their hash alone, so that any number of them takes no room
+    from those that can.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._forms: OrderedDict[Key, Form] = OrderedDict()
+        self._refused: OrderedDict[bytes, Form] = OrderedDict()
 
     def get(self, key: Key) -> Form | None:
         with self._lock:
             if (form := self._forms.get(key)) is not None:
                 self._forms.move_to_end(key)
+                return form
+        digest = _digest(key)
+        with self._lock:
+            if (form := self._refused.get(digest)) is not None:
+                self._refused.move_to_end(digest)
             return form
 
     def put(self, key: Key, form: Form) -> None:
+        digest = _digest(key)
         with self._lock:
+            if form.check is None:
+                self._refused[digest] = form
+                if len(self._refused) > KEPT_REFUSALS:
+                    self._refused.popitem(last=False)
+                return
             self._forms[key] = form
             if len(self._forms) > KEPT_FORMS:
                 self._forms.popitem(last=False)
+
+
+def _digest(key: Key) -> bytes:
+    return hashlib.sha256("\0".join(key).encode("utf-8", "surrogatepass")).digest()
 
 
 _kept = _Kept()
@@ -91,17 +117,20 @@ def _keys(prompt: pb.Prompt, terms: pb.Terms) -> Iterator[Key]:
             yield CHECKED, check, asked.regex if check == "regex" else asked.json_schema
 
 
-def guide_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[GuideKind, str] | None:
-    """The form that the engine is told; None for free text. Broken rules go into `wrong`."""
+def guide_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[tuple[GuideKind, str] | None, str]:
+    """The wanted form and the grammar that engines are told; None and nothing for free text.
+
+    Broken rules go into `wrong`.
+    """
     form = prompt.response_format
     kind = form.WhichOneof("format")
     if kind is None:
-        return None
+        return None, ""
     text = form.regex if kind == "regex" else form.json_schema
     found = _form((TOLD, kind, text))
     if found.rule:
         wrong.append(Violation(f"prompt.response_format.{kind}", found.rule))
-    return GuideKind(kind), text
+    return (GuideKind(kind), text), found.grammar
 
 
 def validators_of(
@@ -183,9 +212,8 @@ def _made(key: Key) -> Form:
     effort, make = Effort(), matching if kind == "regex" else json_schema
     try:
         made = make(text, effort, told=use == TOLD)
-        if use == TOLD and kind != "regex":
-            check_kept(text)
-        return Form(made, "", effort.spent)
+        rules = (grammar if kind == "regex" else told)(text) if use == TOLD else ""
+        return Form(made, "", effort.spent, rules)
     except (Untold, NotKept) as error:
         return Form(None, _said(f"cannot be told to an engine: {error}"), effort.spent)
     except BadValidator as error:

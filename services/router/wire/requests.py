@@ -84,9 +84,14 @@ def weight(request: Request) -> int:
     return request.ByteSize() + MEMBER_BYTES * members
 
 
+def is_long(request: Request) -> bool:
+    """Whether its length alone makes checking it take long."""
+    return request.ByteSize() > LONG_REQUEST
+
+
 def takes_long(request: Request) -> bool:
     """Whether checking it would hold up other requests, so that it belongs into a thread."""
-    if request.ByteSize() > LONG_REQUEST:
+    if is_long(request):
         return True
     # However short a form is, only compiling it tells how long that takes.
     return not all_known(request.prompt, request.terms)
@@ -107,12 +112,12 @@ def check(request: Request, tenant: str, compiled: Compiled, *, longest: int) ->
     wrong: list[Violation] = []
     messages = _messages(request.prompt, longest, wrong)
     passages = _passages(request.prompt, longest, wrong)
-    guide = guide_of(request.prompt, wrong)
+    guide, rules = guide_of(request.prompt, wrong)
     terms = request.terms
     validators = validators_of(guide, terms, wrong)
     _check_terms(terms, wrong)
     whole = with_passages(messages, passages) if messages else ()
-    asked = _asked(request.sampling, whole, guide, route, wrong)
+    asked = _asked(request.sampling, whole, (guide, rules), route, wrong)
     if wrong:
         raise BadRequest.of(*wrong)
     shorter = trimmed(messages, passages, route.trimming) if route.trimming.on else None
@@ -189,11 +194,11 @@ def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[
 def _asked(
     sampling: pb.Sampling,
     messages: tuple[Message, ...],
-    guide: tuple[GuideKind, str] | None,
+    form: tuple[tuple[GuideKind, str] | None, str],
     route: Route,
     wrong: list[Violation],
 ) -> Asked:
-    """What is asked and how the answer is drawn."""
+    """What is asked and how the answer is drawn; `form` is its guide and that as a grammar."""
     tokens = route.output_tokens.default
     if sampling.HasField("max_output_tokens"):
         tokens = sampling.max_output_tokens
@@ -207,13 +212,14 @@ def _asked(
         _within("sampling.top_k", sampling.top_k, 1, MAX_TOP_K, wrong)
     return Asked(
         messages=messages,
-        guide=guide,
+        guide=form[0],
         max_output_tokens=tokens,
         temperature=temperature,
         top_p=top_p,
         top_k=sampling.top_k,
         seed=sampling.seed if sampling.HasField("seed") else None,
         stop=_stops(sampling, wrong),
+        grammar=form[1],
     )
 
 

@@ -113,6 +113,26 @@ async def test_everybody_else_is_served_while_long_requests_are_checked(
     assert {one.code for one in told} == {grpc.StatusCode.INVALID_ARGUMENT}
 
 
+async def test_too_many_new_forms_are_told_in_their_own_words(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(servicer.check)
+    monkeypatch.setattr(servicer, "check", gate)
+    loud = await served.caller("acme")
+    asked = [asking("chat") for _ in range(130)]
+    for number, request in enumerate(asked):
+        request.prompt.response_format.regex = f"form {number}"
+    many = [asyncio.create_task(loud.refused(request)) for request in asked]
+    async with asyncio.timeout(PATIENCE):
+        done, kept = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
+    told = done.pop().result()
+    assert (told.code, told.reason) == (EXHAUSTED, "NEW_FORMS")
+    for task in kept:
+        task.cancel()
+    gate.open.set()
+    await asyncio.gather(*kept, return_exceptions=True)
+
+
 async def test_too_many_long_prompts_of_a_tenant_are_refused_and_no_others(
     served: World, gate: Gate
 ) -> None:

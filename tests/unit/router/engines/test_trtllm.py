@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from services.common.errors import BadRequest, InternalError
+from engines.cpu.process.engine import TOO_MANY
+from services.common.errors import BadRequest, InternalError, Overloaded
 from services.router.engines.trtllm import (
     TOKENS_PER_BLOCK,
     Encoder,
@@ -19,7 +20,6 @@ from services.router.engines.trtllm import (
 )
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Tier
-from services.router.policy.schema_rules import told
 from services.router.ports import Asked, EngineRequest, GuideKind, Prompt, ReplicaFailed
 from tests.making.policies import tier
 
@@ -160,14 +160,11 @@ def test_a_word_list_is_padded_with_minus_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("guide", "rules"),
-    [
-        ((GuideKind.JSON_SCHEMA, '{"const": "é"}'), told('{"const": "é"}')),
-        ((GuideKind.REGEX, "a+"), "root ::= r0+\nr0 ::= [a]\n"),
-    ],
+    "guide", [(GuideKind.JSON_SCHEMA, '{"const": "é"}'), (GuideKind.REGEX, "é")]
 )
-def test_schemas_and_expressions_become_grammars(guide: tuple[GuideKind, str], rules: str) -> None:
-    tensors = encoded(guide=guide)
+def test_engines_are_told_the_grammar_that_was_made_before(guide: tuple[GuideKind, str]) -> None:
+    rules = 'root ::= "é"'
+    tensors = encoded(guide=guide, grammar=rules)
     for name, text in (
         ("guided_decoding_guide_type", "ebnf_grammar"),
         ("guided_decoding_guide", rules),
@@ -256,6 +253,7 @@ def test_a_response_without_the_parameter_is_not_the_last() -> None:
         ("Exceeds maximum queue size", FULL),
         ("in ensemble 'x', Exceeds maximum queue size", FULL),
         ("Maximum queue size of 64 has been reached, please try again later", FULL),
+        ("requestId 7 due to the following error: guides cannot be tried now: no verdict", FULL),
         ("GRPC server is shutting down and has stopped accepting new requests.", LOST),
         ("Server is stopping, scheduler for model has stopped accepting new requests", LOST),
         ("Request for unknown model: 'small' version 1 is not at ready state", LOST),
@@ -284,6 +282,12 @@ def test_an_error_message_ends_the_request_with_or_without_the_flag(*, final: bo
     told.error_message = "Server is stopping"
     with pytest.raises(ReplicaFailed):
         decode(told)
+
+
+def test_too_many_new_forms_are_told_and_not_tried_elsewhere() -> None:
+    error = classify(TOO_MANY)
+    assert isinstance(error, Overloaded)
+    assert (error.reason, error.retry_after_seconds) == ("NEW_FORMS", 1.0)
 
 
 def test_a_long_message_is_cut() -> None:

@@ -7,7 +7,13 @@ import pytest
 import re2
 
 from services.router.policy.expressions import NoGrammar
-from services.router.policy.grammars import grammar
+from services.router.policy.grammars import CHUNK, grammar
+
+ANY = (
+    r"[\u0001-\u0009\u000B-\u007F\u0080-\u07FF\u0800-\u0FFF\u1000-\uCFFF\uD000-\uD7FF"
+    r"\uE000-\uFFFF\U00010000-\U0003FFFF\U00040000-\U000FFFFF\U00100000-\U0010FFFF]"
+)
+"""Any character but the end of a line: ranges in which no byte of UTF-8 depends on another."""
 
 RULE = re.compile(r"(\w+) ::= (.*)")
 
@@ -27,13 +33,31 @@ def matches(rules: str, text: str) -> bool:
 @pytest.mark.parametrize(
     ("expression", "rules"),
     [
-        (r".*a.{12}", 'root ::= r0* "a" r0{12,12}\nr0 ::= [^\\u0000\\u000A]\n'),
+        (r".*a.{12}", f'root ::= r0* "a" r0{{12,12}}\nr0 ::= {ANY}\n'),
         (
             r"(.*a.{60}){3}",
-            'root ::= r1{3,3}\nr0 ::= [^\\u0000\\u000A]\nr1 ::= r0* "a" r0{60,60}\n',
+            (
+                f"root ::= r2{{3,3}}\nr0 ::= {ANY}\n"
+                'r1 ::= r0{16,16}\nr2 ::= r0* "a" r1{3,3} r0{12,12}\n'
+            ),
         ),
         (r"^\d+$", "root ::= r0+\nr0 ::= [0-9]\n"),
         ("", 'root ::= ""\n'),
+        # The second byte may be any only behind some of the first.
+        (
+            "[\u4fd0-\u9001]",
+            "root ::= [\\u4FD0-\\u4FFF\\u5000-\\u8FFF\\u9000-\\u9001]\n",
+        ),
+        # In the first place it would negate.
+        (r"[\^a]", "root ::= [a\\u005E]\n"),
+        (r"[\^-`]", "root ::= [\\u005F-\\u0060\\u005E]\n"),
+        (r"\^+", 'root ::= r0+\nr0 ::= "\\u005E"\n'),
+        # Engines would take the digits that follow for its own.
+        ("K\u00e4fer", 'root ::= "K\\u00E4" "fer"\n'),
+        ("K\u00e4se", 'root ::= "K\\u00E4se"\n'),
+        ("\u0101a", 'root ::= "\\u0101a"\n'),
+        ("[\u00e9a]", "root ::= [a\\u00E9]\n"),
+        (r"[\x01-\x1f0-9]", "root ::= [0-9\\u0001-\\u001F]\n"),
     ],
 )
 def test_sets_and_repeated_parts_are_rules_of_their_own(expression: str, rules: str) -> None:
@@ -82,6 +106,51 @@ def test_a_grammar_allows_what_re2_takes(expression: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "expression",
+    [
+        *(f"a{{{least},{least + more}}}" for least in (0, 1, 17, 40) for more in range(0, 53, 4)),
+        "a{0,16}",
+        "a{0,17}",
+        "a{0,33}",
+        "a{48}",
+        "a{33,}",
+        "(a?){50}",
+        "((a?){5}){7}",
+        "((a{1,3}){2,4}){0,3}",
+        "(a{2,3}){0,20}",
+        "(a{2})*",
+        "((a+)*){2}",
+        "(a{0}){5}",
+        "a*a{2,20}a?a+",
+        "a{0,20}a{3,20}",
+        "(a{0,20}|aa)a{3,20}",
+    ],
+)
+def test_repetitions_are_counted_in_chunks_and_allow_what_they_say(expression: str) -> None:
+    rules = grammar(expression)
+    assert max(map(int, re.findall(r"(\d+)\}", rules)), default=0) <= CHUNK
+    for length in range(110):
+        text = "a" * length
+        wanted = re2.fullmatch(expression, text) is not None
+        assert matches(rules, text) == wanted, length
+
+
+@pytest.mark.parametrize(
+    ("expression", "same"),
+    [
+        ("(.?){500}", ".{0,500}"),
+        ("((.?){30}){33}", ".{0,990}"),
+        ("(a*)*(a*)*(a+)*", "a*"),
+        ("(((a*)*)*)+", "a*"),
+        ("ba?a?a{2}c", "ba{2,4}c"),
+    ],
+)
+def test_a_text_cannot_be_cut_in_many_ways(expression: str, same: str) -> None:
+    # An engine would follow each of them at every token.
+    assert grammar(expression) == grammar(same)
+
+
+@pytest.mark.parametrize(
     ("expression", "said"),
     [
         ("a\0b", "NUL"),
@@ -99,6 +168,7 @@ def test_a_grammar_allows_what_re2_takes(expression: str) -> None:
         ("(" * 150 + "a" + ")" * 150, "at most 100"),
         ("".join(f"({number}a)*" for number in range(5000)), "at most 4000 parts"),
         ("(?i)[^à-ü]", "beyond ASCII"),
+        ("|".join(f"[^{chr(0x4E00 + 17 * number)}]" for number in range(1500)), "at most 250000"),
     ],
 )
 def test_what_no_grammar_says_is_refused(expression: str, said: str) -> None:

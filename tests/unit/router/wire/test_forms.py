@@ -6,7 +6,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import Violation
-from services.router.wire.forms import guide_of, validators_of
+from services.router.wire.forms import KEPT_REFUSALS, all_known, guide_of, validators_of
 
 
 def broken(terms: pb.Terms) -> dict[str, str]:
@@ -41,6 +41,22 @@ def test_a_form_that_cannot_be_used_is_the_callers_fault(kind: str, text: str, s
     guide_of(prompt, wrong := [])
     assert said in wrong[0].rule
     rule.encode()  # as a message has to
+
+
+def test_refused_forms_are_remembered_and_push_out_no_others() -> None:
+    def asked(text: str) -> pb.Prompt:
+        return pb.Prompt(response_format=pb.ResponseFormat(regex=text))
+
+    guide_of(asked("good"), wrong := [])
+    assert not wrong
+    bad = [f"(?=a){number}" for number in range(KEPT_REFUSALS + 1)]
+    for text in bad:
+        guide_of(asked(text), wrong)
+    assert len(wrong) == len(bad)
+    known = [all_known(asked(text), pb.Terms()) for text in ("good", *bad)]
+    assert known == [True, False, *[True] * KEPT_REFUSALS]
+    guide_of(asked(bad[-1]), again := [])
+    assert again == wrong[-1:]
 
 
 @pytest.mark.parametrize("answer", ['"\\ud800"', '{"\\ud800": 1}', "9" * 5000, "1e400", "[" * 9000])

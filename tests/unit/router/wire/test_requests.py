@@ -14,6 +14,7 @@ from services.common.errors import BadRequest, NotFound
 from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import CachePolicy, Trimming
+from services.router.policy.schema_rules import told
 from services.router.ports import Asked, GuideKind
 from services.router.wire.requests import (
     MAX_MEMBERS,
@@ -266,14 +267,23 @@ def test_the_cache_is_used_where_route_and_request_and_sampling_agree(
 
 
 @pytest.mark.parametrize(
-    ("told", "shape"),
+    ("asked", "shape", "rules"),
     [
-        ({"json_schema": '{"type": "object"}'}, (GuideKind.JSON_SCHEMA, '{"type": "object"}')),
-        ({"regex": "yes|no"}, (GuideKind.REGEX, "yes|no")),
+        (
+            {"json_schema": '{"const": "é"}'},
+            (GuideKind.JSON_SCHEMA, '{"const": "é"}'),
+            told('{"const": "é"}'),
+        ),
+        ({"regex": "a+"}, (GuideKind.REGEX, "a+"), "root ::= r0+\nr0 ::= [a]\n"),
     ],
 )
-def test_the_shape_is_kept(told: dict[str, str], shape: tuple[GuideKind, str]) -> None:
-    assert checked(shaped(**told)()).asked.guide == shape
+def test_the_shape_is_kept_with_its_grammar(
+    asked: dict[str, str], shape: tuple[GuideKind, str], rules: str
+) -> None:
+    for _ in range(2):  # made, and kept
+        got = checked(shaped(**asked)()).asked
+        assert (got.guide, got.grammar) == (shape, rules)
+    assert rules not in repr(got), "it follows from the guide, by which requests are told apart"
 
 
 number = st.integers(-(2**31), 2**31 - 1)

@@ -387,16 +387,36 @@ def test_whoever_leaves_takes_a_guide_along_that_nobody_else_waits_for() -> None
 
 def test_not_all_may_wait_for_verdicts() -> None:
     subject = engine(FakePipeline({}), guides=FakeGuides())
-    for key in range(65):
+    for key in range(17):
         subject.submit(key, guided("a", source="many"))
-    (refused,) = run(subject)[64]
+    (refused,) = run(subject)[16]
     assert refused.end is not None
-    assert "Maximum queue size of 64" in str(refused.end.error)
-    subject.submit(65, guided("a", source="other"))
+    assert "wait for their guides" in str(refused.end.error)
+    subject.submit(17, guided("a", source="other"))
     assert not subject.busy, "it waits"
-    for key in range(66, 1026):
+    for key in range(18, 1026):
         subject.submit(key, guided("a", source=f"source {key}"))
     assert "Maximum queue size of 1024" in str(run(subject)[1025][0].end)
+
+
+def test_one_source_has_few_new_guides_tried_at_a_time_and_known_ones_run() -> None:
+    guides = FakeGuides(known="")
+    subject = engine(FakePipeline({9: [1]}), guides=guides)
+    for key, text in enumerate("abcde"):
+        subject.submit(key, guided(text, source="many"))
+    subject.submit(5, guided("d", source="many"))
+    (refused,) = run(subject)[4]
+    assert refused.end is not None
+    assert "wait for their guides" in str(refused.end.error)
+    assert guides.dropped == ["e"], "nobody waits for it"
+    assert not subject.busy, "another request for a guide that is tried waits"
+    subject.submit(9, guided("known", source="many", max_new_tokens=1))
+    assert run(subject)[9][-1].tokens == [1]
+    guides.verdicts["a"] = "Invalid request: no"
+    subject.prove()
+    run(subject)
+    subject.submit(10, guided("e", source="many"))
+    assert not subject.busy, "there is room again"
 
 
 def test_a_guide_that_slows_every_step_ends_and_others_go_on() -> None:
