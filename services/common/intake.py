@@ -22,9 +22,12 @@ _aio: Any = grpc_aio
 _handle, _schedule = _core._handle_rpc, _core._schedule_rpc_coro  # noqa: SLF001
 _MethodResolver = _core._MethodResolver  # noqa: SLF001
 
-MOST_CALLS = 65_536
-"""Calls that are open at once, whoever makes them; further ones wait in gRPC's core. Callers with a
-key are refused long before, in words: see `services.common.gate`."""
+MOST_CALLS = 32_768
+"""Calls of one method that are open at once, whoever makes them; further ones wait in gRPC's core.
+They are refused before, in words: see `services.common.gate` and `services.common.keyless`."""
+
+MOST_STRAYS = 4_096
+"""The same of calls of no method, which are refused at once."""
 
 Options = Sequence[tuple[str, int]]
 Handlers = Mapping[str, Any]
@@ -66,8 +69,7 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         self.failure: asyncio.Future[Exception] = loop.create_future()
         self._resolver = _MethodResolver([], {})
         self._by_path: dict[str, Any] = {}
-        self._calls: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
 
     def add_registered_method_handlers(self, method_handlers: Handlers) -> None:
         super().add_registered_method_handlers(dict(method_handlers))
@@ -92,18 +94,18 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
     async def _take(self, method: bytes | None) -> None:
         """Takes calls until the server stops, which gRPC's own error says."""
         path = "" if method is None else method.decode()
+        room = asyncio.Semaphore(MOST_STRAYS if method is None else MOST_CALLS)
+
+        def done(call: asyncio.Task[None]) -> None:
+            self._running.discard(call)
+            room.release()
+
         while True:
-            while len(self._calls) >= MOST_CALLS:
-                self._room.clear()
-                await self._room.wait()
+            await room.acquire()
             call = await (
                 self._request_call() if method is None else self._request_registered_call(method)
             )
             work = _handle(path, self._resolver, (), call, self._event_loop, False)  # noqa: FBT003
             task = self._event_loop.create_task(_schedule(work, call, self._event_loop, path))
-            self._calls.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
-        self._room.set()
+            self._running.add(task)
+            task.add_done_callback(done)

@@ -1,18 +1,20 @@
 """Services that need no key: each connection has a few calls open, with a small message each.
 
 There is no bound for all connections together: whoever opens many would then leave no room for
-those who ask whether this server lives.
+those who ask whether this server lives. Where very many are open, each connection has fewer: so
+all of them hold a bounded memory, as the connections do.
 """
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.common.errors import BadRequest, ServiceError
+from services.common.errors import BadRequest, DeadlineExceeded, ServiceError
 from services.common.open_calls import OpenCalls
 from services.common.reading import Reading, single_message
 
@@ -21,6 +23,13 @@ MOST_MESSAGE_BYTES = 4096
 
 READ_AT_ONCE = 2
 """Single messages that are read at once for one connection."""
+
+MESSAGE_SECONDS = 5.0
+"""How long such a message may wait for its turn, and then be on its way."""
+
+CROWD = 2048
+MOST_IN_CROWD = 2
+"""Once so many calls of the services are open, each connection may have so few."""
 
 
 class Keyless:
@@ -33,7 +42,7 @@ class Keyless:
 
     def __init__(self, server: grpc.aio.Server, most: int) -> None:
         self._server = server
-        self._calls = OpenCalls(None, most)
+        self._calls = OpenCalls(None, most, crowd=CROWD, most_in_crowd=MOST_IN_CROWD)
         self._reading = Reading(None, READ_AT_ONCE)
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
@@ -43,6 +52,18 @@ class Keyless:
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """The generated code's other way to add the same methods, which therefore adds nothing."""
+
+    async def _message(self, peer: str, context: Any) -> bytes:
+        """The bytes of a call's one message; see `single_message`."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(MESSAGE_SECONDS):
+                    await stack.enter_async_context(self._reading.turn(peer))
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"other messages of the connection did not come within {MESSAGE_SECONDS:g} s"
+                ) from None
+            return await single_message(context, MESSAGE_SECONDS)
 
     def _wrap(self, handler: Any) -> Any:
         inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_stream
@@ -54,8 +75,7 @@ class Keyless:
                 self._calls.enter(peer, context)
                 if handler.request_streaming:
                     return requests
-                async with self._reading.turn(peer):
-                    data = await single_message(context)
+                data = await self._message(peer, context)
                 if len(data) > MOST_MESSAGE_BYTES:
                     raise BadRequest(f"the message is longer than {MOST_MESSAGE_BYTES} bytes")
                 return handler.request_deserializer(data)

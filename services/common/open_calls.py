@@ -17,11 +17,21 @@ class OpenCalls:
     Attributes:
         most: of everybody's together; None bounds only each one's.
         most_of_one: of one caller's.
+        crowd: once so many are open together, one caller may have `most_in_crowd`; None: never.
     """
 
-    def __init__(self, most: int | None, most_of_one: int) -> None:
+    def __init__(
+        self,
+        most: int | None,
+        most_of_one: int,
+        *,
+        crowd: int | None = None,
+        most_in_crowd: int = 1,
+    ) -> None:
         self.most = most
         self.most_of_one = most_of_one
+        self.crowd = crowd
+        self.most_in_crowd = most_in_crowd
         self._all = 0
         self._of: Counter[str] = Counter()
 
@@ -35,9 +45,9 @@ class OpenCalls:
         Raises:
             Unavailable: too many are open; nothing was done.
         """
-        if self._of[caller] >= self.most_of_one or (
-            self.most is not None and self._all >= self.most
-        ):
+        crowded = self.crowd is not None and self._all >= self.crowd
+        of_one = self.most_in_crowd if crowded else self.most_of_one
+        if self._of[caller] >= of_one or (self.most is not None and self._all >= self.most):
             raise Unavailable(
                 "too many calls of this caller, or of all, are open; try again, or another server",
                 reason="TOO_MANY_CALLS",

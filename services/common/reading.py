@@ -87,17 +87,20 @@ class Reading:
             return message
 
 
-async def single_message(context: Any) -> bytes:
-    """The bytes of a call's one message.
+async def single_message(context: Any, seconds: float | None = None) -> bytes:
+    """The bytes of a call's one message, which may be on its way for `seconds` (`READ_SECONDS`).
 
     Raises:
         BadRequest: the call has none.
         grpc.aio.AbortError: it did not come in time; the call was told so.
     """
     loop = asyncio.get_running_loop()
+    seconds = READ_SECONDS if seconds is None else seconds
     late: list[asyncio.Task[None]] = []  # the loop itself keeps no task alive
     # Not by a timeout: gRPC still writes where a read that was cancelled has left off.
-    timer = loop.call_later(READ_SECONDS, lambda: late.append(loop.create_task(_too_late(context))))
+    timer = loop.call_later(
+        seconds, lambda: late.append(loop.create_task(_too_late(context, seconds)))
+    )
     try:
         data = await context.read()
     finally:
@@ -107,7 +110,7 @@ async def single_message(context: Any) -> bytes:
     return bytes(data)
 
 
-async def _too_late(context: Any) -> None:
-    error = DeadlineExceeded(f"the message did not come within {READ_SECONDS:g} s")
+async def _too_late(context: Any, seconds: float) -> None:
+    error = DeadlineExceeded(f"the message did not come within {seconds:g} s")
     with suppress(grpc.aio.AbortError, grpc.aio.InternalError, grpc.aio.UsageError):
         await context.abort_with_status(error.status())

@@ -39,6 +39,16 @@ KEPT_FORMS = 64
 """Compiled forms that are kept, of some MB at most each; requests of one application mostly want
 the same few."""
 
+_COMBINING = "".join(
+    mark
+    for mark in map(chr, range(0x300, 0x20000))
+    if unicodedata.combining(mark) or mark in "\u0f73\u0f75\u0f81\uff9e\uff9f"
+)
+"""Marks that belong to the letter before them, and those few that only come apart into such."""
+_HEAP = re.compile(f"[{_COMBINING}]{{31}}")
+"""More marks on one letter than any script needs (Unicode's Stream-Safe Text Format allows 30): to
+put them in order takes time that grows with their square, and nothing else runs meanwhile."""
+
 _MARK = re.compile(r"[^\w\s]|_")
 _MAX_EXACT = 2**53
 
@@ -52,13 +62,15 @@ def normalised(text: str) -> str:
     JSON objects and arrays count by their value: order of keys, white space and ``1.0`` for ``1``
     do not matter. Other text counts without regard to case, width, white space and punctuation.
     What belongs to a number stays: 3.5 is not 35, nor is -2 the same as 2. So does punctuation that
-    is the whole answer.
+    is the whole answer. A text with a heap of accents on one letter is the same only to the letter.
     """
     if len(text) > MAX_NORMALISED:
         return text
     value = _json_value(text)
     if value is not None:
         return value
+    if _HEAP.search(text):
+        return text
     folded = unicodedata.normalize("NFKC", text).casefold().replace("\N{MINUS SIGN}", "-")
     folded = unicodedata.normalize("NFKC", folded)
     bare = " ".join(_MARK.sub(_kept, folded).split())

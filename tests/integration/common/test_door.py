@@ -26,7 +26,7 @@ from bench.http2 import (
     request_headers,
 )
 from pennyweight.router.v1 import router_pb2
-from services.common import gate, intake
+from services.common import gate, intake, keyless
 from services.common.credentials import DEVELOPMENT_KEY
 from services.common.server import MAX_STREAMS, MOST_HEALTH_CALLS
 from tests.integration.common.serving import KEY, ROUTER, Running, serving
@@ -148,6 +148,18 @@ async def test_a_stranger_holds_few_health_calls_and_others_are_answered() -> No
         health: Any = health_pb2_grpc.HealthStub(running.channel)
         found = await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert found.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_health_calls_without_their_message_end_soon_also_those_in_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keyless, "MESSAGE_SECONDS", 0.1)
+    async with serving() as running:
+        check: Any = running.channel.stream_unary(CHECK)
+        calls = [check(silence(), timeout=10) for _ in range(20)]
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {end.code() for end in ends} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        assert all("did not come" in end.details() for end in ends)
 
 
 @pytest.mark.parametrize("sent", [b"x" * 5000, b"\x0a\x02\xff\xff"])

@@ -42,6 +42,21 @@ def test_one_caller_leaves_room_to_others_and_everybody_has_a_bound() -> None:
     opened(calls, "third")
 
 
+def test_in_a_crowd_each_has_fewer_and_nobody_is_left_out() -> None:
+    calls = OpenCalls(None, 3, crowd=4, most_in_crowd=1)
+    for _ in range(3):
+        opened(calls, "loud")
+    first = opened(calls, "second")
+    with pytest.raises(Unavailable):
+        opened(calls, "second")
+    for caller in ("third", "fourth", "fifth"):
+        opened(calls, caller)
+        with pytest.raises(Unavailable):
+            opened(calls, caller)
+    first.end()
+    opened(calls, "second")
+
+
 def test_a_refused_call_counts_nothing() -> None:
     calls = OpenCalls(most=None, most_of_one=1)
     first = opened(calls, "a")

@@ -3,6 +3,8 @@
 import json
 import math
 import string
+import sys
+import unicodedata
 from collections.abc import Sequence
 
 import pytest
@@ -103,6 +105,23 @@ def test_json_is_compared_by_value(value: dict[str, object]) -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "{}" * 50_000, "[9" + "9" * 5000])
 def test_json_that_cannot_be_read_is_a_text_like_others(text: str) -> None:
     assert isinstance(normalised(text), str)
+
+
+COMBINING = [
+    mark
+    for mark in map(chr, range(sys.maxunicode + 1))
+    if unicodedata.combining(unicodedata.normalize("NFKD", mark)[0])
+]
+
+
+def test_a_heap_of_marks_on_one_letter_is_left_as_it_is() -> None:
+    assert len(COMBINING) > 800
+    for mark in COMBINING:
+        heap = f"A{mark * 31}"
+        assert normalised(heap) == heap
+    mixed = "A" + "\N{COMBINING GRAVE ACCENT}" * 15 + "\N{COMBINING GRAVE ACCENT BELOW}" * 16
+    assert normalised(mixed) == mixed
+    assert normalised("e" + "\N{COMBINING ACUTE ACCENT}" + "E" * 99) == "\xe9" + "e" * 99
 
 
 def test_texts_beyond_the_bound_are_the_same_to_the_letter_only() -> None:
