@@ -12,7 +12,7 @@ from tests.e2e.running_stack import RunningStack
 
 QUESTION = "My card has not arrived yet, what can I do?"
 EXPRESSIONS = ("(.*a.{60}){3}", ".*a.{12}", ".*a.{25}")
-LATE = "(.*a?){100}"
+LATE = r"(\w+\s?){1,200}"
 """Its grammar is small, but each token of its answers takes longer than the one before."""
 PATTERNS = tuple(json.dumps({"type": "string", "pattern": one}) for one in EXPRESSIONS)
 
@@ -76,7 +76,6 @@ async def test_everybody_else_is_answered_beside_costly_forms(stack: RunningStac
             assert len(answers) == 7
         await asyncio.gather(*attacks)
         assert await ask(regex=".*a.{12}")
-        with pytest.raises(BadRequest, match="automaton"):
-            await ask(json_schema=PATTERNS[1])
-        with pytest.raises(BadRequest, match="too costly"):
+        assert await ask(json_schema=PATTERNS[1])
+        with pytest.raises(BadRequest, match="too many ways"):
             await ask(regex=LATE)

@@ -1,39 +1,47 @@
-"""How large the automaton of a regular expression is, before anybody builds one.
+"""Deterministic automata of regular expressions, as far as they are small.
 
-Engines turn the ``pattern`` of a JSON schema into a deterministic automaton, in the loop that
-serves everybody. Most are as long as what is written; some double with each repetition, as
-``.*a.{12}`` does. Those are found here, in bounded work, and refused.
+Some are as long as what is written; some double with each repetition, as that of ``.*a.{12}`` does.
+An engine that follows one has a single way to go on, whatever the text.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from services.router.policy.effort import Effort
-from services.router.policy.expressions import Choice, Part, Ranges, Repeat, Row, Set, read
+from services.router.policy.expressions import Choice, Part, Ranges, Repeat, Row, Set
 
-MAX_POSITIONS = 2000
+MAX_POSITIONS = 12_000
 """Characters that an expression stands for, repetitions written out."""
 
-GROWTH = 3
-LEAST_STATES = 500
-"""An automaton may have so many states, or `GROWTH` for each position."""
+
+@dataclass(frozen=True)
+class State:
+    """Where a text may have led.
+
+    Attributes:
+        ends: the text may end here.
+        moves: characters that may come next, with the number of the state that they lead to.
+    """
+
+    ends: bool
+    moves: tuple[tuple[Ranges, int], ...]
 
 
-class TooLarge(ValueError):
-    """The automaton is larger than engines can take; the message says how."""
+def deterministic(part: Part, most: int, effort: Effort) -> tuple[State, ...] | None:
+    """The states of the automaton of a language, the first one first.
 
+    Args:
+        part: the language.
+        most: states.
+        effort: what it takes is counted there.
 
-def refuse_large(expression: str, effort: Effort) -> None:
-    """Does nothing where the automaton of the whole text is small.
+    Returns:
+        The automaton; None if it has more states, or stands for too many characters.
 
     Raises:
-        TooLarge: it is not.
-        TooMuch: to find out takes more than is left of `effort`.
-        NoGrammar: see `expressions.read`.
+        TooMuch: it takes more than is left of `effort`.
     """
-    part = read(expression)
-    if _positions(part) > MAX_POSITIONS:
-        raise TooLarge(f"stands for more than {MAX_POSITIONS} characters, repetitions written out")
-    _Automaton(part, effort).refuse_large()
+    return _Automaton(part, effort).states(most) if _positions(part) <= MAX_POSITIONS else None
 
 
 def _positions(part: Part) -> int:
@@ -57,41 +65,52 @@ class _Automaton:
         self._sets: list[Ranges] = []
         self._follow: list[int] = []
         self._spend = effort.spend
-        _, self._first, _ = self._built(part)
+        self._empty, self._first, self._last = self._built(part)
 
-    def refuse_large(self) -> None:
-        """Counts the states of the deterministic one, as far as is needed."""
-        most = max(LEAST_STATES, GROWTH * len(self._sets))
+    def states(self, most: int) -> tuple[State, ...] | None:
+        """By subsets of what may come next; None: there are more."""
         letters, read_at = self._letters()
-        seen = {self._first}
-        waiting = [self._first]
-        while waiting:
-            possible = waiting.pop()
-            for letter in {one for position in self._bits(possible) for one in read_at[position]}:
+        numbers = {(self._first, self._empty): 0}
+        waiting = list(numbers)
+        found: list[State] = []
+        for possible, ends in waiting:  # grows meanwhile
+            moves: dict[int, list[tuple[int, int]]] = {}
+            for letter in {one for at in self._bits(possible) for one in read_at[at]}:
+                positions, spans = letters[letter]
                 following = 0
-                for position in self._bits(possible & letters[letter]):
+                for position in self._bits(possible & positions):
                     following |= self._follow[position]
-                if following not in seen:
-                    seen.add(following)
-                    waiting.append(following)
-                    if len(seen) > most:
-                        raise TooLarge(f"needs an automaton of more than {most} states")
+                state = following, bool(possible & positions & self._last)
+                if state not in numbers:
+                    if len(numbers) >= most:
+                        return None
+                    numbers[state] = len(numbers)
+                    waiting.append(state)
+                moves.setdefault(numbers[state], []).extend(spans)
+            found.append(State(ends, tuple((_as_one(spans), to) for to, spans in moves.items())))
+        return tuple(found)
 
-    def _letters(self) -> tuple[list[int], list[list[int]]]:
-        """For each kind of character the positions, as bits, that read it; the same by position."""
+    def _letters(self) -> tuple[list[tuple[int, list[tuple[int, int]]]], list[list[int]]]:
+        """Each kind of character: the positions, as bits, that read it, and which ones are of it.
+
+        And the kinds that each position reads.
+        """
         changes: dict[int, int] = {}
         for position, ranges in enumerate(self._sets):
             for start, end in ranges:
                 self._spend(1)
                 for edge in (start, end + 1):
                     changes[edge] = changes.get(edge, 0) ^ 1 << position
-        kinds, current = set(), 0
+        kinds: dict[int, list[tuple[int, int]]] = {}
+        current = start = 0
         for edge in sorted(changes):
+            if current:
+                kinds.setdefault(current, []).append((start, edge - 1))
             current ^= changes[edge]
-            kinds.add(current)
-        letters = list(kinds - {0})
+            start = edge
+        letters = list(kinds.items())
         read_at: list[list[int]] = [[] for _ in self._sets]
-        for letter, positions in enumerate(letters):
+        for letter, (positions, _) in enumerate(letters):
             for position in self._bits(positions):
                 read_at[position].append(letter)
         return letters, read_at
@@ -151,3 +170,14 @@ class _Automaton:
             lowest = bits & -bits
             yield lowest.bit_length() - 1
             bits ^= lowest
+
+
+def _as_one(spans: list[tuple[int, int]]) -> Ranges:
+    """Sorted, put together."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start == found[-1][1] + 1:
+            found[-1] = found[-1][0], end
+        else:
+            found.append((start, end))
+    return tuple(found)

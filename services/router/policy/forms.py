@@ -13,7 +13,6 @@ from typing import Any
 
 import re2
 
-from services.router.policy.automata import TooLarge, refuse_large
 from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import NoGrammar
 from services.router.policy.grammars import grammar
@@ -108,7 +107,7 @@ def matching(expression: str, effort: Effort | None = None, *, told: bool = Fals
     effort = effort or Effort()
     compiled = _compiled(expression, "regex", effort)
     if told:
-        _tell(expression, "regex", effort, grammar)
+        _tell(expression, effort)
     cost = 1 + compiled.programsize // STEPS_OF_SIZE
     return Validator(lambda text: compiled.fullmatch(text.strip()) is not None, cost)
 
@@ -136,8 +135,6 @@ def json_schema(
     }
     if told:
         _refuse_untold(found)
-        for pattern, place in wanted.items():
-            _tell(pattern, place, effort, lambda one: refuse_large(one, effort))
     cost = COST_OF_REFERENCES if found.refers else len(text)
     return Validator(lambda answer: found.accepts(answer, patterns), cost)
 
@@ -171,12 +168,12 @@ def _patterns(schema: Schema) -> dict[str, str]:
     return {one: f"{place}.pattern" for one, place in patterns if isinstance(one, str)}
 
 
-def _tell(expression: str, place: str, effort: Effort, told: Callable[[str], object]) -> None:
+def _tell(expression: str, effort: Effort) -> None:
     try:
         effort.spend(STEPS_OF_TOLD * len(expression))
-        told(expression)
-    except (NoGrammar, TooLarge, TooMuch) as error:
-        raise Untold(f"{place}: {error}") from error
+        grammar(expression)
+    except (NoGrammar, TooMuch) as error:
+        raise Untold(f"regex: {error}") from error
 
 
 _REPETITION = re.compile(r"\{(\d*)(?:,(\d*))?\}")

@@ -2,14 +2,19 @@
 
 Engines determinise a regular expression in the loop that serves everybody: ``.*a.{12}`` takes
 minutes there, and its size doubles with each repetition. The same language as a grammar, a rule for
-each set of characters and for each part that repeats, stays as small as it is written. A grammar
-never allows what its expression does not.
+each set of characters and for each part that repeats, stays as small as it is written. Where that
+could be read in many ways at once, the grammar is that of the automaton instead, if it is small: a
+rule for each state. A grammar never allows what its expression does not.
 """
 
 import functools
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
+from services.router.policy.ambiguity import ways
+from services.router.policy.automata import State, deterministic
+from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import (
     Choice,
     NoGrammar,
@@ -20,6 +25,7 @@ from services.router.policy.expressions import (
     Set,
     read,
 )
+from services.router.policy.simplified import simplified
 
 MAX_RULES = 4000
 """Of one grammar: what an engine's compiler reads in a moment."""
@@ -29,6 +35,16 @@ MAX_CHARACTERS = 250_000
 
 KEPT = 8
 """Grammars that are kept: one is asked for again as soon as its expression is found to be good."""
+
+FEW_WAYS = 16
+"""Steps for a character at most (see `ambiguity`) of what is told as it is written."""
+
+MOST_WAYS = 150
+"""The same of what has no small automaton, so that one part may begin at each character of another.
+Beyond that tokens take seconds."""
+
+MAX_STATES = 400
+"""Of an automaton that is told as a grammar."""
 
 CHUNK = 16
 """Repetitions that are counted one by one."""
@@ -46,9 +62,10 @@ def grammar(expression: str) -> str:
     """The language of an expression, as rules from ``root`` on (EBNF).
 
     Raises:
-        NoGrammar: it has none, or a too large one.
+        NoGrammar: it has none, or a too large one, or none that can be followed quickly.
     """
-    return Writer().write(read(expression))
+    writer = Writer()
+    return writer.joined(writer.language(read(expression), Effort()))
 
 
 class Writer:
@@ -56,19 +73,49 @@ class Writer:
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
-
-    def write(self, part: Part) -> str:
-        """The grammar of a text."""
-        body = self._body(part)
-        return self.joined(body)
+        self._states: dict[str, str] = {}
 
     def joined(self, body: str, more: str = "") -> str:
         """The rules from ``root`` on, which is `body`, with more of them at the end."""
-        rules = "".join(f"{name} ::= {text}\n" for text, name in self._names.items())
+        named = [(name, text) for text, name in self._names.items()]
+        rules = "".join(f"{name} ::= {text}\n" for name, text in (*named, *self._states.items()))
         whole = f"root ::= {body}\n{rules}{more}"
         if len(whole) > MAX_CHARACTERS:
             raise NoGrammar(f"at most {MAX_CHARACTERS} characters as a grammar, got {len(whole)}")
         return whole
+
+    def language(self, part: Part, effort: Effort) -> str:
+        """The body of a rule for a language, said so that engines follow it quickly.
+
+        Raises:
+            NoGrammar: it cannot be said so, or not found out within `effort`.
+        """
+        part = simplified(part)
+        try:
+            found = ways(part, MOST_WAYS, effort)
+        except TooMuch as error:
+            raise NoGrammar(str(error)) from error
+        if found <= FEW_WAYS:
+            return self._body(part)
+        with suppress(TooMuch):
+            if (states := deterministic(part, MAX_STATES, effort)) is not None:
+                return self._automaton(states)
+        if found > MOST_WAYS:
+            raise NoGrammar(
+                "a text can be read in too many ways at once: put a mark that they do not take "
+                "themselves between the parts that repeat, or let them repeat fewer times"
+            )
+        return self._body(part)
+
+    def _automaton(self, states: Sequence[State]) -> str:
+        self._refuse_more(len(states))
+        names = [f"s{len(self._states) + number}" for number in range(len(states))]
+        for name, state in zip(names, states, strict=True):
+            moves = [f"{self.rule(Set(ranges))} {names[to]}" for ranges, to in state.moves]
+            if not moves and not state.ends:
+                raise NoGrammar("no text is of this form")
+            self._states[name] = " | ".join([*moves, *(['""'] if state.ends else [])])
+        return names[0]
 
     def _body(self, part: Part) -> str:
         match part:
@@ -76,15 +123,14 @@ class Writer:
                 return " ".join(self._row(parts)) or '""'
             case Choice(parts):
                 return " | ".join(self._body(each) for each in parts)
-            case Repeat():
-                flat = _flat(part)
-                return self.times(self.rule(flat.part), flat.least, flat.most)
+            case Repeat(each, least, most):
+                return self.times(self.rule(each), least, most)
             case Set(ranges):
                 return characters(ranges)
 
     def _row(self, parts: Sequence[Part]) -> Iterator[str]:
         text = ""
-        for part in _joined(parts):
+        for part in parts:
             if isinstance(part, Set) and len(part.ranges) == 1 and len(set(part.ranges[0])) == 1:
                 text += chr(part.ranges[0][0])
                 continue
@@ -137,42 +183,13 @@ class Writer:
     def named(self, body: str) -> str:
         """The name of a rule that says so."""
         if body not in self._names:
-            if len(self._names) >= MAX_RULES:
-                raise NoGrammar(f"at most {MAX_RULES} parts")
+            self._refuse_more(1)
             self._names[body] = f"r{len(self._names)}"
         return self._names[body]
 
-
-def _flat(part: Repeat) -> Repeat:
-    """Without repetitions of repetitions: an engine would follow each way to cut a text."""
-    each = part.part
-    if not isinstance(each, Repeat):
-        return part
-    each = _flat(each)
-    if each.least > 1 or 0 in (each.most, part.most):
-        return Repeat(each, part.least, part.most)
-    endless = each.most is None or part.most is None
-    most = None if endless else (each.most or 0) * (part.most or 0)
-    return Repeat(each.part, each.least * part.least, most)
-
-
-def _joined(parts: Sequence[Part]) -> Iterator[Part]:
-    """Repetitions of the same, one after another, as one."""
-    last: Repeat | None = None
-    for part in parts:
-        following = _flat(part) if isinstance(part, Repeat) else None
-        if last and following and last.part == following.part:
-            endless = last.most is None or following.most is None
-            most = None if endless else (last.most or 0) + (following.most or 0)
-            last = Repeat(last.part, last.least + following.least, most)
-            continue
-        if last:
-            yield last
-        last = following
-        if not following:
-            yield part
-    if last:
-        yield last
+    def _refuse_more(self, rules: int) -> None:
+        if len(self._names) + len(self._states) + rules > MAX_RULES:
+            raise NoGrammar(f"at most {MAX_RULES} parts")
 
 
 def _times(least: int, most: int | None) -> str:

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from services.router.policy.effort import Effort
 from services.router.policy.expressions import (
     LAST,
     Choice,
@@ -90,6 +91,7 @@ class _Grammar:
     def __init__(self, schema: Any) -> None:
         self._schema = schema
         self._writer = Writer()
+        self._effort = Effort()
         self._work = 0
         self._patterns: dict[str, str] = {}
 
@@ -236,7 +238,8 @@ class _Grammar:
     def _matching(self, pattern: str) -> str:
         """A rule for an expression; read once, however often it is referred to."""
         if pattern not in self._patterns:
-            self._patterns[pattern] = self._writer.rule(_in_json(read(pattern)))
+            body = self._writer.language(_in_json(read(pattern)), self._effort)
+            self._patterns[pattern] = self._writer.named(body)
         return self._patterns[pattern]
 
     def _array(self, part: Mapping[str, Any], place: str, depth: int) -> str:

@@ -139,3 +139,24 @@ def test_what_is_kept_becomes_rules(schema: Any, rules: str) -> None:
 def test_alternatives_branch_where_they_differ() -> None:
     rules = told('{"enum": ["bare", "bars", "bar"]}').partition("\nws ::= ")[0]
     assert rules.count("bar") == 1
+
+
+def _patterns(*patterns: str) -> dict[str, Any]:
+    strings = {str(at): {"type": "string", "pattern": each} for at, each in enumerate(patterns)}
+    return {
+        "type": "object",
+        "properties": strings,
+        "required": [*strings],
+        "additionalProperties": False,
+    }
+
+
+def test_a_pattern_that_is_read_in_many_ways_is_told_as_its_automaton_or_refused() -> None:
+    assert "s0 ::=" in told(json.dumps(_patterns("(.*b?){0,10}a")))
+    assert "too many ways" in refused(_patterns(r"(\w+ ?){1,200}"))
+
+
+def test_all_patterns_of_a_schema_together_are_bounded_and_equal_ones_count_once() -> None:
+    costly = [f".*a.{{{12 + at}}}" for at in range(60)]
+    assert "takes too long" in refused(_patterns(*costly))
+    assert told(json.dumps(_patterns(*costly[:1] * 20)))

@@ -1,0 +1,82 @@
+"""In how many ways a text may be read at once."""
+
+import pytest
+
+from services.router.policy.ambiguity import ways
+from services.router.policy.effort import Effort, TooMuch
+from services.router.policy.expressions import read
+from services.router.policy.simplified import simplified
+
+ENOUGH = 200
+
+
+def most_ways(expression: str) -> int:
+    return ways(simplified(read(expression)), ENOUGH, Effort())
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "[a-z]*",
+        ".{0,200}",
+        "([a-z]{1,10} ){1,5}",
+        r"(\w+ ){0,200}",
+        r"[\w.+-]+@[\w-]+\.[\w.-]+",
+        r"(\d{1,3}\.){3}\d{1,3}",
+        ".*(yes|no).*",
+        ".*a.{12}",
+        r"(- [^\n]+\n){1,10}",
+        r"([A-Z][a-z]+( [A-Z][a-z]+)*, )*x",
+        "|".join(f"word {number}" for number in range(300)),
+    ],
+)
+def test_what_is_read_in_one_way_takes_few_steps(expression: str) -> None:
+    assert most_ways(expression) <= 16
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "(.{0,9}x?){0,10}a",
+        "(a?b?){0,1000}",
+        r"(\w+\s?){1,200}",
+        r"(\w+ ?)*x",
+        "(.*b?){0,10}a",
+    ],
+)
+@pytest.mark.parametrize("hidden", ["{}", "(qz){{67}}{}", "([^C].|C({}))", "((x|y){{9}}{})?"])
+def test_what_is_read_in_many_ways_is_found_wherever_it_stands(part: str, hidden: str) -> None:
+    assert most_ways(hidden.format(part)) > 100
+
+
+def test_it_stops_where_it_has_seen_enough() -> None:
+    effort = Effort()
+    ways(read("((a?b?){0,1000}){0,1000}"), ENOUGH, effort)
+    assert effort.spent < 20_000
+
+
+def test_it_ends_with_the_effort() -> None:
+    with pytest.raises(TooMuch):
+        ways(read(".*a.{12}"), ENOUGH, Effort(100))
+
+
+@pytest.mark.parametrize(
+    ("expression", "same"),
+    [
+        ("(a{0,9}){0,10}", "a{0,90}"),
+        ("((a*)*)*", "a*"),
+        ("(a{1,3}){2,4}", "a{2,12}"),
+        ("a*a+a{2}", "a{3,}"),
+        ("(b|(a?)*)c", "(b|a*)c"),
+        ("abc|abd|b|ab", "ab(c|d|)|b"),
+        ("x(a|a)", "xa"),
+    ],
+)
+def test_repetitions_that_are_one_are_said_as_one(expression: str, same: str) -> None:
+    assert simplified(read(expression)) == simplified(read(same))
+
+
+@pytest.mark.parametrize("expression", ["(a{2}){0,3}", "(a{2,3}){1,2}", "(ab)*a", "a*b*"])
+def test_others_stay(expression: str) -> None:
+    assert simplified(read(expression)) == read(expression)
