@@ -96,7 +96,7 @@ class Gate:
                 return _readable(requests)
             async with self._reading.turn(caller):
                 data = await single_message(context)
-                return _whole(await self._reading.parsed(deserialize, data))
+                return _whole(await self._reading.parsed(caller, deserialize, data))
 
         async def generator(requests: Any, context: Any) -> AsyncIterator[Any]:
             self._running += 1

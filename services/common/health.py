@@ -63,10 +63,10 @@ class Health(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """How it stands with a service, now and at each change."""
-        if len(self._watches) >= MOST_WATCHES:
-            self._let_one_go()
         watch = _Watch(context.peer())
         self._watches.append(watch)
+        if len(self._watches) > MOST_WATCHES:
+            self._let_one_go()
         try:
             async with aclosing(self._changes(request, watch)) as changes:
                 async for response in changes:

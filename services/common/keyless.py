@@ -21,7 +21,7 @@ from services.common.reading import Reading, single_message
 MOST_MESSAGE_BYTES = 4096
 """Of a single message; the largest that gRPC takes is for callers with a key."""
 
-READ_AT_ONCE = 2
+READ_AT_ONCE = 8
 """Single messages that are read at once for one connection."""
 
 MESSAGE_SECONDS = 2.0

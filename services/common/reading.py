@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import grpc
@@ -32,6 +32,7 @@ READ_SECONDS = 30.0
 @dataclass
 class _Line:
     turns: asyncio.Semaphore
+    large: asyncio.Lock = field(default_factory=asyncio.Lock)
     users: int = 0
 
 
@@ -73,14 +74,18 @@ class Reading:
 
     async def parsed(
         self,
+        caller: str,
         deserialize: Callable[[bytes], Any],
         data: bytes,
         clock: Callable[[], float] = time.perf_counter,
     ) -> Any:
-        """Parses a message. Large ones one by one, and what runs beside has half of the time."""
+        """Parses a message that came in a turn.
+
+        Large ones one by one, of each caller in turn, and what runs beside has half of the time.
+        """
         if len(data) <= LARGE_BYTES:
             return deserialize(data)
-        async with self._large:
+        async with self._lines[caller].large, self._large:
             began = clock()
             message = deserialize(data)
             await asyncio.sleep(clock() - began)

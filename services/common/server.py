@@ -96,6 +96,9 @@ class ServerEnded(Exception):
 MIN_PING_INTERVAL_MS = 5_000
 """A caller that pings more often is sent away."""
 
+UNCOMPRESSED = 1
+"""The set of algorithms that has none."""
+
 MAX_STREAMS = 1000
 """Calls that one connection may have open; its client holds back further ones."""
 
@@ -135,6 +138,8 @@ class Server:
         self.grpc = Listener(
             (
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
+                # A few KB may unpack to the largest message, before anybody knows whose they are.
+                ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
                 ("grpc.server.max_pending_requests", MOST_WAITING),
                 ("grpc.server.max_pending_requests_hard_limit", MOST_WAITING_HARD),

@@ -42,6 +42,8 @@ CONNECT_SECONDS = 1.5
 """How long a try may take to connect: an address where nobody is any more may swallow it."""
 
 RECONNECT = Backoff(0.1, 1.0)
+LATE_SHARE = 0.2
+"""Of the timeout: so late this process may be, and still say of the cache that it is."""
 
 
 class CacheStream:
@@ -251,7 +253,8 @@ class CacheStream:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[pb.OperationResult] = loop.create_future()
         self._pending[operation.id] = future
-        timer = loop.call_later(seconds, future.cancel)
+        due = loop.time() + seconds
+        timer = loop.call_at(due, self._give_up, future, due)
         try:
             result = await future
         except asyncio.CancelledError:
@@ -269,6 +272,15 @@ class CacheStream:
             log.warning("cache refused an operation", code=result.code, error=result.error)
             return None
         return result
+
+    def _give_up(self, future: "asyncio.Future[Any]", due: float) -> None:
+        """At its time; a little later where this process was late: the result may wait unread."""
+        loop = asyncio.get_running_loop()
+        grace = self._timeout * LATE_SHARE
+        if loop.time() - due > grace:
+            loop.call_later(grace, future.cancel)
+        else:
+            future.cancel()
 
     def _forsake(self, operation: pb.Operation, future: "asyncio.Future[Any]") -> None:
         """Nobody waits for the result any more; a lease in it must not go with who has gone."""
@@ -309,16 +321,24 @@ class CacheStream:
         A lookup may rightly wait long, so a silent cache is asked for what it answers at once.
         """
         while True:
-            await asyncio.sleep(self._timeout)
+            await self._rest()
             asked_at = self._clock()
             silent = asked_at - self._heard >= self._timeout
             if not silent or not (self._pending or self._unanswered):
                 continue
             self._send(self._probe())
-            await asyncio.sleep(self._timeout)
+            await self._rest()
             if self._heard < asked_at:
                 log.warning("the cache hangs; going on without it")
                 return
+
+    async def _rest(self) -> None:
+        """Sleeps; as long again where this process was late itself, and so heard nothing."""
+        late = self._timeout
+        while late > self._timeout * LATE_SHARE:
+            began = self._clock()
+            await asyncio.sleep(self._timeout)
+            late = self._clock() - began - self._timeout
 
     async def _read(self, call: Any) -> None:
         while True:

@@ -79,7 +79,11 @@ async def test_one_without_a_call_is_closed_and_its_client_makes_another(
 async def test_who_watches_most_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "MOST_WATCHES", 2)
     ask = health_pb2.HealthCheckRequest()
-    async with serving() as running, grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as loud:
+    own = (("grpc.use_local_subchannel_pool", 1),)  # else both share a connection
+    async with (
+        serving() as running,
+        grpc.aio.insecure_channel(f"127.0.0.1:{running.port}", options=own) as loud,
+    ):
         many, quiet = (health_pb2_grpc.HealthStub(each) for each in (loud, running.channel))
 
         async def watch(stub: Any) -> Any:

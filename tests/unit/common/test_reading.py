@@ -81,7 +81,23 @@ async def test_large_messages_are_parsed_one_by_one_and_others_get_on_between() 
         order.append("other")
 
     size = LARGE_BYTES + 1
-    parsings = [turns.parsed(parse, bytes(size), clock=lambda: 0.0) for _ in range(2)]
-    assert await asyncio.gather(*parsings, other()) == [size, size, None]
+
+    async def parsed(caller: str) -> int:
+        async with turns.turn(caller):
+            return await turns.parsed(caller, parse, bytes(size), clock=lambda: 0.0)
+
+    assert await asyncio.gather(parsed("a"), parsed("a"), other()) == [size, size, None]
     assert order == ["parsed", "other", "parsed"]
-    assert await turns.parsed(parse, b"small", clock=lambda: 0.0) == 5
+    assert await turns.parsed("a", parse, b"small", clock=lambda: 0.0) == 5
+
+
+async def test_many_large_messages_of_one_caller_hold_up_one_of_another_by_one_at_most() -> None:
+    turns, order = Reading.of_bytes(4 * 2**20), list[str]()
+
+    async def parsed(caller: str) -> None:
+        async with turns.turn(caller):
+            await turns.parsed(caller, order.append, bytes(LARGE_BYTES + 1), clock=lambda: 0.0)
+            order[-1] = caller
+
+    await asyncio.gather(*(parsed("loud") for _ in range(5)), parsed("quiet"))
+    assert order.index("quiet") <= 1
