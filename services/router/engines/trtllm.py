@@ -21,7 +21,7 @@ from services.router.ports import (
     TierText,
 )
 
-FULL = ("Exceeds maximum queue size", "Maximum queue size of")
+FULL = ("Exceeds maximum queue size", "Maximum queue size of", "its guide may be why")
 """Messages that say: no room now, though nothing is wrong; another replica may have some."""
 
 NOT_READY = ("Server is stopping", "not at ready state", "no available versions")

@@ -253,6 +253,7 @@ def test_a_response_without_the_parameter_is_not_the_last() -> None:
         ("Exceeds maximum queue size", FULL),
         ("in ensemble 'x', Exceeds maximum queue size", FULL),
         ("Maximum queue size of 64 has been reached, please try again later", FULL),
+        ("requestId 5 …: steps are slow and its guide may be why: please try elsewhere", FULL),
         ("GRPC server is shutting down and has stopped accepting new requests.", LOST),
         ("Server is stopping, scheduler for model has stopped accepting new requests", LOST),
         ("Request for unknown model: 'small' version 1 is not at ready state", LOST),
