@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from engines.cpu.messages import Batch, Cancel, Census, LoadFailed, Ready, Submit
+from engines.cpu.messages import TOO_SLOW, Batch, Cancel, Census, LoadFailed, Ready, Submit
 from engines.cpu.request import Generation, InvalidRequestError, Limits
 from engines.cpu.settings import Settings
 from engines.cpu.stub.answer import Answer
@@ -114,8 +114,8 @@ class Dispatcher:
 
         Raises `NotReadyError` or `InvalidRequestError`, and then it does not.
         """
-        if generation.guide and self._suspects.guilty(generation.guide):
-            raise InvalidRequestError("guided_decoding_guide ran each time the engine fell silent")
+        if generation.guide and (why := self._suspects.why_not(generation.guide)):
+            raise InvalidRequestError(why)
         answer = Answer(generation, arrival_ns)
         with self._lock:
             engine = self._processes.current
@@ -189,6 +189,7 @@ class Dispatcher:
             try:
                 self._hear(engine, pause)
             except ClosedError:  # met by whoever comes first: what is read, or still unsent
+                self._blame(engine)
                 self._lose(engine, "the engine process ended")
         now = time.monotonic()
         self._send_due(schedule, now)
@@ -227,6 +228,7 @@ class Dispatcher:
                         stream = self._streams.get(progress.key)
                         if stream:
                             stream.answer.add(progress)
+                            self._judge(stream.answer)
             elif isinstance(message, Ready):
                 with self._lock:
                     self._processes.take_over(engine, self._key + 1)
@@ -240,6 +242,27 @@ class Dispatcher:
                 if stream.answer.generation.guide and self._processes.of(key) is engine
             )
             self._lose(engine, f"the engine said nothing for {engine.silence:.0f} s")
+
+    def _judge(self, answer: Answer) -> None:
+        """Remember what an answer's end tells of its guide, longer than engine processes live."""
+        guide = answer.generation.guide
+        if answer.end is None or guide is None:
+            return
+        if answer.end.error is None:
+            self._suspects.clear(guide)
+        elif answer.end.error == TOO_SLOW:
+            self._suspects.ended([guide], certain=True)
+
+    def _blame(self, engine: EngineProcess) -> None:
+        """Hold the end of an engine process against the guides over which it ended, if any."""
+        step = engine.link.last_step()
+        streams = [self._streams[key] for key in step.keys if key in self._streams]
+        if not streams:
+            return
+        self._suspects.ended(
+            [one.answer.generation.guide for one in streams if one.answer.generation.guide],
+            certain=step.alone and engine.link.overdue(),
+        )
 
     def _send_due(self, schedule: _Schedule, now: float) -> None:
         streams = list(self._streams.items())
@@ -302,6 +325,9 @@ class Dispatcher:
         for key, stream in streams.items():
             self._count(stream.answer)
             text = f"Executor failed process requestId {key} due to the following error: {reason}"
+            guide = stream.answer.generation.guide
+            if guide and self._suspects.guilty(guide):
+                text = TOO_SLOW
             try:
                 stream.fail(text)
             except Exception as error:  # noqa: BLE001 - the others still need theirs

@@ -10,9 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from engines.cpu.messages import Census
-from engines.cpu.request import Guide, guide_hash
+from engines.cpu.messages import TOO_SLOW, Census
+from engines.cpu.request import INVALID_PREFIX, Guide, guide_hash
 from engines.cpu.stub.link import Link
+from engines.cpu.suspicion import Suspicion
 
 TURN_SECONDS = 1.0
 """So often an engine speaks, and the dispatcher turns."""
@@ -21,6 +22,7 @@ _MAX_RESTART_SECONDS = 10.0
 _REPLACE_AGAIN_SECONDS = 60.0
 _SILENCES = 2  # with the same guide among what runs: then that is refused
 _SUSPECTS = 256
+_GUILTY = 4096
 _SUMS = ("running", "in_context", "context_tokens", "waiting", "used_blocks")
 
 
@@ -142,10 +144,12 @@ class Processes:
 
 
 class Suspects:
-    """Guides that ran when an engine fell silent, by hash; the latest ones."""
+    """Guides that ran when an engine fell silent, or ended over them, by hash; the latest ones."""
 
     def __init__(self) -> None:
         self._silences: OrderedDict[bytes, int] = OrderedDict()
+        self._suspicion = Suspicion()
+        self._guilty: OrderedDict[bytes, None] = OrderedDict()
 
     def note(self, guides: Iterable[Guide]) -> None:
         """An engine fell silent while it ran these."""
@@ -154,6 +158,27 @@ class Suspects:
             if len(self._silences) > _SUSPECTS:
                 self._silences.popitem(last=False)
 
+    def ended(self, guides: Iterable[Guide], *, certain: bool) -> None:
+        """An engine ended in a step over one of these; `certain`: over all there are."""
+        suspects = frozenset(guide_hash(guide) for guide in guides)
+        for key in suspects if certain else self._suspicion.accuse(suspects):
+            self._guilty[key] = None
+            if len(self._guilty) > _GUILTY:
+                self._guilty.popitem(last=False)
+
+    def clear(self, guide: Guide) -> None:
+        """An answer that follows it has come to its end."""
+        if self._suspicion:
+            self._suspicion.clear(guide_hash(guide))
+
     def guilty(self, guide: Guide) -> bool:
-        """Whether it was there too often."""
-        return bool(self._silences) and self._silences.get(guide_hash(guide), 0) >= _SILENCES
+        """Whether an engine ended over it."""
+        return bool(self._guilty) and guide_hash(guide) in self._guilty
+
+    def why_not(self, guide: Guide) -> str:
+        """Why it may not run; empty: it may."""
+        if self.guilty(guide):
+            return TOO_SLOW.removeprefix(INVALID_PREFIX)
+        if self._silences and self._silences.get(guide_hash(guide), 0) >= _SILENCES:
+            return "guided_decoding_guide ran each time the engine fell silent"
+        return ""

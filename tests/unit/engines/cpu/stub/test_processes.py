@@ -88,7 +88,21 @@ def test_a_guide_is_guilty_of_the_second_silence() -> None:
     suspects = Suspects()
     bad, other = ("regex", "a"), ("regex", "b")
     suspects.note([bad, bad, other])
-    assert not suspects.guilty(bad)
+    assert not suspects.why_not(bad)
     suspects.note([bad])
+    assert "fell silent" in suspects.why_not(bad)
+    assert not suspects.why_not(other)
+
+
+def test_a_guide_over_which_an_engine_ended_is_guilty_at_once_where_it_was_alone() -> None:
+    suspects = Suspects()
+    bad, other, third = ("regex", "a"), ("regex", "b"), ("regex", "c")
+    suspects.ended([bad, bad], certain=True)
     assert suspects.guilty(bad)
-    assert not suspects.guilty(other)
+    assert "too costly" in suspects.why_not(bad)
+    suspects.ended([other, third], certain=False)
+    assert not suspects.why_not(other)
+    suspects.clear(third)
+    suspects.ended([other, third], certain=False)
+    assert suspects.guilty(other)
+    assert not suspects.guilty(third)
