@@ -15,9 +15,9 @@ from engines.cpu.messages import pack_step
 
 
 class StepAlarm:
-    """Gives a step so many seconds; `note` is the descriptor of the stub's memory.
+    """Gives a step so many seconds beyond what it usually takes, for each of `threads`.
 
-    Reading prompts may take `threads` times as much processor time as it takes time.
+    `note` is the descriptor of the stub's memory.
     """
 
     def __init__(self, note: int, seconds: float, threads: int) -> None:
@@ -26,11 +26,10 @@ class StepAlarm:
         self._threads = threads
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
-    def set(self, keys: Collection[int], reading_ns: int, *, alone: bool) -> None:
+    def set(self, keys: Collection[int], usual_ns: int, *, alone: bool) -> None:
         """A step begins: note these, and start the timer."""
         os.pwrite(self._note, pack_step(keys, alone=alone), 0)
-        seconds = self._seconds + self._threads * reading_ns / 1e9
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_PROF, self._seconds + self._threads * usual_ns / 1e9)
 
     def clear(self) -> None:
         """It has ended: nobody is to blame."""

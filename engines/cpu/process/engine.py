@@ -89,8 +89,8 @@ class Guides(Protocol):
 class Alarm(Protocol):
     """Ends the process over a step that takes far too long: nothing else ends one."""
 
-    def set(self, keys: Collection[int], reading_ns: int, *, alone: bool) -> None:
-        """A step begins that may take `reading_ns` more than others.
+    def set(self, keys: Collection[int], usual_ns: int, *, alone: bool) -> None:
+        """A step begins that may well take `usual_ns`.
 
         `keys` are those of the requests whose guides are to blame if it takes too long, `alone` if
         it follows no other guide.
@@ -158,6 +158,7 @@ class Engine:
         self._pipeline = pipeline
         self._guides = guides
         self._alarm = alarm
+        self._slow_step_ns = slow_step_ns
         self._watch = Watch(slow_step_ns)
         self._read_at_once = read_at_once
         self._reading = Reading(
@@ -389,7 +390,7 @@ class Engine:
         suspects = self._watch.suspects(following)
         keys = [one.key for one in following if one.guide in suspects]
         alone = all(one.guide == following[0].guide for one in following)
-        self._alarm.set(keys, reading_ns, alone=alone)
+        self._alarm.set(keys, self._slow_step_ns + reading_ns, alone=alone)
 
     def _end_guide(self, blame: Blame) -> None:
         """End the answers of a guide that makes steps slow, and keep it out if that is certain."""

@@ -34,8 +34,10 @@ from engines.cpu.transport import ClosedError, Transport
 _BEAT_MS = 1000
 """An idle engine says so often that it still turns."""
 
-_STEP_SHARE = 3
-"""So many times what compiling a guide may take, and a step that follows one ends the process."""
+_STEP_SHARE = 2.5
+_STEP_SECONDS = 1.0
+"""So many times what compiling a guide may take, and so long at least, may a step take that follows
+one, beyond what it may on average; then it ends the process."""
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 
@@ -119,6 +121,7 @@ def _load(message: Load, transport: Transport, note: int) -> tuple[Engine, Guide
         transport.send(LoadFailed(str(error)))
         raise
     limits = pipeline.limits
+    step_seconds = max(_STEP_SECONDS, _STEP_SHARE * settings.max_guide_ms / 1e3)
     most = TrialLimits(settings.max_guide_ms / 1e3, (settings.max_guide_memory_mb << 20) // 8)
     trial = Trial(weights, limits.vocabulary, most, pipeline.no_guides)
     guides = Guides(trial, pipeline.compile)
@@ -130,8 +133,8 @@ def _load(message: Load, transport: Transport, note: int) -> tuple[Engine, Guide
         ),
         limits.block_size,
         guides=guides,
-        alarm=StepAlarm(note, _STEP_SHARE * settings.max_guide_ms / 1e3, settings.num_threads),
-        read_at_once=settings.max_batched_tokens,
+        alarm=StepAlarm(note, step_seconds, settings.num_threads),
+        read_at_once=max(settings.max_batched_tokens, settings.max_batch),
         slow_step_ns=settings.max_guide_ms * 1_000_000 // 2,
         guides_ns=int(settings.max_guide_ms * 1_000_000 * TOKEN_SHARE),
         clock=time.monotonic_ns,

@@ -15,7 +15,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from engines.cpu.messages import TOO_SLOW, Batch, Cancel, Census, LoadFailed, Ready, Submit
@@ -28,6 +28,7 @@ from engines.cpu.stub.stream import Sender, Stream
 from engines.cpu.transport import ClosedError
 
 _IDLE_SECONDS = 3600.0
+_OTHERS = "the engine is shutting down over the guide of another request"
 _WELL_SHARE = 0.25  # of the silence that ends an engine: after it, it is not taken for well
 
 
@@ -189,8 +190,7 @@ class Dispatcher:
             try:
                 self._hear(engine, pause)
             except ClosedError:  # met by whoever comes first: what is read, or still unsent
-                self._blame(engine)
-                self._lose(engine, "the engine process ended")
+                self._lose(engine, "the engine process ended", self._blamed(engine))
         now = time.monotonic()
         self._send_due(schedule, now)
         if self._streams and now >= schedule.next_check:
@@ -253,16 +253,20 @@ class Dispatcher:
         elif answer.end.error == TOO_SLOW:
             self._suspects.ended([guide], certain=True)
 
-    def _blame(self, engine: EngineProcess) -> None:
-        """Hold the end of an engine process against the guides over which it ended, if any."""
+    def _blamed(self, engine: EngineProcess) -> Collection[int] | None:
+        """Hold the end of an engine process against the guides over which it ended, if any.
+
+        Return the requests that they are of, if it was ended for them.
+        """
         step = engine.link.last_step()
-        streams = [self._streams[key] for key in step.keys if key in self._streams]
-        if not streams:
-            return
-        self._suspects.ended(
-            [one.answer.generation.guide for one in streams if one.answer.generation.guide],
-            certain=step.alone and engine.link.overdue(),
-        )
+        with self._lock:
+            answers = [self._streams[key].answer for key in step.keys if key in self._streams]
+        guides = [one.generation.guide for one in answers if one.generation.guide]
+        if not guides:
+            return None
+        overdue = engine.link.overdue()
+        self._suspects.ended(guides, certain=step.alone and overdue)
+        return step.keys if overdue else None
 
     def _send_due(self, schedule: _Schedule, now: float) -> None:
         streams = list(self._streams.items())
@@ -309,11 +313,19 @@ class Dispatcher:
             self._published = current
             self._publisher.publish(*current)
 
-    def _lose(self, engine: EngineProcess, reason: str) -> None:
-        """Fail all that an engine runs, make sure that it is gone, and have another started."""
+    def _lose(
+        self, engine: EngineProcess, reason: str, blamed: Collection[int] | None = None
+    ) -> None:
+        """Fail all that an engine runs, make sure that it is gone, and have another started.
+
+        It was not for what the others run where some are `blamed`.
+        """
         with self._lock:
             theirs = frozenset(k for k in self._streams if self._processes.of(k) is engine)
             self._processes.lose(engine, time.monotonic())
+        if blamed is not None:
+            self._fail(_OTHERS, theirs.difference(blamed).__contains__)
+            reason += " by its alarm: a step that followed guides took too long"
         self._fail(reason, theirs.__contains__)
         self._log(f"{reason} ({engine.link.reap()})")
 

@@ -105,10 +105,10 @@ class FakeAlarm:
         self.steps: list[tuple[list[int], int, bool]] = []
         self.on = False
 
-    def set(self, keys: Collection[int], reading_ns: int, *, alone: bool) -> None:
+    def set(self, keys: Collection[int], usual_ns: int, *, alone: bool) -> None:
         assert not self.on
         self.on = True
-        self.steps.append((list(keys), reading_ns, alone))
+        self.steps.append((list(keys), usual_ns, alone))
 
     def clear(self) -> None:
         assert self.on
@@ -520,7 +520,7 @@ def test_what_reading_takes_is_learnt_from_steps_without_guides() -> None:
         subject.submit(key, ask(prompt=(key, *prompt[1:])))
         run(subject)
     learnt = allowed(80)
-    assert SLOW // 10 <= learnt < SLOW < first
+    assert SLOW // 10 <= learnt - SLOW < SLOW < first - SLOW
     pipeline.each_step = 20 * SLOW
     subject.submit(81, guided("a", prompt=(81, *prompt[1:])))
     run(subject)

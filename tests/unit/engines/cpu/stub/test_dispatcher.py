@@ -478,7 +478,7 @@ def test_a_guide_over_whose_step_an_engine_ended_is_refused_from_then_on(scene: 
     die(scene, alone=True, late=True, keys=(key, 999))
     until(lambda: guilty.finals and plain.finals)
     assert guilty.errors == [TOO_SLOW]
-    assert plain.errors[0].endswith("the engine process ended")
+    assert plain.errors[0].endswith("the engine is shutting down over the guide of another request")
     with pytest.raises(InvalidRequestError, match="too costly"):
         scene.submit(guide=bad)
     scene.submit(guide=("regex", "other"))
@@ -491,7 +491,7 @@ def test_of_several_guides_the_one_that_is_there_again_is_refused(scene: Scene) 
         keys = (scene.links[-1].hear().key, scene.links[-1].hear().key)
         die(scene, alone=False, late=True, keys=keys)
         until(lambda second=second: second.finals)  # type: ignore[misc]
-        assert second.errors[0].endswith("the engine process ended")
+        assert "the engine process ended" in second.errors[0]
     until(lambda: first.finals)
     assert first.errors == [TOO_SLOW]
     with pytest.raises(InvalidRequestError, match="too costly"):
