@@ -16,6 +16,9 @@ from engines.cpu.settings import Settings
 TOO_SLOW = f"{INVALID_PREFIX}guided_decoding_guide is too costly: its tokens take too long"
 """The error of an answer whose guide alone can be why steps are slow: it is not to run again."""
 
+MAYBE = "its guide may be why"
+"""In the errors of answers that may well be had elsewhere."""
+
 
 class Load(NamedTuple):
     """To the engine, first: what to load. `folder` is the model's folder."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engines.cpu.messages import TOO_SLOW, Census, End, Progress
+from engines.cpu.messages import MAYBE, TOO_SLOW, Census, End, Progress
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
 from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.process.watch import Blame, Following, Reading, Watch
@@ -480,7 +480,7 @@ TOO_MANY = (
     f"Too many requests wait for their guides, at most {_MAX_UNPROVEN_OF_ONE} with"
     f" {_MAX_GUIDES_OF_ONE} guides may: please try again later"
 )
-_MAYBE_SLOW = "steps are slow and its guide may be why: please try elsewhere"
+_MAYBE_SLOW = f"steps are slow and {MAYBE}: please try elsewhere"
 
 
 def _failure(key: int, reason: object) -> str:

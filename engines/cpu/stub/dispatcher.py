@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from engines.cpu.messages import TOO_SLOW, Batch, Cancel, Census, LoadFailed, Ready, Submit
+from engines.cpu.messages import MAYBE, TOO_SLOW, Batch, Cancel, Census, LoadFailed, Ready, Submit
 from engines.cpu.request import Generation, InvalidRequestError, Limits
 from engines.cpu.settings import Settings
 from engines.cpu.stub.answer import Answer
@@ -117,6 +117,8 @@ class Dispatcher:
         """
         if generation.guide and (why := self._suspects.why_not(generation.guide)):
             raise InvalidRequestError(why)
+        if generation.guide and self._suspects.doubtful(generation.guide, time.monotonic()):
+            raise NotReadyError(f"engines ended lately and {MAYBE}: please try elsewhere")
         answer = Answer(generation, arrival_ns)
         with self._lock:
             engine = self._processes.current
@@ -251,7 +253,7 @@ class Dispatcher:
         if answer.end.error is None:
             self._suspects.clear(guide)
         elif answer.end.error == TOO_SLOW:
-            self._suspects.ended([guide], certain=True)
+            self._suspects.ended([guide], time.monotonic(), certain=True)
 
     def _blamed(self, engine: EngineProcess) -> Collection[int] | None:
         """Hold the end of an engine process against the guides over which it ended, if any.
@@ -265,7 +267,7 @@ class Dispatcher:
         if not guides:
             return None
         overdue = engine.link.overdue()
-        self._suspects.ended(guides, certain=step.alone and overdue)
+        self._suspects.ended(guides, time.monotonic(), certain=step.alone and overdue)
         return step.keys if overdue else None
 
     def _send_due(self, schedule: _Schedule, now: float) -> None:

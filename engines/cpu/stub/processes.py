@@ -6,6 +6,7 @@ an argument, monotonic seconds.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ _REPLACE_AGAIN_SECONDS = 60.0
 _SILENCES = 2  # with the same guide among what runs: then that is refused
 _SUSPECTS = 256
 _GUILTY = 4096
+_DOUBT_SECONDS = 600.0  # that a guide is kept out that was there each time an engine ended
 _SUMS = ("running", "in_context", "context_tokens", "waiting", "used_blocks")
 
 
@@ -149,7 +151,7 @@ class Suspects:
     def __init__(self) -> None:
         self._silences: OrderedDict[bytes, int] = OrderedDict()
         self._suspicion = Suspicion()
-        self._guilty: OrderedDict[bytes, None] = OrderedDict()
+        self._guilty: OrderedDict[bytes, float] = OrderedDict()  # until when
 
     def note(self, guides: Iterable[Guide]) -> None:
         """An engine fell silent while it ran these."""
@@ -158,11 +160,12 @@ class Suspects:
             if len(self._silences) > _SUSPECTS:
                 self._silences.popitem(last=False)
 
-    def ended(self, guides: Iterable[Guide], *, certain: bool) -> None:
-        """An engine ended in a step over one of these; `certain`: over all there are."""
+    def ended(self, guides: Iterable[Guide], now: float, *, certain: bool) -> None:
+        """An engine ended in a step over one of these; `certain`: there were no others."""
         suspects = frozenset(guide_hash(guide) for guide in guides)
+        until = math.inf if certain else now + _DOUBT_SECONDS
         for key in suspects if certain else self._suspicion.accuse(suspects):
-            self._guilty[key] = None
+            self._guilty[key] = max(until, self._guilty.pop(key, 0.0))
             if len(self._guilty) > _GUILTY:
                 self._guilty.popitem(last=False)
 
@@ -172,8 +175,15 @@ class Suspects:
             self._suspicion.clear(guide_hash(guide))
 
     def guilty(self, guide: Guide) -> bool:
-        """Whether an engine ended over it."""
-        return bool(self._guilty) and guide_hash(guide) in self._guilty
+        """Whether an engine ended over it, and certainly so."""
+        return self._until(guide) == math.inf
+
+    def doubtful(self, guide: Guide, now: float) -> bool:
+        """Whether engines ended over it lately, as it seems: chance can make that so."""
+        return self._until(guide) > now
+
+    def _until(self, guide: Guide) -> float:
+        return self._guilty.get(guide_hash(guide), 0.0) if self._guilty else 0.0
 
     def why_not(self, guide: Guide) -> str:
         """Why it may not run; empty: it may."""

@@ -25,7 +25,10 @@ def ended(work: str) -> tuple[int, Step]:
     note = os.memfd_create("note")
     try:
         process = subprocess.run(
-            [sys.executable, "-c", BUSY.format(work=work), str(note)], pass_fds=[note], check=False
+            [sys.executable, "-c", BUSY.format(work=work), str(note)],
+            pass_fds=[note],
+            check=False,
+            timeout=30,
         )
         return process.returncode, unpack_step(os.pread(note, 4096, 0))
     finally:

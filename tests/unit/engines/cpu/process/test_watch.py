@@ -101,7 +101,7 @@ def test_who_ended_in_vain_is_cleared_and_the_next_one_ends() -> None:
     scene.end(bad)
     # Nothing is held against the other: two more suspects have to be there again.
     fresh, other = scene.begin("fresh"), scene.begin("other")
-    scene.step(FAST, 25)
+    scene.step(FAST, 20)
     assert scene.step(9 * SLOW, 2) == [unsure("other")]
     scene.end(fresh, other)
 
