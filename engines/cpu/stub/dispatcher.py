@@ -16,6 +16,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, Protocol
 
 from engines.cpu.messages import MAYBE, TOO_SLOW, Batch, Cancel, Census, LoadFailed, Ready, Submit
@@ -117,8 +118,12 @@ class Dispatcher:
         """
         if generation.guide and (why := self._suspects.why_not(generation.guide)):
             raise InvalidRequestError(why)
-        if generation.guide and self._suspects.doubtful(generation.guide, time.monotonic()):
-            raise NotReadyError(f"engines ended lately and {MAYBE}: please try elsewhere")
+        if generation.guide:
+            now = time.monotonic()
+            if self._suspects.doubtful(generation.guide, now):
+                raise NotReadyError(f"engines ended lately and {MAYBE}: please try elsewhere")
+            if not self._suspects.trusts(generation.source, now):
+                generation = replace(generation, known_only=True)
         answer = Answer(generation, arrival_ns)
         with self._lock:
             engine = self._processes.current
@@ -253,7 +258,10 @@ class Dispatcher:
         if answer.end.error is None:
             self._suspects.clear(guide)
         elif answer.end.error == TOO_SLOW:
-            self._suspects.ended([guide], time.monotonic(), certain=True)
+            now = time.monotonic()
+            if not self._suspects.guilty(guide):  # other answers of it may end with this one
+                self._suspects.note_source(answer.generation.source, now)
+            self._suspects.ended([guide], now, certain=True)
 
     def _blamed(self, engine: EngineProcess) -> Collection[int] | None:
         """Hold the end of an engine process against the guides over which it ended, if any.
@@ -267,7 +275,10 @@ class Dispatcher:
         if not guides:
             return None
         overdue = engine.link.overdue()
-        self._suspects.ended(guides, time.monotonic(), certain=step.alone and overdue)
+        now = time.monotonic()
+        self._suspects.ended(guides, now, certain=step.alone and overdue)
+        if step.alone and overdue:
+            self._suspects.note_source(answers[0].generation.source, now)
         return step.keys if overdue else None
 
     def _send_due(self, schedule: _Schedule, now: float) -> None:

@@ -24,6 +24,7 @@ _REPLACE_AGAIN_SECONDS = 60.0
 _SILENCES = 2  # with the same guide among what runs: then that is refused
 _SUSPECTS = 256
 _GUILTY = 4096
+_GUILTY_OF_ONE = 3  # guides of a source: then no new ones of it are tried for a while
 _DOUBT_SECONDS = 600.0  # that a guide is kept out that was there each time an engine ended
 _SUMS = ("running", "in_context", "context_tokens", "waiting", "used_blocks")
 
@@ -152,6 +153,7 @@ class Suspects:
         self._silences: OrderedDict[bytes, int] = OrderedDict()
         self._suspicion = Suspicion()
         self._guilty: OrderedDict[bytes, float] = OrderedDict()  # until when
+        self._sources: OrderedDict[str, tuple[int, float]] = OrderedDict()  # guilty ones, and when
 
     def note(self, guides: Iterable[Guide]) -> None:
         """An engine fell silent while it ran these."""
@@ -168,6 +170,19 @@ class Suspects:
             self._guilty[key] = max(until, self._guilty.pop(key, 0.0))
             if len(self._guilty) > _GUILTY:
                 self._guilty.popitem(last=False)
+
+    def note_source(self, source: str, now: float) -> None:
+        """A guide of that source was guilty; nothing is noted of an empty one."""
+        if source:
+            count, at = self._sources.pop(source, (0, now))
+            self._sources[source] = (count + 1 if now - at < _DOUBT_SECONDS else 1), now
+            if len(self._sources) > _SUSPECTS:
+                self._sources.popitem(last=False)
+
+    def trusts(self, source: str, now: float) -> bool:
+        """Whether new guides of that source are tried."""
+        count, at = self._sources.get(source, (0, now))
+        return count < _GUILTY_OF_ONE or now - at >= _DOUBT_SECONDS
 
     def clear(self, guide: Guide) -> None:
         """An answer that follows it has come to its end."""

@@ -111,3 +111,19 @@ def test_a_guide_over_which_an_engine_ended_is_guilty_at_once_where_it_was_alone
     suspects.ended([other], 700.0, certain=True)
     suspects.ended([other], 700.0, certain=False)
     assert suspects.guilty(other)
+
+
+def test_a_source_of_guilty_guides_is_not_trusted_for_a_while() -> None:
+    suspects = Suspects()
+    for now in (0.0, 100.0):
+        suspects.note_source("many", now)
+        suspects.note_source("", now)
+    assert suspects.trusts("many", 100.0)
+    suspects.note_source("many", 200.0)
+    suspects.note_source("", 200.0)
+    assert not suspects.trusts("many", 799.0)
+    assert suspects.trusts("many", 800.0)
+    assert suspects.trusts("other", 200.0)
+    assert suspects.trusts("", 200.0), "it may be anybody"
+    suspects.note_source("many", 800.0)
+    assert suspects.trusts("many", 800.0), "it begins anew"
