@@ -21,9 +21,6 @@ _STEPS = 4
 _MOST = 3
 """So many times slow counts a step at most: less than `_STEPS`, so that one alone ends nothing."""
 
-_STRIKE = 2
-"""So many times slow is a step that is held against a guide though others are fast."""
-
 _REMEMBERED = 4096  # guides, by hash
 
 _SHORT = 4
@@ -79,7 +76,7 @@ class Watch:
             self._prove(following)
             return found
         if step_ns > self._slow_ns:
-            self._note(step_ns, following)
+            self._note(following)
         return [self._blamed(following)] if self._mean_ns > self._slow_ns else []
 
     def rest(self) -> list[Blame]:
@@ -92,15 +89,13 @@ class Watch:
         self._there: frozenset[bytes] = frozenset()
         self._suspects: frozenset[bytes] = frozenset()
         self._lengths: dict[bytes, int] = {}
-        self._worst_ns = 0
         self._accused: frozenset[bytes] = frozenset()
         self._ended: bytes | None = None
 
-    def _note(self, step_ns: int, following: Sequence[Following]) -> None:
+    def _note(self, following: Sequence[Following]) -> None:
         suspects = self.suspects(following)
         self._suspects = self._suspects & suspects or suspects
         self._there |= {one.guide for one in following}
-        self._worst_ns = max(self._worst_ns, step_ns)
         for guide, length in sorted(one[1:] for one in following):
             self._lengths[guide] = length
             if self._proven.get(guide, -1) >= length:  # it went another way when it came so far
@@ -132,12 +127,11 @@ class Watch:
         return guilty
 
     def _end_streak(self) -> list[Blame]:
-        found: list[Blame] = []
-        if self._worst_ns >= _STRIKE * self._slow_ns and not self._accused:
-            found = [Blame(guide, certain=True) for guide in self._accuse()]
-        if self._worst_ns:
-            self._forget_streak()
-        return found
+        if not self._lengths:
+            return []
+        guilty = frozenset() if self._accused else self._accuse()
+        self._forget_streak()
+        return [Blame(guide, certain=True) for guide in guilty]
 
     def _prove(self, following: Sequence[Following]) -> None:
         for one in following:
