@@ -5,11 +5,19 @@ Both run the same source tree with the same interpreter, so messages travel pick
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from engines.cpu.request import Generation, Limits
+from engines.cpu.request import INVALID_PREFIX, Generation, Limits
 from engines.cpu.settings import Settings
+
+TOO_SLOW = f"{INVALID_PREFIX}guided_decoding_guide is too costly: its tokens take too long"
+"""The error of an answer whose guide alone can be why steps are slow: it is not to run again."""
+
+MAYBE = "its guide may be why"
+"""In the errors of answers that may well be had elsewhere."""
 
 
 class Load(NamedTuple):
@@ -90,6 +98,35 @@ class Census(NamedTuple):
     used_blocks: int = 0
     reused_blocks: int = 0
     guide_bytes: int = 0
+
+
+_STEP = struct.Struct("<I?")  # how many keys follow
+
+
+class Step(NamedTuple):
+    """The step in which an engine process ended, if it ended in one that follows guides.
+
+    `keys` are those of the requests whose guides are to blame for what went wrong, `alone` if it
+    followed no other guide.
+    """
+
+    keys: tuple[int, ...]
+    alone: bool
+
+
+def pack_step(keys: Collection[int], *, alone: bool) -> bytes:
+    """A step as it stands in the memory that both see."""
+    return _STEP.pack(len(keys), alone) + struct.pack(f"<{len(keys)}Q", *keys)
+
+
+def unpack_step(packed: bytes) -> Step:
+    """What stands there; nothing if it is cut."""
+    if len(packed) < _STEP.size:
+        return Step((), alone=False)
+    count, alone = _STEP.unpack_from(packed)
+    if len(packed) < _STEP.size + 8 * count:
+        return Step((), alone=False)
+    return Step(struct.unpack_from(f"<{count}Q", packed, _STEP.size), alone)
 
 
 class Batch(NamedTuple):

@@ -38,7 +38,7 @@ class Settings:
     `max_guide_ms`: processor time that compiling a guide may take; 1 % of it is what a token of a
     long answer may on average, a fifth what any may. Guides that take more are refused. 1 % is
     also what all guides of a step may take together: others wait. Where steps take half of it on
-    average, a guided answer is ended.
+    average, a guided answer is ended; a step of 2.5 times more ends the engine process.
     `max_guide_memory_mb`: what compiled guides may keep in memory, in MiB, an eighth of it each;
     then the engine process is replaced, while the old one ends what it runs.
     `max_silence_ms`: an engine process that says nothing for so long, as in a step that reads a

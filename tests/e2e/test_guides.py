@@ -1,7 +1,10 @@
 """Guides that cost too much: tried aside, refused in words, and nobody else waits for them."""
 
 import json
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from engines.cpu.request import InvalidRequestError
 from services.router.policy.expressions import read
 from services.router.policy.grammars import Writer, grammar
 from services.router.policy.schema_rules import told
-from tests.e2e.triton_fixtures import END_ID, REPOSITORY, Triton, collect
+from tests.e2e.triton_fixtures import END_ID, REPOSITORY, Answer, Triton, collect, until
 
 
 def as_written(expression: str) -> str:
@@ -160,3 +163,105 @@ def test_who_brings_many_costly_guides_does_not_keep_others_waiting(tmp_path: Pa
         assert "wait for their guides" in collect(many[-1]).error
         for stream in many:
             stream.cancel()
+
+
+def late(words: str, inner: int) -> tuple[str, str]:
+    """A guide each of whose steps takes longer than the one before, behind what is tried of it."""
+    rules = f"d ::= e{{0,{inner}}}\ne ::= [^\\n]"
+    return "ebnf_grammar", f'root ::= "{"qz" * 68}" {words}\n{rules}'
+
+
+def thrice(inner: int) -> tuple[str, str]:
+    """As `(qz){68}((.{0,10}){0,10}a){3}`: steps grow to some seconds."""
+    kind, text = late("c c c", inner)
+    return kind, f'{text}\nc ::= d{{0,10}} "a"'
+
+
+def beside(
+    server: Triton, guide: tuple[str, str], other: Callable[[], Answer]
+) -> tuple[Answer, list[Answer], float]:
+    """A guided answer, others asked one after another meanwhile, and the longest of these."""
+    kind, text = guide
+    options = {"guided_decoding_guide_type": kind, "guided_decoding_guide": text}
+    request = server.request(PROMPT, 256, end_id=END_ID, **options)
+    with ThreadPoolExecutor(1) as pool:
+        stream = server.stub.ModelStreamInfer(iter([request]), timeout=100)
+        slow = pool.submit(collect, stream)
+        others, longest = [], 0.0
+        while not slow.done():
+            began = time.monotonic()
+            others.append(other())
+            longest = max(longest, time.monotonic() - began)
+        return slow.result(), others, longest
+
+
+BOUND = 20.0
+"""Seconds: three of processor time in a step, on a machine with much other work."""
+
+
+def test_others_are_answered_beside_guides_that_are_slow_behind_what_was_tried(
+    tmp_path: Path,
+) -> None:
+    """Short plain requests do not hide them; each would keep the engine for minutes."""
+    with Triton(tmp_path) as server:
+
+        def short() -> Answer:
+            return server.generate(PROMPT, 1)
+
+        server.wait_ready()
+        for inner in (10, 11):
+            answer, plain, longest = beside(server, thrice(inner), short)
+            assert "too costly: its tokens take too long" in answer.error
+            assert len(answer.tokens) > 128
+            assert len(plain) > 1
+            assert longest < BOUND
+            again, _, _ = beside(server, thrice(inner), short)
+            assert (again.tokens, again.error) == ([], answer.error)
+        assert len(collect(guided(server, CHEAP[0])).tokens) > 0
+
+
+def test_a_step_without_end_ends_the_engine_and_its_guide_is_refused_by_the_next(
+    tmp_path: Path,
+) -> None:
+    endless = late('d{0,40} "a"', 40)
+    with Triton(tmp_path) as server:
+
+        def short() -> Answer:
+            return server.generate(PROMPT, 1)
+
+        server.wait_ready()
+        (engine,) = server.engines()
+        answer, _, longest = beside(server, endless, short)
+        assert "too costly: its tokens take too long" in answer.error
+        assert longest < BOUND
+        until(lambda: not server.generate(PROMPT, 3).error, seconds=30)
+        assert engine not in server.engines()
+        assert f"(signal {signal.SIGPROF})" in server.log.read_text()
+        began = time.monotonic()
+        again, _, _ = beside(server, endless, short)
+        assert (again.tokens, again.error) == ([], answer.error)
+        assert time.monotonic() - began < BOUND
+        assert len(collect(guided(server, CHEAP[0])).tokens) > 0
+
+
+def test_forms_beside_one_that_is_slow_are_never_refused_for_it(tmp_path: Path) -> None:
+    form = ("json_schema", '{"properties": {"verdict": {"type": "string"}}}')
+    with Triton(tmp_path) as server:
+        server.wait_ready()
+
+        def good() -> Answer:
+            return collect(guided(server, form))
+
+        assert not good().error
+        said = []
+        for _ in range(4):
+            answer, others, longest = beside(server, thrice(12), good)
+            said.append(answer.error)
+            assert not any("too costly" in one.error for one in others)
+            assert any(not one.error for one in others)
+            assert longest < BOUND
+            if "too costly" in answer.error:
+                break
+            assert "its guide may be why" in answer.error or "engine process ended" in answer.error
+        assert "too costly" in said[-1]
+        assert not good().error

@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engines.cpu.messages import Census, End, Progress
+from engines.cpu.messages import MAYBE, TOO_SLOW, Census, End, Progress
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
 from engines.cpu.process.prefix import PrefixEstimate
-from engines.cpu.request import INVALID_PREFIX, Generation, Guide, InvalidRequestError
+from engines.cpu.process.watch import Blame, Following, Reading, Watch
+from engines.cpu.request import INVALID_PREFIX, Generation, Guide, InvalidRequestError, guide_hash
 from engines.cpu.stops import StopMatcher
 
 _MAX_FAILED_STEPS = 3
@@ -27,8 +28,9 @@ _MAX_GUIDES_OF_ONE = 4
 _DEAR_SHARE = 1 / 10
 """Of what all guides of a step may take: those that take less are not counted."""
 
-_STEPS = 4
-"""Over about so many steps goes the mean that says that a guide costs more than when tried."""
+_FIRST_READING = 2
+_MOST_READING = 10
+"""So many slow steps reading prompts is taken for, until it is known, and at most."""
 
 
 class BrokenError(Exception):
@@ -80,6 +82,23 @@ class Guides(Protocol):
     def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
 
+    def refuse(self, guide: bytes, why: str) -> None:
+        """From now on that is the verdict on the guide of that hash."""
+
+
+class Alarm(Protocol):
+    """Ends the process over a step that takes far too long: nothing else ends one."""
+
+    def set(self, keys: Collection[int], usual_ns: int, *, alone: bool) -> None:
+        """A step begins that may well take `usual_ns`.
+
+        `keys` are those of the requests whose guides are to blame if it takes too long, `alone` if
+        it follows no other guide.
+        """
+
+    def clear(self) -> None:
+        """It has ended."""
+
 
 @dataclass
 class _Run:
@@ -92,6 +111,8 @@ class _Run:
     total_blocks: int
     reused_blocks: int
     first_scheduled_ns: int
+    guide: bytes | None = None  # its hash
+    unread: int = 0  # tokens of the prompt, about
     first_token_ns: int = 0
     last_token_ns: int = 0
     generated: list[int] = field(default_factory=list)
@@ -120,20 +141,30 @@ class Engine:
         block_size: int,
         *,
         guides: Guides,
+        alarm: Alarm,
+        read_at_once: int,
         slow_step_ns: int,
         guides_ns: int,
         clock: Callable[[], int],
+        worked: Callable[[], int],
     ) -> None:
         """What guides may take.
 
-        `slow_step_ns`: how long steps that read no prompt and follow guides may take on average;
-        `guides_ns`: how much all guides of a step may have taken together when they were tried.
+        `slow_step_ns`: how long steps that follow guides may take on average, beside what reading
+        prompts takes, at most `read_at_once` tokens in a step; `guides_ns`: how much all guides of
+        a step may have taken together when they were tried; `worked`: the process's processor time
+        in nanoseconds, as a step that had to wait for the processor was not slow.
         """
         self._pipeline = pipeline
         self._guides = guides
+        self._alarm = alarm
         self._slow_step_ns = slow_step_ns
+        self._watch = Watch(slow_step_ns)
+        self._read_at_once = read_at_once
+        self._reading = Reading(
+            read_at_once, _FIRST_READING * slow_step_ns, _MOST_READING * slow_step_ns
+        )
         self._guides_ns = guides_ns
-        self._mean_step_ns = 0.0
         self._dear: dict[int, int] = {}  # what a token takes of those that run or stand in line
         self._turns: dict[str, int] = {}  # when each source had its last dear one
         self._unproven: dict[int, Generation] = {}
@@ -141,6 +172,7 @@ class Engine:
         self._prefixes = prefixes
         self._block_size = block_size
         self._clock = clock
+        self._worked = worked
         self._waiting: dict[int, Generation] = {}
         self._running: dict[int, _Run] = {}
         self._leaving: list[int] = []  # ended from outside: blocks are free after a step
@@ -184,6 +216,8 @@ class Engine:
 
     def _crowded(self, last: Generation) -> str:
         """Why the last request may not wait for the verdict on its guide; empty: it may."""
+        if last.known_only and last.guide and self._guides.verdict(last.guide, "") is None:
+            return TRUST_LOST
         if len(self._unproven) > _MAX_UNPROVEN:
             return str(QueueFullError(_MAX_UNPROVEN))
         theirs = [one.guide for one in self._unproven.values() if one.source == last.source]
@@ -298,54 +332,84 @@ class Engine:
                 total_blocks=blocks_needed(len(generation.prompt), 0, self._block_size),
                 reused_blocks=reused,
                 first_scheduled_ns=self._clock(),
+                guide=guide_hash(generation.guide) if generation.guide else None,
+                unread=max(1, len(generation.prompt) - reused * self._block_size),
             )
 
     def _step(self) -> None:
         leaving, self._leaving = self._leaving, []
-        runs = self._running.values()
-        guided = any(run.generation.guide for run in runs)
-        # A step that reads a prompt may take long.
-        watched = guided and all(run.first_token_ns for run in runs)
-        began = self._clock() if watched else 0
+        tokens = self._tokens_read()
+        following = self._following()
+        reading = self._reading.allowed(tokens)
+        if following:
+            self._set_alarm(following, reading)
+        began, worked = self._clock(), self._worked()
         try:
             self._pipeline.step()
         except Exception as error:  # noqa: BLE001 - the pipeline raises what it likes
             self._leaving = leaving
             self._fail_all(error)
             return
+        finally:
+            if following:
+                self._alarm.clear()
         self._failed_steps = 0
         self._iterations += 1
         for key in leaving:
             self._admission.release(key)
         now = self._clock()
+        took = min(now - began, self._worked() - worked)
         for key, run in list(self._running.items()):
             self._read(key, run, now)
-        if watched:
-            self._watch_guides(now - began)
-        elif not guided:
-            self._mean_step_ns = 0.0
+        if following:
+            blames = self._watch.took(took - reading, following)
+        else:
+            blames = self._watch.rest()
+            if tokens:
+                self._reading.learn(took, tokens)
+        for blame in blames:
+            self._end_guide(blame)
 
-    def _watch_guides(self, took_ns: int) -> None:
-        """End the answer of a guide when steps stay slow: what a guide costs grows with it.
+    def _tokens_read(self) -> int:
+        """How many tokens of prompts the next step reads, about: they are noted as read."""
+        left = self._read_at_once
+        for run in self._running.values():
+            if run.unread:
+                read = min(run.unread, left)
+                run.unread -= read
+                left -= read
+        return self._read_at_once - left
 
-        It is the one whose guide took most when tried, times its length: what it takes by now, if
-        that grows. One slow step alone, however long, ends nothing.
-        """
-        took = min(took_ns, 2 * self._slow_step_ns)
-        self._mean_step_ns += (took - self._mean_step_ns) / _STEPS
-        guided = [(key, run) for key, run in self._running.items() if run.generation.guide]
-        if self._mean_step_ns <= self._slow_step_ns or not guided:
-            return
-        self._mean_step_ns = 0.0
-        key, _ = max(guided, key=lambda each: self._takes(each[1]))
-        run = self._running.pop(key)
-        run.handle.cancel()
-        self._leaving.append(key)
-        self._news.append(self._progress(key, run, run.end(_TOO_SLOW)))
+    def _following(self) -> list[Following]:
+        """The answers of which the next step makes a token that a guide allows."""
+        return [
+            Following(key, run.guide, len(run.generated))
+            for key, run in self._running.items()
+            if run.guide and not run.unread
+        ]
 
-    def _takes(self, run: _Run) -> tuple[int, int]:
-        guide, length = run.generation.guide, len(run.generated)
-        return (self._guides.token_ns(guide) * length if guide else 0), length
+    def _set_alarm(self, following: list[Following], reading_ns: int) -> None:
+        suspects = self._watch.suspects(following)
+        keys = [one.key for one in following if one.guide in suspects]
+        alone = all(one.guide == following[0].guide for one in following)
+        self._alarm.set(keys, self._slow_step_ns + reading_ns, alone=alone)
+
+    def _end_guide(self, blame: Blame) -> None:
+        """End the answers of a guide that makes steps slow, and keep it out if that is certain."""
+        if blame.certain:
+            self._guides.refuse(blame.guide, TOO_SLOW)
+            for key, generation in list(self._waiting.items()):
+                if generation.guide and guide_hash(generation.guide) == blame.guide:
+                    self._admission.withdraw(key)
+                    del self._waiting[key]
+                    self._report_end(key, End(TOO_SLOW))
+        for key, run in list(self._running.items()):
+            if run.guide == blame.guide:
+                del self._running[key]
+                run.handle.cancel()
+                self._leaving.append(key)
+                error = TOO_SLOW if blame.certain else _failure(key, _MAYBE_SLOW)
+                self._news.append(self._progress(key, run, run.end(error)))
 
     def _read(self, key: int, run: _Run, now: int) -> None:
         fresh, log_probs = run.handle.read()
@@ -353,6 +417,7 @@ class Engine:
         if fresh:
             if not run.first_token_ns:
                 run.first_token_ns = now
+                run.unread = 0
                 self._prefixes.remember(run.generation.prompt)
             run.last_token_ns = now
             run.generated += fresh
@@ -417,7 +482,11 @@ TOO_MANY = (
     f"Too many requests wait for their guides, at most {_MAX_UNPROVEN_OF_ONE} with"
     f" {_MAX_GUIDES_OF_ONE} guides may: please try again later"
 )
-_TOO_SLOW = f"{INVALID_PREFIX}guided_decoding_guide is too costly: its tokens take too long"
+TRUST_LOST = (
+    "Guides of this caller made steps slow: for some minutes no others wait for their guides to be"
+    " tried"
+)
+_MAYBE_SLOW = f"steps are slow and {MAYBE}: please try elsewhere"
 
 
 def _failure(key: int, reason: object) -> str:

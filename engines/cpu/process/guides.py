@@ -93,6 +93,16 @@ class Guides:
             self._take_out(guide)
             self._trouble.pop(guide, None)
 
+    def refuse(self, guide: bytes, why: str) -> None:
+        """From now on that is the verdict on the guide of that hash, whatever its trial said."""
+        with self._lock:
+            self._settle(guide, why, 0)
+
+    def _settle(self, key: bytes, verdict: str, token_ns: int) -> None:
+        self._verdicts[key] = verdict, token_ns
+        if len(self._verdicts) > _REMEMBERED:
+            self._verdicts.popitem(last=False)
+
     def _take_out(self, guide: Guide) -> None:
         source = self._waiting.pop(guide, None)
         if source is None:
@@ -118,9 +128,7 @@ class Guides:
             with self._lock:
                 self._tried = None
                 if lasting:
-                    self._verdicts[guide_hash(guide)] = verdict, token_ns
-                    if len(self._verdicts) > _REMEMBERED:
-                        self._verdicts.popitem(last=False)
+                    self._settle(guide_hash(guide), verdict, token_ns)
                 else:
                     self._trouble[guide] = verdict
                     if len(self._trouble) > _TROUBLES:

@@ -4,7 +4,7 @@ When Triton itself is killed, its stub may stay for ever and ignores SIGTERM. So
 looks out for that: it kills the stub, removes the shared memory that both left, and exits.
 
 Run as
-`python -m engines.cpu.process.main <socket fd> <stub pid> <server pid> [shared memory name]`.
+`python -m engines.cpu.process.main <socket fd> <note fd> <stub pid> <server pid> [shared memory]`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from engines.cpu.messages import Batch, Cancel, Load, LoadFailed, Quit, Ready, Submit
 from engines.cpu.process.admission import Admission
+from engines.cpu.process.alarm import StepAlarm
 from engines.cpu.process.engine import Engine
 from engines.cpu.process.guides import Guides
 from engines.cpu.process.pipeline import LoadError, OpenVinoPipeline
@@ -32,6 +33,11 @@ from engines.cpu.transport import ClosedError, Transport
 
 _BEAT_MS = 1000
 """An idle engine says so often that it still turns."""
+
+_STEP_SHARE = 2.5
+_STEP_SECONDS = 1.0
+"""So many times what compiling a guide may take, and so long at least, may a step take that follows
+one, beyond what it may on average; then it ends the process."""
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 
@@ -58,9 +64,9 @@ def main(arguments: list[str]) -> int:
     # Ctrl-C in a terminal reaches the whole group; the stub decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     transport = Transport(socket.socket(fileno=int(arguments[0])))
-    parents = Parents(int(arguments[1]), int(arguments[2]), arguments[3:])
+    parents = Parents(int(arguments[2]), int(arguments[3]), arguments[4:])
     try:
-        _serve(transport, parents)
+        _serve(transport, parents, int(arguments[1]))
     except ClosedError:
         return 0  # the stub is gone
     except Exception:  # noqa: BLE001 - said, and left to the stub, which starts another
@@ -69,7 +75,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _serve(transport: Transport, parents: Parents) -> None:
+def _serve(transport: Transport, parents: Parents, note: int) -> None:
     poller = select.poll()
     poller.register(parents.server, select.POLLIN)
     poller.register(transport.fileno(), select.POLLIN)
@@ -86,7 +92,7 @@ def _serve(transport: Transport, parents: Parents) -> None:
             transport.flush()
             for message in transport.receive():
                 if isinstance(message, Load):
-                    engine, guides = _load(message, transport)
+                    engine, guides = _load(message, transport, note)
                     poller.register(guides.changed, select.POLLIN)
                 elif isinstance(message, Quit):
                     return
@@ -106,7 +112,7 @@ def _hand(message: object, engine: Engine) -> None:
         engine.cancel(message.key)
 
 
-def _load(message: Load, transport: Transport) -> tuple[Engine, Guides]:
+def _load(message: Load, transport: Transport, note: int) -> tuple[Engine, Guides]:
     settings = message.settings
     try:
         weights = resolve(settings.model, message.folder)
@@ -115,6 +121,7 @@ def _load(message: Load, transport: Transport) -> tuple[Engine, Guides]:
         transport.send(LoadFailed(str(error)))
         raise
     limits = pipeline.limits
+    step_seconds = max(_STEP_SECONDS, _STEP_SHARE * settings.max_guide_ms / 1e3)
     most = TrialLimits(settings.max_guide_ms / 1e3, (settings.max_guide_memory_mb << 20) // 8)
     trial = Trial(weights, limits.vocabulary, most, pipeline.no_guides)
     guides = Guides(trial, pipeline.compile)
@@ -126,9 +133,12 @@ def _load(message: Load, transport: Transport) -> tuple[Engine, Guides]:
         ),
         limits.block_size,
         guides=guides,
+        alarm=StepAlarm(note, step_seconds, settings.num_threads),
+        read_at_once=max(settings.max_batched_tokens, settings.max_batch),
         slow_step_ns=settings.max_guide_ms * 1_000_000 // 2,
         guides_ns=int(settings.max_guide_ms * 1_000_000 * TOKEN_SHARE),
         clock=time.monotonic_ns,
+        worked=time.process_time_ns,
     )
     transport.send(Ready(limits))
     return engine, guides

@@ -15,10 +15,11 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, Protocol
 
-from engines.cpu.messages import Batch, Cancel, Census, LoadFailed, Ready, Submit
+from engines.cpu.messages import MAYBE, TOO_SLOW, Batch, Cancel, Census, LoadFailed, Ready, Submit
 from engines.cpu.request import Generation, InvalidRequestError, Limits
 from engines.cpu.settings import Settings
 from engines.cpu.stub.answer import Answer
@@ -28,6 +29,7 @@ from engines.cpu.stub.stream import Sender, Stream
 from engines.cpu.transport import ClosedError
 
 _IDLE_SECONDS = 3600.0
+_OTHERS = "the engine is shutting down over the guide of another request"
 _WELL_SHARE = 0.25  # of the silence that ends an engine: after it, it is not taken for well
 
 
@@ -114,8 +116,14 @@ class Dispatcher:
 
         Raises `NotReadyError` or `InvalidRequestError`, and then it does not.
         """
-        if generation.guide and self._suspects.guilty(generation.guide):
-            raise InvalidRequestError("guided_decoding_guide ran each time the engine fell silent")
+        if generation.guide and (why := self._suspects.why_not(generation.guide)):
+            raise InvalidRequestError(why)
+        if generation.guide:
+            now = time.monotonic()
+            if self._suspects.doubtful(generation.guide, now):
+                raise NotReadyError(f"engines ended lately and {MAYBE}: please try elsewhere")
+            if not self._suspects.trusts(generation.source, now):
+                generation = replace(generation, known_only=True)
         answer = Answer(generation, arrival_ns)
         with self._lock:
             engine = self._processes.current
@@ -189,7 +197,7 @@ class Dispatcher:
             try:
                 self._hear(engine, pause)
             except ClosedError:  # met by whoever comes first: what is read, or still unsent
-                self._lose(engine, "the engine process ended")
+                self._lose(engine, "the engine process ended", self._blamed(engine))
         now = time.monotonic()
         self._send_due(schedule, now)
         if self._streams and now >= schedule.next_check:
@@ -227,6 +235,7 @@ class Dispatcher:
                         stream = self._streams.get(progress.key)
                         if stream:
                             stream.answer.add(progress)
+                            self._judge(stream.answer)
             elif isinstance(message, Ready):
                 with self._lock:
                     self._processes.take_over(engine, self._key + 1)
@@ -240,6 +249,37 @@ class Dispatcher:
                 if stream.answer.generation.guide and self._processes.of(key) is engine
             )
             self._lose(engine, f"the engine said nothing for {engine.silence:.0f} s")
+
+    def _judge(self, answer: Answer) -> None:
+        """Remember what an answer's end tells of its guide, longer than engine processes live."""
+        guide = answer.generation.guide
+        if answer.end is None or guide is None:
+            return
+        if answer.end.error is None:
+            self._suspects.clear(guide)
+        elif answer.end.error == TOO_SLOW:
+            now = time.monotonic()
+            if not self._suspects.guilty(guide):  # other answers of it may end with this one
+                self._suspects.note_source(answer.generation.source, now)
+            self._suspects.ended([guide], now, certain=True)
+
+    def _blamed(self, engine: EngineProcess) -> Collection[int] | None:
+        """Hold the end of an engine process against the guides over which it ended, if any.
+
+        Return the requests that they are of, if it was ended for them.
+        """
+        step = engine.link.last_step()
+        with self._lock:
+            answers = [self._streams[key].answer for key in step.keys if key in self._streams]
+        guides = [one.generation.guide for one in answers if one.generation.guide]
+        if not guides:
+            return None
+        overdue = engine.link.overdue()
+        now = time.monotonic()
+        self._suspects.ended(guides, now, certain=step.alone and overdue)
+        if step.alone and overdue:
+            self._suspects.note_source(answers[0].generation.source, now)
+        return step.keys if overdue else None
 
     def _send_due(self, schedule: _Schedule, now: float) -> None:
         streams = list(self._streams.items())
@@ -286,11 +326,19 @@ class Dispatcher:
             self._published = current
             self._publisher.publish(*current)
 
-    def _lose(self, engine: EngineProcess, reason: str) -> None:
-        """Fail all that an engine runs, make sure that it is gone, and have another started."""
+    def _lose(
+        self, engine: EngineProcess, reason: str, blamed: Collection[int] | None = None
+    ) -> None:
+        """Fail all that an engine runs, make sure that it is gone, and have another started.
+
+        It was not for what the others run where some are `blamed`.
+        """
         with self._lock:
             theirs = frozenset(k for k in self._streams if self._processes.of(k) is engine)
             self._processes.lose(engine, time.monotonic())
+        if blamed is not None:
+            self._fail(_OTHERS, theirs.difference(blamed).__contains__)
+            reason += " by its alarm: a step that followed guides took too long"
         self._fail(reason, theirs.__contains__)
         self._log(f"{reason} ({engine.link.reap()})")
 
@@ -302,6 +350,9 @@ class Dispatcher:
         for key, stream in streams.items():
             self._count(stream.answer)
             text = f"Executor failed process requestId {key} due to the following error: {reason}"
+            guide = stream.answer.generation.guide
+            if guide and self._suspects.guilty(guide):
+                text = TOO_SLOW
             try:
                 stream.fail(text)
             except Exception as error:  # noqa: BLE001 - the others still need theirs

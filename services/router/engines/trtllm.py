@@ -25,6 +25,9 @@ from services.router.ports import (
 FULL = ("Exceeds maximum queue size", "Maximum queue size of", "guides cannot be tried now")
 """Messages that say: no room now, though nothing is wrong; another replica may have some."""
 
+DOUBTED = ("its guide may be why",)
+"""Messages that say: not here, where it may be what makes others wait."""
+
 NOT_READY = ("Server is stopping", "not at ready state", "no available versions")
 """Messages that say: this replica takes no work; another one may do."""
 
@@ -39,6 +42,7 @@ DIED = ("Stub process", "engine process")
 
 _FAILURES: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = (
     (FULL, {"lost": False}),
+    (DOUBTED, {"lost": False}),
     (NOT_READY, {"lost": True, "refused": True}),
     (SILENT, {"lost": True, "silent": True}),
     (DIED, {"lost": True, "died": True}),

@@ -48,6 +48,7 @@ def test_a_connection_that_breaks_at_work_is_a_death(
         ("the engine said nothing for 20 s", False, True),
         ("the engine process ended", True, False),
         ("GRPC server is shutting down", False, False),
+        ("the engine is shutting down over the guide of another request", False, False),
         (
             "Server is stopping, scheduler for model has stopped accepting new requests",
             False,

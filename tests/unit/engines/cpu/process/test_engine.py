@@ -1,21 +1,22 @@
 """The engine's turn around a scripted pipeline."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from engines.cpu.messages import End, Progress
+from engines.cpu.messages import TOO_SLOW, End, Progress
 from engines.cpu.process.admission import Admission
 from engines.cpu.process.engine import BrokenError, Engine
 from engines.cpu.process.prefix import PrefixEstimate
-from engines.cpu.request import Generation, InvalidRequestError
+from engines.cpu.request import Generation, InvalidRequestError, guide_hash
 
 BLOCK = 4
 SLOW = 1000
 GUIDES = 300
+AT_ONCE = 100
 
 
 @dataclass
@@ -49,6 +50,8 @@ class FakePipeline:
         self.steps = 0
         self.each_step = 0
         self.slept = 0
+        self.each_wait = 0  # of that, for the processor
+        self.waited = 0
 
     def add(self, key: int, generation: Generation) -> FakeHandle:
         script = self.scripts[key]
@@ -62,6 +65,7 @@ class FakePipeline:
             raise self.trouble.pop(0)
         self.steps += 1
         self.slept += self.each_step
+        self.waited += self.each_wait
         for handle in self.handles.values():
             if handle.script and not handle.cancelled:
                 handle.unread.append(handle.script.pop(0))
@@ -77,6 +81,10 @@ class FakeGuides:
         self.sources: list[str] = []
         self.dropped: list[str] = []
         self.costs: dict[str, int] = {}
+        self.refused: dict[bytes, str] = {}
+
+    def refuse(self, guide: bytes, why: str) -> None:
+        self.refused[guide] = why
 
     def verdict(self, guide: tuple[str, str], source: str) -> str | None:
         self.sources.append(source)
@@ -90,12 +98,31 @@ class FakeGuides:
         self.dropped.append(guide[1])
 
 
+class FakeAlarm:
+    """Remembers each step that was begun."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[list[int], int, bool]] = []
+        self.on = False
+
+    def set(self, keys: Collection[int], usual_ns: int, *, alone: bool) -> None:
+        assert not self.on
+        self.on = True
+        self.steps.append((list(keys), usual_ns, alone))
+
+    def clear(self) -> None:
+        assert self.on
+        self.on = False
+
+
 def engine(
     pipeline: FakePipeline,
     total_blocks: int = 100,
     max_batch: int = 8,
     max_queue_size: int = 0,
+    *,
     guides: FakeGuides | None = None,
+    alarm: FakeAlarm | None = None,
 ) -> Engine:
     admission = Admission(total_blocks, max_batch, max_queue_size)
     clock = itertools.count(100)
@@ -105,9 +132,12 @@ def engine(
         PrefixEstimate(total_blocks, BLOCK),
         BLOCK,
         guides=guides or FakeGuides(),
+        alarm=alarm or FakeAlarm(),
+        read_at_once=AT_ONCE,
         slow_step_ns=SLOW,
         guides_ns=GUIDES,
         clock=lambda: next(clock) + pipeline.slept,
+        worked=lambda: pipeline.slept - pipeline.waited,
     )
 
 
@@ -209,7 +239,7 @@ def test_cancelling_gives_up_what_was_held_back_for_a_stop_sequence(*, streaming
     news += run(subject)[1]
     assert tokens(news) == [5, 7, 8]
     assert [value for progress in news for value in progress.log_probs] == [-5.0, -7.0, -8.0]
-    assert news[-1].end == End(None, 0, 2, 100, 101, 103)
+    assert news[-1].end == End(None, 0, 2, 100, 102, 106)
 
 
 def test_cancelling_twice_late_or_what_never_came_says_nothing() -> None:
@@ -399,6 +429,19 @@ def test_not_all_may_wait_for_verdicts() -> None:
     assert "Maximum queue size of 1024" in str(run(subject)[1025][0].end)
 
 
+def test_who_is_not_trusted_has_known_guides_run_alone() -> None:
+    guides = FakeGuides(known="")
+    guides.costs = {"known": GUIDES}
+    subject = engine(FakePipeline({2: [5], 3: [5]}), guides=guides)
+    subject.submit(1, guided("new", known_only=True))
+    for key in (2, 3):  # which are dear, and run one after another
+        subject.submit(key, guided("known", known_only=True))
+    news = run(subject)
+    assert "no others wait for their guides" in str(errors(news[1])[1])
+    assert [errors(news[key]) for key in (2, 3)] == [{2: None}, {3: None}]
+    assert guides.dropped == ["new"]
+
+
 def test_one_source_has_few_new_guides_tried_at_a_time_and_known_ones_run() -> None:
     guides = FakeGuides(known="")
     subject = engine(FakePipeline({9: [1]}), guides=guides)
@@ -419,51 +462,147 @@ def test_one_source_has_few_new_guides_tried_at_a_time_and_known_ones_run() -> N
     assert not subject.busy, "there is room again"
 
 
-def test_a_guide_that_slows_every_step_ends_and_others_go_on() -> None:
-    pipeline = FakePipeline({1: [5] * 8, 2: [6] * 20, 3: [7] * 6})
-    subject = engine(pipeline, guides=FakeGuides(a="", b=""))
+def errors(news: list[Progress]) -> dict[int, str | None]:
+    return {each.key: each.end.error for each in news if each.end}
+
+
+def test_a_guide_alone_that_slows_steps_ends_is_refused_and_others_go_on() -> None:
+    pipeline = FakePipeline({1: [5] * 8, 2: [6] * 20, 3: [7] * 20, 4: [8] * 3})
+    guides = FakeGuides(a="", b="")
+    subject = engine(pipeline, max_batch=3, guides=guides)
     subject.submit(1, ask())
     subject.submit(2, guided("a"))
+    subject.submit(3, guided("a"))
+    subject.submit(4, guided("a"))
     subject.turn()
-    subject.submit(3, guided("b"))
     subject.turn()
     pipeline.each_step = 2 * SLOW
-    news: dict[int, list[Progress]] = {}
-    for _ in range(3):
-        for progress in subject.turn():
-            news.setdefault(progress.key, []).append(progress)
+    assert errors(subject.turn() + subject.turn()) == {}
+    ended = errors(subject.turn())
     pipeline.each_step = 0
-    ended = news[2][-1].end
-    assert ended is not None
-    assert ended.error == (
-        "Invalid request: guided_decoding_guide is too costly: its tokens take too long"
-    )
-    rest = run(subject)
-    ends = [rest[key][-1].end for key in (1, 3)]
-    assert [end.error for end in ends if end] == [None, None]
+    assert ended == {2: TOO_SLOW, 3: TOO_SLOW, 4: TOO_SLOW}, "4 waited for a place"
+    assert guides.refused == {guide_hash(("regex", "a")): TOO_SLOW}
+    assert errors(run(subject)[1]) == {1: None}
     assert subject.census().used_blocks == 0
 
 
-def test_steps_that_are_slow_on_average_end_the_guide_that_took_most_when_tried() -> None:
+def test_short_plain_requests_do_not_hide_slow_steps() -> None:
+    pipeline = FakePipeline({key: [5] * 20 for key in range(1, 20)})
+    subject = engine(pipeline, guides=FakeGuides(a=""), max_batch=20)
+    subject.submit(1, guided("a", max_new_tokens=20))
+    subject.turn()
+    subject.turn()
+    pipeline.each_step = 2 * SLOW
+    ended: dict[int, str | None] = {}
+    for key in range(2, 6):  # a prompt is read in each step
+        subject.submit(key, ask(max_new_tokens=1))
+        ended |= errors(subject.turn())
+    pipeline.each_step = 0
+    assert ended[1] == TOO_SLOW
+
+
+def test_steps_that_read_long_prompts_beside_a_guide_may_take_what_reading_takes() -> None:
+    pipeline = FakePipeline({key: [5] * 40 for key in range(1, 20)})
+    subject = engine(pipeline, total_blocks=1000, guides=FakeGuides(a=""), max_batch=20)
+    prompt = tuple(range(AT_ONCE))
+    subject.submit(1, guided("a", max_new_tokens=40))
+    subject.turn()
+    pipeline.each_step = 2 * SLOW
+    ended: dict[int, str | None] = {}
+    for key in range(2, 10):
+        subject.submit(key, ask(prompt=prompt[key:] + prompt[:key], max_new_tokens=1))
+        ended |= errors(subject.turn())
+    pipeline.each_step = 0
+    assert ended.get(1) is None
+
+
+def test_what_reading_takes_is_learnt_from_steps_without_guides() -> None:
+    pipeline = FakePipeline({key: [5] for key in range(1, 100)})
+    alarm = FakeAlarm()
+    subject = engine(pipeline, guides=FakeGuides(a=""), alarm=alarm)
+    prompt = tuple(range(AT_ONCE))
+
+    def allowed(key: int) -> int:
+        subject.submit(key, guided("a", prompt=(key, *prompt[1:])))
+        run(subject)
+        return alarm.steps[-1][1]
+
+    first = allowed(1)
+    pipeline.each_step = SLOW // 10
+    for key in range(2, 80):
+        subject.submit(key, ask(prompt=(key, *prompt[1:])))
+        run(subject)
+    learnt = allowed(80)
+    assert SLOW // 10 <= learnt - SLOW < SLOW < first - SLOW
+    pipeline.each_step = 20 * SLOW
+    subject.submit(81, guided("a", prompt=(81, *prompt[1:])))
+    run(subject)
+    pipeline.each_step = 0
+    assert allowed(82) == learnt, "a guide does not raise it"
+
+
+def test_steps_that_had_to_wait_for_the_processor_end_nothing() -> None:
+    pipeline = FakePipeline({1: [5] * 8})
+    subject = engine(pipeline, guides=FakeGuides(a=""))
+    subject.submit(1, guided("a"))
+    pipeline.each_step = pipeline.each_wait = 9 * SLOW
+    assert errors(run(subject)[1]) == {1: None}
+
+
+def test_the_alarm_is_set_for_steps_that_follow_guides_and_says_who_is_to_blame() -> None:
+    pipeline = FakePipeline({1: [5] * 9, 2: [5] * 6, 3: [5] * 9, 4: [6]})
+    alarm = FakeAlarm()
+    subject = engine(pipeline, guides=FakeGuides(a="", b=""), alarm=alarm)
+    subject.submit(3, ask())
+    subject.turn()
+    assert alarm.steps == []
+    subject.submit(1, guided("a", max_new_tokens=9))
+    for _ in range(4):
+        subject.turn()
+    assert [step[::2] for step in alarm.steps] == [([1], True)] * 4
+    subject.submit(2, guided("b", max_new_tokens=9))
+    subject.turn()
+    assert alarm.steps[-1][::2] == ([1, 2], False)
+    subject.submit(4, guided("a", max_new_tokens=9))
+    subject.turn()
+    assert alarm.steps[-1][::2] == ([1, 2, 4], False), "guides are to blame, not answers"
+    pipeline.trouble = [RuntimeError("boom")]
+    subject.turn()
+    assert not alarm.on
+
+
+def test_an_answer_that_reads_its_prompt_follows_no_guide_yet() -> None:
+    pipeline = FakePipeline({1: [5] * 3})
+    alarm = FakeAlarm()
+    subject = engine(pipeline, guides=FakeGuides(a=""), alarm=alarm)
+    subject.submit(1, guided("a", prompt=tuple(range(2 * AT_ONCE + 1))))
+    handle = pipeline.handles[1]
+    handle.script, script = [], handle.script
+    handle.ignored, running = False, handle.running
+    handle.running = lambda: True  # type: ignore[method-assign]
+    subject.turn()
+    subject.turn()
+    assert alarm.steps == []
+    handle.script, handle.running = script, running  # type: ignore[method-assign]
+    subject.turn()
+    assert alarm.steps[0][::2] == ([1], True)
+
+
+def test_of_several_guides_one_ends_to_be_tried_elsewhere() -> None:
     pipeline = FakePipeline({1: [5] * 60, 2: [6] * 60})
-    guides = FakeGuides(cheap="", dear="")
-    guides.costs = {"dear": 9}
+    guides = FakeGuides(old="", new="")
     subject = engine(pipeline, guides=guides)
-    subject.submit(1, guided("cheap", max_new_tokens=60))
+    subject.submit(1, guided("old", max_new_tokens=60))
     subject.turn()
     subject.turn()
-    subject.submit(2, guided("dear", max_new_tokens=60))
-    ends: dict[int, str | None] = {}
-    for step in range(60):
-        pipeline.each_step = 0 if step % 4 == 0 else 3 * SLOW // 2
-        ends |= {each.key: each.end.error for each in subject.turn() if each.end}
-        if 2 in ends:
-            pipeline.each_step = 0
-            break
-    assert "too costly" in str(ends[2])
-    rest = run(subject)
-    assert rest[1][-1].end is not None
-    assert rest[1][-1].end.error is None
+    subject.submit(2, guided("new", max_new_tokens=60))
+    subject.turn()
+    pipeline.each_step = 2 * SLOW
+    ended = errors(subject.turn() + subject.turn() + subject.turn())
+    pipeline.each_step = 0
+    assert "its guide may be why: please try elsewhere" in str(ended.pop(2))
+    assert (ended, guides.refused) == ({}, {})
+    assert errors(run(subject)[1]) == {1: None}
 
 
 def test_one_slow_step_ends_nothing_however_slow() -> None:

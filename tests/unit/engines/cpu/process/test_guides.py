@@ -5,7 +5,7 @@ import select
 import threading
 
 from engines.cpu.process.guides import Guides
-from engines.cpu.request import Cost, InvalidRequestError
+from engines.cpu.request import Cost, InvalidRequestError, guide_hash
 
 Guide = tuple[str, str]
 
@@ -109,3 +109,15 @@ def test_who_brings_many_does_not_keep_others_waiting() -> None:
     while guides.verdict(("regex", "one"), "other") is None:
         settled(guides)
     assert trial.tried.index("one") <= 2
+
+
+def test_a_guide_that_proves_slow_is_refused_from_then_on() -> None:
+    trial = FakeTrial()
+    guides = Guides(trial, trial.compile)
+    good = ("regex", "good")
+    assert guides.verdict(good, "") is None
+    trial.go.release()
+    settled(guides)
+    guides.refuse(guide_hash(good), "Invalid request: too slow")
+    assert guides.verdict(good, "") == "Invalid request: too slow"
+    assert trial.tried == ["good"]

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from engines.cpu.messages import Batch, Cancel, Census, End, LoadFailed, Progress, Ready, Submit
+from engines.cpu.messages import (
+    TOO_SLOW,
+    Batch,
+    Cancel,
+    Census,
+    End,
+    LoadFailed,
+    Progress,
+    Ready,
+    Step,
+    Submit,
+)
 from engines.cpu.request import Generation, InvalidRequestError, Limits
 from engines.cpu.settings import Settings
 from engines.cpu.stub.answer import Payload
@@ -49,6 +60,14 @@ class FakeLink:
         self.ended = False
         self.inbox: list[Any] = []
         self.at_reap: Callable[[], None] = lambda: None
+        self.step = Step((), alone=False)
+        self.late = False
+
+    def last_step(self) -> Step:
+        return self.step
+
+    def overdue(self) -> bool:
+        return self.late
 
     def hear(self) -> Any:
         """The next message from the dispatcher."""
@@ -436,3 +455,84 @@ def test_a_silent_engine_is_killed_and_replaced_and_a_guide_that_does_it_twice_r
         scene.submit(guide=guide)
     scene.submit(guide=("regex", "other"))
     assert scene.dispatcher.well()
+
+
+# Engines that end over a guide
+
+
+def die(scene: Scene, *, alone: bool, late: bool, keys: tuple[int, ...]) -> None:
+    """The current engine ends in a step over these requests, and another is there."""
+    count = len(scene.links)
+    link = scene.links[-1]
+    link.step, link.late = Step(keys, alone), late
+    link.engine.close()
+    until(lambda: len(scene.links) == count + 1)
+    scene.links[-1].engine.send(Ready(LIMITS))
+    until(lambda: scene.log.count(AGAIN) == count)
+
+
+def test_a_guide_over_whose_step_an_engine_ended_is_refused_from_then_on(scene: Scene) -> None:
+    bad = ("regex", "bad")
+    guilty, plain = scene.submit(guide=bad), scene.submit()
+    key = scene.links[0].hear().key
+    die(scene, alone=True, late=True, keys=(key, 999))
+    until(lambda: guilty.finals and plain.finals)
+    assert guilty.errors == [TOO_SLOW]
+    assert plain.errors[0].endswith("the engine is shutting down over the guide of another request")
+    with pytest.raises(InvalidRequestError, match="too costly"):
+        scene.submit(guide=bad)
+    scene.submit(guide=("regex", "other"))
+
+
+def test_of_several_guides_the_one_that_is_there_again_is_kept_out_for_a_while(
+    scene: Scene,
+) -> None:
+    bad = ("regex", "bad")
+    for name in ("one", "other"):
+        senders = scene.submit(guide=bad), scene.submit(guide=("regex", name))
+        keys = (scene.links[-1].hear().key, scene.links[-1].hear().key)
+        die(scene, alone=False, late=True, keys=keys)
+        until(lambda senders=senders: all(one.finals for one in senders))  # type: ignore[misc]
+        assert all("the engine process ended" in one.errors[0] for one in senders)
+    with pytest.raises(NotReadyError, match="its guide may be why"):
+        scene.submit(guide=bad)
+    scene.submit(guide=("regex", "other"))
+
+
+def test_one_death_of_another_kind_is_nobodys_fault_and_an_answer_clears(scene: Scene) -> None:
+    guide = ("regex", "a")
+    for _ in range(3):
+        scene.submit(guide=guide)
+        die(scene, alone=True, late=False, keys=(scene.links[-1].hear().key,))
+        answered = scene.submit(guide=guide)
+        key = scene.links[-1].hear().key
+        scene.links[-1].engine.send(Batch([Progress(key, [5], [], END)], Census()))
+        until(lambda answered=answered: answered.finals)  # type: ignore[misc]
+        assert answered.sent == [[5]]
+
+
+def test_a_guide_that_an_engine_found_too_slow_is_refused_by_the_next_one_too(scene: Scene) -> None:
+    guide = ("regex", "a")
+    sender = scene.submit(guide=guide)
+    scene.news(Progress(scene.links[0].hear().key, [], [], END._replace(error=TOO_SLOW)))
+    until(lambda: sender.finals)
+    assert sender.errors == [TOO_SLOW]
+    with pytest.raises(InvalidRequestError, match="too costly"):
+        scene.submit(guide=guide)
+
+
+def test_who_brought_several_guilty_guides_has_known_ones_run_alone(scene: Scene) -> None:
+    for number in range(3):
+        senders = [scene.submit(guide=("regex", str(number)), source="many") for _ in range(2)]
+        keys = [scene.links[-1].hear().key for _ in senders]
+        if number < 2:
+            end = END._replace(error=TOO_SLOW)
+            scene.news(*[Progress(key, [], [], end) for key in keys])
+        else:
+            die(scene, alone=True, late=True, keys=tuple(keys))
+        until(lambda senders=senders: all(one.finals for one in senders))  # type: ignore[misc]
+        scene.submit(guide=("regex", "new"), source="many")
+        assert scene.links[-1].hear().generation.known_only == (number == 2)
+    for options in ({"source": "other", "guide": ("regex", "new")}, {"source": "many"}):
+        scene.submit(**options)
+        assert not scene.links[-1].hear().generation.known_only

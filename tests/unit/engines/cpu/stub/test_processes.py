@@ -88,7 +88,42 @@ def test_a_guide_is_guilty_of_the_second_silence() -> None:
     suspects = Suspects()
     bad, other = ("regex", "a"), ("regex", "b")
     suspects.note([bad, bad, other])
-    assert not suspects.guilty(bad)
+    assert not suspects.why_not(bad)
     suspects.note([bad])
+    assert "fell silent" in suspects.why_not(bad)
+    assert not suspects.why_not(other)
+
+
+def test_a_guide_over_which_an_engine_ended_is_guilty_at_once_where_it_was_alone() -> None:
+    suspects = Suspects()
+    bad, other, third = ("regex", "a"), ("regex", "b"), ("regex", "c")
+    suspects.ended([bad, bad], 0.0, certain=True)
     assert suspects.guilty(bad)
-    assert not suspects.guilty(other)
+    assert "too costly" in suspects.why_not(bad)
+    suspects.ended([other, third], 0.0, certain=False)
+    assert not suspects.doubtful(other, 0.0)
+    suspects.clear(third)
+    suspects.ended([other, third], 9.0, certain=False)
+    assert suspects.doubtful(other, 608.0)
+    assert not suspects.doubtful(other, 609.0)
+    assert not suspects.doubtful(third, 9.0)
+    assert not suspects.why_not(other), "chance may have it so"
+    suspects.ended([other], 700.0, certain=True)
+    suspects.ended([other], 700.0, certain=False)
+    assert suspects.guilty(other)
+
+
+def test_a_source_of_guilty_guides_is_not_trusted_for_a_while() -> None:
+    suspects = Suspects()
+    for now in (0.0, 100.0):
+        suspects.note_source("many", now)
+        suspects.note_source("", now)
+    assert suspects.trusts("many", 100.0)
+    suspects.note_source("many", 200.0)
+    suspects.note_source("", 200.0)
+    assert not suspects.trusts("many", 799.0)
+    assert suspects.trusts("many", 800.0)
+    assert suspects.trusts("other", 200.0)
+    assert suspects.trusts("", 200.0), "it may be anybody"
+    suspects.note_source("many", 800.0)
+    assert suspects.trusts("many", 800.0), "it begins anew"

@@ -1,0 +1,172 @@
+"""Which guide makes steps slow, told by what each has shown before.
+
+What a guide costs may show only far into an answer, so no trial finds all. Steps are shared, so a
+slow one may be due to any guide that it follows: most likely to one that has come further than it
+ever did in fast steps, and that was there in each of the slow ones.
+
+State per engine; times are nanoseconds of a step beyond what reading prompts may take of it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engines.cpu.suspicion import Suspicion
+
+_STEPS = 4
+"""Over about so many steps goes the mean that says that steps are slow."""
+
+_MOST = 3
+"""So many times slow counts a step at most: less than `_STEPS`, so that one alone ends nothing."""
+
+_REMEMBERED = 4096  # guides, by hash
+
+_SHORT = 4
+"""A step that reads less than this part of what it may tells no more than one that reads that."""
+
+_MARGIN = 2
+"""So many times what reading took may it take."""
+
+_KEPT = 0.9
+"""Of what reading took at most, after each step that tells anew."""
+
+
+class Following(NamedTuple):
+    """An answer that follows a guide in a step.
+
+    `key` is its request's, which grow; `guide` a hash; `length` how far the answer had come.
+    """
+
+    key: int
+    guide: bytes
+    length: int
+
+
+class Blame(NamedTuple):
+    """The guide whose answers are to end, by hash; `certain`: it may not run again."""
+
+    guide: bytes
+    certain: bool
+
+
+class Watch:
+    """Watches steps; `slow_ns` is what they may take on average."""
+
+    def __init__(self, slow_ns: int) -> None:
+        self._slow_ns = slow_ns
+        self._mean_ns = 0.0
+        self._proven: OrderedDict[bytes, int] = OrderedDict()  # up to where its steps were fast
+        self._suspicion = Suspicion()
+        self._struck: dict[bytes, int] = {}  # how far those were that are suspects
+        self._forget_streak()
+
+    def suspects(self, following: Sequence[Following]) -> frozenset[bytes]:
+        """The guides most likely to make a step slow: those further than ever, or else all."""
+        new = (one.guide for one in following if one.length > self._proven.get(one.guide, -1))
+        return frozenset(new) or frozenset(one.guide for one in following)
+
+    def took(self, step_ns: int, following: Sequence[Following]) -> list[Blame]:
+        """What follows from a step that took so long."""
+        most = min(max(0, step_ns), _MOST * self._slow_ns)
+        self._mean_ns += (most - self._mean_ns) / _STEPS
+        if step_ns <= self._slow_ns // 2:
+            found = self._end_streak()
+            self._prove(following)
+            return found
+        if step_ns > self._slow_ns:
+            self._note(following)
+        return [self._blamed(following)] if self._mean_ns > self._slow_ns else []
+
+    def rest(self) -> list[Blame]:
+        """What follows from a step that followed no guide."""
+        self._mean_ns = 0.0
+        return self._end_streak()
+
+    def _forget_streak(self) -> None:
+        """Of slow steps one after another: who was there in any, and a suspect in all."""
+        self._there: frozenset[bytes] = frozenset()
+        self._suspects: frozenset[bytes] = frozenset()
+        self._lengths: dict[bytes, int] = {}
+        self._accused: frozenset[bytes] = frozenset()
+        self._ended: bytes | None = None
+
+    def _note(self, following: Sequence[Following]) -> None:
+        suspects = self.suspects(following)
+        self._suspects = self._suspects & suspects or suspects
+        self._there |= {one.guide for one in following}
+        for guide, length in sorted(one[1:] for one in following):
+            self._lengths[guide] = length
+            if self._proven.get(guide, -1) >= length:  # it went another way when it came so far
+                self._proven[guide] = length - 1
+
+    def _blamed(self, following: Sequence[Following]) -> Blame:
+        self._mean_ns = 0.0
+        if self._ended is not None:  # steps are slow without it
+            self._clear(self._ended)
+        guilty = self._accuse()
+        if len(self._there) == 1:
+            guilty = self._there
+        among = guilty or self._suspects
+        # The latest to come: steps were fast before it did.
+        guide = max(one for one in following if one.guide in among).guide
+        self._ended = None if guilty else guide
+        self._there -= {guide}
+        self._suspects -= {guide}
+        return Blame(guide, certain=bool(guilty))
+
+    def _accuse(self) -> frozenset[bytes]:
+        """Hold a streak against its suspects, once; return those that it must be."""
+        fresh = self._suspects - self._accused
+        self._accused |= fresh
+        for guide in fresh:
+            self._struck[guide] = max(self._lengths[guide], self._struck.get(guide, 0))
+        guilty = self._suspicion.accuse(fresh)
+        self._struck = {one: at for one, at in self._struck.items() if one in self._suspicion}
+        return guilty
+
+    def _end_streak(self) -> list[Blame]:
+        if not self._lengths:
+            return []
+        guilty = frozenset() if self._accused else self._accuse()
+        self._forget_streak()
+        return [Blame(guide, certain=True) for guide in guilty]
+
+    def _prove(self, following: Sequence[Following]) -> None:
+        for one in following:
+            proven = self._proven.get(one.guide, -1)
+            # Nothing is known of what lies between, but the first token may go unnoticed.
+            if not proven < one.length <= max(proven, 0) + 1:
+                continue
+            self._proven[one.guide] = one.length
+            if one.length >= self._struck.get(one.guide, one.length + 1):
+                self._clear(one.guide)
+            if len(self._proven) > _REMEMBERED:
+                self._proven.popitem(last=False)
+
+    def _clear(self, guide: bytes) -> None:
+        self._suspicion.clear(guide)
+        self._struck.pop(guide, None)
+
+
+class Reading:
+    """What reading prompts takes of a step, learnt from steps that follow no guide.
+
+    `at_once` tokens are read in a step at most; `first_ns` is taken for what that takes until more
+    is known, `most_ns` bounds it.
+    """
+
+    def __init__(self, at_once: int, first_ns: int, most_ns: int) -> None:
+        self._at_once = at_once
+        self._full_ns = float(first_ns)
+        self._most_ns = most_ns
+
+    def learn(self, step_ns: int, tokens: int) -> None:
+        """A step took so long that read so many tokens and followed no guide."""
+        full = step_ns * self._at_once / max(tokens, self._at_once / _SHORT)
+        self._full_ns = min(self._most_ns, max(full, self._full_ns * _KEPT))
+
+    def allowed(self, tokens: int) -> int:
+        """What a step may take for reading so many tokens."""
+        return int(_MARGIN * self._full_ns * min(1.0, tokens / self._at_once))
