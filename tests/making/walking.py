@@ -14,6 +14,7 @@ from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
 from services.router.admission.tokenising import Tokenising
 from services.router.engines.pieces import Pieces
+from services.router.evidence.outcomes import turns_at_the_state
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
@@ -278,16 +279,18 @@ class Shelf:
     records: list[dict[str, Any]] = field(default_factory=list)
     settled: list[tuple[str, str]] = field(default_factory=list)
 
-    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+    async def keep_once(
+        self, key: str, value: bytes, seconds: float, *, tenant: str
+    ) -> bytes | None:
         if key in self.values:
             return self.values[key]
         self.values[key] = value
         return None
 
-    async def kept(self, key: str) -> bytes | None:
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:
         return self.values.get(key)
 
-    async def settle(self, route: Route, request_id: str) -> None:
+    async def settle(self, route: Route, request_id: str, tenant: str) -> None:
         self.settled.append((route.name, request_id))
 
     def add(self, record: LedgerRecord | MakeRecord) -> None:
@@ -352,6 +355,7 @@ class Way:
             digest=lambda text: f"<{text}>",
             question=lambda text: f"<{text}>",
             settle=self.shelf.settle,
+            turns=turns_at_the_state(self.clock),
             metrics=self.metrics,
             spawn=self.spawn,
             wall=time.time,

@@ -101,11 +101,18 @@ class FileState:
         """See `SharedState.swap`."""
         return await self._do(lambda: self._swap(name, before, after))
 
-    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+    async def keep_once(
+        self,
+        key: str,
+        value: bytes,
+        seconds: float,
+        *,
+        tenant: str,  # noqa: ARG002
+    ) -> bytes | None:
         """See `ports.Keeper.keep_once`."""
         return await self._do(lambda: self._keep_once(key, value, seconds))
 
-    async def kept(self, key: str) -> bytes | None:
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:  # noqa: ARG002
         """See `ports.Keeper.kept`."""
         return await self._do(lambda: self._kept(key))
 

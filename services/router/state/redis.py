@@ -96,7 +96,14 @@ class RedisState:
         done, now = await self._reached(self._link.run(self._swap, (LEVERS, CHANGES), args))
         return bool(done), now
 
-    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+    async def keep_once(
+        self,
+        key: str,
+        value: bytes,
+        seconds: float,
+        *,
+        tenant: str,  # noqa: ARG002
+    ) -> bytes | None:
         """See `ports.Keeper.keep_once`."""
         args = (value, max(1, round(seconds * 1000)))
         name = KEPT + key
@@ -104,7 +111,7 @@ class RedisState:
         before: bytes | None = await self._reached(use, name)
         return before
 
-    async def kept(self, key: str) -> bytes | None:
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:  # noqa: ARG002
         """See `ports.Keeper.kept`."""
         return await self._reached(self._link.get(KEPT + key), KEPT + key)
 

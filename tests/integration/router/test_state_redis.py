@@ -27,8 +27,8 @@ async def refused(state: SharedState) -> None:
         state.changes(),
         state.records(),
         state.swap("chat/cache", None, ONE),
-        state.keep_once("pair:1", b"kept", LONG),
-        state.kept("pair:1"),
+        state.keep_once("pair:1", b"kept", LONG, tenant="acme"),
+        state.kept("pair:1", tenant="acme"),
     ):
         with pytest.raises(Unavailable):
             await asked
@@ -88,7 +88,7 @@ async def test_a_redis_that_hangs_costs_its_timeout_and_then_nothing() -> None:
             for _ in range(20):
                 began = time.monotonic()
                 with pytest.raises(Unavailable):
-                    await state.kept("pair:1")
+                    await state.kept("pair:1", tenant="acme")
                 took.append(time.monotonic() - began)
             assert min(took) < 0.1  # far less than one timeout
         finally:

@@ -64,7 +64,7 @@ async def test_a_new_state_is_empty(state: SharedState) -> None:
     changes, records = await state.records()
     assert dict(records) == {}
     assert changes == await state.changes()
-    assert await state.kept("pair:1") is None
+    assert await state.kept("pair:1", tenant="acme") is None
 
 
 async def test_a_record_is_put_in_the_place_of_the_one_that_was_there(state: SharedState) -> None:
@@ -102,51 +102,53 @@ async def test_every_change_is_noticed_and_nothing_else(state: SharedState) -> N
         seen.append(await state.changes())
     assert len(set(seen)) == len(seen)
     await state.swap("a/cache", None, THREE)
-    await state.keep_once("pair:1", b"kept", LONG)
+    await state.keep_once("pair:1", b"kept", LONG, tenant="acme")
     assert await state.changes() == seen[-1]
     assert (await state.records())[0] == seen[-1]
 
 
 async def test_a_value_is_kept_once(state: SharedState) -> None:
-    assert await state.keep_once("outcome:1", b"good", LONG) is None
-    assert await state.keep_once("outcome:1", b"bad", LONG) == b"good"
-    assert await state.kept("outcome:1") == b"good"
-    assert await state.kept("outcome:2") is None
+    assert await state.keep_once("outcome:1", b"good", LONG, tenant="acme") is None
+    assert await state.keep_once("outcome:1", b"bad", LONG, tenant="acme") == b"good"
+    assert await state.kept("outcome:1", tenant="acme") == b"good"
+    assert await state.kept("outcome:2", tenant="acme") is None
 
 
 async def test_only_one_of_many_at_once_is_kept(state: SharedState) -> None:
     values = [str(at).encode() for at in range(20)]
-    before = await asyncio.gather(*(state.keep_once("pair:1", value, LONG) for value in values))
+    before = await asyncio.gather(
+        *(state.keep_once("pair:1", value, LONG, tenant="acme") for value in values)
+    )
     assert before.count(None) == 1
     kept = values[before.index(None)]
     assert {value for value in before if value is not None} == {kept}
-    assert await state.kept("pair:1") == kept
+    assert await state.kept("pair:1", tenant="acme") == kept
 
 
 async def test_any_bytes_are_kept(state: SharedState) -> None:
     value = bytes(range(256))
-    await state.keep_once("ключ:1", value, LONG)
-    assert await state.kept("ключ:1") == value
+    await state.keep_once("ключ:1", value, LONG, tenant="acme")
+    assert await state.kept("ключ:1", tenant="acme") == value
 
 
 async def test_a_value_runs_out(stage: Stage) -> None:
-    await stage.state.keep_once("pair:1", b"first", LONG)
+    await stage.state.keep_once("pair:1", b"first", LONG, tenant="acme")
     await stage.advance(LONG - 1000)
-    assert await stage.state.kept("pair:1") == b"first"
+    assert await stage.state.kept("pair:1", tenant="acme") == b"first"
     await stage.advance(2000)
-    assert await stage.state.kept("pair:1") is None
-    assert await stage.state.keep_once("pair:1", b"second", LONG) is None
-    assert await stage.state.kept("pair:1") == b"second"
+    assert await stage.state.kept("pair:1", tenant="acme") is None
+    assert await stage.state.keep_once("pair:1", b"second", LONG, tenant="acme") is None
+    assert await stage.state.kept("pair:1", tenant="acme") == b"second"
 
 
 async def test_another_process_finds_what_was_kept(open_stage: Open) -> None:
     async with open_stage() as stage:
         await stage.state.swap("chat/cache", None, ONE)
-        await stage.state.keep_once("outcome:1", b"good", LONG)
+        await stage.state.keep_once("outcome:1", b"good", LONG, tenant="acme")
     async with open_stage() as stage:
         _, records = await stage.state.records()
         assert dict(records) == {"chat/cache": ONE}
-        assert await stage.state.keep_once("outcome:1", b"bad", LONG) == b"good"
+        assert await stage.state.keep_once("outcome:1", b"bad", LONG, tenant="acme") == b"good"
 
 
 # -- a folder
@@ -206,7 +208,7 @@ async def test_a_damaged_file_stops_the_start_and_stays_as_it_is(
 ) -> None:
     async with file_stage(tmp_path) as stage:
         await stage.state.swap("chat/cache", None, ONE)
-        await stage.state.keep_once("pair:1", b"kept", LONG)
+        await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme")
     damage(tmp_path / FILE)
     damaged = (tmp_path / FILE).read_bytes()
     with pytest.raises(ConfigError) as caught:
@@ -220,12 +222,12 @@ async def test_a_crash_leaves_what_was_kept(tmp_path: Path) -> None:
     """The files as they are in the middle of a life, without any orderly end."""
     async with file_stage(tmp_path / "one") as stage:
         await stage.state.swap("chat/cache", None, ONE)
-        await stage.state.keep_once("pair:1", b"kept", LONG)
+        await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme")
         shutil.copytree(tmp_path / "one", tmp_path / "two")
     async with file_stage(tmp_path / "two") as stage:
         _, records = await stage.state.records()
         assert dict(records) == {"chat/cache": ONE}
-        assert await stage.state.kept("pair:1") == b"kept"
+        assert await stage.state.kept("pair:1", tenant="acme") == b"kept"
 
 
 @pytest.mark.parametrize("gone", ["folder", "file"])
@@ -238,7 +240,7 @@ async def test_what_is_moved_away_is_made_anew_with_every_lever(tmp_path: Path, 
         else:
             (folder / FILE).rename(moved)
         assert await stage.state.swap("chat/effort", None, TWO) == (True, TWO)
-        assert await stage.state.keep_once("pair:1", b"kept", LONG) is None
+        assert await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme") is None
         with pytest.raises(ConfigError, match="another router uses it"):
             FileState(folder, parse_record)
         if gone == "folder":
@@ -246,7 +248,7 @@ async def test_what_is_moved_away_is_made_anew_with_every_lever(tmp_path: Path, 
     async with file_stage(folder) as stage:
         _, records = await stage.state.records()
         assert dict(records) == {"chat/cache": ONE, "chat/effort": TWO}
-        assert await stage.state.kept("pair:1") == b"kept"
+        assert await stage.state.kept("pair:1", tenant="acme") == b"kept"
 
 
 async def test_what_is_moved_away_is_made_anew_though_nothing_changes(tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ async def test_a_file_that_is_put_in_place_is_taken(tmp_path: Path) -> None:
         (tmp_path / "state" / FILE).unlink()
         (tmp_path / "state" / FILE).write_bytes(b"nonsense")
         with pytest.raises(Unavailable, match="damaged"):
-            await stage.state.keep_once("pair:1", b"kept", LONG)
+            await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme")
         assert dict((await stage.state.records())[1]) == {"chat/cache": TWO}
         (tmp_path / "state" / FILE).unlink()
 
@@ -300,8 +302,8 @@ async def test_a_start_that_is_broken_off_leaves_nothing_half_made(
 async def test_beyond_the_bound_what_would_run_out_first_is_given_up(tmp_path: Path) -> None:
     async with file_stage(tmp_path, max_kept=3) as stage:
         for at, seconds in enumerate((LONG, 10.0, LONG, LONG + 1)):
-            await stage.state.keep_once(f"pair:{at}", b"kept", seconds)
-        kept = [await stage.state.kept(f"pair:{at}") is not None for at in range(4)]
+            await stage.state.keep_once(f"pair:{at}", b"kept", seconds, tenant="acme")
+        kept = [await stage.state.kept(f"pair:{at}", tenant="acme") is not None for at in range(4)]
         assert kept == [True, False, True, True]
 
 
@@ -313,8 +315,8 @@ async def test_a_disk_that_refuses_is_said_and_changes_nothing(tmp_path: Path) -
         with pytest.raises(Unavailable):
             await stage.state.swap("chat/cache", ONE, TWO)
         with pytest.raises(Unavailable):
-            await stage.state.keep_once("pair:1", b"kept", LONG)
+            await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme")
         assert await stage.state.records() == (before, {"chat/cache": ONE})
         stage.state._database.execute("PRAGMA query_only = OFF")  # type: ignore[attr-defined]
         assert await stage.state.swap("chat/cache", ONE, TWO) == (True, TWO)
-        assert await stage.state.kept("pair:1") is None
+        assert await stage.state.kept("pair:1", tenant="acme") is None
