@@ -10,6 +10,7 @@ Where Redis refuses, callers are told why: that it is full or read-only, or whic
 something of another kind.
 """
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
@@ -69,31 +70,36 @@ return false
 
 
 class RedisState:
-    """The state over a link that nobody listens to: routers look often. State of the process."""
+    """The state over links that nobody listens to: routers look often. State of the process."""
 
-    def __init__(self, link: RedisLink) -> None:
-        """Owns the link: closes it."""
+    def __init__(self, link: RedisLink, levers: RedisLink) -> None:
+        """Owns both links: closes them.
+
+        Args:
+            link: for what is kept, which tenants cause.
+            levers: for the records of levers, which wait for none of that.
+        """
         self._link = link
-        self._read = self._link.script(READ)
-        self._swap = self._link.script(SWAP)
+        self._levers = levers
+        self._read = self._levers.script(READ)
+        self._swap = self._levers.script(SWAP)
         self._keep_once = self._link.script(KEEP_ONCE)
-        self._kinds = self._link.script(KINDS)
         self._locked_out = ""
 
     async def changes(self) -> str:
         """See `SharedState.changes`."""
-        return _text(await self._reached(self._link.get(CHANGES)))
+        return _text(await self._reached(self._levers.get(CHANGES)))
 
     async def records(self) -> tuple[str, Mapping[str, bytes]]:
         """See `SharedState.records`."""
-        changes, flat = await self._reached(self._link.run(self._read, (LEVERS, CHANGES), ()))
+        changes, flat = await self._reached(self._levers.run(self._read, (LEVERS, CHANGES), ()))
         names = [name.decode(errors="replace") for name in flat[::2]]
         return _text(changes), dict(zip(names, flat[1::2], strict=True))
 
     async def swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
         """See `SharedState.swap`."""
         args = (name, before or b"", after)
-        done, now = await self._reached(self._link.run(self._swap, (LEVERS, CHANGES), args))
+        done, now = await self._reached(self._levers.run(self._swap, (LEVERS, CHANGES), args))
         return bool(done), now
 
     async def keep_once(
@@ -117,7 +123,7 @@ class RedisState:
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._link.close()
+        await asyncio.gather(self._link.close(), self._levers.close())
 
     async def _reached(self, use: Awaitable[T], kept: str = "") -> T:
         """What Redis says; `kept` is the key where it is none of the levers.
@@ -149,7 +155,8 @@ class RedisState:
                 return sentence
         wanted = {kept: "string"} if kept else {LEVERS: "hash", CHANGES: "whole number"}
         try:
-            kinds = await self._link.run(self._kinds, tuple(wanted), ())
+            link = self._link if kept else self._levers
+            kinds = await link.run(link.script(KINDS), tuple(wanted), ())
         except RedisFailed:
             kinds = []
         for (key, wants), (kind, whole) in zip(wanted.items(), kinds, strict=False):

@@ -30,7 +30,11 @@ ONE, TWO, THREE = map(a_record, ("one", "two", "three"))
 
 
 def redis_state(url: str, timeout_seconds: float = 5.0) -> RedisState:
-    return RedisState(RedisLink(url, timeout_seconds=timeout_seconds, connections=8))
+    kept, levers = (
+        RedisLink(url, timeout_seconds=timeout_seconds, connections=connections)
+        for connections in (8, 4)
+    )
+    return RedisState(kept, levers)
 
 
 @dataclass

@@ -139,12 +139,32 @@ def test_no_use_of_redis_may_take_long() -> None:
 
 
 @pytest.mark.redis
+async def test_what_tenants_cause_holds_up_no_lever() -> None:
+    with RedisServer() as server:
+        state = redis_state(server.url)
+        for _ in range(8):  # as many as have a connection: what follows would wait behind them
+            await state._link._turns.acquire()
+        kept = asyncio.create_task(state.kept("pair:1", tenant="acme"))
+        await state.changes()
+        assert await state.swap("chat/cache", None, ONE) == (True, ONE)
+        assert dict((await state.records())[1]) == {"chat/cache": ONE}
+        assert not kept.done()
+        state._link._turns.release()
+        assert await kept is None
+        await state.close()
+
+
+@pytest.mark.redis
 async def test_a_changed_password_is_taken_up(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("old")
     with RedisServer("--requirepass", "old") as server:
-        link = RedisLink(server.url, password=file.read_text, timeout_seconds=0.5, connections=2)
-        state = RedisState(link)
+        state = RedisState(
+            *(
+                RedisLink(server.url, password=file.read_text, timeout_seconds=0.5, connections=2)
+                for _ in range(2)
+            )
+        )
         await answered(state)
         admin = Redis.from_url(server.url, password="old")
         admin.config_set("requirepass", "new")
