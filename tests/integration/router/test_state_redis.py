@@ -145,9 +145,10 @@ async def test_what_tenants_cause_holds_up_no_lever() -> None:
         for _ in range(8):  # as many as have a connection: what follows would wait behind them
             await state._link._turns.acquire()
         kept = asyncio.create_task(state.kept("pair:1", tenant="acme"))
-        await state.changes()
-        assert await state.swap("chat/cache", None, ONE) == (True, ONE)
-        assert dict((await state.records())[1]) == {"chat/cache": ONE}
+        async with asyncio.timeout(PATIENCE):
+            await state.changes()
+            assert await state.swap("chat/cache", None, ONE) == (True, ONE)
+            assert dict((await state.records())[1]) == {"chat/cache": ONE}
         assert not kept.done()
         state._link._turns.release()
         assert await kept is None

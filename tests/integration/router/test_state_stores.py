@@ -258,7 +258,7 @@ async def test_what_is_moved_away_is_made_anew_though_nothing_changes(tmp_path: 
         shutil.rmtree(folder)
         assert isinstance(stage.state, FileState)
         await stage.state.changes()
-        behind_it = stage.state._worker.submit(lambda: None)
+        behind_it = stage.state._worker._thread.submit(lambda: None)
         await asyncio.wrap_future(behind_it)
         shutil.copytree(folder, tmp_path / "as a kill leaves it")
     async with file_stage(tmp_path / "as a kill leaves it") as stage:
@@ -305,6 +305,68 @@ async def test_beyond_the_bound_what_would_run_out_first_is_given_up(tmp_path: P
             await stage.state.keep_once(f"pair:{at}", b"kept", seconds, tenant="acme")
         kept = [await stage.state.kept(f"pair:{at}", tenant="acme") is not None for at in range(4)]
         assert kept == [True, False, True, True]
+
+
+async def test_who_has_most_gives_way_and_nobody_else(tmp_path: Path) -> None:
+    async with file_stage(tmp_path, max_kept=6) as stage:
+        for at in range(2):  # what would run out first of all
+            await stage.state.keep_once(f"outcome:b{at}", b"kept", LONG - 9, tenant="globex")
+        for at in range(10):
+            await stage.state.keep_once(f"outcome:a{at}", b"kept", LONG + at, tenant="acme")
+    async with file_stage(tmp_path, max_kept=6) as stage:  # it is known whose they are
+        await stage.state.keep_once("outcome:b2", b"kept", LONG, tenant="globex")
+        found = [
+            name
+            for name in (*(f"b{at}" for at in range(3)), *(f"a{at}" for at in range(10)))
+            if await stage.state.kept(f"outcome:{name}", tenant="acme") is not None
+        ]
+        assert found == ["b0", "b1", "b2", "a7", "a8", "a9"]
+
+
+async def test_what_has_run_out_or_was_not_written_counts_for_nobody(tmp_path: Path) -> None:
+    async with file_stage(tmp_path, max_kept=3) as stage:
+        assert isinstance(stage.state, FileState)
+        for at in range(2):
+            await stage.state.keep_once(f"outcome:a{at}", b"kept", 10.0, tenant="acme")
+        stage.state._database.execute("PRAGMA query_only = ON")
+        with pytest.raises(Unavailable):
+            await stage.state.keep_once("outcome:a2", b"kept", LONG, tenant="acme")
+        stage.state._database.execute("PRAGMA query_only = OFF")
+        assert stage.state._held == {"acme": 2}
+        await stage.advance(20.0)
+        await stage.state.keep_once("outcome:b0", b"kept", LONG, tenant="globex")
+        assert +stage.state._held == {"globex": 1}
+
+
+async def test_a_file_of_the_first_format_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with sqlite3.connect(tmp_path / "state" / FILE) as database:
+        database.executescript(SCHEMA)  # as it was
+        database.execute("INSERT INTO levers VALUES ('chat/cache', ?)", (ONE,))
+        database.execute("INSERT INTO kept VALUES ('outcome:1', CAST('good' AS BLOB), 5000.0)")
+    database.close()
+    for _ in range(2):
+        async with file_stage(tmp_path / "state") as stage:
+            assert dict((await stage.state.records())[1]) == {"chat/cache": ONE}
+            before = await stage.state.keep_once("outcome:1", b"bad", LONG, tenant="acme")
+            assert before == b"good"
+
+
+async def test_levers_are_set_whatever_tenants_cause(tmp_path: Path) -> None:
+    """In one thread, of which so much is asked that it would be refused to any tenant."""
+    async with file_stage(tmp_path) as stage:
+        crowd = [
+            asyncio.create_task(stage.state.keep_once(f"{who}{at}", b"1", LONG, tenant=who))
+            for who in "abcde"
+            for at in range(300)
+        ]
+        await asyncio.sleep(0)
+        assert await stage.state.swap("chat/cache", None, ONE) == (True, ONE)
+        ends = await asyncio.gather(*crowd, return_exceptions=True)
+        refused = [end for end in ends if end is not None]
+        assert len(refused) == 500
+        assert {type(end) for end in refused} == {Unavailable}
+        assert {end.retry_after_seconds for end in refused if isinstance(end, Unavailable)} == {1.0}
 
 
 async def test_a_disk_that_refuses_is_said_and_changes_nothing(tmp_path: Path) -> None:
