@@ -11,51 +11,35 @@ import asyncio
 import math
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
-from services.common.files import FolderLock, whole_file
+from services.common.files import FolderLock
+from services.router.state.database import (
+    Change,
+    at_path,
+    brought_up,
+    counted,
+    open_database,
+    read_records,
+)
 from services.router.state.worker import TooMuchWaits, Worker
 
 log = structlog.get_logger()
 
 FILE = "state.sqlite3"
-APPLICATION_ID = 0x50574B52
-"""Tells our file from others that SQLite wrote."""
-
-FORMAT = 2
-"""The first one did not say whose the values are that are kept."""
-
 MAX_KEPT = 200_000
 """Values kept at most; beyond it who has most gives up what would run out first."""
 
 DISK_SECONDS = 2.0
 LOG_EVERY_SECONDS = 10.0
-
-SCHEMA = f"""
-CREATE TABLE levers (name TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE kept (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX kept_expires ON kept (expires);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = 1;
-"""
-"""Of the first format: a new file becomes one of ours in the same way as one of before."""
-
-SECOND_FORMAT = """
-BEGIN IMMEDIATE;
-ALTER TABLE kept ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
-CREATE INDEX kept_of ON kept (tenant, expires);
-PRAGMA user_version = 2;
-COMMIT;
-"""
 
 EXPIRED = "DELETE FROM kept WHERE expires <= ? RETURNING tenant"
 DROPPED = """
@@ -93,9 +77,9 @@ class FileState:
         self._path = folder / FILE
         self._lock = FolderLock(folder, "router")
         try:
-            self._database, self._opened = _opened(self._path)
-            self._records: Mapping[str, bytes] = _read(self._database, self._path, check)
-            self._held = _brought_up(self._database, self._path)
+            self._database, self._opened = open_database(self._path)
+            self._records: Mapping[str, bytes] = read_records(self._database, self._path, check)
+            self._held = brought_up(self._database, self._path)
         except BaseException:
             self._lock.close()
             raise
@@ -138,7 +122,7 @@ class FileState:
         self._lock.close()
 
     def _swap(
-        self, name: str, before: bytes | None, after: bytes, change: "_Change"
+        self, name: str, before: bytes | None, after: bytes, change: Change
     ) -> tuple[bool, bytes]:
         now = self._records.get(name)
         if now != before:
@@ -152,7 +136,7 @@ class FileState:
         self._changes += 1
 
     def _keep_once(
-        self, key: str, value: bytes, seconds: float, tenant: str, change: "_Change"
+        self, key: str, value: bytes, seconds: float, tenant: str, change: Change
     ) -> bytes | None:
         before = self._kept(key, change)
         if before is not None:  # the same again costs the disk nothing
@@ -169,7 +153,7 @@ class FileState:
             self._held[most] -= 1
         return None
 
-    def _kept(self, key: str, change: "_Change") -> bytes | None:
+    def _kept(self, key: str, change: Change) -> bytes | None:
         asked = "SELECT value FROM kept WHERE key = ? AND expires > ?"
         row = change.read(asked, key, self._clock()).fetchone()
         return None if row is None else bytes(row[0])
@@ -193,15 +177,15 @@ class FileState:
             raise self._unavailable(str(error), reason="STATE_REFUSED") from error
 
     @contextmanager
-    def _change(self) -> Iterator["_Change"]:
+    def _change(self) -> Iterator[Change]:
         """A change of the file that has the name now."""
         self._follow()
         try:
-            with _Change(self._database) as change:
+            with Change(self._database) as change:
                 yield change
         except BaseException:
             with suppress(sqlite3.Error):
-                self._held = _counted(self._database)
+                self._held = counted(self._database)
             raise
 
     def _follow(self) -> None:
@@ -210,20 +194,20 @@ class FileState:
         Raises:
             OSError, ConfigError: it cannot be used; ours stays open.
         """
-        if _at(self._path) == self._opened:
+        if at_path(self._path) == self._opened:
             return
         log.warning("the state's file was moved, removed or replaced", file=str(self._path))
         if not self._lock.in_place:
             before, self._lock = self._lock, FolderLock(self._path.parent, "router")
             before.close()
         made = not self._path.exists()
-        database, opened = _opened(self._path)
+        database, opened = open_database(self._path)
         if made:
-            with _Change(database) as change:
+            with Change(database) as change:
                 for name, record in self._records.items():
                     change.write("INSERT INTO levers VALUES (?, ?)", name, record)
-        records = _read(database, self._path, self._check)
-        held = _brought_up(database, self._path)
+        records = read_records(database, self._path, self._check)
+        held = brought_up(database, self._path)
         self._database.close()
         self._database, self._opened, self._records = database, opened, records
         self._held = held
@@ -241,122 +225,3 @@ class FileState:
     def _seen(self, future: "asyncio.Future[Any]") -> None:
         if not future.cancelled() and isinstance(future.exception(), OSError | ConfigError):
             self._unavailable(str(future.exception()))  # who asked may have gone, or be nobody
-
-
-class _Change:
-    """A transaction, begun with the first write: all is on the disk when it ends, or none."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        self._afterwards: list[Callable[[], None]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def read(self, statement: str, *values: object) -> sqlite3.Cursor:
-        """Looks, at what is changed already too."""
-        return self._database.execute(statement, values)
-
-    def write(self, statement: str, *values: object) -> sqlite3.Cursor:
-        """Changes something."""
-        if not self._database.in_transaction:
-            self._database.execute("BEGIN IMMEDIATE")
-        return self._database.execute(statement, values)
-
-    def afterwards(self, do: Callable[[], None]) -> None:
-        """Does what follows from the change, once it is on the disk."""
-        self._afterwards.append(do)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            if self._database.in_transaction:
-                self._database.execute("COMMIT" if kind is None else "ROLLBACK")
-        except sqlite3.Error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-        if kind is None:
-            for do in self._afterwards:
-                do()
-
-
-def _at(path: Path) -> tuple[int, int] | None:
-    """Tells the file at a path from others; None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _opened(path: Path) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
-    """The database, and which file it is."""
-    try:
-        if not path.exists():
-            _make(path)
-            log.warning("no levers were set or watched here before: all are on", file=str(path))
-        if path.stat().st_size == 0:  # SQLite would take it for a new one
-            raise ConfigError(str(path), ["is damaged: it is empty"])
-        database, at = _connected(path), _at(path)
-        try:
-            found = [
-                database.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("application_id", "user_version", "quick_check(1)")
-            ]
-        except sqlite3.Error:
-            database.close()
-            raise
-    except (OSError, sqlite3.Error) as error:
-        raise ConfigError(str(path), [f"is damaged or cannot be used: {error}"]) from error
-    if found[:1] + found[2:] != [APPLICATION_ID, "ok"] or not 1 <= found[1] <= FORMAT:
-        database.close()
-        raise ConfigError(str(path), [f"is damaged or no state of a router: {found}"])
-    return database, at
-
-
-def _make(path: Path) -> None:
-    """Makes an empty file: whole, or not at all."""
-    with whole_file(path) as unfinished, closing(_connected(unfinished)) as database:
-        database.executescript(SCHEMA)
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA synchronous = EXTRA")
-    return database
-
-
-def _read(
-    database: sqlite3.Connection, path: Path, check: Callable[[bytes], object]
-) -> dict[str, bytes]:
-    """Every record, each of which must be one."""
-    records: dict[str, bytes] = {}
-    try:
-        for name, record in database.execute("SELECT name, record FROM levers"):
-            check(record)
-            records[name] = record
-    except (ValueError, sqlite3.Error) as error:
-        database.close()
-        raise ConfigError(str(path), [f"is damaged: {error}"]) from error
-    return records
-
-
-def _brought_up(database: sqlite3.Connection, path: Path) -> Counter[str]:
-    """Makes a file of before, whose records are sound, one of ours; how much each tenant keeps.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    try:
-        (found,) = database.execute("PRAGMA user_version").fetchone()
-        if found < FORMAT:
-            database.executescript(SECOND_FORMAT)
-        return _counted(database)
-    except sqlite3.Error as error:
-        database.close()
-        raise ConfigError(str(path), [f"cannot be used: {error}"]) from error
-
-
-def _counted(database: sqlite3.Connection) -> Counter[str]:
-    """How many values are kept of each tenant."""
-    return Counter(dict(database.execute("SELECT tenant, count(*) FROM kept GROUP BY tenant")))

@@ -13,8 +13,9 @@ from services.common.config import ConfigError
 from services.common.errors import Unavailable
 from services.common.files import LOCK
 from services.router.levers.copy import parse_record
-from services.router.state import file as file_state
-from services.router.state.file import FILE, SCHEMA, FileState
+from services.router.state import database as state_file
+from services.router.state.database import SCHEMA
+from services.router.state.file import FILE, FileState
 from services.router.state.store import SharedState
 from tests.integration.router.states import (
     DURABLE,
@@ -291,7 +292,7 @@ async def test_a_start_that_is_broken_off_leaves_nothing_half_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(file_state, "SCHEMA", f"{SCHEMA} CREATE NONSENSE;")
+        broken.setattr(state_file, "SCHEMA", f"{SCHEMA} CREATE NONSENSE;")
         with pytest.raises(ConfigError, match="NONSENSE"):
             FileState(tmp_path, parse_record)
     assert names(tmp_path) == [LOCK]
