@@ -198,6 +198,7 @@ def assemble(
         question=signer.question,
         settle=outcomes.settle,
         turns=turns,
+        long_work=checks,
         metrics=metrics,
         spawn=spawn,
         wall=wall,

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from pennyweight.ledger.schema import LedgerRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
+from services.router.admission.long_work import LongWork
 from services.router.admission.tokenising import Tokenising
 from services.router.engines.pieces import Pieces
 from services.router.evidence.outcomes import turns_at_the_state
@@ -20,6 +21,7 @@ from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
+from services.router.policy.long_prompts import Room
 from services.router.policy.pace import Paces
 from services.router.policy.poison import PoisonMarks
 from services.router.policy.prompts import Message
@@ -356,6 +358,7 @@ class Way:
             question=lambda text: f"<{text}>",
             settle=self.shelf.settle,
             turns=turns_at_the_state(self.clock),
+            long_work=LongWork("questions", self.clock, Room()),
             metrics=self.metrics,
             spawn=self.spawn,
             wall=time.time,

@@ -9,11 +9,13 @@ compared with what the top tier says now.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
 
 from services.common.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
+from services.router.admission.long_work import LongWork
 from services.router.admission.turns import Turns
 from services.router.evidence.outcomes import WAIT_SECONDS
 from services.router.evidence.waiting import KEPT_SECONDS, WaitingPair
@@ -48,6 +50,7 @@ class Pairs:
         question: Callable[[str], str],
         settle: Callable[[Route, str, str], Awaitable[None]],
         turns: Turns,
+        long_work: LongWork,
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
         wall: Callable[[], float],
@@ -57,8 +60,8 @@ class Pairs:
         `question` names what was asked, the same for whoever asks it.
 
         `settle` judges the pair of a route, request id and tenant whose outcome came first. `turns`
-        are those at the keeper. `spawn` starts a task that is owned by the process. `wall` gives
-        seconds since 1970.
+        are those at the keeper; `long_work` makes names of questions, which may be long. `spawn`
+        starts a task that is owned by the process. `wall` gives seconds since 1970.
         """
         self._planner = planner
         self._runner = runner
@@ -69,6 +72,7 @@ class Pairs:
         self._question = question
         self._settle_outcome = settle
         self._turns = turns
+        self._long_work = long_work
         self._metrics = metrics
         self._spawn = spawn
         self._wall = wall
@@ -170,7 +174,14 @@ class Pairs:
         route = context.route
         qualities = await self._judge.judge(route, context.checked.asked, pair.answers)
         weight = _weight(evidence, context.propensity)
-        question = await asyncio.to_thread(self._question, _written_out(context.checked.asked))
+        asked = _written_out(context.checked.asked)
+        question = await self._long_work.run(
+            partial(self._question, asked),
+            len(asked),
+            tenant=context.tenant,
+            priority=Priority.BATCH,
+            until=self._runner.clock() + evidence.seconds,
+        )
         digests = [self._digest(text) for text in pair.answers]
         if qualities is not None:
             losses = {
