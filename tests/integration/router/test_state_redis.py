@@ -14,7 +14,7 @@ from services.common.redis_link import REST, RedisLink
 from services.router.config import RouterSettings
 from services.router.levers.copy import parse_record
 from services.router.state.file import FILE, FileState
-from services.router.state.redis import RedisState
+from services.router.state.redis import HELD, KEPT, RedisState
 from services.router.state.store import SharedState, open_state
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO, redis_state
 from tests.integration.router.world import PATIENCE
@@ -152,6 +152,30 @@ async def test_what_tenants_cause_holds_up_no_lever() -> None:
         assert not kept.done()
         state._link._turns.release()
         assert await kept is None
+        await state.close()
+
+
+@pytest.mark.redis
+async def test_a_tenant_has_so_many_values_and_others_keep_theirs() -> None:
+    with RedisServer() as server:
+        state = redis_state(server.url, max_kept=3)
+        for name, tenant, seconds in (
+            ("b0", "globex", 50.0),  # would run out first of all
+            ("a0", "acme", 0.001),
+            *((f"a{at}", "acme", 100.0 * at) for at in range(1, 6)),
+        ):
+            await state.keep_once(name, b"kept", seconds, tenant=tenant)
+            async with asyncio.timeout(PATIENCE):
+                while name == "a0" and await state.kept(name, tenant=tenant) is not None:
+                    pass
+        assert await state.keep_once("a5", b"other", LONG, tenant="acme") == b"kept"
+        redis = Redis.from_url(server.url)
+        assert sorted(redis.keys(f"{KEPT}*")) == [
+            f"{KEPT}{at}".encode() for at in ("a3", "a4", "a5", "b0")
+        ]
+        assert redis.zcard(f"{HELD}acme") == 3
+        assert 400.0 < redis.ttl(f"{HELD}acme") <= 500.0
+        redis.close()
         await state.close()
 
 
