@@ -25,7 +25,7 @@ from services.router.engines.triton import TritonEngine
 from services.router.evidence.drift import DriftWatch
 from services.router.evidence.handles import HandleSigner
 from services.router.evidence.judges import Judges
-from services.router.evidence.outcomes import Outcomes
+from services.router.evidence.outcomes import Outcomes, turns_at_the_state
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.fleet import Fleet
 from services.router.fleet.load import LoadWindow
@@ -160,17 +160,21 @@ def assemble(
     )
     judges = Judges(metrics, peer, clock=clock, chance=chance)
     drift = DriftWatch(metrics)
+    room = Room(at_once=settings.long_prompts_at_once)
+    checks, tokenising = LongWork("checking", clock, room), Tokenising(clock, room)
+    turns = turns_at_the_state(clock)
     outcomes = Outcomes(
         in_force=in_force,
         signer=signer,
         keeper=state,
+        turns=turns,
+        digests=checks,
         ledger=ledger,
         levers=levers,
         metrics=metrics,
+        clock=clock,
         wall=wall,
     )
-    room = Room(at_once=settings.long_prompts_at_once)
-    checks, tokenising = LongWork("checking", clock, room), Tokenising(clock, room)
     planner = Planner(load, tokenising, clock)
     runner = Runner(
         fleet=fleet,
@@ -193,6 +197,8 @@ def assemble(
         digest=signer.digest,
         question=signer.question,
         settle=outcomes.settle,
+        turns=turns,
+        long_work=checks,
         metrics=metrics,
         spawn=spawn,
         wall=wall,

@@ -406,8 +406,12 @@ class Judge(Protocol):
 class Keeper(Protocol):
     """Small values that all routers share for a while: outcomes told, pairs that wait for one."""
 
-    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+    async def keep_once(
+        self, key: str, value: bytes, seconds: float, *, tenant: str
+    ) -> bytes | None:
         """Keeps a value for so long, unless the key has one already.
+
+        `tenant` is whose it is: what is kept, and waits to be, is bounded for each.
 
         Returns:
             the value that was there before; None if this one is kept now.
@@ -416,7 +420,7 @@ class Keeper(Protocol):
             Unavailable: nobody knows, as the shared state cannot be reached.
         """
 
-    async def kept(self, key: str) -> bytes | None:
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:
         """The value of a key; None if it has none or it has run out.
 
         Raises:

@@ -42,11 +42,21 @@ DEADLINE_SLACK_SECONDS = 0.1
 """gRPC cancels a call at its deadline by a clock of its own, some milliseconds from ours."""
 
 
+Listing = pb.ListRoutesRequest | pb.ListLeversRequest
+Plain = pb.RecordOutcomeRequest | pb.ListRoutesRequest | pb.ListLeversRequest
+"""Requests without a prompt."""
+
+
 def _with_permit(call: Any) -> Any:
-    """A call that only those get who may enter; leave to be in is settled at its end."""
+    """A call that only those get who may enter; leave to be in is settled at its end.
+
+    Operators list levers and routes, and set levers, whoever fills the router.
+    """
 
     @functools.wraps(call)
-    async def within(servicer: "RouterServicer", request: Request, context: Any) -> Any:
+    async def within(servicer: "RouterServicer", request: Any, context: Any) -> Any:
+        if isinstance(request, Listing) and current_identity().may_operate:
+            return await call(servicer, request, context)
         with servicer.enter(request, context) as permit:
             response = await call(servicer, request, context)
             permit.settle(response.ByteSize())
@@ -157,7 +167,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             max_micro_usd=most,
         )
 
-    def enter(self, request: Request, context: Any) -> Permit:
+    def enter(self, request: Request | Plain, context: Any) -> Permit:
         """Lets the running call in.
 
         Raises:
@@ -166,13 +176,14 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         """
         tenant = current_identity().tenant
         try:
-            permit = self._permits.enter(tenant, weight(request))
+            permit = self._permits.enter(tenant, _size(request))
         except ServiceError as error:
             self._records.refused(tenant, _known(request, self._in_force.now), error)
             raise
         context.add_done_callback(lambda _: permit.leave())
         return permit
 
+    @_with_permit
     async def ListRoutes(
         self, request: pb.ListRoutesRequest, context: Any
     ) -> pb.ListRoutesResponse:
@@ -191,12 +202,14 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             ],
         )
 
+    @_with_permit
     async def RecordOutcome(
         self, request: pb.RecordOutcomeRequest, context: Any
     ) -> pb.RecordOutcomeResponse:
         """See router.proto."""
         return await self._outcomes.record(request, current_identity().tenant)
 
+    @_with_permit
     async def ListLevers(
         self, request: pb.ListLeversRequest, context: Any
     ) -> pb.ListLeversResponse:
@@ -344,6 +357,12 @@ def _seen(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _known(request: Request, policies: Policies) -> str:
+def _size(request: Request | Plain) -> int:
+    """Bytes that a request counts for."""
+    return request.ByteSize() if isinstance(request, Plain) else weight(request)
+
+
+def _known(request: Request | Plain, policies: Policies) -> str:
     """The route's name if there is such a route: callers must not invent label values."""
-    return request.route if request.route in policies.routes else ""
+    route = "" if isinstance(request, pb.ListRoutesRequest) else request.route
+    return route if route in policies.routes else ""

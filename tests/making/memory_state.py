@@ -44,10 +44,12 @@ class MemoryState:
         self.kept_records[name] = after
         return True, after
 
-    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+    async def keep_once(
+        self, key: str, value: bytes, seconds: float, *, tenant: str
+    ) -> bytes | None:
         raise NotImplementedError
 
-    async def kept(self, key: str) -> bytes | None:
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:
         raise NotImplementedError
 
     def _check(self) -> None:

@@ -12,13 +12,16 @@ from prometheus_client import CollectorRegistry
 from pennyweight.ledger.schema import LedgerRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
+from services.router.admission.long_work import LongWork
 from services.router.admission.tokenising import Tokenising
 from services.router.engines.pieces import Pieces
+from services.router.evidence.outcomes import turns_at_the_state
 from services.router.evidence.pairs import Pairs
 from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
+from services.router.policy.long_prompts import Room
 from services.router.policy.pace import Paces
 from services.router.policy.poison import PoisonMarks
 from services.router.policy.prompts import Message
@@ -278,16 +281,18 @@ class Shelf:
     records: list[dict[str, Any]] = field(default_factory=list)
     settled: list[tuple[str, str]] = field(default_factory=list)
 
-    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+    async def keep_once(
+        self, key: str, value: bytes, seconds: float, *, tenant: str
+    ) -> bytes | None:
         if key in self.values:
             return self.values[key]
         self.values[key] = value
         return None
 
-    async def kept(self, key: str) -> bytes | None:
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:
         return self.values.get(key)
 
-    async def settle(self, route: Route, request_id: str) -> None:
+    async def settle(self, route: Route, request_id: str, tenant: str) -> None:
         self.settled.append((route.name, request_id))
 
     def add(self, record: LedgerRecord | MakeRecord) -> None:
@@ -352,6 +357,8 @@ class Way:
             digest=lambda text: f"<{text}>",
             question=lambda text: f"<{text}>",
             settle=self.shelf.settle,
+            turns=turns_at_the_state(self.clock),
+            long_work=LongWork("questions", self.clock, Room()),
             metrics=self.metrics,
             spawn=self.spawn,
             wall=time.time,

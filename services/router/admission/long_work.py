@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from services.common.errors import DeadlineExceeded, Overloaded
-from services.router.policy.line import Priority, WaitingLine
+from services.common.errors import Overloaded
+from services.router.admission.turns import Turns
+from services.router.policy.line import Priority
 from services.router.policy.long_prompts import Room
 
 T = TypeVar("T")
@@ -27,20 +28,18 @@ class Kind:
     """What work is made by, in the words of a refusal.
 
     Attributes:
-        one: one of it.
-        many: several.
+        many: several of it.
         reason: that too many wait.
         least_bytes: for which one counts at least while it waits.
     """
 
-    one: str
     many: str
     reason: str
     least_bytes: int = 0
 
 
-LONG_PROMPT = Kind("a long prompt", "long prompts", "LONG_PROMPTS")
-NEW_FORM = Kind("a new form", "new forms of answers", "NEW_FORMS", least_bytes=64 << 10)
+LONG_PROMPT = Kind("long prompts", "LONG_PROMPTS")
+NEW_FORM = Kind("new forms of answers", "NEW_FORMS", least_bytes=64 << 10)
 """However short, it may take as long as a long prompt."""
 
 
@@ -49,11 +48,17 @@ class LongWork:
 
     def __init__(self, name: str, clock: Callable[[], float], room: Room) -> None:
         """`name` is of its threads; `clock` gives seconds that only grow."""
-        self._clock = clock
         self._room = room
         self._threads = ThreadPoolExecutor(room.at_once, thread_name_prefix=name)
-        self._line: WaitingLine[asyncio.Future[None]] = WaitingLine(MANY)
-        self._running: Counter[str] = Counter()
+        self._turns = Turns(
+            room.at_once,
+            room.at_once_for_one,
+            clock=clock,
+            waiting=MANY,
+            waiting_for_one=MANY,
+            what="long texts and new forms",
+            reason=LONG_PROMPT.reason,
+        )
         self._waiting_bytes: Counter[str] = Counter()
 
     async def run(
@@ -85,7 +90,7 @@ class LongWork:
         try:
             running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         except BaseException:  # the router stops
-            self._give_back(tenant)
+            self._turns.give_back(tenant)
             raise
         # A thread cannot be stopped: what it does counts as the tenant's until it is done.
         running.add_done_callback(partial(self._done, tenant))
@@ -98,7 +103,7 @@ class LongWork:
     async def _turn(
         self, size: int, tenant: str, priority: Priority, until: float, kind: Kind
     ) -> None:
-        """Waits until one more of the tenant may run; `_give_back` follows once.
+        """Waits until one more of the tenant may run; `give_back` of the turns follows once.
 
         Raises:
             Overloaded, DeadlineExceeded: see `run`.
@@ -110,49 +115,15 @@ class LongWork:
                 reason=kind.reason,
                 retry_after_seconds=1.0,
             )
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        ticket, _ = self._line.join(turn, priority, tenant)
-        assert ticket is not None  # noqa: S101 -- the line turns nobody away, `Room` does
         waiting[tenant] += size
-        self._serve()
-        come = False
         try:
-            async with asyncio.timeout(until - self._clock()):
-                await turn
-            come = True
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the deadline passed before it was the turn of {kind.one}",
-                reason="QUEUED_TOO_LONG",
-            ) from None
+            await self._turns.take(tenant, priority, until)
         finally:
-            self._line.leave(ticket)
             waiting[tenant] -= size
             if not waiting[tenant]:
                 del waiting[tenant]
-            if not come and turn.done() and not turn.cancelled():
-                self._give_back(tenant)  # it came at the very moment we gave up
-            turn.cancel()
-
-    def _serve(self) -> None:
-        """Lets those go on whose turn it is."""
-        most = self._room.at_once_for_one
-        while self._running.total() < self._room.at_once:
-            ticket = self._line.first(self._running, most)
-            if ticket is None:
-                return
-            self._line.serve(ticket)
-            if not ticket.holder.done():  # else it has just given up
-                self._running[ticket.tenant] += 1
-                ticket.holder.set_result(None)
 
     def _done(self, tenant: str, running: "asyncio.Future[object]") -> None:
         if not running.cancelled():
             running.exception()  # whoever waited was told, or has gone
-        self._give_back(tenant)
-
-    def _give_back(self, tenant: str) -> None:
-        self._running[tenant] -= 1
-        if not self._running[tenant]:
-            del self._running[tenant]
-        self._serve()
+        self._turns.give_back(tenant)

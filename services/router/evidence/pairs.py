@@ -9,15 +9,20 @@ compared with what the top tier says now.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
 
-from services.common.errors import ServiceError, Unavailable
+from services.common.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
+from services.router.admission.long_work import LongWork
+from services.router.admission.turns import Turns
+from services.router.evidence.outcomes import WAIT_SECONDS
 from services.router.evidence.waiting import KEPT_SECONDS, WaitingPair
 from services.router.ledger.pair_record import Pair, record_of
 from services.router.metrics import Metrics
 from services.router.policy.levers import CACHE, TRIMMING, calibration_version, lever_of_tier
+from services.router.policy.line import Priority
 from services.router.policy.prompts import Message
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Route
 from services.router.ports import Asked, Judge, Keeper, LeverBoard
@@ -43,7 +48,9 @@ class Pairs:
         keeper: Keeper,
         digest: Callable[[str], str],
         question: Callable[[str], str],
-        settle: Callable[[Route, str], Awaitable[None]],
+        settle: Callable[[Route, str, str], Awaitable[None]],
+        turns: Turns,
+        long_work: LongWork,
         metrics: Metrics,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
         wall: Callable[[], float],
@@ -52,8 +59,9 @@ class Pairs:
 
         `question` names what was asked, the same for whoever asks it.
 
-        `settle` judges the pair of a route and request id whose outcome came first. `spawn` starts
-        a task that is owned by the process. `wall` gives seconds since 1970.
+        `settle` judges the pair of a route, request id and tenant whose outcome came first. `turns`
+        are those at the keeper; `long_work` makes names of questions, which may be long. `spawn`
+        starts a task that is owned by the process. `wall` gives seconds since 1970.
         """
         self._planner = planner
         self._runner = runner
@@ -63,6 +71,8 @@ class Pairs:
         self._digest = digest
         self._question = question
         self._settle_outcome = settle
+        self._turns = turns
+        self._long_work = long_work
         self._metrics = metrics
         self._spawn = spawn
         self._wall = wall
@@ -164,7 +174,14 @@ class Pairs:
         route = context.route
         qualities = await self._judge.judge(route, context.checked.asked, pair.answers)
         weight = _weight(evidence, context.propensity)
-        question = await asyncio.to_thread(self._question, _written_out(context.checked.asked))
+        asked = _written_out(context.checked.asked)
+        question = await self._long_work.run(
+            partial(self._question, asked),
+            len(asked),
+            tenant=context.tenant,
+            priority=Priority.BATCH,
+            until=self._runner.clock() + evidence.seconds,
+        )
         digests = [self._digest(text) for text in pair.answers]
         if qualities is not None:
             losses = {
@@ -195,11 +212,13 @@ class Pairs:
             losses_of=pair.compared,
         )
         try:
-            key = f"pair:{context.request_id}"
-            await self._keeper.keep_once(key, waiting.to_bytes(), KEPT_SECONDS)
-            await self._settle_outcome(context.route, context.request_id)
-        except Unavailable:
-            log.warning("a pair cannot wait for its outcome: the shared state is away")
+            key, tenant = f"pair:{context.request_id}", context.tenant
+            until = self._runner.clock() + WAIT_SECONDS
+            async with self._turns.turn(tenant, Priority.INTERACTIVE, until):
+                await self._keeper.keep_once(key, waiting.to_bytes(), KEPT_SECONDS, tenant=tenant)
+            await self._settle_outcome(context.route, context.request_id, tenant)
+        except (Unavailable, Overloaded, DeadlineExceeded) as error:
+            log.warning("a pair cannot wait for its outcome", why=error.message)
 
 
 def _written_out(asked: Asked) -> str:

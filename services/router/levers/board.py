@@ -10,7 +10,7 @@ be written, as nobody may use a lever that others know to be halted.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -188,18 +188,38 @@ class SharedLeverBoard:
         )
         return self._shown_anew(route, lever)
 
-    async def run(self) -> None:
-        """Keeps this router's copy up to date until cancelled. The caller owns it."""
-        while True:
-            await self.refresh()
-            await asyncio.sleep(CHECK_SECONDS)
+    async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Keeps this router's copy up to date until cancelled. The caller owns it.
+
+        `pause` waits for so many seconds. What is owed is written beside the looks: however slow
+        that is, a look comes in time, so that levers count as halted only where the shared state
+        does not answer it.
+        """
+        settling: asyncio.Task[None] | None = None
+        try:
+            while True:
+                await self._copy.look()
+                self._show()
+                if settling is not None and settling.done():
+                    settling.result()  # what failed and never should begins anew with us
+                if not self._copy.away and (settling is None or settling.done()):
+                    settling = asyncio.create_task(self._settled())
+                await pause(CHECK_SECONDS)
+        finally:
+            if settling is not None:
+                settling.cancel()
+                await asyncio.wait((settling,))
 
     async def refresh(self) -> None:
         """Looks once at the shared state, and writes what is owed to it. Never raises."""
         await self._copy.look()
+        self._show()
+        if not self._copy.away:
+            await self._settled()
+
+    async def _settled(self) -> None:
         with suppress(Unavailable):  # the next look tries again
-            if not self._copy.away:
-                await self._settle()
+            await self._settle()
         self._show()
 
     async def _settle(self) -> None:

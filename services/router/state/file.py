@@ -1,7 +1,8 @@
 """The shared state of one router alone, in a folder on its machine; see `store.SharedState`.
 
 It is one SQLite file, so that each change is on the disk whole, or not at all, before anybody hears
-of it. All work on it is done in one thread, in turn: a slow disk never holds up an answer. A file
+of it. All work on it is done in one thread, that of levers first: a slow disk never holds up an
+answer. What tenants have kept is bounded together, and who has most makes room. A file
 that is damaged, empty or not ours stops the start: halts must not be forgotten in silence. One that
 is moved or removed meanwhile is made anew, with every lever as it is known here.
 """
@@ -10,41 +11,40 @@ import asyncio
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from services.common.config import ConfigError
 from services.common.errors import Unavailable
-from services.common.files import FolderLock, whole_file
+from services.common.files import FolderLock
+from services.router.state.database import (
+    Change,
+    at_path,
+    brought_up,
+    counted,
+    open_database,
+    read_records,
+)
+from services.router.state.worker import TooMuchWaits, Worker
 
 log = structlog.get_logger()
 
 FILE = "state.sqlite3"
-APPLICATION_ID = 0x50574B52
-"""Tells our file from others that SQLite wrote."""
-
-FORMAT = 1
 MAX_KEPT = 200_000
-"""Values kept at most; beyond it those that would run out first are given up."""
+"""Values kept at most; beyond it who has most gives up what would run out first."""
 
-MAX_QUEUED = 1000
 DISK_SECONDS = 2.0
 LOG_EVERY_SECONDS = 10.0
 
-SCHEMA = f"""
-CREATE TABLE levers (name TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE kept (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX kept_expires ON kept (expires);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
+EXPIRED = "DELETE FROM kept WHERE expires <= ? RETURNING tenant"
+DROPPED = """
+DELETE FROM kept WHERE key = (SELECT key FROM kept WHERE tenant = ? ORDER BY expires LIMIT 1)
 """
-
-DROP_FIRST = "DELETE FROM kept WHERE key IN (SELECT key FROM kept ORDER BY expires LIMIT ?)"
 
 T = TypeVar("T")
 
@@ -77,20 +77,20 @@ class FileState:
         self._path = folder / FILE
         self._lock = FolderLock(folder, "router")
         try:
-            self._database, self._opened = _opened(self._path)
-            self._records: Mapping[str, bytes] = _read(self._database, self._path, check)
+            self._database, self._opened = open_database(self._path)
+            self._records: Mapping[str, bytes] = read_records(self._database, self._path, check)
+            self._held = brought_up(self._database, self._path)
         except BaseException:
             self._lock.close()
             raise
         self._changes = 0
-        self._queued = 0
         self._said = -math.inf
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="router-state")
+        self._worker = Worker(self._change)
 
     async def changes(self) -> str:
         """See `SharedState.changes`; has the file looked after, unless there is work on it."""
-        if not self._queued:
-            self._begin(lambda: None)
+        if self._worker.idle:
+            self._worker.first(lambda _: None).add_done_callback(self._seen)
         return str(self._changes)
 
     async def records(self) -> tuple[str, Mapping[str, bytes]]:
@@ -99,79 +99,94 @@ class FileState:
 
     async def swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
         """See `SharedState.swap`."""
-        return await self._do(lambda: self._swap(name, before, after))
+        work = partial(self._swap, name, before, after)
+        return await self._do(lambda: self._worker.first(work))
 
-    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+    async def keep_once(
+        self, key: str, value: bytes, seconds: float, *, tenant: str
+    ) -> bytes | None:
         """See `ports.Keeper.keep_once`."""
-        return await self._do(lambda: self._keep_once(key, value, seconds))
+        work = partial(self._keep_once, key, value, seconds, tenant)
+        return await self._do(lambda: self._worker.of(tenant, work))
 
-    async def kept(self, key: str) -> bytes | None:
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:
         """See `ports.Keeper.kept`."""
-        return await self._do(lambda: self._kept(key))
+        work = partial(self._kept, key)
+        return await self._do(lambda: self._worker.of(tenant, work))
 
     async def close(self) -> None:
         """Finishes what is queued and lets go of the folder."""
-        with suppress(Unavailable):
-            await self._do(self._database.close)
-        self._worker.shutdown(wait=False)
+        with suppress(TimeoutError, sqlite3.Error):
+            async with asyncio.timeout(DISK_SECONDS):
+                await self._worker.close(self._database.close)
         self._lock.close()
 
-    def _swap(self, name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+    def _swap(
+        self, name: str, before: bytes | None, after: bytes, change: Change
+    ) -> tuple[bool, bytes]:
         now = self._records.get(name)
         if now != before:
             return False, now or b""
-        with _Change(self._database) as change:
-            change("INSERT OR REPLACE INTO levers VALUES (?, ?)", name, after)
-        self._records = {**self._records, name: after}
-        self._changes += 1
+        change.write("INSERT OR REPLACE INTO levers VALUES (?, ?)", name, after)
+        change.afterwards(partial(self._swapped, name, after))
         return True, after
 
-    def _keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
+    def _swapped(self, name: str, after: bytes) -> None:
+        self._records = {**self._records, name: after}
+        self._changes += 1
+
+    def _keep_once(
+        self, key: str, value: bytes, seconds: float, tenant: str, change: Change
+    ) -> bytes | None:
+        before = self._kept(key, change)
+        if before is not None:  # the same again costs the disk nothing
+            return before
         now = self._clock()
-        with _Change(self._database) as change:
-            change("DELETE FROM kept WHERE expires <= ?", now)
-            row = change("SELECT value FROM kept WHERE key = ?", key).fetchone()
-            if row is not None:
-                return bytes(row[0])
-            change("INSERT INTO kept VALUES (?, ?, ?)", key, value, now + seconds)
-            (count,) = change("SELECT count(*) FROM kept").fetchone()
-            if count > self._max_kept:
-                over = count - self._max_kept
-                change(DROP_FIRST, over)
+        for (whose,) in change.write(EXPIRED, now).fetchall():
+            self._held[whose] -= 1
+        insert = "INSERT INTO kept (key, value, expires, tenant) VALUES (?, ?, ?, ?)"
+        change.write(insert, key, value, now + seconds, tenant)
+        self._held[tenant] += 1
+        while self._held.total() > self._max_kept:
+            ((most, _),) = self._held.most_common(1)
+            change.write(DROPPED, most)
+            self._held[most] -= 1
         return None
 
-    def _kept(self, key: str) -> bytes | None:
+    def _kept(self, key: str, change: Change) -> bytes | None:
         asked = "SELECT value FROM kept WHERE key = ? AND expires > ?"
-        row = self._database.execute(asked, (key, self._clock())).fetchone()
+        row = change.read(asked, key, self._clock()).fetchone()
         return None if row is None else bytes(row[0])
 
-    async def _do(self, work: Callable[[], T]) -> T:
+    async def _do(self, begin: Callable[[], "asyncio.Future[T]"]) -> T:
         """Has the thread do it.
 
         Raises:
-            Unavailable: the disk refuses, or is too slow.
+            Unavailable: the disk refuses, is too slow, or has too much to do.
         """
-        if self._queued >= MAX_QUEUED:
-            raise self._unavailable("too much waits for the disk")
         try:
+            future = begin()
+            future.add_done_callback(self._seen)
             async with asyncio.timeout(DISK_SECONDS):
-                return await asyncio.shield(self._begin(work))
+                return await asyncio.shield(future)
+        except TooMuchWaits as error:
+            raise self._unavailable("too much waits for the disk") from error
         except TimeoutError as error:
             raise self._unavailable("the disk is too slow") from error
         except (sqlite3.Error, OSError, ConfigError) as error:
             raise self._unavailable(str(error), reason="STATE_REFUSED") from error
 
-    def _begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """Hands work to the thread."""
-
-        def do() -> T:
-            self._follow()
-            return work()
-
-        future = asyncio.get_running_loop().run_in_executor(self._worker, do)
-        self._queued += 1
-        future.add_done_callback(self._done)
-        return future
+    @contextmanager
+    def _change(self) -> Iterator[Change]:
+        """A change of the file that has the name now."""
+        self._follow()
+        try:
+            with Change(self._database) as change:
+                yield change
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._held = counted(self._database)
+            raise
 
     def _follow(self) -> None:
         """Opens the file that has the name now, where ours was moved, removed or replaced.
@@ -179,21 +194,23 @@ class FileState:
         Raises:
             OSError, ConfigError: it cannot be used; ours stays open.
         """
-        if _at(self._path) == self._opened:
+        if at_path(self._path) == self._opened:
             return
         log.warning("the state's file was moved, removed or replaced", file=str(self._path))
         if not self._lock.in_place:
             before, self._lock = self._lock, FolderLock(self._path.parent, "router")
             before.close()
         made = not self._path.exists()
-        database, opened = _opened(self._path)
+        database, opened = open_database(self._path)
         if made:
-            with _Change(database) as change:
+            with Change(database) as change:
                 for name, record in self._records.items():
-                    change("INSERT INTO levers VALUES (?, ?)", name, record)
-        records = _read(database, self._path, self._check)
+                    change.write("INSERT INTO levers VALUES (?, ?)", name, record)
+        records = read_records(database, self._path, self._check)
+        held = brought_up(database, self._path)
         self._database.close()
         self._database, self._opened, self._records = database, opened, records
+        self._held = held
         self._changes += 1
 
     def _unavailable(self, why: str, reason: str = "STATE_UNREACHABLE") -> Unavailable:
@@ -202,92 +219,9 @@ class FileState:
         if not 0.0 <= now - self._said < LOG_EVERY_SECONDS:
             self._said = now
             log.warning("the state cannot be written or read", error=why)
-        return Unavailable(f"the state of this router cannot be used: {why}", reason=reason)
+        message = f"the state of this router cannot be used: {why}"
+        return Unavailable(message, reason=reason, retry_after_seconds=1.0)
 
-    def _done(self, future: "asyncio.Future[Any]") -> None:
-        self._queued -= 1
+    def _seen(self, future: "asyncio.Future[Any]") -> None:
         if not future.cancelled() and isinstance(future.exception(), OSError | ConfigError):
             self._unavailable(str(future.exception()))  # who asked may have gone, or be nobody
-
-
-class _Change:
-    """A transaction: all of it is on the disk when it ends, or none."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def __enter__(self) -> Self:
-        self._database.execute("BEGIN IMMEDIATE")
-        return self
-
-    def __call__(self, statement: str, *values: object) -> sqlite3.Cursor:
-        return self._database.execute(statement, values)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            self._database.execute("COMMIT" if kind is None else "ROLLBACK")
-        except sqlite3.Error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-
-
-def _at(path: Path) -> tuple[int, int] | None:
-    """Tells the file at a path from others; None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _opened(path: Path) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
-    """The database, and which file it is."""
-    try:
-        if not path.exists():
-            _make(path)
-            log.warning("no levers were set or watched here before: all are on", file=str(path))
-        if path.stat().st_size == 0:  # SQLite would take it for a new one
-            raise ConfigError(str(path), ["is damaged: it is empty"])
-        database, at = _connected(path), _at(path)
-        try:
-            found = [
-                database.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("application_id", "user_version", "quick_check(1)")
-            ]
-        except sqlite3.Error:
-            database.close()
-            raise
-    except (OSError, sqlite3.Error) as error:
-        raise ConfigError(str(path), [f"is damaged or cannot be used: {error}"]) from error
-    if found != [APPLICATION_ID, FORMAT, "ok"]:
-        database.close()
-        raise ConfigError(str(path), [f"is damaged or no state of a router: {found}"])
-    return database, at
-
-
-def _make(path: Path) -> None:
-    """Makes an empty file: whole, or not at all."""
-    with whole_file(path) as unfinished, closing(_connected(unfinished)) as database:
-        database.executescript(SCHEMA)
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA synchronous = EXTRA")
-    return database
-
-
-def _read(
-    database: sqlite3.Connection, path: Path, check: Callable[[bytes], object]
-) -> dict[str, bytes]:
-    """Every record, each of which must be one."""
-    records: dict[str, bytes] = {}
-    try:
-        for name, record in database.execute("SELECT name, record FROM levers"):
-            check(record)
-            records[name] = record
-    except (ValueError, sqlite3.Error) as error:
-        database.close()
-        raise ConfigError(str(path), [f"is damaged: {error}"]) from error
-    return records

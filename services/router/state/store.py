@@ -14,6 +14,8 @@ from services.router.state.file import FileState
 from services.router.state.redis import RedisState
 
 CONNECTIONS = 8
+LEVER_CONNECTIONS = 4
+"""To Redis, for levers alone: nothing that tenants cause is before them."""
 
 
 class SharedState(Keeper, Protocol):
@@ -63,7 +65,8 @@ async def open_state(
     if settings.redis is None:
         state = FileState(settings.state_folder, check)
     else:
-        state = RedisState(settings.redis.link(CONNECTIONS))
+        redis = settings.redis
+        state = RedisState(redis.link(CONNECTIONS), redis.link(LEVER_CONNECTIONS))
     try:
         yield state
     finally:

@@ -29,8 +29,12 @@ def a_record(said: str = "why") -> bytes:
 ONE, TWO, THREE = map(a_record, ("one", "two", "three"))
 
 
-def redis_state(url: str, timeout_seconds: float = 5.0) -> RedisState:
-    return RedisState(RedisLink(url, timeout_seconds=timeout_seconds, connections=8))
+def redis_state(url: str, timeout_seconds: float = 5.0, **limits: Any) -> RedisState:
+    kept, levers = (
+        RedisLink(url, timeout_seconds=timeout_seconds, connections=connections)
+        for connections in (8, 4)
+    )
+    return RedisState(kept, levers, **limits)
 
 
 @dataclass

@@ -191,7 +191,10 @@ async def test_a_count_of_changes_that_is_no_number_is_named_and_changes_nothing
 @pytest.mark.redis
 async def test_a_kept_value_of_another_type_is_named(redis: Redis, state: RedisState) -> None:
     await redis.rpush(f"{KEPT}pair:1", "x")
-    for use in (state.kept("pair:1"), state.keep_once("pair:1", b"value", LONG)):
+    for use in (
+        state.kept("pair:1", tenant="acme"),
+        state.keep_once("pair:1", b"value", LONG, tenant="acme"),
+    ):
         with pytest.raises(Unavailable, match=f"its key {KEPT}pair:1 holds a list, where a string"):
             await use
 

@@ -11,6 +11,7 @@ import pytest
 from pennyweight.router.v1 import router_pb2 as pb
 from tests.integration.router.world import (
     HELLO,
+    OPERATOR,
     PATIENCE,
     Caller,
     World,
@@ -140,8 +141,19 @@ async def test_a_tenant_has_a_part_of_the_router_and_others_theirs(narrow: World
     assert (await loud.refused()).reason == "TOO_MANY_REQUESTS"
     counted = {"route": "chat", "status": "RESOURCE_EXHAUSTED", "tier": ""}
     assert await narrow.metric("requests_total", **counted) == 4
+    levers, operator = pb.ListLeversRequest(route="chat"), f"Bearer {OPERATOR}"
+    for plain, request in (
+        (loud.stub.RecordOutcome, pb.RecordOutcomeRequest(route="chat", handle="none")),
+        (loud.stub.ListRoutes, pb.ListRoutesRequest()),
+        (loud.stub.ListLevers, levers),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match="too many requests of this tenant"):
+            await plain(request, metadata=loud.metadata, timeout=PATIENCE)
     held.append(asyncio.create_task(quiet.ask()))
-    await until(lambda: len(triton.received) == 3)
+    held.append(asyncio.create_task(quiet.whole()))
+    await until(lambda: len(triton.received) == 4)
+    answer = await quiet.stub.ListLevers(levers, metadata=(("authorization", operator),))
+    assert answer.policy_version  # though nobody else could come in
     hold.until.set()
     assert {one.text for one in await asyncio.gather(*held)} == {HELLO}
     for _ in range(6):  # each leaves when it ends

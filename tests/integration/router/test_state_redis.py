@@ -14,7 +14,7 @@ from services.common.redis_link import REST, RedisLink
 from services.router.config import RouterSettings
 from services.router.levers.copy import parse_record
 from services.router.state.file import FILE, FileState
-from services.router.state.redis import RedisState
+from services.router.state.redis import HELD, KEPT, RedisState
 from services.router.state.store import SharedState, open_state
 from tests.integration.router.states import DURABLE, LONG, ONE, TWO, redis_state
 from tests.integration.router.world import PATIENCE
@@ -27,8 +27,8 @@ async def refused(state: SharedState) -> None:
         state.changes(),
         state.records(),
         state.swap("chat/cache", None, ONE),
-        state.keep_once("pair:1", b"kept", LONG),
-        state.kept("pair:1"),
+        state.keep_once("pair:1", b"kept", LONG, tenant="acme"),
+        state.kept("pair:1", tenant="acme"),
     ):
         with pytest.raises(Unavailable):
             await asked
@@ -88,7 +88,7 @@ async def test_a_redis_that_hangs_costs_its_timeout_and_then_nothing() -> None:
             for _ in range(20):
                 began = time.monotonic()
                 with pytest.raises(Unavailable):
-                    await state.kept("pair:1")
+                    await state.kept("pair:1", tenant="acme")
                 took.append(time.monotonic() - began)
             assert min(took) < 0.1  # far less than one timeout
         finally:
@@ -139,12 +139,57 @@ def test_no_use_of_redis_may_take_long() -> None:
 
 
 @pytest.mark.redis
+async def test_what_tenants_cause_holds_up_no_lever() -> None:
+    with RedisServer() as server:
+        state = redis_state(server.url)
+        for _ in range(8):  # as many as have a connection: what follows would wait behind them
+            await state._link._turns.acquire()
+        kept = asyncio.create_task(state.kept("pair:1", tenant="acme"))
+        async with asyncio.timeout(PATIENCE):
+            await state.changes()
+            assert await state.swap("chat/cache", None, ONE) == (True, ONE)
+            assert dict((await state.records())[1]) == {"chat/cache": ONE}
+        assert not kept.done()
+        state._link._turns.release()
+        assert await kept is None
+        await state.close()
+
+
+@pytest.mark.redis
+async def test_a_tenant_has_so_many_values_and_others_keep_theirs() -> None:
+    with RedisServer() as server:
+        state = redis_state(server.url, max_kept=3)
+        for name, tenant, seconds in (
+            ("b0", "globex", 50.0),  # would run out first of all
+            ("a0", "acme", 0.001),
+            *((f"a{at}", "acme", 100.0 * at) for at in range(1, 6)),
+        ):
+            await state.keep_once(name, b"kept", seconds, tenant=tenant)
+            async with asyncio.timeout(PATIENCE):
+                while name == "a0" and await state.kept(name, tenant=tenant) is not None:
+                    pass
+        assert await state.keep_once("a5", b"other", LONG, tenant="acme") == b"kept"
+        redis = Redis.from_url(server.url)
+        assert sorted(redis.keys(f"{KEPT}*")) == [
+            f"{KEPT}{at}".encode() for at in ("a3", "a4", "a5", "b0")
+        ]
+        assert redis.zcard(f"{HELD}acme") == 3
+        assert 400.0 < redis.ttl(f"{HELD}acme") <= 500.0
+        redis.close()
+        await state.close()
+
+
+@pytest.mark.redis
 async def test_a_changed_password_is_taken_up(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("old")
     with RedisServer("--requirepass", "old") as server:
-        link = RedisLink(server.url, password=file.read_text, timeout_seconds=0.5, connections=2)
-        state = RedisState(link)
+        state = RedisState(
+            *(
+                RedisLink(server.url, password=file.read_text, timeout_seconds=0.5, connections=2)
+                for _ in range(2)
+            )
+        )
         await answered(state)
         admin = Redis.from_url(server.url, password="old")
         admin.config_set("requirepass", "new")

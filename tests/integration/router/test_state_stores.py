@@ -13,8 +13,9 @@ from services.common.config import ConfigError
 from services.common.errors import Unavailable
 from services.common.files import LOCK
 from services.router.levers.copy import parse_record
-from services.router.state import file as file_state
-from services.router.state.file import FILE, SCHEMA, FileState
+from services.router.state import database as state_file
+from services.router.state.database import SCHEMA
+from services.router.state.file import FILE, FileState
 from services.router.state.store import SharedState
 from tests.integration.router.states import (
     DURABLE,
@@ -64,7 +65,7 @@ async def test_a_new_state_is_empty(state: SharedState) -> None:
     changes, records = await state.records()
     assert dict(records) == {}
     assert changes == await state.changes()
-    assert await state.kept("pair:1") is None
+    assert await state.kept("pair:1", tenant="acme") is None
 
 
 async def test_a_record_is_put_in_the_place_of_the_one_that_was_there(state: SharedState) -> None:
@@ -102,51 +103,53 @@ async def test_every_change_is_noticed_and_nothing_else(state: SharedState) -> N
         seen.append(await state.changes())
     assert len(set(seen)) == len(seen)
     await state.swap("a/cache", None, THREE)
-    await state.keep_once("pair:1", b"kept", LONG)
+    await state.keep_once("pair:1", b"kept", LONG, tenant="acme")
     assert await state.changes() == seen[-1]
     assert (await state.records())[0] == seen[-1]
 
 
 async def test_a_value_is_kept_once(state: SharedState) -> None:
-    assert await state.keep_once("outcome:1", b"good", LONG) is None
-    assert await state.keep_once("outcome:1", b"bad", LONG) == b"good"
-    assert await state.kept("outcome:1") == b"good"
-    assert await state.kept("outcome:2") is None
+    assert await state.keep_once("outcome:1", b"good", LONG, tenant="acme") is None
+    assert await state.keep_once("outcome:1", b"bad", LONG, tenant="acme") == b"good"
+    assert await state.kept("outcome:1", tenant="acme") == b"good"
+    assert await state.kept("outcome:2", tenant="acme") is None
 
 
 async def test_only_one_of_many_at_once_is_kept(state: SharedState) -> None:
     values = [str(at).encode() for at in range(20)]
-    before = await asyncio.gather(*(state.keep_once("pair:1", value, LONG) for value in values))
+    before = await asyncio.gather(
+        *(state.keep_once("pair:1", value, LONG, tenant="acme") for value in values)
+    )
     assert before.count(None) == 1
     kept = values[before.index(None)]
     assert {value for value in before if value is not None} == {kept}
-    assert await state.kept("pair:1") == kept
+    assert await state.kept("pair:1", tenant="acme") == kept
 
 
 async def test_any_bytes_are_kept(state: SharedState) -> None:
     value = bytes(range(256))
-    await state.keep_once("ключ:1", value, LONG)
-    assert await state.kept("ключ:1") == value
+    await state.keep_once("ключ:1", value, LONG, tenant="acme")
+    assert await state.kept("ключ:1", tenant="acme") == value
 
 
 async def test_a_value_runs_out(stage: Stage) -> None:
-    await stage.state.keep_once("pair:1", b"first", LONG)
+    await stage.state.keep_once("pair:1", b"first", LONG, tenant="acme")
     await stage.advance(LONG - 1000)
-    assert await stage.state.kept("pair:1") == b"first"
+    assert await stage.state.kept("pair:1", tenant="acme") == b"first"
     await stage.advance(2000)
-    assert await stage.state.kept("pair:1") is None
-    assert await stage.state.keep_once("pair:1", b"second", LONG) is None
-    assert await stage.state.kept("pair:1") == b"second"
+    assert await stage.state.kept("pair:1", tenant="acme") is None
+    assert await stage.state.keep_once("pair:1", b"second", LONG, tenant="acme") is None
+    assert await stage.state.kept("pair:1", tenant="acme") == b"second"
 
 
 async def test_another_process_finds_what_was_kept(open_stage: Open) -> None:
     async with open_stage() as stage:
         await stage.state.swap("chat/cache", None, ONE)
-        await stage.state.keep_once("outcome:1", b"good", LONG)
+        await stage.state.keep_once("outcome:1", b"good", LONG, tenant="acme")
     async with open_stage() as stage:
         _, records = await stage.state.records()
         assert dict(records) == {"chat/cache": ONE}
-        assert await stage.state.keep_once("outcome:1", b"bad", LONG) == b"good"
+        assert await stage.state.keep_once("outcome:1", b"bad", LONG, tenant="acme") == b"good"
 
 
 # -- a folder
@@ -206,7 +209,7 @@ async def test_a_damaged_file_stops_the_start_and_stays_as_it_is(
 ) -> None:
     async with file_stage(tmp_path) as stage:
         await stage.state.swap("chat/cache", None, ONE)
-        await stage.state.keep_once("pair:1", b"kept", LONG)
+        await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme")
     damage(tmp_path / FILE)
     damaged = (tmp_path / FILE).read_bytes()
     with pytest.raises(ConfigError) as caught:
@@ -220,12 +223,12 @@ async def test_a_crash_leaves_what_was_kept(tmp_path: Path) -> None:
     """The files as they are in the middle of a life, without any orderly end."""
     async with file_stage(tmp_path / "one") as stage:
         await stage.state.swap("chat/cache", None, ONE)
-        await stage.state.keep_once("pair:1", b"kept", LONG)
+        await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme")
         shutil.copytree(tmp_path / "one", tmp_path / "two")
     async with file_stage(tmp_path / "two") as stage:
         _, records = await stage.state.records()
         assert dict(records) == {"chat/cache": ONE}
-        assert await stage.state.kept("pair:1") == b"kept"
+        assert await stage.state.kept("pair:1", tenant="acme") == b"kept"
 
 
 @pytest.mark.parametrize("gone", ["folder", "file"])
@@ -238,7 +241,7 @@ async def test_what_is_moved_away_is_made_anew_with_every_lever(tmp_path: Path, 
         else:
             (folder / FILE).rename(moved)
         assert await stage.state.swap("chat/effort", None, TWO) == (True, TWO)
-        assert await stage.state.keep_once("pair:1", b"kept", LONG) is None
+        assert await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme") is None
         with pytest.raises(ConfigError, match="another router uses it"):
             FileState(folder, parse_record)
         if gone == "folder":
@@ -246,7 +249,7 @@ async def test_what_is_moved_away_is_made_anew_with_every_lever(tmp_path: Path, 
     async with file_stage(folder) as stage:
         _, records = await stage.state.records()
         assert dict(records) == {"chat/cache": ONE, "chat/effort": TWO}
-        assert await stage.state.kept("pair:1") == b"kept"
+        assert await stage.state.kept("pair:1", tenant="acme") == b"kept"
 
 
 async def test_what_is_moved_away_is_made_anew_though_nothing_changes(tmp_path: Path) -> None:
@@ -256,7 +259,7 @@ async def test_what_is_moved_away_is_made_anew_though_nothing_changes(tmp_path: 
         shutil.rmtree(folder)
         assert isinstance(stage.state, FileState)
         await stage.state.changes()
-        behind_it = stage.state._worker.submit(lambda: None)
+        behind_it = stage.state._worker._thread.submit(lambda: None)
         await asyncio.wrap_future(behind_it)
         shutil.copytree(folder, tmp_path / "as a kill leaves it")
     async with file_stage(tmp_path / "as a kill leaves it") as stage:
@@ -276,7 +279,7 @@ async def test_a_file_that_is_put_in_place_is_taken(tmp_path: Path) -> None:
         (tmp_path / "state" / FILE).unlink()
         (tmp_path / "state" / FILE).write_bytes(b"nonsense")
         with pytest.raises(Unavailable, match="damaged"):
-            await stage.state.keep_once("pair:1", b"kept", LONG)
+            await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme")
         assert dict((await stage.state.records())[1]) == {"chat/cache": TWO}
         (tmp_path / "state" / FILE).unlink()
 
@@ -289,7 +292,7 @@ async def test_a_start_that_is_broken_off_leaves_nothing_half_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(file_state, "SCHEMA", f"{SCHEMA} CREATE NONSENSE;")
+        broken.setattr(state_file, "SCHEMA", f"{SCHEMA} CREATE NONSENSE;")
         with pytest.raises(ConfigError, match="NONSENSE"):
             FileState(tmp_path, parse_record)
     assert names(tmp_path) == [LOCK]
@@ -300,9 +303,71 @@ async def test_a_start_that_is_broken_off_leaves_nothing_half_made(
 async def test_beyond_the_bound_what_would_run_out_first_is_given_up(tmp_path: Path) -> None:
     async with file_stage(tmp_path, max_kept=3) as stage:
         for at, seconds in enumerate((LONG, 10.0, LONG, LONG + 1)):
-            await stage.state.keep_once(f"pair:{at}", b"kept", seconds)
-        kept = [await stage.state.kept(f"pair:{at}") is not None for at in range(4)]
+            await stage.state.keep_once(f"pair:{at}", b"kept", seconds, tenant="acme")
+        kept = [await stage.state.kept(f"pair:{at}", tenant="acme") is not None for at in range(4)]
         assert kept == [True, False, True, True]
+
+
+async def test_who_has_most_gives_way_and_nobody_else(tmp_path: Path) -> None:
+    async with file_stage(tmp_path, max_kept=6) as stage:
+        for at in range(2):  # what would run out first of all
+            await stage.state.keep_once(f"outcome:b{at}", b"kept", LONG - 9, tenant="globex")
+        for at in range(10):
+            await stage.state.keep_once(f"outcome:a{at}", b"kept", LONG + at, tenant="acme")
+    async with file_stage(tmp_path, max_kept=6) as stage:  # it is known whose they are
+        await stage.state.keep_once("outcome:b2", b"kept", LONG, tenant="globex")
+        found = [
+            name
+            for name in (*(f"b{at}" for at in range(3)), *(f"a{at}" for at in range(10)))
+            if await stage.state.kept(f"outcome:{name}", tenant="acme") is not None
+        ]
+        assert found == ["b0", "b1", "b2", "a7", "a8", "a9"]
+
+
+async def test_what_has_run_out_or_was_not_written_counts_for_nobody(tmp_path: Path) -> None:
+    async with file_stage(tmp_path, max_kept=3) as stage:
+        assert isinstance(stage.state, FileState)
+        for at in range(2):
+            await stage.state.keep_once(f"outcome:a{at}", b"kept", 10.0, tenant="acme")
+        stage.state._database.execute("PRAGMA query_only = ON")
+        with pytest.raises(Unavailable):
+            await stage.state.keep_once("outcome:a2", b"kept", LONG, tenant="acme")
+        stage.state._database.execute("PRAGMA query_only = OFF")
+        assert stage.state._held == {"acme": 2}
+        await stage.advance(20.0)
+        await stage.state.keep_once("outcome:b0", b"kept", LONG, tenant="globex")
+        assert +stage.state._held == {"globex": 1}
+
+
+async def test_a_file_of_the_first_format_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with sqlite3.connect(tmp_path / "state" / FILE) as database:
+        database.executescript(SCHEMA)  # as it was
+        database.execute("INSERT INTO levers VALUES ('chat/cache', ?)", (ONE,))
+        database.execute("INSERT INTO kept VALUES ('outcome:1', CAST('good' AS BLOB), 5000.0)")
+    database.close()
+    for _ in range(2):
+        async with file_stage(tmp_path / "state") as stage:
+            assert dict((await stage.state.records())[1]) == {"chat/cache": ONE}
+            before = await stage.state.keep_once("outcome:1", b"bad", LONG, tenant="acme")
+            assert before == b"good"
+
+
+async def test_levers_are_set_whatever_tenants_cause(tmp_path: Path) -> None:
+    """In one thread, of which so much is asked that it would be refused to any tenant."""
+    async with file_stage(tmp_path) as stage:
+        crowd = [
+            asyncio.create_task(stage.state.keep_once(f"{who}{at}", b"1", LONG, tenant=who))
+            for who in "abcde"
+            for at in range(300)
+        ]
+        await asyncio.sleep(0)
+        assert await stage.state.swap("chat/cache", None, ONE) == (True, ONE)
+        ends = await asyncio.gather(*crowd, return_exceptions=True)
+        refused = [end for end in ends if end is not None]
+        assert len(refused) == 500
+        assert {type(end) for end in refused} == {Unavailable}
+        assert {end.retry_after_seconds for end in refused if isinstance(end, Unavailable)} == {1.0}
 
 
 async def test_a_disk_that_refuses_is_said_and_changes_nothing(tmp_path: Path) -> None:
@@ -313,8 +378,8 @@ async def test_a_disk_that_refuses_is_said_and_changes_nothing(tmp_path: Path) -
         with pytest.raises(Unavailable):
             await stage.state.swap("chat/cache", ONE, TWO)
         with pytest.raises(Unavailable):
-            await stage.state.keep_once("pair:1", b"kept", LONG)
+            await stage.state.keep_once("pair:1", b"kept", LONG, tenant="acme")
         assert await stage.state.records() == (before, {"chat/cache": ONE})
         stage.state._database.execute("PRAGMA query_only = OFF")  # type: ignore[attr-defined]
         assert await stage.state.swap("chat/cache", ONE, TWO) == (True, TWO)
-        assert await stage.state.kept("pair:1") is None
+        assert await stage.state.kept("pair:1", tenant="acme") is None

@@ -198,18 +198,19 @@ async def test_what_runs_counts_until_it_is_done_though_its_caller_has_gone(desk
     desk.text.let_go("a1", "a2")
     await second
     assert desk.text.begun == ["a1", "a2"]
-    assert not desk.tokenising._long._running
+    assert not desk.tokenising._long._turns._taken
 
 
 async def test_a_turn_that_comes_at_the_moment_of_giving_up_is_given_on(desk: Desk) -> None:
     first, second, third = desk.ask("a1"), desk.ask("a2"), desk.ask("a3")
     await desk.begun("a1")
-    assert len(desk.tokenising._long._line) == 2
-    desk.tokenising._long._give_back("a")  # as if the first were done: the second has its turn
+    assert len(desk.tokenising._long._turns._line) == 2
+    # as if the first were done: the second has its turn
+    desk.tokenising._long._turns.give_back("a")
     second.cancel()
     desk.text.let_go("a3", "a1")
     await third
-    desk.tokenising._long._running["a"] += 1
+    desk.tokenising._long._turns._taken["a"] += 1
     await first
     await asyncio.gather(second, return_exceptions=True)
     assert "a2" not in desk.text.begun

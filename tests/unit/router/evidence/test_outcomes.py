@@ -1,5 +1,6 @@
 """What callers say of answers is checked, kept once, written, and told to the guardrail."""
 
+import asyncio
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,12 +11,14 @@ from prometheus_client import CollectorRegistry
 
 from pennyweight.ledger.schema import OutcomeRecord
 from pennyweight.router.v1 import router_pb2 as pb
-from services.common.errors import AlreadyExists, BadRequest, NotFound, Unavailable
+from services.common.errors import AlreadyExists, BadRequest, NotFound, Overloaded, Unavailable
+from services.router.admission.long_work import LongWork
 from services.router.evidence.handles import HandleSigner
-from services.router.evidence.outcomes import Outcomes
+from services.router.evidence.outcomes import INLINE_CHARACTERS, Outcomes, turns_at_the_state
 from services.router.evidence.waiting import KEPT_SECONDS
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
+from services.router.policy.long_prompts import Room
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
 from services.router.routes.in_force import InForce
 from tests.making.policies import compiled, ladder, quality, route
@@ -32,9 +35,13 @@ class Shelf:
         self.seconds: set[float] = set()
         self.away_after = math.inf
         self.deaf = False
+        self.asked = 0
+        self.held: asyncio.Event | None = None
 
-    async def keep_once(self, key: str, value: bytes, seconds: float) -> bytes | None:
-        self._look()
+    async def keep_once(
+        self, key: str, value: bytes, seconds: float, *, tenant: str
+    ) -> bytes | None:
+        await self._look()
         self.seconds.add(seconds)
         before = self.values.get(key)
         self.values.setdefault(key, value)
@@ -42,11 +49,14 @@ class Shelf:
             raise Unavailable("the shared state did not answer")
         return before
 
-    async def kept(self, key: str) -> bytes | None:
-        self._look()
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:
+        await self._look()
         return self.values.get(key)
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
+        self.asked += 1
+        if self.held is not None:
+            await self.held.wait()
         self.away_after -= 1
         if self.away_after < 0:
             raise Unavailable("the shared state cannot be reached")
@@ -88,6 +98,7 @@ class Desk:
         self.shelf, self.board, self.book = Shelf(), Board(), Book()
         self.registry = CollectorRegistry()
         self.now = float(NOW)
+        self.digests = LongWork("digests", lambda: 0.0, Room())
         self.outcomes = Outcomes(
             in_force=InForce(
                 compiled(
@@ -98,9 +109,12 @@ class Desk:
             ),
             signer=self.signer,
             keeper=self.shelf,
+            turns=turns_at_the_state(lambda: 0.0),
+            digests=self.digests,
             ledger=self.book,
             levers=self.board,
             metrics=Metrics(self.registry),
+            clock=lambda: 0.0,
             wall=lambda: self.now,
         )
 
@@ -177,6 +191,65 @@ async def test_saying_something_else_is_refused(desk: Desk, said: dict[str, Any]
         await desk.tell(**said)
     assert refused.value.reason == "OUTCOME_RECORDED"
     assert len(desk.book.records) == 1
+
+
+# --- many at once ------------------------------------------------------------------------------
+
+
+async def test_one_tenants_outcomes_are_bounded_and_hold_up_nobody_elses(desk: Desk) -> None:
+    desk.shelf.held = asyncio.Event()
+    crowd = [
+        asyncio.create_task(desk.tell(handle=desk.handle(request_id=f"r{at}"), resolved=True))
+        for at in range(300)
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert desk.shelf.asked == 16
+    refused = [one.exception() for one in crowd if one.done()]
+    assert len(refused) == 300 - 16 - 256
+    assert {type(error) for error in refused} == {Overloaded}
+    theirs = pb.RecordOutcomeRequest(
+        route="chat", handle=desk.handle(tenant="globex", request_id="g1"), resolved=True
+    )
+    other = asyncio.create_task(desk.outcomes.record(theirs, "globex"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert desk.shelf.asked == 17
+    desk.shelf.held.set()
+    assert (await other).request_id == "g1"
+    await asyncio.gather(*crowd, return_exceptions=True)
+    assert len(desk.book.records) == 16 + 256 + 1
+
+
+async def test_a_pair_is_settled_in_its_tenants_turn(desk: Desk) -> None:
+    desk.keep_pair()
+    desk.shelf.values["outcome:r1"] = b"[false,null,null]"
+    desk.shelf.held = asyncio.Event()
+    crowd = [asyncio.create_task(desk.tell(resolved=False)) for _ in range(16)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    settling = asyncio.create_task(desk.outcomes.settle(desk.route, "r1", "acme"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert desk.shelf.asked == 16
+    desk.shelf.held.set()
+    await asyncio.gather(settling, *crowd)
+    assert len(desk.board.samples) == 1
+
+
+async def test_long_corrections_are_digested_in_turns_of_tenants(desk: Desk) -> None:
+    asked: list[tuple[str, str]] = []
+    run = desk.digests.run
+
+    async def noted(work: Any, size: int, **about: Any) -> Any:
+        asked.append((about["tenant"], about["priority"].name))
+        return await run(work, size, **about)
+
+    desk.digests.run = noted  # type: ignore[method-assign]
+    await desk.tell(corrected_answer="x" * INLINE_CHARACTERS)
+    assert not asked
+    await desk.tell(handle=desk.handle(request_id="r2"), corrected_answer="x" * 100_000)
+    assert asked == [("acme", "BATCH")]
 
 
 # --- refusals ----------------------------------------------------------------------------------
@@ -311,7 +384,7 @@ async def test_a_pair_is_told_once(desk: Desk) -> None:
     desk.keep_pair()
     await desk.tell(resolved=False)
     await desk.tell(resolved=False)
-    await desk.outcomes.settle(desk.route, "r1")
+    await desk.outcomes.settle(desk.route, "r1", "acme")
     assert len(desk.board.samples) == 1
 
 
@@ -319,13 +392,13 @@ async def test_an_outcome_that_comes_before_its_pair_judges_it_too(desk: Desk) -
     await desk.tell(resolved=False)
     assert not desk.board.samples
     desk.keep_pair()
-    await desk.outcomes.settle(desk.route, "r1")
+    await desk.outcomes.settle(desk.route, "r1", "acme")
     assert desk.board.samples == [("chat", {"tier:small": 1.0}, 0.25)]
 
 
 async def test_a_pair_without_an_outcome_waits(desk: Desk) -> None:
     desk.keep_pair()
-    await desk.outcomes.settle(desk.route, "r1")
+    await desk.outcomes.settle(desk.route, "r1", "acme")
     assert not desk.board.samples
 
 

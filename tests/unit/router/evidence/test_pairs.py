@@ -154,3 +154,17 @@ async def test_a_caller_who_leaves_leaves_no_evidence_but_what_it_cost(blocks_at
     await way.hang_up(Listener(blocks_at))
     assert way.engine.order == ["small"]
     assert way.state.micro_usd > 0
+
+
+async def test_a_question_is_named_in_its_tenants_turn_among_long_texts() -> None:
+    way = Way(chat(), both(), chance=always, request=request_of("where is my card"))
+    work, asked = way.pairs._long_work.run, []
+
+    async def noted(made: Any, size: int, **about: Any) -> Any:
+        asked.append((about["tenant"], about["priority"], size))
+        return await work(made, size, **about)
+
+    way.pairs._long_work.run = noted  # type: ignore[method-assign]
+    await way.go()
+    (pair,) = way.shelf.records
+    assert asked == [("acme", Priority.BATCH, len(pair["question"]) - len("<>"))]

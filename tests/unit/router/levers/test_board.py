@@ -290,6 +290,55 @@ async def test_a_person_does_not_wait_behind_samples(state: MemoryState, one: Bo
     assert one.halted == {SMALL}
 
 
+async def test_what_is_slow_to_be_written_holds_up_no_look(state: MemoryState, one: Board) -> None:
+    state.refuses_writes = True
+    await one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+    state.refuses_writes = False
+    looks, seen, slow, done = 0, asyncio.Event(), asyncio.Event(), state.swap
+
+    async def waits(name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+        await slow.wait()
+        return await done(name, before, after)
+
+    async def pause(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        one.now += seconds
+        if looks == 20 or state.kept_records:
+            seen.set()
+        await asyncio.sleep(0)
+
+    state.swap = waits  # type: ignore[method-assign]
+    running = asyncio.create_task(one.levers.run(pause))
+    await asyncio.wait_for(seen.wait(), 5)
+    assert looks * 0.25 > UNKNOWN_SECONDS
+    assert one.halted == {SMALL}  # and not every lever
+    assert not state.kept_records
+    seen.clear()
+    slow.set()
+    await asyncio.wait_for(seen.wait(), 5)
+    assert list(state.kept_records) == ["chat/tier:small"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_settling_that_fails_ends_the_run_which_begins_anew(
+    state: MemoryState, one: Board
+) -> None:
+    state.refuses_writes = True
+    await one.levers.halt(CHAT, SMALL, author="ann", reason="why")
+
+    async def fails(name: str, before: bytes | None, after: bytes) -> tuple[bool, bytes]:
+        raise RuntimeError("never should")
+
+    async def pause(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    state.swap = fails  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="never should"):
+        await asyncio.wait_for(one.levers.run(pause), 5)
+
+
 async def test_only_levers_of_the_route_are_judged(state: MemoryState, one: Board) -> None:
     await one.levers.judged(CHAT, {"tier:large": 1.0, "trimming": 1.0}, 1.0)
     assert state.kept_records == {}
