@@ -80,7 +80,8 @@ class Generation:
     """One answer to generate.
 
     `end_id` None means that no token ends it; `stop_words` are token sequences; `guide` is
-    (type, text) of a grammar the answer must follow, `source` tells whose it is from others'.
+    (type, text) of a grammar the answer must follow, `source` tells whose it is from others',
+    `known_only` that the guide may run only if it has been tried already.
     """
 
     prompt: tuple[int, ...]
@@ -90,6 +91,7 @@ class Generation:
     sampling: Sampling = Sampling()
     guide: Guide | None = None
     source: str = ""
+    known_only: bool = False
     streaming: bool = False
     log_probs: bool = False
     perf_metrics: bool = False

@@ -225,6 +225,8 @@ class Engine:
 
     def _crowded(self, last: Generation) -> str:
         """Why the last request may not wait for the verdict on its guide; empty: it may."""
+        if last.known_only and last.guide and self._guides.verdict(last.guide, "") is None:
+            return _TRUST_LOST
         if len(self._unproven) > _MAX_UNPROVEN:
             return str(QueueFullError(_MAX_UNPROVEN))
         theirs = [one.guide for one in self._unproven.values() if one.source == last.source]
@@ -487,6 +489,10 @@ class Engine:
 TOO_MANY = (
     f"Too many requests wait for their guides, at most {_MAX_UNPROVEN_OF_ONE} with"
     f" {_MAX_GUIDES_OF_ONE} guides may: please try again later"
+)
+_TRUST_LOST = (
+    "Guides of this caller made steps slow: for some minutes no others wait for their guides to be"
+    " tried"
 )
 _MAYBE_SLOW = f"steps are slow and {MAYBE}: please try elsewhere"
 

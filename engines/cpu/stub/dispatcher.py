@@ -16,6 +16,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from engines.cpu.messages import (
@@ -125,11 +126,14 @@ class Dispatcher:
 
         Raises `NotReadyError` or `InvalidRequestError`, and then it does not.
         """
-        guide = generation.guide
-        if guide and self._suspects.guilty(guide):
-            raise InvalidRequestError(TOO_SLOW.removeprefix(INVALID_PREFIX))
-        if guide and self._suspects.doubted(guide, generation.source, time.monotonic()):
-            raise NotReadyError(f"engines ended lately and {MAYBE}: please try elsewhere")
+        if guide := generation.guide:
+            now = time.monotonic()
+            if self._suspects.guilty(guide):
+                raise InvalidRequestError(TOO_SLOW.removeprefix(INVALID_PREFIX))
+            if self._suspects.doubted(guide, generation.source, now):
+                raise NotReadyError(f"engines ended lately and {MAYBE}: please try elsewhere")
+            if not self._suspects.trusts(generation.source, now):
+                generation = replace(generation, known_only=True)
         answer = Answer(generation, arrival_ns)
         with self._lock:
             engine = self._processes.current
@@ -265,6 +269,8 @@ class Dispatcher:
         if answer.end.error is None and answer.output_tokens:
             self._suspects.clear(guide)
         elif answer.end.error == TOO_SLOW:
+            if not self._suspects.guilty(guide):  # other answers of it may end with this one
+                self._suspects.note_source(answer.generation.source, time.monotonic())
             self._suspects.convict(guide)
 
     def _blamed(self, engine: EngineProcess) -> Collection[int] | None:
@@ -276,10 +282,10 @@ class Dispatcher:
         among = self._suspect(engine, step)
         if not among or not engine.link.overdue():
             return None
-        if step.alone:
-            for one in among.values():
-                if one.guide:
-                    self._suspects.convict(one.guide)
+        one = next(iter(among.values()))
+        if step.alone and one.guide:
+            self._suspects.convict(one.guide)
+            self._suspects.note_source(one.source, time.monotonic())
         return among
 
     def _suspect(self, engine: EngineProcess, step: Step) -> Mapping[int, Generation]:

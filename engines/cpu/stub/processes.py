@@ -21,6 +21,9 @@ TURN_SECONDS = 1.0
 _MAX_RESTART_SECONDS = 10.0
 _REPLACE_AGAIN_SECONDS = 60.0
 _GUILTY = 4096
+_GUILTY_OF_ONE = 3  # guides of a source: then no new ones of it are tried for a while
+_DISTRUST_SECONDS = 600.0
+_SOURCES = 256
 _SUMS = ("running", "in_context", "context_tokens", "waiting", "used_blocks")
 
 
@@ -147,6 +150,7 @@ class Suspects:
     def __init__(self) -> None:
         self._suspicion = Suspicion()
         self._guilty: OrderedDict[bytes, None] = OrderedDict()
+        self._sources: OrderedDict[str, tuple[int, float]] = OrderedDict()  # guilty ones, and when
 
     def ended(self, among: Iterable[Generation], beside: Iterable[str], now: float) -> None:
         """An engine ended, or fell silent, in a step that followed the guides of these.
@@ -163,6 +167,19 @@ class Suspects:
         self._guilty[key] = None
         if len(self._guilty) > _GUILTY:
             self._guilty.popitem(last=False)
+
+    def note_source(self, source: str, now: float) -> None:
+        """A guide of that source was guilty; nothing is noted of an empty one."""
+        if source:
+            count, at = self._sources.pop(source, (0, now))
+            self._sources[source] = (count + 1 if now - at < _DISTRUST_SECONDS else 1), now
+            if len(self._sources) > _SOURCES:
+                self._sources.popitem(last=False)
+
+    def trusts(self, source: str, now: float) -> bool:
+        """Whether new guides of that source are tried."""
+        count, at = self._sources.get(source, (0, now))
+        return count < _GUILTY_OF_ONE or now - at >= _DISTRUST_SECONDS
 
     def clear(self, guide: Guide) -> None:
         """An answer that follows it has come to its end."""

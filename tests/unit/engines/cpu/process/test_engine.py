@@ -429,6 +429,19 @@ def test_not_all_may_wait_for_verdicts() -> None:
     assert "Maximum queue size of 1024" in str(run(subject)[1025][0].end)
 
 
+def test_who_is_not_trusted_has_known_guides_run_alone() -> None:
+    guides = FakeGuides(known="")
+    guides.costs = {"known": GUIDES}
+    subject = engine(FakePipeline({2: [5], 3: [5]}), guides=guides)
+    subject.submit(1, guided("new", known_only=True))
+    for key in (2, 3):  # which are dear, and run one after another
+        subject.submit(key, guided("known", known_only=True))
+    news = run(subject)
+    assert "no others wait for their guides" in str(errors(news[1])[1])
+    assert [errors(news[key]) for key in (2, 3)] == [{2: None}, {3: None}]
+    assert guides.dropped == ["new"]
+
+
 def test_one_source_has_few_new_guides_tried_at_a_time_and_known_ones_run() -> None:
     guides = FakeGuides(known="")
     subject = engine(FakePipeline({9: [1]}), guides=guides)

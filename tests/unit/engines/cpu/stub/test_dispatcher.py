@@ -580,3 +580,20 @@ def test_a_guide_that_an_engine_found_too_slow_is_refused_by_the_next_one_too(sc
     assert sender.errors == [TOO_SLOW]
     with pytest.raises(InvalidRequestError, match="too costly"):
         scene.submit(guide=guide)
+
+
+def test_who_brought_several_guilty_guides_has_known_ones_run_alone(scene: Scene) -> None:
+    for number in range(3):
+        senders = [scene.submit(guide=("regex", str(number)), source="many") for _ in range(2)]
+        keys = [scene.links[-1].hear().key for _ in senders]
+        if number < 2:
+            end = END._replace(error=TOO_SLOW)
+            scene.news(*[Progress(key, [], [], end) for key in keys])
+        else:
+            die(scene, alone=True, late=True, keys=tuple(keys))
+        until(lambda senders=senders: all(one.finals for one in senders))  # type: ignore[misc]
+        scene.submit(guide=("regex", "new"), source="many")
+        assert scene.links[-1].hear().generation.known_only == (number == 2)
+    for options in ({"source": "other", "guide": ("regex", "new")}, {"source": "many"}):
+        scene.submit(**options)
+        assert not scene.links[-1].hear().generation.known_only

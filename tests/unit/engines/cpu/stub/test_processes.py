@@ -127,3 +127,19 @@ def test_only_the_latest_guilty_ones_are_remembered() -> None:
     suspects.convict(OTHER)
     assert suspects.guilty(BAD)
     assert not suspects.guilty(("regex", "0"))
+
+
+def test_a_source_of_guilty_guides_is_not_trusted_for_a_while() -> None:
+    suspects = Suspects()
+    for now in (0.0, 100.0):
+        suspects.note_source("many", now)
+        suspects.note_source("", now)
+    assert suspects.trusts("many", 100.0)
+    suspects.note_source("many", 200.0)
+    suspects.note_source("", 200.0)
+    assert not suspects.trusts("many", 799.0)
+    assert suspects.trusts("many", 800.0)
+    assert suspects.trusts("other", 200.0)
+    assert suspects.trusts("", 200.0), "it may be anybody"
+    suspects.note_source("many", 800.0)
+    assert suspects.trusts("many", 800.0), "it begins anew"
