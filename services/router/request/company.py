@@ -13,25 +13,40 @@ from services.router.fleet.group import Replica
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestState
 
-MOST_LEFT = 64
-"""Attempts of one replica remembered that ended without its last word."""
+MOST_LEFT = 256
+"""Tenants of one replica remembered whose attempts ended without its last word, those with a form
+and those without apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Guest:
-    """One attempt: whose it is, whether it has a form, and when it ended (infinite: it runs)."""
+    """Whose attempt it is, and whether it has a form."""
 
     tenant: str
     guided: bool
-    ended: float = float("inf")
 
 
 @dataclass(slots=True)
 class _Guests:
-    """Attempts on one replica: those that run, and those that ended without its last word."""
+    """Attempts on one replica: those that run, and when others ended without its last word.
+
+    Of each tenant the last two: so that nobody pushes out what somebody did, itself included.
+    """
 
     running: dict[Attempt, _Guest] = field(default_factory=dict)
-    left: deque[_Guest] = field(default_factory=lambda: deque(maxlen=MOST_LEFT))
+    left: dict[_Guest, deque[float]] = field(default_factory=dict)
+
+    def note_left(self, guest: _Guest, now: float) -> None:
+        """One has ended."""
+        ended = self.left.pop(guest, None) or deque(maxlen=2)
+        ended.append(now)
+        self.left[guest] = ended  # the last that was changed stands last
+        if len(self.left) > MOST_LEFT:
+            del self.left[next(iter(self.left))]
+
+    def left_since(self, began: float) -> list[_Guest]:
+        """Those that have ended since then."""
+        return [guest for guest, ended in self.left.items() for at in ended if at >= began]
 
 
 class Company:
@@ -55,15 +70,15 @@ class Company:
         guest = guests.running.pop(attempt, None) if guests is not None else None
         if guests is None or guest is None or (attempt.call is not None and attempt.call.final):
             return
-        guests.left.append(_Guest(guest.tenant, guest.guided, now))
+        guests.note_left(guest, now)
 
-    def suspicion(self, state: RequestState, attempt: Attempt) -> float:
-        """How likely the replica was lost over this attempt, in [0, 1]; 0 is not at all."""
+    def suspects(self, state: RequestState, attempt: Attempt) -> frozenset[str]:
+        """The tenants over whose requests the replica may be lost; none: not over this attempt."""
         guests = self._replicas.get(attempt.place.replica, _Guests())
         beside = [guest for one, guest in guests.running.items() if one is not attempt]
-        beside += [guest for guest in guests.left if guest.ended >= attempt.began]
+        beside += guests.left_since(attempt.began)
         own = guests.running.get(attempt) is None  # it is among those that left
         context = state.context
         if context.checked.asked.guide is None:
-            return 1.0 if len(beside) <= own else 0.0
-        return 1.0 / len({context.tenant, *(guest.tenant for guest in beside if guest.guided)})
+            return frozenset() if len(beside) > own else frozenset({context.tenant})
+        return frozenset({context.tenant, *(guest.tenant for guest in beside if guest.guided)})

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,8 @@ from services.router.policy.calibration import Rung
 from services.router.policy.poison import MARK_SECONDS
 from services.router.policy.routes import Route
 from services.router.ports import Finish, Piece, ReplicaFailed, Written
+from services.router.request.attempt import Attempt
+from services.router.request.company import Company
 from services.router.request.context import RequestState
 from services.router.request.trouble import Poisonous
 from tests.making.policies import ladder, quality, route
@@ -98,8 +102,8 @@ async def test_others_are_answered_meanwhile() -> None:
         assert listener.events == ["started", "hi"]
 
 
-def replace_tenant(way: Way, tenant: str) -> RequestState:
-    state = way.begin()
+def replace_tenant(way: Way, tenant: str, asked: pb.GenerateRequest | None = None) -> RequestState:
+    state = way.begin(asked) if asked else way.begin()
     state.context = replace(state.context, tenant=tenant)
     return state
 
@@ -231,6 +235,35 @@ async def test_two_suspects_of_two_tenants_are_not_marked_where_they_were_togeth
     way = scene(died(), died(), *hi[:2], died(), died(), *hi[2:])
     assert await twice(way, "umbrella", victims_form=True) == ["", ""]
     assert len(way.runner.trouble.marks) == 2
+
+
+async def test_one_tenant_that_costs_many_replicas_marks_nothing_of_another() -> None:
+    times = 6
+    way = scene(*[run for _ in range(times) for run in (died(), died(), Run(["hi"]), Run(["hi"]))])
+    for number in range(times):
+        moved(way, f"small-{number + 8}")
+        assert await both(way, "umbrella", victims_form=True) == ["", ""]
+
+
+async def test_who_floods_a_replica_does_not_clear_the_form_it_left_there() -> None:
+    """Whoever was there when the replica hung stays a suspect, whatever it asks afterwards."""
+    way = scene()
+    nothing: Any = None
+    there: Any = SimpleNamespace(replica=way.replicas[0])
+    theirs, form, flood = (Attempt(nothing, nothing, there, 1.0) for _ in range(3))
+    asked = pb.GenerateRequest(route="chat")
+    asked.prompt.messages.add(role=pb.ROLE_USER, content="x")
+    plain = way.begin(asked)
+    asked.prompt.response_format.regex = "(qz)+"
+    guided, victim = way.begin(asked), replace_tenant(way, "umbrella", asked)
+    company = Company()
+    company.joined(victim, theirs)
+    company.joined(guided, form)
+    company.left(form, 2.0)
+    for _ in range(1000):
+        company.joined(plain, flood)
+        company.left(flood, 3.0)
+    assert company.suspects(victim, theirs) == {"umbrella", plain.context.tenant}
 
 
 async def test_a_tenant_does_not_clear_its_form_by_another_of_its_own() -> None:
