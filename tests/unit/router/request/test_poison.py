@@ -245,25 +245,69 @@ async def test_one_tenant_that_costs_many_replicas_marks_nothing_of_another() ->
         assert await both(way, "umbrella", victims_form=True) == ["", ""]
 
 
+class Guests:
+    """Attempts on one replica: of a tenant with a form, or without, and a victim of another."""
+
+    def __init__(self, *, victims_form: bool = True) -> None:
+        self.way = scene()
+        self.company = Company()
+        self.victim = self.asks("umbrella", form=victims_form)
+
+    def asks(self, tenant: str, *, form: bool) -> RequestState:
+        asked = pb.GenerateRequest(route="chat")
+        asked.prompt.messages.add(role=pb.ROLE_USER, content="x")
+        if form:
+            asked.prompt.response_format.regex = "(qz)+"
+        return replace_tenant(self.way, tenant, asked)
+
+    def join(self, state: RequestState, began: float) -> Attempt:
+        nothing: Any = None
+        there: Any = SimpleNamespace(replica=self.way.replicas[0])
+        attempt = Attempt(nothing, nothing, there, began)
+        self.company.joined(state, attempt)
+        return attempt
+
+    def passing(self, state: RequestState, began: float, left: float) -> None:
+        self.company.left(self.join(state, began), left)
+
+    def suspects(self, attempt: Attempt) -> set[str]:
+        return set(self.company.suspects(self.victim, attempt))
+
+
 async def test_who_floods_a_replica_does_not_clear_the_form_it_left_there() -> None:
     """Whoever was there when the replica hung stays a suspect, whatever it asks afterwards."""
-    way = scene()
-    nothing: Any = None
-    there: Any = SimpleNamespace(replica=way.replicas[0])
-    theirs, form, flood = (Attempt(nothing, nothing, there, 1.0) for _ in range(3))
-    asked = pb.GenerateRequest(route="chat")
-    asked.prompt.messages.add(role=pb.ROLE_USER, content="x")
-    plain = way.begin(asked)
-    asked.prompt.response_format.regex = "(qz)+"
-    guided, victim = way.begin(asked), replace_tenant(way, "umbrella", asked)
-    company = Company()
-    company.joined(victim, theirs)
-    company.joined(guided, form)
-    company.left(form, 2.0)
+    guests = Guests()
+    theirs = guests.join(guests.victim, 1.0)
+    guests.passing(guests.asks("acme", form=True), 1.0, 2.0)
     for _ in range(1000):
-        company.joined(plain, flood)
-        company.left(flood, 3.0)
-    assert company.suspects(victim, theirs) == {"umbrella", plain.context.tenant}
+        guests.passing(guests.asks("acme", form=False), 2.0, 3.0)
+    assert guests.suspects(theirs) == {"umbrella", "acme"}
+
+
+@pytest.mark.parametrize(
+    ("victims_form", "suspects"), [(True, {"umbrella", "acme"}), (False, set())]
+)
+async def test_who_leaves_before_others_come_stays_a_suspect_until_the_replica_speaks(
+    *, victims_form: bool, suspects: set[str]
+) -> None:
+    guests = Guests(victims_form=victims_form)
+    guests.passing(guests.asks("acme", form=True), 10.0, 15.0)
+    theirs = guests.join(guests.victim, 16.0)
+    assert guests.suspects(theirs) == suspects
+    late = guests.join(guests.victim, 15.0 + MARK_SECONDS + 1.0)
+    guests.company.left(theirs, 17.0)
+    assert guests.suspects(late) == {"umbrella"}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_what_was_left_before_the_replica_spoke_is_no_suspect(*, ended: bool) -> None:
+    guests = Guests()
+    guests.passing(guests.asks("acme", form=True), 10.0, 15.0)
+    other = guests.join(guests.asks("third", form=False), 15.0)
+    other.heard_at = 15.5
+    if ended:
+        guests.company.left(other, 15.5)
+    assert guests.suspects(guests.join(guests.victim, 16.0)) == {"umbrella"}
 
 
 async def test_a_tenant_does_not_clear_its_form_by_another_of_its_own() -> None:
