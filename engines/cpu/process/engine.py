@@ -226,7 +226,7 @@ class Engine:
     def _crowded(self, last: Generation) -> str:
         """Why the last request may not wait for the verdict on its guide; empty: it may."""
         if last.known_only and last.guide and self._guides.verdict(last.guide, "") is None:
-            return _TRUST_LOST
+            return TRUST_LOST
         if len(self._unproven) > _MAX_UNPROVEN:
             return str(QueueFullError(_MAX_UNPROVEN))
         theirs = [one.guide for one in self._unproven.values() if one.source == last.source]
@@ -371,12 +371,13 @@ class Engine:
         for key, run in list(self._running.items()):
             self._read(key, run, now)
         if following:
-            for blame in self._watch.took(took - reading, following, now / 1e9):
-                self._end_guide(blame)
+            blames = self._watch.took(took - reading, following, now / 1e9)
         else:
-            self._watch.rest(now / 1e9)
+            blames = self._watch.rest(now / 1e9)
             if tokens:
                 self._reading.learn(took, tokens)
+        for blame in blames:
+            self._end_guide(blame)
 
     def _tokens_read(self) -> int:
         """How many tokens of prompts the next step reads, about: they are noted as read."""
@@ -490,7 +491,7 @@ TOO_MANY = (
     f"Too many requests wait for their guides, at most {_MAX_UNPROVEN_OF_ONE} with"
     f" {_MAX_GUIDES_OF_ONE} guides may: please try again later"
 )
-_TRUST_LOST = (
+TRUST_LOST = (
     "Guides of this caller made steps slow: for some minutes no others wait for their guides to be"
     " tried"
 )

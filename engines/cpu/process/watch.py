@@ -21,9 +21,6 @@ _STEPS = 4
 _MOST = 3
 """So many times slow counts a step at most: less than `_STEPS`, so that one alone ends nothing."""
 
-_STRIKE = 2
-"""So many times slow is a step that is held against a guide though others are fast."""
-
 _REMEMBERED = 4096  # guides, by hash
 
 _SHORT = 4
@@ -86,17 +83,17 @@ class Watch:
         most = min(max(0, step_ns), _MOST * self._slow_ns)
         self._mean_ns += (most - self._mean_ns) / _STEPS
         if step_ns <= self._slow_ns // 2:
-            self._end_streak(now)
+            found = self._end_streak(now)
             self._prove(following)
-            return []
+            return found
         if step_ns > self._slow_ns:
-            self._note(step_ns, following)
+            self._note(following)
         return [self._blamed(following, now)] if self._mean_ns > self._slow_ns else []
 
-    def rest(self, now: float) -> None:
-        """A step followed no guide."""
+    def rest(self, now: float) -> list[Blame]:
+        """What follows from a step that followed no guide."""
         self._mean_ns = 0.0
-        self._end_streak(now)
+        return self._end_streak(now)
 
     def _forget_streak(self) -> None:
         """Of slow steps one after another: who was there in any, and a suspect in all."""
@@ -104,15 +101,13 @@ class Watch:
         self._sources: dict[bytes, set[str]] = {}
         self._suspects: frozenset[bytes] = frozenset()
         self._lengths: dict[bytes, int] = {}
-        self._worst_ns = 0
         self._accused: frozenset[bytes] = frozenset()
         self._ended: bytes | None = None
 
-    def _note(self, step_ns: int, following: Sequence[Following]) -> None:
+    def _note(self, following: Sequence[Following]) -> None:
         suspects = self.suspects(following)
         self._suspects = self._suspects & suspects or suspects
         self._there |= {one.guide for one in following}
-        self._worst_ns = max(self._worst_ns, step_ns)
         for guide, length, source in sorted(one[1:] for one in following):
             self._sources.setdefault(guide, set()).add(source)
             self._lengths[guide] = length
@@ -145,11 +140,13 @@ class Watch:
         self._struck = {one: at for one, at in self._struck.items() if one in self._suspicion}
         return frozenset(one.guide for one in doubted)
 
-    def _end_streak(self, now: float) -> None:
-        if self._worst_ns >= _STRIKE * self._slow_ns and not self._accused:
-            self._accuse(now)
-        if self._worst_ns:
-            self._forget_streak()
+    def _end_streak(self, now: float) -> list[Blame]:
+        if not self._lengths:
+            return []
+        doubted = frozenset[bytes]() if self._accused else self._accuse(now)
+        certain = doubted if len(self._there) == 1 else ()
+        self._forget_streak()
+        return [Blame(guide, certain=True) for guide in certain]
 
     def _prove(self, following: Sequence[Following]) -> None:
         for one in following:

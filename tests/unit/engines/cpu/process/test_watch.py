@@ -37,7 +37,7 @@ class Scene:
         found: list[Blame] = []
         for _ in range(times):
             if not self.lengths:
-                self.watch.rest(self.now)
+                found += self.watch.rest(self.now)
                 continue
             following = [
                 Following(key, self.guides[key], at, self.sources[key])
@@ -191,6 +191,33 @@ def test_a_form_is_not_kept_out_by_what_one_other_source_does_beside_it(*, prove
         assert not scene.doubted("new", "other")
         scene.end(theirs, bad)
         scene.step(FAST)
+
+
+def test_what_one_guide_did_is_not_held_against_the_next() -> None:
+    scene = Scene()
+    bad = scene.begin("bad")
+    assert scene.step(9 * SLOW, 2) == [sure("bad")]
+    scene.end(bad)
+    blames = []
+    for _ in range(2):
+        other = scene.begin("other")
+        blames += scene.step(FAST, 60) + scene.step(2 * SLOW)
+        scene.end(other)
+        blames += scene.step(FAST)
+    assert blames == [sure("other")]
+
+
+def test_a_last_slow_step_after_one_was_ended_is_not_held_against_those_that_stay() -> None:
+    scene = Scene()
+    scene.answer("good", 100)
+    for number in range(2):
+        good, bad = scene.begin("good"), scene.begin(f"bad {number}")
+        scene.step(FAST, 69)
+        assert scene.step(9 * SLOW, 2) == [unsure(f"bad {number}")]
+        scene.end(bad)
+        assert scene.step(2 * SLOW) == []
+        assert scene.step(FAST) == []
+        scene.end(good)
 
 
 def test_one_slow_step_alone_ends_nothing_and_is_forgiven_when_passed_fast() -> None:
