@@ -207,12 +207,21 @@ class Engine:
         """
         if generation.guide is None:
             self._line_up(key, generation)
+        elif self._doubted(generation):
+            self._report_end(key, End(_failure(key, _MAYBE_SLOW)))
         else:
             self._unproven[key] = generation
             self._settle(key, generation)
             if key in self._unproven and (why := self._crowded(generation)):
                 self._forget(key)
                 self._report_end(key, End(why))
+
+    def _doubted(self, generation: Generation) -> bool:
+        """Whether it is kept out, as it seems to have made steps slow more than once."""
+        if not generation.guide or not self._watch.any_suspects:
+            return False
+        guide = guide_hash(generation.guide)
+        return self._watch.doubted(generation.source, guide, self._clock() / 1e9)
 
     def _crowded(self, last: Generation) -> str:
         """Why the last request may not wait for the verdict on its guide; empty: it may."""
@@ -362,9 +371,9 @@ class Engine:
         for key, run in list(self._running.items()):
             self._read(key, run, now)
         if following:
-            blames = self._watch.took(took - reading, following)
+            blames = self._watch.took(took - reading, following, now / 1e9)
         else:
-            blames = self._watch.rest()
+            blames = self._watch.rest(now / 1e9)
             if tokens:
                 self._reading.learn(took, tokens)
         for blame in blames:
@@ -383,7 +392,7 @@ class Engine:
     def _following(self) -> list[Following]:
         """The answers of which the next step makes a token that a guide allows."""
         return [
-            Following(key, run.guide, len(run.generated))
+            Following(key, run.guide, len(run.generated), run.generation.source)
             for key, run in self._running.items()
             if run.guide and not run.unread
         ]

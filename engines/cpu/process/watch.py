@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engines.cpu.suspicion import Suspicion
+from engines.cpu.suspicion import Suspect, Suspicion
 
 _STEPS = 4
 """Over about so many steps goes the mean that says that steps are slow."""
@@ -36,16 +36,18 @@ _KEPT = 0.9
 class Following(NamedTuple):
     """An answer that follows a guide in a step.
 
-    `key` is its request's, which grow; `guide` a hash; `length` how far the answer had come.
+    `key` is its request's, which grow; `guide` a hash; `length` how far the answer had come;
+    `source` whose request it is.
     """
 
     key: int
     guide: bytes
     length: int
+    source: str = ""
 
 
 class Blame(NamedTuple):
-    """The guide whose answers are to end, by hash; `certain`: it may not run again."""
+    """The guide whose answers are to end, by hash; `certain`: it may not run again, for anybody."""
 
     guide: bytes
     certain: bool
@@ -67,26 +69,36 @@ class Watch:
         new = (one.guide for one in following if one.length > self._proven.get(one.guide, -1))
         return frozenset(new) or frozenset(one.guide for one in following)
 
-    def took(self, step_ns: int, following: Sequence[Following]) -> list[Blame]:
-        """What follows from a step that took so long."""
+    @property
+    def any_suspects(self) -> bool:
+        """Whether anything is held against any guide."""
+        return len(self._suspicion) > 0
+
+    def doubted(self, source: str, guide: bytes, now: float) -> bool:
+        """Whether a guide is not to run for that source, for a while: it may be why, each time."""
+        return self._suspicion.doubted(Suspect(source, guide), now)
+
+    def took(self, step_ns: int, following: Sequence[Following], now: float) -> list[Blame]:
+        """What follows from a step that took so long; `now` is in seconds."""
         most = min(max(0, step_ns), _MOST * self._slow_ns)
         self._mean_ns += (most - self._mean_ns) / _STEPS
         if step_ns <= self._slow_ns // 2:
-            found = self._end_streak()
+            found = self._end_streak(now)
             self._prove(following)
             return found
         if step_ns > self._slow_ns:
             self._note(following)
-        return [self._blamed(following)] if self._mean_ns > self._slow_ns else []
+        return [self._blamed(following, now)] if self._mean_ns > self._slow_ns else []
 
-    def rest(self) -> list[Blame]:
+    def rest(self, now: float) -> list[Blame]:
         """What follows from a step that followed no guide."""
         self._mean_ns = 0.0
-        return self._end_streak()
+        return self._end_streak(now)
 
     def _forget_streak(self) -> None:
         """Of slow steps one after another: who was there in any, and a suspect in all."""
         self._there: frozenset[bytes] = frozenset()
+        self._sources: dict[bytes, set[str]] = {}
         self._suspects: frozenset[bytes] = frozenset()
         self._lengths: dict[bytes, int] = {}
         self._accused: frozenset[bytes] = frozenset()
@@ -96,42 +108,45 @@ class Watch:
         suspects = self.suspects(following)
         self._suspects = self._suspects & suspects or suspects
         self._there |= {one.guide for one in following}
-        for guide, length in sorted(one[1:] for one in following):
+        for guide, length, source in sorted(one[1:] for one in following):
+            self._sources.setdefault(guide, set()).add(source)
             self._lengths[guide] = length
             if self._proven.get(guide, -1) >= length:  # it went another way when it came so far
                 self._proven[guide] = length - 1
 
-    def _blamed(self, following: Sequence[Following]) -> Blame:
+    def _blamed(self, following: Sequence[Following], now: float) -> Blame:
         self._mean_ns = 0.0
         if self._ended is not None:  # steps are slow without it
             self._clear(self._ended)
-        guilty = self._accuse()
-        if len(self._there) == 1:
-            guilty = self._there
-        among = guilty or self._suspects
+        doubted = self._accuse(now)
+        certain = len(self._there) == 1
+        among = self._there if certain else doubted or self._suspects
         # The latest to come: steps were fast before it did.
         guide = max(one for one in following if one.guide in among).guide
-        self._ended = None if guilty else guide
+        self._ended = None if certain or doubted else guide
         self._there -= {guide}
         self._suspects -= {guide}
-        return Blame(guide, certain=bool(guilty))
+        return Blame(guide, certain=certain)
 
-    def _accuse(self) -> frozenset[bytes]:
-        """Hold a streak against its suspects, once; return those that it must be."""
+    def _accuse(self, now: float) -> frozenset[bytes]:
+        """Hold a streak against its suspects, once; return those that it seems to be."""
         fresh = self._suspects - self._accused
         self._accused |= fresh
         for guide in fresh:
             self._struck[guide] = max(self._lengths[guide], self._struck.get(guide, 0))
-        guilty = self._suspicion.accuse(fresh)
+        suspects = (Suspect(source, guide) for guide in fresh for source in self._sources[guide])
+        sources = frozenset[str]().union(*self._sources.values())
+        doubted = self._suspicion.accuse(frozenset(suspects), sources, now)
         self._struck = {one: at for one, at in self._struck.items() if one in self._suspicion}
-        return guilty
+        return frozenset(one.guide for one in doubted)
 
-    def _end_streak(self) -> list[Blame]:
+    def _end_streak(self, now: float) -> list[Blame]:
         if not self._lengths:
             return []
-        guilty = frozenset() if self._accused else self._accuse()
+        doubted = frozenset[bytes]() if self._accused else self._accuse(now)
+        certain = doubted if len(self._there) == 1 else ()
         self._forget_streak()
-        return [Blame(guide, certain=True) for guide in guilty]
+        return [Blame(guide, certain=True) for guide in certain]
 
     def _prove(self, following: Sequence[Following]) -> None:
         for one in following:

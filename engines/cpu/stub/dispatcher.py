@@ -15,12 +15,22 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from engines.cpu.messages import MAYBE, TOO_SLOW, Batch, Cancel, Census, LoadFailed, Ready, Submit
-from engines.cpu.request import Generation, InvalidRequestError, Limits
+from engines.cpu.messages import (
+    MAYBE,
+    TOO_SLOW,
+    Batch,
+    Cancel,
+    Census,
+    LoadFailed,
+    Ready,
+    Step,
+    Submit,
+)
+from engines.cpu.request import INVALID_PREFIX, Generation, InvalidRequestError, Limits
 from engines.cpu.settings import Settings
 from engines.cpu.stub.answer import Answer
 from engines.cpu.stub.link import Link
@@ -116,11 +126,11 @@ class Dispatcher:
 
         Raises `NotReadyError` or `InvalidRequestError`, and then it does not.
         """
-        if generation.guide and (why := self._suspects.why_not(generation.guide)):
-            raise InvalidRequestError(why)
-        if generation.guide:
+        if guide := generation.guide:
             now = time.monotonic()
-            if self._suspects.doubtful(generation.guide, now):
+            if self._suspects.guilty(guide):
+                raise InvalidRequestError(TOO_SLOW.removeprefix(INVALID_PREFIX))
+            if self._suspects.doubted(guide, generation.source, now):
                 raise NotReadyError(f"engines ended lately and {MAYBE}: please try elsewhere")
             if not self._suspects.trusts(generation.source, now):
                 generation = replace(generation, known_only=True)
@@ -197,7 +207,11 @@ class Dispatcher:
             try:
                 self._hear(engine, pause)
             except ClosedError:  # met by whoever comes first: what is read, or still unsent
-                self._lose(engine, "the engine process ended", self._blamed(engine))
+                blamed = self._blamed(engine)
+                reason = "the engine process ended"
+                if blamed is not None:
+                    reason += " by its alarm: a step that followed guides took too long"
+                self._lose(engine, reason, blamed)
         now = time.monotonic()
         self._send_due(schedule, now)
         if self._streams and now >= schedule.next_check:
@@ -243,25 +257,21 @@ class Dispatcher:
             elif isinstance(message, LoadFailed):
                 self._log(f"the engine cannot load: {message.reason}")
         if not messages and engine.quiet(pause) * 1e3 > self._settings.max_silence_ms:
-            self._suspects.note(
-                stream.answer.generation.guide
-                for key, stream in list(self._streams.items())
-                if stream.answer.generation.guide and self._processes.of(key) is engine
-            )
-            self._lose(engine, f"the engine said nothing for {engine.silence:.0f} s")
+            reason = f"the engine said nothing for {engine.silence:.0f} s"
+            among = self._suspect(engine, engine.link.last_step())
+            self._lose(engine, reason, among or None)
 
     def _judge(self, answer: Answer) -> None:
         """Remember what an answer's end tells of its guide, longer than engine processes live."""
         guide = answer.generation.guide
         if answer.end is None or guide is None:
             return
-        if answer.end.error is None:
+        if answer.end.error is None and answer.output_tokens:
             self._suspects.clear(guide)
         elif answer.end.error == TOO_SLOW:
-            now = time.monotonic()
             if not self._suspects.guilty(guide):  # other answers of it may end with this one
-                self._suspects.note_source(answer.generation.source, now)
-            self._suspects.ended([guide], now, certain=True)
+                self._suspects.note_source(answer.generation.source, time.monotonic())
+            self._suspects.convict(guide)
 
     def _blamed(self, engine: EngineProcess) -> Collection[int] | None:
         """Hold the end of an engine process against the guides over which it ended, if any.
@@ -269,17 +279,33 @@ class Dispatcher:
         Return the requests that they are of, if it was ended for them.
         """
         step = engine.link.last_step()
-        with self._lock:
-            answers = [self._streams[key].answer for key in step.keys if key in self._streams]
-        guides = [one.generation.guide for one in answers if one.generation.guide]
-        if not guides:
+        among = self._suspect(engine, step)
+        if not among or not engine.link.overdue():
             return None
-        overdue = engine.link.overdue()
-        now = time.monotonic()
-        self._suspects.ended(guides, now, certain=step.alone and overdue)
-        if step.alone and overdue:
-            self._suspects.note_source(answers[0].generation.source, now)
-        return step.keys if overdue else None
+        one = next(iter(among.values()))
+        if step.alone and one.guide:
+            self._suspects.convict(one.guide)
+            self._suspects.note_source(one.source, time.monotonic())
+        return among
+
+    def _suspect(self, engine: EngineProcess, step: Step) -> Mapping[int, Generation]:
+        """Hold what befell an engine against the guides that its last step followed; return these.
+
+        What waited then is no suspect. It may have been there, though, where the step followed
+        others too: then none is to blame that was not there without it.
+        """
+        with self._lock:
+            guided = {
+                key: stream.answer.generation
+                for key, stream in self._streams.items()
+                if stream.answer.generation.guide and self._processes.of(key) is engine
+            }
+        among = {key: guided[key] for key in step.keys if key in guided}
+        there = among if step.alone else guided
+        self._suspects.ended(
+            among.values(), (one.source for one in there.values()), time.monotonic()
+        )
+        return among
 
     def _send_due(self, schedule: _Schedule, now: float) -> None:
         streams = list(self._streams.items())
@@ -338,7 +364,6 @@ class Dispatcher:
             self._processes.lose(engine, time.monotonic())
         if blamed is not None:
             self._fail(_OTHERS, theirs.difference(blamed).__contains__)
-            reason += " by its alarm: a step that followed guides took too long"
         self._fail(reason, theirs.__contains__)
         self._log(f"{reason} ({engine.link.reap()})")
 

@@ -6,26 +6,24 @@ an argument, monotonic seconds.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from engines.cpu.messages import TOO_SLOW, Census
-from engines.cpu.request import INVALID_PREFIX, Guide, guide_hash
+from engines.cpu.messages import Census
+from engines.cpu.request import Generation, Guide, guide_hash
 from engines.cpu.stub.link import Link
-from engines.cpu.suspicion import Suspicion
+from engines.cpu.suspicion import Suspect, Suspicion
 
 TURN_SECONDS = 1.0
 """So often an engine speaks, and the dispatcher turns."""
 
 _MAX_RESTART_SECONDS = 10.0
 _REPLACE_AGAIN_SECONDS = 60.0
-_SILENCES = 2  # with the same guide among what runs: then that is refused
-_SUSPECTS = 256
 _GUILTY = 4096
 _GUILTY_OF_ONE = 3  # guides of a source: then no new ones of it are tried for a while
-_DOUBT_SECONDS = 600.0  # that a guide is kept out that was there each time an engine ended
+_DISTRUST_SECONDS = 600.0
+_SOURCES = 256
 _SUMS = ("running", "in_context", "context_tokens", "waiting", "used_blocks")
 
 
@@ -147,42 +145,41 @@ class Processes:
 
 
 class Suspects:
-    """Guides that ran when an engine fell silent, or ended over them, by hash; the latest ones."""
+    """Guides over which engines ended, or fell silent; the latest ones."""
 
     def __init__(self) -> None:
-        self._silences: OrderedDict[bytes, int] = OrderedDict()
         self._suspicion = Suspicion()
-        self._guilty: OrderedDict[bytes, float] = OrderedDict()  # until when
+        self._guilty: OrderedDict[bytes, None] = OrderedDict()
         self._sources: OrderedDict[str, tuple[int, float]] = OrderedDict()  # guilty ones, and when
 
-    def note(self, guides: Iterable[Guide]) -> None:
-        """An engine fell silent while it ran these."""
-        for key in {guide_hash(guide) for guide in guides}:
-            self._silences[key] = self._silences.pop(key, 0) + 1
-            if len(self._silences) > _SUSPECTS:
-                self._silences.popitem(last=False)
+    def ended(self, among: Iterable[Generation], beside: Iterable[str], now: float) -> None:
+        """An engine ended, or fell silent, in a step that followed the guides of these.
 
-    def ended(self, guides: Iterable[Guide], now: float, *, certain: bool) -> None:
-        """An engine ended in a step over one of these; `certain`: there were no others."""
-        suspects = frozenset(guide_hash(guide) for guide in guides)
-        until = math.inf if certain else now + _DOUBT_SECONDS
-        for key in suspects if certain else self._suspicion.accuse(suspects):
-            self._guilty[key] = max(until, self._guilty.pop(key, 0.0))
-            if len(self._guilty) > _GUILTY:
-                self._guilty.popitem(last=False)
+        One of them is why, maybe. `beside` are the sources of all that may have been there.
+        """
+        suspects = (Suspect(one.source, guide_hash(one.guide)) for one in among if one.guide)
+        self._suspicion.accuse(frozenset(suspects), beside, now)
+
+    def convict(self, guide: Guide) -> None:
+        """Nothing else can be why: it may not run again, whoever asks."""
+        key = guide_hash(guide)
+        self._guilty.pop(key, None)
+        self._guilty[key] = None
+        if len(self._guilty) > _GUILTY:
+            self._guilty.popitem(last=False)
 
     def note_source(self, source: str, now: float) -> None:
         """A guide of that source was guilty; nothing is noted of an empty one."""
         if source:
             count, at = self._sources.pop(source, (0, now))
-            self._sources[source] = (count + 1 if now - at < _DOUBT_SECONDS else 1), now
-            if len(self._sources) > _SUSPECTS:
+            self._sources[source] = (count + 1 if now - at < _DISTRUST_SECONDS else 1), now
+            if len(self._sources) > _SOURCES:
                 self._sources.popitem(last=False)
 
     def trusts(self, source: str, now: float) -> bool:
         """Whether new guides of that source are tried."""
         count, at = self._sources.get(source, (0, now))
-        return count < _GUILTY_OF_ONE or now - at >= _DOUBT_SECONDS
+        return count < _GUILTY_OF_ONE or now - at >= _DISTRUST_SECONDS
 
     def clear(self, guide: Guide) -> None:
         """An answer that follows it has come to its end."""
@@ -191,19 +188,10 @@ class Suspects:
 
     def guilty(self, guide: Guide) -> bool:
         """Whether an engine ended over it, and certainly so."""
-        return self._until(guide) == math.inf
+        return bool(self._guilty) and guide_hash(guide) in self._guilty
 
-    def doubtful(self, guide: Guide, now: float) -> bool:
-        """Whether engines ended over it lately, as it seems: chance can make that so."""
-        return self._until(guide) > now
-
-    def _until(self, guide: Guide) -> float:
-        return self._guilty.get(guide_hash(guide), 0.0) if self._guilty else 0.0
-
-    def why_not(self, guide: Guide) -> str:
-        """Why it may not run; empty: it may."""
-        if self.guilty(guide):
-            return TOO_SLOW.removeprefix(INVALID_PREFIX)
-        if self._silences and self._silences.get(guide_hash(guide), 0) >= _SILENCES:
-            return "guided_decoding_guide ran each time the engine fell silent"
-        return ""
+    def doubted(self, guide: Guide, source: str, now: float) -> bool:
+        """Whether engines ended over it lately, as it seems, when that source asked for it."""
+        if not self._suspicion:
+            return False
+        return self._suspicion.doubted(Suspect(source, guide_hash(guide)), now)

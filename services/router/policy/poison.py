@@ -4,8 +4,9 @@ One short expression can hang an engine for everybody on it. A retry would carry
 replica, and so would its caller, who asks again. So what a replica was lost over is noted under the
 tenant and the request, whatever call it came in; once it has cost two replicas it is marked, and
 while the mark lasts it is not run. Which of those who ran on a lost replica was to blame cannot be
-known: so each loss counts by how few it can have been, and the mark is short, holds for exactly
-this request of this tenant, and goes when it expires.
+known: so each loss counts by how few it can have been, and where the same other tenant was there
+each time, none of them marks the request, however many there are. The mark is short, holds for
+exactly this request of this tenant, and goes when it expires.
 
 Bounded, for each tenant and in all: who fills it with requests pushes out its own.
 """
@@ -29,16 +30,21 @@ MOST_TENANTS = 1024
 
 @dataclass
 class _Losses:
-    """Replicas lost over one request, by suspicion, and until when that is remembered."""
+    """Replicas lost over one request, by suspicion, and until when that is remembered.
 
+    `suspects` are the tenants who may be to blame for each of them.
+    """
+
+    suspects: frozenset[str]
     replicas: dict[str, float] = field(default_factory=dict)
     until: float = 0.0
 
     @property
     def marked(self) -> bool:
-        """Whether they are enough."""
+        """Whether they are enough, and nobody else can be to blame for all of them."""
         suspicion = sum(self.replicas.values())
-        return len(self.replicas) >= MARKED_AT and suspicion >= SUSPECTED_AT
+        enough = len(self.replicas) >= MARKED_AT and suspicion >= SUSPECTED_AT
+        return enough and len(self.suspects) == 1
 
 
 class PoisonMarks:
@@ -49,19 +55,26 @@ class PoisonMarks:
         self._tenants: dict[str, dict[bytes, _Losses]] = {}
 
     def note(
-        self, tenant: str, digest: bytes, replica: str, now: float, suspicion: float = 1.0
+        self,
+        tenant: str,
+        digest: bytes,
+        replica: str,
+        now: float,
+        others: frozenset[str] = frozenset(),
     ) -> bool:
         """Notes that a replica was lost over a request. Returns whether it is marked now.
 
-        `suspicion` is in (0, 1]: 1 where nothing else can be to blame.
+        `others` are the other tenants that can be to blame as well.
         """
+        suspects = others | {tenant}
         noted = self._tenants.pop(tenant, {})
         self._tenants[tenant] = noted  # the last that was changed stands last
         losses = noted.pop(digest, None)
         if losses is None or losses.until <= now:
-            losses = _Losses()
+            losses = _Losses(suspects)
         noted[digest] = losses
-        losses.replicas[replica] = max(suspicion, losses.replicas.get(replica, 0.0))
+        losses.suspects &= suspects
+        losses.replicas[replica] = max(1.0 / len(suspects), losses.replicas.get(replica, 0.0))
         losses.until = now + MARK_SECONDS
         if len(noted) > MOST_OF_A_TENANT:
             del noted[next(iter(noted))]

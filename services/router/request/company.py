@@ -10,28 +10,50 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from services.router.fleet.group import Replica
+from services.router.policy.poison import MARK_SECONDS
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestState
 
-MOST_LEFT = 64
-"""Attempts of one replica remembered that ended without its last word."""
+MOST_LEFT = 256
+"""Tenants of one replica remembered whose attempts ended without its last word, those with a form
+and those without apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Guest:
-    """One attempt: whose it is, whether it has a form, and when it ended (infinite: it runs)."""
+    """Whose attempt it is, and whether it has a form."""
 
     tenant: str
     guided: bool
-    ended: float = float("inf")
 
 
 @dataclass(slots=True)
 class _Guests:
-    """Attempts on one replica: those that run, and those that ended without its last word."""
+    """Attempts on one replica: those that run, and when others ended without its last word.
+
+    Of each tenant the last two: so that nobody pushes out what somebody did, itself included.
+    `spoke` is when the replica said something last to those that have ended.
+    """
 
     running: dict[Attempt, _Guest] = field(default_factory=dict)
-    left: deque[_Guest] = field(default_factory=lambda: deque(maxlen=MOST_LEFT))
+    left: dict[_Guest, deque[float]] = field(default_factory=dict)
+    spoke: float = 0.0
+
+    def silent_since(self) -> float:
+        """When the replica said something last to anybody."""
+        return max(self.spoke, *(one.heard_at or 0.0 for one in self.running), 0.0)
+
+    def note_left(self, guest: _Guest, now: float) -> None:
+        """One has ended."""
+        ended = self.left.pop(guest, None) or deque(maxlen=2)
+        ended.append(now)
+        self.left[guest] = ended  # the last that was changed stands last
+        if len(self.left) > MOST_LEFT:
+            del self.left[next(iter(self.left))]
+
+    def left_since(self, began: float) -> list[_Guest]:
+        """Those that have ended since then."""
+        return [guest for guest, ended in self.left.items() for at in ended if at >= began]
 
 
 class Company:
@@ -53,17 +75,25 @@ class Company:
         """Nothing of an attempt runs any more. What the replica ended well is above suspicion."""
         guests = self._replicas.get(attempt.place.replica)
         guest = guests.running.pop(attempt, None) if guests is not None else None
+        if guests is not None:
+            guests.spoke = max(guests.spoke, attempt.heard_at or 0.0)
         if guests is None or guest is None or (attempt.call is not None and attempt.call.final):
             return
-        guests.left.append(_Guest(guest.tenant, guest.guided, now))
+        guests.note_left(guest, now)
 
-    def suspicion(self, state: RequestState, attempt: Attempt) -> float:
-        """How likely the replica was lost over this attempt, in [0, 1]; 0 is not at all."""
+    def suspects(self, state: RequestState, attempt: Attempt) -> frozenset[str]:
+        """The tenants over whose requests the replica may be lost; none: not over this attempt.
+
+        What was left there with a form may be why it hangs until it says something again, also
+        where the attempt came later.
+        """
         guests = self._replicas.get(attempt.place.replica, _Guests())
+        began, tenant = attempt.began, state.context.tenant
         beside = [guest for one, guest in guests.running.items() if one is not attempt]
-        beside += [guest for guest in guests.left if guest.ended >= attempt.began]
+        beside += guests.left_since(began)
+        silent = max(guests.silent_since(), began - MARK_SECONDS)
+        guided = [guest for guest in [*beside, *guests.left_since(silent)] if guest.guided]
+        if state.context.checked.asked.guide is not None:
+            return frozenset({tenant, *(guest.tenant for guest in guided)})
         own = guests.running.get(attempt) is None  # it is among those that left
-        context = state.context
-        if context.checked.asked.guide is None:
-            return 1.0 if len(beside) <= own else 0.0
-        return 1.0 / len({context.tenant, *(guest.tenant for guest in beside if guest.guided)})
+        return frozenset() if guided or len(beside) > own else frozenset({tenant})

@@ -64,8 +64,8 @@ class Trouble:
         """Notes that a replica was lost over a request; says whether it is poisonous."""
         if not attempt.trusting:  # it was in trouble before
             return False
-        suspicion = self.company.suspicion(state, attempt)
-        if suspicion == 0.0:
+        suspects = self.company.suspects(state, attempt)
+        if not suspects:
             return False
         context = state.context
         log.warning(
@@ -75,7 +75,8 @@ class Trouble:
             replica=attempt.replica,
         )
         digest = _digest(context.checked.asked)
-        return self.marks.note(context.tenant, digest, attempt.replica, self.clock(), suspicion)
+        others = suspects - {context.tenant}
+        return self.marks.note(context.tenant, digest, attempt.replica, self.clock(), others)
 
     def hold_against(self, state: RequestState, attempt: Attempt, failure: ReplicaFailed) -> bool:
         """Has others avoid a replica that is in trouble, and says whether the request is to blame.

@@ -73,13 +73,29 @@ def test_there_are_never_more_tenants_than_that() -> None:
 
 
 @pytest.mark.parametrize(
-    ("suspicions", "marked"),
-    [((1.0, 0.5), True), ((0.5, 0.5), False), ((0.5, 0.5, 0.5), True), ((0.25,) * 5, False)],
+    ("beside", "marked"),
+    [
+        (["", "b"], True),
+        (["b", ""], True),
+        (["b", "c"], False),
+        (["b", "c", "d"], True),
+        (["bcd", "efg", "hij", "klm"], False),
+    ],
 )
-def test_losses_count_by_how_few_can_be_to_blame(
-    suspicions: tuple[float, ...], *, marked: bool
-) -> None:
+def test_losses_count_by_how_few_can_be_to_blame(beside: list[str], *, marked: bool) -> None:
     marks = PoisonMarks()
-    told = [marks.note("acme", b"x", str(at), 0.0, each) for at, each in enumerate(suspicions)]
+    told = [
+        marks.note("acme", b"x", str(at), 0.0, frozenset(others))
+        for at, others in enumerate(beside)
+    ]
     assert told[-1] is marked
     assert (left(marks) > 0.0) is marked
+
+
+@pytest.mark.parametrize("beside", [["b"], ["b", "bc"], ["bc", "bd"]])
+def test_where_one_other_was_there_each_time_nothing_is_marked_however_often(
+    beside: list[str],
+) -> None:
+    marks = PoisonMarks()
+    for at in range(60):
+        assert not marks.note("acme", b"x", str(at), 0.0, frozenset(beside[at % len(beside)]))

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,8 @@ from services.router.policy.calibration import Rung
 from services.router.policy.poison import MARK_SECONDS
 from services.router.policy.routes import Route
 from services.router.ports import Finish, Piece, ReplicaFailed, Written
+from services.router.request.attempt import Attempt
+from services.router.request.company import Company
 from services.router.request.context import RequestState
 from services.router.request.trouble import Poisonous
 from tests.making.policies import ladder, quality, route
@@ -98,8 +102,8 @@ async def test_others_are_answered_meanwhile() -> None:
         assert listener.events == ["started", "hi"]
 
 
-def replace_tenant(way: Way, tenant: str) -> RequestState:
-    state = way.begin()
+def replace_tenant(way: Way, tenant: str, asked: pb.GenerateRequest | None = None) -> RequestState:
+    state = way.begin(asked) if asked else way.begin()
     state.context = replace(state.context, tenant=tenant)
     return state
 
@@ -231,6 +235,79 @@ async def test_two_suspects_of_two_tenants_are_not_marked_where_they_were_togeth
     way = scene(died(), died(), *hi[:2], died(), died(), *hi[2:])
     assert await twice(way, "umbrella", victims_form=True) == ["", ""]
     assert len(way.runner.trouble.marks) == 2
+
+
+async def test_one_tenant_that_costs_many_replicas_marks_nothing_of_another() -> None:
+    times = 6
+    way = scene(*[run for _ in range(times) for run in (died(), died(), Run(["hi"]), Run(["hi"]))])
+    for number in range(times):
+        moved(way, f"small-{number + 8}")
+        assert await both(way, "umbrella", victims_form=True) == ["", ""]
+
+
+class Guests:
+    """Attempts on one replica: of a tenant with a form, or without, and a victim of another."""
+
+    def __init__(self, *, victims_form: bool = True) -> None:
+        self.way = scene()
+        self.company = Company()
+        self.victim = self.asks("umbrella", form=victims_form)
+
+    def asks(self, tenant: str, *, form: bool) -> RequestState:
+        asked = pb.GenerateRequest(route="chat")
+        asked.prompt.messages.add(role=pb.ROLE_USER, content="x")
+        if form:
+            asked.prompt.response_format.regex = "(qz)+"
+        return replace_tenant(self.way, tenant, asked)
+
+    def join(self, state: RequestState, began: float) -> Attempt:
+        nothing: Any = None
+        there: Any = SimpleNamespace(replica=self.way.replicas[0])
+        attempt = Attempt(nothing, nothing, there, began)
+        self.company.joined(state, attempt)
+        return attempt
+
+    def passing(self, state: RequestState, began: float, left: float) -> None:
+        self.company.left(self.join(state, began), left)
+
+    def suspects(self, attempt: Attempt) -> set[str]:
+        return set(self.company.suspects(self.victim, attempt))
+
+
+async def test_who_floods_a_replica_does_not_clear_the_form_it_left_there() -> None:
+    """Whoever was there when the replica hung stays a suspect, whatever it asks afterwards."""
+    guests = Guests()
+    theirs = guests.join(guests.victim, 1.0)
+    guests.passing(guests.asks("acme", form=True), 1.0, 2.0)
+    for _ in range(1000):
+        guests.passing(guests.asks("acme", form=False), 2.0, 3.0)
+    assert guests.suspects(theirs) == {"umbrella", "acme"}
+
+
+@pytest.mark.parametrize(
+    ("victims_form", "suspects"), [(True, {"umbrella", "acme"}), (False, set())]
+)
+async def test_who_leaves_before_others_come_stays_a_suspect_until_the_replica_speaks(
+    *, victims_form: bool, suspects: set[str]
+) -> None:
+    guests = Guests(victims_form=victims_form)
+    guests.passing(guests.asks("acme", form=True), 10.0, 15.0)
+    theirs = guests.join(guests.victim, 16.0)
+    assert guests.suspects(theirs) == suspects
+    late = guests.join(guests.victim, 15.0 + MARK_SECONDS + 1.0)
+    guests.company.left(theirs, 17.0)
+    assert guests.suspects(late) == {"umbrella"}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_what_was_left_before_the_replica_spoke_is_no_suspect(*, ended: bool) -> None:
+    guests = Guests()
+    guests.passing(guests.asks("acme", form=True), 10.0, 15.0)
+    other = guests.join(guests.asks("third", form=False), 15.0)
+    other.heard_at = 15.5
+    if ended:
+        guests.company.left(other, 15.5)
+    assert guests.suspects(guests.join(guests.victim, 16.0)) == {"umbrella"}
 
 
 async def test_a_tenant_does_not_clear_its_form_by_another_of_its_own() -> None:

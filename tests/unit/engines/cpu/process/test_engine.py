@@ -605,6 +605,29 @@ def test_of_several_guides_one_ends_to_be_tried_elsewhere() -> None:
     assert errors(run(subject)[1]) == {1: None}
 
 
+def test_a_guide_that_seems_to_be_why_twice_is_kept_out_where_its_source_asks() -> None:
+    pipeline = FakePipeline({key: [5] * 60 for key in range(1, 99)})
+    guides = FakeGuides(slow="", **{f"old {number}": "" for number in range(2)})
+    subject = engine(pipeline, guides=guides)
+    for number in range(2):
+        subject.submit(10 * number + 1, guided(f"old {number}", source="acme"))
+        subject.turn()
+        subject.turn()
+        subject.submit(10 * number + 2, guided("slow", source="acme"))
+        subject.turn()
+        pipeline.each_step = 2 * SLOW
+        ended = errors([progress for _ in range(3) for progress in subject.turn()])
+        pipeline.each_step = 0
+        assert "its guide may be why" in str(ended[10 * number + 2])
+        run(subject)
+    subject.submit(30, guided("slow", source="acme"))
+    subject.submit(31, guided("slow", source="umbrella"))
+    news = run(subject)
+    assert "its guide may be why: please try elsewhere" in str(errors(news[30])[30])
+    assert errors(news[31]) == {31: None}
+    assert guides.refused == {}
+
+
 def test_one_slow_step_ends_nothing_however_slow() -> None:
     pipeline = FakePipeline({1: [5] * 8})
     subject = engine(pipeline, guides=FakeGuides(a=""))

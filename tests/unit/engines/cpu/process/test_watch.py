@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable
 
+import pytest
+
 from engines.cpu.process.watch import Blame, Following, Watch
+from engines.cpu.suspicion import DOUBT_SECONDS
 
 SLOW = 1000
 FAST = 10
@@ -15,12 +18,15 @@ class Scene:
         self.watch = Watch(SLOW)
         self.lengths: dict[int, int] = {}
         self.guides: dict[int, bytes] = {}
+        self.sources: dict[int, str] = {}
         self.key = 0
+        self.now = 0.0
 
-    def begin(self, guide: str, length: int = 0) -> int:
+    def begin(self, guide: str, length: int = 0, source: str = "") -> int:
         self.key += 1
         self.lengths[self.key] = length
         self.guides[self.key] = guide.encode()
+        self.sources[self.key] = source
         return self.key
 
     def end(self, *keys: int) -> None:
@@ -31,13 +37,19 @@ class Scene:
         found: list[Blame] = []
         for _ in range(times):
             if not self.lengths:
-                found += self.watch.rest()
+                found += self.watch.rest(self.now)
                 continue
-            following = [Following(key, self.guides[key], at) for key, at in self.lengths.items()]
-            found += self.watch.took(ns, following)
+            following = [
+                Following(key, self.guides[key], at, self.sources[key])
+                for key, at in self.lengths.items()
+            ]
+            found += self.watch.took(ns, following, self.now)
             for key in self.lengths:
                 self.lengths[key] += 1
         return found
+
+    def doubted(self, guide: str, source: str = "") -> bool:
+        return self.watch.doubted(source, guide.encode(), self.now)
 
     def answer(self, guide: str, tokens: int, beside: Iterable[int] = ()) -> None:
         """A whole answer, in fast steps."""
@@ -62,19 +74,22 @@ def test_one_guide_alone_is_certainly_to_blame() -> None:
     assert scene.step(3 * SLOW) == [sure("a")]
 
 
-def test_a_guide_that_is_further_than_ever_is_blamed_first_and_refused_the_second_time() -> None:
+def test_a_guide_that_is_further_than_ever_is_blamed_first_and_kept_out_the_second_time() -> None:
     scene = Scene()
     scene.answer("good", 100)
-    for expected in (unsure("bad"), sure("bad")):
+    for doubted in (False, True):
         good = scene.begin("good")
         bad = scene.begin("bad")
         assert scene.step(FAST, 50) == []
         newer = scene.begin("good")
-        assert scene.step(9 * SLOW, 2) == [expected]
+        assert scene.step(9 * SLOW, 2) == [unsure("bad")]
+        assert (scene.doubted("bad"), scene.doubted("good")) == (doubted, False)
         scene.end(bad)
         assert scene.step(FAST, 40) == []
         scene.end(good, newer)
         assert scene.step(FAST) == []
+    scene.now = DOUBT_SECONDS
+    assert not scene.doubted("bad")
 
 
 def test_who_came_when_steps_were_slow_already_is_not_blamed() -> None:
@@ -111,10 +126,11 @@ def test_proof_does_not_hold_for_a_way_that_was_not_taken_before() -> None:
     scene = Scene()
     scene.answer("good", 300)
     scene.answer("bad", 300)
-    for expected in (unsure("bad"), sure("bad")):
+    for doubted in (False, True):
         good, bad = scene.begin("good"), scene.begin("bad")
         scene.step(FAST, 69)
-        assert scene.step(9 * SLOW, 2) == [expected]
+        assert scene.step(9 * SLOW, 2) == [unsure("bad")]
+        assert scene.doubted("bad") is doubted
         scene.end(bad)
         scene.step(FAST, 5)
         scene.end(good)
@@ -144,7 +160,37 @@ def test_a_slow_step_in_each_of_many_short_answers_is_found() -> None:
         blames += scene.step(FAST, 20)
         scene.end(good)
         blames += scene.step(FAST)
-    assert blames == [sure("bad")]
+    assert blames == []
+    assert (scene.doubted("bad"), scene.doubted("good")) == (True, False)
+
+
+def test_who_brings_a_form_along_when_steps_are_slow_keeps_it_out_for_itself_alone() -> None:
+    scene = Scene()
+    for number in range(2):
+        common = scene.begin("common", source="bad")
+        bad = scene.begin(f"bad {number}", source="bad")
+        scene.step(FAST, 20)
+        assert scene.step(9 * SLOW) == []
+        scene.end(common, bad)
+        scene.step(FAST)
+    assert scene.doubted("common", "bad")
+    assert not scene.doubted("common", "other")
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_a_form_is_not_kept_out_by_what_one_other_source_does_beside_it(*, proven: bool) -> None:
+    scene = Scene()
+    for number in range(9):
+        if proven:
+            scene.answer(f"bad {number}", 100)
+        theirs = scene.begin("new", source="other")
+        bad = scene.begin(f"bad {number}", source="bad")
+        scene.step(FAST, 20)
+        blames = scene.step(9 * SLOW)
+        assert sure("new") not in blames
+        assert not scene.doubted("new", "other")
+        scene.end(theirs, bad)
+        scene.step(FAST)
 
 
 def test_what_one_guide_did_is_not_held_against_the_next() -> None:

@@ -436,25 +436,86 @@ def test_a_replaced_engine_that_dies_takes_only_its_own_along(scene: Scene) -> N
     assert (len(lost.errors), kept.sent) == (1, [[8]])
 
 
-def test_a_silent_engine_is_killed_and_replaced_and_a_guide_that_does_it_twice_refused(
+def fall_silent(scene: Scene, *, alone: bool = False, keys: tuple[int, ...] = ()) -> None:
+    """The current engine hangs in a step over these requests, and another takes its place."""
+    count = len(scene.links)
+    scene.links[-1].step = Step(keys, alone)
+    scene.fall_silent()
+    until(lambda: len(scene.links) == count + 1)
+    assert not scene.dispatcher.well()
+    scene.links[-1].engine.send(Ready(LIMITS))
+    until(lambda: scene.log.count(AGAIN) == count)
+
+
+def test_a_silent_engine_is_killed_and_replaced_and_a_guide_that_does_it_twice_kept_out(
     scene: Scene,
 ) -> None:
     assert scene.dispatcher.well()
     guide = ("regex", "slow")
-    for number in (1, 2):
+    for _ in range(2):
+        sender, waiting = scene.submit(guide=guide), scene.submit(guide=("regex", "waits"))
+        fall_silent(scene, alone=True, keys=(scene.links[-1].hear().key,))
+        until(lambda sender=sender, waiting=waiting: sender.finals and waiting.finals)  # type: ignore[misc]
+        assert "the engine said nothing for" in sender.errors[0]
+        assert "over the guide of another request" in waiting.errors[0]
+    with pytest.raises(NotReadyError, match="its guide may be why"):
+        scene.submit(guide=guide)
+    scene.submit(guide=guide, source="another")
+    scene.submit(guide=("regex", "waits"))
+    assert scene.dispatcher.well()
+
+
+def test_what_waits_while_an_engine_hangs_in_no_guided_step_is_no_suspect(scene: Scene) -> None:
+    guide = ("regex", "waits")
+    for _ in range(3):
+        sender = scene.submit(guide=guide)
+        fall_silent(scene)
+        until(lambda sender=sender: sender.finals)  # type: ignore[misc]
+    scene.submit(guide=guide)
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_forms_of_others_are_asked_again_however_often_one_source_silences_an_engine(
+    scene: Scene, *, noted: bool
+) -> None:
+    theirs = ("json_schema", "{}")
+    for number in range(5):
+        senders = (
+            scene.submit(guide=theirs, source="other"),
+            scene.submit(guide=("regex", str(number)), source="bad"),
+        )
+        keys = tuple(scene.links[-1].hear().key for _ in senders)
+        fall_silent(scene, keys=keys if noted else keys[:1])
+        until(lambda senders=senders: all(one.finals for one in senders))  # type: ignore[misc]
+    scene.submit(guide=theirs, source="other")
+    scene.submit(guide=theirs, source="third")
+
+
+def test_a_form_that_one_source_brings_along_stays_allowed_for_others(scene: Scene) -> None:
+    """Any form can be there when something is wrong, by the will of whoever makes it so."""
+    common = ("regex", "(yes|no)")
+    for number in range(2):
+        senders = [
+            scene.submit(guide=guide, source="bad") for guide in (common, ("regex", str(number)))
+        ]
+        fall_silent(scene, keys=tuple(scene.links[-1].hear().key for _ in senders))
+        until(lambda senders=senders: all(one.finals for one in senders))  # type: ignore[misc]
+    with pytest.raises(NotReadyError):
+        scene.submit(guide=common, source="bad")
+    scene.submit(guide=common, source="other")
+
+
+def test_a_request_that_ends_before_it_ran_clears_nothing(scene: Scene) -> None:
+    guide = ("regex", "slow")
+    for _ in range(2):
         sender = scene.submit(guide=guide)
         scene.links[-1].hear()
-        scene.fall_silent()
+        scene.news(Progress(scene.dispatcher._key, [], [], End()))
         until(lambda sender=sender: sender.finals)  # type: ignore[misc]
-        assert "the engine said nothing for" in sender.errors[0]
-        until(lambda number=number: len(scene.links) == number + 1)  # type: ignore[misc]
-        assert not scene.dispatcher.well()
-        scene.links[-1].engine.send(Ready(LIMITS))
-        until(lambda number=number: scene.log.count(AGAIN) == number)  # type: ignore[misc]
-    with pytest.raises(InvalidRequestError, match="each time the engine fell silent"):
         scene.submit(guide=guide)
-    scene.submit(guide=("regex", "other"))
-    assert scene.dispatcher.well()
+        fall_silent(scene, alone=True, keys=(scene.links[-1].hear().key,))
+    with pytest.raises(NotReadyError):
+        scene.submit(guide=guide)
 
 
 # Engines that end over a guide

@@ -3,6 +3,7 @@
 from typing import Any
 
 from engines.cpu.messages import Census
+from engines.cpu.request import Generation, Guide
 from engines.cpu.stub.processes import EngineProcess, Processes, Suspects
 
 
@@ -84,33 +85,48 @@ def test_silence_counts_only_while_somebody_listens() -> None:
     assert not subject.well(5.0)
 
 
-def test_a_guide_is_guilty_of_the_second_silence() -> None:
-    suspects = Suspects()
-    bad, other = ("regex", "a"), ("regex", "b")
-    suspects.note([bad, bad, other])
-    assert not suspects.why_not(bad)
-    suspects.note([bad])
-    assert "fell silent" in suspects.why_not(bad)
-    assert not suspects.why_not(other)
+BAD, OTHER = ("regex", "a"), ("regex", "b")
 
 
-def test_a_guide_over_which_an_engine_ended_is_guilty_at_once_where_it_was_alone() -> None:
+def asks(guide: Guide, source: str = "") -> Generation:
+    return Generation((1,), 9, guide=guide, source=source)
+
+
+def test_a_guide_is_doubted_at_the_second_time_for_a_while_and_for_those_who_asked() -> None:
     suspects = Suspects()
-    bad, other, third = ("regex", "a"), ("regex", "b"), ("regex", "c")
-    suspects.ended([bad, bad], 0.0, certain=True)
-    assert suspects.guilty(bad)
-    assert "too costly" in suspects.why_not(bad)
-    suspects.ended([other, third], 0.0, certain=False)
-    assert not suspects.doubtful(other, 0.0)
-    suspects.clear(third)
-    suspects.ended([other, third], 9.0, certain=False)
-    assert suspects.doubtful(other, 608.0)
-    assert not suspects.doubtful(other, 609.0)
-    assert not suspects.doubtful(third, 9.0)
-    assert not suspects.why_not(other), "chance may have it so"
-    suspects.ended([other], 700.0, certain=True)
-    suspects.ended([other], 700.0, certain=False)
-    assert suspects.guilty(other)
+    suspects.ended([asks(BAD, "acme"), asks(BAD, "acme"), asks(OTHER, "acme")], ["acme"], 0.0)
+    assert not suspects.doubted(BAD, "acme", 0.0)
+    suspects.ended([asks(BAD, "acme")], ["acme"], 100.0)
+    assert suspects.doubted(BAD, "acme", 399.0)
+    assert not suspects.doubted(BAD, "acme", 400.0)
+    assert not suspects.doubted(BAD, "umbrella", 100.0)
+    assert not suspects.doubted(OTHER, "acme", 100.0)
+    assert not suspects.guilty(BAD), "chance may have it so"
+
+
+def test_a_good_answer_clears() -> None:
+    suspects = Suspects()
+    for _ in range(3):
+        suspects.ended([asks(BAD)], [], 0.0)
+        suspects.clear(BAD)
+    assert not suspects.doubted(BAD, "", 0.0)
+
+
+def test_a_guide_is_guilty_whoever_asks_where_nothing_else_can_be_why() -> None:
+    suspects = Suspects()
+    suspects.convict(BAD)
+    assert (suspects.guilty(BAD), suspects.guilty(OTHER)) == (True, False)
+
+
+def test_only_the_latest_guilty_ones_are_remembered() -> None:
+    suspects = Suspects()
+    suspects.convict(BAD)
+    for number in range(4095):
+        suspects.convict(("regex", str(number)))
+    suspects.convict(BAD)
+    suspects.convict(OTHER)
+    assert suspects.guilty(BAD)
+    assert not suspects.guilty(("regex", "0"))
 
 
 def test_a_source_of_guilty_guides_is_not_trusted_for_a_while() -> None:
