@@ -79,6 +79,7 @@ class ReplicaFailed(Exception):
         refused: it took no work; one that is full does not.
         silent: nobody knows what it did meanwhile, if anything.
         died: it broke down while it worked, and what it worked on may be why.
+        lasting: it would say the same of this request again; another replica may not.
     """
 
     def __init__(
@@ -89,11 +90,13 @@ class ReplicaFailed(Exception):
         refused: bool = False,
         silent: bool = False,
         died: bool = False,
+        lasting: bool = False,
     ) -> None:
         self.lost = lost
         self.died = died
         self.refused = refused or not lost
         self.silent = silent
+        self.lasting = lasting
         super().__init__(message)
 
 

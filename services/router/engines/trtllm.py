@@ -42,7 +42,7 @@ DIED = ("Stub process", "engine process")
 
 _FAILURES: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = (
     (FULL, {"lost": False}),
-    (DOUBTED, {"lost": False}),
+    (DOUBTED, {"lost": False, "lasting": True}),
     (NOT_READY, {"lost": True, "refused": True}),
     (SILENT, {"lost": True, "silent": True}),
     (DIED, {"lost": True, "died": True}),
@@ -98,7 +98,8 @@ def classify(message: str) -> Exception:
             return ReplicaFailed(message, **kind)
     if is_length_refusal(message):
         # Nothing is sent that its tier does not promise to take: the replica keeps no promise.
-        return ReplicaFailed(f"the replica takes less than its tier: {message[:200]}", lost=False)
+        why = f"the replica takes less than its tier: {message[:200]}"
+        return ReplicaFailed(why, lost=False, lasting=True)
     if FORMS in message:
         return Overloaded(
             "too many requests of this tenant wait for an engine to try their forms",

@@ -96,6 +96,7 @@ class Runner:
         self.trouble.refuse_poison(state)
         self.load.arrived(tier.name, prompt_tokens=len(plan.prompt.tokens))
         failed: set[str] = set()
+        useless: set[str] = set()
         elsewhere = partial(self.trouble.elsewhere, state) if plan.step.checked else None
         tries = MAX_TRIES_BELOW if plan.step.checked else MAX_TRIES
         for number in range(1, tries + 1):
@@ -126,6 +127,14 @@ class Runner:
                 if poisonous:
                     raise self.trouble.poisonous(MARK_SECONDS) from failure
                 failed.add(attempt.replica)
+                if failure.lasting:
+                    useless.add(attempt.replica)
+                    if not self.fleet.can_answer(tier, avoid=useless):
+                        raise Unavailable(
+                            f"no replica of {tier.name} takes this request now",
+                            reason="NO_REPLICA",
+                            retry_after_seconds=RETRY.cap_seconds,
+                        ) from failure
                 self.metrics.retries.labels(tier.name).inc()
                 log.warning(
                     "trying again", replica=attempt.replica, number=number, why=str(failure)

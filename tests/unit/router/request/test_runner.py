@@ -65,6 +65,17 @@ async def test_the_next_try_goes_to_another_replica_though_the_first_only_refuse
     assert [attempt.replica for attempt in way.state.attempts] == ["small", "small-2"]
 
 
+async def test_what_each_replica_would_say_again_is_asked_of_each_once() -> None:
+    def useless() -> Run:
+        return Run([ReplicaFailed("no", lost=False, lasting=True)], SURE)
+
+    way = Way(small(), Engine({"small": [useless(), useless(), Run(["hi"])]}))
+    way.fleet.update([second_replica(way)])
+    with pytest.raises(Unavailable, match="takes this request now"):
+        await way.go()
+    assert [attempt.replica for attempt in way.state.attempts] == ["small", "small-2"]
+
+
 async def test_tries_pause_longer_each_time() -> None:
     way = Way(small(), Engine({"small": [failing(), failing(), failing(), Run(["hi"])]}))
     await way.go()
