@@ -127,14 +127,7 @@ class Runner:
                 if poisonous:
                     raise self.trouble.poisonous(MARK_SECONDS) from failure
                 failed.add(attempt.replica)
-                if failure.lasting:
-                    useless.add(attempt.replica)
-                    if not self.fleet.can_answer(tier, avoid=useless):
-                        raise Unavailable(
-                            f"no replica of {tier.name} takes this request now",
-                            reason="NO_REPLICA",
-                            retry_after_seconds=RETRY.cap_seconds,
-                        ) from failure
+                self._note_useless(attempt, failure, useless)
                 self.metrics.retries.labels(tier.name).inc()
                 log.warning(
                     "trying again", replica=attempt.replica, number=number, why=str(failure)
@@ -155,6 +148,19 @@ class Runner:
             reason="NO_REPLICA",
             retry_after_seconds=RETRY.cap_seconds,
         )
+
+    def _note_useless(self, attempt: Attempt, failure: ReplicaFailed, useless: set[str]) -> None:
+        """Whether the replica would say the same again. Raises Unavailable if all would."""
+        tier = attempt.plan.step.tier
+        if not failure.lasting:
+            return
+        useless.add(attempt.replica)
+        if not self.fleet.can_answer(tier, avoid=useless):
+            raise Unavailable(
+                f"no replica of {tier.name} takes this request now",
+                reason="NO_REPLICA",
+                retry_after_seconds=RETRY.cap_seconds,
+            )
 
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:
         hold = plan.hold.again() if plan.hold is not None else None
