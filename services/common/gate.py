@@ -19,7 +19,7 @@ from services.common.credentials import Identity, set_current_identity
 from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
 from services.common.faults import fault
 from services.common.open_calls import OpenCalls
-from services.common.reading import Reading, single_message
+from services.common.reading import READ_SECONDS, Reading, single_message
 from services.common.telemetry import Tracing
 
 log = structlog.get_logger()
@@ -94,8 +94,8 @@ class Gate:
             """What the servicer takes: the message, or the stream of them."""
             if handler.request_streaming:
                 return _readable(requests)
-            async with self._reading.turn(caller):
-                data = await single_message(context)
+            async with self._reading.turn(caller, READ_SECONDS) as left:
+                data = await single_message(context, left)
                 return _whole(await self._reading.parsed(caller, deserialize, data))
 
         async def generator(requests: Any, context: Any) -> AsyncIterator[Any]:

@@ -8,13 +8,13 @@ all of them hold a bounded memory, as the connections do.
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.common.errors import BadRequest, DeadlineExceeded, ServiceError
+from services.common.errors import BadRequest, ServiceError
 from services.common.open_calls import OpenCalls
 from services.common.reading import Reading, single_message
 
@@ -25,7 +25,7 @@ READ_AT_ONCE = 8
 """Single messages that are read at once for one connection."""
 
 MESSAGE_SECONDS = 2.0
-"""How long such a message may wait for its turn, and then be on its way. Its size shows only once
+"""How long such a message may wait for its turn and be on its way. Its size shows only once
 it is there: until then it may grow to what gRPC takes of any message."""
 
 CALL_SECONDS = 10.0
@@ -59,15 +59,8 @@ class Keyless:
 
     async def _message(self, peer: str, context: Any) -> bytes:
         """The bytes of a call's one message; see `single_message`."""
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(MESSAGE_SECONDS):
-                    await stack.enter_async_context(self._reading.turn(peer))
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    f"other messages of the connection did not come within {MESSAGE_SECONDS:g} s"
-                ) from None
-            return await single_message(context, MESSAGE_SECONDS)
+        async with self._reading.turn(peer, MESSAGE_SECONDS) as left:
+            return await single_message(context, left)
 
     def _wrap(self, handler: Any) -> Any:
         inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_stream

@@ -7,7 +7,7 @@ each that is read counts as the largest.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -58,15 +58,38 @@ class Reading:
         return cls(most, most // ONE_IN)
 
     @asynccontextmanager
-    async def turn(self, caller: str) -> AsyncIterator[None]:
-        """Waits until one more message of this caller may be read, and holds its place."""
+    async def turn(self, caller: str, seconds: float) -> AsyncIterator[float]:
+        """Waits until one more message of this caller may be read, and holds its place.
+
+        What is sent meanwhile is kept by gRPC, so neither wait nor message may take for ever.
+
+        Args:
+            caller: whose message it is.
+            seconds: that the wait and the message may take together.
+
+        Yields:
+            What is left of them.
+
+        Raises:
+            DeadlineExceeded: the turn did not come within them.
+        """
         line = self._lines.get(caller)
         if line is None:
             line = self._lines[caller] = _Line(asyncio.Semaphore(self.most_of_one))
         line.users += 1
+        until = asyncio.get_running_loop().time() + seconds
         try:
-            async with line.turns, self._all:
-                yield
+            async with AsyncExitStack() as held:
+                try:
+                    async with asyncio.timeout_at(until):
+                        await held.enter_async_context(line.turns)
+                        await held.enter_async_context(self._all)
+                except TimeoutError:
+                    raise DeadlineExceeded(
+                        f"other messages of this caller took all of {seconds:g} s",
+                        reason="READ_LATE",
+                    ) from None
+                yield max(0.0, until - asyncio.get_running_loop().time())
         finally:
             line.users -= 1
             if not line.users:
@@ -92,15 +115,14 @@ class Reading:
             return message
 
 
-async def single_message(context: Any, seconds: float | None = None) -> bytes:
-    """The bytes of a call's one message, which may be on its way for `seconds` (`READ_SECONDS`).
+async def single_message(context: Any, seconds: float) -> bytes:
+    """The bytes of a call's one message, which may be on its way for so many seconds.
 
     Raises:
         BadRequest: the call has none.
         grpc.aio.AbortError: it did not come in time; the call was told so.
     """
     loop = asyncio.get_running_loop()
-    seconds = READ_SECONDS if seconds is None else seconds
     late: list[asyncio.Task[None]] = []  # the loop itself keeps no task alive
     # Not by a timeout: gRPC still writes where a read that was cancelled has left off.
     timer = loop.call_later(

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import structlog
 
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 
 SILENCE_SECONDS = 6.0
 """The scaler says something at least every 5 s; after this long it counts as away."""
+
+LATE_SECONDS = 0.5
 
 CONNECT_SECONDS = 1.5
 """How long a try may take to connect: an address where nobody is any more may swallow it."""
@@ -114,8 +117,7 @@ class ScalerLink:
         revision: int | None = None
         try:
             while True:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    message = await call.read()
+                message = await _heard(call)
                 if not isinstance(message, pb.WatchReplicasResponse):
                     raise _Gap("the scaler ended the watch")
                 expected = message.revision if revision is None or message.full else revision
@@ -133,6 +135,24 @@ class ScalerLink:
             yield self._load_reports.next()
             self._metrics.load_reports.inc()
             await asyncio.sleep(REPORT_SECONDS)
+
+
+async def _heard(call: Any) -> Any:
+    """The next message.
+
+    Raises:
+        TimeoutError: it does not come. Where this process was late itself one may wait to be read:
+            so it is looked for once more.
+    """
+    reading = asyncio.ensure_future(call.read())
+    try:
+        for seconds in (SILENCE_SECONDS, LATE_SECONDS):
+            await asyncio.wait([reading], timeout=seconds)
+            if reading.done():
+                return reading.result()
+        raise TimeoutError
+    finally:
+        reading.cancel()
 
 
 class _Gap(Exception):

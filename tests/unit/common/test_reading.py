@@ -6,8 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from services.common import reading
-from services.common.errors import BadRequest
+from services.common.errors import BadRequest, DeadlineExceeded
 from services.common.reading import LARGE_BYTES, LEAST_TURNS, MOST_BYTES, Reading, single_message
 
 
@@ -22,7 +21,7 @@ async def test_who_has_all_its_turns_waits_and_others_do_not() -> None:
     turns, let_go, begun = Reading(3, 2), asyncio.Event(), list[str]()
 
     async def read(caller: str) -> None:
-        async with turns.turn(caller):
+        async with turns.turn(caller, 9.0):
             begun.append(caller)
             await let_go.wait()
 
@@ -53,11 +52,10 @@ class Slow:
         raise grpc.aio.AbortError
 
 
-async def test_a_message_that_does_not_come_ends_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "READ_SECONDS", 0.0)
+async def test_a_message_that_does_not_come_ends_its_call() -> None:
     call = Slow()
     with pytest.raises(grpc.aio.AbortError):
-        await single_message(call)
+        await single_message(call, 0.0)
     assert call.status.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -67,7 +65,7 @@ async def test_a_call_without_a_message_is_the_callers_fault() -> None:
             return grpc.aio.EOF
 
     with pytest.raises(BadRequest, match="without a message"):
-        await single_message(Empty())
+        await single_message(Empty(), 9.0)
 
 
 async def test_large_messages_are_parsed_one_by_one_and_others_get_on_between() -> None:
@@ -83,7 +81,7 @@ async def test_large_messages_are_parsed_one_by_one_and_others_get_on_between() 
     size = LARGE_BYTES + 1
 
     async def parsed(caller: str) -> int:
-        async with turns.turn(caller):
+        async with turns.turn(caller, 9.0):
             return await turns.parsed(caller, parse, bytes(size), clock=lambda: 0.0)
 
     assert await asyncio.gather(parsed("a"), parsed("a"), other()) == [size, size, None]
@@ -95,9 +93,28 @@ async def test_many_large_messages_of_one_caller_hold_up_one_of_another_by_one_a
     turns, order = Reading.of_bytes(4 * 2**20), list[str]()
 
     async def parsed(caller: str) -> None:
-        async with turns.turn(caller):
+        async with turns.turn(caller, 9.0):
             await turns.parsed(caller, order.append, bytes(LARGE_BYTES + 1), clock=lambda: 0.0)
             order[-1] = caller
 
     await asyncio.gather(*(parsed("loud") for _ in range(5)), parsed("quiet"))
     assert order.index("quiet") <= 1
+
+
+async def test_a_turn_that_does_not_come_in_time_is_given_up_and_left_to_others() -> None:
+    turns, go = Reading(1, 1), asyncio.Event()
+
+    async def hold() -> None:
+        async with turns.turn("a", 9.0):
+            await go.wait()
+
+    holding = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    for caller in ("a", "b"):
+        with pytest.raises(DeadlineExceeded, match="took all of 0 s"):
+            async with turns.turn(caller, 0.0):
+                raise AssertionError("it has no turn")
+    go.set()
+    await holding
+    async with turns.turn("b", 9.0) as left:
+        assert 0 < left <= 9.0
