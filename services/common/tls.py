@@ -14,7 +14,7 @@ import grpc
 import structlog
 
 from services.common.config import ConfigError
-from services.common.files import read_plain
+from services.common.plain_files import read_plain
 
 log = structlog.get_logger()
 
