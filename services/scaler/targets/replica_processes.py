@@ -7,6 +7,7 @@ when and on which slot.
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -26,7 +27,14 @@ from services.scaler.targets.model_view import ModelFolderError, prepare_view, r
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
 from services.scaler.targets.running import RunningReplica
 from services.scaler.targets.runtime import RuntimeNotFoundError, find_runtime
-from services.scaler.targets.slots import Adopted, EndFailed, OnDeath, StartFailed, fingerprint
+from services.scaler.targets.slots import (
+    Adopted,
+    EndFailed,
+    OnDeath,
+    StartFailed,
+    StartHindered,
+    fingerprint,
+)
 from services.scaler.targets.triton_client import TritonClient
 from services.scaler.targets.tritonserver import REPLICA_VARIABLE
 
@@ -104,6 +112,8 @@ class ReplicaProcesses:
             OSError,
         ) as error:
             await self._clear(replica_id)
+            if isinstance(error, StartFailed):
+                raise
             if isinstance(error, OSError) and is_own_want(error):
                 raise
             raise StartFailed(str(error)) from error
@@ -309,15 +319,17 @@ def _free_port(host: str, wanted: int) -> int:
     """`wanted`, or a free port for 0.
 
     Raises:
-        StartFailed: somebody else has it.
+        StartHindered: somebody else has it.
+        StartFailed: nobody can have it.
     """
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, wanted))
         except OSError as error:
-            raise StartFailed(
-                f"port {wanted} on {host} is taken: {os.strerror(error.errno or 0)}"
-            ) from error
+            if error.errno == errno.EADDRINUSE:
+                raise StartHindered(f"port {wanted} on {host} is taken by somebody else") from error
+            why = f"port {wanted} on {host} cannot be used: {os.strerror(error.errno or 0)}"
+            raise StartFailed(why) from error
         port: int = probe.getsockname()[1]
         return port
