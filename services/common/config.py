@@ -254,7 +254,9 @@ def _keys_at(kind: Any, place: Place) -> list[str]:
     for part in place:
         kind = _inner(kind, part)
     kind = _bare(kind)
-    return [one.name for one in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    if not dataclasses.is_dataclass(kind):
+        return []
+    return [one.name for one in dataclasses.fields(kind) if one.init]
 
 
 def _inner(kind: Any, part: int | str) -> Any:

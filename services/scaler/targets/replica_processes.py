@@ -22,8 +22,9 @@ import structlog
 
 from services.common.descriptors import is_own_want
 from services.scaler.config import Pool
+from services.scaler.model_config import ModelFolderError
 from services.scaler.targets import leftovers, processes, tritonserver
-from services.scaler.targets.model_view import ModelFolderError, prepare_view, read_model_config
+from services.scaler.targets.model_view import model_config_of, prepare_view
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
 from services.scaler.targets.running import RunningReplica
 from services.scaler.targets.runtime import RuntimeNotFoundError, find_runtime
@@ -213,6 +214,7 @@ class ReplicaProcesses:
             metrics_port=metrics_port,
             host=self._host,
             parameters=pool.parameters,
+            config_pbtxt=pool.config_pbtxt,
             cpus=place.cpus,
             exit_timeout_seconds=EXIT_SECONDS,
         )
@@ -229,7 +231,7 @@ class ReplicaProcesses:
             started_at=time.time(),
             fingerprint=fingerprint(pool, place),
         )
-        config = read_model_config(pool.repository / pool.model)
+        config = model_config_of(launch)
         record = Record(replica, grpc_port, metrics_port, python=config.backend == "python")
         # Written before the process is there: if we die in between, its family is still found.
         self._records.write(record)

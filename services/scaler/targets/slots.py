@@ -94,6 +94,7 @@ def fingerprint(pool: Pool, slot: Slot) -> str:
         pool.model,
         pool.precision,
         sorted(pool.parameters.items()),
+        pool.config_pbtxt,
         [slot.grpc_port, slot.metrics_port, slot.cpus],
     ]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
