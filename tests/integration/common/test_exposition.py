@@ -187,10 +187,10 @@ async def test_whatever_is_asked_for_there_are_four_pages(registry: CollectorReg
             await asyncio.sleep(0)
     held.goes_on.set()
     answers = await asyncio.gather(*scrapes)
+    await page.close()
     assert held.made == 4
     assert all(one.split()[1] == b"200" for one in answers)
     assert len(set(answers)) == 4
-    await page.close()
 
 
 def test_who_goes_while_its_page_is_made_is_no_error(registry: CollectorRegistry) -> None:
@@ -210,8 +210,8 @@ def test_who_goes_while_its_page_is_made_is_no_error(registry: CollectorRegistry
                 await asyncio.sleep(0)
         held.goes_on.set()
         await asyncio.wait({exchange}, timeout=10)
-        assert exchange.exception() is None
         await page.close()
+        assert exchange.exception() is None
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(goes())
