@@ -7,8 +7,8 @@ service asks for in `RetryInfo` comes on top.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,8 +120,8 @@ class Attempts:
         return delay
 
 
-@contextmanager
-def errors_of(call: Any) -> Iterator[None]:
+@asynccontextmanager
+async def errors_of(call: Any) -> AsyncIterator[None]:
     """Turns what grpc raises for a call into our errors; the task's own cancellation passes."""
     try:
         yield
@@ -132,4 +132,23 @@ def errors_of(call: Any) -> Iterator[None]:
         if not call.done() or (task is not None and task.cancelling()):
             raise
         # grpc raises this also when the call alone was cancelled: by the service, or by `close`.
-        raise error_of(grpc.StatusCode.CANCELLED, "the call was cancelled") from None
+        raise error_of_call(
+            grpc.aio.AioRpcError(
+                grpc.StatusCode.CANCELLED,
+                grpc.aio.Metadata(),
+                await call.trailing_metadata(),
+                details=await call.details() or "the call was cancelled",
+            )
+        ) from None
+
+
+def away_of(error: PennyweightError) -> PennyweightError:
+    """The error of a call of which nothing came, and which its caller did not cancel.
+
+    A router that is ended has gRPC cancel the calls that it has not begun to answer: that says no
+    more than that it is away.
+    """
+    if error.code is not grpc.StatusCode.CANCELLED or error.reason or error.handle:
+        return error
+    message = f"the service ended the call before it said anything ({error.message})"
+    return error_of(grpc.StatusCode.UNAVAILABLE, message)

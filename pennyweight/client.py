@@ -25,7 +25,7 @@ from pennyweight.answers import (
     LeverList,
     RouteList,
 )
-from pennyweight.attempts import Attempts, RetryBudget, errors_of
+from pennyweight.attempts import Attempts, RetryBudget, away_of, errors_of
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.errors import InternalError, PennyweightError
 from pennyweight.questions import Options, Prompt
@@ -90,6 +90,7 @@ class Client:
         self._timeout_seconds = timeout_seconds
         self._max_attempts = max_attempts
         self._budget = RetryBudget()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,6 +105,7 @@ class Client:
 
     async def close(self) -> None:
         """Cancels running calls and closes the connection."""
+        self._closed = True
         await self._channel.close()
 
     async def generate(
@@ -126,7 +128,7 @@ class Client:
             )
             received, event = False, None
             try:
-                with errors_of(call):
+                async with errors_of(call):
                     async for message in call:
                         received, event = True, event_of(message)
                         if event is not None:
@@ -134,7 +136,7 @@ class Client:
             except PennyweightError as error:
                 if received:
                     raise
-                delay = attempts.next_delay(error)
+                delay = self._next_delay(attempts, error)
             else:
                 if isinstance(event, Finished):
                     return
@@ -265,11 +267,17 @@ class Client:
         while True:
             call = method(request, timeout=attempts.seconds_left(), metadata=self._metadata)
             try:
-                with errors_of(call):
+                async with errors_of(call):
                     return await call
             except PennyweightError as error:
-                delay = attempts.next_delay(error)
+                delay = self._next_delay(attempts, error)
             await asyncio.sleep(delay)
+
+    def _next_delay(self, attempts: Attempts, error: PennyweightError) -> float:
+        """Seconds to wait before the next try; raises the error where there must be none."""
+        if self._closed:  # by which the call ended
+            raise error
+        return attempts.next_delay(away_of(error))
 
     def _attempts(self, timeout_seconds: float | None) -> Attempts:
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds

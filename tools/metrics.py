@@ -17,6 +17,7 @@ from services.cache.ports import StoreCounts
 from services.common.folders import FolderCollector
 from services.common.keys_in_force import KeysInForce
 from services.common.log_lines import LogCollector
+from services.common.tls import TlsRefusals
 from services.router.fleet.snapshot import LoadCollector
 from services.router.metrics import Metrics as RouterMetrics
 from services.scaler.metrics import Metrics as ScalerMetrics
@@ -69,6 +70,7 @@ def of_every_service() -> tuple[MetricRow, ...]:
     registry.register(LogCollector())
     registry.register(FolderCollector({}))
     KeysInForce(None, registry)
+    TlsRefusals(None, registry)
     return tuple(_rows(registry))
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-import grpc
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from pennyweight.attempts import errors_of
 from pennyweight.channel import metadata_for, open_channel
 from pennyweight.command.ending import run
 from pennyweight.command.options import (
@@ -21,7 +21,6 @@ from pennyweight.command.options import (
 )
 from pennyweight.command.refused import RefusedSettings, refusal_lines
 from pennyweight.command.show import add_columns, console, line, plain, print_json, print_table, say
-from pennyweight.errors import error_of_call
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from pennyweight.wire import name_of, refusal_of, seconds_of
@@ -85,12 +84,9 @@ def pools(
         )
         async with channel:
             stub = scaler_pb2_grpc.ScalerServiceStub(channel)
-            try:
-                found = await stub.ListPools(
-                    pb.ListPoolsRequest(), timeout=timeout, metadata=metadata
-                )
-            except grpc.aio.AioRpcError as error:
-                raise error_of_call(error) from error
+            call = stub.ListPools(pb.ListPoolsRequest(), timeout=timeout, metadata=metadata)
+            async with errors_of(call):
+                found = await call
         listed = [_pool(pool) for pool in found.pools]
         refusal = refusal_of(found.refusal) if found.HasField("refusal") else None
         if as_json:

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, ConfigError, prefix_of
+from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 from services.common.redis_settings import RedisSettings
 from services.common.server import ServerSettings
 
@@ -83,7 +84,7 @@ class CacheSettings(ServerSettings):
         if self.hash_key_file is None:
             return DEVELOPMENT_HASH_KEY if self.redis else secrets.token_bytes(MAX_HASH_KEY)
         try:
-            key = self.hash_key_file.read_bytes().strip()
+            key = read_plain(self.hash_key_file, MAX_SECRET_BYTES).strip()
         except OSError as error:
             problem = f"hash_key_file: cannot be read: {error}"
             raise ConfigError(str(self.hash_key_file), [problem]) from error

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, ConfigError
 from services.common.credentials import read_key
+from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 
 NO_PROXY = ("grpc.enable_http_proxy", 0)
 """Belongs to each channel to our own services and replicas: they are no matter of the proxy that
@@ -70,7 +71,13 @@ class Peer:
         Raises:
             OSError: the authority cannot be read.
         """
-        authority = self._authority()
+        return self._open(self._authority())
+
+    async def opened(self) -> grpc.aio.Channel:
+        """As `open`, with the authority read in a thread."""
+        return self._open(await asyncio.to_thread(self._authority))
+
+    def _open(self, authority: bytes | None) -> grpc.aio.Channel:
         if authority is None:
             return grpc.aio.insecure_channel(self.address, options=self.options)
         credentials = grpc.ssl_channel_credentials(authority)
@@ -98,13 +105,13 @@ class Peer:
             ConfigError: the key cannot be used.
         """
         key = await asyncio.to_thread(read_key, self.key_file)
-        async with self.open() as channel:
+        async with await self.opened() as channel:
             async with asyncio.timeout(seconds):
                 await channel.channel_ready()
             yield Connection(channel, (("authorization", f"Bearer {key}"),))
 
     def _authority(self) -> bytes | None:
-        return None if self.tls_ca is None else self.tls_ca.read_bytes()
+        return None if self.tls_ca is None else read_plain(self.tls_ca, MAX_SECRET_BYTES)
 
 
 def named(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from services.common.plain_files import read_plain
 from services.common.rules import NO_SUCH_KEY, NUMBER, PLAIN_DIGITS, rule_of, spelled
 from services.common.strict_yaml import Place, Tree, YamlProblem, read_tree
 
@@ -191,9 +192,7 @@ def load_document(path: Path, kind: type[T]) -> Document[T]:
         ConfigError: the file is missing, is not YAML, or a value breaks its rule.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(str(path), [f"cannot be read: larger than {MAX_BYTES:,} bytes"])
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
     return parse_document(text, kind, source=str(path))
@@ -255,7 +254,9 @@ def _keys_at(kind: Any, place: Place) -> list[str]:
     for part in place:
         kind = _inner(kind, part)
     kind = _bare(kind)
-    return [one.name for one in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    if not dataclasses.is_dataclass(kind):
+        return []
+    return [one.name for one in dataclasses.fields(kind) if one.init]
 
 
 def _inner(kind: Any, part: int | str) -> Any:

@@ -36,6 +36,7 @@ from services.common.config import (
     load_document,
 )
 from services.common.errors import BadRequest, Forbidden, Unauthenticated, Violation
+from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 from services.common.rules import spelled
 
 DEVELOPMENT_KEY = "pennyweight-development"
@@ -205,7 +206,7 @@ def read_key(path: Path | None) -> str:
     if path is None:
         return DEVELOPMENT_KEY
     try:
-        key = path.read_text(encoding="utf-8-sig").strip()
+        key = read_plain(path, MAX_SECRET_BYTES).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"the key cannot be read: {error}"]) from error
     if not key:

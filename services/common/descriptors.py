@@ -1,13 +1,21 @@
-"""File descriptors: how many there may be, how many go to connections, when none are left."""
+"""File descriptors: how many there may be, how many go to connections, when we lack anything."""
 
 import errno
 import resource
 
-_OWN_WANT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_OWN_WANT = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,  # no more processes or threads
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+)
 
 
 def is_own_want(error: OSError) -> bool:
-    """Whether we lack descriptors or memory ourselves: it says nothing of what was looked at."""
+    """Whether we lack descriptors, memory, processes or disk: it says nothing of what we tried."""
     return error.errno in _OWN_WANT
 
 

@@ -1,18 +1,19 @@
 """The page of metrics: over HTTP, from the loop of the service, made in a thread.
 
 Anybody who reaches the port may ask, so what one caller can take is bounded: connections, the bytes
-of a request, the time from the first byte of a request to the last of the answer, and one page is
-made at a time, for all who ask for the same meanwhile. Where there is no more room the oldest
-connection makes way that has not asked yet, or else the oldest that does not take its page; none
-does whose page is being made.
+of a request, the time from the first byte of a request to the last of the answer. One page is made
+at a time, for all who ask meanwhile; there are four kinds, whatever a request says: of two formats,
+compressed or not. Where there is no more room the oldest connection makes way that has not asked
+yet, or else the oldest that does not take its page; none does whose page is being made.
 """
 
 import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -27,8 +28,16 @@ MAX_CONNECTIONS = 256
 MAX_HEAD_BYTES = 16 * 1024
 SECONDS = 10.0
 """For a whole exchange; a scrape takes milliseconds."""
+OPEN_METRICS = "application/openmetrics-text"
 LAST_SECONDS = 1.0
 """How long a page may still be made at the end."""
+
+
+class _Kind(NamedTuple):
+    """Of a page: in the format of OpenMetrics, else in that of Prometheus; compressed."""
+
+    open_metrics: bool
+    gzip: bool
 
 
 class Exposition:
@@ -44,7 +53,7 @@ class Exposition:
         self._reading: dict[asyncio.StreamWriter, None] = {}
         self._answering: dict[asyncio.StreamWriter, None] = {}
         self._taking: dict[asyncio.StreamWriter, None] = {}
-        self._pages: dict[tuple[tuple[str, str], ...], asyncio.Future[bytes]] = {}
+        self._pages: dict[_Kind, asyncio.Future[bytes]] = {}
         self._server: asyncio.Server
 
     async def start(self) -> None:
@@ -81,7 +90,8 @@ class Exposition:
                 answer = await self._answer(reader, writer)
                 self._forget(writer)
                 self._taking[writer] = None
-                writer.write(answer)
+                with suppress(RuntimeError):  # which uvloop raises where the other end has gone
+                    writer.write(answer)
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
@@ -98,21 +108,22 @@ class Exposition:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         try:
-            environ = _environ(await reader.readuntil(b"\r\n\r\n"))
+            asked = _asked(await reader.readuntil(b"\r\n\r\n"))
         except asyncio.LimitOverrunError:
             return _response("431 Request Header Fields Too Large", (), b"")
         except ValueError:
             return _response("400 Bad Request", (), b"")
         if self._reading.pop(writer, self) is not self:
             self._answering[writer] = None
-        return await asyncio.shield(self._making(environ))
+        if asked is None:
+            return _response("405 Method Not Allowed", (("Allow", "GET"),), b"")
+        return await asyncio.shield(self._making(asked))
 
-    def _making(self, environ: dict[str, str]) -> asyncio.Future[bytes]:
+    def _making(self, asked: _Kind) -> asyncio.Future[bytes]:
         """The page that is being made, or else a new one."""
-        asked = tuple(sorted(environ.items()))
         if asked not in self._pages:
             loop = asyncio.get_running_loop()
-            making = loop.run_in_executor(self._thread, partial(_made, self._page, environ))
+            making = loop.run_in_executor(self._thread, partial(_made, self._page, asked))
             making.add_done_callback(lambda _: self._pages.pop(asked))
             self._pages[asked] = making
         return self._pages[asked]
@@ -147,25 +158,33 @@ def _port(text: str) -> int:
     return port
 
 
-def _environ(head: bytes) -> dict[str, str]:
-    """What the page asks of a request, in WSGI's words.
+def _asked(head: bytes) -> _Kind | None:
+    """The page that a request asks for; None: it asks for none.
 
     Raises:
         ValueError: this is no request.
     """
     first, *lines = head.decode("latin-1").split("\r\n")
-    method, target, _ = first.split(" ")
-    path, _, query = target.partition("?")
-    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query}
+    method, _, _ = first.split(" ")
+    said = {"accept": "", "accept-encoding": ""}
     for line in lines:
         name, _, value = line.partition(":")
-        if name.lower() in ("accept", "accept-encoding"):
-            environ["HTTP_" + name.upper().replace("-", "_")] = value.strip()
-    return environ
+        if name.lower() in said:
+            said[name.lower()] = value
+    formats = said["accept"].split(",")
+    open_metrics = any(OPEN_METRICS in one and "version=0" not in one for one in formats)
+    codings = [one.split(";")[0].strip().lower() for one in said["accept-encoding"].split(",")]
+    return _Kind(open_metrics, "gzip" in codings) if method == "GET" else None
 
 
-def _made(page: Any, environ: dict[str, str]) -> bytes:
+def _made(page: Any, asked: _Kind) -> bytes:
     """The whole response."""
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/metrics",
+        "HTTP_ACCEPT": OPEN_METRICS if asked.open_metrics else "",
+        "HTTP_ACCEPT_ENCODING": "gzip" if asked.gzip else "",
+    }
     head: list[Any] = []
 
     def start(status: str, headers: list[tuple[str, str]]) -> None:

@@ -4,12 +4,10 @@ What is written here is on the disk when the call returns, and no reader ever se
 even after the machine has stopped in between.
 """
 
-import errno
 import fcntl
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,22 +29,6 @@ def folder_of(path: Path) -> Path:
 def above(path: Path) -> Path:
     """The folder above `folder_of` a file: where relative paths in policy files start."""
     return folder_of(path).parent
-
-
-def read_plain(path: Path, max_bytes: int) -> bytes:
-    """Reads a file, and waits for nobody: what is no plain file may never end, or never begin.
-
-    Raises:
-        OSError: it cannot be read, is no plain file or is too large.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "is no plain file", str(path))
-        if found.st_size > max_bytes:
-            raise OSError(errno.EFBIG, f"is larger than {max_bytes} bytes", str(path))
-        return file.read(max_bytes)
 
 
 def is_at(path: Path, descriptor: int) -> bool:

@@ -15,8 +15,9 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
-from services.common.config import ConfigError
+from services.common.config import MAX_BYTES, ConfigError
 from services.common.credentials import Identity, Keyring
+from services.common.plain_files import read_plain
 
 log = structlog.get_logger()
 
@@ -101,4 +102,4 @@ def _digest_of(path: Path) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    return hashlib.sha256(path.read_bytes()).digest()
+    return hashlib.sha256(read_plain(path, MAX_BYTES)).digest()

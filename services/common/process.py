@@ -29,6 +29,7 @@ from services.common.log_lines import LogCollector
 from services.common.logs import logging_to_standard_error
 from services.common.server import Server, ServerEnded, ServerSettings, stop_on_signals
 from services.common.telemetry import Tracing
+from services.common.tls import TlsRefusals
 
 log = structlog.get_logger()
 
@@ -79,6 +80,8 @@ async def open_frame(
         keys = KeysInForce(settings.keys_file, registry)
         watch = asyncio.create_task(keys.run())
         closing.callback(watch.cancel)
+        tls = asyncio.create_task(TlsRefusals(settings.tls_files, registry).run())
+        closing.callback(tls.cancel)
         server = Server(settings, keys, tracing)
         registry.register(LogCollector())
         registry.register(FolderCollector(folders_of(settings)))

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
@@ -26,6 +26,7 @@ from redis.exceptions import RedisError, ResponseError
 from services.common.backoff import Backoff
 from services.common.breaker import Breaker
 from services.common.config import ConfigError
+from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 
 log = structlog.get_logger()
 
@@ -64,10 +65,28 @@ class _Credentials(CredentialProvider):
         self._read = password
         self._password = password()
 
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return await asyncio.to_thread(self.get_credentials)  # a disk may be slow
+
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         with suppress(ConfigError):
             self._password = self._read()
         return (self._user, self._password) if self._user else (self._password,)
+
+
+class _Trusting(SSLConnection):
+    """A connection that trusts whom a file names when it is made."""
+
+    def __init__(self, *, ca_file: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self._ca_file = ca_file
+
+    async def _connect(self) -> None:
+        read = await asyncio.to_thread(read_plain, self._ca_file, MAX_SECRET_BYTES)
+        self.ssl_context.ca_data = read.decode("ascii")
+        self.ssl_context.context = None
+        await asyncio.to_thread(self.ssl_context.get)
+        await super()._connect()  # type: ignore[no-untyped-call]
 
 
 def _without_user(url: str) -> tuple[str, str]:
@@ -109,7 +128,7 @@ class RedisLink:
         Raises:
             ValueError: `url` is no address of a Redis.
         """
-        options: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
+        options: dict[str, Any] = {"ca_file": ca_file} if ca_file else {}
         if password is not None:
             user, url = _without_user(url)
             options["credential_provider"] = _Credentials(user, password)
@@ -123,6 +142,8 @@ class RedisLink:
             socket_keepalive=True,
             **options,
         )
+        if ca_file:
+            self._client.connection_pool.connection_class = _Trusting
         self._clock = clock
         self._drawn = drawn
         self._breaker = Breaker(FAILURES_IN_A_ROW, REST)

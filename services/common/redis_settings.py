@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from services.common.config import ConfigError
+from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 from services.common.redis_link import RedisLink
 
 TLS_SCHEME = "rediss"
@@ -66,8 +67,9 @@ class RedisSettings:
         self.check()
         if self.ca_file is not None:
             try:
-                ssl.create_default_context(cafile=self.ca_file)
-            except OSError as error:  # also what is no certificate
+                authority = read_plain(self.ca_file, MAX_SECRET_BYTES).decode("ascii", "replace")
+                ssl.create_default_context(cadata=authority)
+            except (OSError, ValueError) as error:  # also what is no certificate
                 raise self._unusable("redis_ca_file", self.ca_file, _why(error)) from error
         return RedisLink(
             self.address,
@@ -102,7 +104,7 @@ class RedisSettings:
         path = self.password_file
         assert path is not None  # noqa: S101 -- nobody asks without one
         try:
-            return path.read_text(encoding="utf-8").strip()
+            return read_plain(path, MAX_SECRET_BYTES).decode("utf-8").strip()
         except OSError as error:
             raise self._unusable("redis_password_file", path, _why(error)) from error
         except UnicodeDecodeError:  # not its cause: that holds what was read
@@ -119,9 +121,9 @@ class RedisSettings:
         return f"{self.prefix}{setting.upper()}"
 
 
-def _why(error: OSError) -> str:
+def _why(error: OSError | ValueError) -> str:
     """What an error says, without the name of the file."""
-    return error.strerror or str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _parts(address: str) -> SplitResult | None:

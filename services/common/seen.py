@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.descriptors import is_own_want
-from services.common.files import read_plain
+from services.common.plain_files import read_plain
 
 YOUNG_SECONDS = 2.0
 """A file that was so young when it was read may have been written again within one tick of its

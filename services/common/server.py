@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
@@ -87,6 +86,13 @@ class ServerSettings:
             raise ValueError(f"listen: {self.listen} is not loopback, so keys_file must be set")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The PEM files; None: plain text."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
 
 
 class ServerEnded(Exception):
@@ -178,7 +184,8 @@ class Server:
         add_reflection(Reflection(names), Keyless(self.grpc, MOST_LOOKS))
         listen = self._settings.listen
         try:
-            credentials = self._credentials()
+            files = self._settings.tls_files
+            credentials = None if files is None else files.credentials()
             self._port = (
                 self.grpc.add_insecure_port(listen)
                 if credentials is None
@@ -281,13 +288,6 @@ class Server:
         with suppress(TimeoutError):
             async with asyncio.timeout(CUT_OFF_SECONDS):
                 await self._gate.emptied()
-
-    def _credentials(self) -> grpc.ServerCredentials | None:
-        settings = self._settings
-        chain, key = settings.tls_certificate, settings.tls_key
-        if chain is None or key is None:
-            return None
-        return TlsFiles(chain, key, settings.tls_client_ca).credentials()
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -3,6 +3,7 @@
 gRPC says nothing of files it cannot use, so Python's own TLS reads them first.
 """
 
+import asyncio
 import ssl
 import time
 from collections.abc import Callable
@@ -12,13 +13,16 @@ from typing import Any
 
 import grpc
 import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.common.config import ConfigError
-from services.common.files import read_plain
+from services.common.plain_files import read_plain
 
 log = structlog.get_logger()
 
 MAX_BYTES = 2**20
+
+LOOK_SECONDS = 5.0
 
 WHOLE_SECONDS = 1.0
 """A file that changed less long ago may still be written: a chain ends well after each of its
@@ -124,3 +128,54 @@ class _Watch:
         self._content = content
         log.info("new TLS files are in force")
         return self.configuration()
+
+
+class TlsRefusals:
+    """Looks whether the files on disk could be put in force, though nobody connects."""
+
+    def __init__(self, files: TlsFiles | None, registry: CollectorRegistry) -> None:
+        """`files`: None, the server speaks plain text."""
+        self._files = files
+        self._why = self._waiting = ""
+        self._refused = Gauge(
+            "pennyweight_tls_refused",
+            "1 while the TLS files on disk are wrong or cannot be read, and those of before stay in"
+            " force; a service that starts anew then does not start.",
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "pennyweight_tls_refusals", "TLS files found wrong.", registry=registry
+        )
+
+    async def run(self) -> None:
+        """Looks for ever."""
+        while self._files is not None:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except Exception:  # such as no thread to read them in; the next look may find one
+                log.exception("the TLS files could not be looked at")
+
+    async def look(self) -> None:
+        """Looks once; what is wrong counts if the look before found the same."""
+        if self._files is None:
+            return
+        why = await asyncio.to_thread(_fault_of, self._files)
+        waiting, self._waiting = self._waiting, why
+        if why != waiting:
+            return  # they may be half written
+        if why and why != self._why:
+            self._refusals.inc()
+            log.error("the TLS files on disk cannot be used", error=why)
+        self._why = why
+        self._refused.set(bool(why))
+
+
+def _fault_of(files: TlsFiles) -> str:
+    """What is wrong with them; empty: nothing."""
+    try:
+        files.read()
+        files.check()
+    except (OSError, ConfigError) as error:
+        return str(error)
+    return ""

@@ -84,6 +84,19 @@ def lock_state(state: Path) -> FolderLock:
         raise StackError(f"The state folder {state} cannot be used.", str(error)) from error
 
 
+def is_held(state: Path, owner: str) -> bool:
+    """Whether a service has its state folder; False where nobody can tell."""
+    if not (state / LOCK).exists():
+        return False
+    try:
+        FolderLock(state, owner).close()
+    except FolderTaken:
+        return True
+    except ConfigError:
+        pass
+    return False
+
+
 def _fresh(log: Path) -> BinaryIO:
     """An empty log file; what an earlier start wrote is kept as ``<name>.previous.log``.
 

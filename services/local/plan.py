@@ -54,6 +54,10 @@ class StackError(Exception):
         self.hint = hint
 
 
+STATES = ("router", "scaler")
+"""Services with a state folder, which is one process's at a time."""
+
+
 @dataclass(frozen=True)
 class Service:
     """One of our services: its name, where it listens, its whole environment."""
@@ -93,6 +97,10 @@ class Plan:
     ledger: Path
     scaler_state: Path
     scaling: str = ""
+
+    def state_of(self, name: str) -> Path:
+        """The state folder of one of `STATES`."""
+        return Path(self[name].environment[f"{prefix_of(name)}STATE_FOLDER"])
 
     def put_scaling(self) -> None:
         """Writes the scaling file of this stack, once the state folder is its own.

@@ -18,13 +18,16 @@ from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
 from pennyweight.wire import refusal_of
 from services.common.files import FolderLock
-from services.local.children import Child, end_replicas, lock_state, recorded_replicas
-from services.local.plan import Plan, Service, StackError, check_ports
+from services.local.children import Child, end_replicas, is_held, lock_state, recorded_replicas
+from services.local.plan import STATES, Plan, Service, StackError, check_ports
 from services.local.restarts import BAD_SETTINGS, pause_before_restart
 
 START_SECONDS = 120.0
 STOP_SECONDS = {"router": 15.0, "scaler": 45.0, "cache": 15.0}
 """How long each may take to end; the scaler waits for its replicas."""
+
+LEFT_SECONDS = 30.0
+"""For what a stack that was killed left: its services drain."""
 
 POLL_SECONDS = 0.1
 CALL_SECONDS = 2.0
@@ -62,12 +65,19 @@ class Stack:
         say: hears one sentence for each thing that is waited for at the end.
     """
 
-    def __init__(self, plan: Plan, stop: Stop, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        stop: Stop,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.plan = plan
         self.channels = {one.name: open_channel(one.address) for one in plan.services}
         self.metadata = metadata_for(plan["router"].address, plan.key())
         self._stop = stop
         self._say = say
+        self._clock = clock
         self._children: dict[str, Child] = {}
         self._lock: FolderLock | None = None
         self._was_ready = False
@@ -80,7 +90,7 @@ class Stack:
         """
         self._lock = lock_state(self.plan.state)
         try:
-            check_ports(self.plan.services)
+            await self._earlier_ends()
             self.plan.put_scaling()  # not before: a stack that runs takes up what it finds
             if left := recorded_replicas(self.plan.scaler_state):
                 self._say(f"an earlier run left replicas, which are taken over: {', '.join(left)}")
@@ -98,6 +108,29 @@ class Stack:
         trace: TracebackType | None,
     ) -> None:
         await self._end()
+
+    async def _earlier_ends(self) -> None:
+        """Waits for services that end because the stack that started them was killed.
+
+        Raises:
+            StackError: a port is in use.
+        """
+        until, waited = self._clock() + LEFT_SECONDS, False
+        while True:
+            left = [name for name in STATES if is_held(self.plan.state_of(name), name)]
+            last = self._clock() >= until or self._stop.asked.is_set()
+            if not left or last:
+                try:
+                    check_ports(self.plan.services)
+                except StackError:
+                    if last or not waited:
+                        raise
+                else:
+                    return
+            if not waited:
+                self._say(f"an earlier run's {' and '.join(left)} still ends, and is waited for")
+            waited = True
+            await asyncio.sleep(POLL_SECONDS)
 
     async def kept(self) -> StackError:
         """Keeps the services running: one that ends by itself is started anew, where it was.
@@ -229,14 +262,28 @@ class Stack:
         steps.append(Step("routes", state, bool(tiers) and not without))
         return tuple(steps)
 
+    async def silent(self) -> list[str]:
+        """Services that run and do not answer, a sentence each: hung, or not up again yet."""
+        names = [name for name, child in self._children.items() if child.code is None]
+        found = await asyncio.gather(*(self._health(name) for name in names))
+        return [
+            f"the {name} does not answer"
+            for name, health in zip(names, found, strict=True)
+            if health is None
+        ]
+
     async def _is_healthy(self, name: str) -> bool:
+        return await self._health(name) == health_pb2.HealthCheckResponse.SERVING
+
+    async def _health(self, name: str) -> int | None:
+        """What a service says of its health; None: it does not answer."""
         stub: Any = health_pb2_grpc.HealthStub(self.channels[name])
         request = health_pb2.HealthCheckRequest(service=self.plan[name].full_name)
         try:
             answer = await stub.Check(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+            return None
+        return int(answer.status)
 
     async def _listed(self) -> list[router_pb2.Tier]:
         """Tiers as the router sees them, route by route; empty while it cannot be asked."""

@@ -1,5 +1,6 @@
 """What runs and what it does at this moment, read from the services and the ledger."""
 
+import asyncio
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ class Status:
 
     Attributes:
         cached_answers: that the cache keeps; None where it does not say.
-        notes: on what of the ledger is in no sum, on the disk, on policies that are refused and
-            on tiers that no replica serves, a sentence each.
+        notes: on what of the ledger is in no sum, on the disk, on services that do not answer,
+            on policies that are refused and on tiers that no replica serves, a sentence each.
     """
 
     pools: tuple[PoolStatus, ...]
@@ -63,18 +64,26 @@ class Observer:
         while len(self._past) > 2 and now - self._past[1][0] > RATE_SECONDS:  # noqa: PLR2004
             self._past.popleft()
         then, before = self._past[0]
+        pools, cached_answers, silent, refusals, troubles = await asyncio.gather(
+            self._stack.pools(),
+            self._cached_answers(),
+            self._stack.silent(),
+            self._refusals(),
+            self._stack.troubles(),
+        )
         seconds = max(now - then, 1e-3)
         return Status(
-            pools=tuple(_pool(pool) for pool in await self._stack.pools()),
+            pools=tuple(_pool(pool) for pool in pools),
             totals=totals,
             requests_per_second=(totals.requests - before.requests) / seconds,
             tokens_per_second=(totals.output_tokens - before.output_tokens) / seconds,
-            cached_answers=await self._cached_answers(),
+            cached_answers=cached_answers,
             notes=(
                 *self._ledger.unreadable.notes(),
                 *_disk_notes(self._stack.plan.state),
-                *await self._refusals(),
-                *await self._stack.troubles(),
+                *silent,
+                *refusals,
+                *troubles,
             ),
         )
 

@@ -4,7 +4,8 @@ Both are checked whole at the start. What only shows later, such as a model fold
 or a port that somebody else takes, is a pool's trouble and not an error of this module.
 """
 
-from collections.abc import Collection, Iterator
+import copy
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
@@ -15,8 +16,10 @@ from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, Document, load_document
 from services.common.files import above
+from services.common.plain_files import read_plain
 from services.common.rules import spelled
 from services.common.server import ServerSettings
+from services.scaler.model_config import FILE, MAX_BYTES, ModelFolderError, parse_model_config
 
 Name = Annotated[
     str,
@@ -116,6 +119,8 @@ class Pool:
         parameters: override those of the model's config.pbtxt.
         start_seconds: a replica that is not ready by then is replaced.
         drain_seconds: the longest wait for running requests before a replica is ended.
+        config_pbtxt: the model's, as it was when these settings were checked; no key of the file.
+            Empty: as it is when a replica starts.
     """
 
     tier: Name
@@ -132,6 +137,13 @@ class Pool:
     ] = field(default_factory=dict)
     start_seconds: Seconds = 60.0
     drain_seconds: Seconds = 30.0
+    config_pbtxt: str = field(default="", init=False)
+
+    def having(self, config_pbtxt: str) -> Self:
+        """These settings with such a ``config.pbtxt`` of the model."""
+        pool = copy.copy(self)
+        object.__setattr__(pool, "config_pbtxt", config_pbtxt)
+        return pool
 
     @field_validator("size")
     @classmethod
@@ -175,7 +187,8 @@ class Scaling:
 
         Raises:
             ConfigError: the file or a value in it is wrong, two slots share a port, a model folder
-                is missing, or a slot asks for a core that is not there.
+                is missing, its ``config.pbtxt`` is none, or a slot asks for a core that is not
+                there.
         """
         return cls.of(load_document(path, cls), path, cores, models=models)
 
@@ -187,8 +200,9 @@ class Scaling:
         cores: Collection[int] | None = None,
         *,
         models: bool = True,
+        read: Callable[[Path], bytes] = lambda path: read_plain(path, MAX_BYTES),
     ) -> Self:
-        """As `load`, of a file that was read."""
+        """As `load`, of a file that was read. `read` reads the models' ``config.pbtxt``."""
         scaling = document.content
         home = above(path)
         for pool in scaling.pools.values():
@@ -196,7 +210,7 @@ class Scaling:
         document.refuse(
             [
                 *_shared_ports(scaling),
-                *(_missing_models(scaling) if models else ()),
+                *(_take_models(scaling, read) if models else ()),
                 *_wrong_cores(scaling, cores),
             ]
         )
@@ -268,13 +282,22 @@ def in_ranges(numbers: Collection[int]) -> str:
     return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)
 
 
-def _missing_models(scaling: Scaling) -> Iterator[Problem]:
-    for name, pool in scaling.pools.items():
+def _take_models(scaling: Scaling, read: Callable[[Path], bytes]) -> Iterator[Problem]:
+    """Notes what the models' folders say; what is wrong with them."""
+    for name, pool in list(scaling.pools.items()):
+        folder = pool.repository / pool.model
         if not pool.repository.is_dir():
             yield ("pools", name, "repository"), f"must be a folder, got {pool.repository}"
-        elif not (pool.repository / pool.model / "config.pbtxt").is_file():
-            folder = pool.repository / pool.model
-            yield (
-                ("pools", name, "model"),
-                f"must be a model folder with config.pbtxt, got {folder}",
-            )
+            continue
+        try:
+            text = read(folder / FILE).decode("utf-8")
+            parse_model_config(text, folder)
+        except (FileNotFoundError, NotADirectoryError):
+            yield ("pools", name, "model"), f"must be a model folder with {FILE}, got {folder}"
+        except (OSError, UnicodeDecodeError) as error:
+            yield ("pools", name, "model"), f"must have a {FILE} that can be read: {error}"
+        except ModelFolderError as error:
+            rule = f"must have a {FILE} that Triton takes, and it {error.reason}"
+            yield ("pools", name, "model"), f"{rule}, got {error.path}"
+        else:
+            scaling.pools[name] = pool.having(text)

@@ -45,6 +45,18 @@ _MEMORY = "it needs too much memory"
 _USED_UP = 32
 _GROWN_ADDRESSES = _ADDRESSES // 4
 _GROWN_BYTES = 64 << 20
+# What a guide makes of the process that tries it; of any other end it has to make it so often, each
+# time in a process that has tried nothing else.
+_OWN_ENDS = (
+    signal.SIGPROF,
+    signal.SIGXCPU,
+    signal.SIGABRT,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+)
+_ENDS = 2
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ class Trial:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._ready = False
+        self._used = False
 
     def __call__(self, guide: Guide) -> Cost:
         """Try a guide; return what it costs.
@@ -93,28 +106,42 @@ class Trial:
         """
         if self._no_guides:
             raise InvalidRequestError(self._no_guides)
-        pipe = self._open()
-        wall_seconds = self._limits.seconds * _WALL_FACTOR
-        try:
-            pipe.send(guide)
-            if not pipe.poll(wall_seconds):
-                self._renew()
-                # Its processor time did not run out: the machine is at fault, as far as we know.
-                raise TrialError(f"no verdict within {wall_seconds:g} s")
-            kept, token_seconds, refused, worn = pipe.recv()
-        except (EOFError, OSError):
-            raise _ended(self._renew(), self._limits) from None
+        ended = 0
+        while True:
+            fresh = not self._used
+            try:
+                kept, token_seconds, refused, worn = self._asked(guide)
+                break
+            except (EOFError, OSError):
+                status = self._renew()
+            ended += fresh
+            # Who else ends processes, as the kernel does when memory is short, ends this one too.
+            if -status in _OWN_ENDS or ended == _ENDS:
+                raise _ended(status, self._limits)
         if worn:
             self._renew()
         if refused:
             raise InvalidRequestError(refused.removeprefix(INVALID_PREFIX))
         return Cost(kept, token_seconds)
 
+    def _asked(self, guide: Guide) -> tuple[int, float, str, bool]:
+        """What the process says of a guide. Raises `EOFError` or `OSError`: it has ended."""
+        pipe = self._open()
+        self._used = True
+        wall_seconds = self._limits.seconds * _WALL_FACTOR
+        pipe.send(guide)
+        if not pipe.poll(wall_seconds):
+            self._renew()
+            # Its processor time did not run out: the machine is at fault, as far as we know.
+            raise TrialError(f"no verdict within {wall_seconds:g} s")
+        said: tuple[int, float, str, bool] = pipe.recv()
+        return said
+
     def close(self) -> int:
         """End the process, if there is one; return its exit status."""
         process, self._process = self._process, None
         pipe, self._pipe = self._pipe, None
-        self._ready = False
+        self._ready = self._used = False
         if pipe is not None:
             pipe.close()
         if process is None:

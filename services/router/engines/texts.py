@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from services.common.plain_files import read_plain
+from services.router.engines.tokenizer import MAX_TOKENIZER_BYTES
 from services.router.ports import TierText
 
 TEMPLATE = "chat_template.jinja"
@@ -53,7 +55,7 @@ def _content(folder: Path) -> bytes | None:
     digest = hashlib.sha256()
     for name in FILES:
         try:
-            data = (folder / name).read_bytes()
+            data = read_plain(folder / name, MAX_TOKENIZER_BYTES)
         except FileNotFoundError:
             if name != TEMPLATE:
                 return None

@@ -21,12 +21,16 @@ from tokenizers.decoders import DecodeStream
 
 from services.common.config import ConfigError
 from services.common.errors import BadRequest, Violation
+from services.common.plain_files import read_plain
 from services.router.policy.prompts import Message
 from services.router.policy.reach import reach_of
 from services.router.ports import TooLong
 
 # Whoever tokenises counts its threads; those that the library would start, nobody does.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+MAX_TOKENIZER_BYTES = 2**28
+"""Of each file of a tokenizer; the largest known have some 30 MiB."""
 
 FIRST_PRIVATE = 0xF0000
 """Start of a private-use plane; stands for a message while the template renders around it."""
@@ -42,9 +46,10 @@ class ModelText:
             ConfigError: a file is missing or broken, or there is no chat template.
         """
         try:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            self._plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            vocabulary = read_plain(folder / "tokenizer.json", MAX_TOKENIZER_BYTES)
+            self._tokenizer = Tokenizer.from_buffer(vocabulary)
+            self._plain = Tokenizer.from_buffer(vocabulary)
+            config = json.loads(read_plain(folder / "tokenizer_config.json", MAX_TOKENIZER_BYTES))
         except Exception as error:  # tokenizers raises bare Exception
             raise ConfigError(str(folder), [f"cannot load the tokenizer: {error}"]) from error
         for loaded in (self._tokenizer, self._plain):  # a prompt is neither cut nor filled up
@@ -141,9 +146,12 @@ class ModelText:
     @staticmethod
     def _compile(folder: Path, config: dict[str, Any]) -> Any:
         beside = folder / "chat_template.jinja"
-        source = (
-            beside.read_text(encoding="utf-8") if beside.exists() else config.get("chat_template")
-        )
+        source = config.get("chat_template")
+        try:
+            if beside.exists():
+                source = read_plain(beside, MAX_TOKENIZER_BYTES).decode("utf-8")
+        except (OSError, ValueError) as error:
+            raise ConfigError(str(folder), [f"chat template: {error}"]) from error
         if not isinstance(source, str):
             raise ConfigError(str(folder), ["has no chat template"])
         environment = ImmutableSandboxedEnvironment(

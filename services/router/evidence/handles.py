@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from services.common.config import ConfigError
+from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 from services.router.policy.judging import normalised
 
 CODE_BYTES = 16
@@ -45,7 +46,7 @@ class HandleSigner:
         if path is None:
             return cls(secrets.token_bytes(32), lasting=False)
         try:
-            secret = path.read_bytes().strip()
+            secret = read_plain(path, MAX_SECRET_BYTES).strip()
         except OSError as error:
             raise ConfigError(str(path), [f"the handle key cannot be read: {error}"]) from error
         if len(secret) < MIN_SECRET_BYTES:

@@ -169,7 +169,7 @@ class _Remote:
             _Unjudged: the authority cannot be read.
         """
         try:
-            channel = peer.open()
+            channel = await peer.opened()
         except OSError as error:
             raise _Unjudged("failed") from error
         before, self.channel = self.channel, channel

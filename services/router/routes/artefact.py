@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.common.files import write_whole
+from services.common.plain_files import read_plain
 from services.router.policy.calibration import (
     Certificate,
     Judgement,
@@ -151,9 +152,7 @@ def read(path: Path) -> Artefact:
         BadArtefact: it cannot be read, is damaged, or is of another form or of other features.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadArtefact(f"{path}: larger than {MAX_BYTES} bytes")
-        data = path.read_bytes()
+        data = read_plain(path, MAX_BYTES)
     except OSError as error:
         raise BadArtefact(f"{path}: cannot be read: {error.strerror or error}") from error
     return parse(data, path)

@@ -19,6 +19,8 @@ from services.common.refusal import Refusal
 from services.common.seen import SeenFiles
 from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
+from services.scaler.model_config import FILE
+from services.scaler.model_config import MAX_BYTES as MODEL_BYTES
 
 log = structlog.get_logger()
 
@@ -55,8 +57,11 @@ class ScalingFile:
             raise ConfigError(str(self.path), [f"cannot be read: {error}"]) from error
         document = parse_document(text, Scaling, source=str(self.path))
         for pool in document.content.pools.values():  # one that is missing may come
-            self._seen.note(above(self.path) / pool.repository / pool.model / "config.pbtxt")
-        return Scaling.of(document, self.path, self._cores)
+            self._seen.note(above(self.path) / pool.repository / pool.model / FILE)
+        return Scaling.of(document, self.path, self._cores, read=self._read_model)
+
+    def _read_model(self, path: Path) -> bytes:
+        return self._seen.read(path, MODEL_BYTES)
 
     def again(self) -> "ScalingFile":
         """A new reading of the same file."""

@@ -3,6 +3,7 @@
 One JSON file a pool below the state folder. Leaves to `policy.rollout` when settings are good.
 """
 
+import json
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,8 @@ log = structlog.get_logger()
 
 _ADAPTER = TypeAdapter(Pool)
 
+CONFIG_PBTXT = "config_pbtxt"
+
 
 class GoodSettings:
     """Good settings below a state folder, which belongs to one scaler at a time."""
@@ -26,10 +29,12 @@ class GoodSettings:
         """The pool's last good settings; None where none are kept, or are of another version."""
         path = self._folder / f"{pool}.json"
         try:
-            return _ADAPTER.validate_json(path.read_bytes())
+            found = json.loads(path.read_bytes())
+            config_pbtxt = found.pop(CONFIG_PBTXT, "")
+            return _ADAPTER.validate_json(json.dumps(found)).having(str(config_pbtxt))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):
             log.warning("unusable good settings", pool=pool, file=str(path))
             return None
 

@@ -3,14 +3,17 @@
 Leaves to `local` which replicas it has and what is done with them.
 """
 
+import hashlib
 import statistics
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import structlog
 
 from services.scaler.config import Pool
+from services.scaler.model_config import FILE
 from services.scaler.policy.replicas import NEXT_TRY, Failures, Goal, Patience, State, after_failure
 from services.scaler.policy.rollout import Rollout, changes
 from services.scaler.ports import PoolStatus
@@ -111,7 +114,7 @@ class KeptPool:
         before = self._rollout
         if before is None or before.good is None:
             return False
-        differ = changes(asdict(before.good), asdict(before.asked), f"pools.{self._name}")
+        differ = changes(_told(before.good), _told(before.asked), f"pools.{self._name}")
         self._rollout = before.failed(why, now, tuple(differ), serving=serving)
         if self._rollout == before:
             return False
@@ -182,6 +185,14 @@ class KeptPool:
             in_force=self.settings if refused is not None else None,
             refused=refused,
         )
+
+
+def _told(pool: Pool) -> dict[str, Any]:
+    """Settings by the names that operators know; of a model's file a digest."""
+    told = asdict(pool)
+    text = told.pop("config_pbtxt")
+    told[FILE] = f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}" if text else None
+    return told
 
 
 def _alike(one: Pool, other: Pool) -> bool:

@@ -31,7 +31,7 @@ from services.scaler.ports import OnChange, PoolStatus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.kept_pool import KeptPool, Wanted
 from services.scaler.targets.occupants import Occupant, adopted, as_of, new_id
-from services.scaler.targets.slots import SlotHost, StartFailed
+from services.scaler.targets.slots import SlotHost, StartFailed, StartHindered
 
 log = structlog.get_logger()
 
@@ -280,12 +280,13 @@ class LocalTarget:
             )
         except StartFailed as error:
             log.warning("could not be started", replica=occupant.id, reason=str(error))
-            self._not_started(occupant, str(error), settings)
+            hindered = isinstance(error, StartHindered)
+            self._not_started(occupant, str(error), settings, hindered=hindered)
             return
         except Exception as error:  # whatever it is, it is this replica's alone
             log.exception("could not be started", replica=occupant.id)
             ours = isinstance(error, OSError)  # says nothing of the settings
-            why = "its start failed; the scaler's log has the details"
+            why = str(error) if ours else "its start failed; the scaler's log has the details"
             outdated = ours or settings is not self._pools[occupant.pool].settings
             self._failed(occupant, why, self._clock(), outdated=outdated)
             self._become(occupant, State.ENDING)
@@ -295,8 +296,8 @@ class LocalTarget:
         self._changed()
         await self._look_after(occupant)
 
-    def _not_started(self, occupant: Occupant, why: str, settings: Pool) -> None:
-        outdated = settings is not self._pools[occupant.pool].settings
+    def _not_started(self, occupant: Occupant, why: str, settings: Pool, *, hindered: bool) -> None:
+        outdated = hindered or settings is not self._pools[occupant.pool].settings
         self._failed(occupant, why, self._clock(), outdated=outdated)
         self._remove(occupant)
 

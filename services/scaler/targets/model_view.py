@@ -9,16 +9,10 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from services.common.descriptors import is_own_want
+from services.common.plain_files import read_plain
+from services.scaler.model_config import FILE, MAX_BYTES, ModelFolderError, parse_model_config
 from services.scaler.targets.tritonserver import ReplicaLaunch
-
-
-class ModelFolderError(RuntimeError):
-    """A model folder cannot be served. `path` is the offending file or folder."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
 
 
 def prepare_view(launch: ReplicaLaunch, directory: Path) -> Path:
@@ -29,11 +23,7 @@ def prepare_view(launch: ReplicaLaunch, directory: Path) -> Path:
     still finds its own source tree. Raises `ModelFolderError`.
     """
     source = (launch.repository / launch.model).resolve()
-    config = read_model_config(source)
-    if config.name not in ("", launch.model):
-        raise ModelFolderError(
-            source / "config.pbtxt", f"names the model {config.name!r}, not {launch.model!r}"
-        )
+    config = model_config_of(launch)
     for key, value in launch.parameters.items():
         config.parameters[key].string_value = value
     config.name = launch.model
@@ -45,23 +35,29 @@ def prepare_view(launch: ReplicaLaunch, directory: Path) -> Path:
         if link.is_symlink():
             link.unlink()
         link.symlink_to(version, target_is_directory=True)
-    (view / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+    (view / FILE).write_text(text_format.MessageToString(config), encoding="utf-8")
     return directory
 
 
-def read_model_config(model_folder: Path) -> model_config_pb2.ModelConfig:
-    """The parsed config.pbtxt of a model folder. Raises `ModelFolderError`."""
-    path = model_folder / "config.pbtxt"
-    if not model_folder.is_dir():
-        raise ModelFolderError(model_folder, "is not a folder")
+def model_config_of(launch: ReplicaLaunch) -> model_config_pb2.ModelConfig:
+    """What the model's ``config.pbtxt`` says: the launch's, or else what is in its folder.
+
+    Raises:
+        ModelFolderError: it is none.
+        OSError: we cannot read it now.
+    """
+    folder = launch.repository / launch.model
+    if launch.config_pbtxt:
+        return parse_model_config(launch.config_pbtxt, folder)
+    if not folder.is_dir():
+        raise ModelFolderError(folder, "is not a folder")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(folder / FILE, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelFolderError(path, f"cannot be read: {error}") from error
-    try:
-        return text_format.Parse(text, model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise ModelFolderError(path, f"is not a model configuration: {error}") from error
+        if isinstance(error, OSError) and is_own_want(error):
+            raise
+        raise ModelFolderError(folder / FILE, f"cannot be read: {error}") from error
+    return parse_model_config(text, folder)
 
 
 def _version_folders(source: Path, backend: str) -> Sequence[Path]:

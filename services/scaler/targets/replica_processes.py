@@ -7,6 +7,7 @@ when and on which slot.
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -21,12 +22,20 @@ import structlog
 
 from services.common.descriptors import is_own_want
 from services.scaler.config import Pool
+from services.scaler.model_config import ModelFolderError
 from services.scaler.targets import leftovers, processes, tritonserver
-from services.scaler.targets.model_view import ModelFolderError, prepare_view, read_model_config
+from services.scaler.targets.model_view import model_config_of, prepare_view
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
 from services.scaler.targets.running import RunningReplica
 from services.scaler.targets.runtime import RuntimeNotFoundError, find_runtime
-from services.scaler.targets.slots import Adopted, EndFailed, OnDeath, StartFailed, fingerprint
+from services.scaler.targets.slots import (
+    Adopted,
+    EndFailed,
+    OnDeath,
+    StartFailed,
+    StartHindered,
+    fingerprint,
+)
 from services.scaler.targets.triton_client import TritonClient
 from services.scaler.targets.tritonserver import REPLICA_VARIABLE
 
@@ -104,6 +113,8 @@ class ReplicaProcesses:
             OSError,
         ) as error:
             await self._clear(replica_id)
+            if isinstance(error, StartFailed):
+                raise
             if isinstance(error, OSError) and is_own_want(error):
                 raise
             raise StartFailed(str(error)) from error
@@ -203,6 +214,7 @@ class ReplicaProcesses:
             metrics_port=metrics_port,
             host=self._host,
             parameters=pool.parameters,
+            config_pbtxt=pool.config_pbtxt,
             cpus=place.cpus,
             exit_timeout_seconds=EXIT_SECONDS,
         )
@@ -219,7 +231,7 @@ class ReplicaProcesses:
             started_at=time.time(),
             fingerprint=fingerprint(pool, place),
         )
-        config = read_model_config(pool.repository / pool.model)
+        config = model_config_of(launch)
         record = Record(replica, grpc_port, metrics_port, python=config.backend == "python")
         # Written before the process is there: if we die in between, its family is still found.
         self._records.write(record)
@@ -309,15 +321,17 @@ def _free_port(host: str, wanted: int) -> int:
     """`wanted`, or a free port for 0.
 
     Raises:
-        StartFailed: somebody else has it.
+        StartHindered: somebody else has it.
+        StartFailed: nobody can have it.
     """
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, wanted))
         except OSError as error:
-            raise StartFailed(
-                f"port {wanted} on {host} is taken: {os.strerror(error.errno or 0)}"
-            ) from error
+            if error.errno == errno.EADDRINUSE:
+                raise StartHindered(f"port {wanted} on {host} is taken by somebody else") from error
+            why = f"port {wanted} on {host} cannot be used: {os.strerror(error.errno or 0)}"
+            raise StartFailed(why) from error
         port: int = probe.getsockname()[1]
         return port

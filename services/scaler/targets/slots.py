@@ -18,6 +18,10 @@ class EndFailed(Exception):
     """A replica could not be ended. It is still on record; `SlotHost.end` is to be called again."""
 
 
+class StartHindered(StartFailed):
+    """Something else is in the way of a replica: it says nothing of its settings."""
+
+
 @dataclass(frozen=True)
 class Adopted:
     """A replica that an earlier scaler left.
@@ -49,6 +53,7 @@ class SlotHost(Protocol):
 
         Raises:
             StartFailed: it cannot be started. Nothing of it is left.
+            StartHindered: nor could one with other settings there.
             OSError: nor can we do much else now; something of it may be left.
         """
 
@@ -89,6 +94,7 @@ def fingerprint(pool: Pool, slot: Slot) -> str:
         pool.model,
         pool.precision,
         sorted(pool.parameters.items()),
+        pool.config_pbtxt,
         [slot.grpc_port, slot.metrics_port, slot.cpus],
     ]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

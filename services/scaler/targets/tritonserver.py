@@ -25,7 +25,8 @@ class ReplicaLaunch:
     """One replica to start: one model, at one address.
 
     `model` is both the folder below `repository` and the name Triton serves it under.
-    `parameters` override the `parameters` of its config.pbtxt. `cpus` are the cores it may use,
+    `config_pbtxt` is the text of its config.pbtxt; empty: as it is. `parameters` override the
+    `parameters` there. `cpus` are the cores it may use,
     none means all. `exit_timeout_seconds` is how long the server waits for running requests
     after SIGTERM; drain first, it does not count streams that are still being written.
     """
@@ -37,6 +38,7 @@ class ReplicaLaunch:
     metrics_port: int
     host: str = "127.0.0.1"
     parameters: Mapping[str, str] = field(default_factory=dict)
+    config_pbtxt: str = ""
     cpus: tuple[int, ...] = ()
     exit_timeout_seconds: int = 5
 

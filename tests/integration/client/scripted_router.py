@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import Keyring, current_identity
@@ -92,7 +94,7 @@ def events(*texts: str) -> list[pb.GenerateResponse]:
 
 Script = Callable[[Any], list[Any]]
 """What to do with a request: messages to send; an exception among them is raised there; an
-`asyncio.Event` is waited for."""
+`asyncio.Event` is waited for; a status ends the call with nothing else."""
 
 
 @dataclass
@@ -102,13 +104,15 @@ class ScriptedRouter(router_pb2_grpc.RouterServiceServicer):
     tenants: list[str] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def _play(self, request: Any) -> AsyncIterator[Any]:
+    async def _play(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.requests.append(request)
         self.tenants.append(current_identity().tenant)
         try:
             for step in self.script(request):
                 if isinstance(step, Exception):
                     raise step
+                if isinstance(step, grpc.StatusCode):
+                    await context.abort(step, "")
                 if isinstance(step, asyncio.Event):
                     await step.wait()
                 else:
@@ -118,11 +122,11 @@ class ScriptedRouter(router_pb2_grpc.RouterServiceServicer):
             raise
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        async for step in self._play(request):
+        async for step in self._play(request, context):
             yield step
 
     async def Complete(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await anext(self._play(request))
+        return await anext(self._play(request, context))
 
     Explain = Complete
     ListRoutes = Complete

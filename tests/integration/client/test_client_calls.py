@@ -328,6 +328,61 @@ async def test_a_router_that_is_away_for_seconds_is_waited_for(stage: Stage, kin
         await again.grpc.stop(0)
 
 
+@pytest.mark.parametrize("kind", ["whole", "streamed"])
+async def test_a_call_that_a_router_cancels_as_it_ends_is_tried_again(
+    stage: Stage, kind: str
+) -> None:
+    whole = [pb.CompleteResponse(text="Hello", summary=summary())]
+    good = whole if kind == "whole" else list(events("Hello"))
+    ends: list[list[object]] = [[grpc.StatusCode.CANCELLED], [grpc.StatusCode.CANCELLED]]
+    stage.router.script = lambda _: ends.pop() if ends else list(good)
+    async with Client(stage.address) as client:
+        if kind == "whole":
+            assert (await client.complete("support-chat", "Hello")).text == "Hello"
+        else:
+            heard = [event async for event in client.generate("support-chat", "Hello")]
+            assert isinstance(heard[-1], pw.Finished)
+    assert len(stage.router.requests) == 3
+    assert len({request.terms.idempotency_key for request in stage.router.requests}) == 1
+
+
+async def test_one_that_a_router_never_answers_otherwise_is_unavailable(stage: Stage) -> None:
+    stage.router.script = lambda _: [grpc.StatusCode.CANCELLED]
+    async with Client(stage.address, max_attempts=2) as client:
+        with pytest.raises(pw.Unavailable, match="ended the call before it said anything"):
+            await client.complete("support-chat", "Hello")
+    assert len(stage.router.requests) == 2
+
+
+async def test_a_call_that_is_cancelled_after_its_first_words_is_not_tried_again(
+    stage: Stage,
+) -> None:
+    stage.router.script = lambda _: [*events("One ")[:2], grpc.StatusCode.CANCELLED]
+    async with Client(stage.address) as client:
+        with pytest.raises(pw.PennyweightError) as ended:
+            [event async for event in client.generate("support-chat", "Hello")]
+    assert ended.value.code is grpc.StatusCode.CANCELLED
+    assert len(stage.router.requests) == 1
+
+
+async def test_closing_the_client_ends_a_call_of_which_nothing_came_for_good(stage: Stage) -> None:
+    running = asyncio.Event()
+
+    def silent(_: object) -> list[object]:
+        running.set()
+        return [asyncio.Event()]
+
+    stage.router.script = silent
+    client = Client(stage.address)
+    call = asyncio.create_task(client.complete("support-chat", "Hello"))
+    await running.wait()
+    await client.close()
+    with pytest.raises(pw.PennyweightError) as ended:
+        await call
+    assert ended.value.code is grpc.StatusCode.CANCELLED
+    assert len(stage.router.requests) == 1
+
+
 async def test_a_request_that_was_taken_is_not_tried_again_unasked(stage: Stage) -> None:
     stage.router.script = lambda _: [Unavailable("a replica was lost", handle="h-3")]
     async with Client(stage.address) as client:

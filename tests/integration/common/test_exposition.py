@@ -3,11 +3,13 @@
 import asyncio
 import gzip
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import Metric
 
@@ -162,6 +164,57 @@ async def test_a_page_that_is_being_made_is_not_lost_to_others_who_ask_and_serve
     assert all(b"sold_total 3.0" in one for one in await asyncio.gather(*scrapes))
     assert held.made == 1
     await page.close()
+
+
+async def test_whatever_is_asked_for_there_are_four_pages(registry: CollectorRegistry) -> None:
+    held = Held()
+    registry.register(held)  # type: ignore[arg-type]
+    page = await serve_metrics("127.0.0.1:0", registry)
+    scrapes = [
+        asyncio.create_task(
+            ask(
+                page.port,
+                f"GET /{one}?name[]=x{one} HTTP/1.1\r\nAccept: text/html;q={one}{more}, a/{one}\r\n"
+                f"Accept-Encoding: {coding}br;q={one}\r\n\r\n".encode(),
+            )
+        )
+        for one in range(10)
+        for more in ("", f", application/openmetrics-text; version=1.{one}")
+        for coding in ("", "gzip, ")
+    ]
+    async with asyncio.timeout(10):
+        while len(page._answering) < len(scrapes):
+            await asyncio.sleep(0)
+    held.goes_on.set()
+    answers = await asyncio.gather(*scrapes)
+    await page.close()
+    assert held.made == 4
+    assert all(one.split()[1] == b"200" for one in answers)
+    assert len(set(answers)) == 4
+
+
+def test_who_goes_while_its_page_is_made_is_no_error(registry: CollectorRegistry) -> None:
+    held = Held()
+    registry.register(held)  # type: ignore[arg-type]
+
+    async def goes() -> None:
+        page = await serve_metrics("127.0.0.1:0", registry)
+        with socket.create_connection(("127.0.0.1", page.port)) as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            caller.sendall(GET + b"\r\n")
+            await asyncio.to_thread(held.making.wait, 10)
+            (writer,) = page._answering
+            (exchange,) = page._exchanges
+        async with asyncio.timeout(10):
+            while not writer.transport.is_closing():
+                await asyncio.sleep(0)
+        held.goes_on.set()
+        await asyncio.wait({exchange}, timeout=10)
+        await page.close()
+        assert exchange.exception() is None
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(goes())
 
 
 async def test_who_does_not_take_its_page_makes_way(

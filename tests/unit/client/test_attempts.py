@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 import pennyweight as pw
-from pennyweight.attempts import Attempts, RetryBudget, may_be_tried_again, wait_seconds
+from pennyweight.attempts import Attempts, RetryBudget, away_of, may_be_tried_again, wait_seconds
 from pennyweight.errors import PennyweightError, error_of
 
 AWAY = error_of(grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses")
@@ -57,6 +57,21 @@ def test_a_router_that_is_away_for_5_seconds_is_survived_within_20(seed: int) ->
     assert 5.0 <= clock() - 1000.0 < 7.1
     assert tries < 40
     assert call.seconds_left() > 12.9
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (error_of(grpc.StatusCode.CANCELLED, "CANCELLED"), grpc.StatusCode.UNAVAILABLE),
+        (error_of(grpc.StatusCode.CANCELLED, "no", reason="STOP"), grpc.StatusCode.CANCELLED),
+        (error_of(grpc.StatusCode.CANCELLED, "no", handle="h-1"), grpc.StatusCode.CANCELLED),
+        (error_of(grpc.StatusCode.INTERNAL, "no"), grpc.StatusCode.INTERNAL),
+    ],
+)
+def test_a_call_that_was_cancelled_without_a_reason_found_its_service_away(
+    error: PennyweightError, code: grpc.StatusCode
+) -> None:
+    assert away_of(error).code is code
 
 
 def test_tries_end_with_the_deadline() -> None:

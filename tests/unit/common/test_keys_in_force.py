@@ -3,11 +3,13 @@
 import errno
 import hashlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from services.common import config, keys_in_force
 from services.common.config import ConfigError
 from services.common.credentials import DEVELOPMENT_KEY, Identity
 from services.common.errors import Unauthenticated
@@ -102,9 +104,9 @@ async def test_a_file_that_cannot_be_read_for_a_while_is_named_as_such_and_taken
         assert [rotation.tenant(key) for key in content] == list(content)
 
 
-@pytest.mark.parametrize("failing", ["read_bytes", "read_text"])
+@pytest.mark.parametrize("failing", [keys_in_force, config])
 async def test_want_of_descriptors_is_not_held_against_the_file(
-    rotation: Rotation, monkeypatch: pytest.MonkeyPatch, failing: str
+    rotation: Rotation, monkeypatch: pytest.MonkeyPatch, failing: ModuleType
 ) -> None:
     rotation.write("old", "new")
 
@@ -112,7 +114,7 @@ async def test_want_of_descriptors_is_not_held_against_the_file(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as full, capture_logs() as logs:
-        full.setattr(Path, failing, refuse)
+        full.setattr(failing, "read_plain", refuse)
         await rotation.look()
         await rotation.look()
     assert ["cannot be read" in log["event"] for log in logs] == [True]

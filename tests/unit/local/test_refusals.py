@@ -26,6 +26,9 @@ async def test_each_refused_file_is_a_note(tmp_path: Path, monkeypatch: pytest.M
     async def refusals() -> list[PolicyRefusal]:
         return found
 
+    async def silent() -> list[str]:
+        return ["the scaler does not answer"] if found else []
+
     async def troubles() -> list[str]:
         return ["tier large: no replica serves it"] if found else []
 
@@ -34,11 +37,13 @@ async def test_each_refused_file_is_a_note(tmp_path: Path, monkeypatch: pytest.M
         pools=nothing,
         refusals=refusals,
         troubles=troubles,
+        silent=silent,
     )
     observer = Observer(stack)
     monkeypatch.setattr(observer, "_cached_answers", nothing)
     line = status_line(await observer.look())
     assert line.endswith(
+        "the scaler does not answer · "
         "routes.yaml is refused, what was in force stays: line 3: a: must be at least 1, got 0 · "
         "scaling.yaml is refused, what was in force stays: line 7: pools.b.tier: is missing · "
         "tier large: no replica serves it"
@@ -46,4 +51,5 @@ async def test_each_refused_file_is_a_note(tmp_path: Path, monkeypatch: pytest.M
     found.clear()
     line = status_line(await observer.look())
     assert "refused" not in line
+    assert "does not answer" not in line
     assert "no replica serves it" not in line

@@ -61,6 +61,20 @@ async def test_a_file_that_did_not_change_is_left_alone(scene: Scene) -> None:
     assert scene.sizes == [1]
 
 
+async def test_a_models_configuration_is_taken_up_or_refused(scene: Scene) -> None:
+    scene.model.write_text("max_batch_size: 2", encoding="utf-8")
+    await scene.look()
+    assert [one.pools["a"].config_pbtxt for one in scene.adopted] == ["", "max_batch_size: 2"]
+    scene.model.write_text("max_batch_size: two", encoding="utf-8")
+    await scene.look()
+    assert len(scene.adopted) == 2
+    assert scene.watch.refusal is not None
+    assert "config.pbtxt that Triton takes" in str(scene.watch.refusal)
+    scene.model.write_text("max_batch_size: 2", encoding="utf-8")
+    await scene.look()
+    assert scene.watch.refusal is None
+
+
 async def test_a_change_is_taken_up_with_paths_from_where_the_file_is_named(scene: Scene) -> None:
     await scene.change(TWO)
     assert scene.sizes == [1, 2]

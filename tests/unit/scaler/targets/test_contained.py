@@ -2,10 +2,13 @@
 
 import asyncio
 import errno
+import os
 
 import pytest
 
-from services.scaler.config import Slot
+from services.scaler.config import Scaling, Slot
+from services.scaler.targets.replica_processes import ReplicaProcesses
+from services.scaler.targets.slots import StartHindered
 from tests.making.replicas import Host, pool
 from tests.unit.scaler.targets.test_local import at_work
 
@@ -132,3 +135,38 @@ async def test_an_end_that_fails_again_and_again_keeps_its_slot_until_it_is_done
         scene.resize(0, draining=gone, drained=gone)
         await scene.until(lambda it: it.empty)
         assert (host.times, host.ended) == (0, [(one.replica.id, True)])
+
+
+LACKS = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EAGAIN, errno.ENOMEM, errno.EMFILE]
+HINDRANCES = [
+    *(OSError(number, os.strerror(number)) for number in LACKS),
+    StartHindered("port 18101 on 127.0.0.1 is taken by somebody else"),
+]
+
+
+@pytest.mark.parametrize("hindrance", HINDRANCES, ids=str)
+async def test_new_settings_are_not_refused_for_what_is_no_fault_of_theirs(hindrance: Exception):
+    host = Broken("start", hindrance, times=0)
+    slots = (Slot(), Slot())
+    async with at_work(host, a=pool(slots=slots)) as scene:
+        scene.resize(1)
+        await scene.ready()
+        await scene.decided()
+        host.times = 1
+        scene.target.configure(Scaling(pools={"a": pool(slots=slots, precision="int9")}))
+        await scene.happens(lambda: not host.times)
+        await scene.decided()
+        assert str(hindrance) in scene.status().trouble
+        assert scene.status().refused is None
+        scene.clock.now += 30.0
+        await scene.until(lambda it: any(one.replica.precision == "int9" for one in it.replicas))
+
+
+async def test_a_full_disk_is_told_as_ours_and_not_as_a_start_that_failed(tmp_path, monkeypatch):
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    host = ReplicaProcesses(tmp_path, {})
+    monkeypatch.setattr(host, "_spawn", refuse)
+    with pytest.raises(OSError, match="No space left on device"):
+        await host.start("a-0-x", "a", pool(), 0)

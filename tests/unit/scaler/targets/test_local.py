@@ -412,6 +412,27 @@ async def test_a_slot_that_fails_when_a_pool_grows_refuses_nothing():
         assert [one.replica.max_in_flight for one in status.replicas] == [9, 9]
 
 
+async def test_another_model_configuration_is_tried_like_other_settings(tmp_path):
+    kept = GoodSettings(tmp_path)
+    slots = (Slot(),) * 3
+    host, before = Host(), pool(size=2, slots=slots).having("max_batch_size: 1")
+    async with at_work(host, good=kept, a=before) as scene:
+        scene.resize(2)
+        await scene.ready(2)
+        async with asyncio.timeout(5):
+            while kept.load("a") is None:
+                await asyncio.sleep(0)
+        host.refusal = "it does not start"
+        scene.target.configure(Scaling(pools={"a": before.having("max_batch_size: -1")}))
+        status = await scene.until(lambda it: it.refused is not None)
+        (change,) = status.refused.changes
+        assert change.key == "pools.a.config.pbtxt"
+        assert change.value.startswith("sha256 ")
+        assert change.value != change.before
+        assert status.in_force == kept.load("a") == before
+        assert host.ended == []
+
+
 async def test_good_settings_outlive_the_scaler(tmp_path):
     kept = GoodSettings(tmp_path)
     async with trying(kept):

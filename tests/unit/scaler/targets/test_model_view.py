@@ -1,10 +1,14 @@
 """What a replica's server is shown of the model repository, and what is wrong with it."""
 
+import errno
+
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from services.scaler.targets.model_view import ModelFolderError, prepare_view
+from services.scaler.model_config import ModelFolderError
+from services.scaler.targets import model_view
+from services.scaler.targets.model_view import prepare_view
 from services.scaler.targets.tritonserver import ReplicaLaunch
 
 CONFIG = 'backend: "python" parameters { key: "model" value { string_value: "weights/int8" } }'
@@ -44,6 +48,21 @@ def test_the_view_holds_one_model_with_its_parameters_overridden(repository, tmp
     values = {key: value.string_value for key, value in config.parameters.items()}
     assert values == {"model": "weights/int4", "num_threads": "2"}
     assert (model / "1" / "model.py").resolve() == repository / "small" / "1" / "model.py"
+
+
+def test_the_view_says_what_was_checked_whatever_is_there_now(repository, tmp_path):
+    (repository / "small" / "config.pbtxt").write_text("broken {")
+    view = prepare_view(launch(repository, config_pbtxt=CONFIG), tmp_path / "view")
+    assert "weights/int8" in (view / "small" / "config.pbtxt").read_text()
+
+
+def test_want_of_descriptors_is_no_fault_of_the_folder(repository, tmp_path, monkeypatch):
+    def refuse(*_args: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(model_view, "read_plain", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        prepare_view(launch(repository), tmp_path / "view")
 
 
 def test_a_view_can_be_prepared_again(repository, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 from multiprocessing.connection import Connection
@@ -73,7 +74,9 @@ def test_a_process_ends_before_what_others_left_counts_against_the_next(
 class Process:
     """Answers in a thread what the text of a guide says."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, dies: int = -signal.SIGABRT) -> None:
+        self.dies = dies
+        self.lasts = False
         self._pipe = Connection(os.dup(descriptor))
         self._status: int | None = None
         self._killed = threading.Event()
@@ -86,12 +89,13 @@ class Process:
             pipe.recv()
             pipe.send(READY)
             text = ""
-            while text not in (LAST, SILENT, DIES):
+            while text not in (LAST, SILENT):
                 _, text = pipe.recv()
                 if text == SILENT:
                     self._killed.wait(5)
-                elif text == DIES:
-                    status = -6
+                elif text == DIES and not self.lasts:
+                    status = self.dies
+                    break
                 else:
                     refused = "too costly" if text == COSTLY else ""
                     pipe.send((1, 0.001, refused, text in (COSTLY, OLD)))
@@ -172,6 +176,56 @@ def test_a_process_that_ended_by_itself_says_nothing_of_the_next_guide(
     assert trial(("regex", LAST)).bytes == 1
     started[0].wait(5)
     assert trial(("regex", GOOD)).bytes == 1
+    assert len(started) == 2
+    trial.close()
+
+
+def ending(started: list[Process], *ends: int | None) -> Trial:
+    """A trial whose processes end so, one after another; None: what would be ends well."""
+
+    def start(descriptor: int) -> subprocess.Popen[bytes]:
+        end = ends[len(started)] if len(started) < len(ends) else None
+        started.append(Process(descriptor, end) if end is not None else Process(descriptor))
+        started[-1].lasts = end is None
+        return cast("subprocess.Popen[bytes]", started[-1])
+
+    return Trial(Path(), 2048, Limits(seconds=0.01, bytes=MIB), start=start)
+
+
+FOREIGN = [-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, 0, 1]
+
+
+@pytest.mark.parametrize("status", FOREIGN)
+def test_a_process_that_others_end_is_no_verdict(started: list[Process], status: int) -> None:
+    trial = ending(started, status)
+    assert trial(("regex", DIES)).bytes == 1
+    assert len(started) == 2
+    trial.close()
+
+
+@pytest.mark.parametrize("status", FOREIGN)
+def test_one_that_ends_twice_with_the_same_guide_is(started: list[Process], status: int) -> None:
+    trial = ending(started, status, status)
+    assert "too costly" in refused(trial, DIES)
+    assert trial(("regex", GOOD)).bytes == 1
+    assert len(started) == 3
+    trial.close()
+
+
+def test_of_these_two_none_has_tried_others(started: list[Process]) -> None:
+    trial = ending(started, -signal.SIGKILL, -signal.SIGKILL)
+    assert trial(("regex", GOOD)).bytes == 1
+    assert trial(("regex", DIES)).bytes == 1
+    assert len(started) == 3
+    trial.close()
+
+
+@pytest.mark.parametrize("signalled", [signal.SIGPROF, signal.SIGABRT, signal.SIGSEGV])
+def test_one_that_the_guide_ends_itself_is_at_once(
+    started: list[Process], signalled: signal.Signals
+) -> None:
+    trial = ending(started, -signalled)
+    assert "too costly" in refused(trial, DIES)
     assert len(started) == 2
     trial.close()
 
