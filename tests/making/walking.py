@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from pennyweight.ledger.schema import LedgerRecord
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import InternalError
+from services.router.admission.long_work import LongWork
 from services.router.admission.tokenising import Tokenising
 from services.router.engines.pieces import Pieces
 from services.router.evidence.pairs import Pairs
@@ -19,6 +20,7 @@ from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
+from services.router.policy.long_prompts import Room
 from services.router.policy.pace import Paces
 from services.router.policy.poison import PoisonMarks
 from services.router.policy.prompts import Message
@@ -40,6 +42,7 @@ from services.router.ports import (
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestState
 from services.router.request.entry import Entry
+from services.router.request.hold import Checks
 from services.router.request.path import RequestPath
 from services.router.request.planner import Planner
 from services.router.request.runner import Runner
@@ -330,6 +333,7 @@ class Way:
         self.pauses: list[float] = []
         self.load = LoadWindow()
         self.planner = Planner(self.load, Tokenising(self.clock), self.clock)
+        self.checks = Checks(LongWork("checking", self.clock, Room()))
         self.runner = Runner(
             fleet=self.fleet,
             engine=engine,
@@ -337,6 +341,7 @@ class Way:
             metrics=self.metrics,
             paces=Paces(),
             trouble=Trouble(self.fleet, self.load, self.metrics, PoisonMarks(), self.clock),
+            checks=self.checks,
             attempt_over=lambda _, attempt: self.ended.append(attempt),
             spawn=self.spawn,
             clock=self.clock,
@@ -346,6 +351,7 @@ class Way:
         self.pairs = Pairs(
             planner=self.planner,
             runner=self.runner,
+            checks=self.checks,
             judge=self.judge,
             levers=self.board,
             keeper=self.shelf,
@@ -357,7 +363,9 @@ class Way:
             wall=time.time,
         )
         self.path = RequestPath(
-            stored=StoredAnswers(cache=self.cache, metrics=self.metrics, clock=self.clock),
+            stored=StoredAnswers(
+                cache=self.cache, checks=self.checks, metrics=self.metrics, clock=self.clock
+            ),
             planner=self.planner,
             runner=self.runner,
             fleet=self.fleet,

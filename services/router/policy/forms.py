@@ -13,7 +13,7 @@ from typing import Any
 
 import re2
 
-from services.router.policy.effort import Effort, TooMuch
+from services.router.policy.effort import MAX_STEPS, Effort, TooMuch
 from services.router.policy.expressions import NoGrammar
 from services.router.policy.grammars import grammar
 from services.router.policy.schemas import (
@@ -66,17 +66,28 @@ class Validator:
     """A compiled check of an answer's text; reused for every answer.
 
     Attributes:
-        holds: whether a text passes.
+        passes: whether a text passes; what finding out takes is counted, up to `TooMuch`.
         cost: what a check takes for each character of a text: 1 and more.
     """
 
-    holds: Callable[[str], bool]
+    passes: Callable[[str, Effort], bool]
     cost: int = 1
+
+    def holds(self, text: str) -> bool:
+        """Whether a text passes, by itself."""
+        return validate(text, (self,))
 
 
 def validate(text: str, checks: Iterable[Validator]) -> bool:
-    """Whether an answer passes every validator; without any it does."""
-    return all(check.holds(text) for check in checks)
+    """Whether an answer passes every validator; without any it does.
+
+    All together take so many steps; what takes more does not pass.
+    """
+    effort = Effort(MAX_STEPS)
+    try:
+        return all(check.passes(text, effort) for check in checks)
+    except TooMuch:
+        return False
 
 
 def one_of(values: Iterable[str]) -> Validator:
@@ -88,7 +99,7 @@ def one_of(values: Iterable[str]) -> Validator:
     wanted = frozenset(value.strip() for value in values)
     if not wanted:
         raise BadValidator("enum: must name at least one value")
-    return Validator(lambda text: text.strip() in wanted)
+    return Validator(lambda text, _: text.strip() in wanted)
 
 
 def matching(expression: str, effort: Effort | None = None, *, told: bool = False) -> Validator:
@@ -109,7 +120,7 @@ def matching(expression: str, effort: Effort | None = None, *, told: bool = Fals
     if told:
         _tell(expression, effort)
     cost = 1 + compiled.programsize // STEPS_OF_SIZE
-    return Validator(lambda text: compiled.fullmatch(text.strip()) is not None, cost)
+    return Validator(lambda text, _: compiled.fullmatch(text.strip()) is not None, cost)
 
 
 def json_schema(
@@ -136,7 +147,7 @@ def json_schema(
     if told:
         _refuse_untold(found)
     cost = COST_OF_REFERENCES if found.refers else len(text)
-    return Validator(lambda answer: found.accepts(answer, patterns), cost)
+    return Validator(lambda text, effort: found.accepts(text, patterns, effort), cost)
 
 
 def _refuse_untold(schema: Schema) -> None:

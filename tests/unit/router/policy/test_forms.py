@@ -116,6 +116,21 @@ def test_a_check_ends_however_many_rules_meet_however_many_values() -> None:
     assert validate(str([1] * 500), [wide])  # each check counts for itself
 
 
+def test_the_checks_of_one_answer_have_a_common_budget() -> None:
+    """One fits, twelve do not; each answer has the budget anew."""
+    wide = json_schema({"items": {"anyOf": [{"type": "null"}] * 15 + [{}]}})
+    answer = str([1] * 80)
+    assert validate(answer, [wide])
+    assert not validate(answer, [wide] * 12)
+    assert validate(answer, [wide])
+
+
+def test_reading_an_answer_is_counted_for_each_schema() -> None:
+    answer = json.dumps(["a" * 90_000])
+    assert validate(answer, [json_schema({})])
+    assert not validate(answer, [json_schema({})] * 8)
+
+
 def test_checks_of_one_schema_at_the_same_time_do_not_know_of_each_other() -> None:
     """Each counts its own steps and has its own answer, in whichever threads they run."""
     wide = json_schema(
