@@ -16,6 +16,8 @@ import re2
 from services.router.policy.effort import MAX_STEPS, Effort, TooMuch
 from services.router.policy.expressions import NoGrammar
 from services.router.policy.grammars import grammar
+from services.router.policy.kept import NotKept
+from services.router.policy.schema_rules import told as told_of
 from services.router.policy.schemas import (
     MAX_RULE,
     NAMES_INSIDE,
@@ -43,9 +45,6 @@ STEPS_OF_CLASS = 160
 OPTIONAL_OF_STEP = 500
 """RE2 looks at each pair of parts that may be left out, one after the other; a step is so many."""
 
-STEPS_OF_TOLD = 8
-"""What each character takes of an expression that is read in full, to be told to an engine."""
-
 STEPS_OF_SIZE = 64
 """Parts of a compiled expression that make each character of a text cost one more."""
 
@@ -68,10 +67,12 @@ class Validator:
     Attributes:
         passes: whether a text passes; what finding out takes is counted, up to `TooMuch`.
         cost: what a check takes for each character of a text: 1 and more.
+        grammar: what engines are told, where they are.
     """
 
     passes: Callable[[str, Effort], bool]
     cost: int = 1
+    grammar: str = ""
 
     def holds(self, text: str) -> bool:
         """Whether a text passes, by itself."""
@@ -117,10 +118,9 @@ def matching(expression: str, effort: Effort | None = None, *, told: bool = Fals
     """
     effort = effort or Effort()
     compiled = _compiled(expression, "regex", effort)
-    if told:
-        _tell(expression, effort)
+    rules = _grammar(expression, effort) if told else ""
     cost = 1 + compiled.programsize // STEPS_OF_SIZE
-    return Validator(lambda text, _: compiled.fullmatch(text.strip()) is not None, cost)
+    return Validator(lambda text, _: compiled.fullmatch(text.strip()) is not None, cost, rules)
 
 
 def json_schema(
@@ -144,19 +144,22 @@ def json_schema(
     patterns = {
         pattern: _compiled(pattern, place, effort, share) for pattern, place in wanted.items()
     }
-    if told:
-        _refuse_untold(found)
+    rules = _told(text, found, effort) if told else ""
     cost = COST_OF_REFERENCES if found.refers else len(text)
-    return Validator(lambda text, effort: found.accepts(text, patterns, effort), cost)
+    return Validator(lambda answer, effort: found.accepts(answer, patterns, effort), cost, rules)
 
 
-def _refuse_untold(schema: Schema) -> None:
+def _told(text: str, schema: Schema, effort: Effort) -> str:
     if len(schema.parts) > MAX_PARTS:
         raise Untold(f"json_schema: at most {MAX_PARTS} schemas inside, got {len(schema.parts)}")
     for place, part in schema.parts:
         for key in NAMES_INSIDE:
             if isinstance(part.get(key), dict) and "\0" in "".join(part[key]):
                 raise Untold(f"{place}.{key}: the character NUL cannot be told")
+    try:
+        return told_of(text, effort)
+    except NotKept as error:
+        raise Untold(str(error)) from error
 
 
 def _read(text: str, effort: Effort) -> Schema:
@@ -179,11 +182,10 @@ def _patterns(schema: Schema) -> dict[str, str]:
     return {one: f"{place}.pattern" for one, place in patterns if isinstance(one, str)}
 
 
-def _tell(expression: str, effort: Effort) -> None:
+def _grammar(expression: str, effort: Effort) -> str:
     try:
-        effort.spend(STEPS_OF_TOLD * len(expression))
-        grammar(expression)
-    except (NoGrammar, TooMuch) as error:
+        return grammar(expression, effort)
+    except NoGrammar as error:
         raise Untold(f"regex: {error}") from error
 
 

@@ -17,9 +17,6 @@ from services.router.policy.forms import (
     one_of,
     repetitions,
 )
-from services.router.policy.grammars import grammar
-from services.router.policy.kept import NotKept
-from services.router.policy.schema_rules import told
 from services.router.policy.schemas import BadValidator
 from services.router.ports import GuideKind
 
@@ -51,13 +48,11 @@ class Form:
         check: of an answer; None where the form cannot be used.
         rule: that it breaks then.
         effort: steps that finding out took.
-        grammar: what engines are told, where that is what it is for.
     """
 
     check: Validator | None
     rule: str
     effort: int
-    grammar: str = ""
 
 
 class _Kept:
@@ -130,7 +125,7 @@ def guide_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[tuple[GuideKind
     found = _form((TOLD, kind, text))
     if found.rule:
         wrong.append(Violation(f"prompt.response_format.{kind}", found.rule))
-    return (GuideKind(kind), text), found.grammar
+    return (GuideKind(kind), text), found.check.grammar if found.check is not None else ""
 
 
 def validators_of(
@@ -211,10 +206,8 @@ def _made(key: Key) -> Form:
         return Form(None, f"repeats at most {MAX_COUNT} times, got {most}", 0)
     effort, make = Effort(), matching if kind == "regex" else json_schema
     try:
-        made = make(text, effort, told=use == TOLD)
-        rules = (grammar if kind == "regex" else told)(text) if use == TOLD else ""
-        return Form(made, "", effort.spent, rules)
-    except (Untold, NotKept) as error:
+        return Form(make(text, effort, told=use == TOLD), "", effort.spent)
+    except Untold as error:
         return Form(None, _said(f"cannot be told to an engine: {error}"), effort.spent)
     except BadValidator as error:
         return Form(None, _is_none(error), effort.spent)

@@ -4,14 +4,14 @@ import pytest
 
 from services.router.policy.ambiguity import ways
 from services.router.policy.effort import Effort, TooMuch
-from services.router.policy.expressions import read
+from services.router.policy.expressions import Choice, Repeat, Set, read
 from services.router.policy.simplified import simplified
 
 ENOUGH = 200
 
 
 def most_ways(expression: str) -> int:
-    return ways(simplified(read(expression)), ENOUGH, Effort())
+    return ways(simplified(read(expression), Effort()), ENOUGH, Effort())
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,21 @@ def test_it_ends_with_the_effort() -> None:
     ],
 )
 def test_repetitions_that_are_one_are_said_as_one(expression: str, same: str) -> None:
-    assert simplified(read(expression)) == simplified(read(same))
+    assert simplified(read(expression), Effort()) == simplified(read(same), Effort())
 
 
 @pytest.mark.parametrize("expression", ["(a{2}){0,3}", "(a{2,3}){1,2}", "(ab)*a", "a*b*"])
 def test_others_stay(expression: str) -> None:
-    assert simplified(read(expression)) == read(expression)
+    assert simplified(read(expression), Effort()) == read(expression)
+
+
+def test_sets_beside_each_other_cost_as_many_steps_as_they_have_ranges() -> None:
+    part = Choice(tuple(Set(((at, at),)) for at in range(1, 1001)))
+    assert ways(Repeat(part, 2, 2), ENOUGH, effort := Effort()) <= 16
+    assert 2000 < effort.spent < 20_000
+
+
+def test_the_character_is_tried_that_most_ways_take_wherever_it_stands_in_a_set() -> None:
+    late = "".join(chr(0x100 + 2 * at) for at in range(20))
+    hidden = f"([a{late}z]*[b{late}z]?){{0,50}}!"
+    assert most_ways(hidden) > 100

@@ -6,6 +6,7 @@ import re
 import pytest
 import re2
 
+from services.router.policy.effort import Effort
 from services.router.policy.expressions import NoGrammar
 from services.router.policy.grammars import CHUNK, grammar
 
@@ -188,7 +189,23 @@ def test_a_text_cannot_be_cut_in_many_ways(expression: str, same: str) -> None:
 )
 def test_what_no_grammar_says_is_refused(expression: str, said: str) -> None:
     with pytest.raises(NoGrammar, match=said):
-        grammar(expression)
+        grammar(expression, Effort(10**9))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "a" * 700,
+        "|".join("a" * count for count in range(1, 40)),
+        "".join(f"[{chr(0x100 + 2 * at)}-{chr(0x900 + 2 * at)}]" for at in range(100)),
+        f"[{''.join(chr(0x100 + 2 * at) for at in range(600))}]",
+    ],
+)
+def test_whatever_writing_a_grammar_takes_is_counted(expression: str) -> None:
+    with pytest.raises(NoGrammar, match="takes too long"):
+        grammar(expression, Effort(len(expression) * 4 - 1))
+    grammar(expression, effort := Effort())
+    assert effort.spent > 2500
 
 
 def test_no_answer_holds_nul() -> None:
