@@ -84,6 +84,24 @@ def test_what_is_said_is_kept() -> None:
     assert (got.idempotency_key, got.attributes) == ("a b~", {"team": "x"})
 
 
+@pytest.mark.parametrize("temperature", [0.0, -0.0, 1e-45, 1e-39, 1e-30, 9e-5])
+def test_a_temperature_of_next_to_nothing_is_none(temperature: float) -> None:
+    """Engines divide by it: they would write noise, and no form that was asked for."""
+    got = checked(asking(sampling=pb.Sampling(temperature=temperature)))
+    assert math.copysign(1.0, got.asked.temperature) == 1.0
+    assert got.asked.temperature == 0.0
+    assert got.read_cache  # it is greedy
+
+
+def test_the_least_of_what_is_drawn_from_is_the_likeliest_token() -> None:
+    found = [
+        checked(asking(sampling=pb.Sampling(temperature=1e-3, top_p=top_p))).asked
+        for top_p in (1e-45, 1e-39, 1e-4, 1e-3)
+    ]
+    assert [one.top_p for one in found] == pytest.approx([1e-4, 1e-4, 1e-4, 1e-3])
+    assert [one.temperature for one in found] == pytest.approx([1e-3] * 4)
+
+
 def test_an_unknown_route_is_not_found() -> None:
     with pytest.raises(NotFound, match="'nowhere'") as caught:
         checked(asking("nowhere"))
