@@ -48,6 +48,9 @@ MEMBER_BYTES = 64
 LONG_REQUEST = 16_000
 """Bytes of a request above which checking it takes milliseconds."""
 
+LONG_WITH_PASSAGES = 8_000
+"""The same of one with passages, whose words are compared where the route trims them."""
+
 
 class Request(Protocol):
     """What GenerateRequest, CompleteRequest and ExplainRequest have in common."""
@@ -93,7 +96,7 @@ def weight(request: Request) -> int:
 
 def is_long(request: Request) -> bool:
     """Whether its length alone makes checking it take long."""
-    return request.ByteSize() > LONG_REQUEST
+    return request.ByteSize() > (LONG_WITH_PASSAGES if request.prompt.context else LONG_REQUEST)
 
 
 def takes_long(request: Request) -> bool:

@@ -442,6 +442,11 @@ def test_too_many_of_anything_is_one_violation_and_none_of_them_is_looked_at() -
 def test_only_what_is_checked_quickly_is_checked_among_other_requests() -> None:
     assert not takes_long(asking())
     assert takes_long(asking("chat", (USER, "x" * 20_000)))
+    for characters, aside in ((7_000, False), (9_000, True)):
+        compared = asking("chat", (USER, "x" * characters))
+        assert not takes_long(compared)
+        compared.prompt.context.add(text="x")  # its words are compared with those
+        assert takes_long(compared) is aside
     request = asking()
     request.prompt.response_format.regex = "yes|never asked before"
     assert takes_long(request)
