@@ -20,7 +20,7 @@ from services.router.policy.cases import cased, other_cases
 warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)
 
 MAX_DEPTH = 100
-"""Groups within groups."""
+"""Groups and repetitions within each other."""
 
 MAX_CASES = 20_000
 """Letters in ranges of different sets, where case does not count: each is looked up."""
@@ -46,10 +46,10 @@ _BEGINS = (code.AT_BEGINNING, code.AT_BEGINNING_STRING)
 _ENDS = (code.AT_END, code.AT_END_STRING)
 
 # What RE2 and the standard library read as different things.
-_OTHERWISE = (
-    (re.compile(r"(?<!\\)(?:\\\\)*\{,"), "a repetition needs its lowest count, as in {0,3}"),
-    (re.compile(r"\[:\^?\w*:\]"), "named sets such as [:alpha:] are not known: write them out"),
-)
+_NAMED_SET = re.compile(r"\[:\^?\w*:\]")
+_NO_LOWEST = re.compile(r"\{,\d*\}")
+_PLAIN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+"""In which nothing repeats: what is escaped, and sets."""
 
 
 class NoGrammar(ValueError):
@@ -92,20 +92,27 @@ Part = Set | Row | Choice | Repeat
 def read(expression: str) -> "Part":
     """The language of an expression.
 
+    Args:
+        expression: one that RE2 takes.
+
     Raises:
         NoGrammar: it holds what no grammar says (a boundary, an anchor in the middle, a look
             around), or what RE2 would read otherwise, or it is too deep.
     """
-    for sign, what in _OTHERWISE:
-        if sign.search(expression):
-            raise NoGrammar(what)
+    if _NAMED_SET.search(expression):
+        raise NoGrammar("named sets such as [:alpha:] cannot be told: write them out")
+    if _NO_LOWEST.search(_PLAIN.sub("x", expression)):
+        raise NoGrammar("a repetition needs its lowest count, as in {0,3}")
     if "\0" in expression:
         raise NoGrammar("the character NUL cannot be in an answer")
     try:
         tree = parser.parse(expression, re.ASCII)
         return _Reader().row(tree, tree.state.flags, first=True, last=True)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise NoGrammar(str(error)[:200] or "too deep") from error
+    except re.error as error:
+        rule = "RE2 knows it, but no grammar is made of it"
+        raise NoGrammar(f"{rule} ({str(error)[:200]}): write it out") from error
+    except (OverflowError, RecursionError) as error:
+        raise NoGrammar("too deep") from error
 
 
 class _Reader:
@@ -119,7 +126,7 @@ class _Reader:
     def row(self, tree: Iterable[Any], flags: int, *, first: bool, last: bool) -> Part:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise NoGrammar(f"at most {MAX_DEPTH} groups within each other")
+            raise NoGrammar(f"at most {MAX_DEPTH} groups and repetitions within each other")
         items = list(tree)
         consuming = [at for at, (kind, _) in enumerate(items) if kind is not code.AT]
         start = consuming[0] if consuming else len(items)

@@ -104,7 +104,7 @@ def one_of(values: Iterable[str]) -> Validator:
 
 
 def matching(expression: str, effort: Effort | None = None, *, told: bool = False) -> Validator:
-    """The whole answer, without white space around it, matches the expression (RE2 syntax).
+    """The whole answer, as it is or without white space around it, matches (RE2 syntax).
 
     Args:
         expression: the expression.
@@ -120,7 +120,14 @@ def matching(expression: str, effort: Effort | None = None, *, told: bool = Fals
     compiled = _compiled(expression, "regex", effort)
     rules = _grammar(expression, effort) if told else ""
     cost = 1 + compiled.programsize // STEPS_OF_SIZE
-    return Validator(lambda text, _: compiled.fullmatch(text.strip()) is not None, cost, rules)
+
+    def passes(text: str, _: Effort) -> bool:
+        if compiled.fullmatch(text) is not None:
+            return True
+        bare = text.strip()
+        return len(bare) < len(text) and compiled.fullmatch(bare) is not None
+
+    return Validator(passes, cost, rules)
 
 
 def json_schema(

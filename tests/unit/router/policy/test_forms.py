@@ -31,6 +31,14 @@ def test_an_answer_passes_every_check() -> None:
     assert not validate("yes!", [matching("[a-z]+")])
 
 
+def test_an_expression_may_begin_or_end_with_white_space() -> None:
+    assert validate(" yes\n", [matching(r"\s*yes\n")])
+    assert validate(" yes\n", [matching("yes")])
+    assert validate("\n", [matching(r"\n+")])
+    assert not validate(" yes", [matching("  yes")])
+    assert not validate("yes", [matching(" yes")])
+
+
 SCHEMA = """{"type": "object", "required": ["intent"], "additionalProperties": false,
 "properties": {"intent": {"type": "string", "pattern": "^[a-z_]+$"}, "$ref": {"type": "number"}}}"""
 
