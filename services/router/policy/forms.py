@@ -39,6 +39,9 @@ MAX_PARTS = 1000
 BYTES_OF_STEP = 20
 """Of memory that RE2 may use, before it gives up."""
 
+TOO_LARGE = "too large"
+"""What RE2 says then."""
+
 STEPS_OF_CLASS = 160
 """What a class of Unicode takes to read, such as ``\\pL``."""
 
@@ -238,8 +241,9 @@ def _compiled(
         effort.spend(_optional(expression) ** 2 // OPTIONAL_OF_STEP)
         try:
             compiled = re2.compile(expression, options)
-        except re2.error:
-            effort.spend(most_bytes // BYTES_OF_STEP)
+        except re2.error as error:
+            if TOO_LARGE in _words(error):
+                effort.spend(most_bytes // BYTES_OF_STEP)
             raise
         effort.spend(compiled.programsize)
     except UnicodeEncodeError as error:
@@ -247,10 +251,13 @@ def _compiled(
     except TooMuch as error:
         raise BadValidator(f"{place}: {error}") from error
     except re2.error as error:
-        what = error.args[0] if error.args else "unknown"
-        said = what.decode(errors="replace") if isinstance(what, bytes) else what
-        raise BadValidator(f"{place}: RE2 does not take it: {said}") from error
+        raise BadValidator(f"{place}: RE2 does not take it: {_words(error)}") from error
     return compiled
+
+
+def _words(error: Exception) -> str:
+    what = error.args[0] if error.args else "unknown"
+    return what.decode(errors="replace") if isinstance(what, bytes) else str(what)
 
 
 _CLASS = re.compile(r"\\[pP]")
