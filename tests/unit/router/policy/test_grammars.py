@@ -223,6 +223,15 @@ def test_whatever_writing_a_grammar_takes_is_counted(expression: str) -> None:
     assert effort.spent > 2500
 
 
+def test_each_range_of_a_set_costs_what_writing_it_takes() -> None:
+    def steps(letters: list[int]) -> int:
+        grammar(f"[{''.join(map(chr, letters))}]", effort := Effort())
+        return effort.spent
+
+    apart, together = ([0x400 + gap * at for at in range(600)] for gap in (2, 1))
+    assert steps(apart) > steps(together) + 1000
+
+
 def test_no_answer_holds_nul() -> None:
     for expression in ("(?s).", r"[^a]", r"\W", r"[\x00a]"):
         assert re2.fullmatch(expression, "\0")
