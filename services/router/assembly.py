@@ -42,6 +42,7 @@ from services.router.policy.routes import Policies
 from services.router.ports import Engine
 from services.router.request.context import RequestState
 from services.router.request.entry import Entry
+from services.router.request.hold import Checks
 from services.router.request.path import RequestPath
 from services.router.request.planner import Planner
 from services.router.request.runner import Runner
@@ -175,7 +176,7 @@ def assemble(
         clock=clock,
         wall=wall,
     )
-    planner = Planner(load, tokenising, clock)
+    planner, answers = Planner(load, tokenising, clock), Checks(checks)
     runner = Runner(
         fleet=fleet,
         engine=engine,
@@ -183,6 +184,7 @@ def assemble(
         metrics=metrics,
         paces=Paces(),
         trouble=Trouble(fleet, load, metrics, PoisonMarks(), clock),
+        checks=answers,
         attempt_over=records.attempt,
         spawn=spawn,
         clock=clock,
@@ -191,6 +193,7 @@ def assemble(
     pairs = Pairs(
         planner=planner,
         runner=runner,
+        checks=answers,
         judge=judges,
         levers=levers,
         keeper=state,
@@ -218,7 +221,7 @@ def assemble(
             pairs.gather(state)
 
     path = RequestPath(
-        stored=StoredAnswers(cache=cache, metrics=metrics, clock=clock),
+        stored=StoredAnswers(cache=cache, checks=answers, metrics=metrics, clock=clock),
         planner=planner,
         runner=runner,
         fleet=fleet,

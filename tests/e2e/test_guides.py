@@ -12,6 +12,7 @@ import pytest
 
 from engines.cpu.process.trial import Limits, Trial
 from engines.cpu.request import InvalidRequestError
+from services.router.policy.effort import Effort
 from services.router.policy.expressions import read
 from services.router.policy.grammars import Writer, grammar
 from services.router.policy.schema_rules import told
@@ -20,7 +21,7 @@ from tests.e2e.triton_fixtures import END_ID, REPOSITORY, Answer, Triton, collec
 
 def as_written(expression: str) -> str:
     """The grammar of an expression that routers do not tell, as engines take those of others."""
-    writer = Writer()
+    writer = Writer(Effort())
     return writer.joined(writer.rule(read(expression)))
 
 
@@ -83,7 +84,10 @@ CHEAP = [
     ("ebnf_grammar", told('{"type": "string", "maxLength": 1000}')),
     ("ebnf_grammar", grammar("(ab|a)*(ba|b)*" * 20)),
     ("ebnf_grammar", grammar("a?" * 100)),
-    ("ebnf_grammar", grammar(f"({'|'.join('a' * n + 'b' for n in range(1, 150))})*")),
+    (
+        "ebnf_grammar",
+        grammar(f"({'|'.join('a' * n + 'b' for n in range(1, 150))})*", Effort(10**7)),
+    ),
 ]
 
 

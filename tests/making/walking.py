@@ -43,6 +43,7 @@ from services.router.ports import (
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestState
 from services.router.request.entry import Entry
+from services.router.request.hold import Checks
 from services.router.request.path import RequestPath
 from services.router.request.planner import Planner
 from services.router.request.runner import Runner
@@ -335,6 +336,7 @@ class Way:
         self.pauses: list[float] = []
         self.load = LoadWindow()
         self.planner = Planner(self.load, Tokenising(self.clock), self.clock)
+        self.checks = Checks(LongWork("checking", self.clock, Room()))
         self.runner = Runner(
             fleet=self.fleet,
             engine=engine,
@@ -342,6 +344,7 @@ class Way:
             metrics=self.metrics,
             paces=Paces(),
             trouble=Trouble(self.fleet, self.load, self.metrics, PoisonMarks(), self.clock),
+            checks=self.checks,
             attempt_over=lambda _, attempt: self.ended.append(attempt),
             spawn=self.spawn,
             clock=self.clock,
@@ -351,6 +354,7 @@ class Way:
         self.pairs = Pairs(
             planner=self.planner,
             runner=self.runner,
+            checks=self.checks,
             judge=self.judge,
             levers=self.board,
             keeper=self.shelf,
@@ -364,7 +368,9 @@ class Way:
             wall=time.time,
         )
         self.path = RequestPath(
-            stored=StoredAnswers(cache=self.cache, metrics=self.metrics, clock=self.clock),
+            stored=StoredAnswers(
+                cache=self.cache, checks=self.checks, metrics=self.metrics, clock=self.clock
+            ),
             planner=self.planner,
             runner=self.runner,
             fleet=self.fleet,

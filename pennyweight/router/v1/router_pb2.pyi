@@ -452,7 +452,7 @@ class Sampling(_message.Message):
     max_output_tokens: _builtins.int
     """Upper bound of the answer's length in tokens, 1 to the route's cap. Absent: the route's default."""
     temperature: _builtins.float
-    """0 to 2; 0 is greedy and makes the answer cacheable. Absent: 0."""
+    """0 to 2; 0 is greedy and makes the answer cacheable, and so is what is below 0.0001. Absent: 0."""
     top_p: _builtins.float
     """Nucleus sampling, above 0 and at most 1. Absent: 1, the whole distribution."""
     top_k: _builtins.int

@@ -1,4 +1,4 @@
-"""Work that long requests and new forms make, in threads of which there are few.
+"""Work that long requests, new forms and checks of answers make, in threads of which there are few.
 
 A long prompt takes tenths of a second and up to 150 MB for a moment. So how much runs at once is
 bounded, for each tenant and in all, and so is what waits for it; tenants take turns.
@@ -41,6 +41,7 @@ class Kind:
 LONG_PROMPT = Kind("long prompts", "LONG_PROMPTS")
 NEW_FORM = Kind("new forms of answers", "NEW_FORMS", least_bytes=64 << 10)
 """However short, it may take as long as a long prompt."""
+ANSWER = Kind("checks of answers", "ANSWER_CHECKS", least_bytes=8 << 10)
 
 
 class LongWork:
@@ -56,7 +57,7 @@ class LongWork:
             clock=clock,
             waiting=MANY,
             waiting_for_one=MANY,
-            what="long texts and new forms",
+            what="long texts, new forms and checks of answers",
             reason=LONG_PROMPT.reason,
         )
         self._waiting_bytes: Counter[str] = Counter()

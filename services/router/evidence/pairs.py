@@ -28,7 +28,7 @@ from services.router.policy.routes import EvidencePolicy, JudgeKind, Route
 from services.router.ports import Asked, Judge, Keeper, LeverBoard
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestContext, RequestState
-from services.router.request.hold import has_form
+from services.router.request.hold import Checks
 from services.router.request.planner import Planner
 from services.router.request.runner import Runner
 
@@ -43,6 +43,7 @@ class Pairs:
         *,
         planner: Planner,
         runner: Runner,
+        checks: Checks,
         judge: Judge,
         levers: LeverBoard,
         keeper: Keeper,
@@ -65,6 +66,7 @@ class Pairs:
         """
         self._planner = planner
         self._runner = runner
+        self._checks = checks
         self._judge = judge
         self._levers = levers
         self._keeper = keeper
@@ -165,7 +167,9 @@ class Pairs:
         if plan is None:
             return None
         attempt = await self._runner.run(state, plan)
-        attempt.valid = await has_form(attempt.text, state.context.checked.validators)
+        attempt.valid = await self._checks.has_form(
+            attempt.text, state.context, until, plan.priority
+        )
         return attempt
 
     async def _settle(self, state: RequestState, pair: Pair, evidence: EvidencePolicy) -> str:

@@ -9,6 +9,7 @@ A small part may be hidden behind a long text or in a branch, so each part in wh
 repeats within something that repeats is read for itself too.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 from services.router.policy.effort import Effort
@@ -18,9 +19,7 @@ LENGTH = 64
 """Characters that are read of a text."""
 
 _EFFORT_OF_STEP = 3
-_TRIED = 8
-"""Ranges of a set whose first characters are tried."""
-
+_EFFORT_OF_RANGE = 1
 _Item = tuple[int, int, int]
 """A part that is being read: its number, how much of it has been, and since which character."""
 
@@ -174,12 +173,17 @@ class _Reading:
     def _after_a_character(self) -> list[_Item]:
         """What goes on after the character that most ways take."""
         here = self._wanted[-1]
-        sets = {number: self._ranges(number) for number in here}
-        best, most = -1, 0
-        for start in {start for ranges in sets.values() for start, _ in ranges[:_TRIED]}:
-            takers = sum(len(here[each]) for each, ranges in sets.items() if _has(ranges, start))
-            self._effort.spend(len(sets))
-            if (takers, start) > (most, best):
+        sets = {number: ranges for number in here if (ranges := self._ranges(number))}
+        self._effort.spend(_EFFORT_OF_RANGE * sum(map(len, sets.values())))
+        changes: Counter[int] = Counter()  # in how many take a character, by where they do
+        for number, ranges in sets.items():
+            for start, end in ranges:
+                changes[start] += len(here[number])
+                changes[end + 1] -= len(here[number])
+        best, most, takers = -1, 0, 0
+        for start in sorted(changes):
+            takers += changes[start]
+            if takers >= most:
                 best, most = start, takers
         takers_of_best = (each for each, ranges in sets.items() if _has(ranges, best))
         return [self._further(parent) for each in takers_of_best for parent in here[each]]

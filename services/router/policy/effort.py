@@ -8,6 +8,10 @@ MAX_EFFORT = 100_000
 """Steps of about half a microsecond each, for one form, and for all forms of a request."""
 
 
+MAX_STEPS = 20_000
+"""Of all checks of one answer: some tens of milliseconds."""
+
+
 class TooMuch(Exception):
     """It would take more than is left."""
 

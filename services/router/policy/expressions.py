@@ -1,9 +1,9 @@
 """Regular expressions, read as RE2 reads them, by the standard library's parse tree.
 
 What comes out has no anchors: it is the language of the whole text. In three corners it is less
-than the expression allows: the character NUL, which engines cut texts at, is never in it; folded
-letters of sets beyond ASCII are left out (``(?i)[à-ü]``); and lines end nowhere but at the end of
-the text.
+than the expression allows: the character NUL, which engines cut texts at, is never in it; ``(?i)``
+allows no letter beyond ASCII for one of ASCII, as the sign of Kelvin for k; and lines end nowhere
+but at the end of the text.
 """
 
 import re
@@ -14,11 +14,16 @@ from re import _constants as code  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
+from services.router.policy.cases import cased, other_cases
+
 # Of sets that a later version of the library may read otherwise; RE2 will not.
 warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)
 
 MAX_DEPTH = 100
-"""Groups within groups."""
+"""Groups and repetitions within each other."""
+
+MAX_CASES = 20_000
+"""Letters in ranges of different sets, where case does not count: each is looked up."""
 
 LAST = 0x10FFFF
 _LAST_ASCII = 0x7F
@@ -41,10 +46,10 @@ _BEGINS = (code.AT_BEGINNING, code.AT_BEGINNING_STRING)
 _ENDS = (code.AT_END, code.AT_END_STRING)
 
 # What RE2 and the standard library read as different things.
-_OTHERWISE = (
-    (re.compile(r"(?<!\\)(?:\\\\)*\{,"), "a repetition needs its lowest count, as in {0,3}"),
-    (re.compile(r"\[:\^?\w*:\]"), "named sets such as [:alpha:] are not known: write them out"),
-)
+_NAMED_SET = re.compile(r"\[:\^?\w*:\]")
+_NO_LOWEST = re.compile(r"\{,\d*\}")
+_PLAIN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+"""In which nothing repeats: what is escaped, and sets."""
 
 
 class NoGrammar(ValueError):
@@ -87,20 +92,27 @@ Part = Set | Row | Choice | Repeat
 def read(expression: str) -> "Part":
     """The language of an expression.
 
+    Args:
+        expression: one that RE2 takes.
+
     Raises:
         NoGrammar: it holds what no grammar says (a boundary, an anchor in the middle, a look
             around), or what RE2 would read otherwise, or it is too deep.
     """
-    for sign, what in _OTHERWISE:
-        if sign.search(expression):
-            raise NoGrammar(what)
+    if _NAMED_SET.search(expression):
+        raise NoGrammar("named sets such as [:alpha:] cannot be told: write them out")
+    if _NO_LOWEST.search(_PLAIN.sub("x", expression)):
+        raise NoGrammar("a repetition needs its lowest count, as in {0,3}")
     if "\0" in expression:
         raise NoGrammar("the character NUL cannot be in an answer")
     try:
         tree = parser.parse(expression, re.ASCII)
         return _Reader().row(tree, tree.state.flags, first=True, last=True)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise NoGrammar(str(error)[:200] or "too deep") from error
+    except re.error as error:
+        rule = "RE2 knows it, but no grammar is made of it"
+        raise NoGrammar(f"{rule} ({str(error)[:200]}): write it out") from error
+    except (OverflowError, RecursionError) as error:
+        raise NoGrammar("too deep") from error
 
 
 class _Reader:
@@ -108,11 +120,13 @@ class _Reader:
 
     def __init__(self) -> None:
         self._depth = 0
+        self._cases = 0
+        self._known: dict[Any, Set] = {}
 
     def row(self, tree: Iterable[Any], flags: int, *, first: bool, last: bool) -> Part:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise NoGrammar(f"at most {MAX_DEPTH} groups within each other")
+            raise NoGrammar(f"at most {MAX_DEPTH} groups and repetitions within each other")
         items = list(tree)
         consuming = [at for at, (kind, _) in enumerate(items) if kind is not code.AT]
         start = consuming[0] if consuming else len(items)
@@ -128,7 +142,7 @@ class _Reader:
 
     def _part(self, kind: Any, value: Any, flags: int, *, first: bool, last: bool) -> Part:
         if kind in _SETS:
-            return Set(_SETS[kind](value, flags))
+            return self._set(kind, value, flags)
         if kind is code.SUBPATTERN:
             _, add, drop, inner = value
             return self.row(inner, (flags | add) & ~drop, first=first, last=last)
@@ -145,51 +159,63 @@ class _Reader:
             raise NoGrammar("anchors and boundaries (^ $ \\b) cannot stand within an expression")
         raise NoGrammar(f"{str(kind).lower()} cannot be told to an engine")
 
+    def _set(self, kind: Any, value: Any, flags: int) -> Set:
+        """A set of characters; equal ones are made once."""
+        items = tuple(value) if kind is code.IN else value
+        key = kind, items, flags
+        if key not in self._known:
+            if kind is code.IN and flags & re.IGNORECASE:
+                self._cases += cased([one for what, one in items if what is code.RANGE])
+                if self._cases > MAX_CASES:
+                    raise NoGrammar(f"(?i) with sets of more than {MAX_CASES} letters")
+            self._known[key] = Set(_SETS[kind](items, flags))
+        return self._known[key]
 
-def _folded(character: int, flags: int) -> Iterator[tuple[int, int]]:
-    """A character with its other cases, where case does not count."""
-    yield character, character
-    if flags & re.IGNORECASE:
-        text = chr(character)
-        for other in {text.lower(), text.upper(), text.swapcase()} - {text}:
-            if len(other) == 1:
-                yield ord(other), ord(other)
+
+def _folded(
+    found: Iterable[tuple[int, int]], flags: int, *, wide: bool
+) -> Iterator[tuple[int, int]]:
+    """Ranges with the other cases of their letters, where case does not count.
+
+    `wide`: with those beyond ASCII of letters of ASCII.
+    """
+    for start, end in found:
+        yield start, end
+        if not flags & re.IGNORECASE:
+            continue
+        parts = ((start, min(end, _LAST_ASCII)), (max(start, _LAST_ASCII + 1), end))
+        for (first, last), every in zip(parts, (wide, True), strict=True):
+            for other in other_cases(first, last):
+                if every or other <= _LAST_ASCII:
+                    yield other, other
 
 
 def _set(items: Sequence[tuple[Any, Any]], flags: int) -> Ranges:
     negated = items[0][0] is code.NEGATE
     found: list[tuple[int, int]] = []
+    closed: list[tuple[int, int]] = []
     for kind, value in items[1:] if negated else items:
         if kind is code.LITERAL:
-            found += _folded(value, flags)
+            found.append((value, value))
         elif kind is code.RANGE:
             found.append(value)
-            if flags & re.IGNORECASE:
-                found += _ascii_folded(*value)
-                if negated and value[1] > _LAST_ASCII:
-                    raise NoGrammar("(?i) with [^...] of a range beyond ASCII is not known")
-        else:
-            found += _category(value)
-    return without(found) if negated else _wanted(found)
+        else:  # \W and the like hold all cases of their letters
+            (closed if value in _NOT else found).extend(_category(value, flags))
+    closed += _folded(found, flags, wide=negated)
+    return without(closed) if negated else _wanted(closed)
 
 
 _SETS: Mapping[Any, Callable[[Any, int], Ranges]] = {
-    code.LITERAL: lambda value, flags: _wanted(_folded(value, flags)),
-    code.NOT_LITERAL: lambda value, flags: without(_folded(value, flags)),
+    code.LITERAL: lambda value, flags: _set([(code.LITERAL, value)], flags),
+    code.NOT_LITERAL: lambda value, flags: _set([(code.NEGATE, 0), (code.LITERAL, value)], flags),
     code.ANY: lambda _, flags: without([] if flags & re.DOTALL else [(10, 10)]),
     code.IN: _set,
 }
 
 
-def _ascii_folded(start: int, end: int) -> Iterator[tuple[int, int]]:
-    for low, high, shift in ((65, 90, 32), (97, 122, -32)):
-        if (first := max(start, low)) <= (last := min(end, high)):
-            yield first + shift, last + shift
-
-
-def _category(category: Any) -> Iterable[tuple[int, int]]:
+def _category(category: Any, flags: int) -> Iterable[tuple[int, int]]:
     if category in _NOT:
-        return without(_category(_NOT[category]))
+        return without(_folded(_category(_NOT[category], flags), flags, wide=True))
     if category not in _CATEGORIES:
         raise NoGrammar(f"{str(category).lower()} is not known")
     spans = re.findall(r"(.)-(.)", _CATEGORIES[category], re.DOTALL)

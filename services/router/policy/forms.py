@@ -13,9 +13,11 @@ from typing import Any
 
 import re2
 
-from services.router.policy.effort import Effort, TooMuch
+from services.router.policy.effort import MAX_STEPS, Effort, TooMuch
 from services.router.policy.expressions import NoGrammar
 from services.router.policy.grammars import grammar
+from services.router.policy.kept import NotKept
+from services.router.policy.schema_rules import told as told_of
 from services.router.policy.schemas import (
     MAX_RULE,
     NAMES_INSIDE,
@@ -37,14 +39,14 @@ MAX_PARTS = 1000
 BYTES_OF_STEP = 20
 """Of memory that RE2 may use, before it gives up."""
 
+TOO_LARGE = "too large"
+"""What RE2 says then."""
+
 STEPS_OF_CLASS = 160
 """What a class of Unicode takes to read, such as ``\\pL``."""
 
 OPTIONAL_OF_STEP = 500
 """RE2 looks at each pair of parts that may be left out, one after the other; a step is so many."""
-
-STEPS_OF_TOLD = 8
-"""What each character takes of an expression that is read in full, to be told to an engine."""
 
 STEPS_OF_SIZE = 64
 """Parts of a compiled expression that make each character of a text cost one more."""
@@ -66,17 +68,30 @@ class Validator:
     """A compiled check of an answer's text; reused for every answer.
 
     Attributes:
-        holds: whether a text passes.
+        passes: whether a text passes; what finding out takes is counted, up to `TooMuch`.
         cost: what a check takes for each character of a text: 1 and more.
+        grammar: what engines are told, where they are.
     """
 
-    holds: Callable[[str], bool]
+    passes: Callable[[str, Effort], bool]
     cost: int = 1
+    grammar: str = ""
+
+    def holds(self, text: str) -> bool:
+        """Whether a text passes, by itself."""
+        return validate(text, (self,))
 
 
 def validate(text: str, checks: Iterable[Validator]) -> bool:
-    """Whether an answer passes every validator; without any it does."""
-    return all(check.holds(text) for check in checks)
+    """Whether an answer passes every validator; without any it does.
+
+    All together take so many steps; what takes more does not pass.
+    """
+    effort = Effort(MAX_STEPS)
+    try:
+        return all(check.passes(text, effort) for check in checks)
+    except TooMuch:
+        return False
 
 
 def one_of(values: Iterable[str]) -> Validator:
@@ -88,11 +103,11 @@ def one_of(values: Iterable[str]) -> Validator:
     wanted = frozenset(value.strip() for value in values)
     if not wanted:
         raise BadValidator("enum: must name at least one value")
-    return Validator(lambda text: text.strip() in wanted)
+    return Validator(lambda text, _: text.strip() in wanted)
 
 
 def matching(expression: str, effort: Effort | None = None, *, told: bool = False) -> Validator:
-    """The whole answer, without white space around it, matches the expression (RE2 syntax).
+    """The whole answer, as it is or without white space around it, matches (RE2 syntax).
 
     Args:
         expression: the expression.
@@ -106,10 +121,16 @@ def matching(expression: str, effort: Effort | None = None, *, told: bool = Fals
     """
     effort = effort or Effort()
     compiled = _compiled(expression, "regex", effort)
-    if told:
-        _tell(expression, effort)
+    rules = _grammar(expression, effort) if told else ""
     cost = 1 + compiled.programsize // STEPS_OF_SIZE
-    return Validator(lambda text: compiled.fullmatch(text.strip()) is not None, cost)
+
+    def passes(text: str, _: Effort) -> bool:
+        if compiled.fullmatch(text) is not None:
+            return True
+        bare = text.strip()
+        return len(bare) < len(text) and compiled.fullmatch(bare) is not None
+
+    return Validator(passes, cost, rules)
 
 
 def json_schema(
@@ -133,19 +154,22 @@ def json_schema(
     patterns = {
         pattern: _compiled(pattern, place, effort, share) for pattern, place in wanted.items()
     }
-    if told:
-        _refuse_untold(found)
+    rules = _told(text, found, effort) if told else ""
     cost = COST_OF_REFERENCES if found.refers else len(text)
-    return Validator(lambda answer: found.accepts(answer, patterns), cost)
+    return Validator(lambda answer, effort: found.accepts(answer, patterns, effort), cost, rules)
 
 
-def _refuse_untold(schema: Schema) -> None:
+def _told(text: str, schema: Schema, effort: Effort) -> str:
     if len(schema.parts) > MAX_PARTS:
         raise Untold(f"json_schema: at most {MAX_PARTS} schemas inside, got {len(schema.parts)}")
     for place, part in schema.parts:
         for key in NAMES_INSIDE:
             if isinstance(part.get(key), dict) and "\0" in "".join(part[key]):
                 raise Untold(f"{place}.{key}: the character NUL cannot be told")
+    try:
+        return told_of(text, effort)
+    except NotKept as error:
+        raise Untold(str(error)) from error
 
 
 def _read(text: str, effort: Effort) -> Schema:
@@ -168,11 +192,10 @@ def _patterns(schema: Schema) -> dict[str, str]:
     return {one: f"{place}.pattern" for one, place in patterns if isinstance(one, str)}
 
 
-def _tell(expression: str, effort: Effort) -> None:
+def _grammar(expression: str, effort: Effort) -> str:
     try:
-        effort.spend(STEPS_OF_TOLD * len(expression))
-        grammar(expression)
-    except (NoGrammar, TooMuch) as error:
+        return grammar(expression, effort)
+    except NoGrammar as error:
         raise Untold(f"regex: {error}") from error
 
 
@@ -218,8 +241,9 @@ def _compiled(
         effort.spend(_optional(expression) ** 2 // OPTIONAL_OF_STEP)
         try:
             compiled = re2.compile(expression, options)
-        except re2.error:
-            effort.spend(most_bytes // BYTES_OF_STEP)
+        except re2.error as error:
+            if TOO_LARGE in _words(error):
+                effort.spend(most_bytes // BYTES_OF_STEP)
             raise
         effort.spend(compiled.programsize)
     except UnicodeEncodeError as error:
@@ -227,10 +251,13 @@ def _compiled(
     except TooMuch as error:
         raise BadValidator(f"{place}: {error}") from error
     except re2.error as error:
-        what = error.args[0] if error.args else "unknown"
-        said = what.decode(errors="replace") if isinstance(what, bytes) else what
-        raise BadValidator(f"{place}: RE2 does not take it: {said}") from error
+        raise BadValidator(f"{place}: RE2 does not take it: {_words(error)}") from error
     return compiled
+
+
+def _words(error: Exception) -> str:
+    what = error.args[0] if error.args else "unknown"
+    return what.decode(errors="replace") if isinstance(what, bytes) else str(what)
 
 
 _CLASS = re.compile(r"\\[pP]")

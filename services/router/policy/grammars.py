@@ -7,7 +7,6 @@ could be read in many ways at once, the grammar is that of the automaton instead
 rule for each state. A grammar never allows what its expression does not.
 """
 
-import functools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -33,8 +32,13 @@ MAX_RULES = 4000
 MAX_CHARACTERS = 250_000
 """Of one grammar: it goes along with each request."""
 
-KEPT = 8
-"""Grammars that are kept: one is asked for again as soon as its expression is found to be good."""
+STEPS_OF_READ = 4
+"""What each character takes of an expression that is read in full."""
+
+STEPS_OF_RULE = 2
+STEPS_OF_RANGE = 1
+CHARACTERS_OF_STEP = 32
+"""Of what is written."""
 
 FEW_WAYS = 16
 """Steps for a character at most (see `ambiguity`) of what is told as it is written."""
@@ -57,21 +61,34 @@ _SWALLOWING = re.compile(r"[\x01-\x1F\x7F-\xFF](?=[0-9A-Fa-f])")
 _LAST_SHORT = 0xFFFF  # what four digits say
 
 
-@functools.lru_cache(maxsize=KEPT)
-def grammar(expression: str) -> str:
+def grammar(expression: str, effort: Effort | None = None) -> str:
     """The language of an expression, as rules from ``root`` on (EBNF).
 
+    Args:
+        expression: the expression.
+        effort: what writing it takes is counted there.
+
     Raises:
-        NoGrammar: it has none, or a too large one, or none that can be followed quickly.
+        NoGrammar: it has none, or a too large one, or none that can be followed quickly, or it is
+            not found within `effort`.
     """
-    writer = Writer()
-    return writer.joined(writer.language(read(expression), Effort()))
+    writer = Writer(effort or Effort())
+    try:
+        return writer.joined(writer.language(writer.read(expression)))
+    except TooMuch as error:
+        raise NoGrammar(str(error)) from error
 
 
 class Writer:
-    """Writes rules, equal ones once."""
+    """Writes rules, equal ones once.
 
-    def __init__(self) -> None:
+    Raises:
+        TooMuch: from any method, where what it takes is not left of the effort.
+    """
+
+    def __init__(self, effort: Effort) -> None:
+        """What writing takes is counted in `effort`."""
+        self._effort = effort
         self._names: dict[str, str] = {}
         self._states: dict[str, str] = {}
 
@@ -80,21 +97,29 @@ class Writer:
         named = [(name, text) for text, name in self._names.items()]
         rules = "".join(f"{name} ::= {text}\n" for name, text in (*named, *self._states.items()))
         whole = f"root ::= {body}\n{rules}{more}"
+        self._effort.spend(len(whole) // CHARACTERS_OF_STEP)
         if len(whole) > MAX_CHARACTERS:
             raise NoGrammar(f"at most {MAX_CHARACTERS} characters as a grammar, got {len(whole)}")
         return whole
 
-    def language(self, part: Part, effort: Effort) -> str:
+    def read(self, expression: str) -> Part:
+        """The language of an expression.
+
+        Raises:
+            NoGrammar: see `expressions.read`.
+        """
+        self._effort.spend(STEPS_OF_READ * len(expression))
+        return read(expression)
+
+    def language(self, part: Part) -> str:
         """The body of a rule for a language, said so that engines follow it quickly.
 
         Raises:
-            NoGrammar: it cannot be said so, or not found out within `effort`.
+            NoGrammar: it cannot be said so.
         """
-        part = simplified(part)
-        try:
-            found = ways(part, MOST_WAYS, effort)
-        except TooMuch as error:
-            raise NoGrammar(str(error)) from error
+        effort = self._effort
+        part = simplified(part, effort)
+        found = ways(part, MOST_WAYS, effort)
         if found <= FEW_WAYS:
             return self._body(part)
         with suppress(TooMuch):
@@ -126,6 +151,7 @@ class Writer:
             case Repeat(each, least, most):
                 return self.times(self.rule(each), least, most)
             case Set(ranges):
+                self._effort.spend(STEPS_OF_RANGE * len(ranges))
                 return characters(ranges)
 
     def _row(self, parts: Sequence[Part]) -> Iterator[str]:
@@ -182,6 +208,7 @@ class Writer:
 
     def named(self, body: str) -> str:
         """The name of a rule that says so."""
+        self._effort.spend(STEPS_OF_RULE + len(body) // CHARACTERS_OF_STEP)
         if body not in self._names:
             self._refuse_more(1)
             self._names[body] = f"r{len(self._names)}"

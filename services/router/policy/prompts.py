@@ -87,15 +87,18 @@ def _overlaps(texts: Sequence[str], question: str) -> list[float]:
     Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with
     its usual k1 = 1.2 and b = 0.75.
     """
-    bags = [Counter(_words(text)) for text in texts]
-    lengths = [bag.total() for bag in bags]
+    holders: dict[str, list[tuple[int, int]]] = {word: [] for word in _words(question)}
+    lengths = []
+    for at, text in enumerate(texts):
+        words = _words(text)
+        lengths.append(len(words))
+        for word, count in Counter(filter(holders.__contains__, words)).items():
+            holders[word].append((at, count))
     mean = max(1.0, sum(lengths) / len(lengths))
     scores = [0.0] * len(texts)
-    for word in set(_words(question)):
-        holding = sum(1 for bag in bags if word in bag)
-        rarity = math.log(1.0 + (len(bags) - holding + 0.5) / (holding + 0.5))
-        for at, bag in enumerate(bags):
-            count = bag[word]
+    for holding in filter(None, holders.values()):
+        rarity = math.log(1.0 + (len(texts) - len(holding) + 0.5) / (len(holding) + 0.5))
+        for at, count in holding:
             slack = 1.2 * (0.25 + 0.75 * lengths[at] / mean)
             scores[at] += rarity * count * 2.2 / (count + slack)
     return scores

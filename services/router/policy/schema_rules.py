@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.router.policy.effort import Effort
+from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import (
     LAST,
     Choice,
@@ -24,7 +24,6 @@ from services.router.policy.expressions import (
     Repeat,
     Row,
     Set,
-    read,
     without,
 )
 from services.router.policy.grammars import Writer, characters, quoted
@@ -69,38 +68,45 @@ map ::= "{" ws (member (ws "," ws member)*)? ws "}"
 member ::= text ws ":" ws any
 """
 
+STEPS_OF_WORK = 1
+
 _PLAIN = {"null": "null", "boolean": "boolean", "integer": "integer", "number": "number"}
 _SHORT = {'"': '"', "\\": "\\", "\n": "n", "\t": "t", "\r": "r", "\b": "b", "\f": "f"}
 _UNSAFE = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
 _PLAIN_LETTER = f"plain ::= {characters(without(_UNSAFE))}\n"
 
 
-def told(schema: str) -> str:
+def told(schema: str, effort: Effort | None = None) -> str:
     """The grammar that engines are told for a schema, from ``root`` on (EBNF).
+
+    Args:
+        schema: the schema.
+        effort: what writing it takes is counted there.
 
     Raises:
         NotKept: it asks for more than a grammar keeps, for nothing that can be, or for too much.
     """
     parsed = json.loads(schema)
-    return _Grammar(parsed).write()
+    return _Grammar(parsed, effort or Effort()).write()
 
 
 class _Grammar:
     """Writes the rules of one schema."""
 
-    def __init__(self, schema: Any) -> None:
+    def __init__(self, schema: Any, effort: Effort) -> None:
         self._schema = schema
-        self._writer = Writer()
-        self._effort = Effort()
+        self._writer = Writer(effort)
+        self._effort = effort
         self._work = 0
         self._patterns: dict[str, str] = {}
+        self._integers: dict[tuple[int, int], str] = {}
 
     def write(self) -> str:
         try:
             root = self._value(self._schema, "json_schema", 0)
             return self._writer.joined(root, _RULES + _PLAIN_LETTER)
-        except (NoGrammar, RecursionError) as error:
-            what = str(error) if isinstance(error, NoGrammar) else "is too deep"
+        except (NoGrammar, TooMuch, RecursionError) as error:
+            what = "is too deep" if isinstance(error, RecursionError) else str(error)
             raise NotKept(f"json_schema: {what}") from error
 
     def _value(self, part: Any, place: str, depth: int) -> str:
@@ -187,15 +193,18 @@ class _Grammar:
 
     def _integer(self, part: Mapping[str, Any], place: str) -> str:
         bounds = (("minimum", 0), ("exclusiveMinimum", 1), ("maximum", 0), ("exclusiveMaximum", -1))
-        found = [whole_bound(part, key, place, beyond) for key, beyond in bounds]
-        low, high = max(found[:2]), min(found[2:])
+        given = [whole_bound(part, key, place, beyond) for key, beyond in bounds]
+        low, high = max(given[:2]), min(given[2:])
         if low > high:
             raise NotKept(f"{place}: no integer is between its bounds")
         if (low, high) == (-LARGEST, LARGEST):
             return "integer"
+        if (known := self._integers.get((low, high))) is not None:
+            return known
         bodies = [f'"-" {one}' for one in self._naturals(max(1, -high), -low)]
         bodies += self._naturals(max(0, low), high)
-        return self._choice([self._rule(body) for body in bodies])
+        self._integers[low, high] = found = self._choice([self._rule(body) for body in bodies])
+        return found
 
     def _naturals(self, low: int, high: int) -> list[str]:
         """Rules for each count of digits between two integers, both included."""
@@ -238,7 +247,7 @@ class _Grammar:
     def _matching(self, pattern: str) -> str:
         """A rule for an expression; read once, however often it is referred to."""
         if pattern not in self._patterns:
-            body = self._writer.language(_in_json(read(pattern)), self._effort)
+            body = self._writer.language(_in_json(self._writer.read(pattern), {}))
             self._patterns[pattern] = self._writer.named(body)
         return self._patterns[pattern]
 
@@ -322,6 +331,7 @@ class _Grammar:
 
     def _count(self, place: str, more: int = 1) -> None:
         self._work += more
+        self._effort.spend(STEPS_OF_WORK * more)
         if self._work > MAX_WORK:
             raise NotKept(f"{place}: is too large once references are followed")
 
@@ -339,17 +349,22 @@ def _common(texts: list[str]) -> int:
     return at
 
 
-def _in_json(part: Part) -> Part:
-    """What a text between quotation marks in JSON looks like, for the text that is meant."""
+def _in_json(part: Part, known: dict[Ranges, Part]) -> Part:
+    """What a text between quotation marks in JSON looks like, for the text that is meant.
+
+    Sets that were looked at are `known` from then on.
+    """
     match part:
         case Row(parts):
-            return Row(tuple(map(_in_json, parts)))
+            return Row(tuple([_in_json(each, known) for each in parts]))
         case Choice(parts):
-            return Choice(tuple(map(_in_json, parts)))
+            return Choice(tuple([_in_json(each, known) for each in parts]))
         case Repeat(each, least, most):
-            return Repeat(_in_json(each), least, most)
+            return Repeat(_in_json(each, known), least, most)
         case Set(ranges):
-            return _letters(ranges)
+            if ranges not in known:
+                known[ranges] = _letters(ranges)
+            return known[ranges]
 
 
 def _letters(ranges: Ranges) -> Part:

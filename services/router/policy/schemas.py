@@ -18,16 +18,13 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from services.router.policy.effort import Effort
+from services.router.policy.effort import Effort, TooMuch
 
 MAX_RULE = 65_536
 """Characters of a schema or an expression."""
 
 MAX_PLACE = 200
 """Characters of where a part of a schema stands: deeper ones are told by their beginning."""
-
-MAX_STEPS = 20_000
-"""Of one check of an answer: some tens of milliseconds."""
 
 MAX_STEPS_OF_SCHEMA = 50_000
 """Of finding out whether a text is a schema."""
@@ -38,6 +35,9 @@ EFFORT_OF_STEP = 2
 STEPS_OF_REFERENCE = 10
 CHARACTERS_OF_STEP = 256
 VALUES_OF_STEP = 8
+READ_CHARACTERS_OF_STEP = 32
+"""Of an answer, which each schema reads anew."""
+
 MOVES_OF_STEP = 2000
 """Of an expression, at worst one for each of its parts and each character of a text."""
 
@@ -68,12 +68,22 @@ class Schema:
         """Whether a part is told as another one's name, so that it may multiply itself."""
         return any("$ref" in part for _, part in self.parts)
 
-    def accepts(self, text: str, patterns: Mapping[str, Any]) -> bool:
-        """Whether a text is JSON that it accepts; `patterns` are its expressions, compiled."""
+    def accepts(self, text: str, patterns: Mapping[str, Any], effort: Effort) -> bool:
+        """Whether a text is JSON that it accepts.
+
+        Args:
+            text: an answer.
+            patterns: its expressions, compiled.
+            effort: what the check takes is counted there.
+
+        Raises:
+            TooMuch: that was not left of it.
+        """
+        effort.spend(len(text) // READ_CHARACTERS_OF_STEP)
         try:
             answer = json.loads(text, parse_constant=_no_json)
-            return self._first_error(answer, _Check(patterns, {}, MAX_STEPS)) is None
-        except (ValueError, ArithmeticError, RecursionError, LookupError, Unresolvable, _Endless):
+            return self._first_error(answer, _Check(patterns, {}, effort)) is None
+        except (ValueError, ArithmeticError, RecursionError, LookupError, Unresolvable):
             return False
 
     def _first_error(self, answer: Any, check: "_Check") -> ValidationError | None:
@@ -131,28 +141,20 @@ def _plain_size(value: Any) -> int:
     return value.bit_length() // 3 if isinstance(value, int) else 5
 
 
-class _Endless(Exception):
-    """A check took more steps than it may."""
-
-
 class _Check(FormatChecker):
-    """One check of a text: the steps that it has left, and the schema's expressions.
+    """One check of a text: what it may take, and the schema's expressions.
 
     A validator hands its format checker, and nothing else of ours, on to those that it makes for
     the parts of its schema. Formats themselves are not checked.
     """
 
-    def __init__(self, patterns: Mapping[str, Any], sizes: Mapping[int, int], steps: int) -> None:
+    def __init__(
+        self, patterns: Mapping[str, Any], sizes: Mapping[int, int], effort: Effort
+    ) -> None:
         super().__init__(formats=())
-        self.left = steps
+        self.spend = effort.spend
         self.patterns = patterns
         self.sizes = sizes
-
-    def spend(self, steps: int) -> None:
-        """Takes them from what is left."""
-        self.left -= steps
-        if self.left < 0:
-            raise _Endless
 
     def size(self, value: Any) -> int:
         """Characters of a value of the schema or of the answer."""
@@ -366,12 +368,13 @@ _THEIR_PATTERNS = {
 
 
 def _refuse_no_schema(value: Mapping[str, Any], effort: Effort) -> None:
-    check = _Check(_THEIR_PATTERNS, {}, MAX_STEPS_OF_SCHEMA)
+    steps = Effort(MAX_STEPS_OF_SCHEMA)
+    check = _Check(_THEIR_PATTERNS, {}, steps)
     try:
         error = _SCHEMAS._first_error(value, check)  # noqa: SLF001 -- of this module
-    except _Endless:
+    except TooMuch:
         raise BadValidator("json_schema: takes too long to check") from None
     finally:
-        effort.spend(EFFORT_OF_STEP * (MAX_STEPS_OF_SCHEMA - check.left))
+        effort.spend(EFFORT_OF_STEP * steps.spent)
     if error is not None:
         raise BadValidator(f"json_schema: is not one: {error.message:.200}")

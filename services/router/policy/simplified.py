@@ -2,25 +2,38 @@
 
 from collections.abc import Iterator, Sequence
 
+from services.router.policy.effort import Effort
 from services.router.policy.expressions import Choice, Part, Repeat, Row
 
 MAX_FACTORED = 60
 """Choices within choices that are made of what alternatives begin with."""
 
 
-def simplified(part: Part) -> Part:
+PARTS_OF_STEP = 8
+"""That are compared, or put into another row."""
+
+
+def simplified(part: Part, effort: Effort) -> Part:
     """Without repetitions of repetitions, nor of the same one after another, where they are one.
 
     What alternatives begin with in common stands before them, once.
+
+    Args:
+        part: the language.
+        effort: what it takes is counted there.
+
+    Raises:
+        TooMuch: that was not left of `effort`.
     """
+    effort.spend(1)
     match part:
         case Row(parts):
-            flat = [inner for each in parts for inner in _row(simplified(each))]
+            flat = [inner for each in parts for inner in _row(simplified(each, effort))]
             return _part(tuple(_joined(flat)))
         case Choice(parts):
-            return _factored([_row(simplified(each)) for each in parts], 0)
+            return _factored([_row(simplified(each, effort)) for each in parts], 0, effort)
         case Repeat(each, least, most):
-            return _flat(Repeat(simplified(each), least, most))
+            return _flat(Repeat(simplified(each, effort), least, most))
     return part
 
 
@@ -32,7 +45,8 @@ def _part(row: tuple[Part, ...]) -> Part:
     return row[0] if len(row) == 1 else Row(row)
 
 
-def _factored(rows: Sequence[tuple[Part, ...]], depth: int) -> Part:
+def _factored(rows: Sequence[tuple[Part, ...]], depth: int, effort: Effort) -> Part:
+    effort.spend(len(rows) + sum(map(len, rows)) // PARTS_OF_STEP)
     groups: dict[Part | None, list[tuple[Part, ...]]] = {}
     for row in rows:
         groups.setdefault(row[0] if row else None, []).append(row)
@@ -44,7 +58,7 @@ def _factored(rows: Sequence[tuple[Part, ...]], depth: int) -> Part:
             parts += map(_part, group)
         else:
             same = _in_common(group)
-            rest = _factored([row[same:] for row in group], depth + 1)
+            rest = _factored([row[same:] for row in group], depth + 1, effort)
             parts.append(_part((*group[0][:same], *_row(rest))))
     return parts[0] if len(parts) == 1 else Choice(tuple(parts))
 

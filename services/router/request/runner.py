@@ -22,7 +22,7 @@ from services.router.policy.routes import Cancel
 from services.router.ports import Engine, EngineRequest, Piece, ReplicaFailed, brief
 from services.router.request.attempt import Answer, Attempt, Ending
 from services.router.request.context import Listener, RequestState
-from services.router.request.hold import judge
+from services.router.request.hold import Checks, judge
 from services.router.request.plan import Cause, Plan
 from services.router.request.planner import again
 from services.router.request.stored import Lease
@@ -51,6 +51,7 @@ class Runner:
     Attributes:
         paces: how quick each tier is, for what engines do not say.
         trouble: what is held against replicas and requests.
+        checks: of answers that are held back.
         attempt_over: hears of each attempt of which nothing runs any more.
         spawn: starts a task that outlives its request and is owned by the process.
         clock: seconds that only grow.
@@ -64,6 +65,7 @@ class Runner:
     metrics: Metrics
     paces: Paces
     trouble: Trouble
+    checks: Checks
     attempt_over: Callable[[RequestState, Attempt], None]
     spawn: Callable[[Coroutine[Any, Any, None]], Any]
     clock: Callable[[], float]
@@ -230,7 +232,8 @@ class Runner:
         if attempt.hold is not None:
             if not attempt.hold.is_ready(attempt.answer.output_tokens, complete=attempt.complete):
                 return
-            if not await judge(state, attempt):
+            until = attempt.plan.deadline + BEYOND_DEADLINE_SECONDS
+            if not await judge(state, attempt, self.checks, until):
                 return
             piece = attempt.release(self.clock())
         if listener is not None and (state.context.streaming or attempt.complete):

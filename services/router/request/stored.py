@@ -9,7 +9,7 @@ from services.router.policy.routes import Tier
 from services.router.ports import AnswerCache, CacheHit, CacheMiss, Written
 from services.router.request.attempt import Answer
 from services.router.request.context import Listener, RequestContext, RequestState
-from services.router.request.hold import has_form
+from services.router.request.hold import Checks
 
 MAX_STORED_PIECES = 64
 
@@ -96,8 +96,16 @@ class Lease:
 class StoredAnswers:
     """What a route's policy makes of the cache; state of the process."""
 
-    def __init__(self, *, cache: AnswerCache, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        cache: AnswerCache,
+        checks: Checks,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
         self._cache = cache
+        self._checks = checks
         self._metrics = metrics
         self._clock = clock
 
@@ -106,6 +114,9 @@ class StoredAnswers:
 
         Returns:
             it, or the leave to write one.
+
+        Raises:
+            Overloaded, DeadlineExceeded: it could not be checked; see `Checks.has_form`.
         """
         context = state.context
         checked, route = context.checked, context.route
@@ -123,7 +134,7 @@ class StoredAnswers:
             lease=lease,
             max_wait_seconds=min(route.cache.wait_seconds, left / 2) if lease else 0.0,
         )
-        if isinstance(found, CacheHit) and not await _fits(context, found.answer):
+        if isinstance(found, CacheHit) and not await self._fits(context, found.answer):
             found = CacheMiss()
         if isinstance(found, CacheHit):
             state.cache = CacheOutcome.SHARED if found.shared else CacheOutcome.EXACT
@@ -159,14 +170,17 @@ class StoredAnswers:
             fleet_stale=fleet_stale,
         )
 
+    async def _fits(self, context: RequestContext, answer: Written) -> bool:
+        """Whether a stored answer passes what this request wants checked, as if it were given now.
 
-async def _fits(context: RequestContext, answer: Written) -> bool:
-    """Whether a stored answer passes what this request wants checked, as if it were given now."""
-    route = context.route
-    if route.quality is None or answer.tier == route.top_tier.name:
-        return True
-    text = "".join([text for text, _ in answer.pieces])
-    return await has_form(text, context.checked.validators)
+        Raises:
+            Overloaded, DeadlineExceeded: see `Checks.has_form`.
+        """
+        route = context.route
+        if route.quality is None or answer.tier == route.top_tier.name:
+            return True
+        text = "".join([text for text, _ in answer.pieces])
+        return await self._checks.has_form(text, context, context.until, context.checked.priority)
 
 
 def _merged(answer: Answer) -> tuple[tuple[str, int], ...]:

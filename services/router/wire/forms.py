@@ -17,9 +17,6 @@ from services.router.policy.forms import (
     one_of,
     repetitions,
 )
-from services.router.policy.grammars import grammar
-from services.router.policy.kept import NotKept
-from services.router.policy.schema_rules import told
 from services.router.policy.schemas import BadValidator
 from services.router.ports import GuideKind
 
@@ -51,13 +48,11 @@ class Form:
         check: of an answer; None where the form cannot be used.
         rule: that it breaks then.
         effort: steps that finding out took.
-        grammar: what engines are told, where that is what it is for.
     """
 
     check: Validator | None
     rule: str
     effort: int
-    grammar: str = ""
 
 
 class _Kept:
@@ -130,7 +125,7 @@ def guide_of(prompt: pb.Prompt, wrong: list[Violation]) -> tuple[tuple[GuideKind
     found = _form((TOLD, kind, text))
     if found.rule:
         wrong.append(Violation(f"prompt.response_format.{kind}", found.rule))
-    return (GuideKind(kind), text), found.grammar
+    return (GuideKind(kind), text), found.check.grammar if found.check is not None else ""
 
 
 def validators_of(
@@ -147,11 +142,11 @@ def validators_of(
         wrong.append(Violation("terms.validators", rule))
         return ()
     for number, asked in enumerate(terms.validators):
-        if spent.effort > MAX_EFFORT:
+        found = _check(asked, spent)
+        if spent.effort > MAX_EFFORT >= found.effort:
             rule = "the forms of one request take too long to check, all together"
             wrong.append(Violation("terms.validators", rule))
             return ()
-        found = _check(asked, spent)
         if found.rule:
             kind = asked.WhichOneof("check")
             where = f"terms.validators[{number}]{'.' + kind if kind else ''}"
@@ -168,7 +163,7 @@ class _Spent:
         self._seen: set[Key] = set()
 
     def form(self, key: Key) -> Form:
-        form = _form(key)
+        form = _form(key, max(0, MAX_EFFORT - self.effort))
         if key not in self._seen:
             self._seen.add(key)
             self.effort += form.effort
@@ -189,17 +184,21 @@ def _check(asked: pb.Validator, spent: _Spent) -> Form:
         return Form(None, _is_none(error), 0)
 
 
-def _form(key: Key) -> Form:
-    """What becomes of a form; found out once, while it is kept."""
+def _form(key: Key, most: int = MAX_EFFORT) -> Form:
+    """What becomes of a form; found out once, while it is kept.
+
+    One that takes more than `most` steps, but not more than any may, is found out another time.
+    """
     found = _kept.get(key)
     if found is None:
-        found = _made(key)
-        _kept.put(key, found)
+        found = _made(key, most)
+        if not most < found.effort <= MAX_EFFORT:
+            _kept.put(key, found)
     return found
 
 
-def _made(key: Key) -> Form:
-    """Compiles a form.
+def _made(key: Key, steps: int = MAX_EFFORT) -> Form:
+    """Compiles a form within so many steps.
 
     Engines compile forms: what RE2 and the schema check refuse as unbounded would take a replica's
     time and memory away from everybody, and an expression that is no grammar cannot be told.
@@ -209,12 +208,10 @@ def _made(key: Key) -> Form:
         return Form(None, "must not be empty", 0)
     if use == TOLD and kind == "regex" and (most := max(repetitions(text), default=0)) > MAX_COUNT:
         return Form(None, f"repeats at most {MAX_COUNT} times, got {most}", 0)
-    effort, make = Effort(), matching if kind == "regex" else json_schema
+    effort, make = Effort(steps), matching if kind == "regex" else json_schema
     try:
-        made = make(text, effort, told=use == TOLD)
-        rules = (grammar if kind == "regex" else told)(text) if use == TOLD else ""
-        return Form(made, "", effort.spent, rules)
-    except (Untold, NotKept) as error:
+        return Form(make(text, effort, told=use == TOLD), "", effort.spent)
+    except Untold as error:
         return Form(None, _said(f"cannot be told to an engine: {error}"), effort.spent)
     except BadValidator as error:
         return Form(None, _is_none(error), effort.spent)

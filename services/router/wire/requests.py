@@ -32,6 +32,13 @@ MAX_STOP_CHARACTERS = 64
 MAX_TOP_K = 1024
 MAX_TEMPERATURE = 2.0
 
+LEAST_TEMPERATURE = 1e-4
+"""What is less draws the likeliest token too, and counts as 0: engines divide by it, which ends in
+noise where the smallest numbers are lost."""
+
+LEAST_TOP_P = 1e-4
+"""What is less leaves the likeliest token alone too, and counts as this."""
+
 MAX_MEMBERS = 16_384
 """Of all lists of a request together: more than each may have by the rules."""
 
@@ -40,6 +47,9 @@ MEMBER_BYTES = 64
 
 LONG_REQUEST = 16_000
 """Bytes of a request above which checking it takes milliseconds."""
+
+LONG_WITH_PASSAGES = 8_000
+"""The same of one with passages, whose words are compared where the route trims them."""
 
 
 class Request(Protocol):
@@ -86,7 +96,7 @@ def weight(request: Request) -> int:
 
 def is_long(request: Request) -> bool:
     """Whether its length alone makes checking it take long."""
-    return request.ByteSize() > LONG_REQUEST
+    return request.ByteSize() > (LONG_WITH_PASSAGES if request.prompt.context else LONG_REQUEST)
 
 
 def takes_long(request: Request) -> bool:
@@ -205,6 +215,8 @@ def _asked(
         _within("sampling.max_output_tokens", tokens, 1, route.output_tokens.most, wrong)
     temperature = sampling.temperature
     _within("sampling.temperature", temperature, 0.0, MAX_TEMPERATURE, wrong)
+    if temperature < LEAST_TEMPERATURE:
+        temperature = 0.0
     top_p = sampling.top_p if sampling.HasField("top_p") else 1.0
     if not 0.0 < top_p <= 1.0:
         wrong.append(Violation("sampling.top_p", f"must be above 0 and at most 1, got {top_p:g}"))
@@ -215,7 +227,7 @@ def _asked(
         guide=form[0],
         max_output_tokens=tokens,
         temperature=temperature,
-        top_p=top_p,
+        top_p=max(top_p, LEAST_TOP_P),
         top_k=sampling.top_k,
         seed=sampling.seed if sampling.HasField("seed") else None,
         stop=_stops(sampling, wrong),

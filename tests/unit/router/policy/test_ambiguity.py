@@ -4,14 +4,14 @@ import pytest
 
 from services.router.policy.ambiguity import ways
 from services.router.policy.effort import Effort, TooMuch
-from services.router.policy.expressions import read
+from services.router.policy.expressions import Choice, Repeat, Set, read
 from services.router.policy.simplified import simplified
 
 ENOUGH = 200
 
 
 def most_ways(expression: str) -> int:
-    return ways(simplified(read(expression)), ENOUGH, Effort())
+    return ways(simplified(read(expression), Effort()), ENOUGH, Effort())
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,27 @@ def test_it_ends_with_the_effort() -> None:
     ],
 )
 def test_repetitions_that_are_one_are_said_as_one(expression: str, same: str) -> None:
-    assert simplified(read(expression)) == simplified(read(same))
+    assert simplified(read(expression), Effort()) == simplified(read(same), Effort())
 
 
 @pytest.mark.parametrize("expression", ["(a{2}){0,3}", "(a{2,3}){1,2}", "(ab)*a", "a*b*"])
 def test_others_stay(expression: str) -> None:
-    assert simplified(read(expression)) == read(expression)
+    assert simplified(read(expression), Effort()) == read(expression)
+
+
+def test_sets_beside_each_other_cost_as_many_steps_as_they_have_ranges() -> None:
+    part = Choice(tuple(Set(((at, at),)) for at in range(1, 1001)))
+    assert ways(Repeat(part, 2, 2), ENOUGH, effort := Effort()) <= 16
+    assert 2000 < effort.spent < 20_000
+
+
+def test_the_character_is_tried_that_most_ways_take_wherever_it_stands_in_a_set() -> None:
+    own = [[chr(0x400 + 20 * number + 2 * at) for at in range(9)] for number in range(30)]
+    for shared, few in (("", True), ("\u2014", False)):
+        sets = "|".join(f"[{''.join(letters)}{shared}]{letters[0]}" for letters in own)
+        assert (most_ways(f"({sets})*!") <= 16) is few
+
+
+def test_what_alternatives_begin_with_is_counted_as_often_as_it_is_looked_at() -> None:
+    simplified(read("|".join("a" * count for count in range(1, 41))), effort := Effort())
+    assert effort.spent > 2000

@@ -31,6 +31,14 @@ def test_an_answer_passes_every_check() -> None:
     assert not validate("yes!", [matching("[a-z]+")])
 
 
+def test_an_expression_may_begin_or_end_with_white_space() -> None:
+    assert validate(" yes\n", [matching(r"\s*yes\n")])
+    assert validate(" yes\n", [matching("yes")])
+    assert validate("\n", [matching(r"\n+")])
+    assert not validate(" yes", [matching("  yes")])
+    assert not validate("yes", [matching(" yes")])
+
+
 SCHEMA = """{"type": "object", "required": ["intent"], "additionalProperties": false,
 "properties": {"intent": {"type": "string", "pattern": "^[a-z_]+$"}, "$ref": {"type": "number"}}}"""
 
@@ -114,6 +122,21 @@ def test_a_check_ends_however_many_rules_meet_however_many_values() -> None:
     assert time.process_time() - started < 2.0
     assert validate(str([1] * 500), [wide])
     assert validate(str([1] * 500), [wide])  # each check counts for itself
+
+
+def test_the_checks_of_one_answer_have_a_common_budget() -> None:
+    """One fits, twelve do not; each answer has the budget anew."""
+    wide = json_schema({"items": {"anyOf": [{"type": "null"}] * 15 + [{}]}})
+    answer = str([1] * 80)
+    assert validate(answer, [wide])
+    assert not validate(answer, [wide] * 12)
+    assert validate(answer, [wide])
+
+
+def test_reading_an_answer_is_counted_for_each_schema() -> None:
+    answer = json.dumps(["a" * 90_000])
+    assert validate(answer, [json_schema({})])
+    assert not validate(answer, [json_schema({})] * 8)
 
 
 def test_checks_of_one_schema_at_the_same_time_do_not_know_of_each_other() -> None:

@@ -6,6 +6,7 @@ import re
 import pytest
 import re2
 
+from services.router.policy.effort import Effort
 from services.router.policy.expressions import NoGrammar
 from services.router.policy.grammars import CHUNK, grammar
 
@@ -102,6 +103,17 @@ EXPRESSIONS = [
     "[[]a",
     'a"b',
     "é|ü",
+    "[a{,]+",
+    "[]{,3}a]",
+    r"[\]{,3}]-",
+    r"(\{,3})?a?",
+    "(?i)É",
+    "(?i)[à-ü]",
+    "(?i)[^à-ü]",
+    "(?i)[^É]",
+    "(?i)[^a]",
+    r"(?i)\W",
+    r"(?i)[\Wa]",
 ]
 
 
@@ -178,17 +190,46 @@ def test_a_text_cannot_be_cut_in_many_ways(expression: str, same: str) -> None:
         (r"(a)\1", "groupref"),
         ("a{,3}", "lowest count"),
         ("[[:alpha:]]", "named sets"),
-        (r"\pL", "bad escape"),
-        ("(" * 150 + "a" + ")" * 150, "at most 100"),
+        ("a{,}", "lowest count"),
+        (r"\[a{,3}", "lowest count"),
+        (r"\pL", r"RE2 knows it, but no grammar is made of it \(bad escape \\p.*: write it out"),
+        *((form, "RE2 knows it") for form in (r"a\z", r"\x{e9}", r"\Qa.b\E", "(?<n>a)", "(?U)a")),
+        ("(" * 150 + "a" + ")" * 150, "at most 100 groups and repetitions"),
+        ("(" * 51 + "a" + ")*" * 51, "at most 100 groups and repetitions"),
         ("".join(f"[a{chr(0x4E00 + number)}]" for number in range(5000)), "at most 4000 parts"),
         (r"(\w+\s?){1,200}", "too many ways at once: put a mark"),
-        ("(?i)[^à-ü]", "beyond ASCII"),
+        (f"(?i){''.join(f'[{chr(at)}-Ӿ]' for at in range(0x100, 0x164))}", "more than 20000"),
         ("".join(f"[^{chr(0x4E00 + 17 * number)}]" for number in range(1500)), "at most 250000"),
     ],
 )
 def test_what_no_grammar_says_is_refused(expression: str, said: str) -> None:
     with pytest.raises(NoGrammar, match=said):
-        grammar(expression)
+        grammar(expression, Effort(10**9))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "a" * 700,
+        "|".join("a" * count for count in range(1, 40)),
+        "".join(f"[{chr(0x100 + 2 * at)}-{chr(0x900 + 2 * at)}]" for at in range(100)),
+        f"[{''.join(chr(0x100 + 2 * at) for at in range(600))}]",
+    ],
+)
+def test_whatever_writing_a_grammar_takes_is_counted(expression: str) -> None:
+    with pytest.raises(NoGrammar, match="takes too long"):
+        grammar(expression, Effort(len(expression) * 4 - 1))
+    grammar(expression, effort := Effort())
+    assert effort.spent > 2500
+
+
+def test_each_range_of_a_set_costs_what_writing_it_takes() -> None:
+    def steps(letters: list[int]) -> int:
+        grammar(f"[{''.join(map(chr, letters))}]", effort := Effort())
+        return effort.spent
+
+    apart, together = ([0x400 + gap * at for at in range(600)] for gap in (2, 1))
+    assert steps(apart) > steps(together) + 400
 
 
 def test_no_answer_holds_nul() -> None:

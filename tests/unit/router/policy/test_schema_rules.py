@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from services.router.policy.effort import Effort
 from services.router.policy.kept import NotKept
 from services.router.policy.schema_rules import told
 
 B = {"type": "boolean"}
+MANY = range(100)
 
 
 def refused(schema: Any) -> str:
@@ -160,3 +162,38 @@ def test_all_patterns_of_a_schema_together_are_bounded_and_equal_ones_count_once
     costly = [f".*a.{{{12 + at}}}" for at in range(60)]
     assert "takes too long" in refused(_patterns(*costly))
     assert told(json.dumps(_patterns(*costly[:1] * 20)))
+
+
+MUCH = {
+    "integers": {"anyOf": [{"type": "integer", "minimum": 1 - at, "maximum": 777} for at in MANY]},
+    "texts": {"anyOf": [{"type": "string", "minLength": at, "maxLength": 999} for at in MANY]},
+    "lists": {"anyOf": [{"type": "array", "minItems": at, "maxItems": 999} for at in MANY]},
+    "names": {
+        "type": "object",
+        "properties": {str(at): B for at in MANY},
+        "required": list(map(str, MANY)),
+    },
+    "values": {"enum": [f"{at}" for at in range(1000)]},
+    "parts": {"$defs": {"a": {"anyOf": [B] * 50}}, "anyOf": [{"$ref": "#/$defs/a"}] * 50},
+    "patterns": {
+        "anyOf": [
+            {"type": "string", "pattern": f"^[{chr(97 + at)}!]{{{at}}}[^x]$"} for at in range(26)
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("much", MUCH)
+def test_whatever_writing_the_rules_takes_is_counted(much: str) -> None:
+    """It holds the interpreter, and so everybody: 4 KB of bounded integers took a second."""
+    told(json.dumps(MUCH[much]), effort := Effort())
+    assert effort.spent > 1000
+    with pytest.raises(NotKept, match="takes too long"):
+        told(json.dumps(MUCH[much]), Effort(effort.spent - 1))
+
+
+def test_integers_of_the_same_bounds_are_written_once() -> None:
+    bounded = {"type": "integer", "minimum": -123456789012345, "maximum": 987654321098765}
+    told(json.dumps({"anyOf": [bounded]}), once := Effort())
+    told(json.dumps({"anyOf": [bounded] * 400}), often := Effort())
+    assert often.spent < once.spent + 500

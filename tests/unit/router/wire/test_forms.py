@@ -81,6 +81,25 @@ def test_the_forms_of_one_request_are_bounded_together() -> None:
     assert not broken(terms)
 
 
+def test_a_form_has_the_steps_that_those_before_it_left() -> None:
+    """Else each might take all that a request may."""
+    large = "[0-9]{900}" * 27
+    terms = pb.Terms()
+    for number in range(5):
+        terms.validators.add(regex=f"{number}{large}")
+    assert list(broken(terms)) == ["terms.validators"]
+    assert not all_known(pb.Prompt(), terms)  # nothing is held against the one that was too much
+    del terms.validators[:-1]
+    assert not broken(terms)
+
+
+def test_what_is_misspelt_is_named_however_much_of_it_there_is() -> None:
+    terms = pb.Terms()
+    for number in range(8):
+        terms.validators.add(regex=f"({number}")
+    assert list(broken(terms)) == [f"terms.validators[{number}].regex" for number in range(8)]
+
+
 def test_equal_forms_of_one_request_count_once() -> None:
     terms = pb.Terms()
     for _ in range(8):

@@ -84,6 +84,24 @@ def test_what_is_said_is_kept() -> None:
     assert (got.idempotency_key, got.attributes) == ("a b~", {"team": "x"})
 
 
+@pytest.mark.parametrize("temperature", [0.0, -0.0, 1e-45, 1e-39, 1e-30, 9e-5])
+def test_a_temperature_of_next_to_nothing_is_none(temperature: float) -> None:
+    """Engines divide by it: they would write noise, and no form that was asked for."""
+    got = checked(asking(sampling=pb.Sampling(temperature=temperature)))
+    assert math.copysign(1.0, got.asked.temperature) == 1.0
+    assert got.asked.temperature == 0.0
+    assert got.read_cache  # it is greedy
+
+
+def test_the_least_of_what_is_drawn_from_is_the_likeliest_token() -> None:
+    found = [
+        checked(asking(sampling=pb.Sampling(temperature=1e-3, top_p=top_p))).asked
+        for top_p in (1e-45, 1e-39, 1e-4, 1e-3)
+    ]
+    assert [one.top_p for one in found] == pytest.approx([1e-4, 1e-4, 1e-4, 1e-3])
+    assert [one.temperature for one in found] == pytest.approx([1e-3] * 4)
+
+
 def test_an_unknown_route_is_not_found() -> None:
     with pytest.raises(NotFound, match="'nowhere'") as caught:
         checked(asking("nowhere"))
@@ -424,6 +442,11 @@ def test_too_many_of_anything_is_one_violation_and_none_of_them_is_looked_at() -
 def test_only_what_is_checked_quickly_is_checked_among_other_requests() -> None:
     assert not takes_long(asking())
     assert takes_long(asking("chat", (USER, "x" * 20_000)))
+    for characters, aside in ((7_000, False), (9_000, True)):
+        compared = asking("chat", (USER, "x" * characters))
+        assert not takes_long(compared)
+        compared.prompt.context.add(text="x")  # its words are compared with those
+        assert takes_long(compared) is aside
     request = asking()
     request.prompt.response_format.regex = "yes|never asked before"
     assert takes_long(request)
