@@ -223,6 +223,47 @@ async def test_what_waits_for_the_disk_is_shown(book: Book) -> None:
     assert book.numbers() == [1, 2]
 
 
+@pytest.mark.parametrize("work", ["_render", "_write"])
+async def test_a_thread_that_cannot_be_started_ends_and_loses_nothing(
+    book: Book, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    monkeypatch.setattr(module, "MAX_COMMIT_SECONDS", 0.0)
+    to_thread, missed = asyncio.to_thread, asyncio.Event()
+
+    async def hindered(function: Any, *args: Any) -> Any:
+        if function.__name__ == work and not missed.is_set():
+            book.add(2)  # comes meanwhile
+            missed.set()
+            raise RuntimeError("can't start new thread")
+        return await to_thread(function, *args)
+
+    monkeypatch.setattr(module.asyncio, "to_thread", hindered)
+    with capture_logs() as logs:
+        async with book.ledger.writing():
+            book.add(0, 1)
+            await missed.wait()
+            async with asyncio.timeout(30):
+                while book.count("records") < 3:
+                    await asyncio.sleep(0)
+            book.add(3)
+    assert book.numbers() == [0, 1, 2, 3]
+    assert book.count("lost") == 0
+    assert [line["event"] for line in logs] == ["the ledger cannot be written"]
+    assert "RuntimeError" in logs[0]["error"]
+
+
+async def test_records_that_no_thread_could_make_show_as_waiting(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hindered(*_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module.asyncio, "to_thread", hindered)
+    book.add(0, 1)
+    await book.ledger.flush()
+    assert book.registry.get_sample_value("pennyweight_router_ledger_refused") == 2
+
+
 async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
