@@ -29,6 +29,7 @@ from services.common.log_lines import LogCollector
 from services.common.logs import logging_to_standard_error
 from services.common.server import Server, ServerEnded, ServerSettings, stop_on_signals
 from services.common.telemetry import Tracing
+from services.common.threads import take_threads
 
 log = structlog.get_logger()
 
@@ -104,6 +105,7 @@ def run(
     """
 
     async def settled(settings: Settings) -> None:
+        take_threads()
         await serve(settings, stop_on_signals())
 
     raise_limit()

@@ -23,6 +23,7 @@ from services.common.descriptors import most_connections
 from services.common.gate import Gate, Keys
 from services.common.health import Health
 from services.common.intake import Listener
+from services.common.kept_up import kept_up
 from services.common.keyless import Keyless
 from services.common.memory import give_memory_back_at_times
 from services.common.reflection import NAME as REFLECTION
@@ -249,7 +250,7 @@ class Server:
         """
         failure = asyncio.create_task(self.grpc.failure())
         asked = asyncio.create_task(stop.wait())
-        memory = asyncio.create_task(give_memory_back_at_times())
+        memory = asyncio.create_task(kept_up("memory", give_memory_back_at_times))
         try:
             await asyncio.wait((failure, asked), return_when=asyncio.FIRST_COMPLETED)
             if asked.done():

@@ -45,6 +45,7 @@ from services.cache.ports import (
 from services.cache.stores.redis_scripts import ABANDON, CLAIM, CLEAR, DROP, PUT, WRONG_TYPE
 from services.cache.stores.waiting import WaitingRoom
 from services.common.faults import fault
+from services.common.kept_up import kept_up
 from services.common.redis_link import RedisFailed, RedisLink, RedisRefused, Script
 
 log = structlog.get_logger()
@@ -127,7 +128,7 @@ class RedisStore:
 
     def begin(self) -> None:
         """Begins to listen."""
-        self._run(self._link.tend(CHANNEL, self._heard, self.resumed))
+        self._run(kept_up("redis", lambda: self._link.tend(CHANNEL, self._heard, self.resumed)))
 
     async def close(self) -> None:
         """Ends everything that runs; whoever waits goes without an answer."""
@@ -281,8 +282,10 @@ class RedisStore:
                 elif not self._waiting.grant(answer):
                     self.abandon(answer.lease)
                 wake.set()  # the others: served by no such writer, or waiting for the new holder
-        except RedisFailed:
+        except Exception as error:
             self._waiting.dismiss(key, NoEntry.FAILED)
+            if not isinstance(error, RedisFailed):
+                raise
         finally:
             del self._followed[key]
 
