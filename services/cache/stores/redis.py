@@ -55,6 +55,10 @@ POLL_SECONDS = 1.0
 AWAITED_MS = 2500
 """How long a sign of somebody waiting lasts; those who wait renew it every `POLL_SECONDS`."""
 
+MOST_OWED = 10_000
+"""Leases that are still to be given back, because Redis did not answer; beyond it the oldest end by
+themselves."""
+
 T = TypeVar("T")
 
 
@@ -83,6 +87,8 @@ class RedisStore:
         self._damaged = 0
         self._running: set[Future[Any]] = set()
         self._closed = False
+        self._owed: dict[Lease, None] = {}
+        self._owing, self._again = asyncio.Event(), asyncio.Event()
         self._claim_script = link.script(CLAIM)
         self._put_script = link.script(PUT)
         self._abandon_script = link.script(ABANDON)
@@ -103,10 +109,14 @@ class RedisStore:
 
     def put_under(self, lease: Lease, record: Record, ttl_seconds: float) -> Soon[Put]:
         """See `ports.Store.put_under`."""
+        if not self._link.up:
+            self._owe(lease)
         return self._soon(Put.FAILED, self._put, lease, record, ttl_seconds)
 
     def abandon(self, lease: Lease, *, unless_awaited: bool = False) -> Soon[Abandon]:
-        """See `ports.Store.abandon`."""
+        """See `ports.Store.abandon`; where Redis cannot be asked now, it is asked again later."""
+        if not self._link.up:
+            self._owe(lease)
         return self._soon(Abandon.FAILED, self._abandon, lease, unless_awaited)
 
     def dismiss_waiters(self) -> None:
@@ -129,6 +139,7 @@ class RedisStore:
     def begin(self) -> None:
         """Begins to listen."""
         self._run(kept_up("redis", lambda: self._link.tend(CHANNEL, self._heard, self.resumed)))
+        self._run(kept_up("leases to give back", self._give_back))
 
     async def close(self) -> None:
         """Ends everything that runs; whoever waits goes without an answer."""
@@ -141,6 +152,7 @@ class RedisStore:
 
     def resumed(self) -> None:
         """Something may have happened to any key."""
+        self._again.set()
         for wake in self._followed.values():
             wake.set()
 
@@ -198,14 +210,22 @@ class RedisStore:
         data = sealed(self._hash_key, lease.key, record)
         ttl_ms = round(ttl_seconds * 1000)
         args = (lease.token, data, ttl_ms, CHANNEL, b"".join(lease.key))
-        done = await self._script(self._put_script, lease.key, args)
+        try:
+            done = await self._script(self._put_script, lease.key, args)
+        except RedisFailed:
+            if lease.token:
+                self._owe(lease)
+            raise
         if done < 0:
             self._leases_expired += 1
         return Put.STORED if done == 1 else Put.NOT_HELD
 
     async def _abandon(self, lease: Lease, unless_awaited: bool) -> Abandon:  # noqa: FBT001 -- `_soon` passes it on by place
-        args = (lease.token, int(unless_awaited), CHANNEL, b"".join(lease.key))
-        kept = await self._script(self._abandon_script, lease.key, args)
+        try:
+            kept = await self._ask_to_abandon(lease, unless_awaited=unless_awaited)
+        except RedisFailed:
+            self._owe(lease)
+            raise
         return Abandon.AWAITED if kept else Abandon.ENDED
 
     async def _ask(
@@ -222,13 +242,50 @@ class RedisStore:
                 if (record := await self._opened(key, answer)) is not None:
                     return Found(record)
         except (RedisFailed, asyncio.CancelledError):
-            self.abandon(lease)  # Redis may have granted it without our hearing of it
+            self._owe(lease)  # Redis may grant it without our hearing of it, even later
             raise
         if answer > 0:
             return float(answer) / 1000
         if answer < 0:
             self._leases_expired += 1
         return Granted(lease, self._lease_seconds)
+
+    async def _ask_to_abandon(self, lease: Lease, *, unless_awaited: bool) -> int:
+        args = (lease.token, int(unless_awaited), CHANNEL, b"".join(lease.key))
+        kept: int = await self._script(self._abandon_script, lease.key, args)
+        return kept
+
+    def _owe(self, lease: Lease) -> None:
+        """Has a lease given back that Redis may hold, or come to hold, for nobody."""
+        if lease not in self._owed and len(self._owed) >= MOST_OWED:
+            del self._owed[next(iter(self._owed))]
+        self._owed[lease] = None
+        self._owing.set()
+
+    async def _give_back(self) -> None:
+        """Gives back what is owed: at once, and again and again while Redis does not answer."""
+        while True:
+            await self._owing.wait()
+            self._owing.clear()
+            self._again.clear()
+            await self._give_back_in_turn(list(self._owed))
+            if self._owed:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._again.wait()
+                self._owing.set()
+
+    async def _give_back_in_turn(self, owed: Sequence[Lease]) -> None:
+        for lease in owed:
+            if not self._link.up:
+                return
+            try:
+                await self._ask_to_abandon(lease, unless_awaited=False)
+            except RedisRefused:
+                pass  # Redis is there, and will not do it the next time either
+            except RedisFailed:
+                return
+            self._owed.pop(lease, None)
 
     async def _script(self, script: Script, key: Key, args: Sequence[Any]) -> Any:
         return await self._at(key, lambda: self._link.run(script, _keys(key), args))
