@@ -341,6 +341,8 @@ class LocalTarget:
             starting = occupant.state is State.STARTING and self._host.note_ready(occupant.id)
             if starting and await self._is_fit(occupant):
                 self._ready(occupant)
+        if occupant.heed_exit(self._clock(), exits=not ready and self._host.exits(occupant.id)):
+            self._on_death(occupant.id, "it exits, though nobody here told it to")
         if occupant.state is State.DRAINING:
             occupant.engine_requests = await self._host.running_requests(occupant.id)
             self._on_change()
