@@ -204,7 +204,7 @@ class FileLedger:
 
     def _take_up(self, gap: Abandoned) -> None:
         """Has the gap of a killed process put on record."""
-        if not gap.record.requests:
+        if not gap.is_gap:
             gap.remove()
             return
         self._gaps[gap.record.process] = gap

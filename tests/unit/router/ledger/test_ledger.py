@@ -411,10 +411,38 @@ async def test_one_that_was_killed_before_it_answered_leaves_no_gap(tmp_path: Pa
     assert book.lines() == []
 
 
-async def test_a_damaged_mark_stops_nobody(tmp_path: Path) -> None:
-    (tmp_path / ".router-1.mark").write_bytes(b"\xff{")
-    async with Book(tmp_path).ledger.writing():
+@pytest.mark.parametrize("said", [b"", b"\xff{", b"{}", b"[]"])
+async def test_a_mark_that_says_nothing_is_a_gap_of_unknown_size(
+    tmp_path: Path, said: bytes
+) -> None:
+    (tmp_path / ".router-1.mark").write_bytes(said)
+    book = Book(tmp_path)
+    async with book.ledger.writing():
         pass
+    (line,) = book.lines()
+    assert (line["process"], line["last_seen"]) == ("router-1", "")
+    assert (line["requests"], line["missing"]) == (0, 0)
+    assert book.marks() == []
+    with opened(tmp_path) as ledger:
+        assert ledger.gaps() == {"router-1": 0}
+
+
+async def test_one_that_is_killed_on_a_disk_that_was_full_all_along_leaves_a_gap(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: Any) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(module.os, "pwrite", refuses)
+        disk.setattr(module.os, "write", refuses)
+        book.ledger.add(request("1", sequence=book.ledger.number()))
+        await book.ledger.flush()
+        book.ledger._mark.close(complete=False)  # type: ignore[union-attr] -- as a kill does
+    following = Book(book.folder)
+    async with following.ledger.writing():
+        pass
+    assert [line["kind"] for line in following.lines()] == ["gap"]
 
 
 async def test_a_router_that_lives_has_no_gap(tmp_path: Path) -> None:
