@@ -36,6 +36,12 @@ MOST_SILENT = 3
 LAST_SECONDS = 15.0
 """How long the service may take to end by itself, with its ledger written, before it is ended."""
 
+START_SECONDS = 120.0
+"""How long a start may take until the service serves."""
+
+SAID_SECONDS = 1.0
+"""How long the last line may take to be written."""
+
 FAILED = 1
 """Exit status of a service that is ended."""
 
@@ -128,6 +134,38 @@ class SelfWatch:
             log.critical("the service stands still and ends, to be started anew", error=why)
             with suppress(RuntimeError):  # the loop is closed: the process ends already
                 self._give_up(why)
+            self._end()
+
+
+class StartWatch:
+    """Ends a process whose start comes to no end: gRPC waits for ever for a thread it did not get.
+
+    Use: `begin`, and `over` once it serves or fails.
+    """
+
+    def __init__(self, end: Callable[[], None] | None = None) -> None:
+        """`end` ends the process at once."""
+        self._end = end or (lambda: os._exit(FAILED))
+        self._over = threading.Event()
+
+    def begin(self) -> None:
+        """Begins to watch.
+
+        Raises:
+            RuntimeError: the system has no thread for it.
+        """
+        threading.Thread(target=self.watch, name="start-watch", daemon=True).start()
+
+    def over(self) -> None:
+        """The start is over, one way or the other."""
+        self._over.set()
+
+    def watch(self) -> None:
+        """Waits until it is over, or has taken too long."""
+        if not self._over.wait(START_SECONDS):
+            why = f"no service after {START_SECONDS:g} s"
+            log.critical("the start stands still and ends, to be tried anew", error=why)
+            self._over.wait(SAID_SECONDS)
             self._end()
 
 

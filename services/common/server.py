@@ -129,7 +129,15 @@ class Server:
     Use: add the servicers, ``await start()``, then ``await serve_until_stopped(stop)``.
     """
 
-    def __init__(self, settings: ServerSettings, keys: Keys, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        keys: Keys,
+        tracing: Tracing,
+        serves: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`serves` is called once it does."""
+        self._serves = serves
         self._settings = settings
         self._port = 0
         self._started = False
@@ -195,6 +203,7 @@ class Server:
         self._started = True
         await self.grpc.start()
         await self.set_serving(serving=True)
+        self._serves()
         return port
 
     async def set_serving(self, *, serving: bool) -> None:

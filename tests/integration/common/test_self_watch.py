@@ -59,6 +59,40 @@ async def test_a_service_that_stands_still_ends(hangs: str) -> None:
     assert "stands still" in line
 
 
+HANGING = """
+import time
+from prometheus_client import CollectorRegistry
+from services.common import self_watch
+from services.common.process import open_frame, run
+from services.common.server import ServerSettings
+
+self_watch.START_SECONDS = self_watch.SAID_SECONDS = 0.5
+
+async def serve(settings, stop):
+    async with open_frame("shop", settings, CollectorRegistry()) as frame:
+        frame.bind()
+        if {starts}:
+            await frame.server.start()
+        time.sleep({seconds})
+
+run("shop", ServerSettings, serve)
+"""
+
+
+async def test_a_start_that_comes_to_no_end_is_ended() -> None:
+    with start(HANGING.format(starts=False, seconds=600)) as running:
+        _, errors = await asyncio.to_thread(running.communicate, timeout=60)
+    assert running.returncode == 1
+    (line,) = [line for line in errors.splitlines() if '"level":"critical"' in line]
+    assert "the start stands still" in line
+
+
+async def test_a_start_that_came_to_its_end_is_not() -> None:
+    with start(HANGING.format(starts=True, seconds=3)) as running:
+        _, errors = await asyncio.to_thread(running.communicate, timeout=60)
+    assert (running.returncode, errors) == (0, "")
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "localhost:0", "unix"])
 async def test_a_server_is_asked_at_its_own_address(listen: str, tmp_path: Path) -> None:
     listen = f"unix:{tmp_path}/socket" if listen == "unix" else listen
