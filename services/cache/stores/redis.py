@@ -42,6 +42,7 @@ from services.cache.ports import (
     Soon,
     StoreCounts,
 )
+from services.cache.stores.owed import OwedLeases
 from services.cache.stores.redis_scripts import ABANDON, CLAIM, CLEAR, DROP, PUT, WRONG_TYPE
 from services.cache.stores.waiting import WaitingRoom
 from services.common.faults import fault
@@ -54,10 +55,6 @@ CHANNEL = "pw:wake"
 POLL_SECONDS = 1.0
 AWAITED_MS = 2500
 """How long a sign of somebody waiting lasts; those who wait renew it every `POLL_SECONDS`."""
-
-MOST_OWED = 10_000
-"""Leases that are still to be given back, because Redis did not answer; beyond it the oldest end by
-themselves."""
 
 T = TypeVar("T")
 
@@ -87,8 +84,9 @@ class RedisStore:
         self._damaged = 0
         self._running: set[Future[Any]] = set()
         self._closed = False
-        self._owed: dict[Lease, None] = {}
-        self._owing, self._again = asyncio.Event(), asyncio.Event()
+        self._owed = OwedLeases(
+            lambda lease: self._ask_to_abandon(lease, unless_awaited=False), lambda: link.up
+        )
         self._claim_script = link.script(CLAIM)
         self._put_script = link.script(PUT)
         self._abandon_script = link.script(ABANDON)
@@ -110,13 +108,13 @@ class RedisStore:
     def put_under(self, lease: Lease, record: Record, ttl_seconds: float) -> Soon[Put]:
         """See `ports.Store.put_under`."""
         if not self._link.up:
-            self._owe(lease)
+            self._owed.add(lease)
         return self._soon(Put.FAILED, self._put, lease, record, ttl_seconds)
 
     def abandon(self, lease: Lease, *, unless_awaited: bool = False) -> Soon[Abandon]:
         """See `ports.Store.abandon`; where Redis cannot be asked now, it is asked again later."""
         if not self._link.up:
-            self._owe(lease)
+            self._owed.add(lease)
         return self._soon(Abandon.FAILED, self._abandon, lease, unless_awaited)
 
     def dismiss_waiters(self) -> None:
@@ -139,7 +137,7 @@ class RedisStore:
     def begin(self) -> None:
         """Begins to listen."""
         self._run(kept_up("redis", lambda: self._link.tend(CHANNEL, self._heard, self.resumed)))
-        self._run(kept_up("leases to give back", self._give_back))
+        self._run(kept_up("leases to give back", self._owed.give_back))
 
     async def close(self) -> None:
         """Ends everything that runs; whoever waits goes without an answer."""
@@ -152,7 +150,7 @@ class RedisStore:
 
     def resumed(self) -> None:
         """Something may have happened to any key."""
-        self._again.set()
+        self._owed.resumed()
         for wake in self._followed.values():
             wake.set()
 
@@ -214,7 +212,7 @@ class RedisStore:
             done = await self._script(self._put_script, lease.key, args)
         except RedisFailed:
             if lease.token:
-                self._owe(lease)
+                self._owed.add(lease)
             raise
         if done < 0:
             self._leases_expired += 1
@@ -224,7 +222,7 @@ class RedisStore:
         try:
             kept = await self._ask_to_abandon(lease, unless_awaited=unless_awaited)
         except RedisFailed:
-            self._owe(lease)
+            self._owed.add(lease)
             raise
         return Abandon.AWAITED if kept else Abandon.ENDED
 
@@ -242,7 +240,7 @@ class RedisStore:
                 if (record := await self._opened(key, answer)) is not None:
                     return Found(record)
         except (RedisFailed, asyncio.CancelledError):
-            self._owe(lease)  # Redis may grant it without our hearing of it, even later
+            self._owed.add(lease)  # Redis may grant it without our hearing of it, even later
             raise
         if answer > 0:
             return float(answer) / 1000
@@ -254,38 +252,6 @@ class RedisStore:
         args = (lease.token, int(unless_awaited), CHANNEL, b"".join(lease.key))
         kept: int = await self._script(self._abandon_script, lease.key, args)
         return kept
-
-    def _owe(self, lease: Lease) -> None:
-        """Has a lease given back that Redis may hold, or come to hold, for nobody."""
-        if lease not in self._owed and len(self._owed) >= MOST_OWED:
-            del self._owed[next(iter(self._owed))]
-        self._owed[lease] = None
-        self._owing.set()
-
-    async def _give_back(self) -> None:
-        """Gives back what is owed: at once, and again and again while Redis does not answer."""
-        while True:
-            await self._owing.wait()
-            self._owing.clear()
-            self._again.clear()
-            await self._give_back_in_turn(list(self._owed))
-            if self._owed:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_SECONDS):
-                        await self._again.wait()
-                self._owing.set()
-
-    async def _give_back_in_turn(self, owed: Sequence[Lease]) -> None:
-        for lease in owed:
-            if not self._link.up:
-                return
-            try:
-                await self._ask_to_abandon(lease, unless_awaited=False)
-            except RedisRefused:
-                pass  # Redis is there, and will not do it the next time either
-            except RedisFailed:
-                return
-            self._owed.pop(lease, None)
 
     async def _script(self, script: Script, key: Key, args: Sequence[Any]) -> Any:
         return await self._at(key, lambda: self._link.run(script, _keys(key), args))
