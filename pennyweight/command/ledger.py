@@ -68,7 +68,9 @@ def _gaps(gaps: Mapping[str, int]) -> Sequence[str]:
         return ()
     names = ", ".join(f"{process}: {missing:,}" for process, missing in sorted(gaps.items()))
     least = f"At least {sum(gaps.values()):,} are missing ({names})"
-    beyond = "what they answered in their last half second is in no count"
+    beyond = (
+        "what they answered in their last half second is in no count, nor is what was under way"
+    )
     return (f"Routers were killed before they had written all records. {least}; {beyond}.",)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -30,15 +30,17 @@ _MICRO_USD, _MICRO_USD_OF_A_CENT = 1_000_000, 10_000
 _STEERING = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console; wide enough for tables where the output is piped.
+def console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
+    """A console, on a file or else a standard stream; wide enough for tables where it is piped.
 
     Text is never markup: what policies, models and people wrote is shown as it stands.
     """
-    stream = sys.stderr if stderr else sys.stdout
+    stream = file or (sys.stderr if stderr else sys.stdout)
     piped = not stream.isatty() and "COLUMNS" not in os.environ
     width = PIPED_WIDTH if piped else None
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    return Console(
+        file=file, stderr=stderr, highlight=False, markup=False, emoji=False, width=width
+    )
 
 
 def add_columns(

@@ -327,8 +327,9 @@ class GapRecord:
         time: when it was found.
         process: which process was killed, as in the names of its files.
         last_seen: when it last said how far it was; what it answered after that, up to half a
-            second where the disk is slow, is in no record and in none of these counts. Empty where
-            it never did.
+            second where the disk is slow, is in no record and in none of these counts, nor is what
+            was under way when it was killed. Empty where it never could: then nobody knows how many
+            requests are missing.
         requests: that it had answered by then; lines of it with a higher `sequence` were written
             after that.
         missing: of them, those whose record was not written by then; at least so many requests

@@ -27,8 +27,10 @@ from services.common.folders import FolderCollector, folders_of
 from services.common.keys_in_force import KeysInForce
 from services.common.log_lines import LogCollector
 from services.common.logs import logging_to_standard_error
+from services.common.self_watch import StartWatch
 from services.common.server import Server, ServerEnded, ServerSettings, stop_on_signals
 from services.common.telemetry import Tracing
+from services.common.threads import take_threads
 from services.common.tls import TlsRefusals
 
 log = structlog.get_logger()
@@ -75,6 +77,9 @@ async def open_frame(
         ConfigError: a file or an address of the settings cannot be used.
     """
     async with AsyncExitStack() as closing:
+        start = StartWatch()
+        start.begin()
+        closing.callback(start.over)
         tracing = Tracing(service, settings.otlp_endpoint)
         closing.callback(tracing.close)
         keys = KeysInForce(settings.keys_file, registry)
@@ -82,7 +87,7 @@ async def open_frame(
         closing.callback(watch.cancel)
         tls = asyncio.create_task(TlsRefusals(settings.tls_files, registry).run())
         closing.callback(tls.cancel)
-        server = Server(settings, keys, tracing)
+        server = Server(settings, keys, tracing, serves=start.over)
         registry.register(LogCollector())
         registry.register(FolderCollector(folders_of(settings)))
         exposition = await serve_metrics(settings.metrics_listen, registry)
@@ -107,6 +112,7 @@ def run(
     """
 
     async def settled(settings: Settings) -> None:
+        take_threads()
         await serve(settings, stop_on_signals())
 
     raise_limit()

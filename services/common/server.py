@@ -22,10 +22,12 @@ from services.common.descriptors import most_connections
 from services.common.gate import Gate, Keys
 from services.common.health import Health
 from services.common.intake import Listener
+from services.common.kept_up import kept_up
 from services.common.keyless import Keyless
 from services.common.memory import give_memory_back_at_times
 from services.common.reflection import NAME as REFLECTION
 from services.common.reflection import Reflection
+from services.common.self_watch import SelfWatch, ask_health, end_for_certain
 from services.common.telemetry import Tracing
 from services.common.tls import TlsFiles
 
@@ -136,7 +138,15 @@ class Server:
     Use: add the servicers, ``await start()``, then ``await serve_until_stopped(stop)``.
     """
 
-    def __init__(self, settings: ServerSettings, keys: Keys, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        keys: Keys,
+        tracing: Tracing,
+        serves: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`serves` is called once it does."""
+        self._serves = serves
         self._settings = settings
         self._port = 0
         self._started = False
@@ -205,6 +215,7 @@ class Server:
         self._started = True
         await self.grpc.start()
         await self.set_serving(serving=True)
+        self._serves()
         return port
 
     async def set_serving(self, *, serving: bool) -> None:
@@ -259,21 +270,50 @@ class Server:
         Raises:
             ServerEnded: the server ended without being asked to; what ran is lost.
         """
+        if stop.is_set():
+            return
+        stands_still = asyncio.get_running_loop().create_future()
+        watch = self._self_watch(stands_still)
         failure = asyncio.create_task(self.grpc.failure())
         asked = asyncio.create_task(stop.wait())
-        memory = asyncio.create_task(give_memory_back_at_times())
+        memory = asyncio.create_task(kept_up("memory", give_memory_back_at_times))
+        health = asyncio.create_task(kept_up("own health", watch.ask_at_times))
+        watch.start()
         try:
-            await asyncio.wait((failure, asked), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((failure, asked, stands_still), return_when=asyncio.FIRST_COMPLETED)
             if asked.done():
                 return
+            if stands_still.done():  # which is logged where it was seen
+                raise ServerEnded(stands_still.result())
             error = failure.result()
             why = f"{type(error).__name__}: {error}"  # without what it holds: bytes of a request
             log.critical("the server ended by itself", error=why)
             raise ServerEnded(f"the server ended by itself: {why}") from None
         finally:
-            for task in (failure, asked, memory):
+            watch.stop()
+            tasks = (failure, asked, memory, health)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(failure, asked, memory, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _self_watch(self, stands_still: asyncio.Future[str]) -> SelfWatch:
+        """Sees whether this server answers; if not, tells the future, and ends the process.
+
+        Where callers must show a certificate we have none, so there it is seen whether the loop
+        runs, and that alone.
+        """
+        settings, loop = self._settings, asyncio.get_running_loop()
+
+        async def ask() -> None:
+            if settings.tls_client_ca is None:
+                tls = settings.tls_certificate is not None
+                await ask_health(settings.listen, self._port, tls=tls)
+
+        def tell(why: str) -> None:
+            if not stands_still.done():
+                stands_still.set_result(why)
+
+        return SelfWatch(ask, lambda why: loop.call_soon_threadsafe(tell, why), end=end_for_certain)
 
     async def close(self) -> None:
         """Ends at once whatever still runs, and gives the address back, even if it never served."""

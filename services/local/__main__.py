@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -25,6 +25,7 @@ from pennyweight.command.options import (
     connect,
 )
 from pennyweight.command.show import console
+from services.local.beside import console_beside
 from services.local.demo import run_demo
 from services.local.own_records import OwnRecords
 from services.local.plan import ADDRESSES, ROOT, Plan, StackError, plan, plan_demo
@@ -35,6 +36,8 @@ from services.local.traffic import Wanted, questions
 from services.local.traffic_report import run_traffic
 
 REFRESH_SECONDS = 1.0
+
+Body: TypeAlias = Callable[[Stack, Screen], Coroutine[Any, Any, bool]]
 
 app = typer.Typer(
     help="Run cache, scaler, router and replicas on this machine.",
@@ -61,28 +64,24 @@ def up(
     ] = None,
 ) -> None:
     """Start everything and keep it running until Ctrl-C."""
-    screen = Screen(console())
+    state = state.resolve()
 
-    async def body(stack: Stack) -> bool:
+    async def body(stack: Stack, screen: Screen) -> bool:
         await screen.show_start(stack.starting())
         screen.show_up(stack.plan)
         await screen.show_status(_statuses(stack))
         return True
 
-    state = state.resolve()
     raise typer.Exit(
-        _run(
-            lambda: plan(os.environ, state, any_port=any_port, weights=weights or ()), screen, body
-        )
+        _run(lambda: plan(os.environ, state, any_port=any_port, weights=weights or ()), body)
     )
 
 
 @app.command()
 def demo(state: State = ROOT / "state") -> None:
     """Start everything on free ports, ask questions, show what was saved, and stop."""
-    screen = Screen(console())
 
-    async def body(stack: Stack) -> bool:
+    async def body(stack: Stack, screen: Screen) -> bool:
         await screen.show_start(stack.starting())
         records = OwnRecords(stack.plan.ledger)
         async with Client(stack.plan["router"].address, api_key=stack.plan.key()) as client:
@@ -94,7 +93,7 @@ def demo(state: State = ROOT / "state") -> None:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A place of its own, so that a demo runs beside a stack that is up.
     own = Path(tempfile.mkdtemp(prefix="demo-", dir=state))
-    code = _run(lambda: plan_demo(os.environ, state, own), screen, body)
+    code = _run(lambda: plan_demo(os.environ, state, own), body)
     if code == 0:
         shutil.rmtree(own)
     raise typer.Exit(code)
@@ -162,23 +161,24 @@ def traffic(
     ending.run(work(), target)
 
 
-def _run(
-    planned: Callable[[], Plan], screen: Screen, body: Callable[[Stack], Coroutine[Any, Any, bool]]
-) -> int:
-    """Runs the stack until the body is done, a part cannot be kept or the user stops it."""
-    try:
-        return asyncio.run(_supervise(planned(), screen, body))
-    except StackError as error:
-        screen.fail(error)
-        return 1
+def _run(planned: Callable[[], Plan], body: Body) -> int:
+    """Runs the stack until the body is done, a part cannot be kept or the user stops it.
+
+    Whether anybody reads what it says changes nothing.
+    """
+    with console_beside(sys.stdout) as console:
+        screen = Screen(console)
+        try:
+            return asyncio.run(_supervise(planned(), screen, body))
+        except StackError as error:
+            screen.fail(error)
+            return 1
 
 
-async def _supervise(
-    found: Plan, screen: Screen, body: Callable[[Stack], Coroutine[Any, Any, bool]]
-) -> int:
+async def _supervise(found: Plan, screen: Screen, body: Body) -> int:
     stop = Stop()
     async with Stack(found, stop, screen.say) as stack:
-        work = asyncio.create_task(body(stack))
+        work = asyncio.create_task(body(stack, screen))
         lost = asyncio.create_task(stack.kept())
         asked = asyncio.create_task(stop.asked.wait())
         try:

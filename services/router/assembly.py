@@ -9,12 +9,12 @@ from typing import Any
 import structlog
 
 from services.common.channel import Peer
+from services.common.kept_up import kept_up
 from services.common.telemetry import Tracing
 from services.common.versions import PolicyStore
 from services.router.admission.long_work import LongWork
 from services.router.admission.permits import Permits
 from services.router.admission.tokenising import Tokenising
-from services.router.background import kept_up
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
 from services.router.config import RouterSettings

@@ -1,7 +1,7 @@
 """What goes on after the call that began it: drained attempts, evidence, answers for others."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
@@ -9,9 +9,6 @@ import structlog
 from services.common.faults import fault
 
 log = structlog.get_logger()
-
-AGAIN_SECONDS = 1.0
-"""How long work that failed, and never should, rests before it begins anew."""
 
 
 class Background:
@@ -48,29 +45,6 @@ class Background:
             await asyncio.wait(running, timeout=within_seconds)
             begun = self._tasks - running
             _, running = await asyncio.wait(begun, timeout=within_seconds) if begun else ((), set())
-
-
-async def kept_up(
-    name: str,
-    work: Callable[[], Coroutine[Any, Any, None]],
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Does work that goes on for ever, and begins it anew where it fails.
-
-    What fails beside requests must not end them all. `name` is for the log; `pause` waits for so
-    many seconds.
-    """
-    while True:
-        try:
-            await work()
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            log.exception("what runs beside requests was cut off; it begins anew", work=name)
-        except Exception:
-            log.exception("what runs beside requests failed; it begins anew", work=name)
-        await pause(AGAIN_SECONDS)
 
 
 async def _contained(work: Coroutine[Any, Any, None]) -> None:

@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
+from services.common.kept_up import kept_up
 from services.common.process import open_frame, run
 from services.scaler.config import ScalerSettings
 from services.scaler.fleet.fleet import Fleet
@@ -69,7 +70,8 @@ async def serve(
         log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
         async with asyncio.TaskGroup() as tasks:
-            keeping = [tasks.create_task(work) for work in (fleet.run(), watch.run())]
+            beside = (fleet.run(), kept_up("scaling file", watch.run))
+            keeping = [tasks.create_task(work) for work in beside]
             await server.until_stopped(stop)
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)
             await server.set_serving(serving=False)

@@ -64,6 +64,7 @@ class Host:
     def __init__(self) -> None:
         self.left: list[Adopted] = []
         self.ready = True
+        self.exiting = False
         self.whole = True
         self.running: int | None = 0
         self.refusal = ""
@@ -104,6 +105,9 @@ class Host:
     async def is_ready(self, replica_id: str) -> bool:
         self.asked.set()
         return self.ready and self.precisions.get(replica_id) not in self.never_ready
+
+    def exits(self, replica_id: str) -> bool:
+        return self.exiting
 
     def note_ready(self, replica_id: str) -> bool:
         self.noted.append(replica_id)

@@ -42,9 +42,11 @@ from services.cache.ports import (
     Soon,
     StoreCounts,
 )
+from services.cache.stores.owed import OwedLeases
 from services.cache.stores.redis_scripts import ABANDON, CLAIM, CLEAR, DROP, PUT, WRONG_TYPE
 from services.cache.stores.waiting import WaitingRoom
 from services.common.faults import fault
+from services.common.kept_up import kept_up
 from services.common.redis_link import RedisFailed, RedisLink, RedisRefused, Script
 
 log = structlog.get_logger()
@@ -82,6 +84,9 @@ class RedisStore:
         self._damaged = 0
         self._running: set[Future[Any]] = set()
         self._closed = False
+        self._owed = OwedLeases(
+            lambda lease: self._ask_to_abandon(lease, unless_awaited=False), lambda: link.up
+        )
         self._claim_script = link.script(CLAIM)
         self._put_script = link.script(PUT)
         self._abandon_script = link.script(ABANDON)
@@ -102,10 +107,14 @@ class RedisStore:
 
     def put_under(self, lease: Lease, record: Record, ttl_seconds: float) -> Soon[Put]:
         """See `ports.Store.put_under`."""
+        if not self._link.up:
+            self._owed.add(lease)
         return self._soon(Put.FAILED, self._put, lease, record, ttl_seconds)
 
     def abandon(self, lease: Lease, *, unless_awaited: bool = False) -> Soon[Abandon]:
-        """See `ports.Store.abandon`."""
+        """See `ports.Store.abandon`; where Redis cannot be asked now, it is asked again later."""
+        if not self._link.up:
+            self._owed.add(lease)
         return self._soon(Abandon.FAILED, self._abandon, lease, unless_awaited)
 
     def dismiss_waiters(self) -> None:
@@ -127,7 +136,8 @@ class RedisStore:
 
     def begin(self) -> None:
         """Begins to listen."""
-        self._run(self._link.tend(CHANNEL, self._heard, self.resumed))
+        self._run(kept_up("redis", lambda: self._link.tend(CHANNEL, self._heard, self.resumed)))
+        self._run(kept_up("leases to give back", self._owed.give_back))
 
     async def close(self) -> None:
         """Ends everything that runs; whoever waits goes without an answer."""
@@ -140,6 +150,7 @@ class RedisStore:
 
     def resumed(self) -> None:
         """Something may have happened to any key."""
+        self._owed.resumed()
         for wake in self._followed.values():
             wake.set()
 
@@ -197,14 +208,22 @@ class RedisStore:
         data = sealed(self._hash_key, lease.key, record)
         ttl_ms = round(ttl_seconds * 1000)
         args = (lease.token, data, ttl_ms, CHANNEL, b"".join(lease.key))
-        done = await self._script(self._put_script, lease.key, args)
+        try:
+            done = await self._script(self._put_script, lease.key, args)
+        except RedisFailed:
+            if lease.token:
+                self._owed.add(lease)
+            raise
         if done < 0:
             self._leases_expired += 1
         return Put.STORED if done == 1 else Put.NOT_HELD
 
     async def _abandon(self, lease: Lease, unless_awaited: bool) -> Abandon:  # noqa: FBT001 -- `_soon` passes it on by place
-        args = (lease.token, int(unless_awaited), CHANNEL, b"".join(lease.key))
-        kept = await self._script(self._abandon_script, lease.key, args)
+        try:
+            kept = await self._ask_to_abandon(lease, unless_awaited=unless_awaited)
+        except RedisFailed:
+            self._owed.add(lease)
+            raise
         return Abandon.AWAITED if kept else Abandon.ENDED
 
     async def _ask(
@@ -221,13 +240,18 @@ class RedisStore:
                 if (record := await self._opened(key, answer)) is not None:
                     return Found(record)
         except (RedisFailed, asyncio.CancelledError):
-            self.abandon(lease)  # Redis may have granted it without our hearing of it
+            self._owed.add(lease)  # Redis may grant it without our hearing of it, even later
             raise
         if answer > 0:
             return float(answer) / 1000
         if answer < 0:
             self._leases_expired += 1
         return Granted(lease, self._lease_seconds)
+
+    async def _ask_to_abandon(self, lease: Lease, *, unless_awaited: bool) -> int:
+        args = (lease.token, int(unless_awaited), CHANNEL, b"".join(lease.key))
+        kept: int = await self._script(self._abandon_script, lease.key, args)
+        return kept
 
     async def _script(self, script: Script, key: Key, args: Sequence[Any]) -> Any:
         return await self._at(key, lambda: self._link.run(script, _keys(key), args))
@@ -281,8 +305,10 @@ class RedisStore:
                 elif not self._waiting.grant(answer):
                     self.abandon(answer.lease)
                 wake.set()  # the others: served by no such writer, or waiting for the new holder
-        except RedisFailed:
+        except Exception as error:
             self._waiting.dismiss(key, NoEntry.FAILED)
+            if not isinstance(error, RedisFailed):
+                raise
         finally:
             del self._followed[key]
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import structlog
 from tritonclient.grpc import service_pb2
 
+from services.common.faults import fault
 from services.router.engines.pieces import Pieces
 from services.router.engines.triton_call import (
     LAST_SECONDS,
@@ -18,6 +20,8 @@ from services.router.engines.triton_call import (
 )
 from services.router.engines.trtllm import Chunk, Encoder
 from services.router.ports import ReplicaFailed
+
+log = structlog.get_logger()
 
 LOG_PROB_BYTES = 4
 
@@ -138,6 +142,9 @@ class SharedStream:
             self._fail(ReplicaFailed("the replica ended the stream", lost=True))
         except grpc.aio.AioRpcError as error:
             self._fail(failure_of(error))
+        except Exception as error:  # noqa: BLE001 -- else it would swallow all that is sent on it
+            log.error("a stream of a replica failed", fault=fault(error))  # noqa: TRY400 -- see `fault`
+            self._fail(ReplicaFailed("what the replica said cannot be read", lost=True))
 
     async def _write(self) -> None:
         try:
@@ -149,6 +156,9 @@ class SharedStream:
                     await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             self.broken = True  # the reader learns why
+        except Exception as error:  # noqa: BLE001 -- else what is sent on it would wait for ever
+            log.error("a stream of a replica failed", fault=fault(error))  # noqa: TRY400 -- see `fault`
+            self._fail(ReplicaFailed("the stream to the replica broke", lost=True))
 
     def _fail(self, error: Exception) -> None:
         self.broken = True

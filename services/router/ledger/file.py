@@ -24,6 +24,7 @@ import structlog
 
 from pennyweight.ledger.schema import GapRecord, LedgerRecord, RequestRecord
 from services.common.config import ConfigError
+from services.common.faults import fault
 from services.router.ledger.mark import Abandoned, Mark, abandoned
 from services.router.metrics import Metrics
 from services.router.ports import MakeRecord
@@ -85,6 +86,7 @@ class FileLedger:
         self._wall = wall
         self._records: deque[LedgerRecord | MakeRecord] = deque()
         self._lines: deque[_Line] = deque()  # that the disk has refused so far
+        self._unmade = False  # whether records wait that could not be made into lines
         self._answered = self._written = 0
         self._mark: Mark | None = None
         self._gaps: dict[str, Abandoned] = {}  # of others, until they are on record, by process
@@ -121,7 +123,7 @@ class FileLedger:
             await task
 
     async def flush(self) -> None:
-        """Makes lines of what has gathered, and writes them; they stay if the disk refuses them."""
+        """Makes lines of what has gathered, and writes them; what fails stays for the next time."""
         await self._make_lines()
         await self._write_lines()
 
@@ -151,7 +153,7 @@ class FileLedger:
 
     async def _something_to_do(self, stop: asyncio.Event) -> None:
         """Waits for records; not for long where the disk still has to take some."""
-        if self._lines:
+        if self._lines or self._unmade:
             return await _set_within(stop, MAX_COMMIT_SECONDS)
         waits = [asyncio.create_task(event.wait()) for event in (stop, self._gathered)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -161,8 +163,15 @@ class FileLedger:
 
     async def _make_lines(self) -> None:
         records, self._records = self._records, deque()
-        if records:
+        self._unmade = False
+        if not records:
+            return
+        try:
             self._lines += await asyncio.to_thread(self._render, records)
+        except Exception as error:  # noqa: BLE001 -- such as no thread; the next pass may have one
+            self._records.extendleft(reversed(records))
+            self._unmade = True
+            self._refused(error)
 
     async def _write_lines(self) -> float:
         """Returns how many seconds the disk took."""
@@ -172,9 +181,8 @@ class FileLedger:
         began = time.monotonic()
         try:
             await asyncio.to_thread(self._write, batch, self._answered)
-        except OSError as error:
-            log.warning("the ledger cannot be written", error=str(error), waiting=len(batch))
-            self._metrics.ledger_refused.set(len(self._lines))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the ledger goes on
+            self._refused(error)
             return time.monotonic() - began
         for line in batch:
             if self._lines and self._lines[0] is line:
@@ -183,13 +191,20 @@ class FileLedger:
         self._metrics.ledger_records.inc(len(batch))
         return time.monotonic() - began
 
+    def _refused(self, error: Exception) -> None:
+        """What gathered is still to be written, and is tried again."""
+        waiting = len(self._records) + len(self._lines)
+        why = str(error) if isinstance(error, OSError) else fault(error)
+        log.warning("the ledger cannot be written", error=why, waiting=waiting)
+        self._metrics.ledger_refused.set(waiting)
+
     def _lose(self, lost: int) -> None:
         self._metrics.ledger_lost.inc(lost)
         log.error("the ledger ends with records unwritten", lost=lost)
 
     def _take_up(self, gap: Abandoned) -> None:
         """Has the gap of a killed process put on record."""
-        if not gap.record.requests:
+        if not gap.is_gap:
             gap.remove()
             return
         self._gaps[gap.record.process] = gap
@@ -233,7 +248,7 @@ class FileLedger:
                 while written < len(data):
                     written += os.write(descriptor, data[written:])
                 os.fsync(descriptor)
-            except OSError:
+            except BaseException:
                 os.ftruncate(descriptor, size)  # all of the batch or none of it
                 raise
         finally:

@@ -82,9 +82,11 @@ class Abandoned:
 
     Attributes:
         record: of the gap.
+        is_gap: anything is missing, or may be.
     """
 
     record: GapRecord
+    is_gap: bool
     _path: Path
     _descriptor: int
 
@@ -114,12 +116,13 @@ def abandoned(folder: Path, wall: float) -> Iterator[Abandoned]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(descriptor).st_nlink:
                 raise BlockingIOError  # it was put on record since it was opened
-            answered, written, time = _read(os.pread(descriptor, SIZE, 0))
+            said = _read(os.pread(descriptor, SIZE, 0))
         except OSError as error:
             os.close(descriptor)
             if isinstance(error, BlockingIOError):  # its process lives, or another has taken it up
                 continue
             raise
+        answered, written, time = said or (0, 0, 0.0)
         yield Abandoned(
             GapRecord(
                 time=time_text(wall),
@@ -128,15 +131,19 @@ def abandoned(folder: Path, wall: float) -> Iterator[Abandoned]:
                 requests=answered,
                 missing=max(0, answered - written),
             ),
+            said is None or answered > 0,
             path,
             descriptor,
         )
 
 
-def _read(data: bytes) -> tuple[int, int, float]:
-    """What a mark says; zeros for one that says nothing yet, or is damaged."""
+def _read(data: bytes) -> tuple[int, int, float] | None:
+    """What a mark says; None for one that is damaged, or that a full disk has kept empty.
+
+    There is none before there was something to write, so its process had answered some requests.
+    """
     try:
         said = json.loads(data)
         return int(said["answered"]), int(said["written"]), float(said["time"])
     except (ValueError, KeyError, TypeError):
-        return 0, 0, 0.0
+        return None

@@ -179,12 +179,19 @@ class LocalTarget:
             if (
                 good := pool.whole(occupants, self._patience, now)
             ) is not None and self._good is not None:
-                self._tasks.create_task(asyncio.to_thread(self._good.keep, name, good))
+                self._tasks.create_task(self._keep(self._good, name, good))
             goal = pool.goal(spare=not self._awaited(name))
             actions = decide(goal, self._observed(name), pool.failures, self._patience, now)
             for action in actions:
                 self._act(name, action, now)
             pool.note(trouble(goal, self._observed(name), pool.failures, actions, now))
+
+    async def _keep(self, kept: GoodSettings, pool: str, good: Pool) -> None:
+        """Keeps settings that worked, or not: that costs no replica."""
+        try:
+            await asyncio.to_thread(kept.keep, pool, good)
+        except Exception:  # such as no thread to write in
+            log.exception("good settings cannot be kept", pool=pool)
 
     def _pool(self, name: str) -> KeptPool:
         return self._pools.setdefault(name, KeptPool(name, None))
@@ -335,6 +342,8 @@ class LocalTarget:
             starting = occupant.state is State.STARTING and self._host.note_ready(occupant.id)
             if starting and await self._is_fit(occupant):
                 self._ready(occupant)
+        if occupant.heed_exit(self._clock(), exits=not ready and self._host.exits(occupant.id)):
+            self._on_death(occupant.id, "it exits, though nobody here told it to")
         if occupant.state is State.DRAINING:
             occupant.engine_requests = await self._host.running_requests(occupant.id)
             self._on_change()

@@ -16,6 +16,11 @@ QUIET_SECONDS = 8.0
 replaced later (`policy.replicas.Patience`)."""
 
 
+EXIT_SECONDS = 3.0
+"""So long a replica may say that it exits, or have nobody listen, and still be whole: a server
+that was told to end from outside may refuse all and never be gone."""
+
+
 @dataclass
 class Occupant:
     """The replica on a slot. Times are those of the target's clock.
@@ -30,6 +35,7 @@ class Occupant:
         replica: what its host says of it; None: its process is just being started.
         ready_at: when it became ready; None: not yet.
         answered_at: when it last said that it is ready.
+        exits_since: when it was first found to exit, having been ready; None: it does not.
         quiet: it was ready and has not answered for `QUIET_SECONDS`: nothing is sent to it.
         engine_requests: its engine's count since the drain began; None: not known.
         leaving: why it goes, though nobody asked for a smaller pool; empty: it does not.
@@ -47,6 +53,7 @@ class Occupant:
     replica: SlotReplica | None = None
     ready_at: float | None = None
     answered_at: float = 0.0
+    exits_since: float | None = None
     quiet: bool = False
     engine_requests: int | None = None
     leaving: str = ""
@@ -72,6 +79,15 @@ class Occupant:
         changed = silent != self.quiet
         self.quiet = silent
         return changed and self.present
+
+    def heed_exit(self, now: float, *, exits: bool) -> bool:
+        """Whether it has been exiting for so long that it is broken."""
+        if not exits or self.ready_at is None:
+            self.exits_since = None
+            return False
+        if self.exits_since is None:
+            self.exits_since = now
+        return now - self.exits_since >= EXIT_SECONDS
 
     def observe(self, pool: Pool | None) -> Observed:
         """The replica as the policy judges it; `pool` as it is configured now, if it is."""

@@ -141,6 +141,11 @@ class ReplicaProcesses:
             self._unprotected.discard(replica_id)
         return ready
 
+    def exits(self, replica_id: str) -> bool:
+        """See `SlotHost.exits`."""
+        running = self._running.get(replica_id)
+        return running is not None and running.client.exits
+
     def note_ready(self, replica_id: str) -> bool:
         """Finds its stubs, which are there once it is ready; records and watches them.
 

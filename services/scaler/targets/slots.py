@@ -60,6 +60,9 @@ class SlotHost(Protocol):
     async def is_ready(self, replica_id: str) -> bool:
         """Whether it says that it takes requests. False also when it does not answer in time."""
 
+    def exits(self, replica_id: str) -> bool:
+        """Whether it said, when it was asked last, that it exits, or nobody was there to say so."""
+
     def note_ready(self, replica_id: str) -> bool:
         """Notes that it is ready for the first time; all of it is watched from now on.
 

@@ -21,12 +21,20 @@ from services.common.channel import NO_PROXY
 from services.common.lengths import is_length_refusal
 
 CALL_SECONDS = 1.0
+
+_EXITING = "server exiting"
+_REFUSED = "connection refused"
 _ENGINE = "nv_trt_llm_request_metrics"
 _QUEUE = "nv_inference_pending_request_count"
 
 
 class TritonClient:
-    """One server. `host` is where this machine reaches it."""
+    """One server. `host` is where this machine reaches it.
+
+    Attributes:
+        exits: the last time it was asked whether it is ready it said that it exits, or nobody
+            listened any more: that is no silence, and does not pass.
+    """
 
     def __init__(self, host: str, grpc_port: int, metrics_port: int, model: str) -> None:
         self._metrics = (host, metrics_port)
@@ -43,9 +51,11 @@ class TritonClient:
         )
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._takes_stop: bool | None = None
+        self.exits = False
 
     async def is_ready(self) -> bool:
         """Whether the server and its model say that they are ready, and the engine answers."""
+        self.exits = False
         try:
             server, model = await asyncio.gather(
                 self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=CALL_SECONDS),
@@ -54,7 +64,8 @@ class TritonClient:
                 ),
             )
             return bool(server.ready and model.ready) and await self._engine_answers()
-        except grpc.aio.AioRpcError:
+        except grpc.aio.AioRpcError as error:
+            self.exits = _is_exit(error)
             return False
 
     async def _engine_answers(self) -> bool:
@@ -108,6 +119,13 @@ class TritonClient:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+
+def _is_exit(error: grpc.aio.AioRpcError) -> bool:
+    """Whether it tells of a server that exits; a want of our own, as of descriptors, does not."""
+    said = (error.details() or "").lower()
+    is_unavailable = error.code() is grpc.StatusCode.UNAVAILABLE
+    return is_unavailable and (_EXITING in said or _REFUSED in said)
 
 
 def _stop(model: str) -> service_pb2.ModelInferRequest:

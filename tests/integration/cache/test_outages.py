@@ -97,6 +97,49 @@ async def test_a_redis_that_hangs_costs_its_timeout_and_then_nothing(own_redis):
         await until_served(cache)
 
 
+@pytest.mark.parametrize("asked", [1, 10], ids=["link stays up", "link goes down"])
+async def test_a_lease_that_redis_grants_after_its_pause_is_given_back(own_redis, asked):
+    async with over(own_redis, redis_timeout_seconds=0.05) as kept, cache_over(kept) as cache:
+        await cache.lookup(lookup("before"))
+        own_redis.pause()
+        try:
+            texts = [f"question {number}" for number in range(asked)]
+            misses = await asyncio.gather(*[cache.lookup(lookup(text)) for text in texts])
+            assert not any(found.miss.lease for found in misses)
+        finally:
+            own_redis.resume()
+        await until_free(cache, *texts)
+
+
+async def test_a_lease_that_is_given_back_during_a_pause_is_free_after_it(own_redis):
+    async with over(own_redis, redis_timeout_seconds=0.05) as kept, cache_over(kept) as cache:
+        leases = [(await cache.lookup(lookup(text))).miss.lease for text in ("one", "two", "three")]
+        one, two, three = leases
+        own_redis.pause()
+        try:
+            await cache.abandon(abandon(one))
+            assert not await cache.store(store(two))
+            await cache.lookup(lookup("other"))
+            await until(lambda: cache.metric("store_up") == 0)
+            await cache.abandon(abandon(three))
+        finally:
+            own_redis.resume()
+        await until_free(cache, "one", "three")
+        async with asyncio.timeout(5):  # the answer may still have been stored
+            while not (found := await cache.lookup(lookup("two"))).HasField("hit"):
+                if found.miss.lease:
+                    break
+                await asyncio.sleep(0.01)
+
+
+async def until_free(cache: Cache, *texts: str) -> None:
+    """Returns once each of them is leased to whoever asks, long before a lease ends by itself."""
+    async with asyncio.timeout(5):
+        for text in texts:
+            while not (await cache.lookup(lookup(text))).miss.lease:
+                await asyncio.sleep(0.01)
+
+
 async def until_served(cache: Cache) -> None:
     async with asyncio.timeout(5):
         while not (await cache.lookup(lookup())).HasField("hit"):

@@ -123,6 +123,29 @@ async def test_a_service_runs_until_it_is_told_to_end(number: signal.Signals) ->
         assert (out, errors, running.returncode) == ("ends\n", "", 0)
 
 
+STARVED = """
+import asyncio, threading
+from services.common.process import run
+from services.common.server import ServerSettings
+
+def fail(_):
+    raise RuntimeError("can't start new thread")
+
+async def serve(settings, stop):
+    start, threading.Thread.start = threading.Thread.start, fail
+    print(await asyncio.to_thread(lambda: "worked"), flush=True)
+    threading.Thread.start = start
+
+run("shop", ServerSettings, serve)
+"""
+
+
+async def test_what_runs_beside_the_loop_needs_no_thread_later() -> None:
+    with start(STARVED) as running:
+        out, errors = await asyncio.to_thread(running.communicate, timeout=30)
+        assert (out, errors, running.returncode) == ("worked\n", "", 0)
+
+
 async def test_wrong_settings_end_it_with_a_sentence() -> None:
     with start(PENNYWEIGHT_SHOP_DRAIN_SECS="7") as running:
         out, errors = await asyncio.to_thread(running.communicate, timeout=30)

@@ -223,6 +223,47 @@ async def test_what_waits_for_the_disk_is_shown(book: Book) -> None:
     assert book.numbers() == [1, 2]
 
 
+@pytest.mark.parametrize("work", ["_render", "_write"])
+async def test_a_thread_that_cannot_be_started_ends_and_loses_nothing(
+    book: Book, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    monkeypatch.setattr(module, "MAX_COMMIT_SECONDS", 0.0)
+    to_thread, missed = asyncio.to_thread, asyncio.Event()
+
+    async def hindered(function: Any, *args: Any) -> Any:
+        if function.__name__ == work and not missed.is_set():
+            book.add(2)  # comes meanwhile
+            missed.set()
+            raise RuntimeError("can't start new thread")
+        return await to_thread(function, *args)
+
+    monkeypatch.setattr(module.asyncio, "to_thread", hindered)
+    with capture_logs() as logs:
+        async with book.ledger.writing():
+            book.add(0, 1)
+            await missed.wait()
+            async with asyncio.timeout(30):
+                while book.count("records") < 3:
+                    await asyncio.sleep(0)
+            book.add(3)
+    assert book.numbers() == [0, 1, 2, 3]
+    assert book.count("lost") == 0
+    assert [line["event"] for line in logs] == ["the ledger cannot be written"]
+    assert "RuntimeError" in logs[0]["error"]
+
+
+async def test_records_that_no_thread_could_make_show_as_waiting(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hindered(*_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module.asyncio, "to_thread", hindered)
+    book.add(0, 1)
+    await book.ledger.flush()
+    assert book.registry.get_sample_value("pennyweight_router_ledger_refused") == 2
+
+
 async def test_what_cannot_be_kept_is_counted_and_the_newest_stay(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,10 +411,38 @@ async def test_one_that_was_killed_before_it_answered_leaves_no_gap(tmp_path: Pa
     assert book.lines() == []
 
 
-async def test_a_damaged_mark_stops_nobody(tmp_path: Path) -> None:
-    (tmp_path / ".router-1.mark").write_bytes(b"\xff{")
-    async with Book(tmp_path).ledger.writing():
+@pytest.mark.parametrize("said", [b"", b"\xff{", b"{}", b"[]"])
+async def test_a_mark_that_says_nothing_is_a_gap_of_unknown_size(
+    tmp_path: Path, said: bytes
+) -> None:
+    (tmp_path / ".router-1.mark").write_bytes(said)
+    book = Book(tmp_path)
+    async with book.ledger.writing():
         pass
+    (line,) = book.lines()
+    assert (line["process"], line["last_seen"]) == ("router-1", "")
+    assert (line["requests"], line["missing"]) == (0, 0)
+    assert book.marks() == []
+    with opened(tmp_path) as ledger:
+        assert ledger.gaps() == {"router-1": 0}
+
+
+async def test_one_that_is_killed_on_a_disk_that_was_full_all_along_leaves_a_gap(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: Any) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(module.os, "pwrite", refuses)
+        disk.setattr(module.os, "write", refuses)
+        book.ledger.add(request("1", sequence=book.ledger.number()))
+        await book.ledger.flush()
+        book.ledger._mark.close(complete=False)  # type: ignore[union-attr] -- as a kill does
+    following = Book(book.folder)
+    async with following.ledger.writing():
+        pass
+    assert [line["kind"] for line in following.lines()] == ["gap"]
 
 
 async def test_a_router_that_lives_has_no_gap(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from services.scaler.config import Scaling, Slot
+from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.replica_processes import ReplicaProcesses
 from services.scaler.targets.slots import StartHindered
 from tests.making.replicas import Host, pool
@@ -77,6 +78,25 @@ async def test_an_end_that_fails_oddly_keeps_no_slot():
         scene.resize(0, draining=gone, drained=gone)
         await scene.until(lambda it: it.empty)
         scene.resize(1)
+        await scene.ready()
+
+
+async def test_good_settings_that_cannot_be_kept_cost_nothing(tmp_path):
+    class Hindered(GoodSettings):
+        tried = False
+
+        def keep(self, pool, settings):
+            self.tried = True
+            raise RuntimeError("can't start new thread")
+
+    good = Hindered(tmp_path)
+    async with at_work(Host(), good=good, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        await scene.ready()
+        async with asyncio.timeout(5.0):
+            while not good.tried:
+                await asyncio.sleep(0)
+        await scene.decided()
         await scene.ready()
 
 

@@ -10,6 +10,7 @@ from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus, ReplicaStatus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
+from services.scaler.targets.occupants import EXIT_SECONDS
 from services.scaler.targets.slots import Adopted
 from tests.making.replicas import Clock, Host, Quick, again, pool
 
@@ -264,6 +265,25 @@ async def test_a_scaler_that_paused_does_not_take_its_own_silence_for_a_replicas
             scene.clock.now += 4.0
             await scene.decided()
         assert host.ended, "real silence is still noticed"
+
+
+async def test_a_replica_that_exits_is_replaced_long_before_one_that_is_silent():
+    host = Host()
+    async with at_work(host, a=pool(slots=(Slot(), Slot()))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        host.ready, host.exiting = False, True
+        await scene.asked()
+        await scene.asked()
+        scene.clock.now += EXIT_SECONDS - 0.1
+        await scene.asked()
+        await scene.asked()
+        assert scene.status().replicas[0].replica.id == one.replica.id
+        scene.clock.now += 0.2
+        await scene.until(lambda it: one.replica.id not in {it.replica.id for it in it.replicas})
+        host.ready, host.exiting = True, False
+        (other,) = await scene.ready()
+        assert other.replica.id != one.replica.id
 
 
 class Trying:

@@ -3,7 +3,7 @@
 import re
 
 from services.scaler.policy.replicas import State
-from services.scaler.targets.occupants import Occupant, new_id
+from services.scaler.targets.occupants import EXIT_SECONDS, Occupant, new_id
 from services.scaler.targets.tritonserver import shared_memory_prefix
 from tests.making.replicas import Host, pool
 
@@ -33,6 +33,21 @@ def test_only_what_has_an_address_and_is_whole_is_shown():
         True,
     ]
     assert occupant(State.STARTING, replica=None).status(pool()) is None
+
+
+def test_exits_that_pass_are_none():
+    one = occupant(State.READY, ready_at=1.0)
+    assert not one.heed_exit(10.0, exits=True)
+    assert not one.heed_exit(12.0, exits=False)
+    assert not one.heed_exit(14.0, exits=True)
+    assert not one.heed_exit(14.0 + EXIT_SECONDS - 0.1, exits=True)
+    assert one.heed_exit(14.0 + EXIT_SECONDS, exits=True)
+
+
+def test_one_that_was_never_ready_does_not_exit():
+    one = occupant(State.STARTING)
+    assert not one.heed_exit(10.0, exits=True)
+    assert not one.heed_exit(10.0 + EXIT_SECONDS, exits=True)
 
 
 def test_other_settings_or_no_slot_any_more_make_it_outdated():
