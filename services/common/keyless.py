@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from services.common.errors import BadRequest, ServiceError
 from services.common.open_calls import OpenCalls
-from services.common.reading import Reading, single_message
+from services.common.reading import Reading, next_message, single_message
 
 MOST_MESSAGE_BYTES = 4096
 """Of a single message; the largest that gRPC takes is for callers with a key."""
@@ -27,6 +27,9 @@ READ_AT_ONCE = 8
 MESSAGE_SECONDS = 2.0
 """How long such a message may wait for its turn and be on its way. Its size shows only once
 it is there: until then it may grow to what gRPC takes of any message."""
+
+STREAM_SECONDS = 5.0
+"""How long the next message of a stream may take: whoever asks more asks at once."""
 
 CALL_SECONDS = 10.0
 """How long the answer to such a call may wait to be taken."""
@@ -65,35 +68,37 @@ class Keyless:
     def _wrap(self, handler: Any) -> Any:
         inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_stream
 
-        async def entered(requests: Any, context: Any) -> Any:
+        async def entered(context: Any) -> Any:
             """What the servicer takes: the message, or the stream of them."""
             try:
                 peer = context.peer()
                 self._calls.enter(peer, context)
                 if handler.request_streaming:
-                    return requests
-                data = await self._message(peer, context)
-                if len(data) > MOST_MESSAGE_BYTES:
-                    raise BadRequest(f"the message is longer than {MOST_MESSAGE_BYTES} bytes")
-                return handler.request_deserializer(data)
-            except DecodeError as error:
-                malformed = BadRequest(f"the message cannot be read: {error}", reason="MALFORMED")
-                await context.abort_with_status(malformed.status())
-            except ServiceError as error:
-                await context.abort_with_status(error.status())
+                    return several(context)
+                return handler.request_deserializer(_small(await self._message(peer, context)))
+            except (DecodeError, ServiceError) as error:
+                await context.abort_with_status(_told(error).status())
 
-        async def generator(requests: Any, context: Any) -> AsyncIterator[Any]:
-            request = await entered(requests, context)
+        async def several(context: Any) -> AsyncIterator[Any]:
+            """The messages of a stream; it ends where the next one does not come soon."""
+            try:
+                while (data := await next_message(context, STREAM_SECONDS)) is not None:
+                    yield handler.request_deserializer(_small(data))
+            except (DecodeError, ServiceError) as error:
+                await context.abort_with_status(_told(error).status())
+
+        async def generator(_: Any, context: Any) -> AsyncIterator[Any]:
+            request = await entered(context)
             async with aclosing(inner(request, context)) as responses:
                 async for response in responses:
                     yield response
 
-        async def coroutine(requests: Any, context: Any) -> Any:
+        async def coroutine(_: Any, context: Any) -> Any:
             # gRPC sends the answer in the same task, and waits until the caller takes it.
             task: Any = asyncio.current_task()
             timer = asyncio.get_running_loop().call_later(CALL_SECONDS, task.cancel)
             context.add_done_callback(lambda _: timer.cancel())
-            return await inner(await entered(requests, context), context)
+            return await inner(await entered(context), context)
 
         make: Any = (
             grpc.stream_stream_rpc_method_handler
@@ -102,6 +107,18 @@ class Keyless:
         )
         return make(
             generator if inspect.isasyncgenfunction(inner) else coroutine,
-            handler.request_deserializer if handler.request_streaming else None,
+            None,
             handler.response_serializer,
         )
+
+
+def _small(data: bytes) -> bytes:
+    if len(data) > MOST_MESSAGE_BYTES:
+        raise BadRequest(f"the message is longer than {MOST_MESSAGE_BYTES} bytes")
+    return data
+
+
+def _told(error: DecodeError | ServiceError) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    return BadRequest(f"the message cannot be read: {error}", reason="MALFORMED")

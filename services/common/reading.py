@@ -120,6 +120,18 @@ async def single_message(context: Any, seconds: float) -> bytes:
 
     Raises:
         BadRequest: the call has none.
+        grpc.aio.AbortError: see `next_message`.
+    """
+    data = await next_message(context, seconds)
+    if data is None:
+        raise BadRequest("the call ended without a message", reason="MALFORMED")
+    return data
+
+
+async def next_message(context: Any, seconds: float) -> bytes | None:
+    """The bytes of a call's next message, which may take so many seconds; None: there is none.
+
+    Raises:
         grpc.aio.AbortError: it did not come in time; the call was told so.
     """
     loop = asyncio.get_running_loop()
@@ -132,9 +144,7 @@ async def single_message(context: Any, seconds: float) -> bytes:
         data = await context.read()
     finally:
         timer.cancel()
-    if data is grpc.aio.EOF:
-        raise BadRequest("the call ended without a message", reason="MALFORMED")
-    return bytes(data)
+    return None if data is grpc.aio.EOF else bytes(data)
 
 
 async def _too_late(context: Any, seconds: float) -> None:

@@ -159,7 +159,22 @@ async def test_health_calls_without_their_message_end_soon_also_those_in_line(
         calls = [check(silence(), timeout=10) for _ in range(20)]
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert {end.code() for end in ends} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-        assert all("did not come" in end.details() for end in ends)
+
+
+async def test_a_stream_by_reflection_ends_when_no_more_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keyless, "STREAM_SECONDS", 0.1)
+    ask = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    async with serving() as running:
+        call: Any = running.channel.stream_stream(ask)(silence())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        big: Any = running.channel.stream_stream(ask)(iter([b"x" * 5000]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await big.read()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_health_calls_whose_answer_is_not_taken_make_room(
