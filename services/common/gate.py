@@ -165,7 +165,7 @@ class Gate:
         try:
             await context.abort_with_status(error.status())
         except grpc.aio.InternalError:
-            log.info("nobody took the status", method=method, status=error.code.name)
+            log.debug("nobody took the status", method=method, status=error.code.name)
 
 
 def _forget(error: Exception) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 LOOK_SECONDS = 10.0
 SPARE_BYTES = 64 << 20
-"""So much more than after the last time is worth giving back."""
+"""So much more than it has ever been is worth a try."""
 
 _libc = ctypes.CDLL(None)
 _STATM = Path("/proc/self/statm")
@@ -28,11 +28,11 @@ def resident_bytes() -> int:
 
 
 async def give_memory_back_at_times() -> None:
-    """Gives back what is free when this process has grown. Runs for ever; the caller owns it."""
+    """Gives back what is free while this process is large. Runs for ever; the caller owns it."""
     least = resident_bytes()
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        if (now := resident_bytes()) > least + SPARE_BYTES:
-            await asyncio.to_thread(give_memory_back)
-            least = now = resident_bytes()
+        now = resident_bytes()
         least = min(least, now)
+        if now > least + SPARE_BYTES:
+            await asyncio.to_thread(give_memory_back)

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.cache.policy import Key, Lease, Record, new_lease, serves
 from services.cache.ports import (
@@ -34,6 +34,14 @@ class _Entry:
 
 
 @dataclass(slots=True)
+class _Part:
+    """What one partition keeps, the least recently used first."""
+
+    keys: OrderedDict[Key, None] = field(default_factory=OrderedDict)
+    size: int = 0
+
+
+@dataclass(slots=True)
 class _Held:
     lease: Lease
     expires_at: float
@@ -41,7 +49,10 @@ class _Held:
 
 
 class MemoryStore:
-    """Where there is no room, expired entries go first, then the least recently used.
+    """Entries and leases of this process.
+
+    Where there is no room, expired entries go first, then of the partition that has most the least
+    recently used: nobody's questions push out the answers of all others.
 
     Every lease lasts equally long, so the order in which they are granted is the order in which
     they expire.
@@ -62,7 +73,8 @@ class MemoryStore:
         self._max_bytes = max_bytes
         self._max_entries = max_entries
         self._lease_seconds = lease_seconds
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._entries: dict[Key, _Entry] = {}
+        self._parts: dict[bytes, _Part] = {}
         self._expiries: list[tuple[float, Key]] = []  # a heap; may name entries long gone
         self._bytes = 0
         self._leases: dict[Key, _Held] = {}
@@ -80,7 +92,7 @@ class MemoryStore:
             return NoEntry.ABSENT
         if not serves(entry.record, wanted):
             return NoEntry.ABSENT
-        self._entries.move_to_end(key)
+        self._parts[key.partition].keys.move_to_end(key)
         return Found(entry.record)
 
     def claim(self, key: Key, wanted: frozenset[bytes], wait_seconds: float) -> Soon[Outcome]:
@@ -104,6 +116,9 @@ class MemoryStore:
         entry = _Entry(record, now + ttl_seconds)
         self._entries[key] = entry
         self._bytes += entry.size
+        part = self._parts.setdefault(key.partition, _Part())
+        part.keys[key] = None
+        part.size += entry.size
         self._expire_at(entry.expires_at, key)
         self._make_room(now)
         self._waiting.serve(key, record)
@@ -202,15 +217,22 @@ class MemoryStore:
 
     def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._bytes -= entry.size
+        if entry is None:
+            return
+        self._bytes -= entry.size
+        part = self._parts[key.partition]
+        del part.keys[key]
+        part.size -= entry.size
+        if not part.keys:
+            del self._parts[key.partition]
 
     def _make_room(self, now: float) -> None:
         if not self._crowded:
             return
         self._expire_entries(now)
         while self._crowded:
-            self._drop(next(iter(self._entries)))
+            largest = max(self._parts.values(), key=lambda part: part.size)
+            self._drop(next(iter(largest.keys)))
             self._evicted += 1
 
     @property

@@ -43,6 +43,19 @@ def test_the_least_recently_used_go_first(clock):
     assert store.counts().evicted == 1
 
 
+@pytest.mark.parametrize("limits", [{"max_entries": 6}, {"max_bytes": 6 * 1000}])
+def test_who_has_most_makes_room_and_nobody_else(clock, limits):
+    store = store_on(clock, **({"max_entries": 99, "max_bytes": 2**20} | limits))
+    other = [Key(b"globex", text) for text in (b"1", b"2")]
+    for each in other:
+        store.put(each, Record(MARK, b"x" * 10), 60)
+    put(store, *"abcdefghijklmnop")
+    assert all(isinstance(store.look(each, WANTED), Found) for each in other)
+    assert held(store, "mnop") == [*"mnop"]
+    assert store.counts().evicted == 12
+    assert store.counts().bytes == 6 * (10 + ENTRY_OVERHEAD_BYTES)
+
+
 def test_expired_entries_go_before_live_ones(clock):
     store = store_on(clock)
     put(store, "a", "b", ttl=60)
