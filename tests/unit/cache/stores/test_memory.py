@@ -43,7 +43,9 @@ def test_the_least_recently_used_go_first(clock):
     assert store.counts().evicted == 1
 
 
-@pytest.mark.parametrize("limits", [{"max_entries": 6}, {"max_bytes": 6 * 1000}])
+@pytest.mark.parametrize(
+    "limits", [{"max_entries": 6}, {"max_bytes": 6 * (10 + ENTRY_OVERHEAD_BYTES)}]
+)
 def test_who_has_most_makes_room_and_nobody_else(clock, limits):
     store = store_on(clock, **({"max_entries": 99, "max_bytes": 2**20} | limits))
     other = [Key(b"globex", text) for text in (b"1", b"2")]
