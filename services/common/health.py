@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -24,6 +24,7 @@ MOST_WATCHES = 256
 class _Watch:
     connection: str
     over: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -31,7 +32,6 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def __init__(self) -> None:
         self._status: dict[str, int] = {}
-        self._changed = asyncio.Event()
         self._ended = False
         self._watches: list[_Watch] = []  # the oldest first
 
@@ -47,8 +47,8 @@ class Health(health_pb2_grpc.HealthServicer):
         self.set(self._status, serving=False)
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        for watch in self._watches:
+            watch.changed.set()
 
     async def Check(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Any
@@ -82,18 +82,19 @@ class Health(health_pb2_grpc.HealthServicer):
         watch = next(watch for watch in self._watches if watch.connection == most)
         watch.over = True
         self._watches.remove(watch)
-        self._wake()
+        watch.changed.set()
 
     async def _changes(
         self, request: health_pb2.HealthCheckRequest, watch: _Watch
     ) -> AsyncGenerator[health_pb2.HealthCheckResponse]:
         sent: int | None = None
         while True:
-            changed, ended = self._changed, self._ended
+            watch.changed.clear()
+            ended = self._ended
             status = self._status.get(request.service, _Response.SERVICE_UNKNOWN)
             if status != sent:
                 yield _Response(status=status)
                 sent = status
             if ended or watch.over:
                 return
-            await changed.wait()
+            await watch.changed.wait()

@@ -10,7 +10,7 @@ It stands on names that are private to grpcio, so a version that lacks one fails
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -50,6 +50,12 @@ class Listener(_aio.Server):  # type: ignore[misc]
         """
         return await asyncio.shield(self._server.failure)
 
+    @property
+    def ended(self) -> int:
+        """Calls that were handled to their end so far, whatever that was."""
+        ended: int = self._server.ended
+        return ended
+
     async def stop(self, grace: float | None) -> None:
         """See `grpc.aio.Server`; stops a server that has ended by itself as well."""
         if self._server.failure.done():
@@ -71,6 +77,7 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         self._resolver = _MethodResolver([], {})
         self._by_path: dict[str, Any] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self.ended = 0
 
     def add_registered_method_handlers(self, method_handlers: Handlers) -> None:
         super().add_registered_method_handlers(dict(method_handlers))
@@ -92,6 +99,9 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         """
         return self._event_loop.create_task(self._take(method))
 
+    def _one_ended(self) -> None:
+        self.ended += 1
+
     async def _take(self, method: bytes | None) -> None:
         """Takes calls until the server stops, which gRPC's own error says."""
         path = "" if method is None else method.decode()
@@ -103,7 +113,7 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
                 self._request_call() if method is None else self._request_registered_call(method)
             )
             work = _handle(path, self._resolver, (), call, self._event_loop, False)  # noqa: FBT003
-            place = _Place(room)
+            place = _Place(room, self._one_ended)
             task = self._event_loop.create_task(
                 _schedule(place.held(work), call, self._event_loop, path)
             )
@@ -115,8 +125,9 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
 class _Place:
     """Room for one call, given back once."""
 
-    def __init__(self, room: asyncio.Semaphore) -> None:
+    def __init__(self, room: asyncio.Semaphore, on_end: Callable[[], None]) -> None:
         self._room: asyncio.Semaphore | None = room
+        self._on_end = on_end
 
     async def held(self, work: Awaitable[None]) -> None:
         """Does the work and leaves; what gRPC does after it takes no room."""
@@ -129,3 +140,4 @@ class _Place:
         room, self._room = self._room, None
         if room is not None:
             room.release()
+            self._on_end()

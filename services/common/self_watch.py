@@ -7,7 +7,8 @@ answers come.
 
 A machine that is slow or was asleep ends nothing: what counts is silence over several looks of a
 thread that itself was running. A refusal is no silence; nor is a connection that is closed because
-there are too many.
+there are too many. Nor does it stand still while calls of others come to their ends, however long
+the line is that its own question waits in.
 """
 
 import asyncio
@@ -71,6 +72,7 @@ class SelfWatch:
         give_up: Callable[[str], object],
         *,
         end: Callable[[], None],
+        ended: Callable[[], int] = lambda: 0,
     ) -> None:
         """Starts nothing yet.
 
@@ -78,7 +80,9 @@ class SelfWatch:
             ask: returns when there was an answer.
             give_up: called by the thread, with the reason, once there was silence for too long.
             end: called by the thread after it; ends the process if it still lives.
+            ended: calls of anybody that came to their ends so far.
         """
+        self._ended = ended
         self._ask = ask
         self._give_up = give_up
         self._end = end
@@ -119,14 +123,18 @@ class SelfWatch:
 
         `wait` waits for so many seconds, and says whether it is over.
         """
-        seen, silent = self._answers, 0
+        seen, silent = self._signs, 0
         while silent < MOST_SILENT:
             if wait(LOOK_SECONDS):
                 return False
-            answers = self._answers
-            silent = silent + 1 if answers == seen else 0
-            seen = answers
+            signs = self._signs
+            silent = silent + 1 if signs == seen else 0
+            seen = signs
         return True
+
+    @property
+    def _signs(self) -> tuple[int, int]:
+        return self._answers, self._ended()
 
     def _run(self) -> None:
         if self.look(self._over.wait):

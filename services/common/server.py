@@ -313,7 +313,12 @@ class Server:
             if not stands_still.done():
                 stands_still.set_result(why)
 
-        return SelfWatch(ask, lambda why: loop.call_soon_threadsafe(tell, why), end=end_for_certain)
+        return SelfWatch(
+            ask,
+            lambda why: loop.call_soon_threadsafe(tell, why),
+            end=end_for_certain,
+            ended=lambda: self.grpc.ended,
+        )
 
     async def close(self) -> None:
         """Ends at once whatever still runs, and gives the address back, even if it never served."""

@@ -231,8 +231,11 @@ class MemoryStore:
             return
         self._expire_entries(now)
         while self._crowded:
-            largest = max(self._parts.values(), key=lambda part: part.size)
-            self._drop(next(iter(largest.keys)))
+            large = self._bytes > self._max_bytes
+            most = max(
+                self._parts.values(), key=lambda part: part.size if large else len(part.keys)
+            )
+            self._drop(next(iter(most.keys)))
             self._evicted += 1
 
     @property

@@ -92,6 +92,7 @@ class KeptPool:
         until = now - patience.stable_seconds if self.on_trial else now
         ready = sum(
             occupant.state is State.READY
+            and not occupant.quiet
             and occupant.ready_at is not None
             and occupant.ready_at <= until
             for occupant in present

@@ -167,10 +167,12 @@ class LocalTarget:
 
     def _reconcile(self) -> None:
         now = self._clock()
-        for occupant in self._occupants.values():
+        for occupant in list(self._occupants.values()):
             if occupant.heed_silence(now):
                 log.warning("silence", replica=occupant.id, over=not occupant.quiet)
                 self._on_change()
+                if occupant.quiet and self._on_trial(occupant):
+                    self._on_death(occupant.id, "it fell silent while its settings were tried")
         for name in self._names():
             pool = self._pools[name]
             if pool.wanted is None:
@@ -257,11 +259,17 @@ class LocalTarget:
             occupant.care.cancel()
         occupant.care = self._tasks.create_task(self._end(occupant, gently=not stop.failed))
 
+    def _on_trial(self, occupant: Occupant) -> bool:
+        """Whether it shows what its settings are worth."""
+        pool = self._pools[occupant.pool]
+        fresh = occupant.served_seconds < self._patience.stable_seconds
+        return pool.on_trial and fresh and not occupant.outdated(pool.settings)
+
     def _failed(
         self, occupant: Occupant, why: str, now: float, *, outdated: bool | None = None
     ) -> None:
         pool = self._pools[occupant.pool]
-        served = now - occupant.ready_at if occupant.ready_at is not None else 0.0
+        served = occupant.served_seconds
         pool.failed(occupant.slot, why, served_seconds=served, patience=self._patience, now=now)
         self._metrics.failures.labels(*pool.labels).inc()
         outdated = occupant.outdated(pool.settings) if outdated is None else outdated

@@ -73,6 +73,11 @@ class Occupant:
         wanted = fingerprint(pool, pool.slots[self.slot])
         return self.replica is not None and self.replica.fingerprint != wanted
 
+    @property
+    def served_seconds(self) -> float:
+        """How long it answered since it was ready; 0 if it never was."""
+        return 0.0 if self.ready_at is None else max(0.0, self.answered_at - self.ready_at)
+
     def heed_silence(self, now: float) -> bool:
         """Whether it has just fallen silent, or answers again."""
         silent = self.ready_at is not None and now - self.answered_at >= QUIET_SECONDS

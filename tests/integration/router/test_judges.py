@@ -267,7 +267,7 @@ async def test_a_way_that_cannot_be_opened_anew_is_tried_again(
     remote.aborts_with = None
     court.now += REST_SECONDS
     with monkeypatch.context() as gone:
-        gone.setattr(Peer, "open", lambda _: (Path("/nowhere/ca.pem")).read_bytes())
+        gone.setattr(Peer, "_authority", lambda _: (Path("/nowhere/ca.pem")).read_bytes())
         assert await court.ask(remote.address) is None
     assert court.failures()["failed"] == FAILURES_IN_A_ROW + 1
     court.now += REST_SECONDS

@@ -14,7 +14,13 @@ class Scene:
     def __init__(self) -> None:
         self.answer: BaseException | None = None
         self.told: list[str] = []
-        self.watch = SelfWatch(self.ask, self.told.append, end=lambda: self.told.append("ended"))
+        self.ended = 0
+        self.watch = SelfWatch(
+            self.ask,
+            self.told.append,
+            end=lambda: self.told.append("ended"),
+            ended=lambda: self.ended,
+        )
 
     async def ask(self) -> None:
         if self.answer is not None:
@@ -47,6 +53,13 @@ def scene() -> Scene:
 
 def test_silence_over_several_looks_is_found(scene: Scene) -> None:
     assert scene.looks(*[nothing] * MOST_SILENT)
+
+
+def test_calls_of_others_that_end_are_a_sign_of_life(scene: Scene) -> None:
+    def other() -> None:
+        scene.ended += 1
+
+    assert not scene.looks(*[nothing, nothing, other] * MOST_SILENT)
 
 
 def test_one_answer_in_time_is_enough(scene: Scene) -> None:

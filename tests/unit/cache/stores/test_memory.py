@@ -58,6 +58,15 @@ def test_who_has_most_makes_room_and_nobody_else(clock, limits):
     assert store.counts().bytes == 6 * (10 + ENTRY_OVERHEAD_BYTES)
 
 
+def test_where_there_are_too_many_who_has_most_of_them_makes_room(clock):
+    store = store_on(clock, max_entries=6, max_bytes=2**20)
+    other = [Key(b"globex", bytes([number])) for number in range(3)]
+    for each in other:
+        store.put(each, Record(MARK, b"x" * 8000), 60)
+    put(store, *"abcdefgh", size=1)
+    assert all(isinstance(store.look(each, WANTED), Found) for each in other)
+
+
 def test_expired_entries_go_before_live_ones(clock):
     store = store_on(clock)
     put(store, "a", "b", ttl=60)

@@ -359,6 +359,20 @@ async def test_new_settings_that_are_not_ready_in_time_are_refused():
         assert scene.models() == ["int8", "int8"]
 
 
+async def test_new_settings_that_fall_silent_while_they_are_tried_are_refused():
+    async with trying() as scene:
+        scene.ask(precision="int9")
+        await scene.scene.until(lambda it: any(one.leaving for one in it.replicas))
+        scene.host.never_ready = {"int9"}
+        for _ in range(4):
+            await scene.scene.asked()
+            scene.scene.clock.now += 4.0
+            await scene.scene.decided()
+        refused = scene.scene.status().refused
+        assert refused is not None
+        assert refused.reason.endswith("it fell silent while its settings were tried")
+
+
 async def test_a_pool_goes_back_where_some_replicas_were_already_replaced():
     async with trying() as scene:
         scene.ask(precision="int9")
