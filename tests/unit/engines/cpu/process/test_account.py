@@ -185,7 +185,7 @@ def test_a_source_that_says_not_who_it_is_is_not_counted() -> None:
 def test_who_ran_beside_is_hardly_charged_and_not_at_all_once_it_came_as_far_again() -> None:
     scene = Scene()
     for number in range(100):
-        good, bad = scene.begin("good", "good"), scene.begin(str(number))
+        good, bad = scene.begin("good", "good"), scene.begin(str(number), f"bad {number}")
         scene.step(0, 130)
         scene.until_blamed(45 * MAY)
         scene.end(bad)
@@ -194,7 +194,6 @@ def test_who_ran_beside_is_hardly_charged_and_not_at_all_once_it_came_as_far_aga
         assert not scene.no_new("good")
         good = scene.begin("good", "good", tokens=200)
         scene.end(good)
-    assert scene.account.no_dear("bad", scene.now)
 
 
 def test_new_forms_beside_one_bad_form_after_another_stay_allowed() -> None:
@@ -238,3 +237,66 @@ def test_a_guide_of_others_that_a_source_brings_along_is_not_refused() -> None:
     scene.begin("good", "good")
     assert scene.step(MAY // 2, 200) == []
     assert scene.token_ns("good") == 0
+
+
+@pytest.mark.parametrize(("second", "again"), [("worse", 20), ("bad", 200)])
+def test_cheap_tokens_take_nothing_back(second: str, again: int) -> None:
+    """Neither later ones of the same answer, nor those of one that came less far or was alone."""
+    scene = Scene()
+    for _ in range(60):
+        keys = [scene.begin("a"), scene.begin("b", second)]
+        scene.step(0, 130)
+        scene.step(40 * MAY, 2)
+        scene.step(0, 20)
+        scene.end(*keys)
+        for guide, source in (("a", "bad"), ("b", second)):
+            scene.end(scene.begin(guide, source, tokens=again))
+    assert scene.no_new("bad")
+    assert scene.no_new(second)
+
+
+def test_a_source_that_has_taken_much_is_charged_the_most() -> None:
+    scene = Scene()
+    for number in range(6):
+        scene.end(scene.begin(str(number), tokens=130))
+        key = scene.begin(str(number), tokens=130)
+        scene.step(40 * MAY, 2)
+        scene.end(key)
+    scene.begin("new", "good")
+    scene.begin("new too")
+    scene.step(0, 130)
+    scene.step(20 * MAY, 3)
+    assert scene.token_ns("new") == 0
+    assert scene.token_ns("new too") > 2 * MAY
+
+
+def test_a_guide_that_has_just_taken_much_is_charged_the_most() -> None:
+    scene = Scene()
+    scene.begin("bad", source="", tokens=130)
+    scene.step(30 * MAY, 2)
+    scene.begin("good", source="")
+    scene.step(20 * MAY, 2)
+    assert scene.token_ns("good") == 0
+
+
+def test_a_guide_that_went_another_way_is_no_longer_proven_there() -> None:
+    scene = Scene()
+    for guide in ("bad", "good"):
+        scene.end(scene.begin(guide, source="", tokens=200))
+    bad = scene.begin("bad", source="", tokens=130)
+    scene.step(20 * MAY, 2)
+    scene.end(bad)
+    scene.begin("good", source="")
+    scene.begin("bad", source="")
+    scene.step(0, 130)
+    scene.step(20 * MAY, 3)
+    assert scene.token_ns("good") == 0
+
+
+def test_of_a_source_only_guides_that_take_much_end() -> None:
+    scene = Scene()
+    scene.end(scene.begin("good", tokens=200))
+    scene.begin("good")
+    scene.begin("bad")
+    scene.step(0, 130)
+    assert scene.until_blamed(20 * MAY)[1] == unsure("bad")

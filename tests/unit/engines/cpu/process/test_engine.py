@@ -9,7 +9,7 @@ import pytest
 
 from engines.cpu.messages import TOO_SLOW, End, Progress
 from engines.cpu.process.admission import Admission
-from engines.cpu.process.engine import BrokenError, Engine
+from engines.cpu.process.engine import TRUST_LOST, BrokenError, Engine
 from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.request import Generation, InvalidRequestError, guide_hash
 
@@ -516,6 +516,7 @@ def test_steps_that_read_long_prompts_beside_a_guide_may_take_what_reading_takes
         ended |= errors(subject.turn())
     pipeline.each_step = 0
     assert ended.get(1) is None
+    assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
 
 
 def test_what_reading_takes_is_learnt_from_steps_without_guides() -> None:
@@ -751,7 +752,8 @@ def test_answers_that_take_long_without_a_guide_are_held_against_none() -> None:
     steps(subject, pipeline, SLOW, 40)
     subject.cancel(1)
     subject.submit(3, guided("a", max_new_tokens=200))
-    assert steps(subject, pipeline, SLOW, 100) == {1: None}
+    assert steps(subject, pipeline, 10, 1) == {1: None}
+    assert steps(subject, pipeline, SLOW, 100) == {}
     assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
 
 
@@ -776,5 +778,36 @@ def test_of_a_source_that_took_too_much_no_new_guides_are_tried_and_no_dear_ones
     ):
         subject.submit(key, guided(guide, source=source))
     news = run(subject)
-    assert "wait for their guides" in str(errors(news[2001])[2001])
+    assert errors(news[2001]) == {2001: TRUST_LOST}
     assert [errors(news[key]) for key in (2002, 2003)] == [{2002: None}, {2003: None}]
+
+
+def test_steps_that_take_all_as_long_are_held_against_no_guide() -> None:
+    subject = engine(pipeline := FakePipeline({1: [5] * 90}), guides=FakeGuides(a=""))
+    subject.submit(1, guided("a", max_new_tokens=90))
+    assert steps(subject, pipeline, SLOW, 80) == {}
+    assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
+
+
+def test_a_guide_that_ended_twice_beside_others_is_kept_out_where_its_source_asks() -> None:
+    pipeline = FakePipeline({key: [5] * 90 for key in range(1, 99)})
+    guides = FakeGuides(bad="", **{f"old {number}": "" for number in range(2)})
+    subject = engine(pipeline, guides=guides, slow=100 * GUIDES)
+    for number in range(2):
+        for key, guide in ((1, f"old {number}"), (2, f"old {number}"), (3, "bad")):
+            subject.submit(10 * number + key, guided(guide, source="acme", max_new_tokens=90))
+            subject.turn()
+            subject.turn()
+            if key == 1:
+                steps(subject, pipeline, 0, 80)
+                subject.cancel(10 * number + key)
+        steps(subject, pipeline, 0, 20)
+        ended = steps(subject, pipeline, 20 * GUIDES, 20)
+        assert "its guide may be why" in str(ended[10 * number + 3])
+        subject.cancel(10 * number + 2)
+        run(subject)
+    for key, source in ((30, "acme"), (31, "umbrella")):
+        subject.submit(key, guided("bad", source=source))
+    news = run(subject)
+    assert "its guide may be why: please try elsewhere" in str(errors(news[30])[30])
+    assert errors(news[31]) == {31: None}
