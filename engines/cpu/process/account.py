@@ -61,8 +61,8 @@ class _Guide:
     alone: float = 0.0
     most_mean: float = 0.0
     most_alone: float = 0.0
-    struck: int = 0  # how far it was when it was charged beside other guides
-    key: int = 0  # of the latest answer that was
+    struck: int = 0  # how far it was when it was charged
+    key: int = 0  # of the latest answer that was, or has come as far since
     charged: dict[str, float] = field(default_factory=dict)  # beside other sources, to whom
 
 
@@ -143,12 +143,17 @@ class Account:
         self._proven.prove(following)
         for one in following:
             known = self._of(one.guide)
-            # A later answer has come as far at no cost: it was another guide that took it.
-            if known.most_mean and one.key > known.key and one.length >= known.struck:
-                known.most_mean, known.struck = 0.0, 0
-                for source, charged in known.charged.items():
-                    self._add(source, -charged, now)
-                known.charged.clear()
+            if not 0 < known.key < one.key or one.length < known.struck:
+                continue
+            # A later answer has come as far at no cost: it was another guide that took it, or took
+            # another way, or something went wrong once.
+            for source, charged in known.charged.items():
+                self._add(source, -charged, now)
+            known.charged.clear()
+            known.most_mean = 0.0
+            if not self.no_new(one.source, now):
+                known.most_alone /= 2
+            known.key = one.key
 
     def _charge(self, each: dict[bytes, float], following: Sequence[Following], now: float) -> None:
         company = len({one.source for one in following}) > 1
@@ -156,11 +161,11 @@ class Account:
             known = self._of(one.guide)
             charge = each[one.guide]
             self._add(one.source, charge, now)
+            known.struck = max(known.struck, one.length)
+            known.key = max(known.key, one.key)
             if len(each) == 1:
                 self._proven.disprove(one)
                 continue
-            known.struck = max(known.struck, one.length)
-            known.key = max(known.key, one.key)
             if company:
                 known.charged[one.source] = known.charged.get(one.source, 0.0) + charge
 

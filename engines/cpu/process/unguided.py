@@ -67,8 +67,8 @@ class Answering:
         cell = answers.bit_length(), context.bit_length()
         usual = self._means.get(cell)
         if usual is None:
-            known = [*self._means.items(), *self._most.items()]
-            usual = min((ns * _times(cell, other) for other, ns in known), default=0.0)
+            known: dict[tuple[int, int], float] = {**self._most, **self._means}
+            usual = min((ns * _times(cell, other) for other, ns in known.items()), default=0.0)
         return int(_MARGIN * usual)
 
 

@@ -77,6 +77,32 @@ def test_a_guide_alone_that_takes_much_more_ends_soon_and_is_refused(ns: int, st
     assert scene.until_blamed(ns * MAY) == (steps, sure("a"))
 
 
+def test_a_guide_that_has_come_as_far_at_no_cost_again_and_again_is_dear_no_longer() -> None:
+    scene = Scene()
+    scene.end(scene.begin("a", tokens=130))
+    key = scene.begin("a", tokens=130)
+    scene.step(100 * MAY)
+    scene.end(key)
+    assert scene.token_ns("a") > MAY
+    scene.end(scene.begin("a", tokens=129))
+    assert scene.token_ns("a") > MAY
+    scene.end(scene.begin("a", tokens=140))
+    assert scene.token_ns("a") == 0
+
+
+def test_a_guide_stays_dear_whose_source_has_it_answer_cheap_in_between() -> None:
+    scene = Scene()
+    for _ in range(60):
+        scene.end(scene.begin("a", tokens=140))
+        key = scene.begin("a", tokens=130)
+        scene.step(40 * MAY, 2)
+        scene.end(key)
+    for _ in range(20):
+        scene.end(scene.begin("a", tokens=140))
+    assert scene.account.no_dear("bad", scene.now)
+    assert scene.token_ns("a") > MAY
+
+
 def test_a_few_slow_steps_end_nothing_however_slow_they_are() -> None:
     scene = Scene()
     scene.begin("a")

@@ -752,7 +752,7 @@ def test_answers_that_take_long_without_a_guide_are_held_against_none() -> None:
     steps(subject, pipeline, SLOW, 40)
     subject.cancel(1)
     subject.submit(3, guided("a", max_new_tokens=200))
-    assert steps(subject, pipeline, 10, 1) == {1: None}
+    assert steps(subject, pipeline, 10, 2) == {1: None}
     assert steps(subject, pipeline, SLOW, 100) == {}
     assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
 
