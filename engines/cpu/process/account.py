@@ -40,7 +40,7 @@ they have taken says otherwise."""
 _NO_NEW = 500
 _NO_DEAR = 1000
 """So many times what guides may take in a step may those of a source take beyond it, before no new
-ones are tried, and before no dear ones run."""
+ones are tried and none run that took more than they may, and before no dear ones run at all."""
 
 _FORGET_SECONDS = 600.0
 """What a source took counts 1/e after so long."""
@@ -86,9 +86,13 @@ class Account:
         """Whether that source's guides took so much that no new ones are tried for a while."""
         return self._over(source, now) > _NO_NEW * self._share_ns
 
-    def no_dear(self, source: str, now: float) -> bool:
-        """Whether they took so much that not even known ones run that take much."""
-        return self._over(source, now) > _NO_DEAR * self._share_ns
+    def no_dear(self, source: str, guide: bytes, now: float) -> bool:
+        """Whether they took so much that this one, which takes much, does not run for a while.
+
+        That is sooner where it has taken more than it may itself.
+        """
+        most = _NO_NEW if self.token_ns(guide) else _NO_DEAR
+        return self._over(source, now) > most * self._share_ns
 
     @property
     def any_suspects(self) -> bool:

@@ -265,7 +265,7 @@ class Engine:
             return
         cost = 0 if verdict else self._token_ns(generation.guide)
         dear = cost > self._guides_ns * _DEAR_SHARE
-        if dear and self._account.no_dear(generation.source, self._clock() / 1e9):
+        if dear and self._too_dear(generation):
             verdict = TRUST_LOST
         elif dear and self._dear and sum(self._dear.values()) + cost > self._guides_ns:
             return  # until others have ended
@@ -278,6 +278,12 @@ class Engine:
             if dear and (key in self._running or key in self._waiting):
                 self._dear[key] = cost
                 self._turns[generation.source] = max(self._turns.values(), default=0) + 1
+
+    def _too_dear(self, generation: Generation) -> bool:
+        """Whether its source's guides took so much that this one, which takes much, may not run."""
+        assert generation.guide is not None  # noqa: S101 - it follows one
+        guide = guide_hash(generation.guide)
+        return self._account.no_dear(generation.source, guide, self._clock() / 1e9)
 
     def _token_ns(self, guide: Guide) -> int:
         """What a token takes: as it was tried, or what it turned out to take, if that is more."""

@@ -46,6 +46,9 @@ class Scene:
     def token_ns(self, guide: str) -> int:
         return self.account.token_ns(guide.encode())
 
+    def no_dear(self, guide: str, source: str = "bad") -> bool:
+        return self.account.no_dear(source, guide.encode(), self.now)
+
     def no_new(self, source: str = "bad") -> bool:
         return self.account.no_new(source, self.now)
 
@@ -99,7 +102,7 @@ def test_a_guide_stays_dear_whose_source_has_it_answer_cheap_in_between() -> Non
         scene.end(key)
     for _ in range(20):
         scene.end(scene.begin("a", tokens=140))
-    assert scene.account.no_dear("bad", scene.now)
+    assert scene.no_dear("a")
     assert scene.token_ns("a") > MAY
 
 
@@ -189,16 +192,18 @@ def test_calls_that_are_given_up_are_charged_all_the_same_and_forgotten_after_a_
         assert scene.step(40 * MAY, 2) == []
         scene.end(key)
     assert scene.no_new()
-    assert not scene.account.no_dear("bad", scene.now)
+    assert scene.no_dear("0"), "it took more than it may"
+    assert not scene.no_dear("other")
     for _ in range(8):
         key = scene.begin("0", tokens=130)
         scene.step(40 * MAY, 2)
         scene.end(key)
-    assert scene.account.no_dear("bad", scene.now)
+    assert scene.no_dear("other")
     scene.now += 600
-    assert not scene.account.no_dear("bad", scene.now)
+    assert not scene.no_dear("other")
     scene.now += 600
     assert not scene.no_new()
+    assert not scene.no_dear("0")
 
 
 def test_a_source_that_says_not_who_it_is_is_not_counted() -> None:
@@ -225,7 +230,7 @@ def test_who_ran_beside_is_hardly_charged_and_not_at_all_once_it_came_as_far_aga
 def test_new_forms_beside_one_bad_form_after_another_stay_allowed() -> None:
     scene = Scene()
     bad = 0
-    while not scene.account.no_dear("bad", scene.now):
+    while not scene.no_dear("another"):
         bad += 1
         keys = [scene.begin(f"good {bad}", "good"), scene.begin(f"bad {bad}")]
         scene.step(0, 130)
