@@ -331,3 +331,18 @@ def test_of_a_source_only_guides_that_take_much_end() -> None:
     scene.begin("bad")
     scene.step(0, 130)
     assert scene.until_blamed(20 * MAY)[1] == unsure("bad")
+
+
+def test_what_is_given_back_is_given_back_once() -> None:
+    scene = Scene()
+    keys = [scene.begin("a", "good"), scene.begin("b")]
+    scene.step(0, 130)
+    scene.step(3000 * MAY)
+    assert scene.no_new("good")
+    scene.end(*keys)
+    for _ in range(20):
+        scene.end(scene.begin("a", "good", tokens=140))
+        key = scene.begin("c", "good")
+        scene.step(40 * MAY, 2)
+        scene.end(key)
+    assert scene.no_new("good")
