@@ -37,8 +37,10 @@ class Settings:
     `stats_check_period_ms`: how often the metrics are published while requests run.
     `max_guide_ms`: processor time that compiling a guide may take; 1 % of it is what a token of a
     long answer may on average, a fifth what any may. Guides that take more are refused. 1 % is
-    also what all guides of a step may take together: others wait. Where steps take half of it on
-    average, a guided answer is ended; a step of 2.5 times more ends the engine process.
+    also what all guides of a step may take together: others wait; where one's tokens take 5 % in
+    earnest, its answers are ended, and so are some where steps take half of it on average. A step
+    of 2.5 times more ends the engine process. A source whose guides took 5 times as much beyond
+    that 1 % in ten minutes has no new ones tried.
     `max_guide_memory_mb`: what compiled guides may keep in memory, in MiB, an eighth of it each;
     then the engine process is replaced, while the old one ends what it runs.
     `max_silence_ms`: an engine process that says nothing for so long, as in a step that reads a

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engines.cpu.messages import MAYBE, TOO_SLOW, Census, End, Progress
+from engines.cpu.process.account import Account
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
 from engines.cpu.process.prefix import PrefixEstimate
-from engines.cpu.process.watch import Blame, Following, Reading, Watch
+from engines.cpu.process.unguided import Answering, Reading
+from engines.cpu.process.watch import Blame, Following, Watch
 from engines.cpu.request import INVALID_PREFIX, Generation, Guide, InvalidRequestError, guide_hash
 from engines.cpu.stops import StopMatcher
 
@@ -72,6 +74,10 @@ class Guides(Protocol):
     @property
     def kept_bytes(self) -> int:
         """What compiled ones keep in memory, about."""
+
+    @property
+    def compiling(self) -> bool:
+        """Whether one is compiled right now, beside the loop."""
 
     def verdict(self, guide: Guide, source: str) -> str | None:
         """Empty: it may run, at once; a text: why not; None: not yet known, ask again."""
@@ -152,8 +158,8 @@ class Engine:
 
         `slow_step_ns`: how long steps that follow guides may take on average, beside what reading
         prompts takes, at most `read_at_once` tokens in a step; `guides_ns`: how much all guides of
-        a step may have taken together when they were tried; `worked`: the process's processor time
-        in nanoseconds, as a step that had to wait for the processor was not slow.
+        a step may take together, when they were tried and ever after; `worked`: the process's
+        processor time in nanoseconds, as a step that had to wait for the processor was not slow.
         """
         self._pipeline = pipeline
         self._guides = guides
@@ -164,6 +170,8 @@ class Engine:
         self._reading = Reading(
             read_at_once, _FIRST_READING * slow_step_ns, _MOST_READING * slow_step_ns
         )
+        self._answering = Answering()
+        self._account = Account(guides_ns)
         self._guides_ns = guides_ns
         self._dear: dict[int, int] = {}  # what a token takes of those that run or stand in line
         self._turns: dict[str, int] = {}  # when each source had its last dear one
@@ -218,14 +226,15 @@ class Engine:
 
     def _doubted(self, generation: Generation) -> bool:
         """Whether it is kept out, as it seems to have made steps slow more than once."""
-        if not generation.guide or not self._watch.any_suspects:
+        if not generation.guide or not (self._watch.any_suspects or self._account.any_suspects):
             return False
-        guide = guide_hash(generation.guide)
-        return self._watch.doubted(generation.source, guide, self._clock() / 1e9)
+        one, now = (generation.source, guide_hash(generation.guide)), self._clock() / 1e9
+        return self._watch.doubted(*one, now) or self._account.doubted(*one, now)
 
     def _crowded(self, last: Generation) -> str:
         """Why the last request may not wait for the verdict on its guide; empty: it may."""
-        if last.known_only and last.guide and self._guides.verdict(last.guide, "") is None:
+        known_only = last.known_only or self._account.no_new(last.source, self._clock() / 1e9)
+        if known_only and last.guide and self._guides.verdict(last.guide, "") is None:
             return TRUST_LOST
         if len(self._unproven) > _MAX_UNPROVEN:
             return str(QueueFullError(_MAX_UNPROVEN))
@@ -254,19 +263,31 @@ class Engine:
         verdict = self._guides.verdict(generation.guide, generation.source)
         if verdict is None:
             return
-        cost = 0 if verdict else self._guides.token_ns(generation.guide)
+        cost = 0 if verdict else self._token_ns(generation.guide)
         dear = cost > self._guides_ns * _DEAR_SHARE
-        if dear and self._dear and sum(self._dear.values()) + cost > self._guides_ns:
+        if dear and self._too_dear(generation):
+            verdict = TRUST_LOST
+        elif dear and self._dear and sum(self._dear.values()) + cost > self._guides_ns:
             return  # until others have ended
         del self._unproven[key]
         if verdict:
-            invalid = verdict.startswith(INVALID_PREFIX)
-            self._report_end(key, End(verdict if invalid else _failure(key, verdict)))
+            whole = verdict.startswith(INVALID_PREFIX) or verdict == TRUST_LOST
+            self._report_end(key, End(verdict if whole else _failure(key, verdict)))
         else:
             self._line_up(key, generation)
             if dear and (key in self._running or key in self._waiting):
                 self._dear[key] = cost
                 self._turns[generation.source] = max(self._turns.values(), default=0) + 1
+
+    def _too_dear(self, generation: Generation) -> bool:
+        """Whether its source's guides took so much that this one, which takes much, may not run."""
+        assert generation.guide is not None  # noqa: S101 - it follows one
+        guide = guide_hash(generation.guide)
+        return self._account.no_dear(generation.source, guide, self._clock() / 1e9)
+
+    def _token_ns(self, guide: Guide) -> int:
+        """What a token takes: as it was tried, or what it turned out to take, if that is more."""
+        return max(self._guides.token_ns(guide), self._account.token_ns(guide_hash(guide)))
 
     def _line_up(self, key: int, generation: Generation) -> None:
         blocks = blocks_needed(len(generation.prompt), generation.max_new_tokens, self._block_size)
@@ -352,6 +373,8 @@ class Engine:
         reading = self._reading.allowed(tokens)
         if following:
             self._set_alarm(following, reading)
+        context = self._context()
+        compiling = self._guides.compiling
         began, worked = self._clock(), self._worked()
         try:
             self._pipeline.step()
@@ -368,16 +391,42 @@ class Engine:
             self._admission.release(key)
         now = self._clock()
         took = min(now - began, self._worked() - worked)
-        for key, run in list(self._running.items()):
-            self._read(key, run, now)
+        answers = sum([self._read(key, run, now) for key, run in list(self._running.items())])
         if following:
             blames = self._watch.took(took - reading, following, now / 1e9)
+            if answers and not tokens:
+                self._answering.bound(took, answers, context)
+            if not (compiling or self._guides.compiling):  # which takes processor time as well
+                beyond = took - reading - self._answering.allowed(answers, context)
+                blames += self._account_for(beyond, following, now / 1e9)
         else:
             blames = self._watch.rest(now / 1e9)
-            if tokens:
-                self._reading.learn(took, tokens)
+            self._learn(took, tokens, answers, context)
         for blame in blames:
             self._end_guide(blame)
+
+    def _learn(self, took: int, tokens: int, answers: int, context: int) -> None:
+        """Learn from a step that followed no guide what they take."""
+        if tokens:
+            self._reading.learn(took, tokens)
+        elif answers:
+            self._answering.learn(took, answers, context)
+
+    def _context(self) -> int:
+        """How many tokens the answers of the next step look back on."""
+        return sum(
+            len(run.generation.prompt) + len(run.generated)
+            for run in self._running.values()
+            if not run.unread
+        )
+
+    def _account_for(self, beyond: int, following: list[Following], now: float) -> list[Blame]:
+        """Keep the account of guides, and count those as dear that take more than they may."""
+        blames = self._account.took(beyond, following, now)
+        for one in following:
+            if cost := self._account.token_ns(one.guide):
+                self._dear[one.key] = cost
+        return blames
 
     def _tokens_read(self) -> int:
         """How many tokens of prompts the next step reads, about: they are noted as read."""
@@ -420,10 +469,12 @@ class Engine:
                 error = TOO_SLOW if blame.certain else _failure(key, _MAYBE_SLOW)
                 self._news.append(self._progress(key, run, run.end(error)))
 
-    def _read(self, key: int, run: _Run, now: int) -> None:
+    def _read(self, key: int, run: _Run, now: int) -> bool:
+        """Take what a step made for a request; whether that is anything."""
         fresh, log_probs = run.handle.read()
         running = run.handle.running()
-        if fresh:
+        made = bool(fresh)
+        if made:
             if not run.first_token_ns:
                 run.first_token_ns = now
                 run.unread = 0
@@ -441,11 +492,12 @@ class Engine:
                 # Log-probs of the stop sequence itself are still there: they go with it.
                 del run.log_probs[len(run.tokens) :]
                 self._end(key, run, cut=True)
-                return
+                return made
         if not running:
             self._end(key, run, cut=False)
         elif run.generation.streaming and run.tokens:
             self._news.append(self._progress(key, run))
+        return made
 
     def _end(self, key: int, run: _Run, *, cut: bool) -> None:
         """End a request; `cut` if the pipeline does not know of it yet."""
@@ -493,7 +545,7 @@ TOO_MANY = (
 )
 TRUST_LOST = (
     "Guides of this caller made steps slow: for some minutes no others wait for their guides to be"
-    " tried"
+    " tried, and none that take much run"
 )
 _MAYBE_SLOW = f"steps are slow and {MAYBE}: please try elsewhere"
 

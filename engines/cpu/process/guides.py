@@ -44,6 +44,7 @@ class Guides:
     Attributes:
         changed: a descriptor that is readable when a verdict has come; `os.eventfd_read` clears it.
         kept_bytes: what all compiled guides keep in memory, about.
+        compiling: whether one is compiled right now, which the process's time tells as well.
     """
 
     def __init__(self, trial: Trial, compile_guide: Callable[[Guide], None]) -> None:
@@ -58,6 +59,7 @@ class Guides:
         self._thread: threading.Thread | None = None
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.kept_bytes = 0
+        self.compiling = False
 
     def verdict(self, guide: Guide, source: str) -> str | None:
         """`GOOD`, or why not; None: not yet known, it will be found out."""
@@ -139,10 +141,13 @@ class Guides:
         """The verdict, `token_ns`, and whether both would be the same next time."""
         try:
             cost = self._trial(guide)
+            self.compiling = True
             self._compile(guide)
         except InvalidRequestError as error:
             return str(error), 0, True
         except Exception as error:  # noqa: BLE001 - the thread must live
             return f"guides cannot be tried now: {error}", 0, False
+        finally:
+            self.compiling = False
         self.kept_bytes += max(cost.bytes, _LEAST_BYTES)
         return GOOD, int(cost.token_seconds * 1e9), True

@@ -23,15 +23,6 @@ _MOST = 3
 
 _REMEMBERED = 4096  # guides, by hash
 
-_SHORT = 4
-"""A step that reads less than this part of what it may tells no more than one that reads that."""
-
-_MARGIN = 2
-"""So many times what reading took may it take."""
-
-_KEPT = 0.9
-"""Of what reading took at most, after each step that tells anew."""
-
 
 class Following(NamedTuple):
     """An answer that follows a guide in a step.
@@ -53,21 +44,53 @@ class Blame(NamedTuple):
     certain: bool
 
 
+class Proven:
+    """How far each guide has come in fast steps; the latest guides."""
+
+    def __init__(self) -> None:
+        self._lengths: OrderedDict[bytes, int] = OrderedDict()
+
+    def new(self, following: Sequence[Following]) -> frozenset[bytes]:
+        """The guides that are further than ever."""
+        return frozenset(one.guide for one in following if one.length > self._of(one.guide))
+
+    def prove(self, following: Sequence[Following]) -> list[Following]:
+        """A step was fast; return those that it shows to be further than known."""
+        further = []
+        for one in following:
+            proven = self._of(one.guide)
+            # Nothing is known of what lies between, but the first token may go unnoticed.
+            if not proven < one.length <= max(proven, 0) + 1:
+                continue
+            self._lengths[one.guide] = one.length
+            further.append(one)
+            if len(self._lengths) > _REMEMBERED:
+                self._lengths.popitem(last=False)
+        return further
+
+    def disprove(self, one: Following) -> None:
+        """It went another way when it came so far."""
+        if self._of(one.guide) >= one.length:
+            self._lengths[one.guide] = one.length - 1
+
+    def _of(self, guide: bytes) -> int:
+        return self._lengths.get(guide, -1)
+
+
 class Watch:
     """Watches steps; `slow_ns` is what they may take on average."""
 
     def __init__(self, slow_ns: int) -> None:
         self._slow_ns = slow_ns
         self._mean_ns = 0.0
-        self._proven: OrderedDict[bytes, int] = OrderedDict()  # up to where its steps were fast
+        self._proven = Proven()
         self._suspicion = Suspicion()
         self._struck: dict[bytes, int] = {}  # how far those were that are suspects
         self._forget_streak()
 
     def suspects(self, following: Sequence[Following]) -> frozenset[bytes]:
         """The guides most likely to make a step slow: those further than ever, or else all."""
-        new = (one.guide for one in following if one.length > self._proven.get(one.guide, -1))
-        return frozenset(new) or frozenset(one.guide for one in following)
+        return self._proven.new(following) or frozenset(one.guide for one in following)
 
     @property
     def any_suspects(self) -> bool:
@@ -108,11 +131,10 @@ class Watch:
         suspects = self.suspects(following)
         self._suspects = self._suspects & suspects or suspects
         self._there |= {one.guide for one in following}
-        for guide, length, source in sorted(one[1:] for one in following):
-            self._sources.setdefault(guide, set()).add(source)
-            self._lengths[guide] = length
-            if self._proven.get(guide, -1) >= length:  # it went another way when it came so far
-                self._proven[guide] = length - 1
+        for one in sorted(following, key=lambda one: one[1:]):
+            self._sources.setdefault(one.guide, set()).add(one.source)
+            self._lengths[one.guide] = one.length
+            self._proven.disprove(one)
 
     def _blamed(self, following: Sequence[Following], now: float) -> Blame:
         self._mean_ns = 0.0
@@ -149,39 +171,10 @@ class Watch:
         return [Blame(guide, certain=True) for guide in certain]
 
     def _prove(self, following: Sequence[Following]) -> None:
-        for one in following:
-            proven = self._proven.get(one.guide, -1)
-            # Nothing is known of what lies between, but the first token may go unnoticed.
-            if not proven < one.length <= max(proven, 0) + 1:
-                continue
-            self._proven[one.guide] = one.length
+        for one in self._proven.prove(following):
             if one.length >= self._struck.get(one.guide, one.length + 1):
                 self._clear(one.guide)
-            if len(self._proven) > _REMEMBERED:
-                self._proven.popitem(last=False)
 
     def _clear(self, guide: bytes) -> None:
         self._suspicion.clear(guide)
         self._struck.pop(guide, None)
-
-
-class Reading:
-    """What reading prompts takes of a step, learnt from steps that follow no guide.
-
-    `at_once` tokens are read in a step at most; `first_ns` is taken for what that takes until more
-    is known, `most_ns` bounds it.
-    """
-
-    def __init__(self, at_once: int, first_ns: int, most_ns: int) -> None:
-        self._at_once = at_once
-        self._full_ns = float(first_ns)
-        self._most_ns = most_ns
-
-    def learn(self, step_ns: int, tokens: int) -> None:
-        """A step took so long that read so many tokens and followed no guide."""
-        full = step_ns * self._at_once / max(tokens, self._at_once / _SHORT)
-        self._full_ns = min(self._most_ns, max(full, self._full_ns * _KEPT))
-
-    def allowed(self, tokens: int) -> int:
-        """What a step may take for reading so many tokens."""
-        return int(_MARGIN * self._full_ns * min(1.0, tokens / self._at_once))

@@ -9,7 +9,7 @@ import pytest
 
 from engines.cpu.messages import TOO_SLOW, End, Progress
 from engines.cpu.process.admission import Admission
-from engines.cpu.process.engine import BrokenError, Engine
+from engines.cpu.process.engine import TRUST_LOST, BrokenError, Engine
 from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.request import Generation, InvalidRequestError, guide_hash
 
@@ -76,6 +76,7 @@ class FakeGuides:
 
     def __init__(self, **verdicts: str) -> None:
         self.kept_bytes = 0
+        self.compiling = False
         self.verdicts = verdicts
         self.asked: list[str] = []
         self.sources: list[str] = []
@@ -123,6 +124,7 @@ def engine(
     *,
     guides: FakeGuides | None = None,
     alarm: FakeAlarm | None = None,
+    slow: int = SLOW,
 ) -> Engine:
     admission = Admission(total_blocks, max_batch, max_queue_size)
     clock = itertools.count(100)
@@ -134,7 +136,7 @@ def engine(
         guides=guides or FakeGuides(),
         alarm=alarm or FakeAlarm(),
         read_at_once=AT_ONCE,
-        slow_step_ns=SLOW,
+        slow_step_ns=slow,
         guides_ns=GUIDES,
         clock=lambda: next(clock) + pipeline.slept,
         worked=lambda: pipeline.slept - pipeline.waited,
@@ -514,6 +516,7 @@ def test_steps_that_read_long_prompts_beside_a_guide_may_take_what_reading_takes
         ended |= errors(subject.turn())
     pipeline.each_step = 0
     assert ended.get(1) is None
+    assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
 
 
 def test_what_reading_takes_is_learnt_from_steps_without_guides() -> None:
@@ -683,3 +686,128 @@ def test_slow_steps_that_read_prompts_or_follow_no_guide_end_nothing() -> None:
     assert tokens(news) == [5] * 8
     assert news[-1].end is not None
     assert news[-1].end.error is None
+
+
+# What guides turn out to take
+
+
+def steps(subject: Engine, pipeline: FakePipeline, ns: int, times: int) -> dict[int, str | None]:
+    """So many steps that take so long."""
+    pipeline.each_step = ns
+    ended = errors([progress for _ in range(times) for progress in subject.turn()])
+    pipeline.each_step = 0
+    return ended
+
+
+def test_a_guide_that_turns_out_to_take_more_than_it_may_runs_alone() -> None:
+    pipeline = FakePipeline({key: [5] * 90 for key in range(1, 5)})
+    guides = FakeGuides(a="", dear="")
+    guides.costs = {"dear": 200}
+    subject = engine(pipeline, guides=guides)
+    subject.submit(1, guided("a", max_new_tokens=90))
+    subject.turn()
+    subject.turn()
+    assert steps(subject, pipeline, SLOW // 2, 40) == {}
+    subject.submit(2, guided("dear"))
+    subject.submit(3, guided("a", max_new_tokens=90))
+    subject.submit(4, ask(max_new_tokens=90))
+    assert (subject.census().running, subject.census().waiting) == (2, 2)
+    subject.cancel(1)
+    subject.turn()
+    assert subject.census().waiting == 1, "dear ones one after another"
+
+
+def test_a_guide_that_takes_many_times_what_it_may_is_refused_though_no_step_is_slow() -> None:
+    pipeline = FakePipeline({key: [5] * 90 for key in range(1, 3)})
+    guides = FakeGuides(a="")
+    subject = engine(pipeline, guides=guides, slow=100 * GUIDES)
+    subject.submit(1, guided("a", max_new_tokens=90))
+    subject.submit(2, ask(max_new_tokens=90))
+    subject.turn()
+    subject.turn()
+    assert steps(subject, pipeline, 10 * GUIDES, 20) == {1: TOO_SLOW}
+    assert guides.refused == {guide_hash(("regex", "a")): TOO_SLOW}
+    assert errors(run(subject)[2]) == {2: None}
+
+
+@pytest.mark.parametrize("compiling", [False, True])
+def test_what_compiling_takes_beside_a_step_is_held_against_nobody(*, compiling: bool) -> None:
+    pipeline = FakePipeline({1: [5] * 90})
+    guides = FakeGuides(a="")
+    subject = engine(pipeline, guides=guides)
+    subject.submit(1, guided("a", max_new_tokens=90))
+    subject.turn()
+    subject.turn()
+    guides.compiling = compiling
+    assert bool(steps(subject, pipeline, SLOW, 40)) is False
+    assert (subject._account.token_ns(guide_hash(("regex", "a"))) > 0) is not compiling
+
+
+def test_answers_that_take_long_without_a_guide_are_held_against_none() -> None:
+    pipeline = FakePipeline({key: [5] * 200 for key in range(1, 4)})
+    guides = FakeGuides(a="")
+    subject = engine(pipeline, guides=guides, total_blocks=200)
+    subject.submit(1, ask(max_new_tokens=200))
+    subject.submit(2, ask(max_new_tokens=200))
+    steps(subject, pipeline, SLOW, 40)
+    subject.cancel(1)
+    subject.submit(3, guided("a", max_new_tokens=200))
+    assert steps(subject, pipeline, 10, 2) == {1: None}
+    assert steps(subject, pipeline, SLOW, 100) == {}
+    assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
+
+
+def test_of_a_source_that_took_too_much_no_new_guides_are_tried_and_no_dear_ones_run() -> None:
+    pipeline = FakePipeline({key: [5] * 90 for key in range(1, 3000)})
+    guides = FakeGuides(cheap="", **{f"slow {number}": "" for number in range(200)})
+    subject = engine(pipeline, guides=guides, slow=100 * GUIDES)
+    for key in range(1, 200):  # given up each time before anything is ended over it
+        subject.submit(key, guided(f"slow {key % 20}", source="acme", max_new_tokens=90))
+        subject.turn()
+        subject.turn()
+        steps(subject, pipeline, 40 * GUIDES, 2)
+        subject.cancel(key)
+        subject.turn()
+        if key == 9:
+            subject.submit(2000, guided("new", source="acme"))
+            assert "wait for their guides" in str(errors(subject.turn())[2000])
+            assert key in pipeline.handles
+    assert 9 < len(pipeline.handles) < 30
+    for key, (guide, source) in enumerate(
+        [("slow 1", "acme"), ("cheap", "acme"), ("slow 1", "other")], start=2001
+    ):
+        subject.submit(key, guided(guide, source=source))
+    news = run(subject)
+    assert errors(news[2001]) == {2001: TRUST_LOST}
+    assert [errors(news[key]) for key in (2002, 2003)] == [{2002: None}, {2003: None}]
+
+
+def test_steps_that_take_all_as_long_are_held_against_no_guide() -> None:
+    subject = engine(pipeline := FakePipeline({1: [5] * 90}), guides=FakeGuides(a=""))
+    subject.submit(1, guided("a", max_new_tokens=90))
+    assert steps(subject, pipeline, SLOW, 80) == {}
+    assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
+
+
+def test_a_guide_that_ended_twice_beside_others_is_kept_out_where_its_source_asks() -> None:
+    pipeline = FakePipeline({key: [5] * 90 for key in range(1, 99)})
+    guides = FakeGuides(bad="", **{f"old {number}": "" for number in range(2)})
+    subject = engine(pipeline, guides=guides, slow=100 * GUIDES)
+    for number in range(2):
+        for key, guide in ((1, f"old {number}"), (2, f"old {number}"), (3, "bad")):
+            subject.submit(10 * number + key, guided(guide, source="acme", max_new_tokens=90))
+            subject.turn()
+            subject.turn()
+            if key == 1:
+                steps(subject, pipeline, 0, 80)
+                subject.cancel(10 * number + key)
+        steps(subject, pipeline, 0, 20)
+        ended = steps(subject, pipeline, 20 * GUIDES, 20)
+        assert "its guide may be why" in str(ended[10 * number + 3])
+        subject.cancel(10 * number + 2)
+        run(subject)
+    for key, source in ((30, "acme"), (31, "umbrella")):
+        subject.submit(key, guided("bad", source=source))
+    news = run(subject)
+    assert "its guide may be why: please try elsewhere" in str(errors(news[30])[30])
+    assert errors(news[31]) == {31: None}

@@ -56,6 +56,22 @@ def test_a_guide_is_tried_once_then_compiled_and_may_run() -> None:
     assert guides.kept_bytes == 1 << 20
 
 
+def test_what_compiles_beside_the_loop_is_known() -> None:
+    seen = []
+    trial = FakeTrial()
+
+    def compile_guide(_: Guide) -> None:
+        seen.append(guides.compiling)
+        raise InvalidRequestError("no")
+
+    guides = Guides(trial, compile_guide)
+    guides.verdict(("regex", "good"), "")
+    assert not guides.compiling
+    trial.go.release()
+    settled(guides)
+    assert (seen, guides.compiling) == ([True], False)
+
+
 def test_a_costly_guide_is_never_compiled_and_its_verdict_is_kept() -> None:
     trial = FakeTrial()
     guides = Guides(trial, trial.compile)

@@ -1,0 +1,220 @@
+"""What guides really take, and whose they are: of each step, beyond what it takes without guides.
+
+A trial sees the first tokens of answers at random, and a step that is not slow enough for the watch
+may still be many times what a guide may take. So what each guide's tokens take is kept, exactly
+where it ran alone, shared with those beside it else; and what each source's guides took beyond what
+they may, whoever ended their answers.
+
+State per engine; times are processor time in nanoseconds, `now` is in monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engines.cpu.process.watch import Blame, Following, Proven
+from engines.cpu.suspicion import Suspect, Suspicion
+
+_TOKENS = 16
+"""Over about so many tokens go the means."""
+
+_END = 5
+"""At so many times what the guides of a step may take, answers are ended."""
+
+_LEAST_STEPS = 3
+"""So many steps it takes at least, however slow they are."""
+
+_CLIPPED = _END * _TOKENS / _LEAST_STEPS * 1.1
+"""So many times what guides may take does a step count for at most, to the means."""
+
+_SURE = 2
+"""At so many times what it may take is a guide refused whose answers are ended when it is alone."""
+
+_NEW = 4
+"""So many times as much as others do guides take of a step that are further than ever, unless what
+they have taken says otherwise."""
+
+_NO_NEW = 500
+_NO_DEAR = 1000
+"""So many times what guides may take in a step may those of a source take beyond it, before no new
+ones are tried and none run that took more than they may, and before no dear ones run at all."""
+
+_FORGET_SECONDS = 600.0
+"""What a source took counts 1/e after so long."""
+
+_GUIDES = 4096
+_SOURCES = 256
+
+
+@dataclass
+class _Guide:
+    """What a token takes: `mean` in all steps, `alone` in those that followed no other guide.
+
+    Both tell of the latest tokens, so an answer may begin cheap each time; `most_mean` and
+    `most_alone` are what they came to at most.
+    """
+
+    mean: float = 0.0
+    alone: float = 0.0
+    most_mean: float = 0.0
+    most_alone: float = 0.0
+    struck: int = 0  # how far it was when it was charged
+    key: int = 0  # of the latest answer that was, or has come as far since
+    charged: dict[str, float] = field(default_factory=dict)  # beside other sources, to whom
+
+
+class Account:
+    """Keeps the account; `share_ns` is what all guides of a step may take together."""
+
+    def __init__(self, share_ns: int) -> None:
+        self._share_ns = share_ns
+        self._guides: OrderedDict[bytes, _Guide] = OrderedDict()
+        self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()  # taken beyond, when
+        self._proven = Proven()
+        self._suspicion = Suspicion()
+
+    def token_ns(self, guide: bytes) -> int:
+        """What a token takes of a guide that has taken more than it may; 0: of any other."""
+        known = self._guides.get(guide)
+        most = max(known.most_mean, known.most_alone) if known else 0.0
+        return int(most) if most > self._share_ns else 0
+
+    def no_new(self, source: str, now: float) -> bool:
+        """Whether that source's guides took so much that no new ones are tried for a while."""
+        return self._over(source, now) > _NO_NEW * self._share_ns
+
+    def no_dear(self, source: str, guide: bytes, now: float) -> bool:
+        """Whether they took so much that this one, which takes much, does not run for a while.
+
+        That is sooner where it has taken more than it may itself.
+        """
+        most = _NO_NEW if self.token_ns(guide) else _NO_DEAR
+        return self._over(source, now) > most * self._share_ns
+
+    @property
+    def any_suspects(self) -> bool:
+        """Whether anything is held against any guide."""
+        return len(self._suspicion) > 0
+
+    def doubted(self, source: str, guide: bytes, now: float) -> bool:
+        """Whether a guide is not to run for that source, for a while."""
+        return self._suspicion.doubted(Suspect(source, guide), now)
+
+    def took(self, step_ns: int, following: Sequence[Following], now: float) -> list[Blame]:
+        """What follows from a step that took so long beyond one without guides."""
+        step_ns = max(0, step_ns)
+        parts = self._parts(step_ns, following, now)
+        answers = Counter(one.guide for one in following)
+        clip = min(1.0, _CLIPPED * self._share_ns / max(1, step_ns))
+        for guide, part in parts.items():
+            self._learn(guide, part * clip / answers[guide], alone=len(parts) == 1)
+        if step_ns <= self._share_ns:
+            self._prove(following, now)
+            return []
+        beyond = 1 - self._share_ns / step_ns
+        each = {guide: part * beyond / answers[guide] for guide, part in parts.items()}
+        self._charge(each, following, now)
+        return self._blamed(following, now) if step_ns > _END * self._share_ns else []
+
+    def _parts(
+        self, step_ns: int, following: Sequence[Following], now: float
+    ) -> dict[bytes, float]:
+        """How much of a step is due to each guide, as far as that can be told."""
+        new = self._proven.new(following)
+        weights: dict[bytes, float] = {}
+        for one in following:
+            mean = self._of(one.guide).mean
+            over = self._over(one.source, now)
+            weight = (1 + mean / self._share_ns) * (1 + over / self._share_ns / _TOKENS)
+            weight *= _NEW if one.guide in new else 1
+            weights[one.guide] = max(weight, weights.get(one.guide, 0.0))
+        total = sum(weights.values())
+        return {guide: step_ns * weight / total for guide, weight in weights.items()}
+
+    def _learn(self, guide: bytes, each_ns: float, *, alone: bool) -> None:
+        known = self._of(guide)
+        known.mean += (each_ns - known.mean) / _TOKENS
+        if alone:
+            known.alone += (each_ns - known.alone) / _TOKENS
+            known.most_alone = max(known.most_alone, known.alone)
+        else:
+            known.most_mean = max(known.most_mean, known.mean)
+
+    def _prove(self, following: Sequence[Following], now: float) -> None:
+        self._proven.prove(following)
+        for one in following:
+            known = self._of(one.guide)
+            if not 0 < known.key < one.key or one.length < known.struck:
+                continue
+            # A later answer has come as far at no cost: it was another guide that took it, or took
+            # another way, or something went wrong once.
+            for source, charged in known.charged.items():
+                self._add(source, -charged, now)
+            known.charged.clear()
+            known.most_mean = 0.0
+            if not self.no_new(one.source, now):
+                known.most_alone /= 2
+            known.key = one.key
+
+    def _charge(self, each: dict[bytes, float], following: Sequence[Following], now: float) -> None:
+        company = len({one.source for one in following}) > 1
+        for one in following:
+            known = self._of(one.guide)
+            charge = each[one.guide]
+            self._add(one.source, charge, now)
+            known.struck = max(known.struck, one.length)
+            known.key = max(known.key, one.key)
+            if len(each) == 1:
+                self._proven.disprove(one)
+                continue
+            if company:
+                known.charged[one.source] = known.charged.get(one.source, 0.0) + charge
+
+    def _blamed(self, following: Sequence[Following], now: float) -> list[Blame]:
+        guides = {one.guide for one in following}
+        most = _END * self._share_ns
+        if len(guides) == 1:
+            alone = self._of(following[0].guide).alone
+            if alone * len(following) <= most:
+                return []
+            if alone > _SURE * self._share_ns:
+                return [Blame(following[0].guide, certain=True)]
+        elif sum(self._of(one.guide).mean for one in following) <= most:
+            return []
+        taken: dict[str, float] = {}
+        for one in sorted(following):
+            mean = self._of(one.guide).mean
+            taken[one.source] = taken.pop(one.source, 0.0) + mean
+        # Of those that are alike the latest to come: steps were fast before it did.
+        worst = max(reversed(taken), key=taken.__getitem__)
+        theirs = {one.guide for one in following if one.source == worst}
+        dearest = max(self._of(guide).mean for guide in theirs)
+        ended = {guide for guide in theirs if self._of(guide).mean >= dearest / 2}
+        dear = (one for one in following if self._of(one.guide).mean > self._share_ns)
+        suspects = frozenset(Suspect(one.source, one.guide) for one in dear)
+        self._suspicion.accuse(suspects, {one.source for one in following}, now)
+        return [Blame(guide, certain=False) for guide in sorted(ended)]
+
+    def _of(self, guide: bytes) -> _Guide:
+        known = self._guides.pop(guide, None) or _Guide()
+        self._guides[guide] = known
+        if len(self._guides) > _GUIDES:
+            self._guides.popitem(last=False)
+        return known
+
+    def _over(self, source: str, now: float) -> float:
+        taken, at = self._sources.get(source, (0.0, now))
+        return taken * math.exp((at - now) / _FORGET_SECONDS)
+
+    def _add(self, source: str, ns: float, now: float) -> None:
+        """Nothing is kept of an empty source, which may be many."""
+        if not source:
+            return
+        taken = max(0.0, self._over(source, now) + ns)
+        self._sources.pop(source, None)
+        self._sources[source] = taken, now
+        if len(self._sources) > _SOURCES:
+            self._sources.popitem(last=False)
