@@ -4,7 +4,8 @@ import pytest
 
 from services.router.policy.ambiguity import ways
 from services.router.policy.effort import Effort, TooMuch
-from services.router.policy.expressions import Choice, Repeat, Set, read
+from services.router.policy.expressions import Choice, NoGrammar, Repeat, Set, read
+from services.router.policy.grammars import grammar
 from services.router.policy.simplified import simplified
 
 ENOUGH = 200
@@ -48,6 +49,53 @@ def test_what_is_read_in_one_way_takes_few_steps(expression: str) -> None:
 @pytest.mark.parametrize("hidden", ["{}", "(qz){{67}}{}", "([^C].|C({}))", "((x|y){{9}}{})?"])
 def test_what_is_read_in_many_ways_is_found_wherever_it_stands(part: str, hidden: str) -> None:
     assert most_ways(hidden.format(part)) > 100
+
+
+D = r"[\x01\x0e]\x10|[\x02\x0e]\x11|[\x03\x0e]\x12|[\x04\x0e]\x13"
+"""Decoys: a character that all of them take, and no more."""
+
+CORES = [
+    "[a-z ].{{0,8}}{}",
+    "([a-z ]x?){{0,16}}y?{}",
+    "{}|[a-z]{{1,9}} ?",
+    "{}|[ab][ab].{{0,8}}",
+    "{}|[a-z]{{0,3}}{{3}}[a-z]?",
+    "(a?b?){{0,60}}c?{}",
+    r"\w+,?{}",
+]
+DECOYS = {
+    "none": "",
+    "beside": f"|{D}",
+    "long": "|" + "|".join(f"[{chr(at)}~]{{30}}[{at}]" for at in range(48, 58)),
+    "repeating": "|" + "|".join(f"[{chr(at)}~]{{0,9}}[{at}]" for at in range(48, 58)),
+    "many": "|" + "|".join(f"[\u0400-{chr(at)}]{{2,3}};{at}" for at in range(0x410, 0x438)),
+    "overlapping partly": "|[a-e\x0e]1|[b-f\x0e]2|[c-g\x0e]3|[d-h\x0e]4|[a-h]0",
+    "words": "|" + "|".join(f"{chr(0x410 + at)}word{at}" for at in range(60)),
+}
+AROUND = [
+    "({}){{0,10}}[.]",
+    "(qz){{66}}({}){{0,10}}[.]",
+    "(({}|!){{0,9}}#){{0,9}}",
+    f"({D}|({{}})*!)*",
+]
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("decoys", DECOYS)
+@pytest.mark.parametrize("core", CORES)
+def test_nothing_draws_away_from_what_is_read_in_many_ways(
+    core: str, decoys: str, around: str
+) -> None:
+    core = core.format(DECOYS[decoys]).removeprefix("|")
+    assert found_out(around.format(core))
+
+
+def found_out(expression: str) -> bool:
+    """Whether it is refused, or told as an automaton."""
+    try:
+        return "s0 ::=" in grammar(expression)
+    except NoGrammar:
+        return True
 
 
 def test_it_stops_where_it_has_seen_enough() -> None:
