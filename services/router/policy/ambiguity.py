@@ -6,9 +6,8 @@ that take the same characters, there are very many ways, and each token takes se
 here beforehand: by reading, in bounded work, the text that most ways are open for.
 
 A small part may be hidden behind a long text or in a branch, so each part in which something
-repeats within something that repeats is read for itself too. And alternatives may draw the
-reading away from what is read in many ways, so what may overlap is counted without a text first
-(`overlaps`).
+repeats within something that repeats is read for itself too. What alternatives draw the reading
+away from is found by `overlaps`.
 """
 
 from collections import Counter
@@ -16,7 +15,6 @@ from collections.abc import Iterator
 
 from services.router.policy.effort import Effort
 from services.router.policy.expressions import Choice, Part, Ranges, Repeat, Row, Set
-from services.router.policy.overlaps import overlaps
 
 LENGTH = 64
 """Characters that are read of a text."""
@@ -40,10 +38,8 @@ def ways(part: Part, enough: int, effort: Effort) -> int:
     Raises:
         TooMuch: that was not left of `effort`.
     """
-    most = overlaps(part, enough, effort)
-    if most > enough:
-        return most
     parts = _Parts(part)
+    most = 0
     for item in parts.worth_reading():
         if most <= enough:
             most = max(most, _Reading(parts, effort).most_steps(item, enough))

@@ -24,6 +24,7 @@ from services.router.policy.expressions import (
     Set,
     read,
 )
+from services.router.policy.overlaps import overlaps
 from services.router.policy.simplified import simplified
 
 MAX_RULES = 4000
@@ -111,17 +112,24 @@ class Writer:
         self._effort.spend(STEPS_OF_READ * len(expression))
         return read(expression)
 
-    def language(self, part: Part) -> tuple[str, int]:
+    def language(self, part: Part, meant: Part | None = None) -> tuple[str, int]:
         """The body of a rule for a language, said so that engines follow it quickly.
 
-        And the steps that a character takes of it at most (see `ambiguity`).
+        Args:
+            part: the language.
+            meant: what it is another spelling of, character by character.
+
+        Returns:
+            The body, and the steps that a character takes of it at most (see `ambiguity`).
 
         Raises:
             NoGrammar: it cannot be said so.
         """
         effort = self._effort
+        found = overlaps(simplified(meant or part, effort), MOST_WAYS, effort)
         part = simplified(part, effort)
-        found = ways(part, MOST_WAYS, effort)
+        if found <= MOST_WAYS:
+            found = max(found, ways(part, MOST_WAYS, effort))
         if found <= FEW_WAYS:
             return self._body(part), found
         with suppress(TooMuch):

@@ -15,14 +15,14 @@ from services.router.policy.expressions import Choice, Part, Repeat, Row, Set
 MAX_POSITIONS = 6000
 """Characters that what is left of an expression stands for; else alternatives are left out, too."""
 
-FEW = 3
+FEW = 4
 """Parts of an expression with small counts: it takes few steps with larger ones, too."""
 
 MAX_EFFORT = 40_000
 """With larger counts. What takes more is read in too many ways."""
 
 _CUT_FIRST = 3, 9
-_CUT = 12, 64
+_CUT = 24, 72
 """Repetitions that are left of what does not vary itself, and of all within each other at least."""
 
 _NESTED = 4
@@ -90,7 +90,7 @@ def _cut(part: Part, each: int, all_together: int) -> tuple[Part, int]:
             )
         case Repeat(inner, least, most):
             inner, times = _cut(inner, each, all_together)
-            count = max(2, all_together // times) if times else each
+            count = max(3, all_together // times) if times else each
             if most is not None:
                 count = min(count, most)
             loose = least != most

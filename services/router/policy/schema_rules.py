@@ -291,7 +291,8 @@ class _Grammar:
     def _matching(self, pattern: str) -> tuple[str, int]:
         """A rule for an expression, read once, however often it is referred to; and its weight."""
         if pattern not in self._patterns:
-            body, steps = self._writer.language(_in_json(self._writer.read(pattern), {}))
+            meant = self._writer.read(pattern)
+            body, steps = self._writer.language(_in_json(meant, {}), meant)
             self._patterns[pattern] = self._writer.named(body), max(1, steps // FEW_WAYS)
         return self._patterns[pattern]
 
