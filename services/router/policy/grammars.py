@@ -126,8 +126,9 @@ class Writer:
             NoGrammar: it cannot be said so.
         """
         effort = self._effort
-        found = overlaps(simplified(meant or part, effort), MOST_WAYS, effort)
         part = simplified(part, effort)
+        meant = simplified(meant, effort) if meant else part
+        found = overlaps(meant, MOST_WAYS, effort)
         if found <= MOST_WAYS:
             found = max(found, ways(part, MOST_WAYS, effort))
         if found <= FEW_WAYS:

@@ -12,8 +12,12 @@ from services.router.policy.automata import Automaton, positions
 from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import Choice, Part, Repeat, Row, Set
 
-MAX_POSITIONS = 6000
-"""Characters that what is left of an expression stands for; else alternatives are left out, too."""
+MANY_POSITIONS = 1500
+"""Characters that an expression stands for; beyond that, alternatives without repetitions are left
+out where others have some, and all but one where none has."""
+
+MAX_POSITIONS = 9000
+"""The same without those."""
 
 FEW = 4
 """Parts of an expression with small counts: it takes few steps with larger ones, too."""
@@ -57,7 +61,7 @@ def overlaps(part: Part, enough: int, effort: Effort) -> int:
 
 def _largest(part: Part, enough: int, effort: Effort) -> tuple[int, int]:
     """Parts of the largest group that any text may lead to together, and steps that they take."""
-    if positions(part) > MAX_POSITIONS:
+    if positions(part) > MANY_POSITIONS:
         part = _varying(part)
         if positions(part) > MAX_POSITIONS:
             raise TooMuch("takes too long to check")

@@ -1,11 +1,14 @@
 """In how many ways a text may be read at once."""
 
+import json
+
 import pytest
 
 from services.router.policy.ambiguity import ways
 from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import Choice, NoGrammar, Repeat, Set, read
 from services.router.policy.grammars import grammar
+from services.router.policy.schema_rules import told
 from services.router.policy.simplified import simplified
 
 ENOUGH = 200
@@ -73,7 +76,6 @@ DECOYS = {
     "words": "|" + "|".join(f"{chr(0x410 + at)}word{at}" for at in range(60)),
 }
 AROUND = [
-    "({}){{0,10}}[.]",
     "(qz){{66}}({}){{0,10}}[.]",
     "(({}|!){{0,9}}#){{0,9}}",
     f"({D}|({{}})*!)*",
@@ -146,3 +148,29 @@ def test_the_character_is_tried_that_most_ways_take_wherever_it_stands_in_a_set(
 def test_what_alternatives_begin_with_is_counted_as_often_as_it_is_looked_at() -> None:
     simplified(read("|".join("a" * count for count in range(1, 41))), effort := Effort())
     assert effort.spent > 2000
+
+
+@pytest.mark.parametrize(
+    "around", ["{}", ".*({}).*", "({})(, ({})){{0,4}}", "I say ({}) as .{{1,200}}"]
+)
+def test_long_lists_of_words_are_told_as_they_are(around: str) -> None:
+    words = "|".join(f"{chr(97 + at % 26)}{at:06}" for at in range(500))
+    assert "s0 ::=" not in grammar(around.format(words, words))
+
+
+SENTENCES = [
+    r"([A-Z].{0,50}[.!?] ?){1,3}",
+    r"(.{1,80}, ){1,5}.{1,80}",
+    r"(\d+\. .+\n?){1,10}",
+    r"(.+: .+; ?)+",
+    r"([A-Z][^.!?]{1,300}[.!?] ){0,2}[A-Z][^.!?]{1,300}[.!?]",
+    r"\s*(\w+)\s*=\s*(\d+|\"[^\"]*\")\s*(;\s*(\w+)\s*=\s*(\d+|\"[^\"]*\")\s*)*",
+    r"\|( [^|\n]* \|)+\n\|( ?-+ ?\|)+\n(\|( [^|\n]* \|)+\n)*",
+    r"(- .{1,100}\n?){1,5}",
+]
+
+
+@pytest.mark.parametrize("expression", SENTENCES)
+def test_what_texts_are_mostly_asked_for_in_is_told_as_it_is(expression: str) -> None:
+    assert "s0 ::=" not in grammar(expression)
+    assert "s0 ::=" not in told(json.dumps({"type": "string", "pattern": f"^(?:{expression})$"}))
