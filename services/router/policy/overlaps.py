@@ -13,8 +13,8 @@ from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import Choice, Part, Repeat, Row, Set
 
 MANY_POSITIONS = 1500
-"""Characters that an expression stands for; beyond that, alternatives without repetitions are left
-out where others have some, and all but one where none has."""
+"""Characters that an expression stands for; beyond that, alternatives that are plain texts are left
+out, as words of long lists are."""
 
 MAX_POSITIONS = 9000
 """The same without those."""
@@ -62,7 +62,7 @@ def overlaps(part: Part, enough: int, effort: Effort) -> int:
 def _largest(part: Part, enough: int, effort: Effort) -> tuple[int, int]:
     """Parts of the largest group that any text may lead to together, and steps that they take."""
     if positions(part) > MANY_POSITIONS:
-        part = _varying(part)
+        part = _fewer(part)
         if positions(part) > MAX_POSITIONS:
             raise TooMuch("takes too long to check")
     automaton = Automaton(part, effort)
@@ -102,28 +102,28 @@ def _cut(part: Part, each: int, all_together: int) -> tuple[Part, int]:
             return Repeat(inner, min(least, count - loose), count), within
 
 
-def _varying(part: Part) -> Part:
-    """The same without alternatives in which nothing repeats, where it does in others."""
+def _fewer(part: Part) -> Part:
+    """The same without alternatives that are plain texts; with one of them where all are."""
     match part:
         case Set():
             return part
         case Row(parts):
-            return Row(tuple([_varying(one) for one in parts]))
+            return Row(tuple([_fewer(one) for one in parts]))
         case Choice(parts):
-            repeating = [one for one in parts if _repeats(one)]
-            return Choice(tuple([_varying(one) for one in repeating])) if repeating else parts[0]
+            others = [one for one in parts if not _is_text(one)]
+            return Choice(tuple([_fewer(one) for one in others])) if others else parts[0]
         case Repeat(each, least, most):
-            return Repeat(_varying(each), least, most)
+            return Repeat(_fewer(each), least, most)
 
 
-def _repeats(part: Part) -> bool:
+def _is_text(part: Part) -> bool:
     match part:
-        case Set():
-            return False
+        case Set(ranges):
+            return sum(end - start + 1 for start, end in ranges) <= FEW
         case Row(parts) | Choice(parts):
-            return any(map(_repeats, parts))
-        case Repeat(each, least, most):
-            return least != most or _repeats(each)
+            return all(map(_is_text, parts))
+        case Repeat():
+            return False
 
 
 def _groups(together: Sequence[int], effort: Effort) -> Iterator[list[int]]:

@@ -92,6 +92,13 @@ def test_nothing_draws_away_from_what_is_read_in_many_ways(
     assert found_out(around.format(core))
 
 
+def test_alternatives_that_go_on_side_by_side_are_found_beside_others() -> None:
+    alike = "|".join(f"[a-z{chr(0x400 + at)}][a-z ]{{400}}{at};" for at in range(60))
+    assert found_out(f"(qz){{66}}({D}|{alike})")
+    words = "|".join(f"{chr(0x500 + at)}word{at}" for at in range(300))
+    assert found_out(f"(qz){{66}}({words}|[a-z ].{{0,100}}){{0,10}}[.]")
+
+
 def found_out(expression: str) -> bool:
     """Whether it is refused, or told as an automaton."""
     try:
