@@ -22,8 +22,8 @@ MAX_POSITIONS = 9000
 FEW = 4
 """Parts of an expression with small counts: it takes few steps with larger ones, too."""
 
-MAX_EFFORT = 40_000
-"""With larger counts. What takes more is read in too many ways."""
+MAX_EFFORT = 60_000
+"""What takes more is read in too many ways."""
 
 _CUT_FIRST = 3, 9
 _CUT = 24, 72
@@ -47,11 +47,11 @@ def overlaps(part: Part, enough: int, effort: Effort) -> int:
     few, varies = _cut(part, *_CUT_FIRST)
     if not varies:
         return 0
-    most, found = _largest(few, enough, effort)
-    if found > enough or most <= FEW:
-        return found
     own = Effort(MAX_EFFORT)
     try:
+        most, found = _largest(few, enough, own)
+        if found > enough or most <= FEW:
+            return found
         return _largest(_cut(part, *_CUT)[0], enough, own)[1]
     except TooMuch:
         return enough + 1

@@ -181,3 +181,7 @@ SENTENCES = [
 def test_what_texts_are_mostly_asked_for_in_is_told_as_it_is(expression: str) -> None:
     assert "s0 ::=" not in grammar(expression)
     assert "s0 ::=" not in told(json.dumps({"type": "string", "pattern": f"^(?:{expression})$"}))
+
+
+def test_effort_is_left_for_the_automaton_of_what_overlaps() -> None:
+    assert "s0 ::=" in grammar("(ab|a)*(ba|b)*" * 20)
