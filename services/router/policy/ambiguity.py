@@ -6,7 +6,8 @@ that take the same characters, there are very many ways, and each token takes se
 here beforehand: by reading, in bounded work, the text that most ways are open for.
 
 A small part may be hidden behind a long text or in a branch, so each part in which something
-repeats within something that repeats is read for itself too.
+repeats within something that repeats is read for itself too. What alternatives draw the reading
+away from is found by `overlaps`.
 """
 
 from collections import Counter

@@ -4,6 +4,7 @@ Some are as long as what is written; some double with each repetition, as that o
 An engine that follows one has a single way to go on, whatever the text.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from services.router.policy.expressions import Choice, Part, Ranges, Repeat, Row
 
 MAX_POSITIONS = 12_000
 """Characters that an expression stands for, repetitions written out."""
+
+FIRST_PAIRS = 1000
+"""Of positions, after which a first look is worth it."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +45,79 @@ def deterministic(part: Part, most: int, effort: Effort) -> tuple[State, ...] | 
     Raises:
         TooMuch: it takes more than is left of `effort`.
     """
-    return _Automaton(part, effort).states(most) if _positions(part) <= MAX_POSITIONS else None
+    return Automaton(part, effort).states(most) if positions(part) <= MAX_POSITIONS else None
 
 
-def _positions(part: Part) -> int:
+def positions(part: Part) -> int:
+    """Characters that a language stands for, repetitions written out."""
     match part:
         case Set():
             return 1
         case Row(parts) | Choice(parts):
-            return sum(map(_positions, parts))
+            return sum(map(positions, parts))
         case Repeat(each, least, most):
-            return _positions(each) * max(1, least if most is None else most)
+            return positions(each) * max(1, least if most is None else most)
 
 
 _Ends = tuple[bool, int, int]
 """Whether a part may be empty, and where it begins and ends: positions, as bits."""
 
 
-class _Automaton:
-    """Glushkov's: a state for each position, no empty moves."""
+class Automaton:
+    """Glushkov's: a state for each position, no empty moves.
+
+    Attributes:
+        depths: of each position, in how many parts it is that may repeat otherwise.
+    """
 
     def __init__(self, part: Part, effort: Effort) -> None:
+        """What it takes is counted in `effort`."""
+        self.depths: list[int] = []
+        self._depth = 0
         self._sets: list[Ranges] = []
         self._follow: list[int] = []
         self._spend = effort.spend
         self._empty, self._first, self._last = self._built(part)
+
+    def together(self) -> Iterator[list[int]]:
+        """For each position: those, as bits, to which a text leads that leads to it, too.
+
+        Pair by pair, so that nothing else that texts may lead to hides any. First what is known
+        after some pairs, then after twice as many, and so on; last, all of them.
+        """
+        letters, read_at = self._letters()
+        alike = [0] * len(self._sets)
+        for position, its in enumerate(read_at):
+            for letter in its:
+                self._spend(1)
+                alike[position] |= letters[letter][0]
+        found = [0] * len(self._sets)
+        new = [0] * len(self._sets)
+        waiting: deque[int] = deque()
+
+        def lead(positions: int, beside: int) -> None:
+            for position in self._bits(positions):
+                more = beside & alike[position] & ~found[position]
+                if more:
+                    if not new[position]:
+                        waiting.append(position)
+                    found[position] |= more
+                    new[position] |= more
+
+        lead(self._first, self._first)
+        pairs, enough = 0, FIRST_PAIRS
+        while waiting:
+            position = waiting.popleft()
+            pairs += new[position].bit_count()
+            following = 0
+            for other in self._bits(new[position]):
+                following |= self._follow[other]
+            new[position] = 0
+            lead(self._follow[position], following)
+            if pairs > enough:
+                yield found
+                enough *= 2
+        yield found
 
     def states(self, most: int) -> tuple[State, ...] | None:
         """By subsets of what may come next; None: there are more."""
@@ -121,6 +173,7 @@ class _Automaton:
             case Set(ranges):
                 bit = 1 << len(self._sets)
                 self._sets.append(ranges)
+                self.depths.append(self._depth)
                 self._follow.append(0)
                 return False, bit, bit
             case Row(parts):
@@ -141,12 +194,14 @@ class _Automaton:
     def _repeated(self, each: Part, least: int, most: int | None) -> _Ends:
         """From the last to the first, so that what may be left out ends nothing before it."""
         ends: _Ends = (True, 0, 0)
+        self._depth += least != most
         for number in range(max(1, least) if most is None else most, 0, -1):
             one = self._built(each)
             if most is None and number == max(1, least):
                 self._connect(one[2], one[1])
             empty, first, last = self._joined(one, ends)
             ends = empty or number > least, first, last
+        self._depth -= least != most
         return ends
 
     def _joined(self, left: _Ends, right: _Ends) -> _Ends:

@@ -24,6 +24,7 @@ from services.router.policy.expressions import (
     Set,
     read,
 )
+from services.router.policy.overlaps import overlaps
 from services.router.policy.simplified import simplified
 
 MAX_RULES = 4000
@@ -74,7 +75,7 @@ def grammar(expression: str, effort: Effort | None = None) -> str:
     """
     writer = Writer(effort or Effort())
     try:
-        return writer.joined(writer.language(writer.read(expression)))
+        return writer.joined(writer.language(writer.read(expression))[0])
     except TooMuch as error:
         raise NoGrammar(str(error)) from error
 
@@ -111,26 +112,36 @@ class Writer:
         self._effort.spend(STEPS_OF_READ * len(expression))
         return read(expression)
 
-    def language(self, part: Part) -> str:
+    def language(self, part: Part, meant: Part | None = None) -> tuple[str, int]:
         """The body of a rule for a language, said so that engines follow it quickly.
+
+        Args:
+            part: the language.
+            meant: what it is another spelling of, character by character.
+
+        Returns:
+            The body, and the steps that a character takes of it at most (see `ambiguity`).
 
         Raises:
             NoGrammar: it cannot be said so.
         """
         effort = self._effort
         part = simplified(part, effort)
-        found = ways(part, MOST_WAYS, effort)
+        meant = simplified(meant, effort) if meant else part
+        found = overlaps(meant, MOST_WAYS, effort)
+        if found <= MOST_WAYS:
+            found = max(found, ways(part, MOST_WAYS, effort))
         if found <= FEW_WAYS:
-            return self._body(part)
+            return self._body(part), found
         with suppress(TooMuch):
             if (states := deterministic(part, MAX_STATES, effort)) is not None:
-                return self._automaton(states)
+                return self._automaton(states), 1
         if found > MOST_WAYS:
             raise NoGrammar(
                 "a text can be read in too many ways at once: put a mark that they do not take "
                 "themselves between the parts that repeat, or let them repeat fewer times"
             )
-        return self._body(part)
+        return self._body(part), found
 
     def _automaton(self, states: Sequence[State]) -> str:
         self._refuse_more(len(states))

@@ -148,6 +148,22 @@ def counts(
     return least, None if most is None else int(most)
 
 
+Lengths = tuple[int, int | None]
+"""The least and the most; None without an upper bound."""
+
+
+def together(lengths: Iterable[Lengths]) -> list[Lengths]:
+    """The same lengths, in as few ranges as can be."""
+    found: list[Lengths] = []
+    for least, most in sorted(lengths, key=lambda one: one[0]):
+        before = found[-1] if found else None
+        if before is None or (before[1] is not None and before[1] + 1 < least):
+            found.append((least, most))
+        elif before[1] is not None:
+            found[-1] = before[0], None if most is None else max(most, before[1])
+    return found
+
+
 def refuse_name(name: str, place: str) -> None:
     """Names are read as parts of grammars by engines that are told schemas."""
     if len(name) > MAX_NAME:

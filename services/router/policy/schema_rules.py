@@ -11,9 +11,10 @@ and numbers have at most 15 digits.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from services.router.policy.at_once import MOST_AT_ONCE, AtOnce
 from services.router.policy.effort import Effort, TooMuch
 from services.router.policy.expressions import (
     LAST,
@@ -26,7 +27,7 @@ from services.router.policy.expressions import (
     Set,
     without,
 )
-from services.router.policy.grammars import Writer, characters, quoted
+from services.router.policy.grammars import FEW_WAYS, Writer, characters, quoted
 from services.router.policy.kept import (
     ALONE,
     ASSERTIONS,
@@ -37,6 +38,7 @@ from services.router.policy.kept import (
     MAX_DIGITS,
     MAX_OPTIONAL,
     MAX_WORK,
+    Lengths,
     NotKept,
     apart,
     beside,
@@ -44,6 +46,7 @@ from services.router.policy.kept import (
     is_of,
     is_surrogate,
     refuse_name,
+    together,
     types_of,
     whole_bound,
     why,
@@ -98,7 +101,10 @@ class _Grammar:
         self._writer = Writer(effort)
         self._effort = effort
         self._work = 0
-        self._patterns: dict[str, str] = {}
+        self._at_once = AtOnce(effort)
+        self._alternatives: dict[str, Sequence[str]] = {}
+        self._lengths: dict[str, Lengths] = {}
+        self._patterns: dict[str, tuple[str, int]] = {}
         self._integers: dict[tuple[int, int], str] = {}
 
     def write(self) -> str:
@@ -130,7 +136,7 @@ class _Grammar:
             return "any"
         mine = frozenset[str]().union(*(KEPT_OF_TYPES[kind] for kind in kinds))
         self._refuse(asked - mine - {"type"}, place, f"of {' or '.join(kinds)}")
-        return self._choice([self._typed(kind, part, place, depth) for kind in kinds])
+        return self._any_of([self._typed(kind, part, place, depth) for kind in kinds], place)
 
     def _alone(self, key: str, part: Mapping[str, Any], place: str, depth: int) -> str:
         inner = part[key]
@@ -148,7 +154,34 @@ class _Grammar:
                     rule = "of schemas that are not of different types; say anyOf"
                     raise NotKept(f"{place}.oneOf: {why(rule)}")
         named = enumerate(inner)
-        return self._choice([self._value(o, f"{place}.{key}[{at}]", depth + 1) for at, o in named])
+        rules = [self._value(one, f"{place}.{key}[{at}]", depth + 1) for at, one in named]
+        return self._any_of(rules, f"{place}.{key}")
+
+    def _any_of(self, rules: list[str], place: str) -> str:
+        """A rule for any of some; those of texts that differ in their lengths alone are one."""
+        if len(rules) == 1:
+            return rules[0]
+        flat = list(dict.fromkeys(self._flat(rules)))
+        lengths = [self._lengths[one] for one in flat if one in self._lengths]
+        if len(lengths) > 1:
+            others = [one for one in flat if one not in self._lengths]
+            flat = [*others, *(self._text(*one) for one in together(lengths))]
+        chosen = self._choice(flat)
+        if len(flat) > 1:
+            self._alternatives[chosen] = flat
+            if self._at_once.choice(chosen, flat) > MOST_AT_ONCE:
+                rule = f"more than {MOST_AT_ONCE} texts can go on at once"
+                raise NotKept(
+                    f"{place}: {rule}; begin the alternatives with a required member that is "
+                    "another constant in each, or say them as one pattern"
+                )
+        return chosen
+
+    def _flat(self, rules: list[str]) -> Iterator[str]:
+        for rule in dict.fromkeys(rules):
+            alternatives = self._alternatives.get(rule, (rule,))
+            self._effort.spend(STEPS_OF_WORK * len(alternatives))
+            yield from alternatives
 
     def _values(self, part: Mapping[str, Any], values: Any, place: str) -> str:
         if not isinstance(values, list) or not values:
@@ -164,7 +197,9 @@ class _Grammar:
         self._count(place, len(values) + sum(map(len, texts)) // LETTERS_OF_WORK)
         if any(map(is_surrogate, "".join(texts))):
             raise NotKept(f"{place}: holds half of a character")
-        return self._one_of(sorted(texts))
+        rule = self._one_of(sorted(texts))
+        self._at_once.constants(rule, texts)
+        return rule
 
     def _one_of(self, texts: list[str]) -> str:
         """Any of some texts, branching where they differ: engines mix up long alternatives."""
@@ -238,17 +273,27 @@ class _Grammar:
             if "minLength" in part or "maxLength" in part:
                 raise NotKept(f"{place}.pattern: {why('beside minLength and maxLength')}")
             self._count(place, len(pattern) // LETTERS_OF_WORK)
-            return self._rule(f'"\\"" {self._matching(pattern)} "\\""')
-        if (least, most) == (0, None):
-            return "text"
-        letters = self._writer.times("letter", least, most)
-        return self._rule(f'"\\"" {letters} "\\""' if most != 0 else '"\\"\\""')
+            body, weight = self._matching(pattern)
+            rule = self._rule(f'"\\"" {body} "\\""')
+            self._at_once.text(rule, weight)
+            return rule
+        return self._text(least, most)
 
-    def _matching(self, pattern: str) -> str:
-        """A rule for an expression; read once, however often it is referred to."""
+    def _text(self, least: int, most: int | None) -> str:
+        rule = "text"
+        if (least, most) != (0, None):
+            letters = self._writer.times("letter", least, most)
+            rule = self._rule(f'"\\"" {letters} "\\""' if most != 0 else '"\\"\\""')
+            self._at_once.text(rule)
+        self._lengths[rule] = least, most
+        return rule
+
+    def _matching(self, pattern: str) -> tuple[str, int]:
+        """A rule for an expression, read once, however often it is referred to; and its weight."""
         if pattern not in self._patterns:
-            body = self._writer.language(_in_json(self._writer.read(pattern), {}))
-            self._patterns[pattern] = self._writer.named(body)
+            meant = self._writer.read(pattern)
+            body, steps = self._writer.language(_in_json(meant, {}), meant)
+            self._patterns[pattern] = self._writer.named(body), max(1, steps // FEW_WAYS)
         return self._patterns[pattern]
 
     def _array(self, part: Mapping[str, Any], place: str, depth: int) -> str:
@@ -266,7 +311,9 @@ class _Grammar:
         others = self._writer.times(more, max(0, least - 1), last)
         several = self._rule(f"{item} {others}" if last != 0 else item)
         inner = several if least else self._rule(f'{several} | ""')
-        return self._rule(f'"[" ws {inner} ws "]"')
+        rule = self._rule(f'"[" ws {inner} ws "]"')
+        self._at_once.array(rule, item)
+        return rule
 
     def _object(self, part: Mapping[str, Any], place: str, depth: int) -> str:
         properties, required = part.get("properties", {}), part.get("required", [])
@@ -276,13 +323,15 @@ class _Grammar:
                 raise NotKept(f"{place}.required: {rule}, got {name!r:.40}")
         if len(properties) - len(required) > MAX_OPTIONAL:
             raise NotKept(f"{place}: at most {MAX_OPTIONAL} properties may be left out")
-        members = []
+        members: list[tuple[str, bool]] = []
+        values: list[tuple[str, str, bool]] = []
         for name, inner in properties.items():
             refuse_name(name, f"{place}.properties")
             self._count(place, len(name) // LETTERS_OF_WORK)
             value = self._value(inner, f"{place}.properties.{name:.40}", depth + 1)
             key = json.dumps(name, ensure_ascii=False)
             members.append((self._rule(f'{quoted(key)} ws ":" ws {value}'), name in required))
+            values.append((name, value, name in required))
         others = part.get("additionalProperties", not properties)
         if isinstance(others, dict) and others and properties:
             raise NotKept(f"{place}.additionalProperties: {why('beside properties')}")
@@ -293,8 +342,12 @@ class _Grammar:
             one = self._rule(f'text ws ":" ws {value}')
             more = self._rule(f'ws "," ws {one}')
             inner = self._rule(f'{one} {more}* | ""')
-            return self._rule(f'"{{" ws {inner} ws "}}"')
-        return self._rule(f'"{{" ws {self._members(members)} ws "}}"')
+            rule = self._rule(f'"{{" ws {inner} ws "}}"')
+            self._at_once.mapping(rule, value)
+            return rule
+        rule = self._rule(f'"{{" ws {self._members(members)} ws "}}"')
+        self._at_once.object(rule, values)
+        return rule
 
     def _members(self, members: list[tuple[str, bool]]) -> str:
         """A rule for some members in their order; from the last one on, so that tails are shared.

@@ -175,11 +175,7 @@ MUCH = {
     },
     "values": {"enum": [f"{at}" for at in range(1000)]},
     "parts": {"$defs": {"a": {"anyOf": [B] * 50}}, "anyOf": [{"$ref": "#/$defs/a"}] * 50},
-    "patterns": {
-        "anyOf": [
-            {"type": "string", "pattern": f"^[{chr(97 + at)}!]{{{at}}}[^x]$"} for at in range(26)
-        ]
-    },
+    "patterns": _patterns(*(f"^[{chr(97 + at)}!]{{{at}}}[^x]$" for at in range(26))),
 }
 
 
