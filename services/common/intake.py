@@ -52,7 +52,10 @@ class Listener(_aio.Server):  # type: ignore[misc]
 
     @property
     def ended(self) -> int:
-        """Calls that were handled to their end so far, whatever that was."""
+        """Calls that were handled to their end so far, whatever that was.
+
+        One that its caller gave up is none: nobody may have been there to answer it.
+        """
         ended: int = self._server.ended
         return ended
 
@@ -131,13 +134,18 @@ class _Place:
 
     async def held(self, work: Awaitable[None]) -> None:
         """Does the work and leaves; what gRPC does after it takes no room."""
+        given_up = False
         try:
             await work
+        except asyncio.CancelledError:
+            given_up = True
+            raise
         finally:
             self.leave()
+            if not given_up:
+                self._on_end()
 
     def leave(self, _: object = None) -> None:
         room, self._room = self._room, None
         if room is not None:
             room.release()
-            self._on_end()
