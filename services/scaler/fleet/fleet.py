@@ -29,9 +29,9 @@ log = structlog.get_logger()
 
 DECIDE_SECONDS = 0.2
 ORPHANS_DRAIN_SECONDS = 30.0
+"""How long replicas of pools that are no longer configured may finish what they have."""
 END_SECONDS = 30.0
 """How long replicas that have drained may take to end when the scaler ends."""
-"""How long replicas of pools that are no longer configured may finish what they have."""
 UNSEEN = "the replicas cannot be observed"
 _NOTHING = PoolStatus()
 
