@@ -23,6 +23,7 @@ from services.common.durations import set_seconds
 from services.common.outbox import Outbox
 from services.common.telemetry import Tracing
 from services.router.clients.cache_messages import read_answer, write_answer, write_request
+from services.router.clients.leases import Leases
 from services.router.clients.under_way import UnderWay
 from services.router.metrics import Metrics
 from services.router.policy.routes import Tier
@@ -84,7 +85,7 @@ class CacheStream:
         self._unanswered: dict[int, str] = {}  # by tenant
         self._asking, self._posted = UnderWay(MAX_PENDING), UnderWay(MAX_PENDING)
         self._leaving, self._unwritten = UnderWay(MAX_PENDING), UnderWay(MAX_PENDING)
-        self._leases: set[str] = set()  # that this stream granted: they end with it
+        self._leases = Leases()
         self._lost = 0
         self._all_answered = asyncio.Event()
         self._outbox: Outbox[pb.Operation] = Outbox(pb.Operation.ByteSize)
@@ -159,8 +160,8 @@ class CacheStream:
         operation = self._operation(tenant, self._timeout)
         request = operation.store
         request.route = route
-        if lease in self._leases:
-            self._leases.discard(lease)
+        self._owe_if_away(tenant, route, lease)
+        if self._leases.end(lease):
             request.lease = lease
         else:  # there was none, or the cache took it back with its stream: the answer is as good
             write_request(request.request, asked)
@@ -170,11 +171,16 @@ class CacheStream:
 
     def abandon(self, tenant: str, route: str, lease: str) -> None:
         """See `AnswerCache.abandon`."""
-        self._leases.discard(lease)
+        self._owe_if_away(tenant, route, lease)
+        self._leases.end(lease)
         operation = self._operation(tenant, self._timeout)
         operation.abandon.route = route
         operation.abandon.lease = lease
         self._post(operation)
+
+    def _owe_if_away(self, tenant: str, route: str, lease: str) -> None:
+        if not self._connected:
+            self._leases.owe(lease, tenant, route)
 
     async def abandon_unless_awaited(self, tenant: str, route: str, lease: str) -> bool:
         """See `AnswerCache.abandon_unless_awaited`."""
@@ -185,7 +191,8 @@ class CacheStream:
         result = await self._ask(operation, self._timeout)
         awaited = result is not None and result.abandon.awaited
         if not awaited:
-            self._leases.discard(lease)
+            self._owe_if_away(tenant, route, lease)
+            self._leases.end(lease)
         return awaited
 
     async def flush(self, timeout_seconds: float) -> bool:
@@ -346,12 +353,15 @@ class CacheStream:
             self._heard = self._clock()
             if message is grpc.aio.EOF:
                 return
-            self._connected = True
+            if not self._connected:
+                self._connected = True
+                for owed in self._leases.take_owed():
+                    self.abandon(*owed)
             for result in message.results:
                 future = self._pending.get(result.id)
                 if future is not None and not future.done():
                     if lease := result.lookup.miss.lease:
-                        self._leases.add(lease)
+                        self._leases.granted(lease)
                     future.set_result(result)
                 elif (whose := self._forsaken.pop(result.id, None)) is not None:
                     self._leaving.over(whose[0])
@@ -375,7 +385,7 @@ class CacheStream:
         self._forsaken.clear()
         for under_way in (self._posted, self._leaving, self._unwritten):
             under_way.clear()  # what is asked for ends by itself
-        self._leases.clear()
+        self._leases.break_off()
         self._lost += len(self._unanswered)
         self._unanswered.clear()
         self._all_answered.set()
