@@ -74,7 +74,7 @@ class Account:
         self._guides: OrderedDict[bytes, _Guide] = OrderedDict()
         self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()  # taken beyond, when
         self._proven = Proven()
-        self._suspicion = Suspicion()
+        self.suspicion = Suspicion()
 
     def token_ns(self, guide: bytes) -> int:
         """What a token takes of a guide that has taken more than it may; 0: of any other."""
@@ -93,15 +93,6 @@ class Account:
         """
         most = _NO_NEW if self.token_ns(guide) else _NO_DEAR
         return self._over(source, now) > most * self._share_ns
-
-    @property
-    def any_suspects(self) -> bool:
-        """Whether anything is held against any guide."""
-        return len(self._suspicion) > 0
-
-    def doubted(self, source: str, guide: bytes, now: float) -> bool:
-        """Whether a guide is not to run for that source, for a while."""
-        return self._suspicion.doubted(Suspect(source, guide), now)
 
     def took(self, step_ns: int, following: Sequence[Following], now: float) -> list[Blame]:
         """What follows from a step that took so long beyond one without guides."""
@@ -195,7 +186,7 @@ class Account:
         ended = {guide for guide in theirs if self._of(guide).mean >= dearest / 2}
         dear = (one for one in following if self._of(one.guide).mean > self._share_ns)
         suspects = frozenset(Suspect(one.source, one.guide) for one in dear)
-        self._suspicion.accuse(suspects, {one.source for one in following}, now)
+        self.suspicion.accuse(suspects, {one.source for one in following}, now)
         return [Blame(guide, certain=False) for guide in sorted(ended)]
 
     def _of(self, guide: bytes) -> _Guide:

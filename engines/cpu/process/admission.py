@@ -20,6 +20,13 @@ class QueueFullError(Exception):
         super().__init__(f"Maximum queue size of {limit} has been reached, please try again later")
 
 
+def failure(key: int, reason: object) -> str:
+    """TensorRT-LLM's words for a request that the executor could not run."""
+    # The pipeline's errors are several lines, where in its source first, the reason last.
+    last_line = str(reason).strip().rpartition("\n")[2] or "unknown"
+    return f"Executor failed process requestId {key} due to the following error: {last_line}"
+
+
 def blocks_needed(prompt_tokens: int, new_tokens: int, block_size: int) -> int:
     """KV-cache blocks that a request fills when it runs to its last token."""
     return -(-(prompt_tokens + new_tokens) // block_size)

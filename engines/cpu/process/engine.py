@@ -11,28 +11,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engines.cpu.messages import MAYBE, TOO_SLOW, Census, End, Progress
-from engines.cpu.process.account import Account
-from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed
+from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed, failure
+from engines.cpu.process.conduct import Alarm, Conduct, Step
 from engines.cpu.process.prefix import PrefixEstimate
-from engines.cpu.process.unguided import Answering, Reading
-from engines.cpu.process.watch import Blame, Following, Watch
-from engines.cpu.request import INVALID_PREFIX, Generation, Guide, InvalidRequestError, guide_hash
+from engines.cpu.process.unproven import Guides, Unproven
+from engines.cpu.process.watch import Blame, Following
+from engines.cpu.request import Generation, InvalidRequestError, guide_hash
 from engines.cpu.stops import StopMatcher
 
 _MAX_FAILED_STEPS = 3
-_MAX_UNPROVEN = 1024
-_MAX_UNPROVEN_OF_ONE = 16
-"""Requests that may wait for a verdict on their guide, of all sources and of one."""
-
-_MAX_GUIDES_OF_ONE = 4
-"""Guides that may wait for a verdict, of one source."""
-
-_DEAR_SHARE = 1 / 10
-"""Of what all guides of a step may take: those that take less are not counted."""
-
-_FIRST_READING = 2
-_MOST_READING = 10
-"""So many slow steps reading prompts is taken for, until it is known, and at most."""
 
 
 class BrokenError(Exception):
@@ -66,44 +53,6 @@ class Pipeline(Protocol):
 
     def step(self) -> None:
         """Advance every request. Raises, and keeps raising, until all are cancelled."""
-
-
-class Guides(Protocol):
-    """Which guides may run."""
-
-    @property
-    def kept_bytes(self) -> int:
-        """What compiled ones keep in memory, about."""
-
-    @property
-    def compiling(self) -> bool:
-        """Whether one is compiled right now, beside the loop."""
-
-    def verdict(self, guide: Guide, source: str) -> str | None:
-        """Empty: it may run, at once; a text: why not; None: not yet known, ask again."""
-
-    def token_ns(self, guide: Guide) -> int:
-        """What a token of its answers took when it was tried."""
-
-    def drop(self, guide: Guide) -> None:
-        """Nobody waits for it any more."""
-
-    def refuse(self, guide: bytes, why: str) -> None:
-        """From now on that is the verdict on the guide of that hash."""
-
-
-class Alarm(Protocol):
-    """Ends the process over a step that takes far too long: nothing else ends one."""
-
-    def set(self, keys: Collection[int], usual_ns: int, *, alone: bool) -> None:
-        """A step begins that may well take `usual_ns`.
-
-        `keys` are those of the requests whose guides are to blame if it takes too long, `alone` if
-        it follows no other guide.
-        """
-
-    def clear(self) -> None:
-        """It has ended."""
 
 
 @dataclass
@@ -163,24 +112,22 @@ class Engine:
         """
         self._pipeline = pipeline
         self._guides = guides
-        self._alarm = alarm
-        self._slow_step_ns = slow_step_ns
-        self._watch = Watch(slow_step_ns)
-        self._read_at_once = read_at_once
-        self._reading = Reading(
-            read_at_once, _FIRST_READING * slow_step_ns, _MOST_READING * slow_step_ns
+        self._conduct = Conduct(
+            alarm,
+            read_at_once=read_at_once,
+            slow_step_ns=slow_step_ns,
+            guides_ns=guides_ns,
+            clock=clock,
+            worked=worked,
         )
-        self._answering = Answering()
-        self._account = Account(guides_ns)
-        self._guides_ns = guides_ns
-        self._dear: dict[int, int] = {}  # what a token takes of those that run or stand in line
-        self._turns: dict[str, int] = {}  # when each source had its last dear one
-        self._unproven: dict[int, Generation] = {}
+        self._unproven = Unproven(
+            guides, self._conduct, guides_ns, line_up=self._line_up, refuse=self._refuse
+        )
+        self._read_at_once = read_at_once
         self._admission = admission
         self._prefixes = prefixes
         self._block_size = block_size
         self._clock = clock
-        self._worked = worked
         self._waiting: dict[int, Generation] = {}
         self._running: dict[int, _Run] = {}
         self._leaving: list[int] = []  # ended from outside: blocks are free after a step
@@ -213,94 +160,32 @@ class Engine:
 
         One whose guide is new waits outside of the line until that is tried.
         """
-        if generation.guide is None:
+        guide = generation.guide
+        if guide is None:
             self._line_up(key, generation)
-        elif self._doubted(generation):
-            self._report_end(key, End(_failure(key, _MAYBE_SLOW)))
+        elif self._conduct.doubted(generation.source, lambda: guide_hash(guide)):
+            self._refuse(key, failure(key, _MAYBE_SLOW))
         else:
-            self._unproven[key] = generation
-            self._settle(key, generation)
-            if key in self._unproven and (why := self._crowded(generation)):
-                self._forget(key)
-                self._report_end(key, End(why))
-
-    def _doubted(self, generation: Generation) -> bool:
-        """Whether it is kept out, as it seems to have made steps slow more than once."""
-        if not generation.guide or not (self._watch.any_suspects or self._account.any_suspects):
-            return False
-        one, now = (generation.source, guide_hash(generation.guide)), self._clock() / 1e9
-        return self._watch.doubted(*one, now) or self._account.doubted(*one, now)
-
-    def _crowded(self, last: Generation) -> str:
-        """Why the last request may not wait for the verdict on its guide; empty: it may."""
-        known_only = last.known_only or self._account.no_new(last.source, self._clock() / 1e9)
-        if known_only and last.guide and self._guides.verdict(last.guide, "") is None:
-            return TRUST_LOST
-        if len(self._unproven) > _MAX_UNPROVEN:
-            return str(QueueFullError(_MAX_UNPROVEN))
-        theirs = [one.guide for one in self._unproven.values() if one.source == last.source]
-        if len(theirs) > _MAX_UNPROVEN_OF_ONE or len(set(theirs)) > _MAX_GUIDES_OF_ONE:
-            return TOO_MANY
-        return ""
-
-    def _forget(self, key: int) -> None:
-        """Take out a request that waits for a verdict, and its guide if nobody else does."""
-        guide = self._unproven.pop(key).guide
-        if guide and all(other.guide != guide for other in self._unproven.values()):
-            self._guides.drop(guide)
+            self._unproven.add(key, generation)
 
     def prove(self) -> None:
         """Line up, or end, the requests whose guides have a verdict by now."""
-        for key, generation in sorted(
-            self._unproven.items(), key=lambda item: self._turns.get(item[1].source, 0)
-        ):
-            self._settle(key, generation)
-        if not self._unproven:
-            self._turns.clear()
+        self._unproven.prove()
 
-    def _settle(self, key: int, generation: Generation) -> None:
-        assert generation.guide is not None  # noqa: S101 - else it has nothing to wait for
-        verdict = self._guides.verdict(generation.guide, generation.source)
-        if verdict is None:
-            return
-        cost = 0 if verdict else self._token_ns(generation.guide)
-        dear = cost > self._guides_ns * _DEAR_SHARE
-        if dear and self._too_dear(generation):
-            verdict = TRUST_LOST
-        elif dear and self._dear and sum(self._dear.values()) + cost > self._guides_ns:
-            return  # until others have ended
-        del self._unproven[key]
-        if verdict:
-            whole = verdict.startswith(INVALID_PREFIX) or verdict == TRUST_LOST
-            self._report_end(key, End(verdict if whole else _failure(key, verdict)))
-        else:
-            self._line_up(key, generation)
-            if dear and (key in self._running or key in self._waiting):
-                self._dear[key] = cost
-                self._turns[generation.source] = max(self._turns.values(), default=0) + 1
-
-    def _too_dear(self, generation: Generation) -> bool:
-        """Whether its source's guides took so much that this one, which takes much, may not run."""
-        assert generation.guide is not None  # noqa: S101 - it follows one
-        guide = guide_hash(generation.guide)
-        return self._account.no_dear(generation.source, guide, self._clock() / 1e9)
-
-    def _token_ns(self, guide: Guide) -> int:
-        """What a token takes: as it was tried, or what it turned out to take, if that is more."""
-        return max(self._guides.token_ns(guide), self._account.token_ns(guide_hash(guide)))
-
-    def _line_up(self, key: int, generation: Generation) -> None:
+    def _line_up(self, key: int, generation: Generation) -> bool:
+        """Whether it runs or stands in line from now on."""
         blocks = blocks_needed(len(generation.prompt), generation.max_new_tokens, self._block_size)
         try:
             self._admission.offer(key, blocks)
         except QueueFullError as error:
-            self._report_end(key, End(str(error)))
-            return
+            self._refuse(key, str(error))
+            return False
         except ValueError as error:
-            self._report_end(key, End(_failure(key, error)))
-            return
+            self._refuse(key, failure(key, error))
+            return False
         self._waiting[key] = generation
         self._admit()
+        return key in self._running or key in self._waiting
 
     def cancel(self, key: int) -> None:
         """End a request with what it has. Nothing happens if it has ended already."""
@@ -308,7 +193,7 @@ class Engine:
             del self._waiting[key]
             self._report_end(key, End())
         elif key in self._unproven:
-            self._forget(key)
+            self._unproven.forget(key)
             self._report_end(key, End())
         elif key in self._running:
             run = self._running[key]
@@ -323,14 +208,7 @@ class Engine:
         self._admit()
         if self._running or self._leaving:
             self._step()
-        count = len(self._dear)
-        self._dear = {
-            key: cost
-            for key, cost in self._dear.items()
-            if key in self._running or key in self._waiting
-        }
-        if len(self._dear) < count:
-            self.prove()
+        self._unproven.keep_dear(self._running, self._waiting)
         news, self._news = self._news, []
         return news
 
@@ -346,7 +224,7 @@ class Engine:
                 continue
             except Exception as error:  # noqa: BLE001 - the pipeline raises what it likes
                 self._admission.release(key)
-                self._report_end(key, End(_failure(key, error)))
+                self._report_end(key, End(failure(key, error)))
                 continue
             words = generation.stop_words
             singles = {word[0] for word in words if len(word) == 1}
@@ -369,13 +247,9 @@ class Engine:
     def _step(self) -> None:
         leaving, self._leaving = self._leaving, []
         tokens = self._tokens_read()
-        following = self._following()
-        reading = self._reading.allowed(tokens)
-        if following:
-            self._set_alarm(following, reading)
-        context = self._context()
+        step = Step(self._following(), tokens, self._context())
         compiling = self._guides.compiling
-        began, worked = self._clock(), self._worked()
+        self._conduct.begin(step)
         try:
             self._pipeline.step()
         except Exception as error:  # noqa: BLE001 - the pipeline raises what it likes
@@ -383,34 +257,20 @@ class Engine:
             self._fail_all(error)
             return
         finally:
-            if following:
-                self._alarm.clear()
+            ended = self._conduct.end(step)
         self._failed_steps = 0
         self._iterations += 1
         for key in leaving:
             self._admission.release(key)
-        now = self._clock()
-        took = min(now - began, self._worked() - worked)
-        answers = sum([self._read(key, run, now) for key, run in list(self._running.items())])
-        if following:
-            blames = self._watch.took(took - reading, following, now / 1e9)
-            if answers and not tokens:
-                self._answering.bound(took, answers, context)
-            if not (compiling or self._guides.compiling):  # which takes processor time as well
-                beyond = took - reading - self._answering.allowed(answers, context)
-                blames += self._account_for(beyond, following, now / 1e9)
-        else:
-            blames = self._watch.rest(now / 1e9)
-            self._learn(took, tokens, answers, context)
+        running = list(self._running.items())
+        answers = sum([self._read(key, run, ended.at_ns) for key, run in running])
+        compiling = compiling or self._guides.compiling
+        blames = self._conduct.took(step, ended, answers, compiling=compiling)
+        for one in step.following:
+            if cost := self._conduct.token_ns(one.guide):
+                self._unproven.turned_out(one.key, cost)
         for blame in blames:
             self._end_guide(blame)
-
-    def _learn(self, took: int, tokens: int, answers: int, context: int) -> None:
-        """Learn from a step that followed no guide what they take."""
-        if tokens:
-            self._reading.learn(took, tokens)
-        elif answers:
-            self._answering.learn(took, answers, context)
 
     def _context(self) -> int:
         """How many tokens the answers of the next step look back on."""
@@ -419,14 +279,6 @@ class Engine:
             for run in self._running.values()
             if not run.unread
         )
-
-    def _account_for(self, beyond: int, following: list[Following], now: float) -> list[Blame]:
-        """Keep the account of guides, and count those as dear that take more than they may."""
-        blames = self._account.took(beyond, following, now)
-        for one in following:
-            if cost := self._account.token_ns(one.guide):
-                self._dear[one.key] = cost
-        return blames
 
     def _tokens_read(self) -> int:
         """How many tokens of prompts the next step reads, about: they are noted as read."""
@@ -446,12 +298,6 @@ class Engine:
             if run.guide and not run.unread
         ]
 
-    def _set_alarm(self, following: list[Following], reading_ns: int) -> None:
-        suspects = self._watch.suspects(following)
-        keys = [one.key for one in following if one.guide in suspects]
-        alone = all(one.guide == following[0].guide for one in following)
-        self._alarm.set(keys, self._slow_step_ns + reading_ns, alone=alone)
-
     def _end_guide(self, blame: Blame) -> None:
         """End the answers of a guide that makes steps slow, and keep it out if that is certain."""
         if blame.certain:
@@ -466,7 +312,7 @@ class Engine:
                 del self._running[key]
                 run.handle.cancel()
                 self._leaving.append(key)
-                error = TOO_SLOW if blame.certain else _failure(key, _MAYBE_SLOW)
+                error = TOO_SLOW if blame.certain else failure(key, _MAYBE_SLOW)
                 self._news.append(self._progress(key, run, run.end(error)))
 
     def _read(self, key: int, run: _Run, now: int) -> bool:
@@ -509,7 +355,7 @@ class Engine:
         else:
             self._admission.release(key)
             if run.handle.failed():
-                error = _failure(key, "the KV-cache ran full")
+                error = failure(key, "the KV-cache ran full")
             elif run.matcher:
                 run.tokens += run.matcher.flush()
         # The last token's keys and values are never computed.
@@ -532,26 +378,14 @@ class Engine:
         for key, run in self._running.items():
             run.handle.cancel()
             self._leaving.append(key)
-            self._news.append(self._progress(key, run, run.end(_failure(key, error))))
+            self._news.append(self._progress(key, run, run.end(failure(key, error))))
         self._running.clear()
+
+    def _refuse(self, key: int, why: str) -> None:
+        self._report_end(key, End(why))
 
     def _report_end(self, key: int, end: End) -> None:
         self._news.append(Progress(key, [], [], end))
 
 
-TOO_MANY = (
-    f"Too many requests wait for their guides, at most {_MAX_UNPROVEN_OF_ONE} with"
-    f" {_MAX_GUIDES_OF_ONE} guides may: please try again later"
-)
-TRUST_LOST = (
-    "Guides of this caller made steps slow: for some minutes no others wait for their guides to be"
-    " tried, and none that take much run"
-)
 _MAYBE_SLOW = f"steps are slow and {MAYBE}: please try elsewhere"
-
-
-def _failure(key: int, reason: object) -> str:
-    """TensorRT-LLM's words for a request that the executor could not run."""
-    # The pipeline's errors are several lines, where in its source first, the reason last.
-    last_line = str(reason).strip().rpartition("\n")[2] or "unknown"
-    return f"Executor failed process requestId {key} due to the following error: {last_line}"

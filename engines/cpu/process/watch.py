@@ -84,22 +84,13 @@ class Watch:
         self._slow_ns = slow_ns
         self._mean_ns = 0.0
         self._proven = Proven()
-        self._suspicion = Suspicion()
+        self.suspicion = Suspicion()
         self._struck: dict[bytes, int] = {}  # how far those were that are suspects
         self._forget_streak()
 
     def suspects(self, following: Sequence[Following]) -> frozenset[bytes]:
         """The guides most likely to make a step slow: those further than ever, or else all."""
         return self._proven.new(following) or frozenset(one.guide for one in following)
-
-    @property
-    def any_suspects(self) -> bool:
-        """Whether anything is held against any guide."""
-        return len(self._suspicion) > 0
-
-    def doubted(self, source: str, guide: bytes, now: float) -> bool:
-        """Whether a guide is not to run for that source, for a while: it may be why, each time."""
-        return self._suspicion.doubted(Suspect(source, guide), now)
 
     def took(self, step_ns: int, following: Sequence[Following], now: float) -> list[Blame]:
         """What follows from a step that took so long; `now` is in seconds."""
@@ -158,8 +149,8 @@ class Watch:
             self._struck[guide] = max(self._lengths[guide], self._struck.get(guide, 0))
         suspects = (Suspect(source, guide) for guide in fresh for source in self._sources[guide])
         sources = frozenset[str]().union(*self._sources.values())
-        doubted = self._suspicion.accuse(frozenset(suspects), sources, now)
-        self._struck = {one: at for one, at in self._struck.items() if one in self._suspicion}
+        doubted = self.suspicion.accuse(frozenset(suspects), sources, now)
+        self._struck = {one: at for one, at in self._struck.items() if one in self.suspicion}
         return frozenset(one.guide for one in doubted)
 
     def _end_streak(self, now: float) -> list[Blame]:
@@ -176,5 +167,5 @@ class Watch:
                 self._clear(one.guide)
 
     def _clear(self, guide: bytes) -> None:
-        self._suspicion.clear(guide)
+        self.suspicion.clear(guide)
         self._struck.pop(guide, None)

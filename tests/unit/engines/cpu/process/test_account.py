@@ -4,6 +4,7 @@ import pytest
 
 from engines.cpu.process.account import Account
 from engines.cpu.process.watch import Blame, Following
+from engines.cpu.suspicion import Suspect
 
 MAY = 1000
 """What the guides of a step may take."""
@@ -245,15 +246,15 @@ def test_new_forms_beside_one_bad_form_after_another_stay_allowed() -> None:
 def test_a_guide_that_seems_to_be_why_twice_is_kept_out_where_its_source_asks() -> None:
     scene = Scene()
     for number in range(2):
-        assert not scene.account.doubted("bad", b"bad", scene.now)
+        assert not scene.account.suspicion.doubted(Suspect("bad", b"bad"), scene.now)
         good = scene.begin(f"good {number}", "bad", tokens=200)
         scene.end(good)
         keys = [scene.begin(f"good {number}", "bad"), scene.begin("bad")]
         scene.step(0, 100)
         assert Blame(b"bad", certain=False) in scene.until_blamed(20 * MAY)[1]
         scene.end(*keys)
-    assert scene.account.doubted("bad", b"bad", scene.now)
-    assert not scene.account.doubted("good", b"bad", scene.now)
+    assert scene.account.suspicion.doubted(Suspect("bad", b"bad"), scene.now)
+    assert not scene.account.suspicion.doubted(Suspect("good", b"bad"), scene.now)
 
 
 def test_a_guide_of_others_that_a_source_brings_along_is_not_refused() -> None:
@@ -263,7 +264,7 @@ def test_a_guide_of_others_that_a_source_brings_along_is_not_refused() -> None:
         scene.step(0, 130)
         assert all(not blame.certain for blame in scene.until_blamed(45 * MAY)[1])
         scene.end(*keys)
-    assert not scene.account.doubted("good", b"good", scene.now)
+    assert not scene.account.suspicion.doubted(Suspect("good", b"good"), scene.now)
     assert scene.token_ns("good") > MAY
     scene.begin("good", "good")
     assert scene.step(MAY // 2, 200) == []

@@ -9,8 +9,9 @@ import pytest
 
 from engines.cpu.messages import TOO_SLOW, End, Progress
 from engines.cpu.process.admission import Admission
-from engines.cpu.process.engine import TRUST_LOST, BrokenError, Engine
+from engines.cpu.process.engine import BrokenError, Engine
 from engines.cpu.process.prefix import PrefixEstimate
+from engines.cpu.process.unproven import TRUST_LOST
 from engines.cpu.request import Generation, InvalidRequestError, guide_hash
 
 BLOCK = 4
@@ -516,7 +517,7 @@ def test_steps_that_read_long_prompts_beside_a_guide_may_take_what_reading_takes
         ended |= errors(subject.turn())
     pipeline.each_step = 0
     assert ended.get(1) is None
-    assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
+    assert subject._conduct.token_ns(guide_hash(("regex", "a"))) == 0
 
 
 def test_what_reading_takes_is_learnt_from_steps_without_guides() -> None:
@@ -740,7 +741,7 @@ def test_what_compiling_takes_beside_a_step_is_held_against_nobody(*, compiling:
     subject.turn()
     guides.compiling = compiling
     assert bool(steps(subject, pipeline, SLOW, 40)) is False
-    assert (subject._account.token_ns(guide_hash(("regex", "a"))) > 0) is not compiling
+    assert (subject._conduct.token_ns(guide_hash(("regex", "a"))) > 0) is not compiling
 
 
 def test_answers_that_take_long_without_a_guide_are_held_against_none() -> None:
@@ -754,7 +755,7 @@ def test_answers_that_take_long_without_a_guide_are_held_against_none() -> None:
     subject.submit(3, guided("a", max_new_tokens=200))
     assert steps(subject, pipeline, 10, 2) == {1: None}
     assert steps(subject, pipeline, SLOW, 100) == {}
-    assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
+    assert subject._conduct.token_ns(guide_hash(("regex", "a"))) == 0
 
 
 def test_of_a_source_that_took_too_much_no_new_guides_are_tried_and_no_dear_ones_run() -> None:
@@ -786,7 +787,7 @@ def test_steps_that_take_all_as_long_are_held_against_no_guide() -> None:
     subject = engine(pipeline := FakePipeline({1: [5] * 90}), guides=FakeGuides(a=""))
     subject.submit(1, guided("a", max_new_tokens=90))
     assert steps(subject, pipeline, SLOW, 80) == {}
-    assert subject._account.token_ns(guide_hash(("regex", "a"))) == 0
+    assert subject._conduct.token_ns(guide_hash(("regex", "a"))) == 0
 
 
 def test_a_guide_that_ended_twice_beside_others_is_kept_out_where_its_source_asks() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from engines.cpu.process.watch import Blame, Following, Watch
-from engines.cpu.suspicion import DOUBT_SECONDS
+from engines.cpu.suspicion import DOUBT_SECONDS, Suspect
 
 SLOW = 1000
 FAST = 10
@@ -49,7 +49,7 @@ class Scene:
         return found
 
     def doubted(self, guide: str, source: str = "") -> bool:
-        return self.watch.doubted(source, guide.encode(), self.now)
+        return self.watch.suspicion.doubted(Suspect(source, guide.encode()), self.now)
 
     def answer(self, guide: str, tokens: int, beside: Iterable[int] = ()) -> None:
         """A whole answer, in fast steps."""
