@@ -21,6 +21,7 @@ from services.scaler.targets.cores import available_cores
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
+from services.scaler.targets.starting import DistantStarter
 
 log = structlog.get_logger()
 
@@ -49,6 +50,7 @@ async def serve(
         host=settings.replica_host,
         advertise_host=settings.advertise_host,
         server=settings.tritonserver,
+        starter=DistantStarter(settings.starter) if settings.starter else None,
     )
     good = GoodSettings(settings.state_folder)
 

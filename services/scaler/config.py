@@ -68,6 +68,8 @@ class ScalerSettings(ServerSettings):
         advertise_host: host under which routers reach them; empty: replica_host.
         tritonserver: server binary of a real installation; absent, the one in the Python
             environment.
+        starter: socket of a starter that replicas live with, in a container of its own; absent,
+            they live with the container of the scaler.
     """
 
     listen: str = "127.0.0.1:50053"
@@ -78,6 +80,7 @@ class ScalerSettings(ServerSettings):
     replica_host: str = "127.0.0.1"
     advertise_host: str = ""
     tritonserver: Path | None = None
+    starter: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuses an address that no router could use."""

@@ -11,7 +11,6 @@ import errno
 import os
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -36,6 +35,7 @@ from services.scaler.targets.slots import (
     StartHindered,
     fingerprint,
 )
+from services.scaler.targets.starting import OwnStarter, Starter
 from services.scaler.targets.triton_client import TritonClient
 from services.scaler.targets.tritonserver import REPLICA_VARIABLE
 
@@ -43,15 +43,13 @@ log = structlog.get_logger()
 
 EXIT_SECONDS = 5
 
-PRIVATE = 0o077
-"""The umask of replicas: what they write is for this user alone."""
-
 
 class ReplicaProcesses:
     """See `services.scaler.targets.slots.SlotHost`.
 
     `host` is what replicas listen on, `advertise_host` where routers reach them; `environment` is
-    inherited by them without our own settings. `server` names an installed tritonserver.
+    inherited by them without our own settings. `server` names an installed tritonserver;
+    `starter` starts them, without one this process.
     """
 
     def __init__(
@@ -62,7 +60,9 @@ class ReplicaProcesses:
         host: str = "127.0.0.1",
         advertise_host: str = "",
         server: Path | None = None,
+        starter: Starter | None = None,
     ) -> None:
+        self._starter = starter or OwnStarter()
         self._records = Records(state_folder)
         self._cache = state_folder.resolve() / "runtime"
         self._environment = {
@@ -246,24 +246,13 @@ class ReplicaProcesses:
         # What is left of it there goes with its folder.
         environment["TMPDIR"] = str(self._records.temporary(replica_id))
         argv, environment = tritonserver.command(runtime, launch, view, environment)
-        with self._records.log_file(replica_id).open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603
-                argv,
-                env=environment,
-                cwd=view,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                umask=PRIVATE,
-            )
-        # From here on it is known by its id and start, as an adopted one is; `reap` collects it.
-        process.returncode = 0
-        ticks = processes.started_ticks(process.pid)
+        output = self._records.log_file(replica_id)
+        pid = self._starter.start(argv, environment, view, output)
+        ticks = processes.started_ticks(pid)
         if ticks is None:
-            processes.reap(process.pid)
+            processes.reap(pid)
             raise StartFailed(self._records.last_error(replica_id) or "it ended at once")
-        record = replace(record, server=Known(process.pid, ticks))
+        record = replace(record, server=Known(pid, ticks))
         self._records.write(record)
         return record
 

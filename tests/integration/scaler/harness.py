@@ -67,6 +67,7 @@ class Home:
         } | pool
         self.write()
         self.state = folder / "state"
+        self.starter: Path | None = None  # socket of one that replicas live with
         self._scalers: list[Scaler] = []
 
     def write(self) -> None:
@@ -114,6 +115,7 @@ class Scaler:
             state_folder=home.state,
             metrics_listen="127.0.0.1:0",
             stop_replicas_on_exit=not keep,
+            starter=home.starter,
             keys_file=keys_file,
         )
         self._stop = asyncio.Event()
