@@ -48,8 +48,10 @@ _ENDS = (code.AT_END, code.AT_END_STRING)
 # What RE2 and the standard library read as different things.
 _NAMED_SET = re.compile(r"\[:\^?\w*:\]")
 _NO_LOWEST = re.compile(r"\{,\d*\}")
-_PLAIN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
-"""In which nothing repeats: what is escaped, and sets."""
+_PLAIN = re.compile(r"\\.?|\[\^?\]?+(?:\\.?|[^\]\\])*+(?:\]|\Z)", re.DOTALL)
+"""In which nothing repeats: what is escaped, and sets. One without an end, as RE2 takes in a quote,
+goes on to the end of the text, and nothing is ever tried twice: looking through any text is linear.
+"""
 
 
 class NoGrammar(ValueError):

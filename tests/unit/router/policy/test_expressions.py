@@ -1,0 +1,26 @@
+"""What an expression is read as, and that reading costs no more than its length."""
+
+import pytest
+
+from services.router.policy.expressions import NoGrammar, Set, read
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [r"\Q" + "[" * 200_000 + r"\E", r"\Q" + "[" * 200_000 + "\\", r"\Q" + "[^" * 100_000 + r"\E"],
+    ids=["sets without an end", "and an escape without one", "all but"],
+)
+def test_looking_through_an_expression_is_linear(expression: str) -> None:
+    with pytest.raises(NoGrammar):  # within the test's time: a quadratic look takes minutes
+        read(expression)
+
+
+@pytest.mark.parametrize("expression", [r"[]a]{,3}", "[^]a]{,3}", "a{,3}", r"\\{,3}"])
+def test_a_repetition_without_its_lowest_count_is_named(expression: str) -> None:
+    with pytest.raises(NoGrammar, match="lowest count"):
+        read(expression)
+
+
+@pytest.mark.parametrize("expression", [r"[{,3}]", r"[\]{,3}]", r"[^{,3}\]]"])
+def test_within_a_set_it_is_only_characters(expression: str) -> None:
+    assert isinstance(read(expression), Set)
