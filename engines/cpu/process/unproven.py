@@ -81,6 +81,7 @@ class Unproven:
         self._refuse = refuse
         self._waiting: dict[int, Generation] = {}
         self._dear: dict[int, int] = {}  # what a token takes of those that run or stand in line
+        self._short = False  # whether one that takes much waits for room among those
         self._turns: dict[str, int] = {}  # when each source had its last dear one
 
     def __len__(self) -> int:
@@ -92,7 +93,10 @@ class Unproven:
     def add(self, key: int, generation: Generation) -> None:
         """Take a request with a guide, and let it go at once if that is known."""
         self._waiting[key] = generation
-        self._settle(key, generation)
+        if self._short:
+            self.prove()
+        else:
+            self._short = self._settle(key, generation, room=True)
         if key in self._waiting and (why := self._crowded(generation)):
             self.forget(key)
             self._refuse(key, why)
@@ -104,11 +108,16 @@ class Unproven:
             self._guides.drop(guide)
 
     def prove(self) -> None:
-        """Let those go whose guides have a verdict by now."""
+        """Let those go whose guides have a verdict by now.
+
+        Where one that takes much has to wait for room, all others that do wait behind it: those
+        that take a little less would never leave it any.
+        """
+        self._short = False
         for key, generation in sorted(
             self._waiting.items(), key=lambda item: self._turns.get(item[1].source, 0)
         ):
-            self._settle(key, generation)
+            self._short |= self._settle(key, generation, room=not self._short)
         if not self._waiting:
             self._turns.clear()
 
@@ -137,18 +146,19 @@ class Unproven:
             return TOO_MANY
         return ""
 
-    def _settle(self, key: int, generation: Generation) -> None:
+    def _settle(self, key: int, generation: Generation, *, room: bool) -> bool:
+        """Let it go if it may; whether it waits for room. `room`: nobody else does before it."""
         assert generation.guide is not None  # noqa: S101 - else it has nothing to wait for
         verdict = self._guides.verdict(generation.guide, generation.source)
         if verdict is None:
-            return
+            return False
         guide = generation.guide
         cost = 0 if verdict else self._token_ns(guide)
         dear = cost > self._guides_ns * _DEAR_SHARE
         if dear and self._conduct.no_dear(generation.source, guide_hash(guide)):
             verdict = TRUST_LOST
-        elif dear and self._dear and sum(self._dear.values()) + cost > self._guides_ns:
-            return  # until others have ended
+        elif dear and not (room and self._has_room(cost)):
+            return True  # until others have ended
         del self._waiting[key]
         if verdict:
             whole = verdict.startswith(INVALID_PREFIX) or verdict == TRUST_LOST
@@ -156,6 +166,11 @@ class Unproven:
         elif self._line_up(key, generation) and dear:
             self._dear[key] = cost
             self._turns[generation.source] = max(self._turns.values(), default=0) + 1
+        return False
+
+    def _has_room(self, cost: int) -> bool:
+        """Whether one that takes so much may run beside those that do; alone any may."""
+        return not self._dear or sum(self._dear.values()) + cost <= self._guides_ns
 
     def _token_ns(self, guide: Guide) -> int:
         """What a token takes: as it was tried, or what it turned out to take, if that is more."""

@@ -135,6 +135,8 @@ class _Grammar:
             self._refuse(asked, place, "without a type")
             return "any"
         mine = frozenset[str]().union(*(KEPT_OF_TYPES[kind] for kind in kinds))
+        if "number" in kinds:  # whose bounds are not kept, and an integer is a number too
+            mine -= KEPT_OF_TYPES["integer"]
         self._refuse(asked - mine - {"type"}, place, f"of {' or '.join(kinds)}")
         return self._any_of([self._typed(kind, part, place, depth) for kind in kinds], place)
 

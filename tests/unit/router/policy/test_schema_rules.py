@@ -23,6 +23,8 @@ def refused(schema: Any) -> str:
     ("schema", "keyword"),
     [
         ({"type": "number", "minimum": 0}, "minimum"),
+        ({"type": ["integer", "number"], "minimum": 5}, "minimum"),
+        ({"type": ["number", "integer"], "exclusiveMaximum": 5}, "exclusiveMaximum"),
         ({"type": "number", "multipleOf": 7}, "multipleOf"),
         ({"type": "integer", "multipleOf": 7}, "multipleOf"),
         ({"type": "integer", "not": {"const": 1}}, "not"),

@@ -445,6 +445,48 @@ def test_who_is_not_trusted_has_known_guides_run_alone() -> None:
     assert guides.dropped == ["new"]
 
 
+def test_who_waits_for_room_is_not_passed_by_others_that_take_less() -> None:
+    """However many of one source come, the other's turn is next."""
+    guides = FakeGuides(less="", more="")
+    guides.costs = {"less": GUIDES * 45 // 100, "more": GUIDES * 90 // 100}
+    many, one = range(1, 13), 20
+    pipeline = FakePipeline({**{key: [5] * 5 for key in many}, one: [5] * 5})
+    subject = engine(pipeline, guides=guides)
+    waits = list(many)
+    for _ in range(2):
+        subject.submit(waits.pop(0), guided("less", source="many"))
+    subject.turn()
+    subject.submit(one, guided("more", source="one"))
+    turns = 0
+    while one not in pipeline.handles:
+        assert turns < 6, "two answers end, and it runs"
+        if waits:
+            subject.submit(waits.pop(0), guided("less", source="many"))
+        subject.turn()
+        turns += 1
+    assert [key for key in many if key in pipeline.handles] == [1, 2]
+    news = run(subject)
+    for key in many:
+        subject.submit(key + 30, guided("less", source="many"))
+    assert all(end is None for key in news for end in errors(news[key]).values())
+
+
+def test_who_gave_up_waiting_for_room_holds_nobody_back() -> None:
+    guides = FakeGuides(less="", more="")
+    guides.costs = {"less": GUIDES * 45 // 100, "more": GUIDES * 90 // 100}
+    pipeline = FakePipeline({1: [5] * 5, 2: [5] * 5, 3: [5] * 5})
+    subject = engine(pipeline, guides=guides)
+    subject.submit(1, guided("less", source="many"))
+    subject.submit(9, guided("more", source="one"))
+    subject.submit(2, guided("less", source="many"))
+    assert 2 not in pipeline.handles
+    subject.cancel(9)
+    subject.submit(3, guided("less", source="many"))
+    assert 2 in pipeline.handles
+    run(subject)
+    assert 3 in pipeline.handles
+
+
 def test_one_source_has_few_new_guides_tried_at_a_time_and_known_ones_run() -> None:
     guides = FakeGuides(known="")
     subject = engine(FakePipeline({9: [1]}), guides=guides)
