@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from re import _constants as code  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -65,27 +66,44 @@ class Set:
     ranges: Ranges
 
 
+class _Whole:
+    """What holds parts. Its hash is made once: else all that is in it is gone through each time."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
+
 @dataclass(frozen=True)
-class Row:
+class Row(_Whole):
     """One after another. An empty one is the empty text."""
 
     parts: "tuple[Part, ...]"
 
+    __hash__ = _Whole.__hash__
+
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(_Whole):
     """One of these."""
 
     parts: "tuple[Part, ...]"
 
+    __hash__ = _Whole.__hash__
+
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(_Whole):
     """`most` None: without end."""
 
     part: "Part"
     least: int
     most: int | None
+
+    __hash__ = _Whole.__hash__
 
 
 Part = Set | Row | Choice | Repeat

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.policy.expressions import NoGrammar, Set, read
+from services.router.policy.expressions import Choice, NoGrammar, Part, Repeat, Row, Set, read
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,19 @@ def test_a_repetition_without_its_lowest_count_is_named(expression: str) -> None
 @pytest.mark.parametrize("expression", [r"[{,3}]", r"[\]{,3}]", r"[^{,3}\]]"])
 def test_within_a_set_it_is_only_characters(expression: str) -> None:
     assert isinstance(read(expression), Set)
+
+
+def test_parts_within_parts_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def counted(_: Set) -> int:
+        nonlocal asked
+        asked += 1
+        return 1
+
+    monkeypatch.setattr(Set, "__hash__", counted)
+    part: Part = Set(((1, 2),))
+    for _ in range(50):
+        part = Repeat(Choice((part, Row(()))), 0, None)
+        assert {part: part}[part] is part
+    assert asked == 1
