@@ -135,10 +135,7 @@ def wished(
         constraints=tuple(path.constraints),
         demand=demand,
     )
-    memory = replace(
-        memory, now=view.now, work=work, past=past, rules=rules, burst=burst, times=times
-    )
-    return wish, memory
+    return wish, SizeMemory(memory.size, view.now, work, past, rules, burst, times)
 
 
 def _asked(

@@ -6,8 +6,6 @@ what the file says (`Scale`), what it kept at the tick before (`SizeMemory`, at 
 Call it once a tick, every 5 to 15 seconds.
 """
 
-from dataclasses import replace
-
 from services.scaler.policy.sizing import limits, why
 from services.scaler.policy.sizing.memory import SizeMemory
 from services.scaler.policy.sizing.override import Override
@@ -52,4 +50,7 @@ def concluded(
         why_not_more=why.why_not_more(size, wish.constraints),
     )
     past = limits.changed(scale.behavior, memory.past, view.now, size - before)
-    return decision, replace(memory, size=size, past=past)
+    after = SizeMemory(
+        size, memory.now, memory.work, past, memory.rules, memory.burst, memory.times
+    )
+    return decision, after
