@@ -51,6 +51,8 @@ class ReplicaStatus:
         outdated: it serves with settings that are no longer the pool's. The target replaces it,
             and it does not count towards the pool's size.
         leaving: why the target takes it away soon; empty: it does not. It is to be drained.
+        draining: its drain began under an earlier scaler, and is to be finished.
+        metrics_address: host:port of its page of metrics, as this scaler reaches it; empty: none.
     """
 
     replica: Replica
@@ -58,6 +60,8 @@ class ReplicaStatus:
     running_requests: int | None = None
     outdated: bool = False
     leaving: str = ""
+    draining: bool = False
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True)

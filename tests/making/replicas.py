@@ -74,6 +74,7 @@ class Host:
         self.measured: list[int] = []
         self.ended: list[tuple[str, bool]] = []
         self.noted: list[str] = []
+        self.draining: list[str] = []
         self.asked = asyncio.Event()
         self.kill: OnDeath = lambda _id, _what: None
 
@@ -112,6 +113,9 @@ class Host:
     def note_ready(self, replica_id: str) -> bool:
         self.noted.append(replica_id)
         return self.whole
+
+    def note_draining(self, replica_id: str) -> None:
+        self.draining.append(replica_id)
 
     async def too_long(self, replica_id: str, tokens: int) -> str | None:
         self.measured.append(tokens)

@@ -43,11 +43,12 @@ class Member:
             in_flight=in_flight(self.status.running_requests, reports),
             outdated=self.status.outdated,
             leaving=self.status.leaving,
+            started_at=self.replica.started_at,
         )
 
 
 def state_of(status: ReplicaStatus, before: ReplicaState | None = None) -> ReplicaState:
     """The state that a status means after `before`; a drain is not taken back."""
-    if before is ReplicaState.DRAINING:
-        return before
+    if before is ReplicaState.DRAINING or status.draining:
+        return ReplicaState.DRAINING
     return ReplicaState.READY if status.ready else ReplicaState.STARTING
