@@ -6,6 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.scaler.config import Capacity, Pool, Scaling, Slot
+from services.scaler.fleet.sizes import Sizes
+from services.scaler.load.engines import Engines
+from services.scaler.load.loads import Loads
+from services.scaler.load.queries import Queries
+from services.scaler.load.signals import Signals
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus
 from services.scaler.targets.records import SlotReplica
 from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint
@@ -21,6 +26,11 @@ def pool(**changes: Any) -> Pool:
         "size": 1,
     }
     return Pool(**(fields | changes))
+
+
+def sizes(scaling: Scaling, loads: Loads, **others: Any) -> Sizes:
+    """Sizes of which routers alone say something."""
+    return Sizes(scaling, Signals(loads, Engines(tuple), Queries("", dict)), **others)
 
 
 class Clock:

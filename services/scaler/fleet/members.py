@@ -32,6 +32,11 @@ class Member:
         """The replica as watchers see it."""
         return Seen(self.replica, self.state)
 
+    @property
+    def stays(self) -> bool:
+        """Whether nothing says that it will be taken away."""
+        return not self.status.leaving and not self.status.notice
+
     def loaded(self, loads: Loads, now: float) -> Loaded:
         """For the policy. While draining, only reports from after its beginning count."""
         draining = self.state is ReplicaState.DRAINING
