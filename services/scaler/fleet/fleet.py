@@ -119,9 +119,11 @@ class Fleet:
         """
         await self._target.open(self._on_change)
         self._refresh(self._clock())
-        for name in self._scaling.pools:
-            serving = [one for one in self._of(name) if one.state is not ReplicaState.DRAINING]
-            self._sizes.begin(name, len(serving))
+        states = {name: [one.state for one in self._of(name)] for name in self._scaling.pools}
+        draining = ReplicaState.DRAINING
+        self._sizes.begin(
+            {name: len(found) - found.count(draining) for name, found in states.items()}
+        )
 
     def configure(self, scaling: Scaling) -> None:
         """Takes a changed configuration. The same once more tries again what was refused."""

@@ -5,7 +5,7 @@ what is known of pools, to the core what follows from it, to the fleet that it c
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -13,7 +13,8 @@ from services.scaler.config import Pool, Scaling
 from services.scaler.load.signals import PoolNow, Signals
 from services.scaler.policy.sizing.settings import Scale
 from services.scaler.policy.sizing.signals import asked_by
-from services.scaler.policy.sizing.size import SizeMemory, decide
+from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, SizeMemory, decide_all
+from services.scaler.policy.sizing.spot import MixMemory
 from services.scaler.policy.sizing.views import Decision, View
 from services.scaler.policy.sizing.work import fresh
 from services.scaler.ports import Decisions, Overrides
@@ -60,22 +61,28 @@ class Sizes:
         self._signals = signals
         self._decisions = decisions
         self._overrides = overrides
-        self._memories: dict[str, SizeMemory] = {}
+        self._memory = AllMemory()
+        self._wanted: dict[str, int] = {}
         self._sized: dict[str, Sized] = {}
         self._undecided: set[str] = set()
         self._woken: set[str] = set()
         self._ticked: float | None = None
         self._scaling = scaling
+        self.begin({})
 
-    def begin(self, pool: str, there: int) -> None:
-        """Takes how many replicas an earlier scaler left of a pool, before the first tick.
+    def begin(self, there: Mapping[str, int]) -> None:
+        """Begins with what an earlier scaler left, which stays until it is known what is asked.
 
-        They stay until it is known what is asked of them.
+        Args:
+            there: replicas by pool.
         """
-        settings = self._scaling.pools.get(pool)
-        if settings is not None and settings.scale is not None:
-            size = min(max(there, settings.first), settings.scale.max)
-            self._memories[pool] = SizeMemory(size)
+        self._wanted = {}
+        for name, pool in self._scaling.pools.items():
+            if pool.scale is not None:
+                self._wanted[name] = min(max(there.get(name, 0), pool.first), pool.scale.max)
+        for spot in _spots(self._scaling):
+            self._wanted[spot] = there.get(spot, 0)
+        self._memory = _remembering(self._scaling, self._wanted)
 
     def configure(self, scaling: Scaling, current: Mapping[str, int]) -> None:
         """Takes a changed policy; what is remembered stays, and the next tick is due.
@@ -84,26 +91,31 @@ class Sizes:
             scaling: the policy.
             current: replicas wanted of each pool until now.
         """
+        before, after = _spots(self._scaling), _spots(scaling)
         self._scaling = scaling
-        for name in {*self._memories, *self._sized} - scaling.pools.keys():
-            self._memories.pop(name, None)
-            self._sized.pop(name, None)
-        for name, pool in scaling.pools.items():
-            if pool.scale is None:
-                self._memories.pop(name, None)
-                self._sized.pop(name, None)
-            elif name not in self._memories and name in current:
-                self._memories[name] = SizeMemory(current[name])
-        self._undecided &= self._memories.keys()
-        self._woken &= self._memories.keys()
+        sized = {name for name, pool in scaling.pools.items() if pool.scale is not None}
+        sized |= after.keys()
+        self._wanted = {name: current.get(name, scaling.pools[name].first) for name in sized}
+        self._sized = {name: one for name, one in self._sized.items() if name in scaling.pools}
+        # Whose size is split now, or is no longer, begins anew with what there is.
+        anew = _remembering(scaling, self._wanted)
+        other = {name for pair in before.items() ^ after.items() for name in pair}
+        pools = {
+            name: one
+            for name, one in self._memory.pools.items()
+            if name in scaling.pools and name not in other
+        }
+        mixes = {name: one for name, one in self._memory.mixes.items() if name in pools}
+        self._memory = replace(
+            self._memory, pools={**anew.pools, **pools}, mixes={**anew.mixes, **mixes}
+        )
+        self._undecided &= sized
+        self._woken &= sized
         self._ticked = None
 
     def wanted(self, name: str, settings: Pool) -> int:
         """Replicas wanted of a pool that goes by these settings."""
-        if settings.scale is None:
-            return settings.first
-        memory = self._memories.get(name)
-        return settings.first if memory is None else memory.size
+        return self._wanted.get(name, settings.first)
 
     def sized(self, name: str) -> Sized | None:
         """What came of the pool's last tick; None: it has a fixed size, or there was none."""
@@ -140,45 +152,91 @@ class Sizes:
         """
         self._ticked = now
         views = self._signals.views(pools, now=now, wall=wall)
-        decided: dict[str, Decision] = {}
+        policies = {one.name: self._policy(one, wall) for one in pools}
         for one in pools:
             if one.ready:
                 self._woken.discard(one.name)
-            if one.pool.scale is None:
-                continue
-            view = views[one.name]
-            decision = self._decide(one, one.pool.scale, view)
-            if decision is None:
-                continue
-            decided[one.name] = decision
-            self._sized[one.name] = Sized(decision, stale_signals(one.pool.scale, view))
+        decided = self._decide(policies, views)
+        for name, decision in decided.items():
+            scale = policies[name].scale
+            stale = () if scale is None else stale_signals(scale, views[name])
+            self._sized[name] = Sized(decision, stale)
+            self._wanted[name] = decision.size
+            if decision.size != decision.before:
+                log.info(
+                    "the size of a pool changes",
+                    pool=name,
+                    size=decision.size,
+                    before=decision.before,
+                    why=decision.why,
+                )
             if self._decisions is not None:
-                self._decisions.take(one.name, decision, wall)
+                self._decisions.take(name, decision, wall)
         return decided
 
-    def _decide(self, one: PoolNow, scale: Scale, view: View) -> Decision | None:
-        """One pool's size; None: it could not be decided, which is no other pool's concern."""
-        memory = self._memories.get(one.name) or SizeMemory(one.pool.first)
-        override = None if self._overrides is None else self._overrides.of(one.name, view.wall)
+    def _policy(self, one: PoolNow, wall: float) -> PoolPolicy:
+        override = None if self._overrides is None else self._overrides.of(one.name, wall)
+        return PoolPolicy(one.pool.scale, one.pool.first, override)
+
+    def _decide(
+        self, policies: Mapping[str, PoolPolicy], views: Mapping[str, View]
+    ) -> dict[str, Decision]:
+        """All sizes. A pool that cannot be decided keeps its own, and is no other's concern."""
+        budgets, money = self._scaling.budgets, self._scaling.money
+        undecided: set[str] = set()
         try:
-            decision, memory = decide(scale, memory, view, override)
+            decided, memory = decide_all(policies, budgets, money, self._memory, views)
         except Exception:
-            if one.name not in self._undecided:
-                log.exception("a size cannot be decided", pool=one.name)
-            self._undecided.add(one.name)
-            self._memories[one.name] = SizeMemory(memory.size)  # what it remembered may be why
-            return None
-        self._undecided.discard(one.name)
-        self._memories[one.name] = memory
-        if decision.size != decision.before:
-            log.info(
-                "the size of a pool changes",
-                pool=one.name,
-                size=decision.size,
-                before=decision.before,
-                why=decision.why,
-            )
-        return decision
+            undecided = self._wrong(policies, views)
+            if not undecided <= self._undecided:
+                log.exception("sizes cannot be decided", pools=sorted(undecided))
+            pools = {
+                name: SizeMemory(one.size) if name in undecided else one
+                for name, one in self._memory.pools.items()
+            }  # what it remembered may be why
+            seen = {name: view for name, view in views.items() if name not in undecided}
+            try:
+                before = replace(self._memory, pools=pools)
+                decided, memory = decide_all(policies, budgets, money, before, seen)
+            except Exception:
+                log.exception("no size can be decided")
+                decided, memory = {}, _remembering(self._scaling, self._wanted)
+                undecided = set(policies)
+        self._undecided, self._memory = undecided, memory
+        return decided
+
+    def _wrong(self, policies: Mapping[str, PoolPolicy], views: Mapping[str, View]) -> set[str]:
+        """Pools that cannot even be decided by themselves, those on spot with theirs."""
+        found: set[str] = set()
+        spots = _spots(self._scaling)
+        bases = {base: spot for spot, base in spots.items()}
+        for name in policies.keys() - spots.keys():
+            some = {one for one in (name, bases.get(name, name)) if one in policies}
+            alone = {one: policies[one] for one in some}
+            try:
+                decide_all(alone, {}, None, self._memory, {one: views[one] for one in some})
+            except Exception:  # noqa: BLE001 -- whatever it is, it was told with the first one
+                found |= some
+        return found
+
+
+def _spots(scaling: Scaling) -> dict[str, str]:
+    """By pools on spot whose size follows from another's: that other."""
+    return {
+        pool.scale.spot.pool: name
+        for name, pool in scaling.pools.items()
+        if pool.scale is not None and pool.scale.spot is not None
+    }
+
+
+def _remembering(scaling: Scaling, wanted: Mapping[str, int]) -> AllMemory:
+    """What the core begins with where so many replicas are wanted of pools."""
+    pools = {name: SizeMemory(size) for name, size in wanted.items()}
+    mixes = {}
+    for spot, base in _spots(scaling).items():
+        pools[base] = SizeMemory(wanted[base] + wanted[spot])
+        mixes[base] = MixMemory(on_demand=wanted[base])
+    return AllMemory(pools, mixes)
 
 
 def stale_signals(scale: Scale, view: View) -> tuple[str, ...]:

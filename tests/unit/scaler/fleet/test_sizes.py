@@ -16,14 +16,18 @@ from services.scaler.metrics import Metrics
 from services.scaler.policy.sizing.override import Override, OverrideKind
 from services.scaler.policy.sizing.settings import (
     Behavior,
+    Budget,
+    BudgetShare,
     Direction,
     Measure,
+    Resource,
     Rule,
     Scale,
     Signal,
+    Spot,
     Zero,
 )
-from services.scaler.policy.sizing.views import Decision
+from services.scaler.policy.sizing.views import Bound, Decision
 from services.scaler.ports import Wish
 from tests.making.replicas import Clock, Cluster, pool, sizes
 
@@ -154,8 +158,9 @@ async def test_a_pool_without_scale_keeps_its_size(scene):
     scene = await scene(a=pool(size=2, slots=(Slot(),) * 4, max_in_flight=10))
     scene.pass_tick(running=20)
     assert scene.size() == 2
-    assert scene.kept.decisions == []
-    assert scene.fleet.pools()[0].decision is None
+    (bound,) = {one.constraints[-1].bound for _, one in scene.kept.decisions}
+    assert bound is Bound.FIXED
+    assert {one.size for _, one in scene.kept.decisions} == {2}
 
 
 async def test_a_router_that_falls_silent_keeps_what_there_is(scene):
@@ -253,22 +258,46 @@ async def test_a_changed_policy_holds_at_once_and_what_is_wanted_stays(scene):
 
 async def test_one_pool_that_cannot_be_decided_holds_up_no_other(scene, monkeypatch):
     scene = await scene(a=scaled(), b=scaled(tier="large"))
-    decide = sizes_room.decide
+    decide_all = sizes_room.decide_all
 
-    def failing(scale, memory, view, override):
-        if view.ready and scale is scene.scaling.pools["b"].scale:
+    def failing(policies, budgets, money, memory, views):
+        if "b" in views:
             raise ZeroDivisionError
-        return decide(scale, memory, view, override)
+        return decide_all(policies, budgets, money, memory, views)
 
-    scene.scaling.pools["b"] = scaled(replace(BUSY, max=3), tier="large")
-    scene.fleet.configure(scene.scaling)
-    monkeypatch.setattr(sizes_room, "decide", failing)
+    monkeypatch.setattr(sizes_room, "decide_all", failing)
     scene.pass_tick(running=10)
     assert (scene.size("a"), scene.size("b")) == (2, 1)
     assert "its size cannot be decided" in scene.fleet.pools()[1].trouble
     monkeypatch.undo()
     scene.pass_tick(running=10)
     assert scene.fleet.pools()[1].trouble == ""
+
+
+async def test_budgets_are_shared(scene):
+    scene = await scene(a=scaled(), b=pool(tier="large", size=2))
+    shares = {"a": BudgetShare(priority=1), "b": BudgetShare()}
+    budget = Budget(of=Resource.SLOTS, limit=4, pools=shares)
+    scene.fleet.configure(replace(scene.scaling, budgets={"host": budget}))
+    scene.pass_tick(running=20)
+    assert scene.size("a") + scene.size("b") == 4
+    assert scene.size("b") == 2
+    assert scene.value("bound", bound="budget") == 1
+
+
+async def test_a_pool_on_spot_takes_its_share_and_both_stay_over_a_restart(scene):
+    mixed = replace(BUSY, spot=Spot(pool="b", over_provision=0))
+    scene = await scene(a=scaled(mixed), b=pool(slots=(Slot(),) * 4, size=None))
+    for _ in range(10):
+        scene.pass_tick(running=10)
+    sizes = scene.size("a"), scene.size("b")
+    assert sum(sizes) >= 2
+    assert sizes[1] >= 1
+    second = Scene(**scene.scaling.pools)
+    second.cluster = second.fleet._target = scene.cluster
+    await second.begin()
+    assert second.size("a") >= sizes[0]
+    assert second.size("b") >= sizes[1]
 
 
 async def test_wishes_are_told_with_those_that_still_drain(scene):
