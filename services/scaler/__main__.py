@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -14,14 +14,20 @@ from services.common.process import open_frame, run
 from services.scaler.config import ScalerSettings
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
+from services.scaler.fleet.sizes import Sizes
+from services.scaler.load.engines import Engines
 from services.scaler.load.loads import Loads
+from services.scaler.load.queries import Queries
+from services.scaler.load.signals import Signals
 from services.scaler.metrics import Metrics
+from services.scaler.policy.sizing.settings import Query
 from services.scaler.servicer import ScalerServicer
-from services.scaler.targets.cores import available_cores
+from services.scaler.targets.cores import available_cores, available_gpus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
 from services.scaler.targets.starting import DistantStarter
+from services.scaler.targets.spot_notices import SpotNotices
 
 log = structlog.get_logger()
 
@@ -40,7 +46,12 @@ async def serve(
         ConfigError: a setting, or a file or an address it names, cannot be used.
         ServerEnded: the server ended by itself; the replicas stay for the next scaler.
     """
-    file = ScalingFile(settings.scaling_file, available_cores())
+    file = ScalingFile(
+        settings.scaling_file,
+        available_cores(),
+        gpus=available_gpus(),
+        queries=bool(settings.prometheus),
+    )
     scaling = file.load()
     registry = CollectorRegistry()
     loads, metrics = Loads(), Metrics(registry)
@@ -57,8 +68,19 @@ async def serve(
     def longest(tier: str) -> int:
         return loads.tier(tier, time.monotonic()).longest
 
-    target = LocalTarget(scaling, processes, metrics, good=good, longest=longest)
-    fleet = Fleet(scaling, target, loads, metrics, file=str(settings.scaling_file))
+    notices = SpotNotices(settings.state_folder, lambda: fleet.configured)
+    target = LocalTarget(scaling, processes, metrics, good=good, notice=notices.of, longest=longest)
+    notices.on_change = target.wake
+
+    def pages() -> Iterable[tuple[str, str]]:
+        return fleet.metrics_pages()
+
+    def asked() -> Mapping[tuple[str, str], Query]:
+        return fleet.queries()
+
+    engines, queries = Engines(pages), Queries(settings.prometheus, asked)
+    sizes = Sizes(scaling, Signals(loads, engines, queries))
+    fleet = Fleet(scaling, target, loads, metrics, sizes, file=str(settings.scaling_file))
     watch = ScalingWatch(file, fleet.configure, metrics)
     servicer = ScalerServicer(fleet, watch, loads, metrics)
     async with open_frame("scaler", settings, registry) as frame:
@@ -72,7 +94,13 @@ async def serve(
         log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
         async with asyncio.TaskGroup() as tasks:
-            beside = (fleet.run(), kept_up("scaling file", watch.run))
+            beside = (
+                fleet.run(),
+                kept_up("scaling file", watch.run),
+                kept_up("engines", engines.run),
+                kept_up("queries", queries.run),
+                kept_up("spot notices", notices.run),
+            )
             keeping = [tasks.create_task(work) for work in beside]
             await server.until_stopped(stop)
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)
