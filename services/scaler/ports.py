@@ -1,6 +1,6 @@
-"""What the fleet needs from a place where replicas run: this host, perhaps a cluster elsewhere.
+"""What the fleet needs from outside: places where replicas run, and who keeps what it decides.
 
-The port is as narrow as every such place can be: it takes sizes and says what is there. How a
+`Target` is as narrow as every such place can be: it takes sizes and says what is there. How a
 replica comes to be there, on which slot or node, and how it is repaired is the place's own affair.
 """
 
@@ -10,6 +10,7 @@ from typing import Protocol
 
 from services.scaler.config import Capacity, Pool, Scaling
 from services.scaler.policy.rollout import SettingsRefusal
+from services.scaler.policy.sizing.views import Decision
 
 
 @dataclass(frozen=True)
@@ -139,3 +140,16 @@ class Target(Protocol):
 
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""
+
+
+class Decisions(Protocol):
+    """Where decisions go, to be kept and shown."""
+
+    def take(self, pool: str, decision: Decision, wall: float) -> None:
+        """Takes what was decided at one tick, also where nothing changed; comes back at once.
+
+        Args:
+            pool: its name.
+            decision: its size, and why.
+            wall: when, in seconds since 1970.
+        """
