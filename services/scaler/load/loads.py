@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from services.common.load_totals import LoadTotals
-from services.scaler.load.history import HISTORY_SECONDS, History
+from services.scaler.load.history import HISTORY_SECONDS, MAX_TIERS, History
 from services.scaler.policy.demand import Demand, grown
 
 LIVE_SECONDS = 10.0
@@ -54,6 +54,7 @@ class Loads:
         self._last: dict[str, tuple[float, Report]] = {}
         self._runs: dict[str, Run] = {}
         self._history = History()
+        self._counted: dict[str, LoadTotals] = {}
 
     def take(self, router: str, report: Report, now: float) -> bool:
         """Keeps the report; False if there are too many routers for one more."""
@@ -90,6 +91,14 @@ class Loads:
         """
         return self._history.demand(tier, seconds, now) if self._counting(now) else None
 
+    def counted(self) -> Mapping[str, LoadTotals]:
+        """All that tiers were asked for since this scaler began, added up over routers."""
+        return dict(self._counted)
+
+    def counting(self, now: float) -> bool:
+        """Whether any live router counts: if none does, nothing that is counted says anything."""
+        return self._counting(now)
+
     def in_flight(self, replica: str, since: float, now: float) -> list[int | None]:
         """Each live router's requests on the replica; None where its report is older than `since`.
 
@@ -122,3 +131,5 @@ class Loads:
                 restarted = run.started_at != before.started_at
                 growth = grown(before.tiers.get(tier, LoadTotals()), counted, restarted=restarted)
             self._history.add(tier, growth, now)
+            if tier in self._counted or len(self._counted) < MAX_TIERS:
+                self._counted[tier] = self._counted.get(tier, LoadTotals()) + growth
