@@ -17,7 +17,7 @@ from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.servicer import ScalerServicer
-from services.scaler.targets.cores import available_cores
+from services.scaler.targets.cores import available_cores, available_gpus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
@@ -39,7 +39,12 @@ async def serve(
         ConfigError: a setting, or a file or an address it names, cannot be used.
         ServerEnded: the server ended by itself; the replicas stay for the next scaler.
     """
-    file = ScalingFile(settings.scaling_file, available_cores())
+    file = ScalingFile(
+        settings.scaling_file,
+        available_cores(),
+        gpus=available_gpus(),
+        queries=bool(settings.prometheus),
+    )
     scaling = file.load()
     registry = CollectorRegistry()
     loads, metrics = Loads(), Metrics(registry)

@@ -250,7 +250,7 @@ class Fleet:
         """Replicas wanted. A pool that is no longer configured wants none."""
         if self._exit_drain_seconds is not None or pool not in self._scaling.pools:
             return 0
-        return self._settings(pool).size
+        return self._settings(pool).first
 
     def _settings(self, pool: str) -> Pool:
         """What a configured pool goes by: its file, or where that is refused the last good ones."""

@@ -221,6 +221,7 @@ class ReplicaProcesses:
             parameters=pool.parameters,
             config_pbtxt=pool.config_pbtxt,
             cpus=place.cpus,
+            gpus=place.gpus,
             exit_timeout_seconds=EXIT_SECONDS,
         )
         replica = SlotReplica(

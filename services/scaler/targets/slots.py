@@ -92,7 +92,7 @@ class SlotHost(Protocol):
 
 def fingerprint(pool: Pool, slot: Slot) -> str:
     """Stands for the settings that a running replica cannot change."""
-    settings = [
+    settings: list[object] = [
         str(pool.repository),
         pool.model,
         pool.precision,
@@ -100,4 +100,6 @@ def fingerprint(pool: Pool, slot: Slot) -> str:
         pool.config_pbtxt,
         [slot.grpc_port, slot.metrics_port, slot.cpus],
     ]
+    if slot.gpus:
+        settings.append(slot.gpus)
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
