@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.kept_up import kept_up
 from services.common.process import open_frame, run
-from services.scaler.config import ScalerSettings
+from services.scaler.assembly import History
+from services.scaler.config import ScalerSettings, Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
 from services.scaler.load.loads import Loads
@@ -62,8 +63,15 @@ async def serve(
 
     target = LocalTarget(scaling, processes, metrics, good=good, longest=longest)
     fleet = Fleet(scaling, target, loads, metrics, file=str(settings.scaling_file))
-    watch = ScalingWatch(file, fleet.configure, metrics)
-    servicer = ScalerServicer(fleet, watch, loads, metrics)
+    history = History(settings.state_folder / "history", file.again(), loads, metrics)
+    history.configure(scaling)
+
+    def adopt(scaling: Scaling) -> None:
+        fleet.configure(scaling)
+        history.configure(scaling)
+
+    watch = ScalingWatch(file, adopt, metrics, kept=history.versions.in_force)
+    servicer = ScalerServicer(fleet, watch, loads, metrics, history.calls)
     async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
         server = frame.server
@@ -71,6 +79,9 @@ async def serve(
         port = frame.bind()
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
+        await asyncio.to_thread(history.open)
+        history.versions.in_force(file.content)
+        await frame.closing.enter_async_context(history.kept())
         await server.start()
         log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
@@ -85,6 +96,7 @@ async def serve(
             for task in keeping:
                 task.cancel()
         fleet.close()
+        history.close()
         servicer.close()
         await server.serve_until_stopped(stop)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from services.scaler.config import Capacity, Pool, Scaling
 from services.scaler.policy.rollout import SettingsRefusal
+from services.scaler.policy.sizing.override import Override
 from services.scaler.policy.sizing.views import Decision
 
 
@@ -153,3 +154,10 @@ class Decisions(Protocol):
             decision: its size, and why.
             wall: when, in seconds since 1970.
         """
+
+
+class Overrides(Protocol):
+    """What operators set for pools for a time."""
+
+    def of(self, pool: str, wall: float) -> Override | None:
+        """The pool's override at a time, in seconds since 1970; None: there is none."""

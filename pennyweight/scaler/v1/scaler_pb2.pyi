@@ -286,30 +286,6 @@ OVERRIDE_KIND_NO_SCALE_DOWN: OverrideKind.ValueType  # 3
 """The size does not fall."""
 Global___OverrideKind: _TypeAlias = OverrideKind  # noqa: Y015
 
-class _TraceFormat:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _TraceFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TraceFormat.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    TRACE_FORMAT_UNSPECIFIED: _TraceFormat.ValueType  # 0
-    """Refused with INVALID_ARGUMENT."""
-    TRACE_FORMAT_AZURE: _TraceFormat.ValueType  # 1
-    """CSV of Azure's public traces: TIMESTAMP,ContextTokens,GeneratedTokens."""
-    TRACE_FORMAT_MOONCAKE: _TraceFormat.ValueType  # 2
-    """Mooncake's JSON lines: timestamp in ms, input_length, output_length."""
-
-class TraceFormat(_TraceFormat, metaclass=_TraceFormatEnumTypeWrapper):
-    """How a trace is written."""
-
-TRACE_FORMAT_UNSPECIFIED: TraceFormat.ValueType  # 0
-"""Refused with INVALID_ARGUMENT."""
-TRACE_FORMAT_AZURE: TraceFormat.ValueType  # 1
-"""CSV of Azure's public traces: TIMESTAMP,ContextTokens,GeneratedTokens."""
-TRACE_FORMAT_MOONCAKE: TraceFormat.ValueType  # 2
-"""Mooncake's JSON lines: timestamp in ms, input_length, output_length."""
-Global___TraceFormat: _TypeAlias = TraceFormat  # noqa: Y015
-
 @_typing.final
 class Replica(_message.Message):
     """One Triton server that serves a model."""
@@ -1757,6 +1733,7 @@ class Override(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     EXPIRES_FIELD_NUMBER: _builtins.int
+    UNSAVED_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool."""
     kind: Global___OverrideKind.ValueType
@@ -1767,6 +1744,10 @@ class Override(_message.Message):
     """Who asked for it. Empty where the caller may not know it: operators may."""
     reason: _builtins.str
     """Why. Empty where the caller may not know it."""
+    unsaved: _builtins.bool
+    """True: it holds, or has ended, but the disk refuses it: a restart of the scaler forgets that. Only
+    in the answers of SetOverride and ClearOverride.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
@@ -1785,10 +1766,11 @@ class Override(_message.Message):
         reason: _builtins.str = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         expires: _timestamp_pb2.Timestamp | None = ...,
+        unsaved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "expires", b"expires", "kind", b"kind", "pool", b"pool", "reason", b"reason", "since", b"since", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "expires", b"expires", "kind", b"kind", "pool", b"pool", "reason", b"reason", "since", b"since", "size", b"size", "unsaved", b"unsaved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1964,16 +1946,16 @@ class SimulateRequest(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
-    FORMAT_FIELD_NUMBER: _builtins.int
     TIMES_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """The whole file, YAML in UTF-8. Empty: the one in force."""
     pool: _builtins.str
     """Pool that serves the trace. Empty: the only one that has a `scale`."""
     trace: _builtins.bytes
-    """The trace, plain text."""
-    format: Global___TraceFormat.ValueType
-    """How it is written. Required."""
+    """The trace, text in UTF-8; its first line says how it is written: CSV of Azure's public traces
+    (TIMESTAMP,ContextTokens,GeneratedTokens), rates by window (t_start_s,req_per_s), or Mooncake's
+    JSON lines (timestamp in ms, input_length, output_length). Required.
+    """
     times: _builtins.float
     """Arrivals are multiplied by this, above 0. 0: 1."""
     def __init__(
@@ -1982,12 +1964,11 @@ class SimulateRequest(_message.Message):
         content: _builtins.str = ...,
         pool: _builtins.str = ...,
         trace: _builtins.bytes = ...,
-        format: Global___TraceFormat.ValueType = ...,
         times: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "format", b"format", "pool", b"pool", "times", b"times", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "pool", b"pool", "times", b"times", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,7 +97,11 @@ class ScalingFile:
         except UnicodeDecodeError as error:
             raise ConfigError(str(self.path), [f"must be UTF-8 text: {error}"]) from error
         return Scaling.of(
-            parse_document(text, Scaling, source=str(self.path)), self.path, self._cores
+            parse_document(text, Scaling, source=str(self.path)),
+            self.path,
+            self._cores,
+            gpus=self._gpus,
+            queries=self._queries,
         )
 
     def again(self) -> "ScalingFile":

@@ -6,24 +6,16 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import structlog
 
 from services.common.files import write_whole
+from services.scaler.policy.sizing.override import Override, OverrideKind
 
 log = structlog.get_logger()
 
 MAX_OVERRIDES = 1024
-
-
-class Kind(StrEnum):
-    """How a size is overridden."""
-
-    PAUSE = "pause"
-    PIN = "pin"
-    NO_SCALE_DOWN = "no_scale_down"
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Held:
     """
 
     pool: str
-    kind: Kind
+    kind: OverrideKind
     size: int
     author: str
     reason: str
@@ -62,7 +54,7 @@ class OverrideBook:
         """Reads what an earlier scaler left; of a file that cannot be read nothing holds."""
         try:
             found = json.loads(self._path.read_bytes())
-            held = [Held(**{**one, "kind": Kind(one["kind"])}) for one in found]
+            held = [Held(**{**one, "kind": OverrideKind(one["kind"])}) for one in found]
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -75,6 +67,13 @@ class OverrideBook:
         """The pool's override at this time; None: there is none, or it is over."""
         found = self._held.get(pool)
         return found if found is not None and wall < found.expires else None
+
+    def of(self, pool: str, wall: float) -> Override | None:
+        """See `Overrides.of`."""
+        held = self.held(pool, wall)
+        if held is None:
+            return None
+        return Override(held.kind, held.expires, held.size, held.author, held.reason)
 
     def listed(self) -> list[Held]:
         """Those that hold now, by pool."""
