@@ -7,6 +7,7 @@ unseen.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ log = structlog.get_logger()
 DAY_SECONDS = 86_400.0
 IN_FORCE_SECONDS = 6.0
 """The watch looks every second and takes a change at its second look."""
+
+PLAN_HOLDS_SECONDS = 300.0
+"""The recorded load of days is much the same so long."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,18 @@ class Applied:
     plan: Plan | None = None
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A plan that was just made: who looks at it and then applies the file need not wait again."""
+
+    key: tuple[str, str, float]
+    until: float
+    plan: Plan
+
+    def holds(self, key: tuple[str, str, float], now: float) -> bool:
+        return key == self.key and now < self.until
+
+
 class Policies:
     """Changes of one scaling file."""
 
@@ -85,6 +101,7 @@ class Policies:
         load_folder: Path,
         *,
         in_force_seconds: float = IN_FORCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`file` checks as the watched one does; `load_folder` holds the recorded load."""
         self._file = file
@@ -92,6 +109,8 @@ class Policies:
         self._trials = trials
         self._load_folder = load_folder
         self._in_force_seconds = in_force_seconds
+        self._clock = clock
+        self._planned: _Planned | None = None
         self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[Version | None]] = set()
 
@@ -119,6 +138,9 @@ class Policies:
         """
         await self._checked(content)
         live = await self._live()
+        key = (hash_of(content.encode()), hash_of(live), span_seconds)
+        if self._planned is not None and self._planned.holds(key, self._clock()):
+            return self._planned.plan
         question = {
             "kind": "plan",
             "path": str(self._file.path),
@@ -127,7 +149,9 @@ class Policies:
             "load": str(self._load_folder),
             "seconds": span_seconds,
         }
-        return TypeAdapter(Plan).validate_python(await self._trials.run(question, progress))
+        plan = TypeAdapter(Plan).validate_python(await self._trials.run(question, progress))
+        self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan)
+        return plan
 
     async def simulate(
         self,

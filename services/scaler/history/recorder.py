@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from services.common.buckets import longer_than
 from services.common.load_totals import LoadTotals
 from services.scaler.history.journal import GAP, Journal, Limits, read
 from services.scaler.load.loads import Loads
-from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute, later_than
+from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
 
 DAYS = 14
 DAY_SECONDS = 86_400
@@ -79,7 +80,7 @@ class Recorder:
                     "finished": growth.finished,
                     "output_tokens": growth.output_tokens,
                     "first_texts": sum(growth.first_text),
-                    "late": later_than(growth.first_text, self._objective(tier)),
+                    "late": round(longer_than(growth.first_text, self._objective(tier))),
                 }
             )
 

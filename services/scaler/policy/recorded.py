@@ -1,9 +1,6 @@
 """Load as it was recorded, a line for each tier and minute, for trying policies on it later."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from services.common.buckets import BOUNDS
 
 MINUTE_SECONDS = 60
 
@@ -35,22 +32,3 @@ class RecordedMinute:
     output_tokens: int
     first_texts: int
     late: int
-
-
-def later_than(counts: Sequence[int], seconds: float) -> int:
-    """How many durations are longer.
-
-    Args:
-        counts: durations in `services.common.buckets`; within a bucket they are taken to be spread
-            evenly.
-        seconds: the bound.
-    """
-    late = 0.0
-    for index, count in enumerate(counts):
-        low = BOUNDS[index - 1] if index else 0.0
-        high = BOUNDS[index] if index < len(BOUNDS) else float("inf")
-        if seconds <= low:
-            late += count
-        elif seconds < high < float("inf"):
-            late += count * (high - seconds) / (high - low)
-    return round(late)
