@@ -8,10 +8,11 @@ unseen.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 from pydantic import TypeAdapter
@@ -100,16 +101,32 @@ class Policies:
         trials: Trials,
         load_folder: Path,
         *,
+        replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         in_force_seconds: float = IN_FORCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """`file` checks as the watched one does; `load_folder` holds the recorded load."""
+        """Changes nothing yet.
+
+        Args:
+            file: checks as the watched one does.
+            versions: what was in force.
+            trials: where files are tried.
+            load_folder: of the recorded load.
+            replicas: what was measured of each pool's replicas: `capacity`, the four constants or
+                None, `correction` of them, and `start_seconds`.
+            in_force_seconds: how long a written file is waited for.
+            clock: gives monotonic seconds.
+            wall: gives seconds since 1970.
+        """
         self._file = file
         self._versions = versions
         self._trials = trials
         self._load_folder = load_folder
         self._in_force_seconds = in_force_seconds
+        self._replicas = replicas
         self._clock = clock
+        self._wall = wall
         self._planned: _Planned | None = None
         self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[Version | None]] = set()
@@ -148,6 +165,8 @@ class Policies:
             "given": content,
             "load": str(self._load_folder),
             "seconds": span_seconds,
+            "now": self._wall(),
+            "replicas": self._replicas(),
         }
         plan = TypeAdapter(Plan).validate_python(await self._trials.run(question, progress))
         self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan)
@@ -176,6 +195,7 @@ class Policies:
             "pool": pool,
             "trace": trace,
             "times": times,
+            "replicas": self._replicas(),
         }
         return TypeAdapter(Simulation).validate_python(await self._trials.run(question, progress))
 
