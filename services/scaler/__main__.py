@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -11,12 +11,17 @@ from prometheus_client import CollectorRegistry
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.kept_up import kept_up
 from services.common.process import open_frame, run
-from services.scaler.assembly import History
+from services.scaler.assembly import History, measured
 from services.scaler.config import ScalerSettings, Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
+from services.scaler.fleet.sizes import Sizes
+from services.scaler.load.engines import Engines
 from services.scaler.load.loads import Loads
+from services.scaler.load.queries import Queries
+from services.scaler.load.signals import Signals
 from services.scaler.metrics import Metrics
+from services.scaler.policy.sizing.settings import Query
 from services.scaler.servicer import ScalerServicer
 from services.scaler.targets.cores import available_cores, available_gpus
 from services.scaler.targets.good_settings import GoodSettings
@@ -62,9 +67,29 @@ async def serve(
         return loads.tier(tier, time.monotonic()).longest
 
     target = LocalTarget(scaling, processes, metrics, good=good, longest=longest)
-    fleet = Fleet(scaling, target, loads, metrics, file=str(settings.scaling_file))
-    history = History(settings.state_folder / "history", file.again(), loads, metrics)
+
+    def pages() -> Iterable[tuple[str, str]]:
+        return fleet.metrics_pages()
+
+    def asked() -> Mapping[tuple[str, str], Query]:
+        return fleet.queries()
+
+    engines, queries = Engines(pages), Queries(settings.prometheus, asked)
+    history = History(
+        settings.state_folder / "history",
+        file.again(),
+        loads,
+        metrics,
+        replicas=lambda: {view.name: measured(view, sizes) for view in fleet.pools()},
+    )
     history.configure(scaling)
+    sizes = Sizes(
+        scaling,
+        Signals(loads, engines, queries),
+        decisions=history.decisions,
+        overrides=history.overrides,
+    )
+    fleet = Fleet(scaling, target, loads, metrics, sizes, file=str(settings.scaling_file))
 
     def adopt(scaling: Scaling) -> None:
         fleet.configure(scaling)
@@ -86,7 +111,12 @@ async def serve(
         log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
         async with asyncio.TaskGroup() as tasks:
-            beside = (fleet.run(), kept_up("scaling file", watch.run))
+            beside = (
+                fleet.run(),
+                kept_up("scaling file", watch.run),
+                kept_up("engines", engines.run),
+                kept_up("queries", queries.run),
+            )
             keeping = [tasks.create_task(work) for work in beside]
             await server.until_stopped(stop)
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)

@@ -1,16 +1,20 @@
 """Puts together what the scaler keeps of its work, and the calls about it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from services.common.config import ConfigError
 from services.common.kept_up import kept_up
 from services.scaler.changes.policies import Policies
 from services.scaler.changes.trials import Trials
 from services.scaler.config import Scaling
+from services.scaler.fleet.fleet import PoolView
 from services.scaler.fleet.scaling_file import ScalingFile
+from services.scaler.fleet.sizes import Sizes
 from services.scaler.history import recorder
 from services.scaler.history.decisions import DecisionLog
 from services.scaler.history.journal import Journal, Limits
@@ -40,8 +44,24 @@ class History:
         calls: what callers ask of it.
     """
 
-    def __init__(self, folder: Path, file: ScalingFile, loads: Loads, metrics: Metrics) -> None:
-        """Touches nothing yet; `file` checks scaling files as the watched one does."""
+    def __init__(
+        self,
+        folder: Path,
+        file: ScalingFile,
+        loads: Loads,
+        metrics: Metrics,
+        *,
+        replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+    ) -> None:
+        """Touches nothing yet.
+
+        Args:
+            folder: of its own.
+            file: checks scaling files as the watched one does.
+            loads: what routers report.
+            metrics: what is counted.
+            replicas: what was `measured` of each pool's replicas, by pool.
+        """
         self._scaling: Scaling | None = None
         self._load_folder = folder / "load"
         self.versions = Versions(folder / "versions")
@@ -58,7 +78,7 @@ class History:
         self._recorder = Recorder(loads, self._journals[1], self._objective)
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
-        policies = Policies(file, self.versions, Trials(), self._load_folder)
+        policies = Policies(file, self.versions, Trials(), self._load_folder, replicas=replicas)
         self.calls = Calls(
             DecisionCalls(self.decisions),
             PolicyCalls(policies, self.versions),
@@ -115,3 +135,14 @@ class History:
         scales = [pool.scale for pool in pools if pool.tier == tier and pool.scale is not None]
         held = [scale.objectives.ttft_seconds for scale in scales]
         return min(held, default=Objectives().ttft_seconds)
+
+
+def measured(view: PoolView, sizes: Sizes) -> dict[str, Any]:
+    """What trials take a pool's replicas to be: what they were seen to do."""
+    learned = sizes.learned(view.name)
+    capacity = learned.capacity
+    return {
+        "capacity": None if capacity is None else dataclasses.asdict(capacity),
+        "correction": learned.correction,
+        "start_seconds": view.typical_start_seconds,
+    }

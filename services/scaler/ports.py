@@ -53,6 +53,10 @@ class ReplicaStatus:
         outdated: it serves with settings that are no longer the pool's. The target replaces it,
             and it does not count towards the pool's size.
         leaving: why the target takes it away soon; empty: it does not. It is to be drained.
+        notice: why the target will take it away after a while; empty: it will not. It serves until
+            it is to be drained, and does not count any more.
+        draining: its drain began under an earlier scaler, and is to be finished.
+        metrics_address: host:port of its page of metrics, as this scaler reaches it; empty: none.
     """
 
     replica: Replica
@@ -60,6 +64,9 @@ class ReplicaStatus:
     running_requests: int | None = None
     outdated: bool = False
     leaving: str = ""
+    notice: str = ""
+    draining: bool = False
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,35 @@ class PoolStatus:
     def empty(self) -> bool:
         """Whether nothing of the pool is left."""
         return not (self.replicas or self.pending or self.ending)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of a pool, for an actuator other than ours.
+
+    Attributes:
+        size: replicas that shall be there: those that serve, and those that still drain.
+        active: whether any shall serve.
+        since: when it came to be so, in seconds since 1970.
+    """
+
+    size: int
+    active: bool
+    since: float
+
+
+class Wishes(Protocol):
+    """What is wanted of pools now."""
+
+    def wish(self, pool: str) -> Wish | None:
+        """What is wanted of a pool; None: that is not known now.
+
+        Raises:
+            KeyError: there is no such pool.
+        """
+
+    async def changed(self) -> None:
+        """Waits until any wish is another, or a pool comes or goes."""
 
 
 OnChange = Callable[[], None]
@@ -157,7 +193,7 @@ class Decisions(Protocol):
 
 
 class Overrides(Protocol):
-    """What operators set for pools for a time."""
+    """What operators set against the policy, for a time."""
 
     def of(self, pool: str, wall: float) -> Override | None:
-        """The pool's override at a time, in seconds since 1970; None: there is none."""
+        """The override of a pool that holds at this time, in seconds since 1970; None: none."""

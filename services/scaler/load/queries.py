@@ -29,10 +29,10 @@ class NoNumber(Exception):
 
 
 def number_of(body: bytes) -> float:
-    """The one number of an answer.
+    """The one number of an answer; NaN where it has none, as a ratio of what did not happen.
 
     Raises:
-        NoNumber: it is none, several, or not finite.
+        NoNumber: it is several, infinite or negative, or no answer at all.
     """
     try:
         answer: Any = json.loads(body)
@@ -41,16 +41,16 @@ def number_of(body: bytes) -> float:
             raise NoNumber(f"Prometheus refuses it: {str(answer.get('error', status))[:200]}")
         kind, result = answer["data"]["resultType"], answer["data"]["result"]
         if kind == "vector":
-            if len(result) != 1:
-                many = "nothing" if not result else f"{len(result)} series"
-                raise NoNumber(f"it gives {many} where one number is wanted; sum() makes one")
-            result = result[0]["value"]
+            if len(result) > 1:
+                many = f"it gives {len(result)} series where one number is wanted"
+                raise NoNumber(f"{many}; sum() makes one")
+            result = result[0]["value"] if result else (0, "NaN")
         elif kind != "scalar":
             raise NoNumber(f"it gives a {kind} where one number is wanted")
         value = float(result[1])
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise NoNumber("its answer is not one of Prometheus") from error
-    if not math.isfinite(value) or value < 0:
+    if math.isinf(value) or value < 0:
         raise NoNumber(f"it gives {value}, which says nothing of a load")
     return value
 
@@ -115,4 +115,6 @@ class Queries:
         else:
             if self._wrong.pop(name, ""):
                 log.info("a query has its answer again", pool=name[0], query=name[1])
+            if math.isnan(value):  # which says something where nothing is asked of the pool
+                self._wrong[name] = "it gives no number"
             self._readings[name] = query.query, Reading(value, at)

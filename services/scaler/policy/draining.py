@@ -7,8 +7,8 @@ The rules:
 
 1. A replica that is drained is released once nothing runs on it, or when its time is up.
 2. A replica that its target takes away soon is drained; while it still starts it is just released.
-3. More replicas than wanted: those still starting are released, then the least loaded are drained.
-   Those that their target is replacing do not count.
+3. More replicas than wanted: those still starting are released, then the least loaded are drained,
+   of those that have as much to do the oldest. Those that their target is replacing do not count.
 """
 
 from collections.abc import Sequence
@@ -39,6 +39,7 @@ class Loaded:
         in_flight: requests running on it; None: not known.
         outdated: its target is replacing it.
         leaving: why its target takes it away soon; empty: it does not.
+        started_at: when it was started, in seconds since 1970.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Loaded:
     in_flight: int | None = None
     outdated: bool = False
     leaving: str = ""
+    started_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _drained(replica: Loaded, drain_seconds: float, now: float) -> list[Release]
 def _usefulness(replica: Loaded) -> tuple[bool, float, float, str]:
     """Sorts those first that are missed least; an unknown load counts as the highest."""
     load = float("inf") if replica.in_flight is None else replica.in_flight
-    return (replica.state is ReplicaState.READY, load, -replica.since, replica.id)
+    return (replica.state is ReplicaState.READY, load, replica.started_at, replica.id)
 
 
 def _let_go(replica: Loaded, reason: str) -> Action:

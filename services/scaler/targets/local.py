@@ -150,6 +150,7 @@ class LocalTarget:
             occupant.released = occupant.released or occupant.id in wanted.drained
             if occupant.id in wanted.draining and occupant.state is State.READY:
                 occupant.state, occupant.since = State.DRAINING, self._clock()
+                self._note_draining(occupant)
         self._wake.set()
 
     async def close(self) -> None:
@@ -187,6 +188,13 @@ class LocalTarget:
             for action in actions:
                 self._act(name, action, now)
             pool.note(trouble(goal, self._observed(name), pool.failures, actions, now))
+
+    def _note_draining(self, occupant: Occupant) -> None:
+        """So that the next scaler goes on with it if this one is killed."""
+        try:
+            self._host.note_draining(occupant.id)
+        except OSError as error:
+            log.warning("a drain is not on record", replica=occupant.id, error=str(error))
 
     async def _keep(self, kept: GoodSettings, pool: str, good: Pool) -> None:
         """Keeps settings that worked, or not: that costs no replica."""

@@ -117,6 +117,8 @@ class Occupant:
             running_requests=self.engine_requests,
             outdated=self.outdated(pool),
             leaving=self.leaving,
+            draining=self.state is State.DRAINING and not self.leaving,
+            metrics_address=self.replica.metrics_address,
         )
 
 
@@ -126,6 +128,8 @@ def adopted(found: Adopted, pool: Pool | None, now: float) -> Occupant:
     if pool is not None:
         replica = as_of(replica, pool)
     state = State.READY if found.ready else State.STARTING
+    if found.ready and found.draining:
+        state = State.DRAINING
     return Occupant(
         id=replica.id,
         pool=replica.pool,

@@ -26,13 +26,15 @@ class StartHindered(StartFailed):
 class Adopted:
     """A replica that an earlier scaler left.
 
-    `ready`: it was ready when last looked at. `fault`: why it cannot serve any more, if so; it is
+    `ready`: it was ready when last looked at. `draining`: it was told to finish what it has.
+    `fault`: why it cannot serve any more, if so; it is
     still to be ended.
     """
 
     replica: SlotReplica
     ready: bool
     fault: str = ""
+    draining: bool = False
 
 
 OnDeath = Callable[[str, str], None]
@@ -67,6 +69,13 @@ class SlotHost(Protocol):
         """Notes that it is ready for the first time; all of it is watched from now on.
 
         False: a part of it is gone already, and its death has been reported.
+        """
+
+    def note_draining(self, replica_id: str) -> None:
+        """Notes on record that it finishes what it has and goes then, whoever sees to that.
+
+        Raises:
+            OSError: it cannot be written down now.
         """
 
     async def too_long(self, replica_id: str, tokens: int) -> str | None:

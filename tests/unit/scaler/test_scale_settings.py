@@ -143,6 +143,21 @@ def test_without_zero_a_pool_has_one_at_least(write):
             "pools.a.scale.behavior.scale_down.select_policy: must not be Disabled where scale_up",
         ),
         (
+            "0 8 * * *",
+            "0 8 30 2 *",
+            "line 24: pools.a.scale.schedule.0.cron: must",
+        ),
+        ("0 8 * * *", "0 8 * *", "line 24: pools.a.scale.schedule.0.cron: must have five fields"),
+        ("0 8 * * *", "0 25 * * *", "line 24: pools.a.scale.schedule.0.cron: must be a cron expr"),
+        (
+            "3600, min: 2",
+            "3600, min: 2, time_zone: Europe/Bonn",
+            (
+                "line 24: pools.a.scale.schedule.0.time_zone: must be the name of a time zone, "
+                "such as Europe/Berlin, got Europe/Bonn"
+            ),
+        ),
+        (
             "3600, min: 2",
             "3600",
             "line 24: pools.a.scale.schedule.0: must have min or max or both",

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from services.scaler.policy.sizing.settings import Capacity
+from services.scaler.policy.sizing.views import Traffic
 
 LEAST_FINISHED = 10.0
 """Answers that a stretch has before anything is read from it: fewer are mostly chance."""
@@ -97,17 +98,19 @@ class Stretch:
     finished: float = 0.0
     output_tokens: float = 0.0
 
-    def longer(
-        self, seconds: float, *, ready: int, running: float, finished: float, output_tokens: float
-    ) -> "Stretch":
+    def longer(self, traffic: Traffic, ready: int, running: float) -> "Stretch":
         """With one tick more."""
+        seconds = traffic.seconds
         return Stretch(
             self.seconds + seconds,
             self.replica_seconds + seconds * ready,
             self.running_seconds + seconds * running,
-            self.finished + finished,
-            self.output_tokens + output_tokens,
+            self.finished + traffic.finished,
+            self.output_tokens + traffic.output_tokens,
         )
+
+
+_NO_STRETCH = Stretch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,22 +146,24 @@ class Learned:
     correction: float = 1.0
     fit: Fit = field(default_factory=Fit)
     capacity: Capacity | None = None
-    stretch: Stretch = field(default_factory=Stretch)
+    stretch: Stretch = _NO_STRETCH
     ready: int = 0
     settling: int = 0
     running: float | None = None
+
+    def unseen(self) -> "Learned":
+        """After a time in which nobody said what replicas did."""
+        return replace(self, stretch=_NO_STRETCH, running=None)
 
 
 def learn(
     before: Learned,
     given: Capacity | None,
+    traffic: Traffic,
     *,
     places: int,
     ready: int,
     running: float | None,
-    seconds: float,
-    finished: float,
-    output_tokens: float,
     prompt: float,
 ) -> Learned:
     """What is known after one tick more.
@@ -166,50 +171,43 @@ def learn(
     Args:
         before: what was known.
         given: the policy's model; None: it is to be learned.
+        traffic: of this tick.
         places: requests that a replica runs at once.
         ready: replicas that run them.
         running: requests that run now; None: not known, and nothing is learned.
-        seconds: since the tick before.
-        finished: answers that ended since.
-        output_tokens: of these.
         prompt: mean tokens of a prompt.
     """
+    correction, fit, capacity = before.correction, before.fit, before.capacity
     if ready != before.ready or running is None or before.running is None or ready == 0:
-        return replace(
-            before, stretch=Stretch(), ready=ready, settling=SETTLE_TICKS, running=running
-        )
+        return Learned(correction, fit, capacity, _NO_STRETCH, ready, SETTLE_TICKS, running)
     if before.settling:
-        return replace(before, settling=before.settling - 1, running=running)
-    stretch = before.stretch.longer(
-        seconds,
-        ready=ready,
-        running=(running + before.running) / 2,
-        finished=finished,
-        output_tokens=output_tokens,
-    )
+        left = before.settling - 1
+        return Learned(correction, fit, capacity, _NO_STRETCH, ready, left, running)
+    stretch = before.stretch.longer(traffic, ready, (running + before.running) / 2)
     if stretch.finished < LEAST_FINISHED:
         if stretch.seconds >= STRETCH_SECONDS:
-            stretch = Stretch()
-        return replace(before, stretch=stretch, running=running)
+            stretch = _NO_STRETCH
+        return Learned(correction, fit, capacity, stretch, ready, 0, running)
     occupancy = stretch.running_seconds / stretch.replica_seconds
     output = stretch.output_tokens / stretch.finished
-    known = replace(before, stretch=Stretch(), running=running)
-    if occupancy <= 0 or output < 1:
-        return known
-    if given is None:
-        step = occupancy * stretch.replica_seconds / stretch.output_tokens
-        step = min(max(step, STEP_LEAST_SECONDS), STEP_MOST_SECONDS)
-        fit = fitted(before.fit, occupancy, prompt, output, step=step, seconds=stretch.seconds)
-        known = replace(known, fit=fit, capacity=fit.capacity)
-    model = given or known.capacity
-    if model is None:
-        return known
-    done = work(model, places, stretch.finished, prompt * stretch.finished, output)
-    ratio = done / (stretch.replica_seconds * busy(model, places, occupancy, prompt, output))
-    ratio = min(max(ratio, RATIO_LEAST), RATIO_MOST)
-    part = 1 - math.exp(-stretch.seconds / CORRECTION_SECONDS)
-    correction = before.correction + part * (ratio - before.correction)
-    return replace(known, correction=min(max(correction, CORRECTION_LEAST), CORRECTION_MOST))
+    if occupancy > 0 and output >= 1:
+        if given is None:
+            step = occupancy * stretch.replica_seconds / stretch.output_tokens
+            step = min(max(step, STEP_LEAST_SECONDS), STEP_MOST_SECONDS)
+            fit = fitted(fit, occupancy, prompt, output, step=step, seconds=stretch.seconds)
+            capacity = fit.capacity
+        model = given or capacity
+        if model is not None:
+            done = work(model, places, stretch.finished, prompt * stretch.finished, output)
+            doable = stretch.replica_seconds * busy(model, places, occupancy, prompt, output)
+            correction = _corrected(correction, done / doable, stretch.seconds)
+    return Learned(correction, fit, capacity, _NO_STRETCH, ready, 0, running)
+
+
+def _corrected(before: float, ratio: float, seconds: float) -> float:
+    part = 1 - math.exp(-seconds / CORRECTION_SECONDS)
+    after = before + part * (min(max(ratio, RATIO_LEAST), RATIO_MOST) - before)
+    return min(max(after, CORRECTION_LEAST), CORRECTION_MOST)
 
 
 def fitted(

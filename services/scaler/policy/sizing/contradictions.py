@@ -6,6 +6,7 @@ Pure. Rules over one key stand with it in `settings`.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from services.scaler.policy.sizing.schedule import problem_of
 from services.scaler.policy.sizing.settings import (
     Budget,
     Direction,
@@ -163,6 +164,9 @@ def _of_rule(place: Place, rule: Rule, scale: Scale) -> Iterator[Problem]:
 def _of_schedules(place: Place, scale: Scale) -> Iterator[Problem]:
     for index, schedule in enumerate(scale.schedule):
         at: Place = (*place, index)
+        if (problem := problem_of(schedule)) is not None:
+            key, said = problem
+            yield (*at, key), f"{said}, got {getattr(schedule, key)}"
         least, most = _bounds(schedule, scale)
         if schedule.min is None and schedule.max is None:
             yield at, "must have min or max or both"

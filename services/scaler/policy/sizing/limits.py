@@ -52,7 +52,7 @@ def stabilized(
     size = current
     size = max(size, int(least[0][1]))
     size = min(size, int(greatest[0][1]))
-    return size, replace(past, least=least, greatest=greatest)
+    return size, Past(least, greatest, past.events)
 
 
 def limited(behavior: Behavior, past: Past, now: float, *, wanted: int, current: int) -> int:

@@ -135,10 +135,7 @@ def wished(
         constraints=tuple(path.constraints),
         demand=demand,
     )
-    memory = replace(
-        memory, now=view.now, work=work, past=past, rules=rules, burst=burst, times=times
-    )
-    return wish, memory
+    return wish, SizeMemory(memory.size, view.now, work, past, rules, burst, times)
 
 
 def _asked(
@@ -240,7 +237,7 @@ def _urgent(
 def _crowd(view: View) -> float:
     """Requests running and waiting, in replicas that are full with them."""
     known = [count for count in (view.running, view.waiting) if count is not None and count > 0]
-    return min(sum(known), 1e9) / view.places
+    return min(sum(known), 1e9) / max(view.places, 1)
 
 
 def _floored(path: Path, scale: Scale, view: View, least: Floor) -> None:
