@@ -130,17 +130,21 @@ def trace_of(file: Path) -> bytes:
 
 
 def moment_of(given: str, now: dt.datetime) -> Timestamp:
-    """A time that a person wrote: RFC 3339, or how long ago; ends the command on others."""
+    """A time that a person wrote: RFC 3339, or how long ago; ends the command on others.
+
+    A whole second is meant to its end, as times are shown without their fractions.
+    """
+    result = Timestamp()
     if given[:1].isdigit() and given[-1:] in "smhd":
-        found = now - dt.timedelta(seconds=seconds_of(given))
-    else:
-        try:
-            found = dt.datetime.fromisoformat(given)
-        except ValueError:
-            hint = "Write it as 2026-11-29T01:15:00Z, or as how long ago: 10m."
-            end(f"{given!r} is no time.", hint, code=USAGE)
+        result.FromDatetime(now - dt.timedelta(seconds=seconds_of(given)))
+        return result
+    try:
+        found = dt.datetime.fromisoformat(given.removesuffix(" UTC"))
+    except ValueError:
+        hint = "Write it as 2026-11-29T01:15:00Z, or as how long ago: 10m."
+        end(f"{given!r} is no time.", hint, code=USAGE)
     if found.tzinfo is None:
         found = found.replace(tzinfo=dt.UTC)
-    result = Timestamp()
-    result.FromDatetime(found)
+    part = dt.timedelta(microseconds=999_999 if "." not in given else 1)
+    result.FromDatetime(found + part)  # times here have at most six digits, on the wire nine
     return result

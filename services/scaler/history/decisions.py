@@ -130,7 +130,8 @@ class DecisionLog:
         """See `Decisions.take`."""
         if pool not in self._now and len(self._now) >= MAX_POOLS:
             return
-        decided = Decided(pool, wall, decision, self._version())
+        # To the millisecond, which survives any spelling of a time, so that it is found by it.
+        decided = Decided(pool, round(wall, 3), decision, self._version())
         self._now[pool] = decided
         reason = reason_of(decision)
         if self._kept.get(pool) == reason:

@@ -50,7 +50,7 @@ async def test_a_policy_is_applied_explained_and_taken_back_by_the_command(place
     plan = await pennyweight("scaler", "plan", str(file), *where(scaler))
     assert plan.code == 0, plan.err
     assert "p was not tried: only 0 minutes of its load are on record" in plan.out
-    assert "unknown: p: it is not tried" in plan.out
+    assert "same: both decide the same" in plan.out
 
     asked = ("--author", "ada", "--note", "drain [bold]sooner")
     applied = await pennyweight("scaler", "apply", str(file), *asked, *where(scaler))
@@ -150,6 +150,7 @@ async def test_decisions_are_streamed_listed_and_explained(home):
         *("scaler", "why", "p", "--at", decision.decided_at.ToJsonString(), "--json"),
         *where(scaler),
     )
+    assert earlier.code == 0, earlier.err
     assert json.loads(earlier.out)["size"] == 1
     listed = await pennyweight("scaler", "overrides", *where(scaler), COLUMNS="160")
     (row,) = rows_of(listed.out)

@@ -53,7 +53,9 @@ def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) ->
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         message = f"trials need {' and '.join(missing)}: install the extra `simulate`"
         raise Refused(message, "TRIAL_UNAVAILABLE")
-    from services.scaler.simulator import days  # noqa: PLC0415 - the extra may be missing
+    # Not before: the extra may be missing.
+    from services.scaler.try_out import days, traces  # noqa: PLC0415
+    from services.scaler.try_out.pools import Unanswerable  # noqa: PLC0415
 
     try:
         if question["kind"] == "plan":
@@ -66,7 +68,7 @@ def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) ->
                 replicas=question["replicas"],
                 progress=progress,
             )
-        return days.simulated(
+        return traces.simulated(
             given=question["given"],
             source=question["path"],
             pool=question["pool"],
@@ -75,7 +77,7 @@ def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) ->
             replicas=question["replicas"],
             progress=progress,
         )
-    except days.Unanswerable as error:
+    except Unanswerable as error:
         raise Refused(str(error), "TRIAL_REFUSED") from error
 
 
