@@ -181,7 +181,12 @@ def print_plan(found: Plan) -> None:
     screen = console()
     tried = [one for one in found.pools if not one.untried]
     if tried:
-        print_table(screen, _table(tried))
+        print_table(screen, _table(tried), named_by=2)
+    for one in tried:
+        if one.differ_most_at is not None:
+            sizes = f"{one.live_size} replicas by the file in force and {one.planned_size} by this"
+            sentence = f"{one.pool}: they differ most at {moment(one.differ_most_at)}: {sizes}"
+            say(screen, plain(sentence))
     for one in found.pools:
         if one.untried:
             say(screen, plain(f"{one.pool} was not tried: {one.untried}"), "dim")
@@ -273,8 +278,4 @@ def _table(pools: list[PoolPlan]) -> Table:
         for by, course in (("in force", one.live), ("planned", one.planned)):
             if course is not None:
                 table.add_row(line(one.pool), by, *_figures(course))
-        if one.differ_most_at is not None:
-            sizes = f"{one.live_size} and {one.planned_size}"
-            most = f"{sizes} at {moment(one.differ_most_at)}"
-            table.add_row(line(one.pool), f"differ most: {most}", *[""] * len(_FIGURES))
     return table

@@ -138,6 +138,8 @@ class _BoundEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bound.ValueType
     """What pools may cost."""
     BOUND_OVERRIDE: _Bound.ValueType  # 24
     """An override by an operator."""
+    BOUND_SPOT: _Bound.ValueType  # 25
+    """The split between spot capacity and on demand."""
 
 class Bound(_Bound, metaclass=_BoundEnumTypeWrapper):
     """What made a size what it is."""
@@ -192,6 +194,8 @@ BOUND_MONEY: Bound.ValueType  # 23
 """What pools may cost."""
 BOUND_OVERRIDE: Bound.ValueType  # 24
 """An override by an operator."""
+BOUND_SPOT: Bound.ValueType  # 25
+"""The split between spot capacity and on demand."""
 Global___Bound: _TypeAlias = Bound  # noqa: Y015
 
 class _PlanVerdict:

@@ -190,6 +190,8 @@ def _both(
     untried = (
         shares[0]
         or shares[1]
+        or _idle(live)
+        or _idle(given)
         or _unknown(tier, of)
         or next(
             (
@@ -218,6 +220,12 @@ def _shared(name: str, scaling: Scaling) -> str:
         if one.tier == pool.tier and other not in {name, *spots}:
             return f"what part of tier {pool.tier} it served beside {other} is not on record"
     return ""
+
+
+def _idle(pool: Pool | None) -> str:
+    """Why a pool serves nothing; empty: it does."""
+    fixed = pool is not None and pool.scale is None and pool.first == 0
+    return "its size is 0, so that it serves nothing" if fixed else ""
 
 
 def _unknown(tier: str, minutes: Sequence[RecordedMinute]) -> str:

@@ -72,8 +72,7 @@ def scale_of(pool: Pool) -> Scale:
     """The pool's policy; a fixed size is one without room."""
     if pool.scale is not None:
         return pool.scale
-    size = max(1, pool.first)
-    return Scale(min=size, max=size, work=None)
+    return Scale(min=pool.first, max=max(1, pool.first), work=None)
 
 
 def replica_of(pool: Pool, measured: Measured) -> Replica | None:

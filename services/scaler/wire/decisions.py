@@ -10,7 +10,7 @@ from services.scaler.policy.sizing.views import Constraint
 
 MOST, USUAL = 1000, 100
 HEARTBEAT_SECONDS = 2.0
-MICRO = 1_000_000
+MICRO, MAX_USD = 1_000_000, 1e12
 
 
 class DecisionCalls:
@@ -74,8 +74,8 @@ def decision_message(decided: Decided) -> pb.Decision:
         size=decision.size,
         size_before=decision.before,
         constraints=[_constraint(one) for one in decision.constraints],
-        micro_usd_per_hour=round(decision.usd_per_hour * MICRO),
-        micro_usd_per_hour_before=round(decision.usd_per_hour_before * MICRO),
+        micro_usd_per_hour=_micro(decision.usd_per_hour),
+        micro_usd_per_hour_before=_micro(decision.usd_per_hour_before),
         demand=decision.demand,
         why=decision.why,
         why_not_fewer=decision.why_not_fewer,
@@ -84,6 +84,11 @@ def decision_message(decided: Decided) -> pb.Decision:
     )
     set_time(message.decided_at, decided.at)
     return message
+
+
+def _micro(usd: float) -> int:
+    """Micro-dollars; 0 where they are not known."""
+    return round(usd * MICRO) if 0.0 < usd < MAX_USD else 0
 
 
 def _constraint(constraint: Constraint) -> pb.Constraint:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 
 import grpc
 import pytest
@@ -42,67 +43,106 @@ def where(scaler) -> tuple[str, str]:
     return "--address", scaler.address
 
 
-async def test_a_policy_is_applied_explained_and_taken_back_by_the_command(place, tmp_path):
+async def versions_of(scaler) -> list[pb.PolicyVersion]:
+    found = await scaler.stub.ListPolicyVersions(
+        pb.ListPolicyVersionsRequest(), metadata=KEY, timeout=5
+    )
+    return list(found.versions)
+
+
+async def test_a_file_is_applied_and_taken_back_by_the_command(place, tmp_path):
     scaler = await place.start()
     before, file = place.scaling.read_text(), tmp_path / "new.yaml"
     file.write_text(text_of(place, drain_seconds=7))
 
-    plan = await pennyweight("scaler", "plan", str(file), *where(scaler))
-    assert plan.code == 0, plan.err
-    assert "p was not tried: only 0 minutes of its load are on record" in plan.out
-    assert "same: both decide the same" in plan.out
-
     asked = ("--author", "ada", "--note", "drain [bold]sooner")
     applied = await pennyweight("scaler", "apply", str(file), *asked, *where(scaler))
     assert applied.code == 0, applied.err
+    assert "p was not tried: its size is 0" in applied.out
     assert "Version 2 is in force." in applied.out
     assert place.scaling.read_text() == file.read_text()
-
-    listed = await pennyweight("scaler", "history", *where(scaler), COLUMNS="160")
-    newest, first = rows_of(listed.out)
-    assert newest[:1] + newest[2:5] == ["2", "apply", "ada", "drain [bold]sooner"]
-    assert first[:1] + first[2:5] == ["1", "start", "not known", "-"]
 
     back = await pennyweight("scaler", "rollback", "--author", "bob", *where(scaler))
     assert back.code == 0, back.err
     assert "Version 3 is in force, the file of version 1." in back.out
     assert place.scaling.read_text() == before
 
-    shown = await pennyweight("scaler", "history", "--show", "2", *where(scaler))
-    assert shown.out == file.read_text()
+    listed = await pennyweight("scaler", "history", *where(scaler), COLUMNS="160")
+    newest, middle, first = rows_of(listed.out)
+    assert newest[:1] + newest[2:5] == ["3", "rollback to 1", "bob", "back to version 1"]
+    assert middle[:1] + middle[2:5] == ["2", "apply", "ada", "drain [bold]sooner"]
+    assert first[:1] + first[2:5] == ["1", "start", "not known", "-"]
+    narrow = await pennyweight("scaler", "history", "--show", "2", *where(scaler), COLUMNS="80")
+    assert narrow.out == file.read_text()
 
     # A hand is noticed as a version without an author, and a restart forgets nothing.
     place.scaling.write_text(text_of(place, drain_seconds=9))
 
-    async def noticed() -> list[dict]:
-        found = await pennyweight("scaler", "history", "--json", *where(scaler))
-        versions = [json.loads(line) for line in found.out.splitlines()]
-        return versions if versions[0]["number"] == 4 else []
+    async def noticed() -> bool:
+        return (await versions_of(scaler))[0].number == 4
 
-    versions = await until_async(noticed)
-    assert [(one["source"], one["author"]) for one in versions] == [
-        ("file", ""),
-        ("rollback", "bob"),
-        ("apply", "ada"),
-        ("start", ""),
-    ]
+    await until_async(noticed)
     await scaler.stop()
-    again = await place.start()
-    found = await again.stub.ListPolicyVersions(
-        pb.ListPolicyVersionsRequest(), metadata=KEY, timeout=5
+    found = await versions_of(await place.start())
+    assert [(one.number, one.source, one.author) for one in found] == [
+        (4, pb.POLICY_SOURCE_FILE, ""),
+        (3, pb.POLICY_SOURCE_ROLLBACK, "bob"),
+        (2, pb.POLICY_SOURCE_APPLY, "ada"),
+        (1, pb.POLICY_SOURCE_START, ""),
+    ]
+
+
+async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_path):
+    def scale(utilization: float) -> dict:
+        capacity = {"a": 0.01, "b": 0.0008}
+        return {
+            "min": 0,
+            "max": 4,
+            "zero": {},
+            "work": {"capacity": capacity, "utilization": utilization},
+        }
+
+    place = home(size=0, slots=[{}] * 4, scale=scale(1.0))
+    load = place.state / "history" / "load"
+    load.mkdir(parents=True)
+    now = int(time.time() // 60)
+    figures = {"arrivals": 500, "prompt_tokens": 250_000, "finished": 500}
+    figures |= {"output_tokens": 100_000, "first_texts": 500, "late": 0, "seconds": 60}
+    (load / "000000000001.jsonl").write_text(
+        "".join(
+            json.dumps({"tier": "small", "minute": now - 60 + at, **figures}) + "\n"
+            for at in range(60)
+        )
     )
-    assert [one.number for one in found.versions] == [4, 3, 2, 1]
-    assert found.versions[1].rolled_back_to == 1
+    scaler = await place.start()
+    file = tmp_path / "new.yaml"
+    file.write_text(text_of(place, scale=scale(0.3)))
+    where_worse = (str(file), *where(scaler))
+    ended = await pennyweight("scaler", "plan", *where_worse, COLUMNS="80")
+    assert ended.code == 1, ended.err
+    assert "worse: p: " in ended.out
+    assert "replica-hours instead of" in ended.out
+    assert "replicas by the file in force and" in ended.out
+    request = pb.ApplyPolicyRequest(content=file.read_text(), author="ada", note="n")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await scaler.stub.ApplyPolicy(request, metadata=KEY, timeout=60)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason_of(refused.value) == "POLICY_WORSE"
+    request.anyway_reason = "a test"
+    applied = await scaler.stub.ApplyPolicy(request, metadata=KEY, timeout=60)
+    assert (applied.in_force, applied.version.anyway_reason) == (True, "a test")
+    assert applied.plan.verdict == pb.PLAN_VERDICT_WORSE
+    (pool,) = applied.plan.pools
+    assert pool.planned.replica_hours > pool.live.replica_hours
 
 
 async def test_what_is_wrong_is_told_by_line_key_rule_and_value(place, tmp_path):
     scaler = await place.start()
     file = tmp_path / "wrong.yaml"
     file.write_text(text_of(place, size=3))
-    for command in (("plan", str(file)), ("apply", str(file), "--note", "n")):
-        ended = await pennyweight("scaler", *command, *where(scaler))
-        assert ended.code == 1
-        assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
+    ended = await pennyweight("scaler", "apply", str(file), "--note", "n", *where(scaler))
+    assert ended.code == 1
+    assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
     found = await scaler.stub.ValidatePolicy(
         pb.ValidatePolicyRequest(content=file.read_text()), metadata=KEY, timeout=5
     )
@@ -144,17 +184,12 @@ async def test_decisions_are_streamed_listed_and_explained(home):
             break
     call.cancel()
     assert message.decision.constraints[-1].bound in (pb.BOUND_OVERRIDE, pb.BOUND_MAX)
-    then = await pennyweight("scaler", "why", "p", "--json", *where(scaler))
-    assert json.loads(then.out)["size"] == 2
     earlier = await pennyweight(
         *("scaler", "why", "p", "--at", decision.decided_at.ToJsonString(), "--json"),
         *where(scaler),
     )
     assert earlier.code == 0, earlier.err
     assert json.loads(earlier.out)["size"] == 1
-    listed = await pennyweight("scaler", "overrides", *where(scaler), COLUMNS="160")
-    (row,) = rows_of(listed.out)
-    assert (row[0], row[1], row[3], row[4]) == ("p", "pin at 2", "ada", "a [red]test")
     resumed = await pennyweight("scaler", "resume", "p", *where(scaler))
     assert resumed.out == "p is decided again; pin at 2 is over.\n"
     unknown = await pennyweight("scaler", "why", "q", *where(scaler))

@@ -101,6 +101,7 @@ def test_what_mends_that_is_better(load):
         (text("size: 2"), (FIRST + MINUTES - 20) * 60.0, None, "only 20 minutes of its load"),
         (text("size: 2"), 9e9, None, "only 0 minutes of its load"),
         (text("size: 2"), 0.0, {}, "what its replicas can do is not known yet"),
+        (text("size: 0"), 0.0, None, "its size is 0"),
         (text("size: 2", tier="large"), 0.0, None, "it changes from tier small to large"),
         (
             text(more=POOL % ("q", "small", "size: 1")),
