@@ -27,6 +27,7 @@ from services.scaler.targets.cores import available_cores, available_gpus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
+from services.scaler.targets.spot_notices import SpotNotices
 
 log = structlog.get_logger()
 
@@ -66,7 +67,9 @@ async def serve(
     def longest(tier: str) -> int:
         return loads.tier(tier, time.monotonic()).longest
 
-    target = LocalTarget(scaling, processes, metrics, good=good, longest=longest)
+    notices = SpotNotices(settings.state_folder, lambda: fleet.configured)
+    target = LocalTarget(scaling, processes, metrics, good=good, notice=notices.of, longest=longest)
+    notices.on_change = target.wake
 
     def pages() -> Iterable[tuple[str, str]]:
         return fleet.metrics_pages()
@@ -116,6 +119,7 @@ async def serve(
                 kept_up("scaling file", watch.run),
                 kept_up("engines", engines.run),
                 kept_up("queries", queries.run),
+                kept_up("spot notices", notices.run),
             )
             keeping = [tasks.create_task(work) for work in beside]
             await server.until_stopped(stop)

@@ -137,6 +137,7 @@ class Pool:
         usd_per_hour: what one replica costs an hour, in US dollars; 0: not known.
         spot_notice: URL of the machine's metadata that tells when its capacity is taken away;
             empty: nobody tells.
+        notice_seconds: how long before its end that is told.
         max_in_flight: most requests a router should have running on a replica.
         parameters: override those of the model's config.pbtxt.
         start_seconds: a replica that is not ready by then is replaced.
@@ -155,6 +156,7 @@ class Pool:
     scale: Scale | None = None
     usd_per_hour: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     spot_notice: Annotated[str, Field(max_length=1000), HttpUrl] = ""
+    notice_seconds: Seconds = 30.0
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 64
     parameters: dict[
         Annotated[str, Field(min_length=1, max_length=255)],

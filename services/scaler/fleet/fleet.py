@@ -188,6 +188,11 @@ class Fleet:
         coming = [name for name in names if self._size(name)]
         return min((self._start_seconds(name) for name in coming), default=None)
 
+    @property
+    def configured(self) -> Mapping[str, Pool]:
+        """The pools of the file in force."""
+        return self._scaling.pools
+
     def metrics_pages(self) -> Iterator[tuple[str, str]]:
         """Id and host:port of the metrics page of each replica that is ready and has one."""
         for member in self._members.values():
@@ -296,6 +301,8 @@ class Fleet:
         for name, pool in status.items():
             if pool.refused is not None and pool.refused != self._refused(name):
                 self._tell(name, pool.refused)
+        if _room(status) != _room(self._status):
+            self._sizes.hurry()
         self._status = status
         found = {each.replica.id: each for pool in status.values() for each in pool.replicas}
         self._released &= found.keys()
@@ -407,6 +414,14 @@ class Fleet:
                 sized=self._sizes.sized(name),
             )
             self._gauges.show(name, counted)
+
+
+def _room(status: Mapping[str, PoolStatus]) -> dict[str, tuple[int | None, int]]:
+    """Most replicas that fit in each pool, and how many of those there are to be taken away."""
+    return {
+        name: (pool.capacity, sum(bool(one.notice) for one in pool.replicas))
+        for name, pool in status.items()
+    }
 
 
 def _may_wake(one: PoolNow) -> bool:

@@ -137,6 +137,10 @@ class Sizes:
         self._woken.add(name)
         self._ticked = None
 
+    def hurry(self) -> None:
+        """The next tick is due: there is more room, or less."""
+        self._ticked = None
+
     def due(self, now: float) -> bool:
         """Whether it is time for the next tick."""
         return self._ticked is None or now - self._ticked >= self._scaling.tick_seconds
@@ -167,7 +171,10 @@ class Sizes:
             scale = policies[name].scale
             stale = () if scale is None else stale_signals(scale, views[name])
             self._sized[name] = Sized(decision, stale)
-            self._wanted[name] = decision.size
+            if scale is None and decision.size == policies[name].size:
+                self._wanted.pop(name, None)  # as its file has it, whenever that changes
+            else:
+                self._wanted[name] = decision.size
             if decision.size != decision.before:
                 log.info(
                     "the size of a pool changes",
