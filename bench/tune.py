@@ -20,6 +20,8 @@ from services.scaler.simulator.search import Size, search
 
 TUNED = Path(__file__).with_name("tuned.json")
 COMMAND = "python -m bench.tune"
+FLOOR_SECONDS = 7200.0
+"""Longest trace that the floor's linear programme is solved for in minutes."""
 SEARCHED_DAYS = 2.0
 """Knobs are searched on so many days; the choice among the best is made on all."""
 
@@ -39,12 +41,14 @@ def keep(part: str, name: str, value: Any) -> None:
     write_whole(TUNED, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
 
 
-def baselines(data: scaling_cells.Data, names: list[str], size: Size) -> None:
-    """Searches the knobs of these families."""
+def baselines(
+    data: scaling_cells.Data, names: list[str], size: Size, chosen_on: float | None
+) -> None:
+    """Searches the knobs of these families; the choice is made on so many days, None: all."""
     serving = data.serving
     hours = scaling_cells.hours(data, "tune", serving)
     groups = [hours, scaling_cells.days(data, "tune", serving, scored=SEARCHED_DAYS)]
-    whole = [hours, scaling_cells.days(data, "tune", serving)]
+    whole = [hours, scaling_cells.days(data, "tune", serving, scored=chosen_on)]
     measure = {cell.name: scaling_cells.load_of(cell) for group in whole for cell in group}
     known = families(serving)
     for name in names or list(known):
@@ -53,6 +57,7 @@ def baselines(data: scaling_cells.Data, names: list[str], size: Size) -> None:
         value = {
             "single": found.single, "holds": found.holds, "cost": round(found.cost, 4),
             "each": found.each, "tried": found.tried,
+            "days": chosen_on or 6.0,
         }  # fmt: skip
         keep("baselines", name, value)
 
@@ -61,7 +66,7 @@ def clairvoyants(data: scaling_cells.Data, wanted: list[str]) -> None:
     """The clairvoyant schedule and the floor of each cell that is scored."""
     groups = (
         (scaling_cells.hours(data, "score", data.serving), 5.0),
-        (scaling_cells.days(data, "score", data.serving), 15.0),
+        (scaling_cells.days(data, "score", data.serving), 30.0),
     )
     for cells, slot in groups:
         traces = {cell.name.rsplit(".", 1)[0] for cell in cells}
@@ -81,16 +86,14 @@ def _clairvoyant(cells: list[Cell], slot: float) -> None:
         if best is None:
             report.say(f"{cell.name}: no schedule keeps the attainment")
             continue
-        own = replace(pool, starts=cell.pool.starts)
-        floor = clairvoyant.floor(own, arrivals, slot=slot)
-        report.say(
-            f"{cell.name}: {best.replicas:.3f} replicas, {100 * best.attainment:.2f} %,"
-            f" floor {floor:.3f}"
-        )
         value = {
             "replicas": round(best.replicas, 4), "attainment": round(best.attainment, 5),
-            "price": round(best.price, 5), "floor": round(floor, 4),
+            "price": round(best.price, 5),
         }  # fmt: skip
+        if arrivals.seconds < FLOOR_SECONDS:
+            own = replace(pool, starts=cell.pool.starts)
+            value["floor"] = round(clairvoyant.floor(own, arrivals, slot=slot), 4)
+        report.say(f"{cell.name}: {value}")
         keep("clairvoyant", cell.name, value)
 
 
@@ -103,6 +106,7 @@ def main() -> None:
         "--cell", action="append", default=[], help="a trace, such as azure8; default: all"
     )
     parser.add_argument("--tried", type=float, default=1.0, help="times as many settings")
+    parser.add_argument("--days", type=float, help="that the choice is made on; default: all six")
     parser.add_argument("--only", choices=["baselines", "clairvoyant"])
     arguments = parser.parse_args()
     if gone := scaling_cells.missing(arguments.data):
@@ -111,7 +115,7 @@ def main() -> None:
     part = float(arguments.tried)
     size = Size(first=round(400 * part), kept=round(32 * part), near=round(32 * part))
     parts: dict[str, Callable[[], None]] = {
-        "baselines": lambda: baselines(data, arguments.family, size),
+        "baselines": lambda: baselines(data, arguments.family, size, arguments.days),
         "clairvoyant": lambda: clairvoyants(data, arguments.cell),
     }
     for name, work in parts.items():

@@ -279,7 +279,9 @@ def families(serving: Serving) -> dict[str, Family]:
     }
     target = Bounds(0.05 * places, 1.2 * places, logarithmic=True)
     return {
-        "static": Family("static peak", {"replicas": Bounds(1.0, 64.0, whole=True)}, Static),
+        "static": Family(
+            "static peak", {"replicas": Bounds(1.0, 64.0, logarithmic=True, whole=True)}, Static
+        ),
         "hpa_load": Family(
             "HPA, requests in the pool", {"target": target, **behaviour}, _hpa(on_load=True)
         ),

@@ -1,8 +1,8 @@
 """Whether one policy did better than another on the same days, and whether that is more than noise.
 
 Both served the same arrivals, so hours are compared one by one: what they differ by is drawn again
-from these hours, many times over (a paired block bootstrap), and a difference counts when nine in
-ten such draws have it on the same side. Late answers come first, money second.
+from these hours, many times over (a paired block bootstrap), and a difference counts when 99 in
+100 such draws have it on the same side. Late answers come first, money second.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from services.scaler.simulator.silicon import Floats
 BLOCK_SECONDS = 3600.0
 LEAST_BLOCKS = 8
 """Fewer hours are cut into this many parts."""
-DRAWS = 1000
-INTERVAL = (0.05, 0.95)
+DRAWS = 2000
+INTERVAL = (0.005, 0.995)
 LEAST_POINTS = 0.0005
 """A change of the attainment that is worth the word."""
 LEAST_SHARE = 0.005
@@ -38,7 +38,7 @@ class Difference:
 
     Attributes:
         value: as it was.
-        low, high: within which nine of ten draws are.
+        low, high: within which 99 of 100 draws are.
     """
 
     value: float
