@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from services.common.durations import set_time
+from services.common.durations import NANOSECONDS, set_time
 from services.common.errors import BadRequest, Unavailable, Violation
 from services.scaler.history.decisions import Decided, DecisionLog, Wanted
 from services.scaler.policy.sizing.views import Constraint
@@ -32,8 +32,8 @@ class DecisionCalls:
             return pb.ListDecisionsResponse(decisions=[decision_message(one) for one in current])
         wanted = Wanted(
             request.pool,
-            request.since.ToNanoseconds() / 1e9 if request.HasField("since") else None,
-            request.until.ToNanoseconds() / 1e9 if request.HasField("until") else None,
+            request.since.ToNanoseconds() / NANOSECONDS if request.HasField("since") else None,
+            request.until.ToNanoseconds() / NANOSECONDS if request.HasField("until") else None,
             request.max_results or USUAL,
         )
         try:

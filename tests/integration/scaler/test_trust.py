@@ -1,6 +1,7 @@
 """Decisions, scaling files and overrides over real gRPC, with the real command against it."""
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
@@ -134,6 +135,18 @@ async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_p
     assert applied.plan.verdict == pb.PLAN_VERDICT_WORSE
     (pool,) = applied.plan.pools
     assert pool.planned.replica_hours > pool.live.replica_hours
+
+    trace = tmp_path / "trace.jsonl"
+    request_line = {"input_length": 500, "output_length": 200}
+    trace.write_text(
+        "".join(json.dumps({"timestamp": 200 * at, **request_line}) + "\n" for at in range(3_000))
+    )
+    ended = await pennyweight(
+        "scaler", "simulate", str(file), "--trace", str(trace), *where(scaler)
+    )
+    assert ended.code == 0, ended.err
+    assert "3,000 requests in 0.01 days" in ended.out
+    assert rows_of(ended.out)[0][0] == "p"
 
 
 async def test_what_is_wrong_is_told_by_line_key_rule_and_value(place, tmp_path):
@@ -322,6 +335,28 @@ async def test_what_is_not_there_has_a_reason(place):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await method(request, metadata=KEY, timeout=5)
         assert (refused.value.code(), reason_of(refused.value)) == (code, reason)
+
+
+async def test_a_scaler_killed_in_the_middle_of_an_apply_leaves_file_and_version_whole(place):
+    scaler = await place.start_process()
+    before, given = place.scaling.read_text(), text_of(place, drain_seconds=7)
+    request = pb.ApplyPolicyRequest(content=given, author="ada", note="n")
+    call = scaler.stub.ApplyPolicy(request, metadata=KEY, timeout=60)
+    waiting = asyncio.ensure_future(call.code())
+    announced = place.state / "history" / "versions" / "applying.json"
+
+    async def begun() -> bool:
+        return announced.exists()
+
+    await until_async(begun)
+    await scaler.kill()
+    await waiting
+    now = place.scaling.read_text()
+    assert now in (before, given)
+    again = await place.start()
+    latest = (await versions_of(again))[0]
+    assert latest.hash == hashlib.sha256(now.encode()).hexdigest()
+    assert (latest.number, latest.author) == ((2, "ada") if now == given else (1, ""))
 
 
 def scripted(*lines: str) -> Trials:
