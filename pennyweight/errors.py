@@ -7,6 +7,8 @@
     ├── Forbidden           PERMISSION_DENIED   a known key that may not do this
     ├── NotFound            NOT_FOUND           no such route, lever or handle
     ├── AlreadyExists       ALREADY_EXISTS      something else was recorded before
+    ├── NotNow              FAILED_PRECONDITION what is there does not allow it
+    ├── Outrun              ABORTED             somebody else changed it; look again
     ├── Overloaded          RESOURCE_EXHAUSTED  no room or no budget now
     ├── Unavailable         UNAVAILABLE         nothing answers, or a part is away
     ├── DeadlineExceeded    DEADLINE_EXCEEDED   the time was too short
@@ -77,6 +79,14 @@ class AlreadyExists(PennyweightError):
     """Something else was recorded before."""
 
 
+class NotNow(PennyweightError):
+    """What is there does not allow it: trying again helps once that is another."""
+
+
+class Outrun(PennyweightError):
+    """Somebody else was quicker, so that one must look again."""
+
+
 class Overloaded(PennyweightError):
     """No room, or no budget left."""
 
@@ -99,6 +109,8 @@ _BY_CODE: dict[grpc.StatusCode, type[PennyweightError]] = {
     grpc.StatusCode.PERMISSION_DENIED: Forbidden,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: NotNow,
+    grpc.StatusCode.ABORTED: Outrun,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

@@ -15,6 +15,7 @@ from pennyweight.command.levers import lever
 from pennyweight.command.outcomes import outcome
 from pennyweight.command.policy import policy
 from pennyweight.command.routes import routes
+from pennyweight.command.scaler import scaler
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,6 +52,7 @@ for command in (ask, explain, outcome, routes, pools, key, ledger):
     app.command()(command)
 app.add_typer(lever, name="lever")
 app.add_typer(policy, name="policy")
+app.add_typer(scaler, name="scaler")
 app.command(
     context_settings={
         "allow_extra_args": True,

@@ -163,7 +163,7 @@ def _set(  # noqa: PLR0917 - the options of two commands
     *,
     as_json: bool,
 ) -> None:
-    who = author or _name_of_user()
+    who = author or name_of_user()
 
     async def work() -> None:
         async with connect(target, route=route, lever=name) as client:
@@ -188,7 +188,8 @@ def _set(  # noqa: PLR0917 - the options of two commands
     run(work(), target)
 
 
-def _name_of_user() -> str:
+def name_of_user() -> str:
+    """The name that this machine knows; ends the command where it knows none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container's user may have no name

@@ -6,6 +6,8 @@
     ├── Forbidden           PERMISSION_DENIED   a known key that may not do this
     ├── NotFound            NOT_FOUND           a route, a lease: named, not there
     ├── AlreadyExists       ALREADY_EXISTS      said before, and differently
+    ├── NotNow              FAILED_PRECONDITION what is there does not allow it
+    ├── Outrun              ABORTED             somebody else was quicker; look again
     ├── Overloaded          RESOURCE_EXHAUSTED  come back later; says when
     ├── Unavailable         UNAVAILABLE         try again, perhaps elsewhere
     ├── DeadlineExceeded    DEADLINE_EXCEEDED   the time was too short
@@ -137,6 +139,18 @@ class AlreadyExists(ServiceError):
     """Something is there already, and it is not what was said now."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class NotNow(ServiceError):
+    """What is there does not allow it: trying again helps once that is another."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Outrun(ServiceError):
+    """Somebody else was quicker, so that the caller must look again."""
+
+    code = grpc.StatusCode.ABORTED
 
 
 class Overloaded(ServiceError):

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.kept_up import kept_up
 from services.common.process import open_frame, run
-from services.scaler.config import ScalerSettings
+from services.scaler.assembly import History, measured
+from services.scaler.config import ScalerSettings, Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
 from services.scaler.fleet.sizes import Sizes
@@ -79,10 +80,28 @@ async def serve(
         return fleet.queries()
 
     engines, queries = Engines(pages), Queries(settings.prometheus, asked)
-    sizes = Sizes(scaling, Signals(loads, engines, queries))
+    history = History(
+        settings.state_folder / "history",
+        file.again(),
+        loads,
+        metrics,
+        replicas=lambda: {view.name: measured(view, sizes) for view in fleet.pools()},
+    )
+    history.configure(scaling)
+    sizes = Sizes(
+        scaling,
+        Signals(loads, engines, queries),
+        decisions=history.decisions,
+        overrides=history.overrides,
+    )
     fleet = Fleet(scaling, target, loads, metrics, sizes, file=str(settings.scaling_file))
-    watch = ScalingWatch(file, fleet.configure, metrics)
-    servicer = ScalerServicer(fleet, watch, loads, metrics)
+
+    def adopt(scaling: Scaling) -> None:
+        fleet.configure(scaling)
+        history.configure(scaling)
+
+    watch = ScalingWatch(file, adopt, metrics, kept=history.versions.in_force)
+    servicer = ScalerServicer(fleet, watch, loads, metrics, history.calls)
     async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
         server = frame.server
@@ -90,6 +109,9 @@ async def serve(
         port = frame.bind()
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
+        await asyncio.to_thread(history.open)
+        history.versions.in_force(file.content)
+        await frame.closing.enter_async_context(history.kept())
         await server.start()
         log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
@@ -110,6 +132,7 @@ async def serve(
             for task in keeping:
                 task.cancel()
         fleet.close()
+        history.close()
         servicer.close()
         await server.serve_until_stopped(stop)
 

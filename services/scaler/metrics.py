@@ -138,7 +138,7 @@ class Metrics:
         )
         self.dropped_watchers = Counter(
             "pennyweight_scaler_dropped_watchers_total",
-            "WatchReplicas streams ended because their reader was too slow.",
+            "WatchReplicas and WatchDecisions streams ended because their reader was too slow.",
             registry=registry,
         )
         self.routers = Gauge(
@@ -152,6 +152,37 @@ class Metrics:
             registry=registry,
         )
 
+        self.policy_version = Gauge(
+            "pennyweight_scaler_policy_version",
+            "Number of the scaling file's version in force; `pennyweight scaler history` says who "
+            "put it there and what for.",
+            registry=registry,
+        )
+        self.overrides = Gauge(
+            "pennyweight_scaler_overrides",
+            "Pools whose size an operator overrides for a time; `pennyweight scaler overrides` "
+            "lists them.",
+            registry=registry,
+        )
+        self.history_unwritten = Gauge(
+            "pennyweight_scaler_history_unwritten",
+            "Lines of the history that the disk refuses, which are kept in memory and tried again, "
+            "by record: decisions or load.",
+            ("record",),
+            registry=registry,
+        )
+        self.history_lost = Counter(
+            "pennyweight_scaler_history_lost_total",
+            "Lines of the history that could not be kept, by record: decisions or load. The record "
+            "itself says where they are missing.",
+            ("record",),
+            registry=registry,
+        )
+
+    def kept(self, record: str) -> "KeptLines":
+        """What is counted of a record."""
+        return KeptLines(self.history_unwritten.labels(record), self.history_lost.labels(record))
+
     def forget(
         self, pool: str, tier: str, states: Iterable[str], bounds: Iterable[str] = ()
     ) -> None:
@@ -164,3 +195,19 @@ class Metrics:
             for value in values:
                 with suppress(KeyError):
                     gauge.remove(pool, tier, value)
+
+
+class KeptLines:
+    """What is counted of one record of the history."""
+
+    def __init__(self, unwritten: Gauge, lost: Counter) -> None:
+        self._unwritten = unwritten
+        self._lost = lost
+
+    def unwritten(self, lines: int) -> None:
+        """So many lines wait, as the disk refuses them."""
+        self._unwritten.set(lines)
+
+    def lost(self, lines: int) -> None:
+        """So many more lines could not be kept."""
+        self._lost.inc(lines)

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -24,6 +26,10 @@ from services.scaler.metrics import Metrics
 from services.scaler.policy.demand import Demand
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.rollout import SettingsRefusal
+from services.scaler.wire.decisions import DecisionCalls
+from services.scaler.wire.overrides import OverrideCalls
+from services.scaler.wire.policies import PolicyCalls
+from services.scaler.wire.trials import TrialCalls
 
 HEARTBEAT_SECONDS = 1.0
 QUANTILES = (0.5, 0.95)
@@ -43,11 +49,24 @@ _CAPACITIES = {
 }
 
 
+@dataclass(frozen=True)
+class Calls:
+    """The calls that are answered elsewhere."""
+
+    decisions: DecisionCalls
+    policies: PolicyCalls
+    overrides: OverrideCalls
+    trials: TrialCalls
+
+
 class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
     """pennyweight.scaler.v1.ScalerService."""
 
-    def __init__(self, fleet: Fleet, watch: ScalingWatch, loads: Loads, metrics: Metrics) -> None:
+    def __init__(
+        self, fleet: Fleet, watch: ScalingWatch, loads: Loads, metrics: Metrics, calls: Calls
+    ) -> None:
         self._fleet = fleet
+        self._calls = calls
         self._watch = watch
         self._loads = loads
         self._metrics = metrics
@@ -126,6 +145,78 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
             for pool in response.pools:
                 _hide(pool)
         return response
+
+    async def ListDecisions(
+        self, request: pb.ListDecisionsRequest, context: Any
+    ) -> pb.ListDecisionsResponse:
+        """See scaler.proto."""
+        return await self._calls.decisions.list_decisions(request)
+
+    async def WatchDecisions(
+        self, request: pb.WatchDecisionsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchDecisionsResponse]:
+        """See scaler.proto."""
+        async with aclosing(self._calls.decisions.watch_decisions(request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ValidatePolicy(
+        self, request: pb.ValidatePolicyRequest, context: Any
+    ) -> pb.ValidatePolicyResponse:
+        """See scaler.proto."""
+        return await self._calls.policies.validate(request, current_identity())
+
+    async def PlanPolicy(
+        self, request: pb.PlanPolicyRequest, context: Any
+    ) -> AsyncIterator[pb.PlanPolicyResponse]:
+        """See scaler.proto."""
+        async with aclosing(self._calls.trials.plan(request, current_identity())) as responses:
+            async for response in responses:
+                yield response
+
+    async def ApplyPolicy(
+        self, request: pb.ApplyPolicyRequest, context: Any
+    ) -> pb.ApplyPolicyResponse:
+        """See scaler.proto."""
+        return await self._calls.policies.apply(request, current_identity())
+
+    async def ListPolicyVersions(
+        self, request: pb.ListPolicyVersionsRequest, context: Any
+    ) -> pb.ListPolicyVersionsResponse:
+        """See scaler.proto."""
+        return await self._calls.policies.versions(request, current_identity())
+
+    async def RollbackPolicy(
+        self, request: pb.RollbackPolicyRequest, context: Any
+    ) -> pb.RollbackPolicyResponse:
+        """See scaler.proto."""
+        return await self._calls.policies.roll_back(request, current_identity())
+
+    async def SetOverride(
+        self, request: pb.SetOverrideRequest, context: Any
+    ) -> pb.SetOverrideResponse:
+        """See scaler.proto."""
+        return await self._calls.overrides.set_override(request, current_identity())
+
+    async def ClearOverride(
+        self, request: pb.ClearOverrideRequest, context: Any
+    ) -> pb.ClearOverrideResponse:
+        """See scaler.proto."""
+        return await self._calls.overrides.clear_override(request, current_identity())
+
+    async def ListOverrides(
+        self, request: pb.ListOverridesRequest, context: Any
+    ) -> pb.ListOverridesResponse:
+        """See scaler.proto."""
+        return self._calls.overrides.list_overrides(current_identity())
+
+    async def Simulate(
+        self, request: pb.SimulateRequest, context: Any
+    ) -> AsyncIterator[pb.SimulateResponse]:
+        """See scaler.proto."""
+        async with aclosing(self._calls.trials.simulate(request, current_identity())) as responses:
+            async for response in responses:
+                yield response
 
     def _take(self, report: Report, router: str) -> None:
         if not self._loads.take(router, report, time.monotonic()):

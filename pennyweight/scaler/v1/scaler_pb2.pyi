@@ -82,6 +82,214 @@ CAPACITY_KIND_SPOT: CapacityKind.ValueType  # 2
 """Cheaper; may be taken away at short notice."""
 Global___CapacityKind: _TypeAlias = CapacityKind  # noqa: Y015
 
+class _Bound:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BoundEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bound.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BOUND_UNSPECIFIED: _Bound.ValueType  # 0
+    """Never sent."""
+    BOUND_FIXED: _Bound.ValueType  # 1
+    """The pool has a fixed size."""
+    BOUND_DEMAND: _Bound.ValueType  # 2
+    """Work that was asked for."""
+    BOUND_HEADROOM: _Bound.ValueType  # 3
+    """Kept free for growth while a replica starts."""
+    BOUND_QUEUE: _Bound.ValueType  # 4
+    """Work that waits, to be worked off in time."""
+    BOUND_SIGNAL: _Bound.ValueType  # 5
+    """A signal that is kept at its target."""
+    BOUND_RULE: _Bound.ValueType  # 6
+    """A rule's fixed step."""
+    BOUND_FORECAST: _Bound.ValueType  # 7
+    """Demand that is foreseen."""
+    BOUND_SCHEDULE: _Bound.ValueType  # 8
+    """Bounds of this time of the day or week."""
+    BOUND_MIN: _Bound.ValueType  # 9
+    """The least size."""
+    BOUND_MAX: _Bound.ValueType  # 10
+    """The greatest size."""
+    BOUND_ROOM: _Bound.ValueType  # 11
+    """No room for more replicas."""
+    BOUND_TOLERANCE: _Bound.ValueType  # 12
+    """The change was too small to be worth it."""
+    BOUND_STABILIZATION: _Bound.ValueType  # 13
+    """A stabilisation window."""
+    BOUND_HOLD: _Bound.ValueType  # 14
+    """A fall of the demand that is held back for a while."""
+    BOUND_RATE: _Bound.ValueType  # 15
+    """A limit of how fast the size may change."""
+    BOUND_SPARE: _Bound.ValueType  # 16
+    """The demand would not fit on one replica fewer."""
+    BOUND_BURST: _Bound.ValueType  # 17
+    """Nothing goes in a burst."""
+    BOUND_STALE: _Bound.ValueType  # 18
+    """A signal is missing or too old, so that nothing goes."""
+    BOUND_STARTING: _Bound.ValueType  # 19
+    """Replicas on their way."""
+    BOUND_IDLE: _Bound.ValueType  # 20
+    """Nothing was asked for long enough to go to zero."""
+    BOUND_WOKEN: _Bound.ValueType  # 21
+    """Somebody asked for a pool without replicas."""
+    BOUND_BUDGET: _Bound.ValueType  # 22
+    """A budget that pools share."""
+    BOUND_MONEY: _Bound.ValueType  # 23
+    """What pools may cost."""
+    BOUND_OVERRIDE: _Bound.ValueType  # 24
+    """An override by an operator."""
+    BOUND_SPOT: _Bound.ValueType  # 25
+    """The split between spot capacity and on demand."""
+
+class Bound(_Bound, metaclass=_BoundEnumTypeWrapper):
+    """What made a size what it is."""
+
+BOUND_UNSPECIFIED: Bound.ValueType  # 0
+"""Never sent."""
+BOUND_FIXED: Bound.ValueType  # 1
+"""The pool has a fixed size."""
+BOUND_DEMAND: Bound.ValueType  # 2
+"""Work that was asked for."""
+BOUND_HEADROOM: Bound.ValueType  # 3
+"""Kept free for growth while a replica starts."""
+BOUND_QUEUE: Bound.ValueType  # 4
+"""Work that waits, to be worked off in time."""
+BOUND_SIGNAL: Bound.ValueType  # 5
+"""A signal that is kept at its target."""
+BOUND_RULE: Bound.ValueType  # 6
+"""A rule's fixed step."""
+BOUND_FORECAST: Bound.ValueType  # 7
+"""Demand that is foreseen."""
+BOUND_SCHEDULE: Bound.ValueType  # 8
+"""Bounds of this time of the day or week."""
+BOUND_MIN: Bound.ValueType  # 9
+"""The least size."""
+BOUND_MAX: Bound.ValueType  # 10
+"""The greatest size."""
+BOUND_ROOM: Bound.ValueType  # 11
+"""No room for more replicas."""
+BOUND_TOLERANCE: Bound.ValueType  # 12
+"""The change was too small to be worth it."""
+BOUND_STABILIZATION: Bound.ValueType  # 13
+"""A stabilisation window."""
+BOUND_HOLD: Bound.ValueType  # 14
+"""A fall of the demand that is held back for a while."""
+BOUND_RATE: Bound.ValueType  # 15
+"""A limit of how fast the size may change."""
+BOUND_SPARE: Bound.ValueType  # 16
+"""The demand would not fit on one replica fewer."""
+BOUND_BURST: Bound.ValueType  # 17
+"""Nothing goes in a burst."""
+BOUND_STALE: Bound.ValueType  # 18
+"""A signal is missing or too old, so that nothing goes."""
+BOUND_STARTING: Bound.ValueType  # 19
+"""Replicas on their way."""
+BOUND_IDLE: Bound.ValueType  # 20
+"""Nothing was asked for long enough to go to zero."""
+BOUND_WOKEN: Bound.ValueType  # 21
+"""Somebody asked for a pool without replicas."""
+BOUND_BUDGET: Bound.ValueType  # 22
+"""A budget that pools share."""
+BOUND_MONEY: Bound.ValueType  # 23
+"""What pools may cost."""
+BOUND_OVERRIDE: Bound.ValueType  # 24
+"""An override by an operator."""
+BOUND_SPOT: Bound.ValueType  # 25
+"""The split between spot capacity and on demand."""
+Global___Bound: _TypeAlias = Bound  # noqa: Y015
+
+class _PlanVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlanVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlanVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLAN_VERDICT_UNSPECIFIED: _PlanVerdict.ValueType  # 0
+    """Never sent."""
+    PLAN_VERDICT_SAME: _PlanVerdict.ValueType  # 1
+    """Both decide the same, or the difference is within noise."""
+    PLAN_VERDICT_BETTER: _PlanVerdict.ValueType  # 2
+    """It does better than the file in force."""
+    PLAN_VERDICT_WORSE: _PlanVerdict.ValueType  # 3
+    """It does worse than the file in force: it is applied only with a reason."""
+    PLAN_VERDICT_UNKNOWN: _PlanVerdict.ValueType  # 4
+    """Nobody can say, as too little load is recorded."""
+
+class PlanVerdict(_PlanVerdict, metaclass=_PlanVerdictEnumTypeWrapper):
+    """What is to be thought of a plan."""
+
+PLAN_VERDICT_UNSPECIFIED: PlanVerdict.ValueType  # 0
+"""Never sent."""
+PLAN_VERDICT_SAME: PlanVerdict.ValueType  # 1
+"""Both decide the same, or the difference is within noise."""
+PLAN_VERDICT_BETTER: PlanVerdict.ValueType  # 2
+"""It does better than the file in force."""
+PLAN_VERDICT_WORSE: PlanVerdict.ValueType  # 3
+"""It does worse than the file in force: it is applied only with a reason."""
+PLAN_VERDICT_UNKNOWN: PlanVerdict.ValueType  # 4
+"""Nobody can say, as too little load is recorded."""
+Global___PlanVerdict: _TypeAlias = PlanVerdict  # noqa: Y015
+
+class _PolicySource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicySourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicySource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_SOURCE_UNSPECIFIED: _PolicySource.ValueType  # 0
+    """Never sent."""
+    POLICY_SOURCE_START: _PolicySource.ValueType  # 1
+    """It was there when the scaler first kept versions."""
+    POLICY_SOURCE_FILE: _PolicySource.ValueType  # 2
+    """Somebody wrote the file; who is not known."""
+    POLICY_SOURCE_APPLY: _PolicySource.ValueType  # 3
+    """ApplyPolicy wrote it."""
+    POLICY_SOURCE_ROLLBACK: _PolicySource.ValueType  # 4
+    """RollbackPolicy wrote it."""
+
+class PolicySource(_PolicySource, metaclass=_PolicySourceEnumTypeWrapper):
+    """Where a version came from."""
+
+POLICY_SOURCE_UNSPECIFIED: PolicySource.ValueType  # 0
+"""Never sent."""
+POLICY_SOURCE_START: PolicySource.ValueType  # 1
+"""It was there when the scaler first kept versions."""
+POLICY_SOURCE_FILE: PolicySource.ValueType  # 2
+"""Somebody wrote the file; who is not known."""
+POLICY_SOURCE_APPLY: PolicySource.ValueType  # 3
+"""ApplyPolicy wrote it."""
+POLICY_SOURCE_ROLLBACK: PolicySource.ValueType  # 4
+"""RollbackPolicy wrote it."""
+Global___PolicySource: _TypeAlias = PolicySource  # noqa: Y015
+
+class _OverrideKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverrideKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverrideKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERRIDE_KIND_UNSPECIFIED: _OverrideKind.ValueType  # 0
+    """Refused with INVALID_ARGUMENT."""
+    OVERRIDE_KIND_PAUSE: _OverrideKind.ValueType  # 1
+    """The size stays what it is."""
+    OVERRIDE_KIND_PIN: _OverrideKind.ValueType  # 2
+    """The size is this number."""
+    OVERRIDE_KIND_NO_SCALE_DOWN: _OverrideKind.ValueType  # 3
+    """The size does not fall."""
+
+class OverrideKind(_OverrideKind, metaclass=_OverrideKindEnumTypeWrapper):
+    """How a pool's size is overridden. The most that there is room, budget and money for holds even so."""
+
+OVERRIDE_KIND_UNSPECIFIED: OverrideKind.ValueType  # 0
+"""Refused with INVALID_ARGUMENT."""
+OVERRIDE_KIND_PAUSE: OverrideKind.ValueType  # 1
+"""The size stays what it is."""
+OVERRIDE_KIND_PIN: OverrideKind.ValueType  # 2
+"""The size is this number."""
+OVERRIDE_KIND_NO_SCALE_DOWN: OverrideKind.ValueType  # 3
+"""The size does not fall."""
+Global___OverrideKind: _TypeAlias = OverrideKind  # noqa: Y015
+
 @_typing.final
 class Replica(_message.Message):
     """One Triton server that serves a model."""
@@ -824,3 +1032,1076 @@ class Demand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Demand: _TypeAlias = Demand  # noqa: Y015
+
+@_typing.final
+class Constraint(_message.Message):
+    """One thing that bound a size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOUND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    bound: Global___Bound.ValueType
+    """Its kind. Unspecified: one that this version of the contract does not know."""
+    detail: _builtins.str
+    """Which one, such as the name of a signal. Empty: there is just one."""
+    size: _builtins.int
+    """The size it asked for or allowed."""
+    value: _builtins.float
+    """What was measured, in the unit of what it is held against. Absent: nothing was."""
+    limit: _builtins.float
+    """What it was held against. Absent: nothing."""
+    def __init__(
+        self,
+        *,
+        bound: Global___Bound.ValueType = ...,
+        detail: _builtins.str = ...,
+        size: _builtins.int = ...,
+        value: _builtins.float | None = ...,
+        limit: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_value", b"_value", "limit", b"limit", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_value", b"_value", "bound", b"bound", "detail", b"detail", "limit", b"limit", "size", b"size", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Constraint: _TypeAlias = Constraint  # noqa: Y015
+
+@_typing.final
+class Decision(_message.Message):
+    """A pool's size, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SIZE_BEFORE_FIELD_NUMBER: _builtins.int
+    CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_PER_HOUR_FIELD_NUMBER: _builtins.int
+    MICRO_USD_PER_HOUR_BEFORE_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FEWER_FIELD_NUMBER: _builtins.int
+    WHY_NOT_MORE_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool."""
+    size: _builtins.int
+    """Replicas wanted."""
+    size_before: _builtins.int
+    """Replicas wanted before."""
+    micro_usd_per_hour: _builtins.int
+    """What the wanted replicas cost in an hour, in micro-USD. 0: not known, or no replicas."""
+    micro_usd_per_hour_before: _builtins.int
+    """What those wanted before cost in an hour, in micro-USD. 0: not known, or no replicas."""
+    demand: _builtins.float
+    """Replicas' worth of work that was asked for, without headroom. Absent: not known."""
+    why: _builtins.str
+    """Why this size, in one sentence."""
+    why_not_fewer: _builtins.str
+    """Why not one fewer, in one sentence. Empty: it is 0, or nothing spoke for it."""
+    why_not_more: _builtins.str
+    """Why not one more, in one sentence. Empty: nothing spoke for it."""
+    policy_version: _builtins.int
+    """Number of the scaling file's version in force. 0: not known."""
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided."""
+
+    @_builtins.property
+    def constraints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Constraint]:
+        """All that bound, in the order in which it came into play; the last one that changed the size is
+        the last one.
+        """
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+        size: _builtins.int = ...,
+        size_before: _builtins.int = ...,
+        constraints: _abc.Iterable[Global___Constraint] | None = ...,
+        micro_usd_per_hour: _builtins.int = ...,
+        micro_usd_per_hour_before: _builtins.int = ...,
+        demand: _builtins.float | None = ...,
+        why: _builtins.str = ...,
+        why_not_fewer: _builtins.str = ...,
+        why_not_more: _builtins.str = ...,
+        policy_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_demand", b"_demand", "decided_at", b"decided_at", "demand", b"demand"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_demand", b"_demand", "constraints", b"constraints", "decided_at", b"decided_at", "demand", b"demand", "micro_usd_per_hour", b"micro_usd_per_hour", "micro_usd_per_hour_before", b"micro_usd_per_hour_before", "policy_version", b"policy_version", "pool", b"pool", "size", b"size", "size_before", b"size_before", "why", b"why", "why_not_fewer", b"why_not_fewer", "why_not_more", b"why_not_more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__demand: _TypeAlias = _typing.Literal["demand"]  # noqa: Y015
+    _WhichOneofArgType__demand: _TypeAlias = _typing.Literal["_demand", b"_demand"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__demand) -> _WhichOneofReturnType__demand | None: ...
+
+Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class ListDecisionsRequest(_message.Message):
+    """Asks for decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    MAX_RESULTS_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Only this pool. Empty: all."""
+    max_results: _builtins.int
+    """At most so many, 1 to 1000. 0: 100."""
+    current: _builtins.bool
+    """True: only what holds now for each pool, with the figures of the last tick, though neither size
+    nor reason changed since an earlier one. `since`, `until` and `max_results` are not read then.
+    """
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only those from then on. Absent: from the first that is kept."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only those until then, it included. Absent: until now."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        max_results: _builtins.int = ...,
+        current: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "max_results", b"max_results", "pool", b"pool", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsRequest: _TypeAlias = ListDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListDecisionsResponse(_message.Message):
+    """Decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    missing: _builtins.int
+    """Decisions within the time asked for that could not be kept, as the disk refused them."""
+    damaged: _builtins.int
+    """Lines of the record that cannot be read, as a crash or a hand left them."""
+    more: _builtins.bool
+    """True: there are more than asked for, or they are further back than is searched at once."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___Decision] | None = ...,
+        missing: _builtins.int = ...,
+        damaged: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["damaged", b"damaged", "decisions", b"decisions", "missing", b"missing", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class WatchDecisionsRequest(_message.Message):
+    """Asks for the stream of decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Only this pool. Empty: all."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDecisionsRequest: _TypeAlias = WatchDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class WatchDecisionsResponse(_message.Message):
+    """A decision, or a sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> Global___Decision:
+        """The decision. Absent: nothing changed."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___Decision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDecisionsResponse: _TypeAlias = WatchDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class ValidatePolicyRequest(_message.Message):
+    """A scaling file to be checked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The whole file, YAML in UTF-8."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidatePolicyRequest: _TypeAlias = ValidatePolicyRequest  # noqa: Y015
+
+@_typing.final
+class ValidatePolicyResponse(_message.Message):
+    """What is wrong with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyProblem]:
+        """At most 21 entries. Empty: it would be taken."""
+
+    def __init__(
+        self,
+        *,
+        problems: _abc.Iterable[Global___PolicyProblem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidatePolicyResponse: _TypeAlias = ValidatePolicyResponse  # noqa: Y015
+
+@_typing.final
+class Course(_message.Message):
+    """How a pool fared in a trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_HOURS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    ATTAINMENT_FIELD_NUMBER: _builtins.int
+    CHANGES_PER_HOUR_FIELD_NUMBER: _builtins.int
+    WASTED_HOURS_FIELD_NUMBER: _builtins.int
+    MEAN_WAIT_FIELD_NUMBER: _builtins.int
+    MAX_SIZE_FIELD_NUMBER: _builtins.int
+    replica_hours: _builtins.float
+    """Hours that replicas were there, starting ones included."""
+    micro_usd: _builtins.int
+    """What they cost, in micro-USD. 0: what a replica costs is not known."""
+    attainment: _builtins.float
+    """Share of the work that began within the objective, 0 to 1. Absent: nothing was asked."""
+    changes_per_hour: _builtins.float
+    """Changes of the size by hour."""
+    wasted_hours: _builtins.float
+    """Replica-hours spent starting replicas that never served."""
+    max_size: _builtins.int
+    """Most replicas at once."""
+    @_builtins.property
+    def mean_wait(self) -> _duration_pb2.Duration:
+        """Mean time that work waited for a place."""
+
+    def __init__(
+        self,
+        *,
+        replica_hours: _builtins.float = ...,
+        micro_usd: _builtins.int = ...,
+        attainment: _builtins.float | None = ...,
+        changes_per_hour: _builtins.float = ...,
+        wasted_hours: _builtins.float = ...,
+        mean_wait: _duration_pb2.Duration | None = ...,
+        max_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attainment", b"_attainment", "attainment", b"attainment", "mean_wait", b"mean_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attainment", b"_attainment", "attainment", b"attainment", "changes_per_hour", b"changes_per_hour", "max_size", b"max_size", "mean_wait", b"mean_wait", "micro_usd", b"micro_usd", "replica_hours", b"replica_hours", "wasted_hours", b"wasted_hours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attainment: _TypeAlias = _typing.Literal["attainment"]  # noqa: Y015
+    _WhichOneofArgType__attainment: _TypeAlias = _typing.Literal["_attainment", b"_attainment"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attainment) -> _WhichOneofReturnType__attainment | None: ...
+
+Global___Course: _TypeAlias = Course  # noqa: Y015
+
+@_typing.final
+class PoolPlan(_message.Message):
+    """What two scaling files would have done with one pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    DIFFER_MOST_AT_FIELD_NUMBER: _builtins.int
+    LIVE_SIZE_FIELD_NUMBER: _builtins.int
+    PLANNED_SIZE_FIELD_NUMBER: _builtins.int
+    UNTRIED_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool."""
+    live_size: _builtins.int
+    """Size by the file in force then."""
+    planned_size: _builtins.int
+    """Size by the file that was given then."""
+    untried: _builtins.str
+    """Why the pool was not tried, in one sentence. Empty: it was."""
+    @_builtins.property
+    def live(self) -> Global___Course:
+        """By the file in force. Absent: it has no such pool."""
+
+    @_builtins.property
+    def planned(self) -> Global___Course:
+        """By the file that was given. Absent: it has no such pool."""
+
+    @_builtins.property
+    def differ_most_at(self) -> _timestamp_pb2.Timestamp:
+        """When the two sizes differed most. Absent: they never did."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        live: Global___Course | None = ...,
+        planned: Global___Course | None = ...,
+        differ_most_at: _timestamp_pb2.Timestamp | None = ...,
+        live_size: _builtins.int = ...,
+        planned_size: _builtins.int = ...,
+        untried: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["differ_most_at", b"differ_most_at", "live", b"live", "planned", b"planned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differ_most_at", b"differ_most_at", "live", b"live", "live_size", b"live_size", "planned", b"planned", "planned_size", b"planned_size", "pool", b"pool", "untried", b"untried"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolPlan: _TypeAlias = PoolPlan  # noqa: Y015
+
+@_typing.final
+class Plan(_message.Message):
+    """What a scaling file would have done on the recorded days, beside the one in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    RECORDED_SHARE_FIELD_NUMBER: _builtins.int
+    verdict: Global___PlanVerdict.ValueType
+    """What is to be thought of it."""
+    because: _builtins.str
+    """Why, in one sentence."""
+    recorded_share: _builtins.float
+    """Share of the minutes in between that are on record, 0 to 1."""
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolPlan]:
+        """Sorted by name."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """First recorded minute that was tried. Absent: none."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """End of the last one. Absent: none."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___PlanVerdict.ValueType = ...,
+        because: _builtins.str = ...,
+        pools: _abc.Iterable[Global___PoolPlan] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        recorded_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "pools", b"pools", "recorded_share", b"recorded_share", "since", b"since", "until", b"until", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class PlanPolicyRequest(_message.Message):
+    """A scaling file to be tried."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The whole file, YAML in UTF-8."""
+    @_builtins.property
+    def span(self) -> _duration_pb2.Duration:
+        """How many of the last recorded days, up to 14. Absent: 7."""
+
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        span: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "span", b"span"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanPolicyRequest: _TypeAlias = PlanPolicyRequest  # noqa: Y015
+
+@_typing.final
+class PlanPolicyResponse(_message.Message):
+    """How far the trial is, or its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    progress: _builtins.float
+    """How far it is, 0 to 1."""
+    @_builtins.property
+    def plan(self) -> Global___Plan:
+        """The plan; the last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: _builtins.float = ...,
+        plan: Global___Plan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "progress", b"progress", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "progress", b"progress", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["progress", "plan"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___PlanPolicyResponse: _TypeAlias = PlanPolicyResponse  # noqa: Y015
+
+@_typing.final
+class ApplyPolicyRequest(_message.Message):
+    """A scaling file to be put in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    ANYWAY_REASON_FIELD_NUMBER: _builtins.int
+    BASED_ON_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The whole file, YAML in UTF-8. It is written as it is given."""
+    author: _builtins.str
+    """Who asks for it, 1 to 64 characters. Required."""
+    note: _builtins.str
+    """What it is for, 1 to 256 characters. Required."""
+    anyway_reason: _builtins.str
+    """Why it is to come in force though it does worse on the recorded days, at most 256 characters;
+    it goes on record. Empty: it is refused then, with FAILED_PRECONDITION.
+    """
+    based_on: _builtins.str
+    """Hash of the file that was in force when this change was made, as versions tell it; with another
+    one in force it is refused with ABORTED. Empty: whatever is in force.
+    """
+    @_builtins.property
+    def span(self) -> _duration_pb2.Duration:
+        """How many of the last recorded days are tried, up to 14 days. Absent: 7 days."""
+
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        author: _builtins.str = ...,
+        note: _builtins.str = ...,
+        anyway_reason: _builtins.str = ...,
+        based_on: _builtins.str = ...,
+        span: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anyway_reason", b"anyway_reason", "author", b"author", "based_on", b"based_on", "content", b"content", "note", b"note", "span", b"span"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyPolicyRequest: _TypeAlias = ApplyPolicyRequest  # noqa: Y015
+
+@_typing.final
+class ApplyPolicyResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    in_force: _builtins.bool
+    """True: it is in force. False: it is written, and comes in force within seconds."""
+    @_builtins.property
+    def version(self) -> Global___PolicyVersion:
+        """The version. Its number is 0 while it is not in force."""
+
+    @_builtins.property
+    def plan(self) -> Global___Plan:
+        """What was found on the recorded days. Absent: the file is the one in force."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___PolicyVersion | None = ...,
+        plan: Global___Plan | None = ...,
+        in_force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_force", b"in_force", "plan", b"plan", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyPolicyResponse: _TypeAlias = ApplyPolicyResponse  # noqa: Y015
+
+@_typing.final
+class PolicyVersion(_message.Message):
+    """A scaling file that was in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    ANYWAY_REASON_FIELD_NUMBER: _builtins.int
+    ROLLED_BACK_TO_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts from 1, in the order in which they came in force."""
+    hash: _builtins.str
+    """SHA-256 of the file, in hex."""
+    source: Global___PolicySource.ValueType
+    """Where it came from."""
+    author: _builtins.str
+    """Who asked for it. Empty: not known, or the caller may not know it: operators may."""
+    note: _builtins.str
+    """What it was for. Empty: not known, or the caller may not know it."""
+    anyway_reason: _builtins.str
+    """Why it came in force though it did worse. Empty: it did not, or the caller may not know it."""
+    rolled_back_to: _builtins.int
+    """Version whose file it is once more. 0: none."""
+    content: _builtins.str
+    """The whole file. Empty unless it was asked for."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it came in force."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        source: Global___PolicySource.ValueType = ...,
+        author: _builtins.str = ...,
+        note: _builtins.str = ...,
+        anyway_reason: _builtins.str = ...,
+        rolled_back_to: _builtins.int = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anyway_reason", b"anyway_reason", "author", b"author", "content", b"content", "hash", b"hash", "note", b"note", "number", b"number", "rolled_back_to", b"rolled_back_to", "since", b"since", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015
+
+@_typing.final
+class ListPolicyVersionsRequest(_message.Message):
+    """Asks for versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_RESULTS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    max_results: _builtins.int
+    """At most so many, 1 to 1000. 0: 20."""
+    number: _builtins.int
+    """Only this one, with its file; operators only. 0: all, without their files."""
+    def __init__(
+        self,
+        *,
+        max_results: _builtins.int = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_results", b"max_results", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyVersionsRequest: _TypeAlias = ListPolicyVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListPolicyVersionsResponse(_message.Message):
+    """Versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    read_only: _builtins.str
+    """Why the scaling file cannot be changed through ApplyPolicy and RollbackPolicy, in one sentence.
+    Empty: it can.
+    """
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyVersion]:
+        """Newest first; the first one is in force."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___PolicyVersion] | None = ...,
+        read_only: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_only", b"read_only", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyVersionsResponse: _TypeAlias = ListPolicyVersionsResponse  # noqa: Y015
+
+@_typing.final
+class RollbackPolicyRequest(_message.Message):
+    """Asks for an earlier file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the version whose file is to be in force again. 0: the one before the present one."""
+    author: _builtins.str
+    """Who asks for it, 1 to 64 characters. Required."""
+    note: _builtins.str
+    """Why, at most 256 characters. Empty: a note is made of the number."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        author: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "note", b"note", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackPolicyRequest: _TypeAlias = RollbackPolicyRequest  # noqa: Y015
+
+@_typing.final
+class RollbackPolicyResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    in_force: _builtins.bool
+    """True: it is in force. False: it is written, and comes in force within seconds."""
+    @_builtins.property
+    def version(self) -> Global___PolicyVersion:
+        """The new version. Its number is 0 while it is not in force."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___PolicyVersion | None = ...,
+        in_force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_force", b"in_force", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackPolicyResponse: _TypeAlias = RollbackPolicyResponse  # noqa: Y015
+
+@_typing.final
+class Override(_message.Message):
+    """What holds for a pool instead of what would be decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    UNSAVED_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool."""
+    kind: Global___OverrideKind.ValueType
+    """How."""
+    size: _builtins.int
+    """The size of a pin. 0 for others."""
+    author: _builtins.str
+    """Who asked for it. Empty where the caller may not know it: operators may."""
+    reason: _builtins.str
+    """Why. Empty where the caller may not know it."""
+    unsaved: _builtins.bool
+    """True: it holds, or has ended, but the disk refuses it: a restart of the scaler forgets that. Only
+    in the answers of SetOverride and ClearOverride.
+    """
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def expires(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        kind: Global___OverrideKind.ValueType = ...,
+        size: _builtins.int = ...,
+        author: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        expires: _timestamp_pb2.Timestamp | None = ...,
+        unsaved: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "expires", b"expires", "kind", b"kind", "pool", b"pool", "reason", b"reason", "since", b"since", "size", b"size", "unsaved", b"unsaved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Override: _TypeAlias = Override  # noqa: Y015
+
+@_typing.final
+class SetOverrideRequest(_message.Message):
+    """Asks for an override; it replaces the one that the pool has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Name of a pool. Required."""
+    kind: Global___OverrideKind.ValueType
+    """How. Required."""
+    size: _builtins.int
+    """The size of a pin, from 0 up; not set for others."""
+    author: _builtins.str
+    """Who asks for it, 1 to 64 characters. Required."""
+    reason: _builtins.str
+    """Why, 1 to 256 characters. Required."""
+    @_builtins.property
+    def expires_after(self) -> _duration_pb2.Duration:
+        """How long it lasts, above 0 and up to 30 days. Required."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        kind: Global___OverrideKind.ValueType = ...,
+        size: _builtins.int | None = ...,
+        expires_after: _duration_pb2.Duration | None = ...,
+        author: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "expires_after", b"expires_after", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "author", b"author", "expires_after", b"expires_after", "kind", b"kind", "pool", b"pool", "reason", b"reason", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__size: _TypeAlias = _typing.Literal["size"]  # noqa: Y015
+    _WhichOneofArgType__size: _TypeAlias = _typing.Literal["_size", b"_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size) -> _WhichOneofReturnType__size | None: ...
+
+Global___SetOverrideRequest: _TypeAlias = SetOverrideRequest  # noqa: Y015
+
+@_typing.final
+class SetOverrideResponse(_message.Message):
+    """The override as it holds now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERRIDE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def override(self) -> Global___Override:
+        """The override."""
+
+    def __init__(
+        self,
+        *,
+        override: Global___Override | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetOverrideResponse: _TypeAlias = SetOverrideResponse  # noqa: Y015
+
+@_typing.final
+class ClearOverrideRequest(_message.Message):
+    """Asks for its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Name of a pool. Required."""
+    author: _builtins.str
+    """Who asks for it, 1 to 64 characters. Required."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        author: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearOverrideRequest: _TypeAlias = ClearOverrideRequest  # noqa: Y015
+
+@_typing.final
+class ClearOverrideResponse(_message.Message):
+    """It holds no longer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERRIDE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def override(self) -> Global___Override:
+        """The override that was ended. Absent: there was none."""
+
+    def __init__(
+        self,
+        *,
+        override: Global___Override | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearOverrideResponse: _TypeAlias = ClearOverrideResponse  # noqa: Y015
+
+@_typing.final
+class ListOverridesRequest(_message.Message):
+    """Asks for the overrides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOverridesRequest: _TypeAlias = ListOverridesRequest  # noqa: Y015
+
+@_typing.final
+class ListOverridesResponse(_message.Message):
+    """The overrides that hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
+        """Sorted by pool."""
+
+    def __init__(
+        self,
+        *,
+        overrides: _abc.Iterable[Global___Override] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overrides", b"overrides"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOverridesResponse: _TypeAlias = ListOverridesResponse  # noqa: Y015
+
+@_typing.final
+class SimulateRequest(_message.Message):
+    """A scaling file and what to try it on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The whole file, YAML in UTF-8. Empty: the one in force."""
+    pool: _builtins.str
+    """Pool that serves the trace. Empty: the only one that has a `scale`."""
+    trace: _builtins.bytes
+    """The trace, text in UTF-8; its first line says how it is written: CSV of Azure's public traces
+    (TIMESTAMP,ContextTokens,GeneratedTokens), rates by window (t_start_s,req_per_s), or Mooncake's
+    JSON lines (timestamp in ms, input_length, output_length). Required.
+    """
+    times: _builtins.float
+    """Arrivals are multiplied by this, above 0. 0: 1."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        trace: _builtins.bytes = ...,
+        times: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "pool", b"pool", "times", b"times", "trace", b"trace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulateRequest: _TypeAlias = SimulateRequest  # noqa: Y015
+
+@_typing.final
+class SimulateResponse(_message.Message):
+    """How far the trial is, or its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    SIMULATION_FIELD_NUMBER: _builtins.int
+    progress: _builtins.float
+    """How far it is, 0 to 1."""
+    @_builtins.property
+    def simulation(self) -> Global___Simulation:
+        """What came of it; the last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: _builtins.float = ...,
+        simulation: Global___Simulation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "simulation", b"simulation", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "simulation", b"simulation", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["progress", "simulation"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___SimulateResponse: _TypeAlias = SimulateResponse  # noqa: Y015
+
+@_typing.final
+class Simulation(_message.Message):
+    """What a scaling file would have done with a trace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    COURSE_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool that served it."""
+    requests: _builtins.int
+    """Requests in it, times what was asked for."""
+    @_builtins.property
+    def course(self) -> Global___Course:
+        """How it fared."""
+
+    @_builtins.property
+    def span(self) -> _duration_pb2.Duration:
+        """Length of the trace."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        course: Global___Course | None = ...,
+        span: _duration_pb2.Duration | None = ...,
+        requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "span", b"span"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "pool", b"pool", "requests", b"requests", "span", b"span"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Simulation: _TypeAlias = Simulation  # noqa: Y015

@@ -55,6 +55,61 @@ class ScalerServiceStub:
                 request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPoolsRequest.SerializeToString,
                 response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPoolsResponse.FromString,
                 _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/ListDecisions',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListDecisionsResponse.FromString,
+                _registered_method=True)
+        self.WatchDecisions = channel.unary_stream(
+                '/pennyweight.scaler.v1.ScalerService/WatchDecisions',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WatchDecisionsRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WatchDecisionsResponse.FromString,
+                _registered_method=True)
+        self.ValidatePolicy = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/ValidatePolicy',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ValidatePolicyRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ValidatePolicyResponse.FromString,
+                _registered_method=True)
+        self.PlanPolicy = channel.unary_stream(
+                '/pennyweight.scaler.v1.ScalerService/PlanPolicy',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.PlanPolicyRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.PlanPolicyResponse.FromString,
+                _registered_method=True)
+        self.ApplyPolicy = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/ApplyPolicy',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ApplyPolicyRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ApplyPolicyResponse.FromString,
+                _registered_method=True)
+        self.ListPolicyVersions = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/ListPolicyVersions',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPolicyVersionsRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPolicyVersionsResponse.FromString,
+                _registered_method=True)
+        self.RollbackPolicy = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/RollbackPolicy',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.RollbackPolicyRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.RollbackPolicyResponse.FromString,
+                _registered_method=True)
+        self.SetOverride = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/SetOverride',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SetOverrideRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SetOverrideResponse.FromString,
+                _registered_method=True)
+        self.ClearOverride = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/ClearOverride',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ClearOverrideRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ClearOverrideResponse.FromString,
+                _registered_method=True)
+        self.ListOverrides = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/ListOverrides',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListOverridesRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListOverridesResponse.FromString,
+                _registered_method=True)
+        self.Simulate = channel.unary_stream(
+                '/pennyweight.scaler.v1.ScalerService/Simulate',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SimulateRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SimulateResponse.FromString,
+                _registered_method=True)
 
 
 class ScalerServiceServicer:
@@ -90,6 +145,89 @@ class ScalerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDecisions(self, request, context):
+        """Lists what was decided about sizes, and why. Decisions are kept where the size or the reason
+        changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDecisions(self, request, context):
+        """Streams decisions: first what holds for each pool, then each change. A message without a
+        decision comes at least every 5 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ValidatePolicy(self, request, context):
+        """Says whether a scaling file would be taken. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanPolicy(self, request, context):
+        """Tries a scaling file and the one in force on the recorded load of the last days and compares
+        what they would have decided; changes nothing. Streams how far it is, then the plan. Operators
+        only; one trial runs at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyPolicy(self, request, context):
+        """Puts a scaling file in force: checks it, plans it, refuses one that does worse than the one in
+        force, and writes the file. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicyVersions(self, request, context):
+        """Lists the scaling files that were in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackPolicy(self, request, context):
+        """Puts an earlier scaling file in force again, as a new version. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetOverride(self, request, context):
+        """Overrides what is decided for a pool, for a time. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearOverride(self, request, context):
+        """Ends a pool's override before its time. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOverrides(self, request, context):
+        """Lists the overrides that hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Simulate(self, request, context):
+        """Tries a scaling file on a trace; changes nothing. Streams how far it is, then what came of it.
+        Operators only; one trial runs at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ScalerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +250,61 @@ def add_ScalerServiceServicer_to_server(servicer, server):
                     servicer.ListPools,
                     request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPoolsRequest.FromString,
                     response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPoolsResponse.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'WatchDecisions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDecisions,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WatchDecisionsRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WatchDecisionsResponse.SerializeToString,
+            ),
+            'ValidatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidatePolicy,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ValidatePolicyRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ValidatePolicyResponse.SerializeToString,
+            ),
+            'PlanPolicy': grpc.unary_stream_rpc_method_handler(
+                    servicer.PlanPolicy,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.PlanPolicyRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.PlanPolicyResponse.SerializeToString,
+            ),
+            'ApplyPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyPolicy,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ApplyPolicyRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ApplyPolicyResponse.SerializeToString,
+            ),
+            'ListPolicyVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicyVersions,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPolicyVersionsRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPolicyVersionsResponse.SerializeToString,
+            ),
+            'RollbackPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackPolicy,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.RollbackPolicyRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.RollbackPolicyResponse.SerializeToString,
+            ),
+            'SetOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOverride,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SetOverrideRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SetOverrideResponse.SerializeToString,
+            ),
+            'ClearOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearOverride,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ClearOverrideRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ClearOverrideResponse.SerializeToString,
+            ),
+            'ListOverrides': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOverrides,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListOverridesRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListOverridesResponse.SerializeToString,
+            ),
+            'Simulate': grpc.unary_stream_rpc_method_handler(
+                    servicer.Simulate,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SimulateRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SimulateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +416,303 @@ class ScalerService:
             '/pennyweight.scaler.v1.ScalerService/ListPools',
             pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPoolsRequest.SerializeToString,
             pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/ListDecisions',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListDecisionsRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/WatchDecisions',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WatchDecisionsRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WatchDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/ValidatePolicy',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ValidatePolicyRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ValidatePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/PlanPolicy',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.PlanPolicyRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.PlanPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/ApplyPolicy',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ApplyPolicyRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ApplyPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicyVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/ListPolicyVersions',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPolicyVersionsRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPolicyVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/RollbackPolicy',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.RollbackPolicyRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.RollbackPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/SetOverride',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SetOverrideRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SetOverrideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/ClearOverride',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ClearOverrideRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ClearOverrideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOverrides(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/ListOverrides',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListOverridesRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListOverridesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Simulate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/Simulate',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SimulateRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.SimulateResponse.FromString,
             options,
             channel_credentials,
             insecure,

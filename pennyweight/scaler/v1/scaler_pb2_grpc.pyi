@@ -43,6 +43,39 @@ class ScalerServiceStub:
     """Asks for a replica of a tier that has none, as a request for it waits. Services only."""
     ListPools: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.ListPoolsRequest, _scaler_pb2.ListPoolsResponse]
     """Lists the pools with wanted and present replicas."""
+    ListDecisions: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.ListDecisionsRequest, _scaler_pb2.ListDecisionsResponse]
+    """Lists what was decided about sizes, and why. Decisions are kept where the size or the reason
+    changed.
+    """
+    WatchDecisions: _grpc.UnaryStreamMultiCallable[_scaler_pb2.WatchDecisionsRequest, _scaler_pb2.WatchDecisionsResponse]
+    """Streams decisions: first what holds for each pool, then each change. A message without a
+    decision comes at least every 5 s.
+    """
+    ValidatePolicy: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.ValidatePolicyRequest, _scaler_pb2.ValidatePolicyResponse]
+    """Says whether a scaling file would be taken. Operators only."""
+    PlanPolicy: _grpc.UnaryStreamMultiCallable[_scaler_pb2.PlanPolicyRequest, _scaler_pb2.PlanPolicyResponse]
+    """Tries a scaling file and the one in force on the recorded load of the last days and compares
+    what they would have decided; changes nothing. Streams how far it is, then the plan. Operators
+    only; one trial runs at a time.
+    """
+    ApplyPolicy: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.ApplyPolicyRequest, _scaler_pb2.ApplyPolicyResponse]
+    """Puts a scaling file in force: checks it, plans it, refuses one that does worse than the one in
+    force, and writes the file. Operators only.
+    """
+    ListPolicyVersions: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.ListPolicyVersionsRequest, _scaler_pb2.ListPolicyVersionsResponse]
+    """Lists the scaling files that were in force."""
+    RollbackPolicy: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.RollbackPolicyRequest, _scaler_pb2.RollbackPolicyResponse]
+    """Puts an earlier scaling file in force again, as a new version. Operators only."""
+    SetOverride: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.SetOverrideRequest, _scaler_pb2.SetOverrideResponse]
+    """Overrides what is decided for a pool, for a time. Operators only."""
+    ClearOverride: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.ClearOverrideRequest, _scaler_pb2.ClearOverrideResponse]
+    """Ends a pool's override before its time. Operators only."""
+    ListOverrides: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.ListOverridesRequest, _scaler_pb2.ListOverridesResponse]
+    """Lists the overrides that hold."""
+    Simulate: _grpc.UnaryStreamMultiCallable[_scaler_pb2.SimulateRequest, _scaler_pb2.SimulateResponse]
+    """Tries a scaling file on a trace; changes nothing. Streams how far it is, then what came of it.
+    Operators only; one trial runs at a time.
+    """
 
 @_typing.type_check_only
 class ScalerServiceAsyncStub(ScalerServiceStub):
@@ -59,6 +92,39 @@ class ScalerServiceAsyncStub(ScalerServiceStub):
     """Asks for a replica of a tier that has none, as a request for it waits. Services only."""
     ListPools: _aio.UnaryUnaryMultiCallable[_scaler_pb2.ListPoolsRequest, _scaler_pb2.ListPoolsResponse]  # type: ignore[assignment]
     """Lists the pools with wanted and present replicas."""
+    ListDecisions: _aio.UnaryUnaryMultiCallable[_scaler_pb2.ListDecisionsRequest, _scaler_pb2.ListDecisionsResponse]  # type: ignore[assignment]
+    """Lists what was decided about sizes, and why. Decisions are kept where the size or the reason
+    changed.
+    """
+    WatchDecisions: _aio.UnaryStreamMultiCallable[_scaler_pb2.WatchDecisionsRequest, _scaler_pb2.WatchDecisionsResponse]  # type: ignore[assignment]
+    """Streams decisions: first what holds for each pool, then each change. A message without a
+    decision comes at least every 5 s.
+    """
+    ValidatePolicy: _aio.UnaryUnaryMultiCallable[_scaler_pb2.ValidatePolicyRequest, _scaler_pb2.ValidatePolicyResponse]  # type: ignore[assignment]
+    """Says whether a scaling file would be taken. Operators only."""
+    PlanPolicy: _aio.UnaryStreamMultiCallable[_scaler_pb2.PlanPolicyRequest, _scaler_pb2.PlanPolicyResponse]  # type: ignore[assignment]
+    """Tries a scaling file and the one in force on the recorded load of the last days and compares
+    what they would have decided; changes nothing. Streams how far it is, then the plan. Operators
+    only; one trial runs at a time.
+    """
+    ApplyPolicy: _aio.UnaryUnaryMultiCallable[_scaler_pb2.ApplyPolicyRequest, _scaler_pb2.ApplyPolicyResponse]  # type: ignore[assignment]
+    """Puts a scaling file in force: checks it, plans it, refuses one that does worse than the one in
+    force, and writes the file. Operators only.
+    """
+    ListPolicyVersions: _aio.UnaryUnaryMultiCallable[_scaler_pb2.ListPolicyVersionsRequest, _scaler_pb2.ListPolicyVersionsResponse]  # type: ignore[assignment]
+    """Lists the scaling files that were in force."""
+    RollbackPolicy: _aio.UnaryUnaryMultiCallable[_scaler_pb2.RollbackPolicyRequest, _scaler_pb2.RollbackPolicyResponse]  # type: ignore[assignment]
+    """Puts an earlier scaling file in force again, as a new version. Operators only."""
+    SetOverride: _aio.UnaryUnaryMultiCallable[_scaler_pb2.SetOverrideRequest, _scaler_pb2.SetOverrideResponse]  # type: ignore[assignment]
+    """Overrides what is decided for a pool, for a time. Operators only."""
+    ClearOverride: _aio.UnaryUnaryMultiCallable[_scaler_pb2.ClearOverrideRequest, _scaler_pb2.ClearOverrideResponse]  # type: ignore[assignment]
+    """Ends a pool's override before its time. Operators only."""
+    ListOverrides: _aio.UnaryUnaryMultiCallable[_scaler_pb2.ListOverridesRequest, _scaler_pb2.ListOverridesResponse]  # type: ignore[assignment]
+    """Lists the overrides that hold."""
+    Simulate: _aio.UnaryStreamMultiCallable[_scaler_pb2.SimulateRequest, _scaler_pb2.SimulateResponse]  # type: ignore[assignment]
+    """Tries a scaling file on a trace; changes nothing. Streams how far it is, then what came of it.
+    Operators only; one trial runs at a time.
+    """
 
 class ScalerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps each pool at its size and tells routers where its replicas are."""
@@ -96,5 +162,104 @@ class ScalerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scaler_pb2.ListPoolsResponse, _abc.Awaitable[_scaler_pb2.ListPoolsResponse]]:
         """Lists the pools with wanted and present replicas."""
+
+    @_abc_1.abstractmethod
+    def ListDecisions(
+        self,
+        request: _scaler_pb2.ListDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.ListDecisionsResponse, _abc.Awaitable[_scaler_pb2.ListDecisionsResponse]]:
+        """Lists what was decided about sizes, and why. Decisions are kept where the size or the reason
+        changed.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchDecisions(
+        self,
+        request: _scaler_pb2.WatchDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scaler_pb2.WatchDecisionsResponse], _abc.AsyncIterator[_scaler_pb2.WatchDecisionsResponse]]:
+        """Streams decisions: first what holds for each pool, then each change. A message without a
+        decision comes at least every 5 s.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidatePolicy(
+        self,
+        request: _scaler_pb2.ValidatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.ValidatePolicyResponse, _abc.Awaitable[_scaler_pb2.ValidatePolicyResponse]]:
+        """Says whether a scaling file would be taken. Operators only."""
+
+    @_abc_1.abstractmethod
+    def PlanPolicy(
+        self,
+        request: _scaler_pb2.PlanPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scaler_pb2.PlanPolicyResponse], _abc.AsyncIterator[_scaler_pb2.PlanPolicyResponse]]:
+        """Tries a scaling file and the one in force on the recorded load of the last days and compares
+        what they would have decided; changes nothing. Streams how far it is, then the plan. Operators
+        only; one trial runs at a time.
+        """
+
+    @_abc_1.abstractmethod
+    def ApplyPolicy(
+        self,
+        request: _scaler_pb2.ApplyPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.ApplyPolicyResponse, _abc.Awaitable[_scaler_pb2.ApplyPolicyResponse]]:
+        """Puts a scaling file in force: checks it, plans it, refuses one that does worse than the one in
+        force, and writes the file. Operators only.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPolicyVersions(
+        self,
+        request: _scaler_pb2.ListPolicyVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.ListPolicyVersionsResponse, _abc.Awaitable[_scaler_pb2.ListPolicyVersionsResponse]]:
+        """Lists the scaling files that were in force."""
+
+    @_abc_1.abstractmethod
+    def RollbackPolicy(
+        self,
+        request: _scaler_pb2.RollbackPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.RollbackPolicyResponse, _abc.Awaitable[_scaler_pb2.RollbackPolicyResponse]]:
+        """Puts an earlier scaling file in force again, as a new version. Operators only."""
+
+    @_abc_1.abstractmethod
+    def SetOverride(
+        self,
+        request: _scaler_pb2.SetOverrideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.SetOverrideResponse, _abc.Awaitable[_scaler_pb2.SetOverrideResponse]]:
+        """Overrides what is decided for a pool, for a time. Operators only."""
+
+    @_abc_1.abstractmethod
+    def ClearOverride(
+        self,
+        request: _scaler_pb2.ClearOverrideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.ClearOverrideResponse, _abc.Awaitable[_scaler_pb2.ClearOverrideResponse]]:
+        """Ends a pool's override before its time. Operators only."""
+
+    @_abc_1.abstractmethod
+    def ListOverrides(
+        self,
+        request: _scaler_pb2.ListOverridesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.ListOverridesResponse, _abc.Awaitable[_scaler_pb2.ListOverridesResponse]]:
+        """Lists the overrides that hold."""
+
+    @_abc_1.abstractmethod
+    def Simulate(
+        self,
+        request: _scaler_pb2.SimulateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scaler_pb2.SimulateResponse], _abc.AsyncIterator[_scaler_pb2.SimulateResponse]]:
+        """Tries a scaling file on a trace; changes nothing. Streams how far it is, then what came of it.
+        Operators only; one trial runs at a time.
+        """
 
 def add_ScalerServiceServicer_to_server(servicer: ScalerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,7 +28,11 @@ LOOK_SECONDS = 1.0
 
 
 class ScalingFile:
-    """One reading of the scaling file, and whether it changed since."""
+    """One reading of the scaling file, and whether it changed since.
+
+    Attributes:
+        content: what was read last.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class ScalingFile:
         self._queries = queries
         self._wall = wall
         self._seen = SeenFiles(wall)
+        self.content = b""
 
     def load(self) -> Scaling:
         """Reads and checks the file, and notes it and the model folders that it names.
@@ -62,7 +67,8 @@ class ScalingFile:
             ConfigError: it cannot be used.
         """
         try:
-            text = self._seen.read(self.path, MAX_BYTES).decode("utf-8")
+            self.content = self._seen.read(self.path, MAX_BYTES)
+            text = self.content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(str(self.path), [f"cannot be read: {error}"]) from error
         document = parse_document(text, Scaling, source=str(self.path))
@@ -79,6 +85,24 @@ class ScalingFile:
 
     def _read_model(self, path: Path) -> bytes:
         return self._seen.read(path, MODEL_BYTES)
+
+    def check(self, content: bytes) -> Scaling:
+        """What the file would say with another content; neither reads nor changes the file.
+
+        Raises:
+            ConfigError: it could not be used.
+        """
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(str(self.path), [f"must be UTF-8 text: {error}"]) from error
+        return Scaling.of(
+            parse_document(text, Scaling, source=str(self.path)),
+            self.path,
+            self._cores,
+            gpus=self._gpus,
+            queries=self._queries,
+        )
 
     def again(self) -> "ScalingFile":
         """A new reading of the same file."""
@@ -118,13 +142,23 @@ class ScalingWatch:
         adopt: Callable[[Scaling], None],
         metrics: Metrics,
         *,
+        kept: Callable[[bytes], object] = lambda _: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`adopt` takes what the file says now; `wall` gives seconds since 1970."""
+        """Knows the reading that is in force.
+
+        Args:
+            file: what is in force.
+            adopt: takes what the file says now.
+            metrics: what is counted.
+            kept: takes the file whole when it comes in force.
+            wall: gives seconds since 1970.
+        """
         self.refusal: Refusal | None = None
         self._file = file
         self._waiting: _Read | None = None  # for a second look
         self._adopt = adopt
+        self._kept = kept
         self._metrics = metrics
         self._wall = wall
 
@@ -146,6 +180,7 @@ class ScalingWatch:
         self.refusal = None
         self._metrics.policy_refused.set(0)
         self._adopt(read.found)
+        self._kept(read.file.content)
         log.info("the scaling file is in force", file=str(read.file.path))
 
     def _read_if_changed(self) -> _Read | None:

@@ -11,6 +11,7 @@ import structlog
 
 from services.scaler.config import Pool, Scaling
 from services.scaler.load.signals import PoolNow, Signals
+from services.scaler.policy.sizing.capacity import Learned
 from services.scaler.policy.sizing.settings import Scale
 from services.scaler.policy.sizing.signals import asked_by
 from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, SizeMemory, decide_all
@@ -120,6 +121,11 @@ class Sizes:
     def sized(self, name: str) -> Sized | None:
         """What came of the pool's last tick; None: it has a fixed size, or there was none."""
         return self._sized.get(name)
+
+    def learned(self, name: str) -> Learned:
+        """What was learned of a pool's replicas; nothing, where nothing was."""
+        memory = self._memory.pools.get(name)
+        return Learned() if memory is None else memory.work.learned
 
     def troubles(self, name: str, settings: Pool, now: float) -> list[str]:
         """What keeps the pool from the right size, a sentence each."""

@@ -1,18 +1,11 @@
-"""Sends watchers each change, in order, without ever waiting for one of them."""
+"""What those who watch the fleet are told."""
 
-import asyncio
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from services.common.errors import Overloaded, ServiceError, Unavailable
+from services.scaler import watching
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.ports import Replica
-
-MAX_WATCHERS = 256
-QUEUE = 256
-"""Changes a watcher may be behind before it is dropped."""
 
 
 @dataclass(frozen=True)
@@ -32,101 +25,5 @@ class Update:
     revision: int
 
 
-class Watcher:
-    """One subscription, read by one task."""
-
-    def __init__(self) -> None:
-        self._pending: deque[Update] = deque()
-        self._news = asyncio.Event()
-        self._end: ServiceError | None = None
-
-    async def next(self, within_seconds: float) -> Update | None:
-        """The next change; None if there is none in time.
-
-        Raises:
-            Overloaded: the watcher was too slow and has missed changes.
-            Unavailable: the scaler is going away.
-        """
-        if not self._pending and self._end is None:
-            self._news.clear()
-            try:
-                async with asyncio.timeout(within_seconds):
-                    await self._news.wait()
-            except TimeoutError:
-                return None
-        if self._pending:
-            return self._pending.popleft()
-        assert self._end is not None  # noqa: S101
-        raise self._end
-
-    def offer(self, update: Update) -> bool:
-        """Queues the change; False if there was no room, which ends the subscription."""
-        if len(self._pending) < QUEUE:
-            self._pending.append(update)
-            self._news.set()
-            return True
-        self._pending.clear()
-        self.end(
-            Overloaded(
-                "this watcher was too slow and has missed changes; watch anew",
-                reason="WATCHER_TOO_SLOW",
-                retry_after_seconds=0.1,
-            )
-        )
-        return False
-
-    def end(self, error: ServiceError) -> None:
-        """Ends the subscription with `error`, after the changes that are queued."""
-        self._end = error
-        self._news.set()
-
-
-class Watchers:
-    """All subscriptions. `on_drop` is called for each that is dropped for its slowness."""
-
-    def __init__(self, on_drop: Callable[[], None] = lambda: None) -> None:
-        self._watchers: set[Watcher] = set()
-        self._on_drop = on_drop
-        self._closed: ServiceError | None = None
-
-    def __len__(self) -> int:
-        return len(self._watchers)
-
-    @contextmanager
-    def subscribe(self, first: Update) -> Iterator[Watcher]:
-        """A subscription that begins with `first`.
-
-        Raises:
-            Overloaded: there are too many.
-            Unavailable: the scaler is going away.
-        """
-        if self._closed is not None:
-            raise self._closed
-        if len(self._watchers) >= MAX_WATCHERS:
-            raise Overloaded(
-                f"{MAX_WATCHERS} watchers are enough",
-                reason="TOO_MANY_WATCHERS",
-                retry_after_seconds=5.0,
-            )
-        watcher = Watcher()
-        watcher.offer(first)
-        self._watchers.add(watcher)
-        try:
-            yield watcher
-        finally:
-            self._watchers.discard(watcher)
-
-    def publish(self, update: Update) -> None:
-        """Sends it to all watchers; those without room are dropped."""
-        for watcher in list(self._watchers):
-            if not watcher.offer(update):
-                self._watchers.discard(watcher)
-                self._on_drop()
-
-    def close(self) -> None:
-        """Ends every subscription: the scaler is going away."""
-        self._closed = Unavailable(
-            "the scaler is going away; watch anew", reason="SCALER_STOPPING", retry_after_seconds=1
-        )
-        for watcher in self._watchers:
-            watcher.end(self._closed)
+Watcher: TypeAlias = watching.Watcher[Update]
+Watchers: TypeAlias = watching.Watchers[Update]

@@ -106,6 +106,7 @@ class Home:
 class Scaler:
     """A scaler and a channel to it."""
 
+    address: str
     channel: grpc.aio.Channel
     stub: "scaler_pb2_grpc.ScalerServiceAsyncStub"
 
@@ -132,6 +133,7 @@ class Scaler:
         self.connect(port.result())
 
     def connect(self, port: int) -> None:
+        self.address = f"127.0.0.1:{port}"
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         self.stub = scaler_pb2_grpc.ScalerServiceStub(self.channel)
 

@@ -15,6 +15,8 @@ CODES = {
     "Forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "NotFound": grpc.StatusCode.NOT_FOUND,
     "AlreadyExists": grpc.StatusCode.ALREADY_EXISTS,
+    "NotNow": grpc.StatusCode.FAILED_PRECONDITION,
+    "Outrun": grpc.StatusCode.ABORTED,
     "Overloaded": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "Unavailable": grpc.StatusCode.UNAVAILABLE,
     "DeadlineExceeded": grpc.StatusCode.DEADLINE_EXCEEDED,

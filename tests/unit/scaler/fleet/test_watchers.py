@@ -3,7 +3,7 @@
 import pytest
 
 from services.common.errors import Overloaded, Unavailable
-from services.scaler.fleet import watchers
+from services.scaler import watching
 from services.scaler.fleet.watchers import Update, Watchers
 
 
@@ -12,7 +12,7 @@ async def test_a_slow_watcher_is_dropped_and_others_are_not():
     hub = Watchers(on_drop=lambda: dropped.append(1))
     first = Update(full=True, replicas=(), revision=0)
     with hub.subscribe(first) as slow, hub.subscribe(first) as quick:
-        for revision in range(1, watchers.QUEUE + 2):
+        for revision in range(1, watching.QUEUE + 2):
             assert (await quick.next(1.0)).revision == revision - 1
             hub.publish(Update(full=False, replicas=(), revision=revision))
         with pytest.raises(Overloaded, match="too slow"):

@@ -1,0 +1,150 @@
+"""How the commands about scaling reach the scaler, and what they ask of people."""
+
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pennyweight.attempts import errors_of
+from pennyweight.channel import metadata_for, open_channel
+from pennyweight.command.ending import USAGE, end
+from pennyweight.command.levers import seconds_of
+from pennyweight.command.options import Target
+from pennyweight.errors import NotFound
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from pennyweight.scaler.v1 import scaler_pb2_grpc
+from pennyweight.suggestions import hint_of
+
+MAX_FILE_BYTES = 1 << 20
+MAX_TRACE_BYTES = 3 << 20
+"""What fits into a message beside a scaling file."""
+
+PoolName = Annotated[
+    str, typer.Argument(metavar="POOL", help="As `pennyweight pools` names it.", show_default=False)
+]
+ScalingFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A scaling.yaml.", show_default=False)
+]
+Author = Annotated[
+    str | None, typer.Option(help="Who asks for it.", show_default="your name on this machine")
+]
+Days = Annotated[
+    float, typer.Option(help="How many of the last recorded days to try, up to 14.", min=0.0)
+]
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """A scaler that answers calls."""
+
+    stub: "scaler_pb2_grpc.ScalerServiceAsyncStub"
+    metadata: tuple[tuple[str, str], ...]
+
+    async def ask(self, method: str, request: Any, timeout_seconds: float) -> Any:
+        """One call, one answer.
+
+        Raises:
+            PennyweightError: it failed; of an unknown pool with a note of those that there are.
+        """
+        call = getattr(self.stub, method)(request, timeout=timeout_seconds, metadata=self.metadata)
+        try:
+            return await _answer(call)
+        except NotFound as error:
+            if error.reason == "POOL_UNKNOWN":
+                names = await self.pools(timeout_seconds)
+                error.add_note(hint_of(request.pool, names, "There are"))
+            raise
+
+    async def stream(
+        self, method: str, request: Any, timeout_seconds: float | None
+    ) -> AsyncIterator[Any]:
+        """One call, many answers.
+
+        Raises:
+            PennyweightError: it failed.
+        """
+        call = getattr(self.stub, method)(request, timeout=timeout_seconds, metadata=self.metadata)
+        try:
+            async with errors_of(call):
+                async for message in call:
+                    yield message
+        finally:
+            call.cancel()
+
+    async def pools(self, timeout_seconds: float) -> Sequence[str]:
+        """Names of the pools."""
+        call = self.stub.ListPools(
+            pb.ListPoolsRequest(), timeout=timeout_seconds, metadata=self.metadata
+        )
+        return [pool.name for pool in (await _answer(call)).pools]
+
+
+@asynccontextmanager
+async def reach(target: Target) -> AsyncIterator[Scaler]:
+    """The scaler at a target."""
+    metadata = metadata_for(target.address)
+    channel = open_channel(
+        target.address,
+        tls_ca=target.tls_ca,
+        tls_certificate=target.tls_certificate,
+        tls_key=target.tls_key,
+    )
+    async with channel:
+        yield Scaler(scaler_pb2_grpc.ScalerServiceStub(channel), metadata)
+
+
+async def _answer(call: Awaitable[Any]) -> Any:
+    async with errors_of(call):
+        return await call
+
+
+def text_of(file: Path) -> str:
+    """A scaling file's text; ends the command where it is none."""
+    try:
+        data = file.read_bytes()
+        text = data.decode("utf-8")
+    except OSError as error:
+        end(f"{file} cannot be read: {error.strerror}.", code=USAGE)
+    except UnicodeDecodeError:
+        end(f"{file} is not UTF-8 text.", code=USAGE)
+    if len(data) > MAX_FILE_BYTES:
+        end(f"{file} has {len(data):,} bytes.", f"Most are {MAX_FILE_BYTES:,}.", code=USAGE)
+    return text
+
+
+def trace_of(file: Path) -> bytes:
+    """A trace; ends the command where it cannot be sent."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        end(f"{file} cannot be read: {error.strerror}.", code=USAGE)
+    if len(data) > MAX_TRACE_BYTES:
+        hint = f"Most are {MAX_TRACE_BYTES:,}: send a part of it, or rates by window."
+        end(f"{file} has {len(data):,} bytes.", hint, code=USAGE)
+    return data
+
+
+def moment_of(given: str, now: dt.datetime) -> Timestamp:
+    """A time that a person wrote: RFC 3339, or how long ago; ends the command on others.
+
+    A whole second is meant to its end, as times are shown without their fractions.
+    """
+    result = Timestamp()
+    if given[:1].isdigit() and given[-1:] in "smhd":
+        result.FromDatetime(now - dt.timedelta(seconds=seconds_of(given)))
+        return result
+    try:
+        found = dt.datetime.fromisoformat(given.removesuffix(" UTC"))
+    except ValueError:
+        hint = "Write it as 2026-11-29T01:15:00Z, or as how long ago: 10m."
+        end(f"{given!r} is no time.", hint, code=USAGE)
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=dt.UTC)
+    part = dt.timedelta(microseconds=999_999 if "." not in given else 1)
+    result.FromDatetime(found + part)  # times here have at most six digits, on the wire nine
+    return result

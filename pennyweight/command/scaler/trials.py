@@ -1,0 +1,281 @@
+"""``scaler plan`` and ``scaler simulate``: what a scaling file would have done."""
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from pennyweight.command.ending import FAILED, end, run
+from pennyweight.command.fleet import ScalerAddress
+from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
+from pennyweight.command.scaler.link import Days, Scaler, ScalingFile, reach, text_of, trace_of
+from pennyweight.command.show import (
+    add_columns,
+    console,
+    line,
+    moment,
+    money,
+    plain,
+    print_json,
+    print_table,
+    say,
+)
+from pennyweight.errors import PennyweightError
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from pennyweight.wire import duration_of, name_of, seconds_of, time_of
+
+DAY_SECONDS = 86_400
+STYLES = {"better": "green", "worse": "red", "unknown": "yellow"}
+APPLY_HINT = "`--anyway REASON` applies it all the same; the reason goes on record."
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a pool fared in a trial; attainment None: nothing was asked of it."""
+
+    replica_hours: float
+    micro_usd: int
+    attainment: float | None
+    changes_per_hour: float
+    wasted_hours: float
+    mean_wait_seconds: float
+    max_size: int
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """What two scaling files would have done with one pool; a course None: it was not tried."""
+
+    pool: str
+    live: Course | None
+    planned: Course | None
+    differ_most_at: dt.datetime | None
+    live_size: int
+    planned_size: int
+    untried: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a scaling file would have done on the recorded days, beside the one in force."""
+
+    verdict: str
+    because: str
+    since: dt.datetime | None
+    until: dt.datetime | None
+    recorded_share: float
+    pools: tuple[PoolPlan, ...]
+
+
+def plan(
+    file: ScalingFile,
+    *,
+    days: Days = 7.0,
+    as_json: Json = False,
+    timeout: TimeoutSeconds = 240.0,
+    address: ScalerAddress = "127.0.0.1:50053",
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+) -> None:
+    """Show what a scaling file would have decided on the recorded days, beside the one in force.
+
+    Changes nothing. Exit status 1: it does worse, and `apply` would refuse it.
+    """
+    text = text_of(file)
+    target = Target(address, tls_ca, tls_certificate, tls_key)
+    worse = False
+
+    async def work() -> None:
+        nonlocal worse
+        async with reach(target) as scaler:
+            found = await planned(scaler, text, days, timeout)
+        if found is None:
+            end("The scaler ended the trial without an answer.")
+        worse = found.verdict == "worse"
+        if as_json:
+            print_json("plan", found)
+        else:
+            print_plan(found)
+
+    run(work(), target, service="scaler")
+    if worse:
+        raise typer.Exit(FAILED)
+
+
+def simulate(
+    file: ScalingFile,
+    *,
+    trace: Annotated[
+        Path,
+        typer.Option(
+            help="Requests or rates: Azure's CSV, Mooncake's JSON lines, or t_start_s,req_per_s.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ],
+    pool: Annotated[
+        str,
+        typer.Option(help="Pool that serves it.", show_default="the only one with a `scale`"),
+    ] = "",
+    times: Annotated[float, typer.Option(help="Multiply the arrivals by this.", min=0.0)] = 1.0,
+    as_json: Json = False,
+    timeout: TimeoutSeconds = 240.0,
+    address: ScalerAddress = "127.0.0.1:50053",
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+) -> None:
+    """Try a scaling file on a trace. Changes nothing."""
+    request = pb.SimulateRequest(
+        content=text_of(file), pool=pool, trace=trace_of(trace), times=times
+    )
+    target = Target(address, tls_ca, tls_certificate, tls_key)
+
+    async def work() -> None:
+        async with reach(target) as scaler:
+            found = await _last(scaler, "Simulate", request, "simulation", timeout)
+        if found is None:
+            end("The scaler ended the trial without an answer.")
+        course = course_of(found.course)
+        if as_json:
+            more = {"pool": found.pool, "seconds": seconds_of(found.span)}
+            print_json("simulation", course, **more, requests=found.requests)
+            return
+        days = seconds_of(found.span) / DAY_SECONDS
+        print_table(console(), _courses({found.pool: course}))
+        say(console(), f"{found.requests:,} requests in {days:.2f} days", "dim")
+
+    run(work(), target, service="scaler")
+
+
+async def planned(
+    scaler: Scaler, text: str, days: float, timeout_seconds: float, *, tolerant: bool = False
+) -> Plan | None:
+    """A plan, with a bar of how far it is; None: there is none.
+
+    Args:
+        scaler: makes it.
+        text: the file.
+        days: recorded days.
+        timeout_seconds: seconds for all of it.
+        tolerant: an error is told, and is no end.
+    """
+    request = pb.PlanPolicyRequest(content=text, span=duration_of(days * DAY_SECONDS))
+    try:
+        found = await _last(scaler, "PlanPolicy", request, "plan", timeout_seconds)
+    except PennyweightError as error:
+        if not tolerant:
+            raise
+        say(console(stderr=True), plain(f"It could not be tried: {error}."), "yellow")
+        return None
+    return None if found is None else _plan(found)
+
+
+def print_plan(found: Plan) -> None:
+    """A plan as a table, with its verdict."""
+    screen = console()
+    tried = [one for one in found.pools if not one.untried]
+    if tried:
+        print_table(screen, _table(tried), named_by=2)
+    for one in tried:
+        if one.differ_most_at is not None:
+            sizes = f"{one.live_size} replicas by the file in force and {one.planned_size} by this"
+            sentence = f"{one.pool}: they differ most at {moment(one.differ_most_at)}: {sizes}"
+            say(screen, plain(sentence))
+    for one in found.pools:
+        if one.untried:
+            say(screen, plain(f"{one.pool} was not tried: {one.untried}"), "dim")
+    if found.since is not None:
+        share = f"{found.recorded_share:.0%} of the minutes on record"
+        say(screen, f"{moment(found.since)} to {moment(found.until)}, {share}", "dim")
+    say(screen, plain(f"{found.verdict}: {found.because}"), STYLES.get(found.verdict, ""))
+
+
+def course_of(message: pb.Course) -> Course:
+    """A course as it is shown."""
+    return Course(
+        replica_hours=message.replica_hours,
+        micro_usd=message.micro_usd,
+        attainment=message.attainment if message.HasField("attainment") else None,
+        changes_per_hour=message.changes_per_hour,
+        wasted_hours=message.wasted_hours,
+        mean_wait_seconds=seconds_of(message.mean_wait),
+        max_size=message.max_size,
+    )
+
+
+async def _last(
+    scaler: Scaler, method: str, request: Any, field: str, timeout_seconds: float
+) -> Any:
+    """The last message of a trial, with a bar on a terminal meanwhile."""
+    aside = console(stderr=True)
+    with Progress(console=aside, transient=True, disable=not aside.is_terminal) as bar:
+        task = bar.add_task("trying", total=1.0)
+        async for message in scaler.stream(method, request, timeout_seconds):
+            if message.WhichOneof("step") == field:
+                return getattr(message, field)
+            bar.update(task, completed=message.progress)
+    return None
+
+
+def _plan(message: pb.Plan) -> Plan:
+    return Plan(
+        verdict=name_of(pb.PlanVerdict.DESCRIPTOR, "PLAN_VERDICT", message.verdict),
+        because=message.because,
+        since=time_of(message.since) if message.HasField("since") else None,
+        until=time_of(message.until) if message.HasField("until") else None,
+        recorded_share=message.recorded_share,
+        pools=tuple(
+            PoolPlan(
+                pool=one.pool,
+                live=course_of(one.live) if one.HasField("live") else None,
+                planned=course_of(one.planned) if one.HasField("planned") else None,
+                differ_most_at=time_of(one.differ_most_at)
+                if one.HasField("differ_most_at")
+                else None,
+                live_size=one.live_size,
+                planned_size=one.planned_size,
+                untried=one.untried,
+            )
+            for one in message.pools
+        ),
+    )
+
+
+_FIGURES = ("replica-hours", "cost", "in time", "changes/h", "wasted h", "wait", "most")
+
+
+def _figures(course: Course) -> tuple[str, ...]:
+    attainment = course.attainment
+    return (
+        f"{course.replica_hours:,.2f}",
+        money(course.micro_usd) if course.micro_usd else "-",
+        "-" if attainment is None else f"{attainment:.2%}",
+        f"{course.changes_per_hour:.2f}",
+        f"{course.wasted_hours:.2f}",
+        f"{course.mean_wait_seconds:.2f} s",
+        str(course.max_size),
+    )
+
+
+def _courses(found: dict[str, Course]) -> Table:
+    table = Table()
+    add_columns(table, ("pool",), numbers=_FIGURES)
+    for pool, course in found.items():
+        table.add_row(line(pool), *_figures(course))
+    return table
+
+
+def _table(pools: list[PoolPlan]) -> Table:
+    table = Table()
+    add_columns(table, ("pool", "by"), numbers=_FIGURES)
+    for one in pools:
+        for by, course in (("in force", one.live), ("planned", one.planned)):
+            if course is not None:
+                table.add_row(line(one.pool), by, *_figures(course))
+    return table

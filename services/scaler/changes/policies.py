@@ -1,0 +1,356 @@
+"""Plans, applies and takes back scaling files.
+
+A file is checked, tried beside the one in force on the recorded load, refused where it does worse,
+announced to the versions and written whole; the ordinary watch of the file puts it in force. Of two
+who change it at once the second is told to look again: nothing that somebody wrote is overwritten
+unseen.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter
+
+from services.common.config import MAX_BYTES, ConfigError
+from services.common.errors import (
+    BadRequest,
+    NotFound,
+    NotNow,
+    Outrun,
+    ServiceError,
+    Unavailable,
+    Violation,
+)
+from services.common.plain_files import read_plain
+from services.scaler.changes.trials import Trials
+from services.scaler.changes.written import read_only, write
+from services.scaler.fleet.scaling_file import ScalingFile
+from services.scaler.history.versions import Change, Source, Version, Versions, hash_of
+from services.scaler.policy.plans import Plan, Simulation, Verdict
+
+log = structlog.get_logger()
+
+DAY_SECONDS = 86_400.0
+IN_FORCE_SECONDS = 6.0
+"""The watch looks every second and takes a change at its second look."""
+
+PLAN_HOLDS_SECONDS = 300.0
+"""The recorded load of days is much the same so long."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who changes what, and why.
+
+    Attributes:
+        author: who asks for it.
+        note: what it is for.
+        anyway: why it is to come in force though it does worse, or over a change of somebody else
+            that is not in force; empty: it is not.
+        based_on: hash of the file that the change began with; empty: whatever is in force.
+        span_seconds: how much of the recorded load is tried.
+    """
+
+    author: str
+    note: str
+    anyway: str = ""
+    based_on: str = ""
+    span_seconds: float = 7 * DAY_SECONDS
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What came of a change.
+
+    Attributes:
+        hash: of the file.
+        version: once it is in force; None: it is written, and comes in force soon.
+        plan: what was found on the recorded load; None: it was not tried.
+    """
+
+    hash: str
+    version: Version | None
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A plan that was just made: who looks at it and then applies the file need not wait again."""
+
+    key: tuple[str, str, float]
+    until: float
+    plan: Plan
+
+    def holds(self, key: tuple[str, str, float], now: float) -> bool:
+        return key == self.key and now < self.until
+
+
+class Policies:
+    """Changes of one scaling file."""
+
+    def __init__(
+        self,
+        file: ScalingFile,
+        versions: Versions,
+        trials: Trials,
+        load_folder: Path,
+        *,
+        replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+        in_force_seconds: float = IN_FORCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Changes nothing yet.
+
+        Args:
+            file: checks as the watched one does.
+            versions: what was in force.
+            trials: where files are tried.
+            load_folder: of the recorded load.
+            replicas: what was measured of each pool's replicas: `capacity`, the four constants or
+                None, `correction` of them, and `start_seconds`.
+            in_force_seconds: how long a written file is waited for.
+            clock: gives monotonic seconds.
+            wall: gives seconds since 1970.
+        """
+        self._file = file
+        self._versions = versions
+        self._trials = trials
+        self._load_folder = load_folder
+        self._in_force_seconds = in_force_seconds
+        self._replicas = replicas
+        self._clock = clock
+        self._wall = wall
+        self._planned: _Planned | None = None
+        self._writing = asyncio.Lock()
+        self._under_way: set[asyncio.Task[Version | None]] = set()
+
+    @property
+    def read_only(self) -> str:
+        """Why the file cannot be changed here, in one sentence; empty: it seems that it can."""
+        return read_only(self._file.path)
+
+    async def check(self, content: str) -> None:
+        """Checks a file.
+
+        Raises:
+            ConfigError: it would be refused.
+        """
+        await asyncio.to_thread(self._file.check, content.encode())
+
+    async def plan(
+        self, content: str, span_seconds: float, progress: Callable[[float], None]
+    ) -> Plan:
+        """What a file would have decided beside the one in force.
+
+        Raises:
+            BadRequest: it would be refused.
+            ServiceError: it cannot be tried; see `Trials.run`.
+        """
+        await self._checked(content)
+        live = await self._live()
+        key = (hash_of(content.encode()), hash_of(live), span_seconds)
+        if self._planned is not None and self._planned.holds(key, self._clock()):
+            return self._planned.plan
+        question = {
+            "kind": "plan",
+            "path": str(self._file.path),
+            "live": live.decode(),
+            "given": content,
+            "load": str(self._load_folder),
+            "seconds": span_seconds,
+            "now": self._wall(),
+            "replicas": self._replicas(),
+        }
+        plan = TypeAdapter(Plan).validate_python(await self._trials.run(question, progress))
+        self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan)
+        return plan
+
+    async def simulate(
+        self,
+        content: str,
+        pool: str,
+        trace: str,
+        times: float,
+        progress: Callable[[float], None],
+    ) -> Simulation:
+        """What a file, empty: the one in force, would have done with a trace.
+
+        Raises:
+            BadRequest: it would be refused.
+            ServiceError: it cannot be tried; see `Trials.run`.
+        """
+        if content:
+            await self._checked(content)
+        question = {
+            "kind": "simulate",
+            "path": str(self._file.path),
+            "given": content or (await self._live()).decode(),
+            "pool": pool,
+            "trace": trace,
+            "times": times,
+            "replicas": self._replicas(),
+        }
+        return TypeAdapter(Simulation).validate_python(await self._trials.run(question, progress))
+
+    async def apply(self, content: str, asked: Asked) -> Applied:
+        """Puts a file in force.
+
+        Raises:
+            BadRequest: it would be refused.
+            NotNow: it does worse than the one in force, or the file is read-only.
+            Outrun: somebody else changed it.
+            Unavailable: the disk refuses it.
+            ServiceError: it cannot be tried; see `Trials.run`.
+        """
+        await self._checked(content)
+        data = content.encode()
+        before, digest = self._in_force(), hash_of(data)
+        if asked.based_on and asked.based_on != before.hash:
+            raise Outrun(
+                f"version {before.number} is in force, and this change began with another one",
+                reason="POLICY_CHANGED",
+            )
+        if digest == before.hash and await self._on_disk() == digest:
+            return Applied(digest, before)
+        if why := self.read_only:
+            raise NotNow(why, reason="POLICY_READ_ONLY")
+        await self._refuse_unseen(before, anyway=bool(asked.anyway))
+        plan = await self._gate(content, asked)
+        change = Change(digest, Source.APPLY, asked.author, asked.note, asked.anyway)
+        version = await self._write(data, before, change, anyway=bool(asked.anyway))
+        return Applied(digest, version, plan)
+
+    async def roll_back(self, number: int, author: str, note: str) -> Applied:
+        """Puts the file of an earlier version in force; 0: of the one before.
+
+        It is not tried on recorded load: what takes a mistake back must be quick, and was in force.
+
+        Raises:
+            NotFound: there is no such version.
+            NotNow: it is in force, would be refused now, or the file is read-only.
+            Outrun: somebody else changed it.
+            Unavailable: its file cannot be read, or the disk refuses it.
+        """
+        before = self._in_force()
+        target = self._versions.find(number or before.number - 1)
+        if target is None:
+            named = f"version {number}" if number else f"a version before {before.number}"
+            raise NotFound(f"{named} is not on record", reason="VERSION_UNKNOWN")
+        if target.hash == before.hash:
+            message = f"the file of version {target.number} is in force already"
+            raise NotNow(message, reason="POLICY_IN_FORCE")
+        try:
+            data = await asyncio.to_thread(self._versions.content, target)
+        except OSError as error:
+            message = f"the file of version {target.number} cannot be read: {error}"
+            raise NotNow(message, reason="VERSION_LOST") from error
+        try:
+            await asyncio.to_thread(self._file.check, data)
+        except ConfigError as error:
+            message = f"version {target.number} would be refused now: {error.problems[0]}"
+            raise NotNow(message, reason="POLICY_REFUSED") from error
+        note = note or f"back to version {target.number}"
+        change = Change(target.hash, Source.ROLLBACK, author, note, rolled_back_to=target.number)
+        # A change that is not in force is what is taken back, if anything is.
+        version = await self._write(data, before, change, anyway=True)
+        return Applied(target.hash, version)
+
+    async def content(self, version: Version) -> str:
+        """The whole file of a version.
+
+        Raises:
+            NotNow: it cannot be read.
+        """
+        try:
+            return (await asyncio.to_thread(self._versions.content, version)).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"the file of version {version.number} cannot be read: {error}"
+            raise NotNow(message, reason="VERSION_LOST") from error
+
+    def _in_force(self) -> Version:
+        version = self._versions.latest
+        if version is None:
+            raise NotNow("no scaling file is in force yet", reason="POLICY_NOT_IN_FORCE")
+        return version
+
+    async def _live(self) -> bytes:
+        return await asyncio.to_thread(self._versions.content, self._in_force())
+
+    async def _on_disk(self) -> str:
+        """Hash of what the file holds; empty: it cannot be read."""
+        with suppress(OSError):
+            return hash_of(await asyncio.to_thread(read_plain, self._file.path, MAX_BYTES))
+        return ""
+
+    async def _checked(self, content: str) -> None:
+        try:
+            await self.check(content)
+        except ConfigError as error:
+            raise BadRequest.of(
+                *(
+                    Violation(
+                        f"content:{problem.line}" if problem.line else "content",
+                        f"{problem.key}: {problem.rule}"
+                        + (f", got {problem.value}" if problem.value else ""),
+                    )
+                    for problem in error.details
+                )
+            ) from error
+
+    async def _refuse_unseen(self, before: Version, *, anyway: bool) -> None:
+        """Refuses to write over what somebody wrote and nobody has seen in force."""
+        on_disk = await self._on_disk()
+        if on_disk not in ("", before.hash) and not anyway:
+            raise Outrun(
+                f"{self._file.path} holds a change of somebody else that is not in force; look at "
+                "it first, or give a reason to write over it",
+                reason="POLICY_CHANGED",
+            )
+
+    async def _gate(self, content: str, asked: Asked) -> Plan | None:
+        try:
+            plan = await self.plan(content, asked.span_seconds, lambda _: None)
+        except ServiceError as error:
+            if not asked.anyway:
+                raise
+            log.warning("a scaling file is applied untried", error=error.message)
+            return None
+        if plan.verdict is Verdict.WORSE and not asked.anyway:
+            message = f"it does worse than the one in force: {plan.because}"
+            raise NotNow(message, reason="POLICY_WORSE")
+        return plan
+
+    async def _write(
+        self, data: bytes, before: Version, change: Change, *, anyway: bool
+    ) -> Version | None:
+        """Writes to its end, whoever hangs up: the file and its version belong together."""
+        task = asyncio.create_task(self._put(data, before, change, anyway=anyway))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _put(
+        self, data: bytes, before: Version, change: Change, *, anyway: bool
+    ) -> Version | None:
+        async with self._writing:
+            if self._in_force() != before:
+                raise Outrun("the scaling file was changed meanwhile", reason="POLICY_CHANGED")
+            await self._refuse_unseen(before, anyway=anyway)
+            try:
+                await asyncio.to_thread(self._versions.announce, change)
+            except OSError as error:
+                message = f"the change cannot be kept: {error.strerror}; nothing is changed"
+                raise Unavailable(message, reason="HISTORY_UNWRITTEN") from error
+            try:
+                await asyncio.to_thread(write, self._file.path, data)
+            except ServiceError:
+                self._versions.withdraw()
+                raise
+            return await self._versions.until_in_force(change.hash, self._in_force_seconds)

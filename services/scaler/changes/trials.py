@@ -1,0 +1,121 @@
+"""Runs trials of scaling files in a process of their own, one at a time.
+
+A trial computes for seconds: in this process it would hold up routers and decisions. What it is
+asked goes in as one line of JSON, and it answers in lines of JSON: how far it is, then what came of
+it. It is ended where nobody waits for it any more, or its time is over.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from services.common.errors import DeadlineExceeded, InternalError, NotNow, Overloaded
+
+log = structlog.get_logger()
+
+DEADLINE_SECONDS = 180.0
+MAX_LINE_BYTES = 8 << 20
+COMMAND = (sys.executable, "-m", "services.scaler.try_out")
+"""What it runs."""
+
+
+class Trials:
+    """The place for one trial."""
+
+    def __init__(
+        self, *, command: Sequence[str] = COMMAND, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
+        """`command` starts a process that answers as `services.scaler.try_out` does."""
+        self._command = command
+        self._deadline_seconds = deadline_seconds
+        self._busy = False
+
+    async def run(
+        self, question: Mapping[str, Any], progress: Callable[[float], None] = lambda _: None
+    ) -> Mapping[str, Any]:
+        """Answers a question; cancelled, it ends the trial. `progress` hears how far it is, 0 to 1.
+
+        Raises:
+            Overloaded: another trial runs.
+            DeadlineExceeded: it took too long.
+            NotNow: what trials need is not installed, or the question cannot be answered.
+            InternalError: it failed.
+        """
+        if self._busy:
+            raise Overloaded(
+                "another trial runs; try again when it is over",
+                reason="TRIAL_RUNNING",
+                retry_after_seconds=5.0,
+            )
+        self._busy = True
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                return await self._run(question, progress)
+        except TimeoutError:
+            message = f"the trial took longer than {self._deadline_seconds:g} s; try fewer days"
+            raise DeadlineExceeded(message, reason="TRIAL_TOO_LONG") from None
+        finally:
+            self._busy = False
+
+    async def _run(
+        self, question: Mapping[str, Any], progress: Callable[[float], None]
+    ) -> Mapping[str, Any]:
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=MAX_LINE_BYTES,
+        )
+        errors = asyncio.create_task(_end_of(process))
+        try:
+            answer = await _answer(process, question, progress)
+            if answer is not None:
+                return answer
+            status = await process.wait()
+            last = (await errors).decode(errors="replace").strip().splitlines()
+        finally:
+            errors.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        log.error("a trial failed", status=status, error=last[-1] if last else "")
+        raise InternalError("the trial failed; the scaler's log says why", reason="TRIAL_FAILED")
+
+
+async def _answer(
+    process: asyncio.subprocess.Process,
+    question: Mapping[str, Any],
+    progress: Callable[[float], None],
+) -> Mapping[str, Any] | None:
+    """What it says; None: it ended without an answer."""
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    with contextlib.suppress(ConnectionError):  # it says itself why it ended
+        process.stdin.write(json.dumps(question).encode() + b"\n")
+        await process.stdin.drain()
+    process.stdin.close()
+    async for line in process.stdout:
+        found = json.loads(line)
+        match found:
+            case {"progress": share}:
+                progress(float(share))
+            case {"refused": refused}:
+                raise NotNow(str(refused), reason=str(found.get("reason", "TRIAL_REFUSED")))
+            case {"answer": dict() as answer}:
+                return answer
+    return None
+
+
+async def _end_of(process: asyncio.subprocess.Process) -> bytes:
+    """The last of what it says went wrong; all is read, so that it never waits for us."""
+    assert process.stderr is not None  # noqa: S101
+    last = b""
+    while data := await process.stderr.read(4096):
+        last = (last + data)[-4096:]
+    return last

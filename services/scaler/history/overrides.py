@@ -1,0 +1,110 @@
+"""What operators set for a pool for a time: kept over restarts, ending by itself."""
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from services.common.files import write_whole
+from services.scaler.policy.sizing.override import Override, OverrideKind
+
+log = structlog.get_logger()
+
+MAX_OVERRIDES = 1024
+
+
+@dataclass(frozen=True)
+class Held:
+    """An override as an operator set it.
+
+    Attributes:
+        pool: of which pool.
+        kind: how.
+        size: of a pin; 0 for others.
+        author: who asked for it.
+        reason: why.
+        since, expires: seconds since 1970.
+    """
+
+    pool: str
+    kind: OverrideKind
+    size: int
+    author: str
+    reason: str
+    since: float
+    expires: float
+
+
+class OverrideBook:
+    """One override at most for each pool, in a file of their own."""
+
+    def __init__(self, path: Path, *, wall: Callable[[], float] = time.time) -> None:
+        """Reads nothing yet. `wall` gives seconds since 1970."""
+        self._path = path
+        self._wall = wall
+        self._held: dict[str, Held] = {}
+        self._writes = asyncio.Lock()
+
+    def open(self) -> None:
+        """Reads what an earlier scaler left; of a file that cannot be read nothing holds."""
+        try:
+            found = json.loads(self._path.read_bytes())
+            held = [Held(**{**one, "kind": OverrideKind(one["kind"])}) for one in found]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            why = f"{self._path}: {error}"
+            log.error("overrides cannot be read; none holds", error=why)  # noqa: TRY400
+            return
+        self._held = {one.pool: one for one in held}
+
+    def held(self, pool: str, wall: float) -> Held | None:
+        """The pool's override at this time; None: there is none, or it is over."""
+        found = self._held.get(pool)
+        return found if found is not None and wall < found.expires else None
+
+    def of(self, pool: str, wall: float) -> Override | None:
+        """See `Overrides.of`."""
+        held = self.held(pool, wall)
+        if held is None:
+            return None
+        return Override(held.kind, held.expires, held.size, held.author, held.reason)
+
+    def listed(self) -> list[Held]:
+        """Those that hold now, by pool."""
+        now = self._wall()
+        return [one for name, one in sorted(self._held.items()) if now < one.expires]
+
+    async def put(self, override: Held) -> bool:
+        """Sets it at once; returns whether it is also on the disk.
+
+        Raises:
+            OverflowError: there are too many.
+        """
+        if override.pool not in self._held and len(self.listed()) >= MAX_OVERRIDES:
+            raise OverflowError(f"{MAX_OVERRIDES} overrides are enough")
+        self._held[override.pool] = override
+        return await self._keep()
+
+    async def end(self, pool: str) -> tuple[Held | None, bool]:
+        """Ends the pool's override; returns which, and whether that is on the disk too."""
+        found = self.held(pool, self._wall())
+        self._held.pop(pool, None)
+        return found, await self._keep()
+
+    async def _keep(self) -> bool:
+        async with self._writes:
+            now = self._wall()
+            self._held = {name: one for name, one in self._held.items() if now < one.expires}
+            held = [dataclasses.asdict(one) for one in self._held.values()]
+            try:
+                await asyncio.to_thread(write_whole, self._path, json.dumps(held).encode())
+            except OSError as error:
+                log.error("overrides cannot be kept", file=str(self._path), error=str(error))  # noqa: TRY400
+                return False
+        return True

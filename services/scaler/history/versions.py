@@ -1,0 +1,286 @@
+"""Every scaling file that was in force, in order, with who put it there and what for.
+
+``versions.jsonl`` has a line for each time a file came in force, ``<hash>.yaml`` the files whole.
+Who applies a file says so first, in ``applying.json``; the version gets its author when the file
+is seen in force, so that a kill at any moment leaves either the old version or the new one whole. A
+file that nobody announced was written by a hand: its author is not known.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services.common.files import write_whole
+
+log = structlog.get_logger()
+
+MAX_VERSIONS = 500
+"""Beyond it the older half is dropped."""
+
+RETRY_SECONDS = 1.0
+LINES, ANNOUNCED = "versions.jsonl", "applying.json"
+
+
+class Source(StrEnum):
+    """Where a version came from."""
+
+    START = "start"
+    FILE = "file"
+    APPLY = "apply"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that is announced before the file is written.
+
+    Attributes:
+        hash: of the file that is to be in force.
+        source: apply or rollback.
+        author: who asks for it.
+        note: what it is for.
+        anyway: why, though it does worse on the recorded days; empty: it does not.
+        rolled_back_to: the version whose file it is once more; 0: none.
+    """
+
+    hash: str
+    source: Source
+    author: str
+    note: str
+    anyway: str = ""
+    rolled_back_to: int = 0
+
+
+@dataclass(frozen=True)
+class Version:
+    """A scaling file that was in force.
+
+    Attributes:
+        number: counts from 1.
+        hash: SHA-256 of the file, in hex.
+        since: when it came in force, seconds since 1970.
+        source: where it came from.
+        author, note, anyway, rolled_back_to: as in `Change`; empty: not known.
+    """
+
+    number: int
+    hash: str
+    since: float
+    source: Source
+    author: str = ""
+    note: str = ""
+    anyway: str = ""
+    rolled_back_to: int = 0
+
+
+def hash_of(content: bytes) -> str:
+    """The hash by which versions tell a file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class Versions:
+    """The versions in a folder of their own; one process at a time writes it."""
+
+    def __init__(self, folder: Path, *, wall: Callable[[], float] = time.time) -> None:
+        """Reads nothing yet. `wall` gives seconds since 1970."""
+        self.folder = folder
+        self._wall = wall
+        self._known: list[Version] = []
+        self._contents: dict[str, bytes] = {}  # that are not on the disk yet
+        self._to_write: list[Version] = []
+        self._announced: Change | None = None
+        self._changed = asyncio.Event()
+        self._to_do = asyncio.Event()
+        self._writes = asyncio.Lock()
+
+    @property
+    def unwritten(self) -> int:
+        """Versions that are not on the disk yet."""
+        return len(self._to_write)
+
+    @property
+    def latest(self) -> Version | None:
+        """The version in force; None: none was seen yet."""
+        return self._known[-1] if self._known else None
+
+    @property
+    def number(self) -> int:
+        """Number of the version in force; 0: none was seen yet."""
+        return self._known[-1].number if self._known else 0
+
+    def open(self) -> None:
+        """Reads what is on record. What cannot be read is left out and logged.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        lines = self.folder / LINES
+        data = lines.read_bytes() if lines.exists() else b""
+        for line in data.splitlines():
+            try:
+                self._known.append(_version(json.loads(line)))
+            except (ValueError, TypeError, KeyError):
+                log.error("a line of the scaling file's versions cannot be read", file=str(lines))  # noqa: TRY400
+        self._known.sort(key=lambda one: one.number)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            self._announced = _change(json.loads((self.folder / ANNOUNCED).read_bytes()))
+
+    def announce(self, change: Change) -> None:
+        """Says who is about to put a file in force. Writes: to be called in a thread.
+
+        Raises:
+            OSError: it cannot be written; nothing is announced.
+        """
+        write_whole(self.folder / ANNOUNCED, json.dumps(dataclasses.asdict(change)).encode())
+        self._announced = change
+
+    def withdraw(self) -> None:
+        """The change that was announced does not happen."""
+        self._announced = None
+        with contextlib.suppress(OSError):
+            (self.folder / ANNOUNCED).unlink(missing_ok=True)
+
+    def in_force(self, content: bytes) -> Version:
+        """A file is in force; comes back at once. The same once more is no new version."""
+        digest, latest = hash_of(content), self.latest
+        if latest is not None and latest.hash == digest:
+            return latest
+        number, now = self.number + 1, self._wall()
+        said = self._announced
+        if said is not None and said.hash == digest:
+            version = Version(
+                number,
+                digest,
+                now,
+                said.source,
+                said.author,
+                said.note,
+                said.anyway,
+                said.rolled_back_to,
+            )
+        else:
+            version = Version(number, digest, now, Source.FILE if self._known else Source.START)
+        self._known.append(version)
+        del self._known[:-MAX_VERSIONS]
+        self._to_write.append(version)
+        self._contents[digest] = content
+        self._changed.set()
+        self._to_do.set()
+        log.info(
+            "a version of the scaling file is in force",
+            version=version.number,
+            hash=digest,
+            source=str(version.source),
+            author=version.author,
+        )
+        return version
+
+    async def until_in_force(self, digest: str, seconds: float) -> Version | None:
+        """The version of this hash, once it is the one in force; None: not in this time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.latest is None or self.latest.hash != digest:
+                    self._changed.clear()
+                    await self._changed.wait()
+        latest = self.latest
+        return latest if latest is not None and latest.hash == digest else None
+
+    def listed(self, most: int) -> list[Version]:
+        """Newest first."""
+        return self._known[: -most - 1 : -1]
+
+    def find(self, number: int) -> Version | None:
+        """The version of this number; None: it is not on record any more, or never was."""
+        return next((one for one in reversed(self._known) if one.number == number), None)
+
+    def content(self, version: Version) -> bytes:
+        """Its file whole. Reads: to be called in a thread.
+
+        Raises:
+            OSError: it cannot be read, or is not what it was.
+        """
+        data = self._contents.get(version.hash)
+        if data is None:
+            path = self.folder / f"{version.hash}.yaml"
+            data = path.read_bytes()
+            if hash_of(data) != version.hash:
+                raise OSError(f"{path} is not what it was")
+        return data
+
+    async def run(self) -> None:
+        """Writes versions, and tries again what the disk refuses. Runs for ever."""
+        refused = False
+        while True:
+            await self._to_do.wait()
+            try:
+                await self.flush()
+                refused = False
+            except OSError as error:
+                if not refused:
+                    log.error("a version of the scaling file cannot be kept yet", error=str(error))  # noqa: TRY400
+                refused = True
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def flush(self) -> None:
+        """Writes what is not on the disk yet.
+
+        Raises:
+            OSError: the disk refuses; trying again is harmless.
+        """
+        async with self._writes:
+            while self._to_write:
+                version = self._to_write[0]
+                await asyncio.to_thread(self._write, version, self._contents[version.hash])
+                self._to_write.remove(version)
+                if all(one.hash != version.hash for one in self._to_write):
+                    self._contents.pop(version.hash, None)
+                if self._announced is not None and self._announced.hash == version.hash:
+                    self.withdraw()
+            self._to_do.clear()
+
+    def _write(self, version: Version, content: bytes) -> None:
+        path = self.folder / f"{version.hash}.yaml"
+        try:
+            there = path.read_bytes() == content
+        except FileNotFoundError:
+            there = False
+        if not there:
+            write_whole(path, content)
+        lines = self.folder / LINES
+        before = lines.read_bytes() if lines.exists() else b""
+        kept = before.splitlines(keepends=True)
+        if len(kept) >= MAX_VERSIONS:
+            kept = kept[MAX_VERSIONS // 2 :]
+        if kept and not kept[-1].endswith(b"\n"):
+            kept[-1] += b"\n"
+        # Whole, not added to: there are few versions, and none may be half there.
+        write_whole(
+            lines, b"".join([*kept, json.dumps(dataclasses.asdict(version)).encode(), b"\n"])
+        )
+        if len(kept) < before.count(b"\n"):
+            self._drop_contents()
+
+    def _drop_contents(self) -> None:
+        """Removes files that no version on record has."""
+        named = {one.hash for one in self._known}
+        for path in self.folder.glob("*.yaml"):
+            if path.stem not in named:
+                path.unlink(missing_ok=True)
+
+
+def _version(said: dict[str, Any]) -> Version:
+    return Version(**{**said, "source": Source(said["source"])})
+
+
+def _change(said: dict[str, Any]) -> Change:
+    return Change(**{**said, "source": Source(said["source"])})

@@ -1,0 +1,84 @@
+"""The very decision core, as a policy of a simulated pool."""
+
+from collections import Counter
+
+from services.scaler.policy.sizing.settings import Scale
+from services.scaler.policy.sizing.size import SizeMemory, decide
+from services.scaler.policy.sizing.views import Traffic, View
+from services.scaler.simulator.fluid import Moment
+
+TICK_SECONDS = 15.0
+"""Of the setting the core's defaults were found with."""
+
+
+class Core:
+    """Asks the core for each size, with what routers and targets would report.
+
+    Attributes:
+        bounds: how often each kind of constraint bound the size last.
+    """
+
+    def __init__(
+        self,
+        scale: Scale,
+        *,
+        size: int,
+        places: int,
+        start_seconds: float,
+        tick: float = TICK_SECONDS,
+        wall: float = 0.0,
+        usd_per_hour: float = 0.0,
+    ) -> None:
+        """Begins with a pool.
+
+        Args:
+            scale: the policy.
+            size: replicas at the beginning.
+            places: requests that a replica runs at once.
+            start_seconds: how long starts take, as measured.
+            tick: seconds between decisions.
+            wall: time at the beginning, in seconds since 1970.
+            usd_per_hour: of a replica; 0: not known.
+        """
+        self.scale = scale
+        self.tick = tick
+        self.memory = SizeMemory(size)
+        self.places = places
+        self.start_seconds = start_seconds
+        self.wall = wall
+        self.usd_per_hour = usd_per_hour
+        self.idle = 0.0
+        self.bounds: Counter[str] = Counter()
+
+    def size(self, moment: Moment) -> int:
+        """Replicas wanted."""
+        busy = moment.arrivals > 0.0 or moment.running + moment.waiting > 0.5  # noqa: PLR2004
+        self.idle = 0.0 if busy else self.idle + moment.seconds
+        view = View(
+            now=moment.now,
+            wall=self.wall + moment.now,
+            ready=moment.ready,
+            starting=moment.starting,
+            places=self.places,
+            start_seconds=self.start_seconds,
+            traffic=Traffic(
+                seconds=moment.seconds,
+                arrivals=moment.arrivals,
+                prompt_tokens=moment.prompt,
+                finished=moment.finished,
+                output_tokens=moment.output,
+                first_texts=moment.begun,
+                late=moment.late,
+                at=moment.now,
+            ),
+            waiting=moment.waiting,
+            running=moment.running,
+            usd_per_hour=self.usd_per_hour,
+            # A request that finds no replica wakes the pool.
+            woken=moment.ready == 0 and moment.waiting > 0.0,
+            idle_seconds=self.idle,
+        )
+        decision, self.memory = decide(self.scale, self.memory, view)
+        if decision.constraints:
+            self.bounds[decision.constraints[-1].bound.value] += 1
+        return decision.size

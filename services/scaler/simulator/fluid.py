@@ -1,0 +1,321 @@
+"""A pool as a fluid: in each step work runs off, comes, and takes the places that are free.
+
+With N requests running on R replicas a step of the engine takes ``a + slope*N/R``, so
+``N / (output * that)`` requests a second are finished; the line is taken from its front up to
+``places*R`` running. Which requests are late follows exactly from two curves, what has arrived and
+what has been admitted by a time: those who are admitted after the curve of arrivals, shifted by the
+objective, has passed them. Arrivals are weighed by their work, since the work of a request drifts.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from services.scaler.simulator.arrivals import Arrivals
+from services.scaler.simulator.course import Counts, Course, Ticks, course_of
+from services.scaler.simulator.silicon import Floats, Serving
+
+Progress = Callable[[float], None]
+"""Told the share that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a policy sees of the pool.
+
+    Attributes:
+        now: seconds since the trace began.
+        seconds: since the moment before.
+        ready, starting: replicas.
+        waiting, running: requests.
+        load: mean of running and waiting since the moment before, in requests of mean work.
+        work: what arrived since then, in requests of mean work.
+        arrivals, prompt: requests that arrived, and their tokens.
+        finished, output: answers that ended, and their tokens.
+        begun, late: answers that began, and those of them that came late.
+    """
+
+    now: float
+    seconds: float
+    ready: int
+    starting: int
+    waiting: float
+    running: float
+    load: float
+    work: float
+    arrivals: float
+    prompt: float
+    finished: float
+    output: float
+    begun: float
+    late: float
+
+
+class Sizer(Protocol):
+    """What says the size."""
+
+    @property
+    def tick(self) -> float:
+        """Seconds between two decisions."""
+
+    def size(self, moment: Moment) -> int:
+        """Replicas wanted, starting ones included."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a run begins with.
+
+    Attributes:
+        serving: what a replica is.
+        objective: seconds to the first text.
+        starts: seconds that starts take, used in turn.
+        size: replicas that are ready at the beginning.
+        warm: seconds at the beginning that are not scored.
+        usd_per_hour: of a replica; None: not known.
+    """
+
+    serving: Serving
+    objective: float
+    starts: Sequence[float]
+    size: int
+    warm: float = 0.0
+    usd_per_hour: float | None = None
+
+    @property
+    def first_text(self) -> float:
+        """Seconds from a place to the first text, on a full replica."""
+        one = self.serving
+        return (
+            one.capacity.a + one.slope * one.places + one.capacity.p * one.prompt
+        )  # fmt: skip
+
+
+def run(pool: Pool, arrivals: Arrivals, sizer: Sizer, progress: Progress | None = None) -> Course:
+    """Serves a trace under a policy."""
+    return Running(pool, arrivals).run(sizer, progress)
+
+
+def due_curve(pool: Pool, arrivals: Arrivals) -> Floats:
+    """By step: what has to be admitted by its middle, as all that arrived an objective before."""
+    edges = np.arange(len(arrivals.work) + 1) * arrivals.step
+    arrived = np.concatenate([[0.0], np.cumsum(arrivals.work)])
+    # Nobody waits less than a step here, whose mean wait is none.
+    wait = max(pool.objective - pool.first_text, 0.5 * arrivals.step)
+    return np.interp(edges[:-1] + 0.5 * arrivals.step - wait, edges, arrived, left=0.0)
+
+
+class Running:
+    """One run on its way.
+
+    Attributes:
+        at: steps that are done, of `steps`.
+        ready: replicas.
+        starting: those on their way: the step each is ready at and was ordered at, earliest first.
+        leaving: those that drain: the step each is gone at, and its requests.
+        running: requests.
+        admitted, finished: requests that have begun and ended since the trace began.
+        counts: what the run took so far.
+    """
+
+    def __init__(self, pool: Pool, arrivals: Arrivals) -> None:
+        self.pool = pool
+        self.step = arrivals.step
+        self.steps = len(arrivals.work)
+        arrived = np.concatenate([[0.0], np.cumsum(arrivals.work)])
+        self.arrived: list[float] = arrived.tolist()
+        self.due: list[float] = due_curve(pool, arrivals).tolist()
+        self.totals = tuple(
+            np.concatenate([[0.0], np.cumsum(one)]).tolist()
+            for one in (arrivals.count, arrivals.prompt, arrivals.output)
+        )
+        self.at = 0
+        self.ready = pool.size
+        self.starting: deque[tuple[int, int]] = deque()  # ready at, ordered at
+        self.leaving: deque[tuple[int, float]] = deque()  # gone at, requests
+        self.running = 0.0
+        self.admitted = 0.0
+        self.finished = 0.0
+        self.load = 0.0
+        self.counts = Counts()
+
+    def run(self, sizer: Sizer, progress: Progress | None) -> Course:
+        """The whole trace under a policy."""
+        tick = max(1, round(sizer.tick / self.step))
+        warm = round(self.pool.warm / self.step)
+        before: Counts | None = None
+        rows: list[tuple[float, ...]] = []
+        seen = self._seen()
+        told = Counts()
+        while self.at < self.steps:
+            if before is None and self.at >= warm:
+                before = self.mark()
+            begin, self.load = self.at, 0.0
+            self.advance(min(self.steps, self.at + tick))
+            now, seconds = self.at * self.step, (self.at - begin) * self.step
+            seen_before, seen = seen, self._seen()
+            begun, late = self.counts.begun - told.begun, self.counts.late - told.late
+            told = self.mark()
+            heads = seen[3] - seen_before[3]
+            moment = Moment(
+                now=now, seconds=seconds, ready=self.ready, starting=len(self.starting),
+                waiting=seen[0] - seen[3], running=seen[3] - seen[4],
+                load=self.load * self.step / seconds,
+                work=self.arrived[self.at] - self.arrived[begin],
+                arrivals=seen[0] - seen_before[0], prompt=seen[1] - seen_before[1],
+                finished=seen[4] - seen_before[4], output=seen[5] - seen_before[5],
+                begun=heads, late=heads * late / begun if begun > 0.0 else 0.0,
+            )  # fmt: skip
+            wanted = max(0, sizer.size(moment))
+            rows.append(
+                (now, wanted, self.ready, len(self.starting), moment.waiting, moment.running,
+                 moment.work / seconds, late / begun if begun > 0.0 else 0.0,
+                 self._wait() + self.pool.first_text, begun)
+            )  # fmt: skip
+            self._resize(wanted)
+            if progress is not None:
+                progress(self.at / self.steps)
+        ticks = Ticks(*np.array(rows).T)
+        return course_of(
+            before or Counts(), self.counts, ticks, overdue=self.overdue, warm=self.pool.warm,
+            end=self.steps * self.step, usd_per_hour=self.pool.usd_per_hour,
+        )  # fmt: skip
+
+    @property
+    def inside(self) -> float:
+        """Requests in the pool."""
+        return self.arrived[self.at] - self.admitted + self.running
+
+    @property
+    def overdue(self) -> float:
+        """Requests that wait and are late already, at the end of the trace."""
+        return max(0.0, self.due[-1] - self.admitted)
+
+    def mark(self) -> Counts:
+        """What it took so far, kept."""
+        return replace(self.counts)
+
+    def shift(self, change: int, *, start: float) -> None:
+        """So many ready replicas more or fewer at once; a start that was ordered ahead is paid."""
+        if change > 0:
+            self.ready += change
+            self.counts.paid += change * start
+        for _ in range(min(-change, self.ready)):
+            self._drain()
+
+    def lose(self) -> None:
+        """A ready replica is gone at once; what ran on it waits again, ahead of all others."""
+        share = self.running / self.ready
+        self.running -= share
+        self.admitted -= share
+        self.counts.begun -= share
+        self.ready -= 1
+
+    def advance(self, end: int) -> None:
+        """Goes on to a step, with each start that ends on the way."""
+        while self.at < end:
+            while self.starting and self.starting[0][0] <= self.at:
+                self.starting.popleft()
+                self.ready += 1
+            until = min(end, self.starting[0][0]) if self.starting else end
+            self.counts.paid += (self.ready + len(self.starting)) * (until - self.at) * self.step
+            self._serve(until)
+        while self.leaving and self.leaving[0][0] <= self.at:
+            self.finished += self.leaving.popleft()[1]
+
+    def _serve(self, until: int) -> None:
+        """The steps to `until`, with the replicas that are ready now."""
+        pool, arrived, due = self.pool.serving, self.arrived, self.due
+        ready, running, admitted = self.ready, self.running, self.admitted
+        begun = late = finished = load = 0.0
+        places = pool.places * ready
+        fixed = pool.output * pool.capacity.a / self.step
+        slope = pool.output * pool.slope / self.step / max(1, ready)
+        for at in range(self.at, until):
+            if ready:
+                step = fixed + slope * running
+                done = running / step if step > 1.0 else running
+                running -= done
+                finished += done
+            waiting = arrived[at + 1] - admitted
+            taken = places - running
+            if taken > waiting:  # noqa: PLR1730 - a call in this loop costs more than the rest
+                taken = waiting
+            load += waiting + running
+            if taken > 0.0:
+                overdue = due[at] - admitted
+                if overdue > 0.0:
+                    late += overdue if overdue < taken else taken  # noqa: FURB136 - the same
+                running += taken
+                admitted += taken
+                begun += taken
+        self.at = until
+        self.running, self.admitted, self.load = running, admitted, self.load + load
+        self.finished += finished
+        self.counts.begun += begun
+        self.counts.late += late
+
+    def _resize(self, wanted: int) -> None:
+        counts = self.counts
+        change = wanted - self.ready - len(self.starting)
+        if change:
+            counts.changes += 1
+        for _ in range(change):
+            seconds = self.pool.starts[counts.starts % len(self.pool.starts)]
+            counts.starts += 1
+            ready_at = self.at + max(1, round(seconds / self.step))
+            # Starts that take their own time may overtake each other.
+            place = len(self.starting)
+            while place and self.starting[place - 1][0] > ready_at:
+                place -= 1
+            self.starting.insert(place, (ready_at, self.at))
+        for _ in range(-change):
+            counts.stops += 1
+            if self.starting:
+                newest = max(self.starting, key=lambda one: one[1])
+                self.starting.remove(newest)
+                counts.wasted += (self.at - newest[1]) * self.step
+            else:
+                self._drain()
+
+    def _drain(self) -> None:
+        """Takes a replica out; it is paid for until its requests are done."""
+        pool = self.pool.serving
+        share = self.running / self.ready
+        stays = pool.output * (pool.capacity.a + pool.slope * share)
+        self.leaving.append((self.at + max(1, round(stays / self.step)), share))
+        self.counts.paid += stays
+        self.running -= share
+        self.ready -= 1
+
+    def _seen(self) -> tuple[float, ...]:
+        """Requests, prompts' and answers' tokens that came; begun, finished, finished's tokens."""
+        requests, _, output = self.totals
+        came = tuple(one[self.at] for one in self.totals)
+        return (
+            *came,
+            self._at(requests, self.admitted),
+            self._at(requests, self.finished),
+            self._at(output, self.finished),
+        )
+
+    def _at(self, curve: list[float], work: float) -> float:
+        """A curve where so much work, in the order of its arrival, is behind."""
+        i = bisect_right(self.arrived, work, 0, self.at + 1) - 1
+        if i >= self.at:
+            return curve[self.at]
+        inside = (work - self.arrived[i]) / (self.arrived[i + 1] - self.arrived[i])
+        return curve[i] + inside * (curve[i + 1] - curve[i])
+
+    def _wait(self) -> float:
+        """Seconds that the request admitted last has waited."""
+        i = bisect_right(self.arrived, self.admitted, 0, self.at + 1) - 1
+        if i >= self.at:
+            return 0.0
+        grows = self.arrived[i + 1] - self.arrived[i]
+        inside = (self.admitted - self.arrived[i]) / grows
+        return max(0.0, (self.at - i - inside - 1.0) * self.step)

@@ -1,0 +1,102 @@
+"""``python -m services.scaler.try_out``: tries scaling files on load, in a process of its own.
+
+Reads one line of JSON, the question; writes lines of JSON: ``progress`` now and then, then
+``answer``, or ``refused`` where the question cannot be answered. The scaler runs it (`Trials`); it
+is the only thing of the scaler that computes with the simulator.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+NICENESS = 10
+MAX_MEMORY_BYTES = 6 << 30
+NEEDED = ("numpy", "scipy")
+PROGRESS_STEP = 0.01
+
+
+class Refused(Exception):
+    """The question cannot be answered.
+
+    Attributes:
+        reason: stable UPPER_SNAKE word for programs.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def main() -> None:
+    """Answers the question on standard input."""
+    os.nice(NICENESS)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, MAX_MEMORY_BYTES)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each thread takes address space
+    question = json.loads(sys.stdin.readline())
+    try:
+        answer = dataclasses.asdict(_answered(question, _Told()))
+    except Refused as error:
+        _say({"refused": str(error), "reason": error.reason})
+    else:
+        _say({"answer": answer})
+
+
+def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) -> Any:
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        message = f"trials need {' and '.join(missing)}: install the extra `simulate`"
+        raise Refused(message, "TRIAL_UNAVAILABLE")
+    # Not before: the extra may be missing.
+    from services.scaler.try_out import days, traces  # noqa: PLC0415
+    from services.scaler.try_out.pools import Unanswerable  # noqa: PLC0415
+
+    try:
+        if question["kind"] == "plan":
+            return days.planned(
+                live=question["live"],
+                given=question["given"],
+                source=question["path"],
+                load=Path(question["load"]),
+                since=question["now"] - question["seconds"],
+                replicas=question["replicas"],
+                progress=progress,
+            )
+        return traces.simulated(
+            given=question["given"],
+            source=question["path"],
+            pool=question["pool"],
+            trace=question["trace"],
+            times=question["times"],
+            replicas=question["replicas"],
+            progress=progress,
+        )
+    except Unanswerable as error:
+        raise Refused(str(error), "TRIAL_REFUSED") from error
+
+
+class _Told:
+    """Says how far it is, not too often."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, share: float) -> None:
+        if share >= self._last + PROGRESS_STEP:
+            self._last = share
+            _say({"progress": share})
+
+
+def _say(said: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

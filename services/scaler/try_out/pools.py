@@ -1,0 +1,119 @@
+"""A pool as it is tried: what serves it, under which policy, and how it fared."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from services.common.config import ConfigError, parse_document
+from services.scaler.config import Pool, Scaling
+from services.scaler.policy import plans
+from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
+from services.scaler.policy.sizing.settings import Capacity, Scale
+from services.scaler.simulator.course import HOUR, Course
+from services.scaler.simulator.silicon import scaled
+from services.scaler.simulator.trial import Recorded, Replica, Trace, recorded_trace
+
+USUAL_START_SECONDS = 60.0
+
+UNKNOWN_REPLICAS = (
+    "what its replicas can do is not known yet: it is learned from answers, or named by "
+    "scale.work.capacity"
+)
+
+Progress = Callable[[float], None]
+
+
+class Unanswerable(Exception):
+    """What is asked cannot be tried."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a pool's replicas.
+
+    Attributes:
+        capacity: the four constants as they were learned; None: nothing was yet.
+        correction: measured work by the model's.
+        start_seconds: how long a start takes.
+    """
+
+    capacity: Capacity | None = None
+    correction: float = 1.0
+    start_seconds: float = USUAL_START_SECONDS
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any] | None) -> "Measured":
+        """As the scaler tells it; None: it tells nothing."""
+        if said is None:
+            return cls()
+        constants = said.get("capacity")
+        return cls(
+            None if constants is None else Capacity(**constants),
+            float(said.get("correction", 1.0)),
+            float(said.get("start_seconds") or USUAL_START_SECONDS),
+        )
+
+
+def read(text: str, source: str) -> Scaling:
+    """A scaling file's pools; the scaler has checked it.
+
+    Raises:
+        Unanswerable: it is none.
+    """
+    try:
+        return parse_document(text, Scaling, source=source).content
+    except ConfigError as error:
+        raise Unanswerable(str(error)) from error
+
+
+def scale_of(pool: Pool) -> Scale:
+    """The pool's policy; a fixed size is one without room."""
+    if pool.scale is not None:
+        return pool.scale
+    return Scale(min=pool.first, max=max(1, pool.first), work=None)
+
+
+def replica_of(pool: Pool, measured: Measured) -> Replica | None:
+    """What serves; None: it is not known. What was measured is before what the policy names."""
+    named = pool.scale.work.capacity if pool.scale and pool.scale.work else None
+    capacity = measured.capacity or named
+    if capacity is None:
+        return None
+    return Replica(
+        scaled(capacity, measured.correction),
+        pool.max_in_flight,
+        measured.start_seconds,
+        usd_per_hour=pool.usd_per_hour or None,
+    )
+
+
+def trace_of(minutes: Sequence[RecordedMinute], replica: Replica) -> Trace:
+    """Recorded minutes of one tier; a minute that is not on record is one without a request.
+
+    Raises:
+        ValueError: nothing came.
+    """
+    first = minutes[0].minute
+    figures = np.zeros((4, minutes[-1].minute - first + 1))
+    for one in minutes:
+        counted = one.arrivals, one.prompt_tokens, one.finished, one.output_tokens
+        figures[:, one.minute - first] = np.array(counted) * (MINUTE_SECONDS / one.seconds)
+    return recorded_trace(Recorded(float(MINUTE_SECONDS), *figures.tolist()), replica)
+
+
+def shown(course: Course) -> plans.Course:
+    """A course in the words of plans."""
+    scored = course.ticks.at > float(course.ticks.at[-1]) - course.seconds
+    requests = course.requests
+    return plans.Course(
+        replica_hours=course.replica_hours,
+        usd=course.usd or 0.0,
+        attainment=course.attainment if requests > 0 else None,
+        changes_per_hour=course.changes * HOUR / course.seconds,
+        wasted_hours=course.wasted_hours,
+        # By Little's law: those who wait, by those who come.
+        mean_wait_seconds=course.waiting * course.seconds / requests if requests > 0 else 0.0,
+        max_size=int(course.ticks.wanted[scored].max(initial=0.0)),
+    )

@@ -1,0 +1,76 @@
+"""One scaling file on a trace."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.common.config import ConfigError
+from services.scaler.config import Scaling
+from services.scaler.policy.plans import Simulation
+from services.scaler.simulator.traces import parse_trace
+from services.scaler.simulator.trial import read_as, trial
+from services.scaler.try_out.pools import (
+    UNKNOWN_REPLICAS,
+    Measured,
+    Progress,
+    Unanswerable,
+    read,
+    replica_of,
+    scale_of,
+    shown,
+)
+
+SOURCE = "trace"
+
+
+def simulated(
+    *,
+    given: str,
+    source: str,
+    pool: str,
+    trace: str,
+    times: float,
+    replicas: Mapping[str, Any],
+    progress: Progress,
+) -> Simulation:
+    """What a file would have done with a trace.
+
+    Args:
+        given: the text of the file.
+        source: names it in errors.
+        pool: that serves it; empty: the only one with a `scale`.
+        trace: text; see `services.scaler.simulator.traces`.
+        times: as many requests.
+        replicas: what is known of each pool's, by name.
+        progress: told the share that is done.
+
+    Raises:
+        Unanswerable: there is no such pool, nothing is known of its replicas, or the trace is none.
+    """
+    scaling = read(given, source)
+    name = _named(scaling, pool)
+    settings = scaling.pools[name]
+    replica = replica_of(settings, Measured.of(replicas.get(name)))
+    if replica is None:
+        raise Unanswerable(f"{name}: {UNKNOWN_REPLICAS}")
+    try:
+        made = read_as(parse_trace(trace, SOURCE), replica, times=times)
+    except ConfigError as error:
+        raise Unanswerable(f"{SOURCE}: {error.problems[0]}") from error
+    except ValueError as error:
+        raise Unanswerable(f"{SOURCE}: {error}") from error
+    course = trial(scale_of(settings), made, tick=scaling.tick_seconds, progress=progress)
+    requests = round(float(made.arrivals.count.sum()))
+    return Simulation(name, shown(course), made.arrivals.seconds, requests)
+
+
+def _named(scaling: Scaling, pool: str) -> str:
+    sized = sorted(name for name, one in scaling.pools.items() if one.scale is not None)
+    if not pool:
+        if len(sized) == 1:
+            return sized[0]
+        there = ", ".join(sized) or "none"
+        raise Unanswerable(f"say which pool serves the trace; with a scale there are: {there}")
+    if pool not in scaling.pools:
+        there = ", ".join(sorted(scaling.pools))
+        raise Unanswerable(f"there is no pool {pool!r}; there are: {there}")
+    return pool

@@ -1,0 +1,112 @@
+"""ListDecisions and WatchDecisions: any known caller may ask."""
+
+from collections.abc import AsyncGenerator
+
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.durations import NANOSECONDS, set_time
+from services.common.errors import BadRequest, Unavailable, Violation
+from services.scaler.history.decisions import Decided, DecisionLog, Wanted
+from services.scaler.policy.sizing.views import Constraint
+
+MOST, USUAL = 1000, 100
+HEARTBEAT_SECONDS = 2.0
+MICRO, MAX_USD = 1_000_000, 1e12
+
+
+class DecisionCalls:
+    """The calls about decisions; see scaler.proto."""
+
+    def __init__(self, decisions: DecisionLog) -> None:
+        self._decisions = decisions
+
+    async def list_decisions(self, request: pb.ListDecisionsRequest) -> pb.ListDecisionsResponse:
+        """Lists decisions.
+
+        Raises:
+            BadRequest: with all violations.
+            Unavailable: the record cannot be read.
+        """
+        _check(request)
+        if request.current:
+            current = self._decisions.current(request.pool)
+            return pb.ListDecisionsResponse(decisions=[decision_message(one) for one in current])
+        wanted = Wanted(
+            request.pool,
+            request.since.ToNanoseconds() / NANOSECONDS if request.HasField("since") else None,
+            request.until.ToNanoseconds() / NANOSECONDS if request.HasField("until") else None,
+            request.max_results or USUAL,
+        )
+        try:
+            found = await self._decisions.find(wanted)
+        except OSError as error:
+            message = f"the record of decisions cannot be read: {error.strerror}"
+            raise Unavailable(message, reason="HISTORY_UNREAD") from error
+        return pb.ListDecisionsResponse(
+            decisions=[decision_message(one) for one in found.decisions],
+            missing=found.missing,
+            damaged=found.damaged,
+            more=found.more,
+        )
+
+    async def watch_decisions(
+        self, request: pb.WatchDecisionsRequest
+    ) -> AsyncGenerator[pb.WatchDecisionsResponse, None]:
+        """Streams decisions, and a sign of life.
+
+        Raises:
+            Overloaded: there are too many watchers, or this one is too slow.
+            Unavailable: the scaler is going away.
+        """
+        with self._decisions.watch(request.pool) as watcher:
+            while True:
+                decided = await watcher.next(HEARTBEAT_SECONDS)
+                if decided is None:
+                    yield pb.WatchDecisionsResponse()
+                elif request.pool in ("", decided.pool):
+                    yield pb.WatchDecisionsResponse(decision=decision_message(decided))
+
+
+def decision_message(decided: Decided) -> pb.Decision:
+    """A decision as a message."""
+    decision = decided.decision
+    message = pb.Decision(
+        pool=decided.pool,
+        size=decision.size,
+        size_before=decision.before,
+        constraints=[_constraint(one) for one in decision.constraints],
+        micro_usd_per_hour=_micro(decision.usd_per_hour),
+        micro_usd_per_hour_before=_micro(decision.usd_per_hour_before),
+        demand=decision.demand,
+        why=decision.why,
+        why_not_fewer=decision.why_not_fewer,
+        why_not_more=decision.why_not_more,
+        policy_version=decided.version,
+    )
+    set_time(message.decided_at, decided.at)
+    return message
+
+
+def _micro(usd: float) -> int:
+    """Micro-dollars; 0 where they are not known."""
+    return round(usd * MICRO) if 0.0 < usd < MAX_USD else 0
+
+
+def _constraint(constraint: Constraint) -> pb.Constraint:
+    return pb.Constraint(
+        bound=pb.Bound.Value(f"BOUND_{constraint.bound.name}"),
+        detail=constraint.detail,
+        size=constraint.size,
+        value=constraint.value,
+        limit=constraint.limit,
+    )
+
+
+def _check(request: pb.ListDecisionsRequest) -> None:
+    wrong = []
+    if not 0 <= request.max_results <= MOST:
+        wrong.append(Violation("max_results", f"must be 0 to {MOST}, got {request.max_results}"))
+    both = request.HasField("since") and request.HasField("until")
+    if both and request.since.ToNanoseconds() > request.until.ToNanoseconds():
+        wrong.append(Violation("since", "must not be after until"))
+    if wrong:
+        raise BadRequest.of(*wrong)

@@ -1,0 +1,163 @@
+"""SetOverride, ClearOverride and ListOverrides: operators set them, any caller may see them."""
+
+import time
+from collections.abc import Callable, Collection
+
+import structlog
+
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.credentials import Identity, Role
+from services.common.durations import seconds_of, set_time
+from services.common.errors import BadRequest, NotFound, Overloaded, Violation
+from services.scaler.history.overrides import Held, OverrideBook
+from services.scaler.policy.sizing.override import OverrideKind
+from services.scaler.wire.asked import MAX_AUTHOR, MAX_REASON, text_violations
+
+log = structlog.get_logger()
+
+MAX_SECONDS = 30 * 86_400
+MAX_SIZE = 1024
+
+_KINDS = {
+    pb.OVERRIDE_KIND_PAUSE: OverrideKind.PAUSE,
+    pb.OVERRIDE_KIND_PIN: OverrideKind.PIN,
+    pb.OVERRIDE_KIND_NO_SCALE_DOWN: OverrideKind.NO_SCALE_DOWN,
+}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+
+
+class OverrideCalls:
+    """The calls about overrides; see scaler.proto."""
+
+    def __init__(
+        self,
+        book: OverrideBook,
+        pools: Callable[[], Collection[str]],
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`pools` names those that there are; `wall` gives seconds since 1970."""
+        self._book = book
+        self._pools = pools
+        self._wall = wall
+
+    async def set_override(
+        self, request: pb.SetOverrideRequest, identity: Identity
+    ) -> pb.SetOverrideResponse:
+        """Sets an override.
+
+        Raises:
+            Forbidden: the caller is no operator.
+            BadRequest: with all violations.
+            NotFound: there is no such pool.
+            Overloaded: there are too many.
+        """
+        identity.require(Role.OPERATOR)
+        _check(request)
+        self._require(request.pool)
+        now = self._wall()
+        held = Held(
+            pool=request.pool,
+            kind=_KINDS[request.kind],
+            size=request.size,
+            author=request.author,
+            reason=request.reason,
+            since=now,
+            expires=now + seconds_of(request.expires_after),
+        )
+        try:
+            saved = await self._book.put(held)
+        except OverflowError as error:
+            raise Overloaded(str(error), reason="TOO_MANY_OVERRIDES") from error
+        log.warning(
+            "an override was set",
+            pool=held.pool,
+            override=str(held.kind),
+            size=held.size,
+            expires=held.expires,
+            tenant=identity.tenant,
+            key=identity.key_id,
+            author=held.author,  # which is what the caller says, and nothing more
+            reason=held.reason,
+            unsaved=not saved,
+        )
+        return pb.SetOverrideResponse(override=_message(held, operator=True, unsaved=not saved))
+
+    async def clear_override(
+        self, request: pb.ClearOverrideRequest, identity: Identity
+    ) -> pb.ClearOverrideResponse:
+        """Ends an override; of a pool that is no longer there too.
+
+        Raises:
+            Forbidden: the caller is no operator.
+            BadRequest: with all violations.
+            NotFound: there is no such pool, and no override of that name.
+        """
+        identity.require(Role.OPERATOR)
+        wrong = [*_pool_violations(request.pool)]
+        wrong += text_violations("author", request.author, MAX_AUTHOR)
+        if wrong:
+            raise BadRequest.of(*wrong)
+        if self._book.held(request.pool, self._wall()) is None:
+            self._require(request.pool)
+        ended, saved = await self._book.end(request.pool)
+        if ended is None:
+            return pb.ClearOverrideResponse()
+        log.warning(
+            "an override was ended",
+            pool=ended.pool,
+            override=str(ended.kind),
+            tenant=identity.tenant,
+            key=identity.key_id,
+            author=request.author,
+            unsaved=not saved,
+        )
+        return pb.ClearOverrideResponse(override=_message(ended, operator=True, unsaved=not saved))
+
+    def list_overrides(self, identity: Identity) -> pb.ListOverridesResponse:
+        """Lists those that hold; who set them is for operators."""
+        operator = identity.may_operate
+        return pb.ListOverridesResponse(
+            overrides=[_message(one, operator=operator) for one in self._book.listed()]
+        )
+
+    def _require(self, pool: str) -> None:
+        if pool not in self._pools():
+            raise NotFound(f"no pool named {pool[:80]!r}", reason="POOL_UNKNOWN")
+
+
+def _check(request: pb.SetOverrideRequest) -> None:
+    wrong = [*_pool_violations(request.pool)]
+    if request.kind not in _KINDS:
+        wrong.append(Violation("kind", "must be PAUSE, PIN or NO_SCALE_DOWN"))
+    pinned = request.kind == pb.OVERRIDE_KIND_PIN
+    if pinned and not (request.HasField("size") and 0 <= request.size <= MAX_SIZE):
+        wrong.append(Violation("size", f"of a pin must be 0 to {MAX_SIZE}"))
+    elif not pinned and request.HasField("size"):
+        wrong.append(Violation("size", "only a pin has one"))
+    seconds = seconds_of(request.expires_after)
+    if not 0.0 < seconds <= MAX_SECONDS:
+        rule = f"must be above 0 and at most 30 days, got {seconds:g} s"
+        wrong.append(Violation("expires_after", rule))
+    wrong += text_violations("author", request.author, MAX_AUTHOR)
+    wrong += text_violations("reason", request.reason, MAX_REASON)
+    if wrong:
+        raise BadRequest.of(*wrong)
+
+
+def _pool_violations(pool: str) -> list[Violation]:
+    return [] if pool else [Violation("pool", "is required")]
+
+
+def _message(held: Held, *, operator: bool, unsaved: bool = False) -> pb.Override:
+    message = pb.Override(
+        pool=held.pool,
+        kind=_NUMBERS[held.kind],
+        size=held.size,
+        author=held.author if operator else "",
+        reason=held.reason if operator else "",
+        unsaved=unsaved,
+    )
+    set_time(message.since, held.since)
+    set_time(message.expires, held.expires)
+    return message

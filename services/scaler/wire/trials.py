@@ -1,0 +1,156 @@
+"""PlanPolicy and Simulate: trials, which stream how far they are."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.credentials import Identity, Role
+from services.common.durations import set_seconds, set_time
+from services.common.errors import Violation
+from services.scaler.changes.policies import Policies
+from services.scaler.policy.plans import Course, Plan, PoolPlan, Simulation, Verdict
+from services.scaler.wire.asked import content_violations, refuse, span_of, span_violations
+
+MICRO = 1_000_000
+PROGRESS_SECONDS = 0.5
+MAX_TIMES = 1e6
+
+T = TypeVar("T")
+
+_VERDICTS = {
+    Verdict.SAME: pb.PLAN_VERDICT_SAME,
+    Verdict.BETTER: pb.PLAN_VERDICT_BETTER,
+    Verdict.WORSE: pb.PLAN_VERDICT_WORSE,
+    Verdict.UNKNOWN: pb.PLAN_VERDICT_UNKNOWN,
+}
+
+
+class TrialCalls:
+    """The calls that try scaling files; see scaler.proto."""
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+
+    async def plan(
+        self, request: pb.PlanPolicyRequest, identity: Identity
+    ) -> AsyncGenerator[pb.PlanPolicyResponse, None]:
+        """Tries a file beside the one in force.
+
+        Raises:
+            Forbidden: the caller is no operator.
+            BadRequest: with all violations.
+            ServiceError: see `Trials.run`.
+        """
+        identity.require(Role.OPERATOR)
+        refuse([*content_violations(request.content), *span_violations(request)])
+        seconds = span_of(request)
+        async for step in _steps(lambda told: self._policies.plan(request.content, seconds, told)):
+            if isinstance(step, float):
+                yield pb.PlanPolicyResponse(progress=step)
+            else:
+                yield pb.PlanPolicyResponse(plan=plan_message(step))
+
+    async def simulate(
+        self, request: pb.SimulateRequest, identity: Identity
+    ) -> AsyncGenerator[pb.SimulateResponse, None]:
+        """Tries a file on a trace.
+
+        Raises:
+            Forbidden: the caller is no operator.
+            BadRequest: with all violations.
+            ServiceError: see `Trials.run`.
+        """
+        identity.require(Role.OPERATOR)
+        trace = _trace(request)
+        async for step in _steps(
+            lambda told: self._policies.simulate(
+                request.content, request.pool, trace, request.times or 1.0, told
+            )
+        ):
+            if isinstance(step, float):
+                yield pb.SimulateResponse(progress=step)
+            else:
+                yield pb.SimulateResponse(simulation=_simulation(step))
+
+
+async def _steps(
+    work: Callable[[Callable[[float], None]], Coroutine[Any, Any, T]],
+) -> AsyncGenerator[float | T, None]:
+    """How far the work is, now and then, and what came of it; without a reader it is cancelled."""
+    told = [0.0]
+    task = asyncio.create_task(work(lambda share: told.__setitem__(0, share)))
+    try:
+        while not (await asyncio.wait((task,), timeout=PROGRESS_SECONDS))[0]:
+            yield told[0]
+        yield task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def plan_message(plan: Plan) -> pb.Plan:
+    """A plan as a message."""
+    message = pb.Plan(
+        verdict=_VERDICTS[plan.verdict],
+        because=plan.because,
+        pools=[_pool(name, pool) for name, pool in sorted(plan.pools.items())],
+        recorded_share=plan.recorded_share,
+    )
+    if plan.since is not None:
+        set_time(message.since, plan.since)
+    if plan.until is not None:
+        set_time(message.until, plan.until)
+    return message
+
+
+def _pool(name: str, pool: PoolPlan) -> pb.PoolPlan:
+    message = pb.PoolPlan(
+        pool=name,
+        live=None if pool.live is None else _course(pool.live),
+        planned=None if pool.planned is None else _course(pool.planned),
+        live_size=pool.live_size,
+        planned_size=pool.planned_size,
+        untried=pool.untried,
+    )
+    if pool.differ_most_at is not None:
+        set_time(message.differ_most_at, pool.differ_most_at)
+    return message
+
+
+def _course(course: Course) -> pb.Course:
+    message = pb.Course(
+        replica_hours=course.replica_hours,
+        micro_usd=round(course.usd * MICRO),
+        attainment=course.attainment,
+        changes_per_hour=course.changes_per_hour,
+        wasted_hours=course.wasted_hours,
+        max_size=course.max_size,
+    )
+    set_seconds(message.mean_wait, course.mean_wait_seconds)
+    return message
+
+
+def _simulation(simulation: Simulation) -> pb.Simulation:
+    message = pb.Simulation(
+        pool=simulation.pool,
+        course=_course(simulation.course),
+        requests=simulation.requests,
+    )
+    set_seconds(message.span, simulation.seconds)
+    return message
+
+
+def _trace(request: pb.SimulateRequest) -> str:
+    wrong = [*content_violations(request.content)] if request.content else []
+    if not request.trace:
+        wrong.append(Violation("trace", "is required"))
+    if not 0.0 <= request.times <= MAX_TIMES:
+        wrong.append(Violation("times", "must be 0 to 1,000,000"))
+    trace = ""
+    try:
+        trace = request.trace.decode("utf-8")
+    except UnicodeDecodeError:
+        wrong.append(Violation("trace", "must be UTF-8 text"))
+    refuse(wrong)
+    return trace

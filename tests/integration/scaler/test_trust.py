@@ -1,0 +1,419 @@
+"""Decisions, scaling files and overrides over real gRPC, with the real command against it."""
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import time
+
+import grpc
+import pytest
+import yaml
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.errors import DeadlineExceeded, InternalError, NotNow, Overloaded
+from services.scaler.changes.trials import Trials
+from tests.integration.client.running import pennyweight, rows_of
+from tests.integration.scaler.harness import KEY, until_async
+from tests.integration.scaler.test_scaler_servicer import CALLER, OPERATOR, key_file
+
+SCALE = {"min": 1, "max": 2}
+HOUR = Duration(seconds=3600)
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    return next((info.reason for one in status.details if one.Unpack(info)), "")
+
+
+@pytest.fixture
+async def place(home):
+    return home(size=0, slots=[{}, {}])
+
+
+def text_of(home, **changed) -> str:
+    return "# by hand\n" + yaml.safe_dump({"pools": {"p": home.pool | changed}})
+
+
+def where(scaler) -> tuple[str, str]:
+    return "--address", scaler.address
+
+
+async def versions_of(scaler) -> list[pb.PolicyVersion]:
+    found = await scaler.stub.ListPolicyVersions(
+        pb.ListPolicyVersionsRequest(), metadata=KEY, timeout=5
+    )
+    return list(found.versions)
+
+
+async def test_a_file_is_applied_and_taken_back_by_the_command(place, tmp_path):
+    scaler = await place.start()
+    before, file = place.scaling.read_text(), tmp_path / "new.yaml"
+    file.write_text(text_of(place, drain_seconds=7))
+
+    asked = ("--author", "ada", "--note", "drain [bold]sooner")
+    applied = await pennyweight("scaler", "apply", str(file), *asked, *where(scaler))
+    assert applied.code == 0, applied.err
+    assert "p was not tried: its size is 0" in applied.out
+    assert "Version 2 is in force." in applied.out
+    assert place.scaling.read_text() == file.read_text()
+
+    back = await pennyweight("scaler", "rollback", "--author", "bob", *where(scaler))
+    assert back.code == 0, back.err
+    assert "Version 3 is in force, the file of version 1." in back.out
+    assert place.scaling.read_text() == before
+
+    listed = await pennyweight("scaler", "history", *where(scaler), COLUMNS="160")
+    newest, middle, first = rows_of(listed.out)
+    assert newest[:1] + newest[2:5] == ["3", "rollback to 1", "bob", "back to version 1"]
+    assert middle[:1] + middle[2:5] == ["2", "apply", "ada", "drain [bold]sooner"]
+    assert first[:1] + first[2:5] == ["1", "start", "not known", "-"]
+    narrow = await pennyweight("scaler", "history", "--show", "2", *where(scaler), COLUMNS="80")
+    assert narrow.out == file.read_text()
+
+    # A hand is noticed as a version without an author, and a restart forgets nothing.
+    place.scaling.write_text(text_of(place, drain_seconds=9))
+
+    async def noticed() -> bool:
+        return (await versions_of(scaler))[0].number == 4
+
+    await until_async(noticed)
+    await scaler.stop()
+    found = await versions_of(await place.start())
+    assert [(one.number, one.source, one.author) for one in found] == [
+        (4, pb.POLICY_SOURCE_FILE, ""),
+        (3, pb.POLICY_SOURCE_ROLLBACK, "bob"),
+        (2, pb.POLICY_SOURCE_APPLY, "ada"),
+        (1, pb.POLICY_SOURCE_START, ""),
+    ]
+
+
+async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_path):
+    def scale(utilization: float) -> dict:
+        capacity = {"a": 0.01, "b": 0.0008}
+        return {
+            "min": 0,
+            "max": 4,
+            "zero": {},
+            "work": {"capacity": capacity, "utilization": utilization},
+        }
+
+    place = home(size=0, slots=[{}] * 4, scale=scale(1.0))
+    load = place.state / "history" / "load"
+    load.mkdir(parents=True)
+    now = int(time.time() // 60)
+    figures = {"arrivals": 500, "prompt_tokens": 250_000, "finished": 500}
+    figures |= {"output_tokens": 100_000, "first_texts": 500, "late": 0, "seconds": 60}
+    (load / "000000000001.jsonl").write_text(
+        "".join(
+            json.dumps({"tier": "small", "minute": now - 60 + at, **figures}) + "\n"
+            for at in range(60)
+        )
+    )
+    scaler = await place.start()
+    file = tmp_path / "new.yaml"
+    file.write_text(text_of(place, scale=scale(0.3)))
+    where_worse = (str(file), *where(scaler))
+    ended = await pennyweight("scaler", "plan", *where_worse, COLUMNS="80")
+    assert ended.code == 1, ended.err
+    assert "worse: p: " in ended.out
+    assert "replica-hours instead of" in ended.out
+    assert "replicas by the file in force and" in ended.out
+    request = pb.ApplyPolicyRequest(content=file.read_text(), author="ada", note="n")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await scaler.stub.ApplyPolicy(request, metadata=KEY, timeout=60)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason_of(refused.value) == "POLICY_WORSE"
+    request.anyway_reason = "a test"
+    applied = await scaler.stub.ApplyPolicy(request, metadata=KEY, timeout=60)
+    assert (applied.in_force, applied.version.anyway_reason) == (True, "a test")
+    assert applied.plan.verdict == pb.PLAN_VERDICT_WORSE
+    (pool,) = applied.plan.pools
+    assert pool.planned.replica_hours > pool.live.replica_hours
+
+    trace = tmp_path / "trace.jsonl"
+    request_line = {"input_length": 500, "output_length": 200}
+    trace.write_text(
+        "".join(json.dumps({"timestamp": 200 * at, **request_line}) + "\n" for at in range(3_000))
+    )
+    ended = await pennyweight(
+        "scaler", "simulate", str(file), "--trace", str(trace), *where(scaler)
+    )
+    assert ended.code == 0, ended.err
+    assert "3,000 requests in 0.01 days" in ended.out
+    assert rows_of(ended.out)[0][0] == "p"
+
+
+async def test_what_is_wrong_is_told_by_line_key_rule_and_value(place, tmp_path):
+    scaler = await place.start()
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text_of(place, size=3))
+    ended = await pennyweight("scaler", "apply", str(file), "--note", "n", *where(scaler))
+    assert ended.code == 1
+    assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
+    found = await scaler.stub.ValidatePolicy(
+        pb.ValidatePolicyRequest(content=file.read_text()), metadata=KEY, timeout=5
+    )
+    (problem,) = found.problems
+    assert (problem.key, problem.value) == ("pools.p.size", "3")
+    assert problem.line > 1
+    checked = await pennyweight("scaler", "check", "--no-models", str(file))
+    assert checked.code == 1
+    assert "pools.p.size: must not exceed the number of slots, 2, got 3" in checked.out
+
+
+async def test_decisions_are_streamed_listed_and_explained(home):
+    place = home(size=None, slots=[{}, {}], scale=SCALE)
+    place.scaling.write_text(yaml.safe_dump({"tick_seconds": 1, "pools": {"p": place.pool}}))
+    scaler = await place.start()
+
+    async def first() -> pb.Decision | None:
+        found = await scaler.stub.ListDecisions(
+            pb.ListDecisionsRequest(pool="p"), metadata=KEY, timeout=5
+        )
+        return found.decisions[0] if found.decisions else None
+
+    decision = await until_async(first)
+    assert (decision.pool, decision.size, decision.policy_version) == ("p", 1, 1)
+    assert decision.why
+    why = await pennyweight("scaler", "why", "p", *where(scaler), COLUMNS="80")
+    assert why.code == 0, why.err
+    assert why.out.startswith("p: 1 · decided ")
+    assert decision.why in " ".join(why.out.split())
+
+    pinned = await pennyweight(
+        *("scaler", "pin", "p", "2", "--for", "1h", "--reason", "a [red]test", "--author", "ada"),
+        *where(scaler),
+    )
+    assert pinned.code == 0, pinned.err
+    call = scaler.stub.WatchDecisions(pb.WatchDecisionsRequest(pool="p"), metadata=KEY, timeout=20)
+    async for message in call:
+        if message.decision.size == 2:
+            break
+    call.cancel()
+    assert message.decision.constraints[-1].bound in (pb.BOUND_OVERRIDE, pb.BOUND_MAX)
+    earlier = await pennyweight(
+        *("scaler", "why", "p", "--at", decision.decided_at.ToJsonString(), "--json"),
+        *where(scaler),
+    )
+    assert earlier.code == 0, earlier.err
+    assert json.loads(earlier.out)["size"] == 1
+    resumed = await pennyweight("scaler", "resume", "p", *where(scaler))
+    assert resumed.out == "p is decided again; pin at 2 is over.\n"
+    unknown = await pennyweight("scaler", "why", "q", *where(scaler))
+    assert unknown.code == 1
+    assert "no pool named 'q'" in unknown.err
+
+
+async def test_an_override_outlives_a_restart(place):
+    scaler = await place.start()
+    request = pb.SetOverrideRequest(
+        pool="p",
+        kind=pb.OVERRIDE_KIND_PAUSE,
+        expires_after=HOUR,
+        author="ada",
+        reason="a test",
+    )
+    await scaler.stub.SetOverride(request, metadata=KEY, timeout=5)
+    await scaler.stop()
+    again = await place.start()
+    found = await again.stub.ListOverrides(pb.ListOverridesRequest(), metadata=KEY, timeout=5)
+    (one,) = found.overrides
+    assert (one.kind, one.author, one.unsaved) == (pb.OVERRIDE_KIND_PAUSE, "ada", False)
+    assert one.expires.seconds - one.since.seconds == 3600
+
+
+async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path):
+    scaler = await home(size=0).start(keys_file=key_file(tmp_path))
+    stub = scaler.stub
+    pin = {"pool": "p", "expires_after": HOUR, "author": "ada", "reason": "r"}
+    changes = (
+        (stub.ValidatePolicy, pb.ValidatePolicyRequest(content="pools: {}")),
+        (stub.ApplyPolicy, pb.ApplyPolicyRequest(content="x", author="a", note="n")),
+        (stub.RollbackPolicy, pb.RollbackPolicyRequest(author="a")),
+        (stub.SetOverride, pb.SetOverrideRequest(kind=pb.OVERRIDE_KIND_PAUSE, **pin)),
+        (stub.ClearOverride, pb.ClearOverrideRequest(pool="p", author="a")),
+        (stub.ListPolicyVersions, pb.ListPolicyVersionsRequest(number=1)),
+    )
+    for method, request in changes:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await method(request, metadata=CALLER, timeout=5)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    for method, request in (
+        (stub.PlanPolicy, pb.PlanPolicyRequest(content="x")),
+        (stub.Simulate, pb.SimulateRequest(trace=b"x")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await method(request, metadata=CALLER, timeout=5).read()
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    await stub.SetOverride(changes[3][1], metadata=OPERATOR, timeout=5)
+    for key, told in ((CALLER, ""), (OPERATOR, "ada")):
+        found = await stub.ListOverrides(pb.ListOverridesRequest(), metadata=key, timeout=5)
+        assert [one.author for one in found.overrides] == [told]
+        versions = await stub.ListPolicyVersions(
+            pb.ListPolicyVersionsRequest(), metadata=key, timeout=5
+        )
+        assert [one.number for one in versions.versions] == [1]
+        await stub.ListDecisions(pb.ListDecisionsRequest(), metadata=key, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "fields"),
+    [
+        ("ListDecisions", pb.ListDecisionsRequest(max_results=1001), {"max_results"}),
+        (
+            "SetOverride",
+            pb.SetOverrideRequest(kind=pb.OVERRIDE_KIND_PIN, reason="a\nb"),
+            {"pool", "size", "expires_after", "author", "reason"},
+        ),
+        (
+            "SetOverride",
+            pb.SetOverrideRequest(
+                pool="p",
+                kind=pb.OVERRIDE_KIND_PAUSE,
+                size=1,
+                expires_after=Duration(seconds=31 * 86_400),
+                author="a" * 65,
+                reason="r",
+            ),
+            {"size", "expires_after", "author"},
+        ),
+        (
+            "ApplyPolicy",
+            pb.ApplyPolicyRequest(based_on="abc", span=Duration(seconds=1)),
+            {"content", "author", "note", "based_on", "span"},
+        ),
+        ("RollbackPolicy", pb.RollbackPolicyRequest(number=-1), {"author", "number"}),
+    ],
+)
+async def test_bad_requests_name_each_field(place, method, request_, fields):
+    scaler = await place.start()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await getattr(scaler.stub, method)(request_, metadata=KEY, timeout=5)
+    status = rpc_status.from_call(refused.value)
+    bad = error_details_pb2.BadRequest()
+    assert any(one.Unpack(bad) for one in status.details)
+    assert {one.field for one in bad.field_violations} == fields
+
+
+async def test_what_is_not_there_has_a_reason(place):
+    stub = (await place.start()).stub
+    pin = {"expires_after": HOUR, "author": "a", "reason": "r"}
+    for method, request, code, reason in (
+        (
+            stub.SetOverride,
+            pb.SetOverrideRequest(pool="q", kind=pb.OVERRIDE_KIND_PAUSE, **pin),
+            grpc.StatusCode.NOT_FOUND,
+            "POOL_UNKNOWN",
+        ),
+        (
+            stub.RollbackPolicy,
+            pb.RollbackPolicyRequest(author="a"),
+            grpc.StatusCode.NOT_FOUND,
+            "VERSION_UNKNOWN",
+        ),
+        (
+            stub.RollbackPolicy,
+            pb.RollbackPolicyRequest(author="a", number=1),
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "POLICY_IN_FORCE",
+        ),
+        (
+            stub.ApplyPolicy,
+            pb.ApplyPolicyRequest(
+                content=place.scaling.read_text(), author="a", note="n", based_on="0" * 64
+            ),
+            grpc.StatusCode.ABORTED,
+            "POLICY_CHANGED",
+        ),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await method(request, metadata=KEY, timeout=5)
+        assert (refused.value.code(), reason_of(refused.value)) == (code, reason)
+
+
+async def test_a_scaler_killed_in_the_middle_of_an_apply_leaves_file_and_version_whole(place):
+    scaler = await place.start_process()
+    before, given = place.scaling.read_text(), text_of(place, drain_seconds=7)
+    request = pb.ApplyPolicyRequest(content=given, author="ada", note="n")
+    call = scaler.stub.ApplyPolicy(request, metadata=KEY, timeout=60)
+    waiting = asyncio.ensure_future(call.code())
+    announced = place.state / "history" / "versions" / "applying.json"
+
+    async def begun() -> bool:
+        return announced.exists()
+
+    await until_async(begun)
+    await scaler.kill()
+    await waiting
+    now = place.scaling.read_text()
+    assert now in (before, given)
+    again = await place.start()
+    latest = (await versions_of(again))[0]
+    assert latest.hash == hashlib.sha256(now.encode()).hexdigest()
+    assert (latest.number, latest.author) == ((2, "ada") if now == given else (1, ""))
+
+
+def scripted(*lines: str) -> Trials:
+    """A trial that runs these lines of Python."""
+    return Trials(command=(sys.executable, "-c", "\n".join(lines)), deadline_seconds=20.0)
+
+
+async def test_a_trial_says_how_far_it_is_and_answers():
+    heard: list[float] = []
+    trials = scripted(
+        "import json",
+        "asked = json.loads(input())",
+        "print(json.dumps({'progress': 0.5}))",
+        "print(json.dumps({'answer': {'twice': 2 * asked['n']}}))",
+    )
+    assert await trials.run({"n": 21}, heard.append) == {"twice": 42}
+    assert heard == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("lines", "error", "reason"),
+    [
+        (["import sys", "sys.exit('no memory')"], InternalError, "TRIAL_FAILED"),
+        (['print(\'{"refused": "no", "reason": "X"}\')'], NotNow, "X"),
+    ],
+)
+async def test_a_trial_that_fails_has_a_name_and_leaves_room(lines, error, reason):
+    trials = scripted(*lines)
+    for _ in range(2):
+        with pytest.raises(error) as failed:
+            await trials.run({})
+        assert failed.value.reason == reason
+
+
+async def test_one_trial_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_path):
+    pid = tmp_path / "pid"
+    trials = scripted(
+        "import os, time",
+        f"open({str(pid)!r} + '.new', 'w').write(str(os.getpid()))",
+        f"os.rename({str(pid)!r} + '.new', {str(pid)!r})",
+        "time.sleep(60)",
+    )
+    first = asyncio.create_task(trials.run({}))
+
+    async def started() -> bool:
+        return pid.exists()
+
+    await until_async(started)
+    with pytest.raises(Overloaded) as busy:
+        await trials.run({})
+    assert busy.value.reason == "TRIAL_RUNNING"
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    trials._deadline_seconds = 0.2
+    with pytest.raises(DeadlineExceeded) as late:
+        await trials.run({})
+    assert late.value.reason == "TRIAL_TOO_LONG"

@@ -1,0 +1,289 @@
+"""Scaling files are checked, tried, written whole and seen in force; nobody's change is lost."""
+
+import asyncio
+import errno
+
+import pytest
+
+from services.common.errors import BadRequest, InternalError, NotFound, NotNow, Outrun, Unavailable
+from services.scaler.changes import policies as changes
+from services.scaler.changes import written
+from services.scaler.changes.policies import Asked, Policies
+from services.scaler.fleet.scaling_file import ScalingFile
+from services.scaler.history import versions as history
+from services.scaler.history.versions import Source, Versions, hash_of
+
+ASKED = Asked("ada", "more room")
+POOL = "  p: {tier: small, model: m, precision: int8, repository: ., slots: [{}, {}], size: %d}\n"
+
+
+def text(size, comment="# kept\n"):
+    return f"{comment}pools:\n{POOL % size}"
+
+
+class Answers:
+    """Trials with a set answer."""
+
+    def __init__(self, verdict="same", because="both decide the same"):
+        self.answer = {"verdict": verdict, "because": because, "pools": {}}
+        self.questions = []
+
+    async def run(self, question, progress):
+        self.questions.append(question)
+        progress(1.0)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Scene:
+    """A scaling file, its versions, and a watch that puts it in force."""
+
+    def __init__(self, folder, monkeypatch):
+        self.path = folder / "policies" / "scaling.yaml"
+        self.path.parent.mkdir()
+        model = folder / "m" / "config.pbtxt"
+        model.parent.mkdir()
+        model.write_text('backend: "python"')
+        self.path.write_text(text(1))
+        self.versions = Versions(folder / "versions", wall=lambda: 100.0)
+        self.versions.in_force(self.path.read_bytes())
+        self.trials = Answers()
+        self.now = 0.0
+        self.policies = Policies(
+            ScalingFile(self.path, {0}),
+            self.versions,
+            self.trials,
+            folder / "load",
+            in_force_seconds=5.0,
+            clock=lambda: self.now,
+        )
+        write = written.write
+
+        def seen(path, content):
+            write(path, content)
+            loop.call_soon_threadsafe(self.look)
+
+        loop = asyncio.get_running_loop()
+        self.watching = True
+        monkeypatch.setattr(changes, "write", seen)
+
+    def look(self):
+        if self.watching:
+            self.versions.in_force(self.path.read_bytes())
+
+
+@pytest.fixture
+async def scene(tmp_path, monkeypatch):
+    return Scene(tmp_path, monkeypatch)
+
+
+async def test_a_file_is_applied_whole_with_its_comments_author_and_note(scene):
+    applied = await scene.policies.apply(text(2), ASKED)
+    assert scene.path.read_text() == text(2)
+    version = applied.version
+    assert (version.number, version.source, version.author, version.note) == (
+        (2, Source.APPLY, "ada", "more room")
+    )
+    assert applied.plan.verdict == "same"
+
+
+async def test_the_file_in_force_is_not_written_again(scene):
+    applied = await scene.policies.apply(text(1), ASKED)
+    assert (applied.version.number, applied.plan, scene.trials.questions) == (1, None, [])
+
+
+async def test_a_file_that_would_be_refused_is_not_written(scene):
+    with pytest.raises(BadRequest, match=r"pools.p.size: must not exceed the number of slots, 2"):
+        await scene.policies.apply(text(3), ASKED)
+    assert scene.path.read_text() == text(1)
+
+
+async def test_a_worse_file_is_refused_and_a_reason_applies_it(scene):
+    scene.trials.answer = {"verdict": "worse", "because": "p: it is late", "pools": {}}
+    with pytest.raises(NotNow, match="it does worse than the one in force: p: it is late"):
+        await scene.policies.apply(text(2), ASKED)
+    assert scene.path.read_text() == text(1)
+    applied = await scene.policies.apply(text(2), Asked("ada", "save", anyway="money is short"))
+    assert applied.version.anyway == "money is short"
+
+
+async def test_a_file_that_cannot_be_tried_needs_a_reason_too(scene):
+    scene.trials.answer = InternalError("the trial failed", reason="TRIAL_FAILED")
+    with pytest.raises(InternalError):
+        await scene.policies.apply(text(2), ASKED)
+    applied = await scene.policies.apply(text(2), Asked("ada", "save", anyway="it is urgent"))
+    assert (applied.version.number, applied.plan) == (2, None)
+
+
+async def test_what_was_just_planned_is_not_planned_again(scene):
+    span = ASKED.span_seconds
+    await scene.policies.plan(text(2), span, lambda _: None)
+    await scene.policies.apply(text(2), ASKED)
+    assert len(scene.trials.questions) == 1
+    question = scene.trials.questions[0]
+    assert (question["live"], question["given"]) == (text(1), text(2))
+    await scene.policies.plan(text(1), span, lambda _: None)  # another file in force by now
+    scene.now += changes.PLAN_HOLDS_SECONDS
+    await scene.policies.plan(text(1), span, lambda _: None)
+    assert len(scene.trials.questions) == 3
+
+
+async def test_of_two_applies_at_once_one_is_told_to_look_again(scene):
+    results = await asyncio.gather(
+        scene.policies.apply(text(2, "# a\n"), ASKED),
+        scene.policies.apply(text(2, "# b\n"), Asked("bob", "mine")),
+        return_exceptions=True,
+    )
+    (outrun,) = [one for one in results if isinstance(one, Outrun)]
+    (applied,) = [one for one in results if not isinstance(one, Exception)]
+    assert outrun.reason == "POLICY_CHANGED"
+    assert hash_of(scene.path.read_bytes()) == applied.version.hash
+    assert scene.versions.number == 2
+
+
+async def test_a_change_that_began_with_another_version_is_refused(scene):
+    began = scene.versions.latest.hash
+    await scene.policies.apply(text(2), ASKED)
+    with pytest.raises(Outrun, match="version 2 is in force"):
+        await scene.policies.apply(text(0), Asked("bob", "late", based_on=began))
+
+
+async def test_what_somebody_wrote_by_hand_is_not_overwritten_unseen(scene):
+    scene.path.write_text("pools: {oh no")  # refused by the watch, so not in force
+    with pytest.raises(Outrun, match="holds a change of somebody else"):
+        await scene.policies.apply(text(2), ASKED)
+    assert scene.path.read_text() == "pools: {oh no"
+    applied = await scene.policies.apply(text(2), Asked("ada", "mend it", anyway="it is broken"))
+    assert applied.version.number == 2
+
+
+async def test_a_hand_that_is_quicker_than_an_apply_wins(scene):
+    class Slow(Answers):
+        async def run(self, question, progress):
+            scene.path.write_text(text(0))
+            scene.look()
+            return self.answer
+
+    scene.policies._trials = Slow()
+    with pytest.raises(Outrun):
+        await scene.policies.apply(text(2), ASKED)
+    assert scene.path.read_text() == text(0)
+    assert scene.versions.latest.source is Source.FILE
+
+
+async def test_a_read_only_file_is_refused_and_says_so(scene, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "mounted.yaml"
+    scene.path.rename(elsewhere)
+    scene.path.symlink_to(elsewhere)
+    assert "is a link, as a mounted ConfigMap is" in scene.policies.read_only
+    for change in (
+        scene.policies.apply(text(2), ASKED),
+        scene.policies.roll_back(1, "ada", ""),
+    ):
+        with pytest.raises(NotNow):
+            await change
+    assert elsewhere.read_text() == text(1)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EBUSY, errno.EACCES])
+async def test_a_file_system_that_refuses_for_good_is_read_only(scene, monkeypatch, code):
+    def refuse(source, target):
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    monkeypatch.setattr(scene.versions, "announce", lambda change: None)
+    with pytest.raises(NotNow, match="is read-only here"):
+        await scene.policies.apply(text(2), ASKED)
+    assert scene.path.read_text() == text(1)
+    assert [one.name for one in scene.path.parent.iterdir()] == ["scaling.yaml"]
+
+
+async def test_a_full_disk_leaves_file_and_versions_as_they_were(scene, monkeypatch):
+    def refuse(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "write_whole", refuse)
+        with pytest.raises(Unavailable, match="No space left"):
+            await scene.policies.apply(text(2), ASKED)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_bytes", refuse)
+        patch.setattr(scene.versions, "announce", lambda change: None)
+        with pytest.raises(Unavailable, match="No space left"):
+            await scene.policies.apply(text(2), ASKED)
+    assert scene.path.read_text() == text(1)
+    scene.path.write_text(text(2))
+    scene.look()
+    assert scene.versions.latest.author == ""  # nothing stays announced
+
+
+async def test_whoever_hangs_up_leaves_file_and_version_together(scene):
+    started = asyncio.Event()
+    announce = scene.versions.announce
+    loop = asyncio.get_running_loop()
+
+    def announcing(change):
+        loop.call_soon_threadsafe(started.set)
+        announce(change)
+
+    scene.versions.announce = announcing
+    call = asyncio.create_task(scene.policies.apply(text(2), ASKED))
+    await started.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    version = await scene.versions.until_in_force(hash_of(text(2).encode()), 5.0)
+    assert version.author == "ada"
+    assert scene.path.read_text() == text(2)
+
+
+async def test_a_file_that_the_watch_does_not_take_is_told_as_written_alone(scene):
+    scene.watching = False
+    scene.policies._in_force_seconds = 0.01
+    applied = await scene.policies.apply(text(2), ASKED)
+    assert applied.version is None
+    assert scene.path.read_text() == text(2)
+
+
+async def test_the_mode_of_the_file_stays(scene):
+    scene.path.chmod(0o640)
+    await scene.policies.apply(text(2), ASKED)
+    assert scene.path.stat().st_mode & 0o777 == 0o640
+
+
+async def test_rollback_is_one_call_and_a_version_of_its_own(scene):
+    await scene.policies.apply(text(2), ASKED)
+    applied = await scene.policies.roll_back(0, "bob", "")
+    version = applied.version
+    assert scene.path.read_text() == text(1)
+    assert (version.number, version.source, version.rolled_back_to, version.note) == (
+        (3, Source.ROLLBACK, 1, "back to version 1")
+    )
+    assert (await scene.policies.roll_back(2, "bob", "no, it was right")).version.number == 4
+    assert len(scene.trials.questions) == 1  # a rollback waits for no trial
+
+
+async def test_a_rollback_takes_a_broken_hand_edit_back(scene):
+    await scene.policies.apply(text(2), ASKED)
+    scene.path.write_text("pools: {oh no")
+    await scene.policies.roll_back(1, "ada", "")
+    assert scene.path.read_text() == text(1)
+
+
+async def test_rollback_refuses_what_it_cannot_do(scene, tmp_path):
+    with pytest.raises(NotFound, match="a version before 1 is not on record"):
+        await scene.policies.roll_back(0, "ada", "")
+    with pytest.raises(NotFound, match="version 7 is not on record"):
+        await scene.policies.roll_back(7, "ada", "")
+    with pytest.raises(NotNow, match="in force already"):
+        await scene.policies.roll_back(1, "ada", "")
+    await scene.policies.apply(text(2), ASKED)
+    await scene.versions.flush()
+    (tmp_path / "m" / "config.pbtxt").unlink()
+    with pytest.raises(NotNow, match=r"version 1 would be refused now: .*model folder"):
+        await scene.policies.roll_back(1, "ada", "")
+    (scene.versions.folder / f"{scene.versions.find(1).hash}.yaml").unlink()
+    with pytest.raises(NotNow, match="cannot be read"):
+        await scene.policies.roll_back(1, "ada", "")
+    assert scene.path.read_text() == text(2)

@@ -1,0 +1,76 @@
+"""Overrides outlive restarts, end by themselves, and hold though the disk refuses them."""
+
+import errno
+
+import pytest
+
+from services.scaler.history import overrides
+from services.scaler.history.overrides import Held, OverrideBook
+from services.scaler.policy.sizing.override import Override, OverrideKind
+
+
+def pin(pool="p", size=3, *, since=10.0, expires=20.0):
+    return Held(pool, OverrideKind.PIN, size, "ada", "a test", since, expires)
+
+
+def book(path, now=10.0):
+    found = OverrideBook(path / "overrides.json", wall=lambda: now)
+    found.open()
+    return found
+
+
+async def test_an_override_outlives_a_restart_and_ends_by_itself(tmp_path):
+    assert await book(tmp_path).put(pin())
+    again = book(tmp_path)
+    assert again.of("p", 19.9) == Override(OverrideKind.PIN, 20.0, 3, "ada", "a test")
+    assert again.of("p", 20.0) is None
+    assert again.of("other", 15.0) is None
+    assert again.of("p", 1.0) is not None  # a clock that goes back ends nothing
+    assert again.listed() == [pin()]
+    assert book(tmp_path, now=20.0).listed() == []
+
+
+async def test_the_last_one_of_a_pool_holds(tmp_path):
+    one = book(tmp_path)
+    await one.put(pin(size=3))
+    await one.put(pin(size=5))
+    await one.put(pin("q"))
+    assert [(held.pool, held.size) for held in book(tmp_path).listed()] == [("p", 5), ("q", 3)]
+
+
+async def test_ending_one_says_which_and_is_kept(tmp_path):
+    one = book(tmp_path)
+    await one.put(pin())
+    assert await one.end("p") == (pin(), True)
+    assert await one.end("p") == (None, True)
+    assert book(tmp_path).listed() == []
+
+
+async def test_a_full_disk_keeps_no_override_from_holding(tmp_path, monkeypatch):
+    def refuse(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(overrides, "write_whole", refuse)
+    one = book(tmp_path)
+    assert not await one.put(pin())
+    assert one.of("p", 15.0) is not None
+    assert book(tmp_path).listed() == []
+
+
+async def test_a_damaged_file_holds_nothing_and_is_written_anew(tmp_path):
+    (tmp_path / "overrides.json").write_text('[{"pool": "p", "kind": "pin"')
+    one = book(tmp_path)
+    assert one.listed() == []
+    await one.put(pin())
+    assert book(tmp_path).listed() == [pin()]
+
+
+async def test_they_are_bounded_by_those_that_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(overrides, "MAX_OVERRIDES", 2)
+    one = book(tmp_path)
+    await one.put(pin("a", expires=10.0))  # over already
+    await one.put(pin("b"))
+    await one.put(pin("c"))
+    with pytest.raises(OverflowError):
+        await one.put(pin("d"))
+    await one.put(pin("c", size=9))

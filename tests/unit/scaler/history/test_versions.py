@@ -1,0 +1,160 @@
+"""Every scaling file that was in force, who put it there, and what a kill or a full disk leaves."""
+
+import asyncio
+import errno
+import json
+
+import pytest
+
+from services.scaler.history import versions
+from services.scaler.history.versions import Change, Source, Versions, hash_of
+
+
+def opened(folder):
+    found = Versions(folder, wall=lambda: 100.0)
+    found.open()
+    return found
+
+
+def change(content, **more):
+    return Change(hash_of(content), Source.APPLY, "ada", "why", **more)
+
+
+async def test_versions_count_in_order_and_outlive_a_restart(tmp_path):
+    one = opened(tmp_path)
+    for content in (b"a", b"b", b"a"):
+        one.in_force(content)
+    assert one.in_force(b"a").number == 3  # the same once more is no new version
+    await one.flush()
+    again = opened(tmp_path)
+    assert [(v.number, v.hash, v.source) for v in again.listed(10)] == [
+        (3, hash_of(b"a"), Source.FILE),
+        (2, hash_of(b"b"), Source.FILE),
+        (1, hash_of(b"a"), Source.START),
+    ]
+    assert again.content(again.find(2)) == b"b"
+    assert again.find(9) is None
+    assert [one.number for one in again.listed(2)] == [3, 2]
+
+
+async def test_who_announces_a_file_is_its_author_and_nobody_else_is(tmp_path):
+    one = opened(tmp_path)
+    one.in_force(b"a")
+    one.announce(change(b"b", anyway="the cheaper one"))
+    assert one.in_force(b"c").author == ""  # a hand was quicker
+    version = one.in_force(b"b")
+    assert (version.author, version.note, version.anyway) == ("ada", "why", "the cheaper one")
+    await one.flush()
+    assert not (tmp_path / "applying.json").exists()
+    assert opened(tmp_path).latest == version
+
+
+async def test_a_scaler_killed_after_the_file_was_written_names_the_author_after_its_restart(
+    tmp_path,
+):
+    one = opened(tmp_path)
+    one.in_force(b"a")
+    await one.flush()
+    one.announce(change(b"b"))
+    # killed here; the file holds b already
+    again = opened(tmp_path)
+    version = again.in_force(b"b")
+    assert (version.number, version.source, version.author) == (2, Source.APPLY, "ada")
+
+
+async def test_a_scaler_killed_before_the_file_was_written_makes_no_version_of_it(tmp_path):
+    one = opened(tmp_path)
+    one.in_force(b"a")
+    await one.flush()
+    one.announce(change(b"b"))
+    # killed here; the file still holds a
+    again = opened(tmp_path)
+    assert again.in_force(b"a").number == 1
+    assert again.in_force(b"other").author == ""
+
+
+async def test_a_version_that_the_disk_refuses_is_held_and_written_later(tmp_path, monkeypatch):
+    one = opened(tmp_path)
+    write = versions.write_whole
+
+    def refuse(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(versions, "write_whole", refuse)
+    version = one.in_force(b"a")
+    with pytest.raises(OSError, match="No space"):
+        await one.flush()
+    assert (one.unwritten, one.latest, one.content(version)) == (1, version, b"a")
+    monkeypatch.setattr(versions, "write_whole", write)
+    await one.flush()
+    assert one.unwritten == 0
+    assert opened(tmp_path).latest == version
+
+
+async def test_the_writer_goes_on_after_a_disk_that_refused(tmp_path, monkeypatch):
+    one = opened(tmp_path)
+    write, refused = versions.write_whole, asyncio.Event()
+
+    def refuse(path, data):
+        monkeypatch.setattr(versions, "write_whole", write)
+        loop.call_soon_threadsafe(refused.set)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(versions, "write_whole", refuse)
+    monkeypatch.setattr(versions, "RETRY_SECONDS", 0.001)
+    task = asyncio.create_task(one.run())
+    one.in_force(b"a")
+    await refused.wait()
+    async with asyncio.timeout(5):
+        while one.unwritten:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    assert opened(tmp_path).number == 1
+
+
+async def test_damaged_lines_are_left_out_and_numbers_go_on(tmp_path):
+    one = opened(tmp_path)
+    one.in_force(b"a")
+    one.in_force(b"b")
+    await one.flush()
+    lines = tmp_path / "versions.jsonl"
+    lines.write_bytes(lines.read_bytes() + b'{"number": 3, "ha')
+    again = opened(tmp_path)
+    assert again.number == 2
+    again.in_force(b"c")
+    await again.flush()
+    assert [one.number for one in opened(tmp_path).listed(9)] == [3, 2, 1]
+
+
+async def test_a_file_that_was_changed_on_the_disk_is_not_taken_for_the_version(tmp_path):
+    one = opened(tmp_path)
+    version = one.in_force(b"a")
+    await one.flush()
+    (tmp_path / f"{version.hash}.yaml").write_bytes(b"b")
+    with pytest.raises(OSError, match="not what it was"):
+        one.content(version)
+
+
+async def test_versions_are_bounded_and_what_they_hold_goes_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "MAX_VERSIONS", 4)
+    one = opened(tmp_path)
+    for number in range(9):
+        one.in_force(str(number).encode())
+        await one.flush()
+    lines = (tmp_path / "versions.jsonl").read_text().splitlines()
+    kept = {json.loads(line)["number"] for line in lines}
+    assert kept <= set(range(4, 10))
+    assert 9 in kept
+    assert len(list(tmp_path.glob("*.yaml"))) <= 4
+    assert one.content(one.find(9)) == b"8"
+
+
+async def test_who_waits_for_a_version_hears_of_it_and_not_of_another(tmp_path):
+    one = opened(tmp_path)
+    one.in_force(b"a")
+    waits = asyncio.create_task(one.until_in_force(hash_of(b"b"), 5.0))
+    await asyncio.sleep(0)
+    one.in_force(b"b")
+    assert (await waits).number == 2
+    assert await one.until_in_force(hash_of(b"z"), 0.001) is None

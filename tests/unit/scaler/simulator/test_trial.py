@@ -1,0 +1,133 @@
+"""A policy on a trace, from the door of the room; the core decides."""
+
+import numpy as np
+import pytest
+
+from services.scaler.policy.sizing.settings import Capacity, Scale, Work, Zero
+from services.scaler.simulator.traces import Rates, Requests
+from services.scaler.simulator.trial import (
+    MAX_WINDOWS,
+    Recorded,
+    Replica,
+    read_as,
+    recorded_trace,
+    start_times,
+    thinned,
+    trial,
+)
+
+CAPACITY = Capacity(a=0.0064, c=5e-8, p=2e-5)
+REPLICA = Replica(CAPACITY, places=128, start_seconds=30.0, usd_per_hour=3.0)
+SCALE = Scale(max=32, work=Work(capacity=CAPACITY))
+
+
+def recorded(rate: float = 60.0, windows: int = 60) -> Recorded:
+    """An hour by minutes, with a wave."""
+    wave = rate * 60.0 * (1.0 + 0.5 * np.sin(np.arange(windows) / 6.0))
+    return Recorded(
+        60.0, wave.tolist(), (wave * 1000.0).tolist(), wave.tolist(), (wave * 200.0).tolist()
+    )
+
+
+def test_the_core_follows_a_recorded_wave_within_its_objective():
+    course = trial(SCALE, recorded_trace(recorded(), REPLICA))
+    assert course.attainment > 0.98
+    sizes = course.ticks.ready
+    assert sizes.max() >= sizes.min() + 2
+    assert course.usd == pytest.approx(3.0 * course.replica_hours)
+    assert course.replicas < sizes.max()
+
+
+def test_the_same_question_has_the_same_answer():
+    one, same = (trial(SCALE, recorded_trace(recorded(), REPLICA)) for _ in range(2))
+    assert (one.attainment, one.replica_hours) == (same.attainment, same.replica_hours)
+
+
+def test_a_policy_that_is_held_small_misses_what_another_keeps():
+    trace = recorded_trace(recorded(), REPLICA)
+    small = Scale(max=2, work=Work(capacity=CAPACITY))
+    assert trial(small, trace).attainment < 0.7 < trial(SCALE, trace).attainment
+
+
+def test_a_pool_without_requests_goes_to_zero_and_is_woken():
+    quiet = [300.0] * 5 + [0.0] * 40 + [300.0] * 15
+    tokens = [one * 200.0 for one in quiet]
+    windows = Recorded(60.0, quiet, tokens, quiet, tokens)
+    scale = Scale(min=0, max=4, zero=Zero(idle_seconds=300.0), work=Work(capacity=CAPACITY))
+    course = trial(scale, recorded_trace(windows, REPLICA), warm=0.0)
+    assert course.ticks.ready[100:150].max() == 0
+    assert course.ticks.ready[-1] >= 1
+
+
+def test_recorded_windows_keep_counts_and_lengths():
+    trace = recorded_trace(recorded(rate=20.0), REPLICA)
+    came = trace.arrivals
+    assert came.count.sum() == pytest.approx(sum(recorded(rate=20.0).arrivals), rel=0.03)
+    assert came.prompt.sum() / came.count.sum() == pytest.approx(1000.0)
+    assert trace.serving.output == pytest.approx(200.0)
+    assert came.work.sum() == pytest.approx(came.count.sum(), rel=0.01)
+
+
+def test_a_window_without_a_finished_answer_takes_the_mean_of_all():
+    windows = Recorded(60.0, [60.0, 60.0], [600.0, 600.0], [10.0, 0.0], [500.0, 0.0])
+    trace = recorded_trace(windows, REPLICA)
+    assert trace.serving.output == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        Recorded(60.0, [1.0], [1.0], [1.0], [1.0]),
+        Recorded(60.0, [1.0, 1.0], [1.0], [1.0, 1.0], [1.0, 1.0]),
+        Recorded(0.0, [1.0] * 2, [1.0] * 2, [1.0] * 2, [1.0] * 2),
+        Recorded(60.0, [float("nan"), 1.0], [1.0] * 2, [1.0] * 2, [1.0] * 2),
+        Recorded(60.0, [-1.0, 2.0], [1.0] * 2, [1.0] * 2, [1.0] * 2),
+        Recorded(60.0, [0.0] * 2, [1.0] * 2, [1.0] * 2, [1.0] * 2),
+        Recorded(60.0, [1.0] * (MAX_WINDOWS + 1), [1.0] * (MAX_WINDOWS + 1), [], []),
+    ],
+)
+def test_windows_that_say_nothing_are_refused(windows):
+    with pytest.raises(ValueError, match="recorded windows"):
+        recorded_trace(windows, REPLICA)
+
+
+def test_traces_of_both_kinds_are_served():
+    single = Requests(
+        np.linspace(0.0, 600_000.0, 6000), np.full(6000, 1000.0), np.full(6000, 200.0)
+    )
+    for trace in (single, Rates(300.0, np.array([10.0, 30.0]))):
+        course = trial(SCALE, read_as(trace, REPLICA, times=2.0))
+        assert course.requests > 0.0
+        assert course.attainment > 0.9
+
+
+def test_twice_the_trace_is_twice_the_work():
+    rates = Rates(300.0, np.array([10.0, 30.0]))
+    once, twice = (read_as(rates, REPLICA, times=times).arrivals.work.sum() for times in (1, 2))
+    assert twice == pytest.approx(2 * once, rel=0.05)
+    with pytest.raises(ValueError, match="multiplied"):
+        read_as(rates, REPLICA, times=0.0)
+
+
+def test_start_times_are_drawn_around_the_median():
+    assert start_times(REPLICA, 1) == (30.0,)
+    spread = Replica(CAPACITY, 128, 60.0, start_spread=0.3)
+    drawn = np.array(start_times(spread, 1))
+    assert np.median(drawn) == pytest.approx(60.0, rel=0.05)
+    assert np.log(drawn).std() == pytest.approx(0.3, rel=0.1)
+    assert drawn.tolist() == list(start_times(spread, 1))
+
+
+def test_a_course_is_thinned_for_a_picture():
+    course = trial(SCALE, recorded_trace(recorded(), REPLICA))
+    few = thinned(course, 50)
+    assert len(few.ticks.at) <= 50
+    assert few.attainment == course.attainment
+    assert thinned(few, 50) is few
+
+
+def test_progress_is_told_to_the_end():
+    told: list[float] = []
+    trial(SCALE, recorded_trace(recorded(windows=5), REPLICA), progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0

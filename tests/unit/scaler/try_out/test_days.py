@@ -1,0 +1,154 @@
+"""Scaling files on recorded load, with the very simulator: what is told, and what cannot be."""
+
+import json
+import math
+
+import pytest
+
+from services.scaler.policy.plans import Verdict
+from services.scaler.try_out import days
+from services.scaler.try_out.pools import Unanswerable
+
+FIRST = 29_000_000
+MINUTES = 96
+MEASURED = {
+    "capacity": {"a": 0.01, "b": 0.0008, "c": 1e-7, "p": 1e-5},
+    "correction": 1.0,
+    "start_seconds": 60.0,
+}
+POOL = (
+    "  %s: {tier: %s, model: m, precision: int8, repository: ., usd_per_hour: 2.0, "
+    "slots: [{}, {}, {}, {}], %s}\n"
+)
+
+
+def text(rest="scale: {min: 1, max: 4}", *, name="p", tier="small", more=""):
+    return f"pools:\n{POOL % (name, tier, rest)}{more}"
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """A wave of some hours, as it is recorded."""
+    folder = tmp_path_factory.mktemp("load")
+    with (folder / "000000000001.jsonl").open("w") as file:
+        for minute in range(MINUTES):
+            came = int(300 * (1.3 + math.sin(minute / MINUTES * 2 * math.pi)))
+            line = {
+                "tier": "small",
+                "minute": FIRST + minute,
+                "seconds": 60,
+                "arrivals": came,
+                "prompt_tokens": 500 * came,
+                "finished": came,
+                "output_tokens": 200 * came,
+                "first_texts": came,
+                "late": 0,
+            }
+            if minute % 48 != 7:  # a few minutes are not on record
+                file.write(json.dumps(line) + "\n")
+    return folder
+
+
+def planned(load, live, given, *, since=0.0, replicas=None, progress=lambda _: None):
+    return days.planned(
+        live=live,
+        given=given,
+        source="scaling.yaml",
+        load=load,
+        since=since,
+        replicas={"p": MEASURED} if replicas is None else replicas,
+        progress=progress,
+    )
+
+
+def test_the_same_policy_does_the_same(load):
+    told = []
+    plan = planned(load, text(), "# only a comment\n" + text(), progress=told.append)
+    assert (plan.verdict, plan.because) == (Verdict.SAME, "both decide the same")
+    assert plan.pools["p"].live == plan.pools["p"].planned
+    assert (plan.since, plan.until) == (FIRST * 60.0, (FIRST + MINUTES) * 60.0)
+    assert plan.recorded_share == pytest.approx(1 - 2 / MINUTES)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_more_than_is_needed_costs_more_and_is_worse(load):
+    plan = planned(load, text(), text("size: 4"))
+    pool = plan.pools["p"]
+    assert plan.verdict is Verdict.WORSE
+    assert "replica-hours instead of" in plan.because
+    assert pool.planned.replica_hours > 1.2 * pool.live.replica_hours
+    assert pool.planned.usd == pytest.approx(2.0 * pool.planned.replica_hours)
+    assert (pool.planned.changes_per_hour, pool.planned.max_size) == (0.0, 4)
+    assert pool.planned_size - pool.live_size == 3
+    assert plan.since <= pool.differ_most_at <= plan.until
+
+
+def test_less_than_is_needed_comes_late_and_is_worse(load):
+    plan = planned(load, text(), text("size: 1"))
+    assert plan.verdict is Verdict.WORSE
+    assert "in time instead of" in plan.because
+    assert plan.pools["p"].planned.attainment < plan.pools["p"].live.attainment
+
+
+def test_what_mends_that_is_better(load):
+    assert planned(load, text("size: 1"), text()).verdict is Verdict.BETTER
+
+
+@pytest.mark.parametrize(
+    ("given", "since", "replicas", "why"),
+    [
+        (text("size: 2"), (FIRST + MINUTES - 20) * 60.0, None, "only 20 minutes of its load"),
+        (text("size: 2"), 9e9, None, "only 0 minutes of its load"),
+        (text("size: 2"), 0.0, {}, "what its replicas can do is not known yet"),
+        (text("size: 0"), 0.0, None, "its size is 0"),
+        (text("size: 2", tier="large"), 0.0, None, "it changes from tier small to large"),
+        (
+            text(more=POOL % ("q", "small", "size: 1")),
+            0.0,
+            None,
+            "what part of tier small it served beside q is not on record",
+        ),
+    ],
+)
+def test_what_cannot_be_tried_says_why_and_proves_nothing(load, given, since, replicas, why):
+    plan = planned(load, text(), given, since=since, replicas=replicas)
+    assert plan.verdict is Verdict.UNKNOWN
+    assert why in plan.because
+    assert why in plan.pools["p"].untried
+
+
+def test_a_pool_that_cannot_be_tried_and_is_not_changed_is_no_reason_to_doubt(load):
+    plan = planned(load, text(), text(), replicas={})
+    assert plan.verdict is Verdict.SAME
+    assert plan.pools["p"].untried
+
+
+def test_a_pool_of_one_file_alone_is_compared_with_nothing(load):
+    plan = planned(load, text(name="q", tier="other"), text())
+    assert plan.verdict is Verdict.UNKNOWN
+    assert plan.pools["p"].live is None
+    assert plan.pools["p"].planned is not None
+    assert "only one of the files has it" in plan.because
+
+
+def test_a_model_that_the_policy_names_serves_where_nothing_was_measured(load):
+    scale = "scale: {min: 1, max: 4, work: {capacity: {a: 0.01, b: 0.0008, c: 1e-7, p: 1e-5}}}"
+    scale = scale.replace("1e-7", "0.0000001").replace("1e-5", "0.00001")
+    plan = planned(load, text(scale), text(scale), replicas={})
+    assert plan.pools["p"].planned is not None
+
+
+def test_the_worst_pool_speaks_for_all():
+    worse, unknown = (Verdict.WORSE, "dear"), (Verdict.UNKNOWN, "dark")
+    better, same = (Verdict.BETTER, "good"), (Verdict.SAME, "")
+    found = days.concluded({"a": better, "b": unknown, "c": worse, "d": same})
+    assert found == (Verdict.WORSE, "c: dear")
+    assert days.concluded({"a": better, "b": unknown}) == (Verdict.UNKNOWN, "b: dark")
+    assert days.concluded({"a": same, "b": better}) == (Verdict.BETTER, "b: good")
+    assert days.concluded({"a": same}) == (Verdict.SAME, "both decide the same")
+
+
+def test_a_file_that_is_none_is_refused(load):
+    with pytest.raises(Unanswerable, match=r"scaling.yaml: .*pools"):
+        planned(load, text(), "pool: {}")
