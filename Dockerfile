@@ -49,6 +49,7 @@ FROM service AS scaler
 COPY --from=scaler-packages /opt/pennyweight /opt/pennyweight
 COPY model_repository/cpu /app/model_repository/cpu
 COPY engines /app/engines
+COPY externalscaler /app/externalscaler
 COPY pennyweight /app/pennyweight
 COPY services /app/services
 COPY policies /app/policies

@@ -11,16 +11,21 @@ from prometheus_client import CollectorRegistry
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.kept_up import kept_up
 from services.common.process import open_frame, run
-from services.scaler.config import ScalerSettings
+from services.scaler.assembly import places, serve_keda
+from services.scaler.config import ScalerSettings, Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
+from services.scaler.fleet.wishes import FleetWishes
+from services.scaler.keda import ExternalScaler
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
+from services.scaler.ports import Target
 from services.scaler.servicer import ScalerServicer
 from services.scaler.targets.cores import available_cores
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
+from services.scaler.targets.several import SeveralTargets
 
 log = structlog.get_logger()
 
@@ -55,10 +60,15 @@ async def serve(
     def longest(tier: str) -> int:
         return loads.tier(tier, time.monotonic()).longest
 
-    target = LocalTarget(scaling, processes, metrics, good=good, longest=longest)
+    def slots(own: Scaling) -> Target:
+        return LocalTarget(own, processes, metrics, good=good, longest=longest)
+
+    target = SeveralTargets(scaling, places(settings, metrics, slots))
     fleet = Fleet(scaling, target, loads, metrics, file=str(settings.scaling_file))
     watch = ScalingWatch(file, fleet.configure, metrics)
     servicer = ScalerServicer(fleet, watch, loads, metrics)
+    wishes = FleetWishes(fleet.pools)
+    keda = ExternalScaler(wishes, failed=metrics.keda_unknown.inc)
     async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
         server = frame.server
@@ -66,15 +76,23 @@ async def serve(
         port = frame.bind()
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
+        wishes.look()
         await server.start()
         log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
         async with asyncio.TaskGroup() as tasks:
-            beside = (fleet.run(), kept_up("scaling file", watch.run))
+            beside = (
+                fleet.run(),
+                kept_up("scaling file", watch.run),
+                kept_up("wishes", wishes.run),
+            )
+            if settings.keda_listen:
+                tasks.create_task(serve_keda(settings, keda, frame, stop))
             keeping = [tasks.create_task(work) for work in beside]
             await server.until_stopped(stop)
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)
             await server.set_serving(serving=False)
+            keda.close()
             if settings.stop_replicas_on_exit:
                 await fleet.end_all(settings.drain_seconds)
             for task in keeping:

@@ -18,8 +18,9 @@ from services.common.config import STRICT, Document, load_document
 from services.common.files import above
 from services.common.plain_files import read_plain
 from services.common.rules import spelled
-from services.common.server import ServerSettings
+from services.common.server import ServerSettings, check_listen
 from services.scaler.model_config import FILE, MAX_BYTES, ModelFolderError, parse_model_config
+from services.scaler.places import External, Kubernetes, wrong_external
 
 Name = Annotated[
     str,
@@ -68,6 +69,11 @@ class ScalerSettings(ServerSettings):
         advertise_host: host under which routers reach them; empty: replica_host.
         tritonserver: server binary of a real installation; absent, the one in the Python
             environment.
+        kubeconfig: how the Kubernetes API server is reached; absent, as a pod's service account.
+        lease: namespace/name of the Lease that one of several scalers holds, which alone changes
+            workloads on Kubernetes; empty: this one does.
+        identity: what this scaler is called in the Lease; empty: its host's name and process id.
+        keda_listen: host:port of KEDA's ExternalScaler; empty: off. Whoever reaches it may ask.
     """
 
     listen: str = "127.0.0.1:50053"
@@ -78,12 +84,24 @@ class ScalerSettings(ServerSettings):
     replica_host: str = "127.0.0.1"
     advertise_host: str = ""
     tritonserver: Path | None = None
+    kubeconfig: Path | None = None
+    lease: Annotated[
+        str,
+        spelled(
+            r"(([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?",
+            "must be namespace/name, such as pennyweight/scaler",
+        ),
+    ] = ""
+    identity: Annotated[str, Field(max_length=253)] = ""
+    keda_listen: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses an address that no router could use."""
+        """Refuses an address that no router could use, or that is open to anybody by accident."""
         super().__post_init__()
         if self.replica_host == "0.0.0.0" and not self.advertise_host:
             raise ValueError("advertise_host must be set when replica_host is 0.0.0.0")
+        if self.keda_listen:
+            check_listen("keda_listen", self.keda_listen, keys=self.keys_file is not None)
 
 
 class Capacity(StrEnum):
@@ -111,10 +129,12 @@ class Pool:
         model: folder in `repository`, and the name Triton serves it under.
         precision: precision of its weights.
         repository: folder of model folders; relative paths start at the folder above the one the
-            file is in.
+            file is in. Pools on slots have one, others none.
         capacity: kind of capacity its replicas run on.
-        slots: the places there are.
-        size: replicas wanted.
+        slots: the places there are on this host. A pool has these, `kubernetes` or `external`.
+        kubernetes: the workload whose pods are its replicas.
+        external: servers that somebody else runs.
+        size: replicas wanted; an external pool has as many as there are.
         max_in_flight: most requests a router should have running on a replica.
         parameters: override those of the model's config.pbtxt.
         start_seconds: a replica that is not ready by then is replaced.
@@ -126,10 +146,12 @@ class Pool:
     tier: Name
     model: Model
     precision: Precision
-    repository: Path
+    repository: Path | None = None
     capacity: Capacity = Capacity.ON_DEMAND
-    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=1024)]
-    size: Annotated[int, Field(ge=0, le=1024)]
+    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=1024)] = ()
+    kubernetes: Kubernetes | None = None
+    external: External | None = None
+    size: Annotated[int, Field(ge=0, le=1024)] | None = None
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 64
     parameters: dict[
         Annotated[str, Field(min_length=1, max_length=255)],
@@ -145,11 +167,16 @@ class Pool:
         object.__setattr__(pool, "config_pbtxt", config_pbtxt)
         return pool
 
+    @property
+    def first(self) -> int:
+        """Replicas that it begins with."""
+        return self.size or 0
+
     @field_validator("size")
     @classmethod
-    def _fits(cls, size: int, info: ValidationInfo) -> int:
+    def _fits(cls, size: int | None, info: ValidationInfo) -> int | None:
         slots = info.data.get("slots")
-        if slots is not None and size > len(slots):
+        if slots and size is not None and size > len(slots):
             raise ValueError(f"must not exceed the number of slots, {len(slots)}")
         return size
 
@@ -205,8 +232,10 @@ class Scaling:
         """As `load`, of a file that was read. `read` reads the models' ``config.pbtxt``."""
         scaling = document.content
         home = above(path)
+        document.refuse(_wrong_places(scaling))
         for pool in scaling.pools.values():
-            object.__setattr__(pool, "repository", (home / pool.repository).resolve())
+            if pool.repository is not None:
+                object.__setattr__(pool, "repository", (home / pool.repository).resolve())
         document.refuse(
             [
                 *_shared_ports(scaling),
@@ -218,6 +247,31 @@ class Scaling:
 
 
 Problem = tuple[tuple[str | int, ...], str]
+
+PLACES = ("slots", "kubernetes", "external")
+
+
+def _wrong_places(scaling: Scaling) -> Iterator[Problem]:
+    """Pools that are in no place or in several, and keys that their place has no use for."""
+    for name, pool in scaling.pools.items():
+        key = ("pools", name)
+        places = [place for place in PLACES if getattr(pool, place)]
+        if not places:
+            yield key, f"must have one of {', '.join(PLACES)}"
+        for place in places[1:]:
+            yield (*key, place), f"must not stand beside {places[0]}: a pool has one place"
+        for local in ("repository", "parameters"):
+            if getattr(pool, local) and places[:1] not in ([], ["slots"]):
+                rule = f"must not stand beside {places[0]}: it is of pools on slots alone"
+                yield (*key, local), rule
+        if pool.external is not None:
+            yield from wrong_external(name, pool.external)
+            if pool.size is not None:
+                yield (*key, "size"), "must not stand beside external: its servers are as they are"
+        elif pool.size is None:
+            yield (*key, "size"), "is missing"
+        if pool.slots and pool.repository is None:
+            yield (*key, "repository"), "is missing: replicas on slots need one"
 
 
 def _shared_ports(scaling: Scaling) -> Iterator[Problem]:
@@ -285,6 +339,8 @@ def in_ranges(numbers: Collection[int]) -> str:
 def _take_models(scaling: Scaling, read: Callable[[Path], bytes]) -> Iterator[Problem]:
     """Notes what the models' folders say; what is wrong with them."""
     for name, pool in list(scaling.pools.items()):
+        if pool.repository is None:
+            continue
         folder = pool.repository / pool.model
         if not pool.repository.is_dir():
             yield ("pools", name, "repository"), f"must be a folder, got {pool.repository}"

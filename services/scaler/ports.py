@@ -51,6 +51,8 @@ class ReplicaStatus:
         outdated: it serves with settings that are no longer the pool's. The target replaces it,
             and it does not count towards the pool's size.
         leaving: why the target takes it away soon; empty: it does not. It is to be drained.
+        index: its place in the only order in which the target can take replicas away, the highest
+            first; None: any of them may go first.
     """
 
     replica: Replica
@@ -58,6 +60,7 @@ class ReplicaStatus:
     running_requests: int | None = None
     outdated: bool = False
     leaving: str = ""
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class PoolStatus:
         typical_start_seconds: how long a start takes until it is ready; None: not known.
         refused: why the configured settings are not in force; None: they are.
         in_force: the settings it goes by where the configured ones are refused.
+        held: why nothing may be decided of it now, as another scaler does, or as what is said here
+            is old; empty: it may. Replicas that leave are drained all the same.
+        known: whether it was ever seen what it has. Where not, the rest here says nothing.
+        by_hand: the size that somebody else has given it, which holds until the target says
+            otherwise; None: nobody has.
     """
 
     replicas: tuple[ReplicaStatus, ...] = ()
@@ -83,11 +91,43 @@ class PoolStatus:
     typical_start_seconds: float | None = None
     refused: SettingsRefusal | None = None
     in_force: Pool | None = None
+    held: str = ""
+    known: bool = True
+    by_hand: int | None = None
 
     @property
     def empty(self) -> bool:
         """Whether nothing of the pool is left."""
         return not (self.replicas or self.pending or self.ending)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of a pool, for an actuator other than ours.
+
+    Attributes:
+        size: replicas that shall be there: those that serve, and those that still drain.
+        active: whether any shall serve.
+        since: when it came to be so, in seconds since 1970.
+    """
+
+    size: int
+    active: bool
+    since: float
+
+
+class Wishes(Protocol):
+    """What is wanted of pools now."""
+
+    def wish(self, pool: str) -> Wish | None:
+        """What is wanted of a pool; None: that is not known now.
+
+        Raises:
+            KeyError: there is no such pool.
+        """
+
+    async def changed(self) -> None:
+        """Waits until any wish is another, or a pool comes or goes."""
 
 
 OnChange = Callable[[], None]

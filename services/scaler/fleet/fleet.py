@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.common.errors import Unavailable
 from services.scaler.config import Pool, Scaling
 from services.scaler.fleet.members import Member, state_of
 from services.scaler.fleet.watchers import Seen, Update, Watcher, Watchers
@@ -33,6 +34,9 @@ ORPHANS_DRAIN_SECONDS = 30.0
 END_SECONDS = 30.0
 """How long replicas that have drained may take to end when the scaler ends."""
 UNSEEN = "the replicas cannot be observed"
+WHOLE_SECONDS = 30.0
+"""How long watchers are put off after the start while it is not known what a pool has: a part of
+the fleet would have them forget the rest. Then what is known is better than nothing."""
 _NOTHING = PoolStatus()
 
 
@@ -44,6 +48,7 @@ class PoolView:
         pool: the settings it goes by.
         capacity: most replicas that fit; None: not known.
         refused: why these are not those of the file; None: they are.
+        held: why nothing is decided of it now; empty: something is.
     """
 
     name: str
@@ -54,6 +59,7 @@ class PoolView:
     trouble: str
     typical_start_seconds: float | None
     refused: SettingsRefusal | None = None
+    held: str = ""
 
 
 class Fleet:
@@ -87,6 +93,7 @@ class Fleet:
         self._decide_seconds = decide_seconds
         self._status: Mapping[str, PoolStatus] = {}
         self._seen = True
+        self._started = clock()
         self._members: dict[str, Member] = {}
         self._released: set[str] = set()
         # Milliseconds since the epoch, so that it also grows over restarts of the scaler.
@@ -143,7 +150,18 @@ class Fleet:
         self._watchers.close()
 
     def watch(self) -> AbstractContextManager[Watcher]:
-        """A subscription: the whole fleet, then each change."""
+        """A subscription: the whole fleet, then each change.
+
+        Raises:
+            Unavailable: it is not known yet what pools have.
+        """
+        unknown = [name for name, status in self._status.items() if not status.known]
+        if unknown and self._clock() - self._started < WHOLE_SECONDS:
+            raise Unavailable(
+                f"it is not known yet what pool {unknown[0]} has; watch anew",
+                reason="FLEET_NOT_KNOWN",
+                retry_after_seconds=1.0,
+            )
         whole = tuple(member.seen for member in self._members.values())
         return self._watchers.subscribe(Update(full=True, replicas=whole, revision=self._revision))
 
@@ -162,6 +180,7 @@ class Fleet:
             trouble=self._trouble(name),
             typical_start_seconds=status.typical_start_seconds,
             refused=status.refused,
+            held=status.held if self._seen else UNSEEN,
         )
 
     def _on_change(self) -> None:
@@ -182,14 +201,18 @@ class Fleet:
         self._count(now)
 
     def _reconcile_pool(self, name: str, now: float) -> None:
-        size, drain_seconds = self._size(name), self._drain_seconds(name)
+        status = self._status.get(name, _NOTHING)
+        drain_seconds = self._drain_seconds(name)
         loaded = [member.loaded(self._loads, now) for member in self._of(name)]
+        size = len(loaded) if status.held else self._size(name)
         for action in decide(size, loaded, drain_seconds=drain_seconds, now=now):
             self._act(action, now)
+        if status.held:
+            return
         draining = {
             member.replica.id for member in self._of(name) if member.state is ReplicaState.DRAINING
         }
-        there = {status.replica.id for status in self._status.get(name, _NOTHING).replicas}
+        there = {each.replica.id for each in status.replicas}
         self._target.resize(name, size, draining=draining, drained=self._released & there)
 
     def _refresh(self, now: float) -> None:
@@ -250,7 +273,10 @@ class Fleet:
         """Replicas wanted. A pool that is no longer configured wants none."""
         if self._exit_drain_seconds is not None or pool not in self._scaling.pools:
             return 0
-        return self._settings(pool).size
+        status, settings = self._status.get(pool, _NOTHING), self._settings(pool)
+        if settings.external is not None:  # as many as somebody else runs
+            return len(status.replicas)
+        return settings.first if status.by_hand is None else status.by_hand
 
     def _settings(self, pool: str) -> Pool:
         """What a configured pool goes by: its file, or where that is refused the last good ones."""

@@ -146,7 +146,7 @@ class KeptPool:
         """Whether fewer replicas are ready than it wants."""
         if self.settings is None:
             return False
-        wanted = self.settings.size if self.wanted is None else self.wanted.size
+        wanted = self.settings.first if self.wanted is None else self.wanted.size
         return sum(occupant.state is State.READY for occupant in occupants) < wanted
 
     def failed(
