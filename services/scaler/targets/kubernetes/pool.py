@@ -104,14 +104,19 @@ class KubernetesPool:
 
     def configure(self, pool: Pool) -> None:
         """Takes settings of a pool in the same place."""
-        self._pool = pool
-        self._wake.set()
+        if pool != self._pool:
+            self._pool = pool
+            self._wake.set()
 
     def resize(self, wanted: Wanted) -> None:
         """Says what it should be."""
         if wanted != self._wanted:
             self._wanted = wanted
             self._wake.set()
+
+    def wake(self) -> None:
+        """Something else has changed that it goes by."""
+        self._wake.set()
 
     async def open(self) -> None:
         """Finds out what there is.

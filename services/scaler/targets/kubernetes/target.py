@@ -238,6 +238,8 @@ class KubernetesTarget:
 
     def _led(self) -> None:
         self._metrics.leads.set(self._election is not None and self._election.leads)
+        for kept in self._kept.values():
+            kept.pool.wake()
         self._on_change()
 
     def _seen_nodes(self) -> Mapping[str, Node]:
