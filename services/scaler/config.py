@@ -63,8 +63,9 @@ class ScalerSettings(ServerSettings):
     Attributes:
         scaling_file: the pools.
         state_folder: records, views and logs of the replicas; the next scaler adopts from it.
-        stop_replicas_on_exit: true, SIGTERM drains and ends every replica; false, they stay and
-            the next scaler adopts them. They stay in any case when the scaler crashes.
+        stop_replicas_on_exit: true, SIGTERM drains and ends every replica on this host; false,
+            they stay and the next scaler adopts them. They stay in any case when the scaler
+            crashes, as do those on Kubernetes and those of others.
         replica_host: address that replicas listen on.
         advertise_host: host under which routers reach them; empty: replica_host.
         tritonserver: server binary of a real installation; absent, the one in the Python
@@ -148,7 +149,7 @@ class Pool:
     precision: Precision
     repository: Path | None = None
     capacity: Capacity = Capacity.ON_DEMAND
-    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=1024)] = ()
+    slots: Annotated[tuple[Slot, ...], Field(max_length=1024)] = ()
     kubernetes: Kubernetes | None = None
     external: External | None = None
     size: Annotated[int, Field(ge=0, le=1024)] | None = None

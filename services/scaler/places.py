@@ -111,7 +111,7 @@ class External:
         dns: name and port; each address that the name has is a server.
     """
 
-    addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=MOST_ADDRESSES)] = ()
+    addresses: Annotated[tuple[Address, ...], Field(max_length=MOST_ADDRESSES)] = ()
     dns: Address | None = None
 
 
