@@ -133,7 +133,7 @@ class Fleet:
                         await self._wake.wait()
 
     async def end_all(self, drain_seconds: float) -> None:
-        """Drains and ends every replica; draining takes at most `drain_seconds`.
+        """Drains and ends every replica on this host; draining takes at most `drain_seconds`.
 
         What cannot be ended within `END_SECONDS` more is left to the next scaler.
         """
@@ -196,7 +196,9 @@ class Fleet:
             for name in sorted({*self._scaling.pools, *self._status}):
                 self._reconcile_pool(name, now)
             exiting = self._exit_drain_seconds is not None
-            if exiting and all(status.empty for status in self._status.values()):
+            if exiting and all(
+                status.empty for name, status in self._status.items() if self._ends(name)
+            ):
                 self._empty.set()
         self._count(now)
 
@@ -271,12 +273,19 @@ class Fleet:
 
     def _size(self, pool: str) -> int:
         """Replicas wanted. A pool that is no longer configured wants none."""
-        if self._exit_drain_seconds is not None or pool not in self._scaling.pools:
+        if pool not in self._scaling.pools or (
+            self._exit_drain_seconds is not None and self._ends(pool)
+        ):
             return 0
         status, settings = self._status.get(pool, _NOTHING), self._settings(pool)
         if settings.external is not None:  # as many as somebody else runs
             return len(status.replicas)
         return settings.first if status.by_hand is None else status.by_hand
+
+    def _ends(self, pool: str) -> bool:
+        """Whether its replicas end with us; those of a cluster and of others do not."""
+        configured = self._scaling.pools.get(pool)
+        return configured is None or bool(configured.slots)
 
     def _settings(self, pool: str) -> Pool:
         """What a configured pool goes by: its file, or where that is refused the last good ones."""
