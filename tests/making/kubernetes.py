@@ -35,7 +35,6 @@ class Api:
         self.mock = server
         self.url = str(port.url).rstrip("/")
         self.faults: dict[str, list[Any]] = {}
-        self.calls: list[tuple[str, str]] = []
         self._versions = itertools.count(2)
         self._made = itertools.count(1)
         for resource in (
@@ -46,7 +45,7 @@ class Api:
             "coordination.k8s.io/v1/leases",
         ):
             server.resources[resource] = {}
-        server[self._note] << self._fail
+        server[self._fails] << self._fail
         for path in (DEPLOYMENTS, LEASES):
             server[lambda request, path=path: self._is_put(request, path)] << self._put
 
@@ -68,6 +67,11 @@ class Api:
         An answer is a `Refusal`, anything that kmock takes, or ``"hang"``.
         """
         self.faults.setdefault(what, []).extend(answers)
+
+    @property
+    def calls(self) -> list[tuple[str, str]]:
+        """Method and path of each call so far that is none of the cluster's own."""
+        return [(str(one.method.value), str(one.url.path)) for one in self.mock if not _is_own(one)]
 
     def count(self, method: str, part: str) -> int:
         """Calls so far with this method and part of the path."""
@@ -172,11 +176,8 @@ class Api:
 
     # Calls.
 
-    def _note(self, request: Any) -> bool:
-        ours = str(request.headers.get("User-Agent", "")).startswith("kmock")
-        if not ours:
-            self.calls.append((str(request.method.value), str(request.url.path)))
-        return not ours and self._fault(request) is not None
+    def _fails(self, request: Any) -> bool:
+        return not _is_own(request) and self._fault(request) is not None
 
     def _fault(self, request: Any) -> list[Any] | None:
         watching = request.url.query.get("watch") == "true"
@@ -216,6 +217,11 @@ class Api:
         version = str(next(self._versions))
         await self.mock.patch(path, json={**change, "metadata": {"resourceVersion": version}})
         return version
+
+
+def _is_own(request: Any) -> bool:
+    """Whether the cluster itself asks."""
+    return str(request.headers.get("User-Agent", "")).startswith("kmock")
 
 
 def _first_to_go(named: tuple[str, dict[str, Any]]) -> tuple[bool, bool, int, str]:

@@ -8,7 +8,7 @@ import asyncio
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +71,7 @@ class KubernetesPool:
         nodes: Callable[[], Mapping[str, Node]],
         held: Callable[[], str],
         clock: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`held` says why this scaler may not act now; empty: it may."""
         self._name = name
@@ -82,6 +83,7 @@ class KubernetesPool:
         self._nodes = nodes
         self._held = held
         self._clock = clock
+        self._pause = pause
         self._wake = asyncio.Event()
         kind = client.workloads(kubernetes.kind, kubernetes.namespace, kubernetes.name)
         self._workloads: Watched[Workload] = self._watched(kind)
@@ -153,7 +155,9 @@ class KubernetesPool:
             self._pods = self._watched(client.pods(self._place.namespace, workload.labels))
 
     def _watched(self, kind: client.Kind[Any]) -> Watched[Any]:
-        return Watched(self._cluster, kind, self._changed, self._count, clock=self._clock)
+        return Watched(
+            self._cluster, kind, self._changed, self._count, clock=self._clock, pause=self._pause
+        )
 
     def _count(self, fault: Fault) -> None:
         self._metrics.cluster_faults.labels(str(fault)).inc()
@@ -175,7 +179,7 @@ class KubernetesPool:
                 failures += 1
                 self._trouble(str(error), told=error.fault is not Fault.CONFLICT)
                 wait = AGAIN.seconds(failures, random.random())  # noqa: S311
-                await asyncio.sleep(max(wait, error.retry_after_seconds))
+                await self._pause(max(wait, error.retry_after_seconds))
             else:
                 failures = 0
                 self._trouble("")

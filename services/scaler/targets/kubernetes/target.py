@@ -162,6 +162,7 @@ class KubernetesTarget:
                     nodes=self._seen_nodes,
                     held=self._held,
                     clock=self._clock,
+                    pause=self._pause,
                 )
                 self._kept[name] = _Kept(made, pool.kubernetes)
         self._watch_nodes(self._cluster)

@@ -196,6 +196,61 @@ async def test_a_refusal_is_told_and_tried_again(api, tmp_path, status, fault, s
         assert any(f"scale Deployment pw/small: {said}" in one for one in told) is bool(said)
 
 
+async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(api, tmp_path):
+    async with at_work(api, tmp_path) as scene:
+        paused = []
+
+        async def pause(seconds: float) -> None:
+            paused.append(seconds)
+
+        scene.target._kept["a"].pool._pause = pause
+        busy = kmock.Response(status=429, headers={"Retry-After": "7"}, payload=b"{}")
+        api.fail("PUT scale", busy)
+        scene.resize(3)
+        await until(lambda: api.replicas("small") == 3)
+        assert paused == [7.0]
+
+
+async def test_a_pod_that_is_gone_meanwhile_is_no_trouble(api, tmp_path):
+    async with at_work(api, tmp_path, 3) as scene:
+        missing = Refusal(status=404, reason="NotFound", message="no such pod")
+        api.fail("PATCH pods/small-2", *[missing] * 50)
+        scene.resize(2, drained=["small-2"])
+        await until(lambda: api.replicas("small") == 2)
+        assert scene.status.trouble == ""
+
+
+async def test_what_a_slow_stream_still_tells_of_before_is_nobodys_by_hand(api, tmp_path):
+    async with at_work(api, tmp_path) as scene:
+        pool = scene.target._kept["a"].pool
+        before = dict(pool._workloads.found)
+        scene.resize(3)
+        await until(lambda: pool._workloads.found["small"].replicas == 3)
+        await pool._turn()
+        pool._written = pools.Written(3, pool._workloads.found["small"].version, pool._clock())
+        pool._workloads._found = before
+        await pool._turn()
+        assert scene.status.by_hand is None
+        assert api.count("PUT", "/scale") == 1
+        pool._written = None  # believed for no longer than it must be
+        await pool._turn()
+        assert scene.status.by_hand == 2
+
+
+async def test_a_scaler_that_cannot_renew_its_lease_acts_no_more(api, tmp_path):
+    async with at_work(api, tmp_path, elected=Elected(NAMESPACE, "scaler", "one")) as scene:
+        election = scene.target._election
+        now = election._clock()
+        assert election.leads
+        api.fail("GET leases", *[Refusal(status=500, reason="Down", message="down")] * 50)
+        election._clock = lambda: now + 10.0
+        await election.turn()
+        assert not election.leads
+        assert scene.status.held == "another scaler acts: one"
+        election._clock = lambda: now + 9.0
+        assert election.leads
+
+
 async def test_an_edit_between_seeing_and_scaling_is_not_overwritten(api, tmp_path):
     async with at_work(api, tmp_path) as scene:
         seen = scene.target._kept["a"].pool._workloads
