@@ -74,7 +74,7 @@ async def test_every_failure_has_a_name(api, tmp_path, monkeypatch, answer, faul
     monkeypatch.setattr(client, "_call_seconds", 0.2)
     api.fail("GET deployments", answer)
     with pytest.raises(ClusterFault) as told:
-        await client.list(SMALL)
+        await asyncio.wait_for(client.list(SMALL), 3.0)
     assert told.value.fault is fault
     assert "list Deployment in pw" in str(told.value)
     await client.close()
