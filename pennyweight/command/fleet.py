@@ -48,6 +48,7 @@ class Pool:
     Attributes:
         typical_start_seconds: None before a replica has started.
         refused: settings of the file that did not work, so that others are in force.
+        why: the pool has this size; empty: its size is fixed.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Pool:
     trouble: str
     replicas: tuple[Replica, ...]
     refused: RefusedSettings | None = None
+    why: str = ""
 
 
 def pools(
@@ -137,6 +139,7 @@ def _pool(message: pb.Pool) -> Pool:
         refused=RefusedSettings.of(message.settings_refusal)
         if message.HasField("settings_refusal")
         else None,
+        why=message.why,
     )
 
 
@@ -161,7 +164,7 @@ def _table(found: Iterable[Pool]) -> Table:
 
 
 def _replicas(pool: Pool) -> Text:
-    """A line for each replica, and one for what is in the way."""
+    """A line for each replica, one for why there are as many, and one for what is in the way."""
     lines = [
         Text.assemble(
             (f"{line(one.id)} {one.state}", STYLES.get(one.state, "")),
@@ -169,6 +172,10 @@ def _replicas(pool: Pool) -> Text:
         )
         for one in pool.replicas
     ]
+    if pool.why:
+        lines.append(Text(plain(pool.why), style="dim"))
     if pool.trouble:
         lines.append(Text(plain(pool.trouble), style="red"))
-    return Text("\n").join(lines) if lines else Text("none")
+    if not pool.replicas:
+        lines.insert(0, Text("none"))
+    return Text("\n").join(lines)

@@ -40,3 +40,16 @@ def quantile(counts: Sequence[int], fraction: float) -> float | None:
             return low + (high - low) * max(rank - below, 0.0) / count
         below += count
     return None
+
+
+def longer_than(counts: Sequence[int], seconds: float) -> float:
+    """How many of the durations are longer; within a bucket they are taken to be spread evenly."""
+    longer = 0.0
+    for index, count in enumerate(counts):
+        low = BOUNDS[index - 1] if index else 0.0
+        high = BOUNDS[index] if index < len(BOUNDS) else float("inf")
+        if seconds <= low:
+            longer += count
+        elif seconds < high < float("inf"):
+            longer += count * (high - seconds) / (high - low)
+    return longer

@@ -265,7 +265,7 @@ def _inner(kind: Any, part: int | str) -> Any:
     if dataclasses.is_dataclass(kind):
         return get_type_hints(kind, include_extras=True).get(str(part))
     inner = get_args(kind)
-    if get_origin(kind) is dict:
+    if get_origin(kind) in (dict, Mapping):
         return inner[1]
     return inner[0] if inner else None
 

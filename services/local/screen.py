@@ -109,7 +109,9 @@ def status_panel(status: Status) -> RenderableType:
     pools.add_column(overflow="fold")
     for pool in status.pools:
         load = f"{pool.running} running, {pool.waiting} waiting"
-        pools.add_row(pool.name, _replicas(pool), load, Text(pool.trouble, style="red"))
+        said = [Text(pool.why, style="dim")] if pool.why else []
+        said += [Text(pool.trouble, style="red")] if pool.trouble else []
+        pools.add_row(pool.name, _replicas(pool), load, Text("\n").join(said))
     totals = status.totals
     numbers = Table.grid(padding=(0, 2))
     for _ in range(5):
@@ -132,7 +134,7 @@ def status_line(status: Status) -> str:
     """The status in one line; without rates, so that it changes only when something happened."""
     totals = status.totals
     pools = ", ".join(
-        f"{pool.name} {_replicas(pool).plain}"
+        f"{pool.name} {_replicas(pool).plain}{_wanted(pool)}"
         + (f" ({_timeless(pool.trouble)})" if pool.trouble else "")
         for pool in status.pools
     )
@@ -144,6 +146,12 @@ def status_line(status: Status) -> str:
         f"saved {money(totals.money.saved)}",
     )
     return " · ".join((*sums, *status.notes))
+
+
+def _wanted(pool: PoolStatus) -> str:
+    """Where the size is another than what there is: that it changes, and why."""
+    there = sum(count for state, count in pool.states if state != "draining")
+    return f" of {pool.desired}: {pool.why}" if pool.why and there != pool.desired else ""
 
 
 def _timeless(state: str) -> str:

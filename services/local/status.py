@@ -21,7 +21,7 @@ LOW_BYTES = 50_000_000
 
 @dataclass(frozen=True)
 class PoolStatus:
-    """A pool: how many replicas are in which state, and its load."""
+    """A pool: how many replicas are in which state, its load, and why it has its size."""
 
     name: str
     desired: int
@@ -29,6 +29,7 @@ class PoolStatus:
     waiting: int
     running: int
     trouble: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,4 +127,5 @@ def _pool(pool: scaler_pb2.Pool) -> PoolStatus:
         waiting=pool.waiting,
         running=pool.running,
         trouble=pool.trouble,
+        why=pool.why,
     )

@@ -17,6 +17,7 @@ from services.router.admission.permits import Permits
 from services.router.admission.tokenising import Tokenising
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink
+from services.router.clients.waking import ScalerWaking
 from services.router.config import RouterSettings
 from services.router.engines.probe import LogProbProbe
 from services.router.engines.texts import Texts
@@ -132,8 +133,18 @@ def assemble(
 
     in_force = InForce(prepare(files.load()))
     engine = TritonEngine(grpc_errors=settings.triton_grpc_errors, clock=clock)
+
+    def peer(address: str) -> Peer:
+        return Peer(address, settings.service_key_file, settings.peer_tls_ca)
+
     fleet = Fleet(
-        in_force.now, metrics, spawn=spawn, forget=engine.forget, clock=clock, chance=chance
+        in_force.now,
+        metrics,
+        spawn=spawn,
+        waking=ScalerWaking(peer(settings.scaler_address)),
+        forget=engine.forget,
+        clock=clock,
+        chance=chance,
     )
     load = LoadWindow()
     metrics.registry.register(LoadCollector(fleet.snapshot))
@@ -142,9 +153,6 @@ def assemble(
     signer = HandleSigner.load(settings.handle_key_file)
     if settings.handle_key_file is None:
         log.warning("no handle_key_file: request handles end with this process")
-
-    def peer(address: str) -> Peer:
-        return Peer(address, settings.service_key_file, settings.peer_tls_ca)
 
     timeout = settings.cache_timeout_seconds
     cache = CacheStream(

@@ -30,6 +30,12 @@ class Metrics:
             "Requests ended, by route, tier and gRPC status. Failures here are what callers saw.",
             "route", "tier", "status",
         )  # fmt: skip
+        self.wakes = counter(
+            "wakes_total",
+            "Calls to the scaler for a replica of a tier that had none, by answer: coming, none or "
+            "unknown (the scaler is away).",
+            "tier", "answer",
+        )  # fmt: skip
         self.cache_outcomes = counted(
             "cache_outcomes",
             "What the cache had to say, by route. Many 'unavailable': look at the cache service.",

@@ -2,12 +2,12 @@
 
 Adapters: `engines/` (engines, text and tokens), `clients.cache` (answers), `ledger.file` (records),
 `levers.board` (levers and their watch), `evidence.judges` (quality of answers), `state/` (what
-routers share).
+routers share), `clients.waking` (replicas for tiers that have none).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Protocol
 
 from pennyweight.ledger.schema import LedgerRecord
@@ -429,3 +429,39 @@ class Keeper(Protocol):
         Raises:
             Unavailable: as above.
         """
+
+
+class ComingAnswer(StrEnum):
+    """What is said of a tier without replicas."""
+
+    COMING = "coming"
+    """A replica is on its way."""
+    NONE = "none"
+    """None will come."""
+    UNKNOWN = "unknown"
+    """Nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """Whether a tier that has no replica gets one.
+
+    Attributes:
+        answer: what is said.
+        seconds: in about how long one is ready; 0 unless one is on its way.
+    """
+
+    answer: ComingAnswer
+    seconds: float = 0.0
+
+    @property
+    def unknown(self) -> bool:
+        """Whether nobody says."""
+        return self.answer is ComingAnswer.UNKNOWN
+
+
+class Waking(Protocol):
+    """Who can bring a tier replicas."""
+
+    async def wake(self, tier: str) -> Coming:
+        """Asks for a replica of the tier, within seconds."""

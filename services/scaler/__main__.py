@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -15,17 +15,23 @@ from services.scaler.assembly import places, serve_keda
 from services.scaler.config import ScalerSettings, Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
-from services.scaler.fleet.wishes import FleetWishes
+from services.scaler.fleet.sizes import Sizes
+from services.scaler.fleet.wishes import WishBoard
 from services.scaler.keda import ExternalScaler
+from services.scaler.load.engines import Engines
 from services.scaler.load.loads import Loads
+from services.scaler.load.queries import Queries
+from services.scaler.load.signals import Signals
 from services.scaler.metrics import Metrics
+from services.scaler.policy.sizing.settings import Query
 from services.scaler.ports import Target
 from services.scaler.servicer import ScalerServicer
-from services.scaler.targets.cores import available_cores
+from services.scaler.targets.cores import available_cores, available_gpus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
 from services.scaler.targets.several import SeveralTargets
+from services.scaler.targets.spot_notices import SpotNotices
 
 log = structlog.get_logger()
 
@@ -44,7 +50,12 @@ async def serve(
         ConfigError: a setting, or a file or an address it names, cannot be used.
         ServerEnded: the server ended by itself; the replicas stay for the next scaler.
     """
-    file = ScalingFile(settings.scaling_file, available_cores())
+    file = ScalingFile(
+        settings.scaling_file,
+        available_cores(),
+        gpus=available_gpus(),
+        queries=bool(settings.prometheus),
+    )
     scaling = file.load()
     registry = CollectorRegistry()
     loads, metrics = Loads(), Metrics(registry)
@@ -60,14 +71,26 @@ async def serve(
     def longest(tier: str) -> int:
         return loads.tier(tier, time.monotonic()).longest
 
+    notices = SpotNotices(settings.state_folder, lambda: fleet.configured)
+
     def slots(own: Scaling) -> Target:
-        return LocalTarget(own, processes, metrics, good=good, longest=longest)
+        made = LocalTarget(own, processes, metrics, good=good, notice=notices.of, longest=longest)
+        notices.on_change = made.wake
+        return made
+
+    def pages() -> Iterable[tuple[str, str]]:
+        return fleet.metrics_pages()
+
+    def asked() -> Mapping[tuple[str, str], Query]:
+        return fleet.queries()
 
     target = SeveralTargets(scaling, places(settings, metrics, slots))
-    fleet = Fleet(scaling, target, loads, metrics, file=str(settings.scaling_file))
+    engines, queries = Engines(pages), Queries(settings.prometheus, asked)
+    sizes, wishes = Sizes(scaling, Signals(loads, engines, queries)), WishBoard()
+    file_name = str(settings.scaling_file)
+    fleet = Fleet(scaling, target, loads, metrics, sizes, wishes=wishes, file=file_name)
     watch = ScalingWatch(file, fleet.configure, metrics)
     servicer = ScalerServicer(fleet, watch, loads, metrics)
-    wishes = FleetWishes(fleet.pools)
     keda = ExternalScaler(wishes, failed=metrics.keda_unknown.inc)
     async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
@@ -76,7 +99,6 @@ async def serve(
         port = frame.bind()
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
-        wishes.look()
         await server.start()
         log.info("serving", port=port, metrics_port=frame.metrics_port)
         started(port)
@@ -84,7 +106,9 @@ async def serve(
             beside = (
                 fleet.run(),
                 kept_up("scaling file", watch.run),
-                kept_up("wishes", wishes.run),
+                kept_up("engines", engines.run),
+                kept_up("queries", queries.run),
+                kept_up("spot notices", notices.run),
             )
             if settings.keda_listen:
                 tasks.create_task(serve_keda(settings, keda, frame, stop))

@@ -13,7 +13,7 @@ from pathlib import Path
 from services.common.checked import tell
 from services.common.config import load_document
 from services.scaler.config import Scaling, strangers
-from services.scaler.targets.cores import available_cores
+from services.scaler.targets.cores import available_cores, available_gpus
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,10 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiers", type=json.loads, help="name, model and precision of each")
     asked = parser.parse_args(arguments)
     cores = available_cores() if asked.this_machine else None
+    gpus = available_gpus() if asked.this_machine else None
 
     def check() -> dict[str, object]:
         document = load_document(asked.file, Scaling)
-        scaling = Scaling.of(document, asked.file, cores, models=not asked.no_models)
+        models = not asked.no_models
+        scaling = Scaling.of(document, asked.file, cores, models=models, gpus=gpus)
         if asked.tiers is not None:
             document.refuse(strangers(scaling, [tuple(tier) for tier in asked.tiers]))
         return {}

@@ -21,6 +21,8 @@ from services.common.rules import spelled
 from services.common.server import ServerSettings, check_listen
 from services.scaler.model_config import FILE, MAX_BYTES, ModelFolderError, parse_model_config
 from services.scaler.places import External, Kubernetes, wrong_external
+from services.scaler.policy.sizing.contradictions import Described, contradictions
+from services.scaler.policy.sizing.settings import Budget, Money, Scale
 
 Name = Annotated[
     str,
@@ -44,7 +46,12 @@ Precision = Annotated[
         "must be at most 31 small letters, digits, '_' and '-', the first a letter or a digit",
     ),
 ]
+HttpUrl = spelled(
+    r"(https?://[^\s/?#]+(/[^\s?#]*)?)?",
+    "must be an http or https URL without a query, such as http://prometheus:9090",
+)
 Cpu = Annotated[int, Field(ge=0, le=65_535)]
+Gpu = Annotated[int, Field(ge=0, le=1023)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -75,6 +82,8 @@ class ScalerSettings(ServerSettings):
             workloads on Kubernetes; empty: this one does.
         identity: what this scaler is called in the Lease; empty: its host's name and process id.
         keda_listen: host:port of KEDA's ExternalScaler; empty: off. Whoever reaches it may ask.
+        prometheus: base URL of a Prometheus that answers the queries of scaling.yaml; empty: none
+            does, and a file with queries is refused.
     """
 
     listen: str = "127.0.0.1:50053"
@@ -95,6 +104,7 @@ class ScalerSettings(ServerSettings):
     ] = ""
     identity: Annotated[str, Field(max_length=253)] = ""
     keda_listen: str = ""
+    prometheus: Annotated[str, HttpUrl] = ""
 
     def __post_init__(self) -> None:
         """Refuses an address that no router could use, or that is open to anybody by accident."""
@@ -114,11 +124,19 @@ class Capacity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Slot:
-    """A place for one replica. Ports: 0 takes a free one. `cpus`: cores it may use; none: all."""
+    """A place for one replica.
+
+    Attributes:
+        grpc_port, metrics_port: 0 takes a free one.
+        cpus: cores it may use; none: all.
+        gpus: GPUs that it alone sees, by their index on this machine, several for a model that is
+            split over them; none: whatever the scaler itself sees.
+    """
 
     grpc_port: Port = 0
     metrics_port: Port = 0
     cpus: Annotated[tuple[Cpu, ...], Field(max_length=4096)] = ()
+    gpus: Annotated[tuple[Gpu, ...], Field(max_length=64)] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -135,7 +153,13 @@ class Pool:
         slots: the places there are on this host. A pool has these, `kubernetes` or `external`.
         kubernetes: the workload whose pods are its replicas.
         external: servers that somebody else runs.
-        size: replicas wanted; an external pool has as many as there are.
+        size: replicas wanted; with `scale` only how many there are at first, by default its least.
+            An external pool has as many as there are, and neither of the two.
+        scale: how the size follows what is asked of the pool; None: it stays as it is.
+        usd_per_hour: what one replica costs an hour, in US dollars; 0: not known.
+        spot_notice: URL of the machine's metadata that tells when its capacity is taken away;
+            empty: nobody tells.
+        notice_seconds: how long before its end that is told.
         max_in_flight: most requests a router should have running on a replica.
         parameters: override those of the model's config.pbtxt.
         start_seconds: a replica that is not ready by then is replaced.
@@ -153,6 +177,10 @@ class Pool:
     kubernetes: Kubernetes | None = None
     external: External | None = None
     size: Annotated[int, Field(ge=0, le=1024)] | None = None
+    scale: Scale | None = None
+    usd_per_hour: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    spot_notice: Annotated[str, Field(max_length=1000), HttpUrl] = ""
+    notice_seconds: Seconds = 30.0
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 64
     parameters: dict[
         Annotated[str, Field(min_length=1, max_length=255)],
@@ -169,9 +197,16 @@ class Pool:
         return pool
 
     @property
+    def least(self) -> int:
+        """Fewest replicas that it may come to have by itself."""
+        if self.scale is None:
+            return self.size or 0
+        return self.scale.min if self.scale.zero is not None else max(self.scale.min, 1)
+
+    @property
     def first(self) -> int:
         """Replicas that it begins with."""
-        return self.size or 0
+        return self.least if self.size is None else self.size
 
     @field_validator("size")
     @classmethod
@@ -199,26 +234,48 @@ class Restart:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Scaling:
-    """The whole of `scaling.yaml`."""
+    """The whole of `scaling.yaml`.
+
+    Attributes:
+        pools: by name.
+        restart: when a slot that failed is tried again.
+        tick_seconds: how often sizes are decided.
+        budgets: what several pools share, by name.
+        money: the most that all pools may cost.
+    """
 
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     restart: Restart = field(default_factory=Restart)
+    tick_seconds: Annotated[float, Field(ge=1, le=300)] = 10.0
+    budgets: Annotated[dict[Name, Budget], Field(max_length=64)] = field(default_factory=dict)
+    money: Money = field(default_factory=Money)
 
     @classmethod
-    def load(cls, path: Path, cores: Collection[int] | None = None, *, models: bool = True) -> Self:
+    def load(
+        cls,
+        path: Path,
+        cores: Collection[int] | None = None,
+        *,
+        models: bool = True,
+        gpus: Collection[int] | None = None,
+        queries: bool | None = None,
+    ) -> Self:
         """Reads and checks the file; repositories come back absolute.
 
         Args:
             path: of the file.
             cores: that there are; None: those of another machine, which nobody knows here.
             models: whether model folders are to be there.
+            gpus: the same as `cores` of GPUs, by index.
+            queries: whether somebody answers Prometheus queries; None: not known.
 
         Raises:
-            ConfigError: the file or a value in it is wrong, two slots share a port, a model folder
-                is missing, its ``config.pbtxt`` is none, or a slot asks for a core that is not
-                there.
+            ConfigError: the file or a value in it is wrong, two slots share a port or a GPU, a
+                model folder is missing, its ``config.pbtxt`` is none, a slot asks for a core or a
+                GPU that is not there, or what is said of sizes contradicts itself.
         """
-        return cls.of(load_document(path, cls), path, cores, models=models)
+        document = load_document(path, cls)
+        return cls.of(document, path, cores, models=models, gpus=gpus, queries=queries)
 
     @classmethod
     def of(
@@ -228,6 +285,8 @@ class Scaling:
         cores: Collection[int] | None = None,
         *,
         models: bool = True,
+        gpus: Collection[int] | None = None,
+        queries: bool | None = None,
         read: Callable[[Path], bytes] = lambda path: read_plain(path, MAX_BYTES),
     ) -> Self:
         """As `load`, of a file that was read. `read` reads the models' ``config.pbtxt``."""
@@ -242,6 +301,13 @@ class Scaling:
                 *_shared_ports(scaling),
                 *(_take_models(scaling, read) if models else ()),
                 *_wrong_cores(scaling, cores),
+                *_wrong_gpus(scaling, gpus),
+                *contradictions(
+                    {name: _described(pool) for name, pool in scaling.pools.items()},
+                    scaling.budgets,
+                    scaling.money,
+                    queries=queries,
+                ),
             ]
         )
         return scaling
@@ -267,10 +333,12 @@ def _wrong_places(scaling: Scaling) -> Iterator[Problem]:
                 yield (*key, local), rule
         if pool.external is not None:
             yield from wrong_external(name, pool.external)
-            if pool.size is not None:
-                yield (*key, "size"), "must not stand beside external: its servers are as they are"
-        elif pool.size is None:
-            yield (*key, "size"), "is missing"
+            for sized in ("size", "scale"):
+                if getattr(pool, sized) is not None:
+                    yield (
+                        (*key, sized),
+                        "must not stand beside external: its servers are as they are",
+                    )
         if pool.slots and pool.repository is None:
             yield (*key, "repository"), "is missing: replicas on slots need one"
 
@@ -297,6 +365,35 @@ def _wrong_cores(scaling: Scaling, cores: Collection[int] | None) -> Iterator[Pr
             if cores is not None and absent:
                 rule = f"must be cores that this machine has, {in_ranges(cores)}"
                 yield place, f"{rule}, got {in_ranges(absent)}"
+
+
+def _wrong_gpus(scaling: Scaling, gpus: Collection[int] | None) -> Iterator[Problem]:
+    """GPUs that are not there, and those of more than one slot: a model fills the memory of its."""
+    taken: dict[int, str] = {}
+    for name, pool in scaling.pools.items():
+        for index, slot in enumerate(pool.slots):
+            place = ("pools", name, "slots", index, "gpus")
+            for gpu in slot.gpus:
+                if gpu in taken:
+                    yield place, f"must be GPUs of its own, got {gpu}, as in {taken[gpu]}"
+                taken.setdefault(gpu, ".".join(map(str, place)))
+            absent = [] if gpus is None else sorted(set(slot.gpus) - set(gpus))
+            if gpus is not None and absent:
+                rule = f"must be GPUs that this machine has, {in_ranges(gpus) or 'which are none'}"
+                yield place, f"{rule}, got {in_ranges(absent)}"
+
+
+def _described(pool: Pool) -> Described:
+    return Described(
+        tier=pool.tier,
+        model=(pool.model, pool.precision),
+        spot=pool.capacity is Capacity.SPOT,
+        room=len(pool.slots) or None,
+        size=pool.size if pool.external is None else 0,
+        least=pool.least,
+        scale=pool.scale,
+        usd_per_hour=pool.usd_per_hour,
+    )
 
 
 def strangers(scaling: Scaling, tiers: Collection[tuple[str, str, str]]) -> Iterator[Problem]:

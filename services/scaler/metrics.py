@@ -85,6 +85,52 @@ class Metrics:
             buckets=_START_BUCKETS,
             registry=registry,
         )
+        self.usd_per_hour = Gauge(
+            "pennyweight_scaler_usd_per_hour",
+            "What the replicas that a pool should have cost an hour, in US dollars; 0 where their "
+            "price is not known.",
+            pool,
+            registry=registry,
+        )
+        self.bound = Gauge(
+            "pennyweight_scaler_bound",
+            "1 where this kind of constraint had a say in the size that was decided last; "
+            "ListPools has the sentence.",
+            (*pool, "bound"),
+            registry=registry,
+        )
+        self.decisions = Counter(
+            "pennyweight_scaler_size_changes_total",
+            "Decisions that changed a pool's size, by direction: up or down.",
+            (*pool, "direction"),
+            registry=registry,
+        )
+        self.reversals = Counter(
+            "pennyweight_scaler_reversals_total",
+            "Changes of a pool's size against the one before within half an hour. A steady rate is "
+            "flapping: widen scale_down's stabilization window or work.spare.",
+            pool,
+            registry=registry,
+        )
+        self.stale_signals = Gauge(
+            "pennyweight_scaler_stale_signals",
+            "Signals of a pool's policy that say nothing now; while there are any it does not "
+            "shrink.",
+            pool,
+            registry=registry,
+        )
+        self.silent_routers = Gauge(
+            "pennyweight_scaler_silent_routers",
+            "Routers that reported within the last 5 minutes and have fallen silent; while there "
+            "are any no pool shrinks.",
+            registry=registry,
+        )
+        self.wakes = Counter(
+            "pennyweight_scaler_wakes_total",
+            "Calls for a replica of a tier that had none, by answer: coming or none.",
+            ("answer",),
+            registry=registry,
+        )
         self.watchers = Gauge(
             "pennyweight_scaler_watchers",
             "Open WatchReplicas streams.",
@@ -127,11 +173,15 @@ class Metrics:
             registry=registry,
         )
 
-    def forget(self, pool: str, tier: str, states: Iterable[str]) -> None:
+    def forget(
+        self, pool: str, tier: str, states: Iterable[str], bounds: Iterable[str] = ()
+    ) -> None:
         """No longer shows gauges of a pool that is not configured any more."""
-        for gauge in (self.desired, self.trouble, self.settings_refused):
+        gauges = self.desired, self.trouble, self.settings_refused, self.usd_per_hour
+        for gauge in (*gauges, self.stale_signals):
             with suppress(KeyError):
                 gauge.remove(pool, tier)
-        for state in states:
-            with suppress(KeyError):
-                self.replicas.remove(pool, tier, state)
+        for gauge, values in ((self.replicas, states), (self.bound, bounds)):
+            for value in values:
+                with suppress(KeyError):
+                    gauge.remove(pool, tier, value)

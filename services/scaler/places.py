@@ -82,19 +82,22 @@ class Kubernetes:
         kind: what it is.
         name: its name.
         port: of its pods, where Triton speaks gRPC.
+        metrics_port: of its pods, where Triton publishes metrics; 0: nowhere.
         service: Service over its pods; a replica is ready once its endpoint there is too. Empty:
             what the pod itself says.
         actuator: who sets the number of replicas. With ``keda`` the scaler says how many by KEDA's
             protocol, and sets deletion costs alone.
         by_hand: what becomes of a number that somebody else has set.
         by_hand_seconds: how long it is respected.
-        taints: of a node, that mean that it is taken away soon; none: nodes are not looked at.
+        taints: of a node, that mean that it is taken away soon (`notice_seconds` of the pool after
+            they come); none: nodes are not looked at.
     """
 
     namespace: ObjectName
     kind: WorkloadKind = WorkloadKind.DEPLOYMENT
     name: ObjectName
     port: Port = 8001
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 8002
     service: ObjectName | None = None
     actuator: Actuator = Actuator.SCALER
     by_hand: ByHand = ByHand.RESPECT

@@ -1,6 +1,6 @@
-"""What the fleet needs from a place where replicas run: this host, perhaps a cluster elsewhere.
+"""What the fleet needs from outside: places where replicas run, and who keeps what it decides.
 
-The port is as narrow as every such place can be: it takes sizes and says what is there. How a
+`Target` is as narrow as every such place can be: it takes sizes and says what is there. How a
 replica comes to be there, on which slot or node, and how it is repaired is the place's own affair.
 """
 
@@ -10,6 +10,8 @@ from typing import Protocol
 
 from services.scaler.config import Capacity, Pool, Scaling
 from services.scaler.policy.rollout import SettingsRefusal
+from services.scaler.policy.sizing.override import Override
+from services.scaler.policy.sizing.views import Decision
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class ReplicaStatus:
         leaving: why the target takes it away soon; empty: it does not. It is to be drained.
         index: its place in the only order in which the target can take replicas away, the highest
             first; None: any of them may go first.
+        notice: why the target will take it away after a while; empty: it will not. It serves until
+            it is to be drained, and does not count any more.
+        draining: its drain began under an earlier scaler, and is to be finished.
+        metrics_address: host:port of its page of metrics, as this scaler reaches it; empty: none.
     """
 
     replica: Replica
@@ -61,6 +67,9 @@ class ReplicaStatus:
     outdated: bool = False
     leaving: str = ""
     index: int | None = None
+    notice: str = ""
+    draining: bool = False
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,3 +188,23 @@ class Target(Protocol):
 
     async def close(self) -> None:
         """Lets go of all replicas without ending any."""
+
+
+class Decisions(Protocol):
+    """Where decisions go, to be kept and shown."""
+
+    def take(self, pool: str, decision: Decision, wall: float) -> None:
+        """Takes what was decided at one tick, also where nothing changed; comes back at once.
+
+        Args:
+            pool: its name.
+            decision: its size, and why.
+            wall: when, in seconds since 1970.
+        """
+
+
+class Overrides(Protocol):
+    """What operators set against the policy, for a time."""
+
+    def of(self, pool: str, wall: float) -> Override | None:
+        """The override of a pool that holds at this time, in seconds since 1970; None: none."""

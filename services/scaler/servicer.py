@@ -12,7 +12,7 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.common.credentials import Role, current_identity
 from services.common.durations import duration_of, set_seconds, set_time
-from services.common.errors import Overloaded
+from services.common.errors import BadRequest, Overloaded, Violation
 from services.common.refusal import Refusal
 from services.scaler.config import Capacity
 from services.scaler.fleet.fleet import Fleet, PoolView
@@ -90,6 +90,22 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
                 accepted += 1
         return pb.ReportLoadResponse(accepted=accepted)
 
+    async def Wake(
+        self,
+        request: pb.WakeRequest,
+        _context: grpc.aio.ServicerContext[pb.WakeRequest, pb.WakeResponse],
+    ) -> pb.WakeResponse:
+        """Says whether a tier without replicas gets one, and sees to that where one may come."""
+        current_identity().require(Role.SERVICE)
+        if not request.tier:
+            raise BadRequest.of(Violation("tier", "must be set"))
+        expected = self._fleet.wake(request.tier)
+        self._metrics.wakes.labels("none" if expected is None else "coming").inc()
+        response = pb.WakeResponse(coming=expected is not None)
+        if expected is not None:
+            set_seconds(response.expected_in, expected)
+        return response
+
     async def ListPools(
         self,
         _request: pb.ListPoolsRequest,
@@ -132,6 +148,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
             trouble=view.trouble,
             waiting=load.waiting,
             running=load.running,
+            why="" if view.decision is None else view.decision.why,
         )
         if view.typical_start_seconds is not None:
             set_seconds(result.typical_start, view.typical_start_seconds)

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.scaler.config import Capacity, Pool, Scaling, Slot
+from services.scaler.fleet.sizes import Sizes
+from services.scaler.load.engines import Engines
+from services.scaler.load.loads import Loads
+from services.scaler.load.queries import Queries
+from services.scaler.load.signals import Signals
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus
 from services.scaler.targets.records import SlotReplica
 from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint
@@ -21,6 +26,11 @@ def pool(**changes: Any) -> Pool:
         "size": 1,
     }
     return Pool(**(fields | changes))
+
+
+def sizes(scaling: Scaling, loads: Loads, **others: Any) -> Sizes:
+    """Sizes of which routers alone say something."""
+    return Sizes(scaling, Signals(loads, Engines(tuple), Queries("", dict)), **others)
 
 
 class Clock:
@@ -74,6 +84,7 @@ class Host:
         self.measured: list[int] = []
         self.ended: list[tuple[str, bool]] = []
         self.noted: list[str] = []
+        self.draining: list[str] = []
         self.asked = asyncio.Event()
         self.kill: OnDeath = lambda _id, _what: None
 
@@ -112,6 +123,9 @@ class Host:
     def note_ready(self, replica_id: str) -> bool:
         self.noted.append(replica_id)
         return self.whole
+
+    def note_draining(self, replica_id: str) -> None:
+        self.draining.append(replica_id)
 
     async def too_long(self, replica_id: str, tokens: int) -> str | None:
         self.measured.append(tokens)

@@ -444,6 +444,60 @@ class ReportLoadResponse(_message.Message):
 Global___ReportLoadResponse: _TypeAlias = ReportLoadResponse  # noqa: Y015
 
 @_typing.final
+class WakeRequest(_message.Message):
+    """Asks for a replica of a tier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    tier: _builtins.str
+    """The tier. Required."""
+    def __init__(
+        self,
+        *,
+        tier: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WakeRequest: _TypeAlias = WakeRequest  # noqa: Y015
+
+@_typing.final
+class WakeResponse(_message.Message):
+    """Whether there is something to wait for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMING_FIELD_NUMBER: _builtins.int
+    EXPECTED_IN_FIELD_NUMBER: _builtins.int
+    coming: _builtins.bool
+    """True: a replica is ready or on its way. False: none will come, as no pool of the tier may have
+    one.
+    """
+    @_builtins.property
+    def expected_in(self) -> _duration_pb2.Duration:
+        """In about how long one is ready, as starts took lately; a start that takes longer than its pool
+        allows is given up and tried again. 0: one is ready. Absent: none will come.
+        """
+
+    def __init__(
+        self,
+        *,
+        coming: _builtins.bool = ...,
+        expected_in: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_in", b"expected_in"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coming", b"coming", "expected_in", b"expected_in"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WakeResponse: _TypeAlias = WakeResponse  # noqa: Y015
+
+@_typing.final
 class ListPoolsRequest(_message.Message):
     """Asks for the pools."""
 
@@ -578,6 +632,7 @@ class Pool(_message.Message):
     TYPICAL_START_FIELD_NUMBER: _builtins.int
     DEMAND_FIELD_NUMBER: _builtins.int
     SETTINGS_REFUSAL_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name."""
     tier: _builtins.str
@@ -601,6 +656,10 @@ class Pool(_message.Message):
     """Requests waiting and running, summed over the routers that reported within the last 10 s."""
     running: _builtins.int
     """See waiting."""
+    why: _builtins.str
+    """Why as many replicas are wanted, in one sentence. Empty: the pool has a fixed size, or nothing
+    was decided yet.
+    """
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
         """What is there."""
@@ -638,10 +697,11 @@ class Pool(_message.Message):
         typical_start: _duration_pb2.Duration | None = ...,
         demand: Global___Demand | None = ...,
         settings_refusal: Global___SettingsRefusal | None = ...,
+        why: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "settings_refusal", b"settings_refusal", "typical_start", b"typical_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "demand", b"demand", "desired_replicas", b"desired_replicas", "model", b"model", "name", b"name", "precision", b"precision", "replicas", b"replicas", "running", b"running", "settings_refusal", b"settings_refusal", "slots", b"slots", "tier", b"tier", "trouble", b"trouble", "typical_start", b"typical_start", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "demand", b"demand", "desired_replicas", b"desired_replicas", "model", b"model", "name", b"name", "precision", b"precision", "replicas", b"replicas", "running", b"running", "settings_refusal", b"settings_refusal", "slots", b"slots", "tier", b"tier", "trouble", b"trouble", "typical_start", b"typical_start", "waiting", b"waiting", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class ScalerServiceStub:
                 request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ReportLoadRequest.SerializeToString,
                 response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ReportLoadResponse.FromString,
                 _registered_method=True)
+        self.Wake = channel.unary_unary(
+                '/pennyweight.scaler.v1.ScalerService/Wake',
+                request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WakeRequest.SerializeToString,
+                response_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WakeResponse.FromString,
+                _registered_method=True)
         self.ListPools = channel.unary_unary(
                 '/pennyweight.scaler.v1.ScalerService/ListPools',
                 request_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ListPoolsRequest.SerializeToString,
@@ -71,6 +76,13 @@ class ScalerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Wake(self, request, context):
+        """Asks for a replica of a tier that has none, as a request for it waits. Services only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPools(self, request, context):
         """Lists the pools with wanted and present replicas.
         """
@@ -90,6 +102,11 @@ def add_ScalerServiceServicer_to_server(servicer, server):
                     servicer.ReportLoad,
                     request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ReportLoadRequest.FromString,
                     response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ReportLoadResponse.SerializeToString,
+            ),
+            'Wake': grpc.unary_unary_rpc_method_handler(
+                    servicer.Wake,
+                    request_deserializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WakeRequest.FromString,
+                    response_serializer=pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WakeResponse.SerializeToString,
             ),
             'ListPools': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPools,
@@ -152,6 +169,33 @@ class ScalerService:
             '/pennyweight.scaler.v1.ScalerService/ReportLoad',
             pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ReportLoadRequest.SerializeToString,
             pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.ReportLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Wake(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pennyweight.scaler.v1.ScalerService/Wake',
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WakeRequest.SerializeToString,
+            pennyweight_dot_scaler_dot_v1_dot_scaler__pb2.WakeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class ScalerServiceStub:
     """
     ReportLoad: _grpc.StreamUnaryMultiCallable[_scaler_pb2.ReportLoadRequest, _scaler_pb2.ReportLoadResponse]
     """Each router streams its own load under its own name, about once a second."""
+    Wake: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.WakeRequest, _scaler_pb2.WakeResponse]
+    """Asks for a replica of a tier that has none, as a request for it waits. Services only."""
     ListPools: _grpc.UnaryUnaryMultiCallable[_scaler_pb2.ListPoolsRequest, _scaler_pb2.ListPoolsResponse]
     """Lists the pools with wanted and present replicas."""
 
@@ -53,6 +55,8 @@ class ScalerServiceAsyncStub(ScalerServiceStub):
     """
     ReportLoad: _aio.StreamUnaryMultiCallable[_scaler_pb2.ReportLoadRequest, _scaler_pb2.ReportLoadResponse]  # type: ignore[assignment]
     """Each router streams its own load under its own name, about once a second."""
+    Wake: _aio.UnaryUnaryMultiCallable[_scaler_pb2.WakeRequest, _scaler_pb2.WakeResponse]  # type: ignore[assignment]
+    """Asks for a replica of a tier that has none, as a request for it waits. Services only."""
     ListPools: _aio.UnaryUnaryMultiCallable[_scaler_pb2.ListPoolsRequest, _scaler_pb2.ListPoolsResponse]  # type: ignore[assignment]
     """Lists the pools with wanted and present replicas."""
 
@@ -76,6 +80,14 @@ class ScalerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scaler_pb2.ReportLoadResponse, _abc.Awaitable[_scaler_pb2.ReportLoadResponse]]:
         """Each router streams its own load under its own name, about once a second."""
+
+    @_abc_1.abstractmethod
+    def Wake(
+        self,
+        request: _scaler_pb2.WakeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scaler_pb2.WakeResponse, _abc.Awaitable[_scaler_pb2.WakeResponse]]:
+        """Asks for a replica of a tier that has none, as a request for it waits. Services only."""
 
     @_abc_1.abstractmethod
     def ListPools(

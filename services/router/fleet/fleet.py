@@ -18,10 +18,11 @@ from services.router.fleet.group import SILENT, WHOLE, Replica, State, TierRepli
 from services.router.fleet.place import Place
 from services.router.fleet.served import strangers, unserved
 from services.router.fleet.snapshot import ReplicaLoad, TierLoad
+from services.router.fleet.waking import TierWaking
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.policy.routes import Policies, Tier
-from services.router.ports import ReplicaFailed
+from services.router.ports import Coming, ReplicaFailed, Waking
 
 log = structlog.get_logger()
 
@@ -40,6 +41,7 @@ class Fleet:
         metrics: Metrics,
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], Any],
+        waking: Waking | None = None,
         forget: Callable[[str], None] = lambda _address: None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
@@ -50,6 +52,7 @@ class Fleet:
             policies: in force.
             metrics: what it counts.
             spawn: starts a task that outlives its request and is owned by the process.
+            waking: is asked for replicas of tiers that have none; None: nobody is.
             forget: is reported each address where no replica is any more.
             clock: seconds that only grow.
             chance: draws from [0, 1), spreads how long replicas that failed are avoided.
@@ -64,6 +67,18 @@ class Fleet:
         self._in_force: dict[str, TierReplicas] = {}
         self._ever_told = False
         self._troubles: dict[str, str] = {}
+        self._waking = (
+            None
+            if waking is None
+            else TierWaking(
+                waking,
+                metrics,
+                needed=self._is_missed,
+                answered=self._expect,
+                spawn=spawn,
+                chance=chance,
+            )
+        )
         self.adopt(policies)
         self.set_stale(stale=True)
 
@@ -208,6 +223,16 @@ class Fleet:
             breaker = SILENT
         replica.breaker = breaker.failed(self._clock(), self._chance())
 
+    def _is_missed(self, tier: str) -> bool:
+        """Whether somebody waits for a tier of which no replica is ready."""
+        groups = [group for group in self._groups.values() if group.tier.name == tier]
+        return any(group.waiting and not group.count(State.READY) for group in groups)
+
+    def _expect(self, tier: str, coming: Coming) -> None:
+        for group in self._groups.values():
+            if group.tier.name == tier:
+                group.expect(coming)
+
     def _longest(self, tier: str) -> int:
         group = self._in_force.get(tier)
         return group.tier.max_sequence_tokens if group is not None else 0
@@ -248,7 +273,12 @@ class Fleet:
         kind = (tier.name, tier.model, tier.precision)
         group = self._groups.get(kind)
         if group is None:
-            group = self._groups[kind] = TierReplicas(tier, self._metrics, self._clock)
+            group = self._groups[kind] = TierReplicas(
+                tier,
+                self._metrics,
+                self._clock,
+                (lambda _tier: None) if self._waking is None else self._waking.miss,
+            )
             group.replicas |= {
                 replica.id: replica for replica in self._known.values() if _kind(replica) == kind
             }

@@ -18,7 +18,7 @@ from services.router.policy.line import Priority, Ticket, WaitingLine
 from services.router.policy.replicas import choose_replica
 from services.router.policy.routes import Tier
 from services.router.policy.shares import most_of
-from services.router.ports import EngineCall
+from services.router.ports import Coming, ComingAnswer, EngineCall
 
 WHOLE = Breaker(threshold=1, rest=Backoff(0.5, 8.0))
 """Of a replica that nothing is held against."""
@@ -26,6 +26,10 @@ WHOLE = Breaker(threshold=1, rest=Backoff(0.5, 8.0))
 
 SILENT = Breaker(threshold=1, rest=Backoff(20.0, 60.0))
 """Of one that fell silent. What is tried there next may wait in vain, so it is tried seldom."""
+
+
+TRUE_SECONDS = 3.0
+"""How long it counts that a replica is on its way, or none, unless another answer comes."""
 
 
 class State(StrEnum):
@@ -110,10 +114,26 @@ class _Wait:
 class TierReplicas:
     """The replicas of a tier as one version of the policies describes it, and their line."""
 
-    def __init__(self, tier: Tier, metrics: Metrics, clock: Callable[[], float]) -> None:
-        """Starts without replicas; `clock` gives seconds that only grow."""
+    def __init__(
+        self,
+        tier: Tier,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        missed: Callable[[str], None] = lambda _tier: None,
+    ) -> None:
+        """Starts without replicas.
+
+        Args:
+            tier: as it is described now.
+            metrics: what it counts.
+            clock: seconds that only grow.
+            missed: hears the tier's name when somebody waits and no replica is ready.
+        """
         self.tier = tier
         self._clock = clock
+        self._missed_by = missed
+        self._coming_until = 0.0
+        self._none_until = 0.0
         self.replicas: dict[str, Replica] = {}
         self._metrics = metrics
         self._line: WaitingLine[_Wait] = WaitingLine(0)
@@ -152,6 +172,8 @@ class TierReplicas:
         """See `Fleet.place`; `give_back` follows once."""
         if self._absent(elsewhere):
             raise self._unavailable()
+        if not self.count(State.READY) and self._clock() < self._none_until:
+            raise self._none_coming()
         most = self._most()
         # Nobody is turned away, nor waits, while there is room that those in line may not have.
         if self._fill(most) is None and (most is None or self._held[tenant] < most):
@@ -199,6 +221,25 @@ class TierReplicas:
             self._fill(self._most())
         else:
             self._send_elsewhere()
+            if len(self._line):
+                self._missed_by(self.tier.name)
+
+    def expect(self, coming: Coming) -> None:
+        """Takes whether a replica comes: who waits goes on for it, or for none at all."""
+        now = self._clock()
+        if coming.answer is ComingAnswer.COMING:
+            self._coming_until = now + TRUE_SECONDS
+            self._none_until = 0.0
+        elif coming.answer is ComingAnswer.NONE:
+            self._coming_until = 0.0
+            if self.count(State.READY):
+                return
+            self._none_until = now + TRUE_SECONDS
+            for ticket in self._line.tickets():
+                wait = ticket.holder
+                if not wait.room.done():
+                    self._line.leave(ticket)
+                    wait.room.set_exception(self._none_coming())
 
     def _fill(self, most: int | None) -> Ticket[_Wait] | None:
         """Gives free places to those who wait.
@@ -262,23 +303,11 @@ class TierReplicas:
         if ticket is None:
             raise self._overloaded(tier)
         self._fill(self._most())  # there may be room where those before it have failed
-        left = until - self._clock()
+        if not self.count(State.READY):
+            self._missed_by(tier.name)
         replica: Replica | None = None
         try:
-            async with asyncio.timeout(min(left, tier.queue_seconds)):
-                replica = await wait.room
-        except TimeoutError:
-            if left <= tier.queue_seconds:
-                raise DeadlineExceeded(
-                    f"the deadline passed while waiting for a replica of {tier.name}",
-                    reason="QUEUED_TOO_LONG",
-                ) from None
-            raise Unavailable(
-                self._missed(),
-                reason="NO_REPLICA",
-                retry_after_seconds=1.0,
-            ) from None
-        else:
+            replica = await self._room(wait, until)
             return replica
         finally:
             self._line.leave(ticket)
@@ -288,6 +317,40 @@ class TierReplicas:
             elif replica is None and not room.cancelled() and room.exception() is None:
                 self.give_back(room.result(), tenant)  # it came at the very moment we gave up
                 self.serve()
+
+    async def _room(self, wait: _Wait, until: float) -> Replica:
+        """The replica, in the time that the tier allows, or longer while one is on its way.
+
+        Raises:
+            DeadlineExceeded: `until` passed.
+            Unavailable: nobody came in time.
+        """
+        at = self._clock()
+        allowed = at + self.tier.queue_seconds
+        while not wait.room.done():
+            ends = min(until, max(allowed, self._coming_until))
+            if ends > at:
+                await asyncio.wait([wait.room], timeout=ends - at)
+                at = max(self._clock(), ends)
+            elif ends >= until:
+                raise DeadlineExceeded(
+                    f"the deadline passed while waiting for a replica of {self.tier.name}",
+                    reason="QUEUED_TOO_LONG",
+                )
+            else:
+                raise Unavailable(
+                    self._missed(),
+                    reason="NO_REPLICA",
+                    retry_after_seconds=1.0,
+                )
+        return wait.room.result()
+
+    def _none_coming(self) -> Unavailable:
+        return Unavailable(
+            f"{self.tier.name} has no replica, and none is on its way",
+            reason="NO_REPLICA",
+            retry_after_seconds=TRUE_SECONDS,
+        )
 
     def _missed(self) -> str:
         """What those waited for in vain who waited as long as the tier allows."""

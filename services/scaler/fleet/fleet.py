@@ -10,7 +10,7 @@ the target.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -18,13 +18,19 @@ import structlog
 
 from services.common.errors import Unavailable
 from services.scaler.config import Pool, Scaling
+from services.scaler.fleet.gauges import Counted, Gauges
 from services.scaler.fleet.members import Member, state_of
+from services.scaler.fleet.sizes import Sizes
 from services.scaler.fleet.watchers import Seen, Update, Watcher, Watchers
+from services.scaler.fleet.wishes import WishBoard
 from services.scaler.load.loads import Loads
+from services.scaler.load.signals import PoolNow
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import Action, Drain, Release, ReplicaState, decide
 from services.scaler.policy.rollout import SettingsRefusal
-from services.scaler.ports import PoolStatus, ReplicaStatus, Target
+from services.scaler.policy.sizing.settings import Query
+from services.scaler.policy.sizing.views import Decision
+from services.scaler.ports import PoolStatus, ReplicaStatus, Target, Wish
 
 log = structlog.get_logger()
 
@@ -49,6 +55,7 @@ class PoolView:
         capacity: most replicas that fit; None: not known.
         refused: why these are not those of the file; None: they are.
         held: why nothing is decided of it now; empty: something is.
+        decision: why it has this size; None: it is fixed, or nothing was decided yet.
     """
 
     name: str
@@ -60,12 +67,14 @@ class PoolView:
     typical_start_seconds: float | None
     refused: SettingsRefusal | None = None
     held: str = ""
+    decision: Decision | None = None
 
 
 class Fleet:
     """The fleet on one target.
 
-    `file` names where its configuration comes from, in logs. `clock` gives monotonic seconds,
+    `sizes` says how large pools are to be, `wishes` hears of it. `file` names where its
+    configuration comes from, in logs. `clock` gives monotonic seconds,
     `wall` seconds since the epoch; it decides at the latest `decide_seconds` after it decided last.
 
     Use: ``await adopt()``, then ``run()`` in a task of its own; ``await end_all()`` before that
@@ -78,7 +87,9 @@ class Fleet:
         target: Target,
         loads: Loads,
         metrics: Metrics,
+        sizes: Sizes,
         *,
+        wishes: WishBoard | None = None,
         file: str = "",
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -89,7 +100,11 @@ class Fleet:
         self._target = target
         self._loads = loads
         self._metrics = metrics
+        self._sizes = sizes
+        self._wishes = wishes or WishBoard()
+        self._gauges = Gauges(metrics)
         self._clock = clock
+        self._wall = wall
         self._decide_seconds = decide_seconds
         self._status: Mapping[str, PoolStatus] = {}
         self._seen = True
@@ -102,7 +117,6 @@ class Fleet:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._exit_drain_seconds: float | None = None
-        self._labelled: set[tuple[str, str]] = set()  # pools and tiers that gauges show
 
     async def adopt(self) -> None:
         """Takes over the replicas that outlived an earlier scaler.
@@ -112,13 +126,21 @@ class Fleet:
         """
         await self._target.open(self._on_change)
         self._refresh(self._clock())
+        states = {name: [one.state for one in self._of(name)] for name in self._scaling.pools}
+        draining = ReplicaState.DRAINING
+        self._sizes.begin(
+            {name: len(found) - found.count(draining) for name, found in states.items()}
+        )
 
     def configure(self, scaling: Scaling) -> None:
         """Takes a changed configuration. The same once more tries again what was refused."""
         again = scaling == self._scaling
+        current = {name: self._size(name) for name in self._scaling.pools}
         self._scaling = scaling
         self._target.configure(scaling, again=again)
-        self._forget_labels()
+        self._sizes.configure(scaling, current)
+        self._gauges.keep(self._tiers())
+        self._wishes.keep(scaling.pools)
         self._wake.set()
 
     async def run(self) -> None:
@@ -165,12 +187,51 @@ class Fleet:
         whole = tuple(member.seen for member in self._members.values())
         return self._watchers.subscribe(Update(full=True, replicas=whole, revision=self._revision))
 
+    def wake(self, tier: str) -> float | None:
+        """Somebody waits for a tier that has no replica.
+
+        Returns:
+            in about how many seconds one is ready; 0: one is; None: none will come.
+        """
+        names = [name for name, pool in self._scaling.pools.items() if pool.tier == tier]
+        if any(one.state is ReplicaState.READY for name in names for one in self._of(name)):
+            return 0.0
+        if not any(self._size(name) for name in names):
+            asleep = [one for one in self._pools_now() if one.name in names and _may_wake(one)]
+            if asleep and self._exit_drain_seconds is None:
+                first = min(asleep, key=lambda one: (one.pool.usd_per_hour, one.name))
+                if not self._sizes.woken(first.name):
+                    self._sizes.wake(first.name)
+                    self._reconcile()
+        coming = [name for name in names if self._size(name)]
+        return min((self._start_seconds(name) for name in coming), default=None)
+
+    @property
+    def configured(self) -> Mapping[str, Pool]:
+        """The pools of the file in force."""
+        return self._scaling.pools
+
+    def metrics_pages(self) -> Iterator[tuple[str, str]]:
+        """Id and host:port of the metrics page of each replica that is ready and has one."""
+        for member in self._members.values():
+            if member.state is ReplicaState.READY and member.status.metrics_address:
+                yield member.replica.id, member.status.metrics_address
+
+    def queries(self) -> dict[tuple[str, str], Query]:
+        """The queries of all pools, by pool and name."""
+        return {
+            (name, query): asked
+            for name in self._scaling.pools
+            if (scale := self._settings(name).scale) is not None
+            for query, asked in scale.queries.items()
+        }
+
     def pools(self) -> list[PoolView]:
         """Every configured pool, by name."""
         return [self._view(name) for name in sorted(self._scaling.pools)]
 
     def _view(self, name: str) -> PoolView:
-        status = self._status.get(name, _NOTHING)
+        status, sized = self._status.get(name, _NOTHING), self._sizes.sized(name)
         return PoolView(
             name=name,
             pool=self._settings(name),
@@ -181,6 +242,7 @@ class Fleet:
             typical_start_seconds=status.typical_start_seconds,
             refused=status.refused,
             held=status.held if self._seen else UNSEEN,
+            decision=None if sized is None else sized.decision,
         )
 
     def _on_change(self) -> None:
@@ -193,6 +255,7 @@ class Fleet:
         now = self._clock()
         self._refresh(now)
         if self._seen:
+            self._decide_sizes(now)
             for name in sorted({*self._scaling.pools, *self._status}):
                 self._reconcile_pool(name, now)
             exiting = self._exit_drain_seconds is not None
@@ -202,6 +265,38 @@ class Fleet:
                 self._empty.set()
         self._count(now)
 
+    def _decide_sizes(self, now: float) -> None:
+        if self._exit_drain_seconds is not None or not self._sizes.due(now):
+            return
+        decided = self._sizes.tick(self._pools_now(), now=now, wall=self._wall())
+        for name, decision in decided.items():
+            self._gauges.decided(name, self._settings(name).tier, decision, now)
+
+    def _pools_now(self) -> list[PoolNow]:
+        return [self._pool_now(name) for name in self._scaling.pools]
+
+    def _pool_now(self, name: str) -> PoolNow:
+        """The pool for the sizes. While it is rolled out those of before still count."""
+        members, status = self._of(name), self._status.get(name, _NOTHING)
+        ready = [one for one in members if one.state is ReplicaState.READY and one.stays]
+        starting = status.pending + sum(
+            one.state is ReplicaState.STARTING and not one.status.outdated for one in members
+        )
+        return PoolNow(
+            name,
+            self._settings(name),
+            ready=tuple(one.replica.id for one in ready),
+            starting=min(starting, max(self._size(name) - len(ready), 0)),
+            fits=status.capacity,
+            start_seconds=self._start_seconds(name),
+            woken=self._sizes.woken(name),
+        )
+
+    def _start_seconds(self, name: str) -> float:
+        """How long a start takes, as measured; before any was, the longest that it may."""
+        typical = self._status.get(name, _NOTHING).typical_start_seconds
+        return self._settings(name).start_seconds if typical is None else typical
+
     def _reconcile_pool(self, name: str, now: float) -> None:
         status = self._status.get(name, _NOTHING)
         drain_seconds = self._drain_seconds(name)
@@ -210,10 +305,15 @@ class Fleet:
         for action in decide(size, loaded, drain_seconds=drain_seconds, now=now):
             self._act(action, now)
         if status.held:
+            if name in self._scaling.pools:
+                self._wishes.note(name, None)
             return
         draining = {
             member.replica.id for member in self._of(name) if member.state is ReplicaState.DRAINING
         }
+        if name in self._scaling.pools:
+            wall = self._wall()
+            self._wishes.note(name, Wish(size + len(draining), active=size > 0, since=wall))
         there = {each.replica.id for each in status.replicas}
         self._target.resize(name, size, draining=draining, drained=self._released & there)
 
@@ -228,6 +328,8 @@ class Fleet:
         for name, pool in status.items():
             if pool.refused is not None and pool.refused != self._refused(name):
                 self._tell(name, pool.refused)
+        if _room(status) != _room(self._status):
+            self._sizes.hurry()
         self._status = status
         found = {each.replica.id: each for pool in status.values() for each in pool.replicas}
         self._released &= found.keys()
@@ -280,7 +382,8 @@ class Fleet:
         status, settings = self._status.get(pool, _NOTHING), self._settings(pool)
         if settings.external is not None:  # as many as somebody else runs
             return len(status.replicas)
-        return settings.first if status.by_hand is None else status.by_hand
+        wanted = self._sizes.wanted(pool, settings)
+        return wanted if status.by_hand is None else status.by_hand
 
     def _ends(self, pool: str) -> bool:
         """Whether its replicas end with us; those of a cluster and of others do not."""
@@ -311,7 +414,12 @@ class Fleet:
         return seconds if at_exit is None else min(seconds, at_exit)
 
     def _trouble(self, pool: str) -> str:
-        return self._status.get(pool, _NOTHING).trouble if self._seen else UNSEEN
+        if not self._seen:
+            return UNSEEN
+        said = [self._status.get(pool, _NOTHING).trouble]
+        if pool in self._scaling.pools:
+            said += self._sizes.troubles(pool, self._settings(pool), self._clock())
+        return "; ".join(filter(None, said))
 
     def _of(self, pool: str) -> list[Member]:
         return [member for member in self._members.values() if member.replica.pool == pool]
@@ -322,25 +430,39 @@ class Fleet:
         """Pool and tier. A pool that is no longer configured has no tier."""
         return pool, self._settings(pool).tier if pool in self._scaling.pools else ""
 
-    def _forget_labels(self) -> None:
-        """No longer shows what is not configured any more, or goes by another tier again."""
-        labelled = {self._labels(pool) for pool in self._scaling.pools}
-        for labels in self._labelled - labelled:
-            self._metrics.forget(*labels, ReplicaState)
-        self._labelled = labelled
+    def _tiers(self) -> dict[str, str]:
+        return dict(map(self._labels, self._scaling.pools))
 
     def _count(self, now: float) -> None:
         self._metrics.routers.set(self._loads.routers(now))
+        self._metrics.silent_routers.set(len(self._loads.silent(now)))
         self._metrics.watchers.set(len(self._watchers))
-        self._forget_labels()
+        self._gauges.keep(self._tiers())
         for name in self._scaling.pools:
-            labels, status = self._labels(name), self._status.get(name, _NOTHING)
-            self._metrics.desired.labels(*labels).set(self._size(name))
-            self._metrics.trouble.labels(*labels).set(bool(self._trouble(name)))
-            self._metrics.settings_refused.labels(*labels).set(status.refused is not None)
-            states = [member.state for member in self._of(name)]
-            counts = {state: states.count(state) for state in ReplicaState}
-            counts[ReplicaState.STARTING] += status.pending
-            counts[ReplicaState.GONE] = status.ending
-            for state, count in counts.items():
-                self._metrics.replicas.labels(*labels, str(state)).set(count)
+            status, settings = self._status.get(name, _NOTHING), self._settings(name)
+            counted = Counted(
+                tier=settings.tier,
+                desired=self._size(name),
+                states=[member.state for member in self._of(name)],
+                pending=status.pending,
+                ending=status.ending,
+                troubled=bool(self._trouble(name)),
+                refused=status.refused is not None,
+                usd_per_hour=settings.usd_per_hour,
+                sized=self._sizes.sized(name),
+            )
+            self._gauges.show(name, counted)
+
+
+def _room(status: Mapping[str, PoolStatus]) -> dict[str, tuple[int | None, int]]:
+    """Most replicas that fit in each pool, and how many of those there are to be taken away."""
+    return {
+        name: (pool.capacity, sum(bool(one.notice) for one in pool.replicas))
+        for name, pool in status.items()
+    }
+
+
+def _may_wake(one: PoolNow) -> bool:
+    """Whether a pool without replicas may have one when somebody asks for it."""
+    scale = one.pool.scale
+    return scale is not None and scale.zero is not None and one.fits != 0

@@ -32,6 +32,11 @@ class Member:
         """The replica as watchers see it."""
         return Seen(self.replica, self.state)
 
+    @property
+    def stays(self) -> bool:
+        """Whether nothing says that it will be taken away."""
+        return not self.status.leaving and not self.status.notice
+
     def loaded(self, loads: Loads, now: float) -> Loaded:
         """For the policy. While draining, only reports from after its beginning count."""
         draining = self.state is ReplicaState.DRAINING
@@ -44,11 +49,12 @@ class Member:
             outdated=self.status.outdated,
             leaving=self.status.leaving,
             index=self.status.index,
+            started_at=self.replica.started_at,
         )
 
 
 def state_of(status: ReplicaStatus, before: ReplicaState | None = None) -> ReplicaState:
     """The state that a status means after `before`; a drain is not taken back."""
-    if before is ReplicaState.DRAINING:
-        return before
+    if before is ReplicaState.DRAINING or status.draining:
+        return ReplicaState.DRAINING
     return ReplicaState.READY if status.ready else ReplicaState.STARTING

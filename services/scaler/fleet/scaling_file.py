@@ -31,17 +31,27 @@ class ScalingFile:
     """One reading of the scaling file, and whether it changed since."""
 
     def __init__(
-        self, path: Path, cores: Collection[int], *, wall: Callable[[], float] = time.time
+        self,
+        path: Path,
+        cores: Collection[int],
+        *,
+        gpus: Collection[int] | None = None,
+        queries: bool | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """Nothing is read yet.
 
         Args:
             path: of the file.
             cores: that this machine has.
+            gpus: the same, by index; None: not known.
+            queries: whether somebody answers Prometheus queries; None: not known.
             wall: gives seconds since 1970.
         """
         self.path = path
         self._cores = cores
+        self._gpus = gpus
+        self._queries = queries
         self._wall = wall
         self._seen = SeenFiles(wall)
 
@@ -59,14 +69,23 @@ class ScalingFile:
         for pool in document.content.pools.values():  # one that is missing may come
             if pool.repository is not None:
                 self._seen.note(above(self.path) / pool.repository / pool.model / FILE)
-        return Scaling.of(document, self.path, self._cores, read=self._read_model)
+        return Scaling.of(
+            document,
+            self.path,
+            self._cores,
+            gpus=self._gpus,
+            queries=self._queries,
+            read=self._read_model,
+        )
 
     def _read_model(self, path: Path) -> bytes:
         return self._seen.read(path, MODEL_BYTES)
 
     def again(self) -> "ScalingFile":
         """A new reading of the same file."""
-        return ScalingFile(self.path, self._cores, wall=self._wall)
+        return ScalingFile(
+            self.path, self._cores, gpus=self._gpus, queries=self._queries, wall=self._wall
+        )
 
     @property
     def hindered(self) -> bool:

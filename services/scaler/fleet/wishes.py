@@ -1,29 +1,42 @@
-"""What is wanted of each pool, as another actuator is told: its size, and who still drains."""
+"""What is wanted of pools now, for an actuator other than ours: see `ports.Wishes`."""
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Collection
+from dataclasses import replace
 
-from services.scaler.fleet.fleet import PoolView
-from services.scaler.policy.draining import ReplicaState
 from services.scaler.ports import Wish
 
-LOOK_SECONDS = 0.5
 
+class WishBoard:
+    """The last wish of each pool. Written by the fleet, read by whoever acts on it."""
 
-class FleetWishes:
-    """See `services.scaler.ports.Wishes`; looks at the fleet at times.
-
-    `pools` gives the fleet's pools, `wall` seconds since 1970.
-    """
-
-    def __init__(
-        self, pools: Callable[[], list[PoolView]], *, wall: Callable[[], float] = time.time
-    ) -> None:
-        self._pools = pools
-        self._wall = wall
+    def __init__(self) -> None:
+        """Nothing is wished yet."""
         self._wishes: dict[str, Wish | None] = {}
         self._changed = asyncio.Event()
+
+    def note(self, pool: str, wish: Wish | None) -> None:
+        """Takes what is wanted of a pool; None: that is not known. `since` alone is no news."""
+        before = self._wishes.get(pool)
+        if pool in self._wishes and (
+            wish == before
+            or (
+                wish is not None
+                and before is not None
+                and replace(wish, since=before.since) == before
+            )
+        ):
+            return
+        self._wishes[pool] = wish
+        self._tell()
+
+    def keep(self, pools: Collection[str]) -> None:
+        """Forgets all other pools."""
+        gone = self._wishes.keys() - set(pools)
+        for name in gone:
+            del self._wishes[name]
+        if gone:
+            self._tell()
 
     def wish(self, pool: str) -> Wish | None:
         """What is wanted of a pool; None: that is not known now.
@@ -37,25 +50,6 @@ class FleetWishes:
         """Waits until any wish is another, or a pool comes or goes."""
         await self._changed.wait()
 
-    def look(self) -> None:
-        """Takes what is wanted now."""
-        before = self._wishes
-        self._wishes = {view.name: self._of(view) for view in self._pools()}
-        if self._wishes != before:
-            woken, self._changed = self._changed, asyncio.Event()
-            woken.set()
-
-    async def run(self) -> None:
-        """Looks for ever; the caller owns it."""
-        while True:
-            self.look()
-            await asyncio.sleep(LOOK_SECONDS)
-
-    def _of(self, view: PoolView) -> Wish | None:
-        if view.held:
-            return None
-        draining = sum(seen.state is ReplicaState.DRAINING for seen in view.replicas)
-        size, active = view.desired + draining, view.desired > 0
-        before = self._wishes.get(view.name)
-        same = before is not None and (before.size, before.active) == (size, active)
-        return before if same else Wish(size, active, self._wall())
+    def _tell(self) -> None:
+        told, self._changed = self._changed, asyncio.Event()
+        told.set()

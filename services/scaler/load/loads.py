@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from services.common.load_totals import LoadTotals
-from services.scaler.load.history import HISTORY_SECONDS, History
+from services.scaler.load.history import HISTORY_SECONDS, MAX_TIERS, History
 from services.scaler.policy.demand import Demand, grown
 
 LIVE_SECONDS = 10.0
 """A router that has not reported for this long is not counted."""
 
 FORGET_SECONDS = 60.0
+MISSED_SECONDS = 300.0
+"""A router that fell silent is missed for so long, as requests may go through it unseen; then it
+is taken to be gone for good."""
 MAX_ROUTERS = 256
+MAX_MISSED = 1024
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,9 @@ class Loads:
         self._last: dict[str, tuple[float, Report]] = {}
         self._runs: dict[str, Run] = {}
         self._history = History()
+        self._counted: dict[str, LoadTotals] = {}
+        self._heard: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
 
     def take(self, router: str, report: Report, now: float) -> bool:
         """Keeps the report; False if there are too many routers for one more."""
@@ -68,6 +75,7 @@ class Loads:
                 self._history.forget()
             self._grow(router, report.run, now)
         self._last[router] = (now, report)
+        self._hear(router, report, now)
         return True
 
     def routers(self, now: float) -> int:
@@ -90,6 +98,41 @@ class Loads:
         """
         return self._history.demand(tier, seconds, now) if self._counting(now) else None
 
+    def counted(self) -> Mapping[str, LoadTotals]:
+        """All that tiers were asked for since this scaler began, added up over routers."""
+        return dict(self._counted)
+
+    def counting(self, now: float) -> bool:
+        """Whether any live router counts: if none does, nothing that is counted says anything."""
+        return self._counting(now)
+
+    def silent(self, now: float) -> dict[str, float]:
+        """Seconds since routers were heard of that report no more and are still missed."""
+        return {
+            router: now - at
+            for router, at in self._heard.items()
+            if LIVE_SECONDS < now - at <= MISSED_SECONDS
+        }
+
+    def known_until(self, now: float) -> float | None:
+        """Until when all routers have said what they have; None: none was heard of lately."""
+        heard = [at for at in self._heard.values() if now - at <= MISSED_SECONDS]
+        return min(heard, default=None)
+
+    def running_on(self, replica: str, now: float) -> int:
+        """Requests that the live routers have on the replica."""
+        return sum(report.replicas.get(replica, 0) for _, report in self._live(now))
+
+    def idle_seconds(self, tier: str, now: float) -> float | None:
+        """How long no request of the tier waited, ran or came; None: not known.
+
+        It is not known while no router counts, or one is missed.
+        """
+        asked = self._asked.get(tier)
+        if asked is None or self.silent(now) or not self._counting(now):
+            return None
+        return max(0.0, now - asked)
+
     def in_flight(self, replica: str, since: float, now: float) -> list[int | None]:
         """Each live router's requests on the replica; None where its report is older than `since`.
 
@@ -105,6 +148,21 @@ class Loads:
 
     def _counting(self, now: float) -> bool:
         return any(report.run is not None for _, report in self._live(now))
+
+    def _hear(self, router: str, report: Report, now: float) -> None:
+        """Notes that the router was heard of, and which tiers it has requests of."""
+        for name, at in list(self._heard.items()):
+            if now - at > MISSED_SECONDS:
+                del self._heard[name]
+        if router in self._heard or len(self._heard) < MAX_MISSED:
+            self._heard[router] = now
+        for tier, load in report.tiers.items():
+            if (
+                load.waiting
+                or load.running
+                or (tier not in self._asked and len(self._asked) < MAX_TIERS)
+            ):
+                self._asked[tier] = now
 
     def _grow(self, router: str, run: Run, now: float) -> None:
         """Adds what the router's counters grew by since they were last heard of.
@@ -122,3 +180,7 @@ class Loads:
                 restarted = run.started_at != before.started_at
                 growth = grown(before.tiers.get(tier, LoadTotals()), counted, restarted=restarted)
             self._history.add(tier, growth, now)
+            if tier in self._counted or len(self._counted) < MAX_TIERS:
+                self._counted[tier] = self._counted.get(tier, LoadTotals()) + growth
+            if growth.arrivals:
+                self._asked[tier] = now

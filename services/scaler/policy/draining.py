@@ -7,9 +7,9 @@ The rules:
 
 1. A replica that is drained is released once nothing runs on it, or when its time is up.
 2. A replica that its target takes away soon is drained; while it still starts it is just released.
-3. More replicas than wanted: those still starting are released, then the least loaded are drained.
-   Those that their target is replacing do not count. Where the target can only take them away in
-   one order, it is that order.
+3. More replicas than wanted: those still starting are released, then the least loaded are drained,
+   of those that have as much to do the oldest. Those that their target is replacing do not count.
+   Where the target can only take them away in one order, it is that order.
 """
 
 from collections.abc import Sequence
@@ -42,6 +42,7 @@ class Loaded:
         leaving: why its target takes it away soon; empty: it does not.
         index: its place in the only order in which its target can take replicas away, the highest
             first; None: any may go first.
+        started_at: when it was started, in seconds since 1970.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Loaded:
     outdated: bool = False
     leaving: str = ""
     index: int | None = None
+    started_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def _usefulness(replica: Loaded) -> tuple[int, bool, float, float, str]:
     """Sorts those first that are missed least; an unknown load counts as the highest."""
     load = float("inf") if replica.in_flight is None else replica.in_flight
     index = -1 if replica.index is None else replica.index
-    return (-index, replica.state is ReplicaState.READY, load, -replica.since, replica.id)
+    ready = replica.state is ReplicaState.READY
+    return (-index, ready, load, replica.started_at, replica.id)
 
 
 def _let_go(replica: Loaded, reason: str) -> Action:

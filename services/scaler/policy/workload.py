@@ -39,7 +39,8 @@ class Pod:
         cost: its deletion cost.
         node: it is on; empty: none.
         index: of its group; None: it has none.
-        leaving: why the cluster takes it away soon; empty: it does not.
+        leaving: why it is ending; empty: it is not.
+        notice: why the cluster takes it away soon; empty: it does not.
         trouble: what keeps it from being ready; empty: nothing but time.
     """
 
@@ -57,6 +58,7 @@ class Pod:
     node: str = ""
     index: int | None = None
     leaving: str = ""
+    notice: str = ""
     trouble: str = ""
 
     @property

@@ -40,6 +40,7 @@ class KeptPool:
     Attributes:
         wanted: what it should be; None: nobody has said.
         failures: of its slots, as far as they matter for the next try.
+        notice: why all of its capacity is taken away; empty: it is not.
     """
 
     def __init__(self, name: str, settings: Pool | None, good: Pool | None = None) -> None:
@@ -47,6 +48,7 @@ class KeptPool:
         self._rollout: Rollout[Pool] | None = None
         self.wanted: Wanted | None = None
         self.failures: dict[int, Failures] = {}
+        self.notice = ""
         self._name = name
         self._trouble = ""
         self._starts: deque[float] = deque(maxlen=KEPT_STARTS)
@@ -136,11 +138,14 @@ class KeptPool:
     def goal(self, *, spare: bool = True) -> Goal:
         """What is wanted, for the policy; nothing of a pool that is no longer configured.
 
+        Where its capacity is taken away there is no slot left to start on.
+
         `spare`: replicas that are out of date may go.
         """
         if self.settings is None or self.wanted is None:
             return Goal(size=0, slots=0, start_seconds=float("inf"), spare=spare)
-        return Goal(self.wanted.size, len(self.settings.slots), self.settings.start_seconds, spare)
+        slots = 0 if self.notice else len(self.settings.slots)
+        return Goal(self.wanted.size, slots, self.settings.start_seconds, spare)
 
     def short_of(self, occupants: Sequence[Occupant]) -> bool:
         """Whether fewer replicas are ready than it wants."""
@@ -180,8 +185,8 @@ class KeptPool:
             replicas=tuple(status for status in shown if status is not None),
             pending=sum(occupant.present and occupant.replica is None for occupant in occupants),
             ending=sum(not occupant.present for occupant in occupants),
-            capacity=0 if self.settings is None else len(self.settings.slots),
-            trouble=self._trouble,
+            capacity=0 if self.settings is None or self.notice else len(self.settings.slots),
+            trouble="; ".join(filter(None, (self.notice, self._trouble))),
             typical_start_seconds=statistics.median(self._starts) if self._starts else None,
             in_force=self.settings if refused is not None else None,
             refused=refused,

@@ -35,6 +35,8 @@ from services.scaler.targets.slots import SlotHost, StartFailed, StartHindered
 
 log = structlog.get_logger()
 
+HEARD_SECONDS = 2.0
+"""Within which sizes follow when capacity is taken away."""
 PAUSE_SECONDS = 5.0
 """A scaler that did nothing for this long was itself away."""
 
@@ -59,9 +61,10 @@ class Rhythm:
 class LocalTarget:
     """See `services.scaler.ports.Target`. A pool that was never resized is left alone.
 
-    `good` keeps settings that worked; None: nowhere. `longest` says how many tokens routers send a
-    replica of a tier at most, prompt and answer together; 0: not known. `clock` gives monotonic
-    seconds, `wall` seconds since 1970.
+    `good` keeps settings that worked; None: nowhere. `notice` says why the capacity of a pool or a
+    replica of that name is taken away soon; empty: it is not. `longest` says how many tokens
+    routers send a replica of a tier at most, prompt and answer together; 0: not known. `clock`
+    gives monotonic seconds, `wall` seconds since 1970.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class LocalTarget:
         metrics: Metrics,
         *,
         good: GoodSettings | None = None,
+        notice: Callable[[str], str] = lambda _name: "",
         longest: Callable[[str], int] = lambda _tier: 0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -80,6 +84,7 @@ class LocalTarget:
         self._patience = _patience(scaling.restart)
         self._good = good
         self._host = host
+        self._notice = notice
         self._longest = longest
         self._metrics = metrics
         self._clock = clock
@@ -150,6 +155,11 @@ class LocalTarget:
             occupant.released = occupant.released or occupant.id in wanted.drained
             if occupant.id in wanted.draining and occupant.state is State.READY:
                 occupant.state, occupant.since = State.DRAINING, self._clock()
+                self._note_draining(occupant)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something is to be decided now: a notice came or went."""
         self._wake.set()
 
     async def close(self) -> None:
@@ -175,6 +185,7 @@ class LocalTarget:
                     self._on_death(occupant.id, "it fell silent while its settings were tried")
         for name in self._names():
             pool = self._pools[name]
+            self._heed_notices(name, pool, now)
             if pool.wanted is None:
                 continue
             occupants = self._of(name)
@@ -182,11 +193,31 @@ class LocalTarget:
                 good := pool.whole(occupants, self._patience, now)
             ) is not None and self._good is not None:
                 self._tasks.create_task(self._keep(self._good, name, good))
-            goal = pool.goal(spare=not self._awaited(name))
+            goal = pool.goal(spare=not self._awaited(name, now))
             actions = decide(goal, self._observed(name), pool.failures, self._patience, now)
             for action in actions:
                 self._act(name, action, now)
             pool.note(trouble(goal, self._observed(name), pool.failures, actions, now))
+
+    def _note_draining(self, occupant: Occupant) -> None:
+        """So that the next scaler goes on with it if this one is killed."""
+        try:
+            self._host.note_draining(occupant.id)
+        except OSError as error:
+            log.warning("a drain is not on record", replica=occupant.id, error=str(error))
+
+    def _heed_notices(self, name: str, pool: KeptPool, now: float) -> None:
+        """Takes which capacity goes soon, and drains what has no time left to wait for another."""
+        pool.notice = self._notice(name)
+        for occupant in self._of(name):
+            notice = pool.notice or self._notice(occupant.id)
+            if occupant.heed_notice(notice, now):
+                log.warning("notice", replica=occupant.id, why=notice or "taken back")
+                self._changed()
+            if occupant.notice and occupant.state is State.READY and pool.settings is not None:
+                room = pool.settings.notice_seconds - pool.settings.drain_seconds
+                if now - occupant.noticed_at >= max(room, 0.0):
+                    self._retire(occupant, occupant.notice)
 
     async def _keep(self, kept: GoodSettings, pool: str, good: Pool) -> None:
         """Keeps settings that worked, or not: that costs no replica."""
@@ -205,16 +236,22 @@ class LocalTarget:
             if settings is not None and occupant.replica is not None:
                 occupant.replica = as_of(occupant.replica, settings)
 
-    def _awaited(self, name: str) -> bool:
-        """Whether replicas of a pool that is no longer configured are missed when they go.
+    def _awaited(self, name: str, now: float) -> bool:
+        """Whether replicas of a pool that goes as a whole are missed when they do.
 
-        They are while another pool of their tier is not ready: a pool may have been renamed.
+        It does so when it is no longer configured, as a pool may have been renamed, or when its
+        capacity is taken away. They are missed while another pool of their tier is not ready, and
+        until others can have heard of it.
         """
-        if self._pools[name].settings is not None:
+        pool = self._pools[name]
+        if pool.settings is not None and not pool.notice:
             return False
+        if any(one.notice and now - one.noticed_at < HEARD_SECONDS for one in self._of(name)):
+            return True
         tiers = {one.replica.tier for one in self._of(name) if one.replica is not None}
         return any(
             pool.settings is not None
+            and other != name
             and pool.settings.tier in tiers
             and pool.short_of(self._of(other))
             for other, pool in self._pools.items()
@@ -242,13 +279,16 @@ class LocalTarget:
                 self._on_change()
             case Retire(replica_id, reason):
                 occupant = self._occupants[replica_id]
-                log.info("retiring", replica=replica_id, reason=reason)
-                occupant.leaving = reason
-                self._become(occupant, State.DRAINING)
+                self._retire(occupant, occupant.notice or reason)
             case Stop(replica_id):
                 occupant = self._occupants[replica_id]
                 if occupant.replica is not None:  # else its process is just being started
                     self._stop(occupant, action, now)
+
+    def _retire(self, occupant: Occupant, reason: str) -> None:
+        log.info("retiring", replica=occupant.id, reason=reason)
+        occupant.leaving = reason
+        self._become(occupant, State.DRAINING)
 
     def _stop(self, occupant: Occupant, stop: Stop, now: float) -> None:
         log.info("stopping", replica=occupant.id, reason=stop.reason, failed=stop.failed)

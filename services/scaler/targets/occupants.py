@@ -39,6 +39,8 @@ class Occupant:
         quiet: it was ready and has not answered for `QUIET_SECONDS`: nothing is sent to it.
         engine_requests: its engine's count since the drain began; None: not known.
         leaving: why it goes, though nobody asked for a smaller pool; empty: it does not.
+        notice: why its capacity is taken away soon; empty: it is not.
+        noticed_at: when that was first known.
         released: it has nothing left to do.
         fault: why it is broken.
         care: the task that looks after it.
@@ -57,6 +59,8 @@ class Occupant:
     quiet: bool = False
     engine_requests: int | None = None
     leaving: str = ""
+    notice: str = ""
+    noticed_at: float = 0.0
     released: bool = False
     fault: str = ""
     care: asyncio.Task[None] | None = None
@@ -67,7 +71,9 @@ class Occupant:
         return self.state not in (State.BROKEN, State.ENDING)
 
     def outdated(self, pool: Pool | None) -> bool:
-        """Whether it was started with other settings than its pool has now."""
+        """Whether it is to be replaced: its settings are not its pool's, or its capacity goes."""
+        if self.notice:
+            return True
         if pool is None or self.slot >= len(pool.slots):
             return True
         wanted = fingerprint(pool, pool.slots[self.slot])
@@ -77,6 +83,13 @@ class Occupant:
     def served_seconds(self) -> float:
         """How long it answered since it was ready; 0 if it never was."""
         return 0.0 if self.ready_at is None else max(0.0, self.answered_at - self.ready_at)
+
+    def heed_notice(self, notice: str, now: float) -> bool:
+        """Whether notice was just given of it, or taken back."""
+        if bool(notice) == bool(self.notice) or self.state not in (State.STARTING, State.READY):
+            return False
+        self.notice, self.noticed_at = notice, now
+        return True
 
     def heed_silence(self, now: float) -> bool:
         """Whether it has just fallen silent, or answers again."""
@@ -117,6 +130,9 @@ class Occupant:
             running_requests=self.engine_requests,
             outdated=self.outdated(pool),
             leaving=self.leaving,
+            notice=self.notice,
+            draining=self.state is State.DRAINING and not self.leaving,
+            metrics_address=self.replica.metrics_address,
         )
 
 
@@ -126,6 +142,8 @@ def adopted(found: Adopted, pool: Pool | None, now: float) -> Occupant:
     if pool is not None:
         replica = as_of(replica, pool)
     state = State.READY if found.ready else State.STARTING
+    if found.ready and found.draining:
+        state = State.DRAINING
     return Occupant(
         id=replica.id,
         pool=replica.pool,

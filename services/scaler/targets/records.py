@@ -49,17 +49,20 @@ class SlotReplica(Replica):
     Attributes:
         slot: index of its slot in the pool.
         fingerprint: of the settings it was started with.
+        metrics_address: host:port of its page of metrics; empty in records of old.
     """
 
     slot: int
     fingerprint: str
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True)
 class Record:
     """A replica's record. `server` is absent until it runs, `stubs` until it is ready.
 
-    `python`: its model runs in Triton's Python backend, so there must be a stub.
+    `python`: its model runs in Triton's Python backend, so there must be a stub. `draining`: it was
+    told to finish what it has, and goes then.
     """
 
     replica: SlotReplica
@@ -68,6 +71,7 @@ class Record:
     python: bool
     server: Known | None = None
     stubs: tuple[Known, ...] | None = None
+    draining: bool = False
 
 
 class Records:

@@ -175,6 +175,13 @@ class ReplicaProcesses:
             log.warning("record not written", replica=replica_id, error=str(error))
         return whole
 
+    def note_draining(self, replica_id: str) -> None:
+        """See `SlotHost.note_draining`."""
+        running = self._running.get(replica_id)
+        if running is not None and not running.record.draining:
+            running.record = replace(running.record, draining=True)
+            self._records.write(running.record)
+
     async def too_long(self, replica_id: str, tokens: int) -> str | None:
         """See `SlotHost.too_long`."""
         running = self._running.get(replica_id)
@@ -222,6 +229,7 @@ class ReplicaProcesses:
             parameters=pool.parameters,
             config_pbtxt=pool.config_pbtxt,
             cpus=place.cpus,
+            gpus=place.gpus,
             exit_timeout_seconds=EXIT_SECONDS,
         )
         replica = SlotReplica(
@@ -236,6 +244,7 @@ class ReplicaProcesses:
             address=f"{self._advertise_host}:{grpc_port}",
             started_at=time.time(),
             fingerprint=fingerprint(pool, place),
+            metrics_address=f"{self._local_host}:{metrics_port}",
         )
         config = model_config_of(launch)
         record = Record(replica, grpc_port, metrics_port, python=config.backend == "python")
@@ -279,13 +288,16 @@ class ReplicaProcesses:
                     record = replace(record, server=Known(pid, ticks))
                     self._records.write(record)
         address = f"{self._advertise_host}:{record.grpc_port}"
-        record = replace(record, replica=replace(record.replica, address=address))
+        metrics_address = f"{self._local_host}:{record.metrics_port}"
+        replica = replace(record.replica, address=address, metrics_address=metrics_address)
+        record = replace(record, replica=replica)
         server = record.server
         whole = server is not None and flag in processes.command_line(server.pid)
         return Adopted(
             record.replica,
             ready=record.stubs is not None,
             fault="" if whole and self._watch(record, report=False) else "it died unobserved",
+            draining=record.draining,
         )
 
     def _watch(self, record: Record, *, report: bool = True) -> bool:

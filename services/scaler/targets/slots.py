@@ -26,13 +26,15 @@ class StartHindered(StartFailed):
 class Adopted:
     """A replica that an earlier scaler left.
 
-    `ready`: it was ready when last looked at. `fault`: why it cannot serve any more, if so; it is
+    `ready`: it was ready when last looked at. `draining`: it was told to finish what it has.
+    `fault`: why it cannot serve any more, if so; it is
     still to be ended.
     """
 
     replica: SlotReplica
     ready: bool
     fault: str = ""
+    draining: bool = False
 
 
 OnDeath = Callable[[str, str], None]
@@ -69,6 +71,13 @@ class SlotHost(Protocol):
         False: a part of it is gone already, and its death has been reported.
         """
 
+    def note_draining(self, replica_id: str) -> None:
+        """Notes on record that it finishes what it has and goes then, whoever sees to that.
+
+        Raises:
+            OSError: it cannot be written down now.
+        """
+
     async def too_long(self, replica_id: str, tokens: int) -> str | None:
         """Why a request of so many tokens, prompt and answer together, is too long for it.
 
@@ -92,7 +101,7 @@ class SlotHost(Protocol):
 
 def fingerprint(pool: Pool, slot: Slot) -> str:
     """Stands for the settings that a running replica cannot change."""
-    settings = [
+    settings: list[object] = [
         str(pool.repository),
         pool.model,
         pool.precision,
@@ -100,4 +109,6 @@ def fingerprint(pool: Pool, slot: Slot) -> str:
         pool.config_pbtxt,
         [slot.grpc_port, slot.metrics_port, slot.cpus],
     ]
+    if slot.gpus:
+        settings.append(slot.gpus)
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

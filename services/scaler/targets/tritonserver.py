@@ -26,7 +26,7 @@ class ReplicaLaunch:
 
     `model` is both the folder below `repository` and the name Triton serves it under.
     `config_pbtxt` is the text of its config.pbtxt; empty: as it is. `parameters` override the
-    `parameters` there. `cpus` are the cores it may use,
+    `parameters` there. `cpus` are the cores it may use, `gpus` the GPUs that it sees,
     none means all. `exit_timeout_seconds` is how long the server waits for running requests
     after SIGTERM; drain first, it does not count streams that are still being written.
     """
@@ -40,6 +40,7 @@ class ReplicaLaunch:
     parameters: Mapping[str, str] = field(default_factory=dict)
     config_pbtxt: str = ""
     cpus: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()
     exit_timeout_seconds: int = 5
 
     def __post_init__(self) -> None:
@@ -101,6 +102,11 @@ def command(
         runtime.library_path, environment.get("LD_LIBRARY_PATH", "")
     )
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    if launch.gpus:
+        # By place on the bus, as device files and nvidia-smi number them; CUDA's own order is by
+        # speed.
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, launch.gpus))
     return argv, environment
 
 

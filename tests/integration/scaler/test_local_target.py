@@ -100,6 +100,31 @@ async def test_replicas_outlive_a_crashed_scaler_and_are_adopted(home):
     assert [left_of(one.id) for one in after] == [[], []]
 
 
+async def test_a_scale_down_whose_scaler_is_killed_is_finished_by_the_next(home):
+    home = home(size=2, slots=[{}, {}], drain_seconds=20)
+    first = await home.start_process()
+    before = await first.ready(2)
+    running = [asyncio.create_task(infer(one.address, 4000)) for one in before]
+    async with first.watch() as watch:
+        await watch.next()
+        home.pool["size"] = 1
+        home.write()
+        draining, _ = await watch.until(DRAINING)
+        await first.kill()
+    home.pool["size"] = 2  # it is not taken back, whatever is wanted now
+    home.write()
+    second = await home.start_process()
+    async with second.watch() as watch:
+        update = await watch.next()
+        states = {one.id: one.state for one in update.replicas}
+        assert states.pop(draining.id) == DRAINING
+        assert list(states.values()) == [READY]
+        gone, _ = await watch.until(GONE)
+    assert gone.id == draining.id
+    assert await asyncio.gather(*running) == [4000, 4000], "what ran there came to its end"
+    assert draining.id not in {one.id for one in await second.ready(2)}
+
+
 async def test_what_a_replica_holds_is_for_this_user_alone(home):
     home = home()
     scaler = await home.start()

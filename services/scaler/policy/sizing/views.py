@@ -1,4 +1,7 @@
-"""What the core is told of pools, and what it answers. Times are seconds of one monotonic clock."""
+"""What the core is told of pools, and what it answers. Times are seconds of one monotonic clock.
+
+A figure that is NaN, infinite or negative counts as one that nobody said.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +15,9 @@ class Reading:
     """A value of a signal.
 
     Attributes:
-        value: in the signal's unit.
+        value: in the signal's unit. Measures that are by replica are divided by the ready replicas,
+            or by 1 where none is ready; of a query, what Prometheus answered. NaN: it was asked
+            for and there is none, as of answers' times where nothing is answered.
         at: when it was measured.
     """
 
@@ -102,6 +107,7 @@ class Bound(StrEnum):
     RATE = "rate"
     SPARE = "spare"
     BURST = "burst"
+    SPOT = "spot"
     STALE = "stale"
     STARTING = "starting"
     IDLE = "idle"

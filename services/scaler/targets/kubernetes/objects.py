@@ -87,11 +87,9 @@ def pod(found: Any) -> Pod:
     ready = conditions.get("Ready")
     is_ready = ready is not None and ready.status == "True"
     disrupted = conditions.get("DisruptionTarget")
-    leaving = ""
-    if meta.deletionTimestamp is not None:
-        leaving = "the cluster is ending it"
-    elif disrupted is not None and disrupted.status == "True":
-        leaving = _said("the cluster takes it away", disrupted.reason)
+    notice = ""
+    if disrupted is not None and disrupted.status == "True":
+        notice = _said("the cluster takes it away", disrupted.reason)
     labels = meta.labels or {}
     return Pod(
         id=f"{meta.name}-{(meta.uid or '')[:8]}",
@@ -107,7 +105,8 @@ def pod(found: Any) -> Pod:
         cost=_whole((meta.annotations or {}).get(COST), SERVES),
         node=(spec and spec.nodeName) or "",
         index=_whole(labels.get(GROUP_INDEX), 0) if GROUP_INDEX in labels else None,
-        leaving=leaving,
+        leaving="the cluster is ending it" if meta.deletionTimestamp is not None else "",
+        notice=notice,
         trouble=_trouble(meta.name, conditions.get("PodScheduled"), status),
     )
 

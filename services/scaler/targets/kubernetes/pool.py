@@ -35,7 +35,6 @@ WRITTEN_SECONDS = 10.0
 """How long a number that we set is believed against what a stream still tells of before."""
 AGAIN = Backoff(first_seconds=0.5, cap_seconds=30.0)
 KEPT_STARTS = 20
-EARLIER = "a scaler is taking it away"
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,7 @@ class KubernetesPool:
         self._hands = Hands()
         self._written: Written | None = None
         self._fault = ""
+        self._noticed: dict[str, float] = {}  # when, by uid
         self._seen: set[str] | None = None
         self._started: set[str] = set()
         self._starts: deque[float] = deque(maxlen=KEPT_STARTS)
@@ -351,6 +351,7 @@ class KubernetesPool:
         if not pod.address or (pod.ending and pod.cost == DRAINED):
             return None
         place, settings = self._place, self._pool
+        notice = self._notice(pod)
         host = f"[{pod.address}]" if ":" in pod.address else pod.address
         replica = Replica(
             id=pod.id,
@@ -366,7 +367,10 @@ class KubernetesPool:
         return ReplicaStatus(
             replica,
             ready=pod.ready and self._has_endpoint(pod),
-            leaving=self._leaving(pod),
+            leaving=pod.leaving or (notice if self._is_due(pod, notice) else ""),
+            notice=notice,
+            draining=pod.cost <= DRAINS,
+            metrics_address=f"{host}:{place.metrics_port}" if place.metrics_port else "",
             index=pod.index,
         )
 
@@ -375,14 +379,22 @@ class KubernetesPool:
             return True
         return any(pod.uid in one.ready for one in self._slices.found.values())
 
-    def _leaving(self, pod: Pod) -> str:
-        if pod.leaving:
-            return pod.leaving
+    def _notice(self, pod: Pod) -> str:
+        """Why it is taken away soon; empty: it is not."""
+        if pod.notice:
+            return pod.notice
         node = self._nodes().get(pod.node)
         taint = next((key for key in self._place.taints if node and key in node.taints), "")
-        if taint:
-            return f"its node {pod.node} has the taint {taint}"
-        return EARLIER if pod.cost <= DRAINS else ""
+        return f"its node {pod.node} has the taint {taint}" if taint else ""
+
+    def _is_due(self, pod: Pod, notice: str) -> bool:
+        """Whether a pod of which notice was given is to drain now, to be through in time."""
+        if not notice:
+            self._noticed.pop(pod.uid, None)
+            return False
+        since = self._noticed.setdefault(pod.uid, self._clock())
+        room = self._pool.notice_seconds - self._pool.drain_seconds
+        return self._clock() - since >= room
 
     # Counting.
 
@@ -396,7 +408,9 @@ class KubernetesPool:
             self._metrics.adoptions.labels(*self._labels).inc(len(self._seen))
             return
         new = {pod.uid for pod in pods} - self._seen
+        gone = self._seen - {pod.uid for pod in pods}
         self._metrics.starts.labels(*self._labels).inc(len(new))
+        self._noticed = {uid: at for uid, at in self._noticed.items() if uid not in gone}
         self._started = (self._started | new) & {pod.uid for pod in pods}
         self._seen = {pod.uid for pod in pods}
         for pod in pods:

@@ -19,12 +19,14 @@ from services.scaler.targets.kubernetes import watched
 from services.scaler.targets.kubernetes.client import KubernetesClient
 from services.scaler.targets.kubernetes.target import Elected, KubernetesTarget
 from tests.making.kubernetes import NAMESPACE, NODES, SLICES, Refusal
+from tests.making.replicas import sizes
 
 SPOT = "aws-node-termination-handler/spot-itn"
 
 
-def made(size: int = 2, **place) -> Pool:
+def made(size: int = 2, notice_seconds: float = 30.0, **place) -> Pool:
     return Pool(
+        notice_seconds=notice_seconds,
         tier="small",
         model="m",
         precision="int8",
@@ -106,6 +108,7 @@ async def test_what_is_there_is_seen_at_once_and_what_comes_as_it_comes(api, tmp
         assert [one.ready for one in scene.status.replicas] == [True, True]
         (first, _) = scene.status.replicas
         assert (first.replica.address, first.replica.pool) == ("10.0.0.1:8001", "a")
+        assert first.metrics_address == "10.0.0.1:8002"
         assert first.replica.capacity is Capacity.SPOT
         scene.resize(3)
         await until(lambda: api.replicas("small") == 3)
@@ -151,8 +154,8 @@ async def test_a_later_scaler_finishes_what_an_earlier_one_was_about(api, tmp_pa
         scene.resize(2, draining=["small-3"])
         await until(lambda: api.cost("small-3") == DRAINS)
     async with at_work(api, tmp_path) as later:
-        leaving = [one.leaving for one in later.status.replicas]
-        assert leaving == ["", "", pools.EARLIER]
+        draining = [one.draining for one in later.status.replicas]
+        assert draining == [False, False, True]
 
 
 @pytest.mark.parametrize("by_hand", list(ByHand))
@@ -235,6 +238,20 @@ async def test_what_a_slow_stream_still_tells_of_before_is_nobodys_by_hand(api, 
         pool._written = None  # believed for no longer than it must be
         await pool._turn()
         assert scene.status.by_hand == 2
+
+
+async def test_what_another_scaler_set_meanwhile_is_nobodys_by_hand(api, tmp_path):
+    async with at_work(api, tmp_path) as scene:
+        pool = scene.target._kept["a"].pool
+        scene.resize(3)
+        await until(lambda: api.replicas("small") == 3)
+        pool._held = lambda: "another scaler acts: two"
+        await pool._turn()
+        await api.set_replicas("small", 5)
+        await until(lambda: pool._workloads.found["small"].replicas == 5)
+        pool._held = lambda: ""
+        await pool._turn()
+        assert scene.status.by_hand is None
 
 
 async def test_a_scaler_that_cannot_renew_its_lease_acts_no_more(api, tmp_path):
@@ -352,10 +369,15 @@ async def test_a_notice_of_the_cluster_makes_a_replica_leave(api, tmp_path):
         ready = {"type": "Ready", "status": "True"}
         await api.change_pod("small-1", {"status": {"conditions": [ready, condition]}})
         await until(lambda: any(one.leaving for one in scene.status.replicas))
-        assert [one.leaving for one in scene.status.replicas] == [
-            "the cluster takes it away: PreemptionByScheduler",
-            "",
-        ]
+        why = "the cluster takes it away: PreemptionByScheduler"
+        assert [one.leaving for one in scene.status.replicas] == [why, ""]
+        pool = scene.target._kept["a"].pool
+        pool.configure(made(taints=(SPOT,), notice_seconds=120.0))
+        assert [(one.leaving, one.notice) for one in scene.status.replicas] == [("", why), ("", "")]
+        start = pool._clock()
+        pool._clock = lambda: start + 90.0
+        assert scene.status.replicas[0].leaving == why
+        pool.configure(made(taints=(SPOT,)))
         taint = {"key": SPOT, "effect": "NoSchedule"}
         await api.mock.patch(f"{NODES}/node-1", json={"spec": {"taints": [taint]}})
         await until(lambda: all(one.leaving for one in scene.status.replicas))
@@ -439,7 +461,8 @@ async def test_the_fleet_drains_the_idle_one_and_it_is_the_one_that_goes(api, tm
     scaling = Scaling(pools={"a": made(3)})
     target = KubernetesTarget(scaling.pools, lambda: KubernetesClient.open(path), metrics)
     clock = asyncio.get_running_loop().time
-    fleet = Fleet(scaling, target, loads, metrics, clock=clock, decide_seconds=0.02)
+    fixed = sizes(scaling, loads)
+    fleet = Fleet(scaling, target, loads, metrics, fixed, clock=clock, decide_seconds=0.02)
     await fleet.adopt()
     running = asyncio.create_task(fleet.run())
     names = {

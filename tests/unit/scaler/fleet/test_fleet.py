@@ -16,7 +16,7 @@ from services.scaler.policy.draining import ReplicaState
 from services.scaler.ports import PoolStatus, Target
 from services.scaler.targets.local import LocalTarget, Rhythm
 from services.scaler.targets.slots import Adopted
-from tests.making.replicas import Clock, Cluster, Host, again, pool
+from tests.making.replicas import Clock, Cluster, Host, again, pool, sizes
 
 STARTING, READY = ReplicaState.STARTING, ReplicaState.READY
 DRAINING, GONE = ReplicaState.DRAINING, ReplicaState.GONE
@@ -42,6 +42,7 @@ class Scene:
             target,
             self.loads,
             metrics,
+            sizes(scaling, self.loads),
             file="scaling.yaml",
             clock=self.clock,
             wall=lambda: 1.0,

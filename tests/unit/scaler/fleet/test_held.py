@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry
 from services.common.errors import Unavailable
 from services.scaler.config import Scaling
 from services.scaler.fleet.fleet import WHOLE_SECONDS, Fleet
-from services.scaler.fleet.wishes import FleetWishes
+from services.scaler.fleet.wishes import WishBoard
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.places import External, Kubernetes
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.ports import Wish
-from tests.making.replicas import Clock, Cluster, pool
+from tests.making.replicas import Clock, Cluster, pool, sizes
 
 ON_CLUSTER = replace(
     pool(size=2), repository=None, slots=(), kubernetes=Kubernetes(namespace="n", name="a")
@@ -43,8 +43,17 @@ class Scene:
         self.clock = Clock()
         self.target = Odd("a")
         scaling = Scaling(pools={"a": of})
-        metrics = Metrics(CollectorRegistry())
-        self.fleet = Fleet(scaling, self.target, Loads(), metrics, clock=self.clock)
+        self.wishes, loads = WishBoard(), Loads()
+        self.fleet = Fleet(
+            scaling,
+            self.target,
+            loads,
+            Metrics(CollectorRegistry()),
+            sizes(scaling, loads),
+            wishes=self.wishes,
+            clock=self.clock,
+            wall=self.clock,
+        )
 
     async def opened(self) -> "Scene":
         await self.fleet.adopt()
@@ -133,24 +142,11 @@ async def test_watchers_are_put_off_until_it_is_known_what_there_is():
 
 async def test_an_actuator_is_told_of_those_that_drain_too():
     scene = await Scene().opened()
-    wishes = FleetWishes(scene.fleet.pools, wall=scene.clock)
-    wishes.look()
-    assert wishes.wish("a") == Wish(2, active=True, since=0.0)
-    waiting = asyncio.create_task(wishes.changed())
-    await asyncio.sleep(0)
+    assert scene.wishes.wish("a") == Wish(2, active=True, since=0.0)
     scene.clock.now = 5.0
-    wishes.look()
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    assert wishes.wish("a").since == 0.0
     scene.fleet.configure(Scaling(pools={"a": replace(ON_CLUSTER, size=0)}))
     scene.fleet._reconcile()
-    wishes.look()
-    assert wishes.wish("a") == Wish(2, active=False, since=5.0)
-    await asyncio.wait_for(waiting, 1.0)
+    assert scene.wishes.wish("a") == Wish(2, active=False, since=5.0)
     scene.target.said = {"held": "another scaler acts"}
     scene.turn()
-    wishes.look()
-    assert wishes.wish("a") is None
-    with pytest.raises(KeyError):
-        wishes.wish("b")
+    assert scene.wishes.wish("a") is None

@@ -272,3 +272,43 @@ def test_any_message_is_taken_or_refused(data):
         return
     with contextlib.suppress(BadRequest):
         reports.checked(request, "")
+
+
+def test_a_router_that_falls_silent_is_missed_for_a_while():
+    known = Loads()
+    known.take("a", counting(arrivals=1), 0.0)
+    known.take("b", counting(arrivals=1), 0.0)
+    for now in (5.0, 20.0, 100.0):
+        known.take("a", counting(arrivals=2), now)
+    assert known.silent(100.0) == {"b": 100.0}
+    assert known.known_until(100.0) == 0.0
+    known.take("a", counting(arrivals=2), 301.0)
+    assert known.silent(301.0) == {}
+    assert known.known_until(301.0) == 301.0
+    assert Loads().known_until(0.0) is None
+
+
+def test_counters_are_added_up_since_the_beginning_whoever_restarts():
+    known = Loads()
+    known.take("a", counting(arrivals=1000), 0.0)
+    known.take("a", counting(arrivals=1010), 1.0)
+    known.take("a", counting(started_at=2, arrivals=4), 2.0)
+    assert known.counted()["small"].arrivals == 14
+
+
+def test_a_tier_is_idle_since_the_last_request_was_seen():
+    known = Loads()
+    assert known.idle_seconds("small", 0.0) is None
+
+    def take(now: float, arrivals: int, waiting: int = 0) -> None:
+        run = Run(1, {"small": LoadTotals(arrivals=arrivals)})
+        known.take("a", Report({"small": TierLoad(waiting, 0)}, {}, run), now)
+
+    take(1.0, 10)
+    take(4.0, 10)
+    assert known.idle_seconds("small", 5.0) == 4.0
+    take(6.0, 11)
+    take(8.0, 11, waiting=1)
+    take(9.0, 11)
+    assert known.idle_seconds("small", 10.0) == 2.0
+    assert known.idle_seconds("small", 30.0) is None, "nobody says so any more"

@@ -71,9 +71,9 @@ def test_the_least_loaded_is_drained_and_unknown_load_counts_as_most():
     assert actions == (Drain("c", "the pool wants 2 and has 3"),)
 
 
-def test_of_equally_loaded_ones_the_youngest_is_drained():
+def test_of_equally_loaded_ones_the_oldest_is_drained():
     actions = decided(
-        replica("a", since=NOW - 9), replica("b", since=NOW - 3), replica("c", since=NOW - 6)
+        replica("a", started_at=9.0), replica("b", started_at=3.0), replica("c", started_at=6.0)
     )
     assert actions == (Drain("b", "the pool wants 2 and has 3"),)
 

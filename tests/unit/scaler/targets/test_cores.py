@@ -5,7 +5,7 @@ import os
 import pytest
 
 from services.scaler.targets import cores
-from services.scaler.targets.cores import available_cores
+from services.scaler.targets.cores import available_cores, available_gpus
 
 
 def test_this_machine_has_cores_and_asking_pins_nobody():
@@ -30,3 +30,10 @@ def test_where_nobody_may_ask_it_is_our_own(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(cores.os, "sched_setaffinity", forbidden)
     assert available_cores() == os.sched_getaffinity(0)
+
+
+def test_gpus_are_those_with_a_device_file(tmp_path):
+    assert available_gpus(tmp_path) == set()
+    for name in ("nvidia0", "nvidia11", "nvidiactl", "nvidia-uvm", "nvidia-caps"):
+        (tmp_path / name).touch()
+    assert available_gpus(tmp_path) == {0, 11}

@@ -61,6 +61,15 @@ def test_a_pinned_replica_keeps_its_process_id():
     assert argv[:4] == ["taskset", "-c", "0,3", "/t/tritonserver"]
 
 
+def test_a_replica_sees_the_gpus_of_its_slot_alone():
+    base = {"CUDA_VISIBLE_DEVICES": "5,6"}
+    _, environment = command(RUNTIME, launch(gpus=(0, 3)), Path("/view"), base)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    _, environment = command(RUNTIME, launch(), Path("/view"), base)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "5,6"
+
+
 def test_the_base_environment_is_inherited():
     base = {"PATH": "/bin", "LD_LIBRARY_PATH": "/l", "HF_HOME": "/hf"}
     _, environment = command(RUNTIME, launch(), Path("/view"), base)

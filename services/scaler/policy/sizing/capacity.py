@@ -1,0 +1,264 @@
+"""What a replica can do: the capacity model of four constants, learned and corrected online.
+
+Pure. `Capacity` in `settings` has the constants. *Work* is measured in replica-seconds: what a
+request takes of a replica whose places are all taken. A replica with all places taken does one
+second of work in a second, one with fewer requests less, as each step then serves fewer.
+
+The constants are learned by non-negative least squares on the relative error of a step's time, and
+the direct correction compares what was done with what the model says at the measured occupancy.
+Both take a stretch of time in which the number of ready replicas did not change.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from services.scaler.policy.sizing.settings import Capacity
+from services.scaler.policy.sizing.views import Traffic
+
+LEAST_FINISHED = 10.0
+"""Answers that a stretch has before anything is read from it: fewer are mostly chance."""
+STRETCH_SECONDS = 600.0
+"""A stretch with fewer answers than that is given up after this long."""
+SETTLE_TICKS = 1
+"""Ticks after a change of the ready replicas that are left out: drained ones finish answers."""
+
+CORRECTION_SECONDS = 120.0
+CORRECTION_LEAST, CORRECTION_MOST = 0.4, 1.6
+RATIO_LEAST, RATIO_MOST = 0.2, 3.0
+"""One stretch says no less and no more than this."""
+
+FIT_HALF_LIFE_SECONDS = 6 * 3600.0
+SHAPE = (1.0, 0.03, 1e-5, 0.01)
+"""Constants of an engine that nobody knows, but for their scale: what b, c and p are of a. From the
+measured rows of Llama-3.1-8B on an H100 (b 0, c 8e-6, p 0.003) and of a small model on a CPU
+(b 0.06), taken so that an engine gains rather little from many requests at once."""
+SHAPE_WEIGHT = 4.0
+"""Stretches that this shape counts for."""
+SWEEPS = 8
+STEP_LEAST_SECONDS, STEP_MOST_SECONDS = 1e-5, 60.0
+OUTLIER = math.log(2.0)
+
+_Four = tuple[float, float, float, float]
+_ZERO: _Four = (0.0, 0.0, 0.0, 0.0)
+
+
+def step_seconds(capacity: Capacity, running: float, prompt: float, output: float) -> float:
+    """Time of one step of a replica.
+
+    Args:
+        capacity: the model.
+        running: requests on the replica.
+        prompt: mean tokens of their prompts.
+        output: mean tokens of their answers, at least 1.
+    """
+    context = prompt + output / 2
+    by_request = capacity.b + capacity.c * context + capacity.p * prompt / output
+    return capacity.a + running * by_request
+
+
+def work(
+    capacity: Capacity, places: int, requests: float, prompt_tokens: float, output: float
+) -> float:
+    """Work of some requests together, in replica-seconds.
+
+    Args:
+        capacity: the model.
+        places: requests that a replica runs at once.
+        requests: how many.
+        prompt_tokens: of their prompts together.
+        output: tokens that an answer is expected to have.
+    """
+    of_context = capacity.c * output * (prompt_tokens + requests * output / 2)
+    by_request = output * (capacity.a / places + capacity.b)
+    return capacity.p * prompt_tokens + requests * by_request + of_context
+
+
+def busy(capacity: Capacity, places: int, running: float, prompt: float, output: float) -> float:
+    """Work that a replica does in a second with so many requests running, 0 to 1."""
+    running = min(running, places)
+    full = step_seconds(capacity, places, prompt, output)
+    return running * full / (places * step_seconds(capacity, running, prompt, output))
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What ready replicas did while their number did not change.
+
+    Attributes:
+        seconds: how long.
+        replica_seconds: the same times the replicas.
+        running_seconds: requests that ran times seconds.
+        finished: answers that ended.
+        output_tokens: of these.
+    """
+
+    seconds: float = 0.0
+    replica_seconds: float = 0.0
+    running_seconds: float = 0.0
+    finished: float = 0.0
+    output_tokens: float = 0.0
+
+    def longer(self, traffic: Traffic, ready: int, running: float) -> "Stretch":
+        """With one tick more."""
+        seconds = traffic.seconds
+        return Stretch(
+            self.seconds + seconds,
+            self.replica_seconds + seconds * ready,
+            self.running_seconds + seconds * running,
+            self.finished + traffic.finished,
+            self.output_tokens + traffic.output_tokens,
+        )
+
+
+_NO_STRETCH = Stretch()
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Least squares so far: sums over stretches, and where the last search ended."""
+
+    gram: tuple[_Four, _Four, _Four, _Four] = (_ZERO, _ZERO, _ZERO, _ZERO)
+    aims: _Four = _ZERO
+    weight: float = 0.0
+    constants: _Four = _ZERO
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """The model; None: nothing was seen yet."""
+        a, b, c, p = self.constants
+        return Capacity(a=a, b=b, c=c, p=p) if self.weight and a > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is known of a pool's replicas.
+
+    Attributes:
+        correction: measured work by the model's.
+        fit: of the constants; unused where the policy names them.
+        capacity: the learned model, if anything was learned.
+        stretch: what goes on.
+        ready: replicas in it.
+        settling: ticks that are still left out.
+        running: requests at its last tick; None: not known.
+    """
+
+    correction: float = 1.0
+    fit: Fit = field(default_factory=Fit)
+    capacity: Capacity | None = None
+    stretch: Stretch = _NO_STRETCH
+    ready: int = 0
+    settling: int = 0
+    running: float | None = None
+
+    def unseen(self) -> "Learned":
+        """After a time in which nobody said what replicas did."""
+        return replace(self, stretch=_NO_STRETCH, running=None)
+
+
+def learn(
+    before: Learned,
+    given: Capacity | None,
+    traffic: Traffic,
+    *,
+    places: int,
+    ready: int,
+    running: float | None,
+    prompt: float,
+) -> Learned:
+    """What is known after one tick more.
+
+    Args:
+        before: what was known.
+        given: the policy's model; None: it is to be learned.
+        traffic: of this tick.
+        places: requests that a replica runs at once.
+        ready: replicas that run them.
+        running: requests that run now; None: not known, and nothing is learned.
+        prompt: mean tokens of a prompt.
+    """
+    correction, fit, capacity = before.correction, before.fit, before.capacity
+    if ready != before.ready or running is None or before.running is None or ready == 0:
+        return Learned(correction, fit, capacity, _NO_STRETCH, ready, SETTLE_TICKS, running)
+    if before.settling:
+        left = before.settling - 1
+        return Learned(correction, fit, capacity, _NO_STRETCH, ready, left, running)
+    stretch = before.stretch.longer(traffic, ready, (running + before.running) / 2)
+    if stretch.finished < LEAST_FINISHED:
+        if stretch.seconds >= STRETCH_SECONDS:
+            stretch = _NO_STRETCH
+        return Learned(correction, fit, capacity, stretch, ready, 0, running)
+    occupancy = stretch.running_seconds / stretch.replica_seconds
+    output = stretch.output_tokens / stretch.finished
+    if occupancy > 0 and output >= 1:
+        if given is None:
+            step = occupancy * stretch.replica_seconds / stretch.output_tokens
+            step = min(max(step, STEP_LEAST_SECONDS), STEP_MOST_SECONDS)
+            fit = fitted(fit, occupancy, prompt, output, step=step, seconds=stretch.seconds)
+            capacity = fit.capacity
+        model = given or capacity
+        if model is not None:
+            done = work(model, places, stretch.finished, prompt * stretch.finished, output)
+            doable = stretch.replica_seconds * busy(model, places, occupancy, prompt, output)
+            correction = _corrected(correction, done / doable, stretch.seconds)
+    return Learned(correction, fit, capacity, _NO_STRETCH, ready, 0, running)
+
+
+def _corrected(before: float, ratio: float, seconds: float) -> float:
+    part = 1 - math.exp(-seconds / CORRECTION_SECONDS)
+    after = before + part * (min(max(ratio, RATIO_LEAST), RATIO_MOST) - before)
+    return min(max(after, CORRECTION_LEAST), CORRECTION_MOST)
+
+
+def fitted(
+    before: Fit, running: float, prompt: float, output: float, *, step: float, seconds: float
+) -> Fit:
+    """The fit with one stretch more.
+
+    Non-negative least squares on the relative error, by coordinate descent from where the last one
+    ended, held near `SHAPE` while little was seen. A stretch that is off by more than a factor of
+    two counts less once the fit stands.
+
+    Args:
+        before: the fit.
+        running: mean requests on a replica.
+        prompt: mean tokens of a prompt.
+        output: mean tokens of an answer.
+        step: measured seconds of a step.
+        seconds: how long the stretch was.
+    """
+    context = prompt + output / 2
+    features = (1.0, running, running * context, running * prompt / output)
+    weight = 1.0
+    if before.weight >= LEAST_FINISHED:
+        said = sum(c * f for c, f in zip(before.constants, features, strict=True))
+        off = abs(math.log(step / said)) if said > 0 else 0.0
+        weight = min(1.0, OUTLIER / off) if off else 1.0
+    kept = 0.5 ** (seconds / FIT_HALF_LIFE_SECONDS)
+    relative = [feature / step for feature in features]
+    gram = [
+        [kept * before.gram[i][j] + weight * relative[i] * relative[j] for j in range(4)]
+        for i in range(4)
+    ]
+    aims = [kept * before.aims[i] + weight * relative[i] for i in range(4)]
+    scale = sum(s * aim for s, aim in zip(SHAPE, aims, strict=True)) / sum(
+        SHAPE[i] * gram[i][j] * SHAPE[j] for i in range(4) for j in range(4)
+    )
+    found = list(before.constants) if before.weight else [scale * of_a for of_a in SHAPE]
+    for _ in range(SWEEPS):
+        for i in range(4):
+            usual = scale * SHAPE[i]
+            pull = SHAPE_WEIGHT / usual**2
+            others = sum(gram[i][j] * found[j] for j in range(4) if j != i)
+            found[i] = max((aims[i] - others + pull * usual) / (gram[i][i] + pull), 0.0)
+    found[0] = min(max(found[0], 1e-6), 60.0)
+    return Fit(
+        gram=(_four(gram[0]), _four(gram[1]), _four(gram[2]), _four(gram[3])),
+        aims=_four(aims),
+        weight=kept * before.weight + weight,
+        constants=_four([found[0], min(found[1], 60.0), min(found[2], 1.0), min(found[3], 1.0)]),
+    )
+
+
+def _four(values: list[float]) -> _Four:
+    return values[0], values[1], values[2], values[3]

@@ -1,0 +1,108 @@
+"""The rate of work over a window, and how much it grows while a replica starts.
+
+Pure. What came is kept tick by tick as sums, so that the rate over any time is one difference; a
+tick that nobody reports is left out of them. Volatility grows with the square root of the time that
+is looked ahead, so its square is kept by second: when starts take longer, headroom follows at once.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from operator import itemgetter
+from typing import NamedTuple
+
+QUICK_SECONDS = 15.0
+"""Peaks are those of rates over this long."""
+MOST_SAMPLES = 720
+HALF_LIFE_SECONDS = 6 * 3600.0
+USUAL_VARIANCE = 0.08**2 / 60
+"""By second: what is taken before any was measured, as if in `USUAL_WEIGHT` ticks."""
+USUAL_WEIGHT = 20.0
+GROWTH_MOST = 3.0
+"""As a logarithm; beyond, it was next to nothing before."""
+
+
+class Sample(NamedTuple):
+    """What was known after a tick: sums since the window began, and rates in work by second."""
+
+    seconds: float
+    work: float
+    at: float
+    rate: float
+    quick: float
+
+
+class Volatility(NamedTuple):
+    """Mean square growth by second looked ahead, and the ticks that say so, decayed."""
+
+    variance: float = USUAL_VARIANCE
+    weight: float = USUAL_WEIGHT
+
+
+Samples = tuple[Sample, ...]
+_SECONDS = itemgetter(0)
+_AT = itemgetter(2)
+_QUICK = itemgetter(4)
+
+
+def sampled(
+    before: Samples, now: float, *, seconds: float, work: float, window: float, horizon: float
+) -> Samples:
+    """With what came in one tick more, and without what nothing looks back to any more.
+
+    Args:
+        before: the ticks so far.
+        now: time of this one.
+        seconds: how long it was.
+        work: that came in it.
+        window: seconds over which the rate is taken.
+        horizon: seconds over which growth is looked for.
+    """
+    samples = before or (Sample(0.0, 0.0, now - seconds, 0.0, 0.0),)
+    last = samples[-1]
+    newest = Sample(last.seconds + seconds, last.work + work, now, 0.0, 0.0)
+    samples = (*samples, newest)
+    newest = Sample(
+        newest.seconds,
+        newest.work,
+        now,
+        rate_over(samples, window),
+        rate_over(samples, QUICK_SECONDS),
+    )
+    keep = max(horizon, window, QUICK_SECONDS)
+    oldest = max(bisect_right(samples, now - keep, key=_AT) - 1, len(samples) - MOST_SAMPLES, 0)
+    return (*samples[oldest:-1], newest)
+
+
+def rate_over(samples: Samples, seconds: float) -> float:
+    """Work by second over the last so many seconds that are known."""
+    last, first = samples[-1], samples[0]
+    since = last.seconds - seconds
+    if since <= first.seconds:
+        return (last.work - first.work) / max(last.seconds - first.seconds, 1e-9)
+    after = bisect_left(samples, since, key=_SECONDS)
+    low, high = samples[after - 1], samples[after]
+    part = (since - low.seconds) / (high.seconds - low.seconds)
+    return max(last.work - low.work - part * (high.work - low.work), 0.0) / seconds
+
+
+def covers(samples: Samples, seconds: float) -> bool:
+    """Whether so many seconds are known, or as many as are kept."""
+    known = samples[-1].seconds - samples[0].seconds
+    return known >= seconds - 1e-6 or len(samples) >= MOST_SAMPLES
+
+
+def observed(before: Volatility, samples: Samples, now: float, horizon: float) -> Volatility:
+    """With the growth that the last horizon had: its highest peak by the rate seen before it."""
+    past = bisect_right(samples, now - horizon + 1e-6, key=_AT) - 1
+    if past < 0 and len(samples) == MOST_SAMPLES:
+        past = 0
+    last = len(samples) - 1
+    if not 0 <= past < last or samples[past].rate <= 0:
+        return before
+    was = samples[past]
+    peak = max(map(_QUICK, samples[past + 1 :]))
+    growth = min(math.log(peak / was.rate), GROWTH_MOST) if peak > was.rate else 0.0
+    seconds = now - samples[last - 1].at
+    weight = 0.5 ** (seconds / HALF_LIFE_SECONDS) * before.weight + 1
+    share = growth * growth / (now - was.at)
+    return Volatility(before.variance + (share - before.variance) / weight, weight)

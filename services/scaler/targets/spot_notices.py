@@ -1,0 +1,111 @@
+"""Notices that spot capacity is taken away: files that somebody puts down, metadata over HTTP.
+
+A file ``spot-notice/<name>`` below the state folder is about the pool or the replica of that name;
+what it says is the reason, and where it goes the notice is taken back. The metadata page of a pool
+is that of its machine: while it answers with status 200 and anything but "false", the pool goes.
+That is how the clouds tell it: AWS has ``/latest/meta-data/spot/instance-action`` (404 until two
+minutes before; its token-free version 1), GCP ``/computeMetadata/v1/instance/preempted`` ("FALSE"
+until about 30 seconds before). Leaves to `local` what is done about it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from services.scaler.config import Pool
+from services.scaler.load.pages import OK, Pages, Unanswered
+
+log = structlog.get_logger()
+
+FOLDER = "spot-notice"
+LOOK_SECONDS = 1.0
+PAGE_SECONDS = 1.0
+MAX_BYTES = 4096
+MAX_FILES = 4096
+MAX_REASON = 200
+NOT_FOUND = 404
+_HEADERS = {"Metadata-Flavor": "Google"}
+_NO_NOTICE = ("", "false", "none")
+
+
+class SpotNotices:
+    """What is known now; looks every second."""
+
+    def __init__(
+        self,
+        state_folder: Path,
+        pools: Callable[[], Mapping[str, Pool]],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing is known yet.
+
+        Args:
+            state_folder: where the folder of notices is; it need not be there.
+            pools: gives the pools that are configured.
+            on_change: is called in the event loop when a notice comes or goes.
+        """
+        self._folder = state_folder.absolute() / FOLDER
+        self._pools = pools
+        self.on_change = on_change
+        self._told: dict[str, str] = {}
+        self._silent: set[str] = set()
+
+    def of(self, name: str) -> str:
+        """Why the pool or replica of that name is taken away; empty: it is not."""
+        return self._told.get(name, "")
+
+    async def run(self) -> None:
+        """Looks for ever; the caller owns it."""
+        async with Pages(seconds=PAGE_SECONDS, max_bytes=MAX_BYTES) as pages:
+            while True:
+                await self.look(pages)
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self, pages: Pages) -> None:
+        """Looks once."""
+        urls = {name: pool.spot_notice for name, pool in self._pools().items() if pool.spot_notice}
+        files = await asyncio.to_thread(_files, self._folder)
+        asked = sorted(set(urls.values()))
+        said = await asyncio.gather(*(self._page(pages, url) for url in asked))
+        by_url = dict(zip(asked, said, strict=True))
+        told = {name: by_url[url] for name, url in urls.items() if by_url[url]}
+        told.update(files)
+        if told == self._told:
+            return
+        for name in told.keys() - self._told.keys():
+            log.warning("capacity is taken away", what=name, why=told[name])
+        for name in self._told.keys() - told.keys():
+            log.info("capacity stays after all", what=name)
+        self._told = told
+        self.on_change()
+
+    async def _page(self, pages: Pages, url: str) -> str:
+        """What a metadata page gives notice of; empty: nothing, or it does not answer."""
+        try:
+            status, body = await pages.get(url, headers=_HEADERS, accept=(OK, NOT_FOUND))
+        except Unanswered as error:
+            if url not in self._silent:
+                log.warning("nobody tells whether capacity is taken away", page=url, why=str(error))
+            self._silent.add(url)
+            return ""
+        self._silent.discard(url)
+        text = body.decode("utf-8", errors="replace").strip()
+        if status != OK or text.lower() in _NO_NOTICE:
+            return ""
+        return f"its machine is taken away: {text[:MAX_REASON]}"
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """By name, what each file of the folder says."""
+    found: dict[str, str] = {}
+    try:
+        for path in sorted(folder.iterdir())[:MAX_FILES]:
+            if path.is_file() and not path.name.startswith("."):
+                with path.open("rb") as file:
+                    text = file.read(MAX_REASON).decode("utf-8", errors="replace").strip()
+                found[path.name] = text or "its capacity is taken away"
+    except OSError:  # no folder, or one that goes away: no notice
+        return found
+    return found
