@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_server
 from services.common.kept_up import kept_up
 from services.common.process import open_frame, run
-from services.scaler.assembly import places, serve_keda
 from services.scaler.config import ScalerSettings, Scaling
+from services.scaler.elsewhere import places, serve_keda
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
 from services.scaler.fleet.sizes import Sizes

@@ -10,6 +10,6 @@ fits `ports.Target`:
 5. `configure` takes changed settings: replace replicas one at a time, and where they fail go back,
    which `PoolStatus.refused` and `in_force` say. `policy.rollout` decides when.
 6. Give it a key in `services.scaler.places` and a place in `several`, name it in
-   `services.scaler.assembly`, and run the fleet's tests over it as they run over `Cluster`, which
+   `services.scaler.elsewhere`, and run the fleet's tests over it as they run over `Cluster`, which
    is such a place in a hundred lines.
 """
