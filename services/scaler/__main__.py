@@ -12,7 +12,7 @@ from pennyweight.scaler.v1.scaler_pb2_grpc import add_ScalerServiceServicer_to_s
 from services.common.kept_up import kept_up
 from services.common.process import open_frame, run
 from services.scaler.config import ScalerSettings, Scaling
-from services.scaler.elsewhere import places, serve_keda
+from services.scaler.elsewhere import open_keda, places, serve_keda
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
 from services.scaler.fleet.sizes import Sizes
@@ -97,6 +97,7 @@ async def serve(
         server = frame.server
         server.add(add_ScalerServiceServicer_to_server, servicer)
         port = frame.bind()
+        keda_server = open_keda(settings, keda, frame)
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
         await server.start()
@@ -110,8 +111,8 @@ async def serve(
                 kept_up("queries", queries.run),
                 kept_up("spot notices", notices.run),
             )
-            if settings.keda_listen:
-                tasks.create_task(serve_keda(settings, keda, frame, stop))
+            if keda_server is not None:
+                tasks.create_task(serve_keda(keda_server, stop))
             keeping = [tasks.create_task(work) for work in beside]
             await server.until_stopped(stop)
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)

@@ -24,22 +24,32 @@ from services.scaler.targets.several import Make, Where
 log = structlog.get_logger()
 
 
-async def serve_keda(
-    settings: ScalerSettings, keda: ExternalScaler, frame: Frame, stop: asyncio.Event
-) -> None:
-    """Serves KEDA on an address of its own until `stop` is set. KEDA brings no key.
+def open_keda(settings: ScalerSettings, keda: ExternalScaler, frame: Frame) -> Server | None:
+    """The server that KEDA calls, with its address taken; None: there is to be none.
+
+    KEDA brings no key, so whoever reaches the address may ask.
 
     Raises:
         ConfigError: the address cannot be listened on.
-        ServerEnded: the server ended by itself.
     """
+    if not settings.keda_listen:
+        return None
     own = replace(settings, listen=settings.keda_listen)
     server = Server(own, Keyring(), frame.tracing)
     frame.closing.push_async_callback(server.close)
     add: Any = add_ExternalScalerServicer_to_server
     add(keda, Keyless(server.grpc, MOST_CALLS))
-    port = await server.start()
-    log.info("serving KEDA", port=port)
+    server.bind()
+    return server
+
+
+async def serve_keda(server: Server, stop: asyncio.Event) -> None:
+    """Serves KEDA until `stop` is set.
+
+    Raises:
+        ServerEnded: the server ended by itself.
+    """
+    log.info("serving KEDA", port=await server.start())
     await server.serve_until_stopped(stop)
 
 

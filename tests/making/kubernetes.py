@@ -35,6 +35,7 @@ class Api:
         self.mock = server
         self.url = str(port.url).rstrip("/")
         self.faults: dict[str, list[Any]] = {}
+        self._writing = asyncio.Lock()
         self._versions = itertools.count(2)
         self._made = itertools.count(1)
         for resource in (
@@ -48,6 +49,7 @@ class Api:
         server[self._fails] << self._fail
         for path in (DEPLOYMENTS, LEASES):
             server[lambda request, path=path: self._is_put(request, path)] << self._put
+        server[f"post {LEASES}"] << self._post
 
     def kubeconfig(self, folder: Path) -> Path:
         """A file by which it is reached."""
@@ -204,14 +206,24 @@ class Api:
 
     async def _put(self, request: Any) -> Any:
         """Replaces a Lease, or the scale of a Deployment, that is as the caller has seen it."""
+        async with self._writing:  # of two who write at once one is late
+            return await self._replace(request)
+
+    async def _replace(self, request: Any) -> Any:
         path = str(request.url.path).removesuffix("/scale")
         async with await self.mock.get(path) as answer:
             found = await answer.json()
         given, data = request.data["metadata"].get("resourceVersion"), request.data
-        if given is not None and given != found["metadata"].get("resourceVersion", "1"):
+        if given != found["metadata"]["resourceVersion"] and (given or path.startswith(LEASES)):
             raise Refusal(status=409, reason="Conflict", message="the object has been modified")
         version = await self._change(path, {"spec": data["spec"]})
         return {**data, "metadata": {**data["metadata"], "resourceVersion": version}}
+
+    async def _post(self, request: Any) -> Any:
+        """A new Lease has a version too."""
+        meta = request.data["metadata"]
+        version = await self._change(f"{LEASES}/{meta['name']}", {})
+        return {**request.data, "metadata": {**meta, "resourceVersion": version}}
 
     async def _change(self, path: str, change: dict[str, Any]) -> str:
         version = str(next(self._versions))

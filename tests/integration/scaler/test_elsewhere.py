@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import grpc
+import pytest
 import yaml
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -11,6 +12,7 @@ from externalscaler import externalscaler_pb2
 from externalscaler.externalscaler_pb2_grpc import ExternalScalerStub
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1.scaler_pb2_grpc import ScalerServiceStub
+from services.common.config import ConfigError
 from services.scaler.__main__ import serve
 from services.scaler.config import ScalerSettings
 from tests.integration.scaler.harness import KEY
@@ -35,6 +37,23 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]
+
+
+async def test_an_address_for_keda_that_is_taken_stops_the_start(tmp_path):
+    pools = {"p": {"tier": "t", "model": "m", "precision": "x", "external": {"dns": "localhost:1"}}}
+    scaling = tmp_path / "scaling.yaml"
+    scaling.write_text(yaml.safe_dump({"pools": pools}))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = ScalerSettings(
+            listen="127.0.0.1:0",
+            scaling_file=scaling,
+            state_folder=tmp_path / "state",
+            keda_listen=f"127.0.0.1:{taken.getsockname()[1]}",
+        )
+        with pytest.raises(ConfigError, match="listen address"):
+            await serve(settings, {}, asyncio.Event())
 
 
 async def test_a_scaler_without_slots(tmp_path):

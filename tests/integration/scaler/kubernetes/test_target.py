@@ -1,7 +1,9 @@
 """Pools on Kubernetes: what is seen, what is asked for, and what happens when calls fail."""
 
 import asyncio
-from contextlib import asynccontextmanager
+import datetime as dt
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import kmock
 import pytest
@@ -16,7 +18,7 @@ from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.workload import DRAINED, DRAINS
 from services.scaler.targets.kubernetes import pool as pools
 from services.scaler.targets.kubernetes import watched
-from services.scaler.targets.kubernetes.client import KubernetesClient
+from services.scaler.targets.kubernetes.client import ClusterFault, KubernetesClient
 from services.scaler.targets.kubernetes.target import Elected, KubernetesTarget
 from tests.making.kubernetes import NAMESPACE, NODES, SLICES, Refusal
 from tests.making.replicas import sizes
@@ -238,6 +240,22 @@ async def test_what_a_slow_stream_still_tells_of_before_is_nobodys_by_hand(api, 
         pool._written = None  # believed for no longer than it must be
         await pool._turn()
         assert scene.status.by_hand == 2
+
+
+async def test_a_scaler_whose_lease_another_has_taken_stops_at_once(api, client, tmp_path):
+    async with at_work(api, tmp_path, elected=Elected(NAMESPACE, "scaler", "one")) as scene:
+        election = scene.target._election
+        assert election.leads
+        taken = None
+        while taken is None:
+            with suppress(ClusterFault):  # it has just been renewed
+                theirs = replace(await client.lease(NAMESPACE, "scaler"), holder="two")
+                now = dt.datetime.now(dt.UTC)
+                taken = await client.write_lease(NAMESPACE, "scaler", theirs, now, new=False)
+        await election.turn()
+        assert not election.leads
+        assert scene.status.held == "another scaler acts: two"
+        assert await client.lease(NAMESPACE, "scaler") == taken
 
 
 async def test_what_another_scaler_set_meanwhile_is_nobodys_by_hand(api, tmp_path):
