@@ -109,6 +109,7 @@ class Fleet:
         self._status: Mapping[str, PoolStatus] = {}
         self._seen = True
         self._started = clock()
+        self._held: set[str] = set()  # pools of which nothing may be decided
         self._members: dict[str, Member] = {}
         self._released: set[str] = set()
         # Milliseconds since the epoch, so that it also grows over restarts of the scaler.
@@ -131,6 +132,7 @@ class Fleet:
         self._sizes.begin(
             {name: len(found) - found.count(draining) for name, found in states.items()}
         )
+        self._take_held()
 
     def configure(self, scaling: Scaling) -> None:
         """Takes a changed configuration. The same once more tries again what was refused."""
@@ -255,6 +257,7 @@ class Fleet:
         now = self._clock()
         self._refresh(now)
         if self._seen:
+            self._take_held()
             self._decide_sizes(now)
             for name in sorted({*self._scaling.pools, *self._status}):
                 self._reconcile_pool(name, now)
@@ -265,10 +268,19 @@ class Fleet:
                 self._empty.set()
         self._count(now)
 
+    def _take_held(self) -> None:
+        """Takes of which pools nothing may be decided. One that is free begins with what it has."""
+        before, status = self._held, self._status
+        self._held = {name for name in self._scaling.pools if status.get(name, _NOTHING).held}
+        for name in (before & self._scaling.pools.keys()) - self._held:
+            serving = [one for one in self._of(name) if one.state is not ReplicaState.DRAINING]
+            self._sizes.adopt(name, len(serving) + status.get(name, _NOTHING).pending)
+
     def _decide_sizes(self, now: float) -> None:
         if self._exit_drain_seconds is not None or not self._sizes.due(now):
             return
-        decided = self._sizes.tick(self._pools_now(), now=now, wall=self._wall())
+        wall = self._wall()
+        decided = self._sizes.tick(self._pools_now(), now=now, wall=wall, held=self._held)
         for name, decision in decided.items():
             self._gauges.decided(name, self._settings(name).tier, decision, now)
 

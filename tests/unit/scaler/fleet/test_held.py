@@ -14,6 +14,7 @@ from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.places import External, Kubernetes
 from services.scaler.policy.draining import ReplicaState
+from services.scaler.policy.sizing.settings import Scale
 from services.scaler.ports import Wish
 from tests.making.replicas import Clock, Cluster, pool, sizes
 
@@ -150,3 +151,29 @@ async def test_an_actuator_is_told_of_those_that_drain_too():
     scene.target.said = {"held": "another scaler acts"}
     scene.turn()
     assert scene.wishes.wish("a") is None
+
+
+async def test_a_pool_that_is_seen_late_keeps_what_it_has():
+    """What could not be seen at the start is not taken for nothing, and so does not shrink."""
+    scaled = replace(ON_CLUSTER, size=None, scale=Scale(min=1, max=8))
+    scene = Scene(scaled)
+    scene.target.deployments["a"].replicas = 5
+    scene.target.said = {"known": False, "held": "not seen yet", "replicas": ()}
+    await scene.opened()
+    assert scene.target.asked == []
+    scene.target.said = {}
+    scene.turn()
+    assert set(scene.target.asked) == {5}
+    assert scene.states == [ReplicaState.READY] * 5
+    assert scene.view.desired == 5
+
+
+async def test_nothing_is_decided_of_a_held_pool():
+    scaled = replace(ON_CLUSTER, size=None, scale=Scale(min=1, max=8))
+    scene = await Scene(scaled).opened()
+    decided = scene.view.decision
+    assert decided is not None
+    scene.target.said = {"held": "another scaler acts"}
+    scene.clock.now += 100.0
+    scene.turn()
+    assert scene.view.decision is decided
