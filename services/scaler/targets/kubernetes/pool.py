@@ -6,8 +6,6 @@ the pool's trouble and tried again after a wait; no other pool waits for it.
 
 import asyncio
 import random
-import statistics
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,11 +18,13 @@ from services.scaler.config import Pool
 from services.scaler.metrics import Metrics
 from services.scaler.places import Actuator, ByHand, Kubernetes
 from services.scaler.policy.by_hand import Hands
-from services.scaler.policy.workload import DRAINED, DRAINS, Plan, Pod, plan
-from services.scaler.ports import PoolStatus, Replica, ReplicaStatus
+from services.scaler.policy.workload import DRAINED, Plan, Pod, plan
+from services.scaler.ports import PoolStatus, ReplicaStatus
 from services.scaler.targets.kubernetes import client
 from services.scaler.targets.kubernetes.client import ClusterFault, Fault, KubernetesClient
 from services.scaler.targets.kubernetes.objects import Endpoints, Node, Workload
+from services.scaler.targets.kubernetes.shown import Around, Notices, replica
+from services.scaler.targets.kubernetes.starts import Starts
 from services.scaler.targets.kubernetes.watched import Watched
 
 log = structlog.get_logger()
@@ -34,7 +34,6 @@ LOOK_SECONDS = 2.0
 WRITTEN_SECONDS = 10.0
 """How long a number that we set is believed against what a stream still tells of before."""
 AGAIN = Backoff(first_seconds=0.5, cap_seconds=30.0)
-KEPT_STARTS = 20
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,8 @@ class KubernetesPool:
         self._hands = Hands()
         self._written: Written | None = None
         self._fault = ""
-        self._noticed: dict[str, float] = {}  # when, by uid
-        self._seen: set[str] | None = None
-        self._started: set[str] = set()
-        self._starts: deque[float] = deque(maxlen=KEPT_STARTS)
+        self._notices = Notices()
+        self._starts = Starts(metrics)
 
     @property
     def place(self) -> Kubernetes:
@@ -163,7 +160,10 @@ class KubernetesPool:
         self._metrics.cluster_faults.labels(str(fault)).inc()
 
     def _changed(self) -> None:
-        self._note_starts()
+        if self._pods is not None and self._pods.known:
+            pods = self._pods.found.values()
+            self._starts.note(pods, (self._name, self._pool.tier))
+            self._notices.keep(pods)
         self._wake.set()
         self._on_change()
 
@@ -311,7 +311,9 @@ class KubernetesPool:
             held = f"its workload was not seen yet: {why or 'the cluster is asked'}"
             return PoolStatus(held=held, trouble=held, known=False)
         workload, pods = self._workload, [] if self._pods is None else self._here()
-        shown = [status for pod in pods if (status := self._replica(pod)) is not None]
+        slices = None if self._slices is None else self._slices.found.values()
+        around = Around(self._nodes(), slices)
+        shown = [one for pod in pods if (one := self._replica(pod, around)) is not None]
         alive = [pod for pod in pods if pod.alive]
         asked = 0 if workload is None else workload.replicas
         addressed = sum(bool(pod.address) for pod in alive)
@@ -320,7 +322,7 @@ class KubernetesPool:
             pending=max(asked, len(alive)) - addressed,
             ending=sum(pod.ending and pod.cost == DRAINED for pod in pods),
             trouble="; ".join(self._troubles(workload, alive)),
-            typical_start_seconds=statistics.median(self._starts) if self._starts else None,
+            typical_start_seconds=self._starts.typical_seconds,
             held=self.held,
             by_hand=self._hands.theirs,
         )
@@ -346,83 +348,16 @@ class KubernetesPool:
             (pod for pod in self._pods.found.values() if not pod.over), key=lambda pod: pod.name
         )
 
-    def _replica(self, pod: Pod) -> ReplicaStatus | None:
-        """A pod as others may know it; None: it has no address yet, or is gone for them."""
-        if not pod.address or (pod.ending and pod.cost == DRAINED):
-            return None
-        place, settings = self._place, self._pool
-        notice = self._notice(pod)
-        host = f"[{pod.address}]" if ":" in pod.address else pod.address
-        replica = Replica(
-            id=pod.id,
-            pool=self._name,
-            tier=settings.tier,
-            model=settings.model,
-            precision=settings.precision,
-            capacity=settings.capacity,
-            max_in_flight=settings.max_in_flight,
-            address=f"{host}:{place.port}",
-            started_at=pod.created,
+    def _replica(self, pod: Pod, around: Around) -> ReplicaStatus | None:
+        return replica(
+            self._name,
+            self._pool,
+            self._place,
+            pod,
+            around=around,
+            notices=self._notices,
+            now=self._clock(),
         )
-        return ReplicaStatus(
-            replica,
-            ready=pod.ready and self._has_endpoint(pod),
-            leaving=pod.leaving or (notice if self._is_due(pod, notice) else ""),
-            notice=notice,
-            draining=pod.cost <= DRAINS,
-            metrics_address=f"{host}:{place.metrics_port}" if place.metrics_port else "",
-            index=pod.index,
-        )
-
-    def _has_endpoint(self, pod: Pod) -> bool:
-        if self._slices is None:
-            return True
-        return any(pod.uid in one.ready for one in self._slices.found.values())
-
-    def _notice(self, pod: Pod) -> str:
-        """Why it is taken away soon; empty: it is not."""
-        if pod.notice:
-            return pod.notice
-        node = self._nodes().get(pod.node)
-        taint = next((key for key in self._place.taints if node and key in node.taints), "")
-        return f"its node {pod.node} has the taint {taint}" if taint else ""
-
-    def _is_due(self, pod: Pod, notice: str) -> bool:
-        """Whether a pod of which notice was given is to drain now, to be through in time."""
-        if not notice:
-            self._noticed.pop(pod.uid, None)
-            return False
-        since = self._noticed.setdefault(pod.uid, self._clock())
-        room = self._pool.notice_seconds - self._pool.drain_seconds
-        return self._clock() - since >= room
-
-    # Counting.
-
-    def _note_starts(self) -> None:
-        """Takes how long pods took that have become ready since we look."""
-        if self._pods is None or not self._pods.known:
-            return
-        pods = self._pods.found.values()
-        if self._seen is None:
-            self._seen = {pod.uid for pod in pods}
-            self._metrics.adoptions.labels(*self._labels).inc(len(self._seen))
-            return
-        new = {pod.uid for pod in pods} - self._seen
-        gone = self._seen - {pod.uid for pod in pods}
-        self._metrics.starts.labels(*self._labels).inc(len(new))
-        self._noticed = {uid: at for uid, at in self._noticed.items() if uid not in gone}
-        self._started = (self._started | new) & {pod.uid for pod in pods}
-        self._seen = {pod.uid for pod in pods}
-        for pod in pods:
-            if pod.uid in self._started and pod.ready_since is not None:
-                self._started.discard(pod.uid)
-                took = max(0.0, pod.ready_since - pod.created)
-                self._starts.append(took)
-                self._metrics.start_seconds.labels(*self._labels).observe(took)
-
-    @property
-    def _labels(self) -> tuple[str, str]:
-        return self._name, self._pool.tier
 
 
 def _reached(found: str, written: str) -> bool:
