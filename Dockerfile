@@ -18,7 +18,7 @@ RUN pip install -c constraints.txt '.[router]' && pip uninstall -y pennyweight &
 FROM packages AS cache-packages
 RUN pip install -c constraints.txt '.[cache]' && pip uninstall -y pennyweight && slim
 FROM packages AS scaler-packages
-RUN pip install -c constraints.txt '.[scaler,engine]' && pip uninstall -y pennyweight && slim
+RUN pip install -c constraints.txt '.[scaler,engine,kubernetes]' && pip uninstall -y pennyweight && slim
 FROM packages AS operator-packages
 RUN pip install -c constraints.txt '.[router,calibrate]' && pip uninstall -y pennyweight && slim
 
@@ -49,6 +49,7 @@ FROM service AS scaler
 COPY --from=scaler-packages /opt/pennyweight /opt/pennyweight
 COPY model_repository/cpu /app/model_repository/cpu
 COPY engines /app/engines
+COPY externalscaler /app/externalscaler
 COPY pennyweight /app/pennyweight
 COPY services /app/services
 COPY policies /app/policies

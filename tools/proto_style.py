@@ -24,9 +24,13 @@ UPPER = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 VERSION = re.compile(r"v[1-9][0-9]*")
 
 
+OTHERS = ("google/", "externalscaler/")
+"""Contracts of others, whose names and numbers are not ours to choose."""
+
+
 def style_problems(protos: FileDescriptorSet) -> list[str]:
     """One sentence for each broken rule: file, line, name, rule."""
-    ours = [file for file in protos.file if not file.name.startswith("google/")]
+    ours = [file for file in protos.file if not file.name.startswith(OTHERS)]
     return [problem for file in ours for problem in _File(file).problems()]
 
 

@@ -23,6 +23,8 @@ from tools.proto_style import style_problems
 ROOT = Path(__file__).parent.parent
 PROTOS = ROOT / "protos"
 RELEASED = PROTOS / "released"
+PACKAGES = ("pennyweight", "externalscaler")
+"""Where stubs lie, below the root: in the folders of their protos."""
 SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
 
 
@@ -55,7 +57,8 @@ def stale_stubs(root: Path = ROOT) -> Iterator[str]:
         fresh = Path(folder)
         generate(fresh)
         wanted = _stubs(fresh)
-        for name in sorted(wanted | _stubs(root / "pennyweight", below=root)):
+        kept = {name for folder in PACKAGES for name in _stubs(root / folder, below=root)}
+        for name in sorted(wanted | kept):
             if name not in wanted:
                 yield f"{name}: no proto generates it; delete it"
             elif not (root / name).exists() or not filecmp.cmp(root / name, fresh / name, False):  # noqa: FBT003

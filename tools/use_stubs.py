@@ -15,7 +15,9 @@ def main() -> None:
 
     channel = grpc.insecure_channel("127.0.0.1:1")
     messages = services = 0
-    for path in sorted(ROOT.glob("pennyweight/**/*_pb2.py")):
+    packages = ("pennyweight", "externalscaler")
+    paths = [path for name in packages for path in ROOT.glob(f"{name}/**/*_pb2.py")]
+    for path in sorted(paths):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         module = importlib.import_module(name)
         for descriptor in module.DESCRIPTOR.message_types_by_name.values():

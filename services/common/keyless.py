@@ -8,7 +8,7 @@ all of them hold a bounded memory, as the connections do.
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -89,7 +89,7 @@ class Keyless:
 
         async def generator(_: Any, context: Any) -> AsyncIterator[Any]:
             request = await entered(context)
-            async with aclosing(inner(request, context)) as responses:
+            async with _told_errors(context), aclosing(inner(request, context)) as responses:
                 async for response in responses:
                     yield response
 
@@ -98,7 +98,9 @@ class Keyless:
             task: Any = asyncio.current_task()
             timer = asyncio.get_running_loop().call_later(CALL_SECONDS, task.cancel)
             context.add_done_callback(lambda _: timer.cancel())
-            return await inner(await entered(context), context)
+            request = await entered(context)
+            async with _told_errors(context):
+                return await inner(request, context)
 
         make: Any = (
             grpc.stream_stream_rpc_method_handler
@@ -110,6 +112,15 @@ class Keyless:
             None,
             handler.response_serializer,
         )
+
+
+@asynccontextmanager
+async def _told_errors(context: Any) -> AsyncIterator[None]:
+    """Tells the caller what a servicer raises of our errors."""
+    try:
+        yield
+    except ServiceError as error:
+        await context.abort_with_status(error.status())
 
 
 def _small(data: bytes) -> bytes:

@@ -80,12 +80,8 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         """Refuses combinations that would be unsafe or cannot work."""
-        for name in ("listen", "metrics_listen"):
-            address = getattr(self, name)
-            if not address.startswith("unix:") and not _PORT.search(address):
-                raise ValueError(f"{name}: must end in a port from 0 to 65535, got {address!r}")
-        if self.keys_file is None and not self.listen.startswith(LOOPBACK):
-            raise ValueError(f"listen: {self.listen} is not loopback, so keys_file must be set")
+        check_listen("metrics_listen", self.metrics_listen, keys=True)
+        check_listen("listen", self.listen, keys=self.keys_file is not None)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
 
@@ -95,6 +91,18 @@ class ServerSettings:
         if self.tls_certificate is None or self.tls_key is None:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+
+def check_listen(name: str, address: str, *, keys: bool) -> None:
+    """Refuses an address that cannot be listened on, or that is open to all without keys.
+
+    Raises:
+        ValueError: it is one; `name` is that of the setting.
+    """
+    if not address.startswith("unix:") and not _PORT.search(address):
+        raise ValueError(f"{name}: must end in a port from 0 to 65535, got {address!r}")
+    if not keys and not address.startswith(LOOPBACK):
+        raise ValueError(f"{name}: {address} is not loopback, so keys_file must be set")
 
 
 class ServerEnded(Exception):

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -13,22 +13,26 @@ from services.common.kept_up import kept_up
 from services.common.process import open_frame, run
 from services.scaler.assembly import History, measured
 from services.scaler.config import ScalerSettings, Scaling
+from services.scaler.elsewhere import open_keda, places, serve_keda
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
 from services.scaler.fleet.sizes import Sizes
+from services.scaler.fleet.wishes import WishBoard
+from services.scaler.keda import ExternalScaler
 from services.scaler.load.engines import Engines
 from services.scaler.load.loads import Loads
 from services.scaler.load.queries import Queries
 from services.scaler.load.signals import Signals
 from services.scaler.metrics import Metrics
-from services.scaler.policy.sizing.settings import Query
+from services.scaler.ports import Target
 from services.scaler.servicer import ScalerServicer
 from services.scaler.targets.cores import available_cores, available_gpus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
-from services.scaler.targets.starting import DistantStarter
+from services.scaler.targets.several import SeveralTargets
 from services.scaler.targets.spot_notices import SpotNotices
+from services.scaler.targets.starting import DistantStarter
 
 log = structlog.get_logger()
 
@@ -56,30 +60,21 @@ async def serve(
     scaling = file.load()
     registry = CollectorRegistry()
     loads, metrics = Loads(), Metrics(registry)
-    processes = ReplicaProcesses(
-        settings.state_folder,
-        environment,
-        host=settings.replica_host,
-        advertise_host=settings.advertise_host,
-        server=settings.tritonserver,
-        starter=DistantStarter(settings.starter) if settings.starter else None,
-    )
-    good = GoodSettings(settings.state_folder)
+    processes, good = _processes(settings, environment), GoodSettings(settings.state_folder)
 
     def longest(tier: str) -> int:
         return loads.tier(tier, time.monotonic()).longest
 
     notices = SpotNotices(settings.state_folder, lambda: fleet.configured)
-    target = LocalTarget(scaling, processes, metrics, good=good, notice=notices.of, longest=longest)
-    notices.on_change = target.wake
 
-    def pages() -> Iterable[tuple[str, str]]:
-        return fleet.metrics_pages()
+    def slots(own: Scaling) -> Target:
+        made = LocalTarget(own, processes, metrics, good=good, notice=notices.of, longest=longest)
+        notices.on_change = made.wake
+        return made
 
-    def asked() -> Mapping[tuple[str, str], Query]:
-        return fleet.queries()
-
-    engines, queries = Engines(pages), Queries(settings.prometheus, asked)
+    target = SeveralTargets(scaling, places(settings, metrics, slots))
+    engines = Engines(lambda: fleet.metrics_pages())
+    queries = Queries(settings.prometheus, lambda: fleet.queries())
     history = History(
         settings.state_folder / "history",
         file.again(),
@@ -94,7 +89,8 @@ async def serve(
         decisions=history.decisions,
         overrides=history.overrides,
     )
-    fleet = Fleet(scaling, target, loads, metrics, sizes, file=str(settings.scaling_file))
+    wishes, file_name = WishBoard(), str(settings.scaling_file)
+    fleet = Fleet(scaling, target, loads, metrics, sizes, wishes=wishes, file=file_name)
 
     def adopt(scaling: Scaling) -> None:
         fleet.configure(scaling)
@@ -102,11 +98,13 @@ async def serve(
 
     watch = ScalingWatch(file, adopt, metrics, kept=history.versions.in_force)
     servicer = ScalerServicer(fleet, watch, loads, metrics, history.calls)
+    keda = ExternalScaler(wishes, failed=metrics.keda_unknown.inc)
     async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
         server = frame.server
         server.add(add_ScalerServiceServicer_to_server, servicer)
         port = frame.bind()
+        keda_server = open_keda(settings, keda, frame)
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
         await asyncio.to_thread(history.open)
@@ -123,10 +121,13 @@ async def serve(
                 kept_up("queries", queries.run),
                 kept_up("spot notices", notices.run),
             )
+            if keda_server is not None:
+                tasks.create_task(serve_keda(keda_server, stop))
             keeping = [tasks.create_task(work) for work in beside]
             await server.until_stopped(stop)
             log.info("stopping", replicas_stay=not settings.stop_replicas_on_exit)
             await server.set_serving(serving=False)
+            keda.close()
             if settings.stop_replicas_on_exit:
                 await fleet.end_all(settings.drain_seconds)
             for task in keeping:
@@ -135,6 +136,18 @@ async def serve(
         history.close()
         servicer.close()
         await server.serve_until_stopped(stop)
+
+
+def _processes(settings: ScalerSettings, environment: Mapping[str, str]) -> ReplicaProcesses:
+    """How replicas run on this host."""
+    return ReplicaProcesses(
+        settings.state_folder,
+        environment,
+        host=settings.replica_host,
+        advertise_host=settings.advertise_host,
+        server=settings.tritonserver,
+        starter=DistantStarter(settings.starter) if settings.starter else None,
+    )
 
 
 def main() -> None:

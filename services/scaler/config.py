@@ -18,8 +18,9 @@ from services.common.config import STRICT, Document, load_document
 from services.common.files import above
 from services.common.plain_files import read_plain
 from services.common.rules import spelled
-from services.common.server import ServerSettings
+from services.common.server import ServerSettings, check_listen
 from services.scaler.model_config import FILE, MAX_BYTES, ModelFolderError, parse_model_config
+from services.scaler.places import External, Kubernetes, wrong_external
 from services.scaler.policy.sizing.contradictions import Described, contradictions
 from services.scaler.policy.sizing.settings import Budget, Money, Scale
 
@@ -69,14 +70,20 @@ class ScalerSettings(ServerSettings):
     Attributes:
         scaling_file: the pools.
         state_folder: records, views and logs of the replicas; the next scaler adopts from it.
-        stop_replicas_on_exit: true, SIGTERM drains and ends every replica; false, they stay and
-            the next scaler adopts them. They stay in any case when the scaler crashes.
+        stop_replicas_on_exit: true, SIGTERM drains and ends every replica on this host; false,
+            they stay and the next scaler adopts them. They stay in any case when the scaler
+            crashes, as do those on Kubernetes and those of others.
         replica_host: address that replicas listen on.
         advertise_host: host under which routers reach them; empty: replica_host.
         tritonserver: server binary of a real installation; absent, the one in the Python
             environment.
         starter: socket of a starter that replicas live with, in a container of its own; absent,
             they live with the container of the scaler.
+        kubeconfig: how the Kubernetes API server is reached; absent, as a pod's service account.
+        lease: namespace/name of the Lease that one of several scalers holds, which alone changes
+            workloads on Kubernetes; empty: this one does.
+        identity: what this scaler is called in the Lease; empty: its host's name and process id.
+        keda_listen: host:port of KEDA's ExternalScaler; empty: off. Whoever reaches it may ask.
         prometheus: base URL of a Prometheus that answers the queries of scaling.yaml; empty: none
             does, and a file with queries is refused.
     """
@@ -90,13 +97,25 @@ class ScalerSettings(ServerSettings):
     advertise_host: str = ""
     tritonserver: Path | None = None
     starter: Path | None = None
+    kubeconfig: Path | None = None
+    lease: Annotated[
+        str,
+        spelled(
+            r"(([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?",
+            "must be namespace/name, such as pennyweight/scaler",
+        ),
+    ] = ""
+    identity: Annotated[str, Field(max_length=253)] = ""
+    keda_listen: str = ""
     prometheus: Annotated[str, HttpUrl] = ""
 
     def __post_init__(self) -> None:
-        """Refuses an address that no router could use."""
+        """Refuses an address that no router could use, or that is open to anybody by accident."""
         super().__post_init__()
         if self.replica_host == "0.0.0.0" and not self.advertise_host:
             raise ValueError("advertise_host must be set when replica_host is 0.0.0.0")
+        if self.keda_listen:
+            check_listen("keda_listen", self.keda_listen, keys=self.keys_file is not None)
 
 
 class Capacity(StrEnum):
@@ -132,10 +151,13 @@ class Pool:
         model: folder in `repository`, and the name Triton serves it under.
         precision: precision of its weights.
         repository: folder of model folders; relative paths start at the folder above the one the
-            file is in.
+            file is in. Pools on slots have one, others none.
         capacity: kind of capacity its replicas run on.
-        slots: the places there are.
+        slots: the places there are on this host. A pool has these, `kubernetes` or `external`.
+        kubernetes: the workload whose pods are its replicas.
+        external: servers that somebody else runs.
         size: replicas wanted; with `scale` only how many there are at first, by default its least.
+            An external pool has as many as there are, and neither of the two.
         scale: how the size follows what is asked of the pool; None: it stays as it is.
         usd_per_hour: what one replica costs an hour, in US dollars; 0: not known.
         spot_notice: URL of the machine's metadata that tells when its capacity is taken away;
@@ -152,9 +174,11 @@ class Pool:
     tier: Name
     model: Model
     precision: Precision
-    repository: Path
+    repository: Path | None = None
     capacity: Capacity = Capacity.ON_DEMAND
-    slots: Annotated[tuple[Slot, ...], Field(min_length=1, max_length=1024)]
+    slots: Annotated[tuple[Slot, ...], Field(max_length=1024)] = ()
+    kubernetes: Kubernetes | None = None
+    external: External | None = None
     size: Annotated[int, Field(ge=0, le=1024)] | None = None
     scale: Scale | None = None
     usd_per_hour: Annotated[float, Field(ge=0, le=1e6)] = 0.0
@@ -191,7 +215,7 @@ class Pool:
     @classmethod
     def _fits(cls, size: int | None, info: ValidationInfo) -> int | None:
         slots = info.data.get("slots")
-        if slots is not None and size is not None and size > len(slots):
+        if slots and size is not None and size > len(slots):
             raise ValueError(f"must not exceed the number of slots, {len(slots)}")
         return size
 
@@ -271,8 +295,10 @@ class Scaling:
         """As `load`, of a file that was read. `read` reads the models' ``config.pbtxt``."""
         scaling = document.content
         home = above(path)
+        document.refuse(_wrong_places(scaling))
         for pool in scaling.pools.values():
-            object.__setattr__(pool, "repository", (home / pool.repository).resolve())
+            if pool.repository is not None:
+                object.__setattr__(pool, "repository", (home / pool.repository).resolve())
         document.refuse(
             [
                 *_shared_ports(scaling),
@@ -291,6 +317,33 @@ class Scaling:
 
 
 Problem = tuple[tuple[str | int, ...], str]
+
+PLACES = ("slots", "kubernetes", "external")
+
+
+def _wrong_places(scaling: Scaling) -> Iterator[Problem]:
+    """Pools that are in no place or in several, and keys that their place has no use for."""
+    for name, pool in scaling.pools.items():
+        key = ("pools", name)
+        places = [place for place in PLACES if getattr(pool, place)]
+        if not places:
+            yield key, f"must have one of {', '.join(PLACES)}"
+        for place in places[1:]:
+            yield (*key, place), f"must not stand beside {places[0]}: a pool has one place"
+        for local in ("repository", "parameters"):
+            if getattr(pool, local) and places[:1] not in ([], ["slots"]):
+                rule = f"must not stand beside {places[0]}: it is of pools on slots alone"
+                yield (*key, local), rule
+        if pool.external is not None:
+            yield from wrong_external(name, pool.external)
+            for sized in ("size", "scale"):
+                if getattr(pool, sized) is not None:
+                    yield (
+                        (*key, sized),
+                        "must not stand beside external: its servers are as they are",
+                    )
+        if pool.slots and pool.repository is None:
+            yield (*key, "repository"), "is missing: replicas on slots need one"
 
 
 def _shared_ports(scaling: Scaling) -> Iterator[Problem]:
@@ -338,8 +391,8 @@ def _described(pool: Pool) -> Described:
         tier=pool.tier,
         model=(pool.model, pool.precision),
         spot=pool.capacity is Capacity.SPOT,
-        room=len(pool.slots),
-        size=pool.size,
+        room=len(pool.slots) or None,
+        size=pool.size if pool.external is None else 0,
         least=pool.least,
         scale=pool.scale,
         usd_per_hour=pool.usd_per_hour,
@@ -387,6 +440,8 @@ def in_ranges(numbers: Collection[int]) -> str:
 def _take_models(scaling: Scaling, read: Callable[[Path], bytes]) -> Iterator[Problem]:
     """Notes what the models' folders say; what is wrong with them."""
     for name, pool in list(scaling.pools.items()):
+        if pool.repository is None:
+            continue
         folder = pool.repository / pool.model
         if not pool.repository.is_dir():
             yield ("pools", name, "repository"), f"must be a folder, got {pool.repository}"

@@ -178,6 +178,26 @@ class Metrics:
             ("record",),
             registry=registry,
         )
+        self.cluster_faults = Counter(
+            "pennyweight_scaler_cluster_faults_total",
+            "Calls to the Kubernetes API server that came to nothing, by fault: conflict (409, is "
+            "tried again and no trouble), gone (410, the same), busy (429), forbidden (see the "
+            "scaler's Role), missing (404), refused, broken (5xx), slow or unreachable.",
+            ("fault",),
+            registry=registry,
+        )
+        self.keda_unknown = Counter(
+            "pennyweight_scaler_keda_unknown_total",
+            "Questions of KEDA that had no answer: the pool is not known, or what it needs. KEDA "
+            "falls back after failureThreshold of them.",
+            registry=registry,
+        )
+        self.leads = Gauge(
+            "pennyweight_scaler_leads",
+            "1 while this scaler is the one that changes workloads on Kubernetes. The sum over all "
+            "scalers of a Lease is 1.",
+            registry=registry,
+        )
 
     def kept(self, record: str) -> "KeptLines":
         """What is counted of a record."""

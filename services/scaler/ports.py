@@ -53,6 +53,8 @@ class ReplicaStatus:
         outdated: it serves with settings that are no longer the pool's. The target replaces it,
             and it does not count towards the pool's size.
         leaving: why the target takes it away soon; empty: it does not. It is to be drained.
+        index: its place in the only order in which the target can take replicas away, the highest
+            first; None: any of them may go first.
         notice: why the target will take it away after a while; empty: it will not. It serves until
             it is to be drained, and does not count any more.
         draining: its drain began under an earlier scaler, and is to be finished.
@@ -64,6 +66,7 @@ class ReplicaStatus:
     running_requests: int | None = None
     outdated: bool = False
     leaving: str = ""
+    index: int | None = None
     notice: str = ""
     draining: bool = False
     metrics_address: str = ""
@@ -82,6 +85,11 @@ class PoolStatus:
         typical_start_seconds: how long a start takes until it is ready; None: not known.
         refused: why the configured settings are not in force; None: they are.
         in_force: the settings it goes by where the configured ones are refused.
+        held: why nothing may be decided of it now, as another scaler does, or as what is said here
+            is old; empty: it may. Replicas that leave are drained all the same.
+        known: whether it was ever seen what it has. Where not, the rest here says nothing.
+        by_hand: the size that somebody else has given it, which holds until the target says
+            otherwise; None: nobody has.
     """
 
     replicas: tuple[ReplicaStatus, ...] = ()
@@ -92,6 +100,9 @@ class PoolStatus:
     typical_start_seconds: float | None = None
     refused: SettingsRefusal | None = None
     in_force: Pool | None = None
+    held: str = ""
+    known: bool = True
+    by_hand: int | None = None
 
     @property
     def empty(self) -> bool:

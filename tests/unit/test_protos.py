@@ -162,7 +162,8 @@ def test_the_committed_protos_and_stubs_are_fine() -> None:
 
 
 def test_a_stub_that_was_edited_removed_or_left_over_is_found(tmp_path: Path) -> None:
-    shutil.copytree(protos.ROOT / "pennyweight", tmp_path / "pennyweight")
+    for package in protos.PACKAGES:
+        shutil.copytree(protos.ROOT / package, tmp_path / package)
     name = "pennyweight/router/v1"
     folder = tmp_path / name
     (folder / "router_pb2.py").write_text("# edited\n")

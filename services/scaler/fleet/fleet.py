@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.common.errors import Unavailable
 from services.scaler.config import Pool, Scaling
 from services.scaler.fleet.gauges import Counted, Gauges
 from services.scaler.fleet.members import Member, state_of
@@ -39,6 +40,9 @@ ORPHANS_DRAIN_SECONDS = 30.0
 END_SECONDS = 30.0
 """How long replicas that have drained may take to end when the scaler ends."""
 UNSEEN = "the replicas cannot be observed"
+WHOLE_SECONDS = 30.0
+"""How long watchers are put off after the start while it is not known what a pool has: a part of
+the fleet would have them forget the rest. Then what is known is better than nothing."""
 _NOTHING = PoolStatus()
 
 
@@ -50,6 +54,7 @@ class PoolView:
         pool: the settings it goes by.
         capacity: most replicas that fit; None: not known.
         refused: why these are not those of the file; None: they are.
+        held: why nothing is decided of it now; empty: something is.
         decision: why it has this size; None: it is fixed, or nothing was decided yet.
     """
 
@@ -61,6 +66,7 @@ class PoolView:
     trouble: str
     typical_start_seconds: float | None
     refused: SettingsRefusal | None = None
+    held: str = ""
     decision: Decision | None = None
 
 
@@ -102,6 +108,8 @@ class Fleet:
         self._decide_seconds = decide_seconds
         self._status: Mapping[str, PoolStatus] = {}
         self._seen = True
+        self._started = clock()
+        self._held: set[str] = set()  # pools of which nothing may be decided
         self._members: dict[str, Member] = {}
         self._released: set[str] = set()
         # Milliseconds since the epoch, so that it also grows over restarts of the scaler.
@@ -124,6 +132,7 @@ class Fleet:
         self._sizes.begin(
             {name: len(found) - found.count(draining) for name, found in states.items()}
         )
+        self._take_held()
 
     def configure(self, scaling: Scaling) -> None:
         """Takes a changed configuration. The same once more tries again what was refused."""
@@ -148,7 +157,7 @@ class Fleet:
                         await self._wake.wait()
 
     async def end_all(self, drain_seconds: float) -> None:
-        """Drains and ends every replica; draining takes at most `drain_seconds`.
+        """Drains and ends every replica on this host; draining takes at most `drain_seconds`.
 
         What cannot be ended within `END_SECONDS` more is left to the next scaler.
         """
@@ -165,7 +174,18 @@ class Fleet:
         self._watchers.close()
 
     def watch(self) -> AbstractContextManager[Watcher]:
-        """A subscription: the whole fleet, then each change."""
+        """A subscription: the whole fleet, then each change.
+
+        Raises:
+            Unavailable: it is not known yet what pools have.
+        """
+        unknown = [name for name, status in self._status.items() if not status.known]
+        if unknown and self._clock() - self._started < WHOLE_SECONDS:
+            raise Unavailable(
+                f"it is not known yet what pool {unknown[0]} has; watch anew",
+                reason="FLEET_NOT_KNOWN",
+                retry_after_seconds=1.0,
+            )
         whole = tuple(member.seen for member in self._members.values())
         return self._watchers.subscribe(Update(full=True, replicas=whole, revision=self._revision))
 
@@ -223,6 +243,7 @@ class Fleet:
             trouble=self._trouble(name),
             typical_start_seconds=status.typical_start_seconds,
             refused=status.refused,
+            held=status.held if self._seen else UNSEEN,
             decision=None if sized is None else sized.decision,
         )
 
@@ -236,18 +257,30 @@ class Fleet:
         now = self._clock()
         self._refresh(now)
         if self._seen:
+            self._take_held()
             self._decide_sizes(now)
             for name in sorted({*self._scaling.pools, *self._status}):
                 self._reconcile_pool(name, now)
             exiting = self._exit_drain_seconds is not None
-            if exiting and all(status.empty for status in self._status.values()):
+            if exiting and all(
+                status.empty for name, status in self._status.items() if self._ends(name)
+            ):
                 self._empty.set()
         self._count(now)
+
+    def _take_held(self) -> None:
+        """Takes of which pools nothing may be decided. One that is free begins with what it has."""
+        before, status = self._held, self._status
+        self._held = {name for name in self._scaling.pools if status.get(name, _NOTHING).held}
+        for name in (before & self._scaling.pools.keys()) - self._held:
+            serving = [one for one in self._of(name) if one.state is not ReplicaState.DRAINING]
+            self._sizes.adopt(name, len(serving) + status.get(name, _NOTHING).pending)
 
     def _decide_sizes(self, now: float) -> None:
         if self._exit_drain_seconds is not None or not self._sizes.due(now):
             return
-        decided = self._sizes.tick(self._pools_now(), now=now, wall=self._wall())
+        wall = self._wall()
+        decided = self._sizes.tick(self._pools_now(), now=now, wall=wall, held=self._held)
         for name, decision in decided.items():
             self._gauges.decided(name, self._settings(name).tier, decision, now)
 
@@ -277,17 +310,23 @@ class Fleet:
         return self._settings(name).start_seconds if typical is None else typical
 
     def _reconcile_pool(self, name: str, now: float) -> None:
-        size, drain_seconds = self._size(name), self._drain_seconds(name)
+        status = self._status.get(name, _NOTHING)
+        drain_seconds = self._drain_seconds(name)
         loaded = [member.loaded(self._loads, now) for member in self._of(name)]
+        size = len(loaded) if status.held else self._size(name)
         for action in decide(size, loaded, drain_seconds=drain_seconds, now=now):
             self._act(action, now)
+        if status.held:
+            if name in self._scaling.pools:
+                self._wishes.note(name, None)
+            return
         draining = {
             member.replica.id for member in self._of(name) if member.state is ReplicaState.DRAINING
         }
         if name in self._scaling.pools:
             wall = self._wall()
             self._wishes.note(name, Wish(size + len(draining), active=size > 0, since=wall))
-        there = {status.replica.id for status in self._status.get(name, _NOTHING).replicas}
+        there = {each.replica.id for each in status.replicas}
         self._target.resize(name, size, draining=draining, drained=self._released & there)
 
     def _refresh(self, now: float) -> None:
@@ -348,9 +387,20 @@ class Fleet:
 
     def _size(self, pool: str) -> int:
         """Replicas wanted. A pool that is no longer configured wants none."""
-        if self._exit_drain_seconds is not None or pool not in self._scaling.pools:
+        if pool not in self._scaling.pools or (
+            self._exit_drain_seconds is not None and self._ends(pool)
+        ):
             return 0
-        return self._sizes.wanted(pool, self._settings(pool))
+        status, settings = self._status.get(pool, _NOTHING), self._settings(pool)
+        if settings.external is not None:  # as many as somebody else runs
+            return len(status.replicas)
+        wanted = self._sizes.wanted(pool, settings)
+        return wanted if status.by_hand is None else status.by_hand
+
+    def _ends(self, pool: str) -> bool:
+        """Whether its replicas end with us; those of a cluster and of others do not."""
+        configured = self._scaling.pools.get(pool)
+        return configured is None or bool(configured.slots)
 
     def _settings(self, pool: str) -> Pool:
         """What a configured pool goes by: its file, or where that is refused the last good ones."""

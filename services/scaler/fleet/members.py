@@ -48,6 +48,7 @@ class Member:
             in_flight=in_flight(self.status.running_requests, reports),
             outdated=self.status.outdated,
             leaving=self.status.leaving,
+            index=self.status.index,
             started_at=self.replica.started_at,
         )
 

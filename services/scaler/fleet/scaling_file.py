@@ -73,7 +73,8 @@ class ScalingFile:
             raise ConfigError(str(self.path), [f"cannot be read: {error}"]) from error
         document = parse_document(text, Scaling, source=str(self.path))
         for pool in document.content.pools.values():  # one that is missing may come
-            self._seen.note(above(self.path) / pool.repository / pool.model / FILE)
+            if pool.repository is not None:
+                self._seen.note(above(self.path) / pool.repository / pool.model / FILE)
         return Scaling.of(
             document,
             self.path,

@@ -4,7 +4,7 @@ A pool without `scale` has the size of its file at once, whatever the ticks do. 
 what is known of pools, to the core what follows from it, to the fleet that it comes to be so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -85,6 +85,30 @@ class Sizes:
             self._wanted[spot] = there.get(spot, 0)
         self._memory = _remembering(self._scaling, self._wanted)
 
+    def adopt(self, name: str, there: int) -> None:
+        """Begins anew with what a pool has of which nothing could be decided until now.
+
+        Args:
+            name: of the pool.
+            there: its replicas, those on their way included.
+        """
+        pool = self._scaling.pools[name]
+        base = _spots(self._scaling).get(name, name)
+        if pool.scale is not None:
+            self._wanted[name] = min(max(there, pool.first), pool.scale.max)
+        elif base != name:
+            self._wanted[name] = there
+        else:  # as its file has it
+            return
+        anew = _remembering(self._scaling, self._wanted)
+        mixes = {base: anew.mixes[base]} if base in anew.mixes else {}
+        self._memory = replace(
+            self._memory,
+            pools={**self._memory.pools, base: anew.pools[base]},
+            mixes={**self._memory.mixes, **mixes},
+        )
+        self._ticked = None
+
     def configure(self, scaling: Scaling, current: Mapping[str, int]) -> None:
         """Takes a changed policy; what is remembered stays, and the next tick is due.
 
@@ -149,11 +173,19 @@ class Sizes:
         """Whether somebody waits for its first replica."""
         return name in self._woken
 
-    def tick(self, pools: Sequence[PoolNow], *, now: float, wall: float) -> dict[str, Decision]:
+    def tick(
+        self,
+        pools: Sequence[PoolNow],
+        *,
+        now: float,
+        wall: float,
+        held: Collection[str] = (),
+    ) -> dict[str, Decision]:
         """Decides the sizes of all pools.
 
         Args:
             pools: all that are configured.
+            held: pools of which nothing may be decided now.
             now: monotonic seconds.
             wall: the same in seconds since 1970.
 
@@ -161,12 +193,14 @@ class Sizes:
             what was decided, by pool.
         """
         self._ticked = now
-        views = self._signals.views(pools, now=now, wall=wall)
+        seen = self._signals.views(pools, now=now, wall=wall)
+        views = {name: view for name, view in seen.items() if name not in held}
         policies = {one.name: self._policy(one, wall) for one in pools}
         for one in pools:
             if one.ready:
                 self._woken.discard(one.name)
-        decided = self._decide(policies, views)
+        everything = self._decide(policies, views)
+        decided = {name: one for name, one in everything.items() if name not in held}
         for name, decision in decided.items():
             scale = policies[name].scale
             stale = () if scale is None else stale_signals(scale, views[name])

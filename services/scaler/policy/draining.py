@@ -9,6 +9,7 @@ The rules:
 2. A replica that its target takes away soon is drained; while it still starts it is just released.
 3. More replicas than wanted: those still starting are released, then the least loaded are drained,
    of those that have as much to do the oldest. Those that their target is replacing do not count.
+   Where the target can only take them away in one order, it is that order.
 """
 
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ class Loaded:
         in_flight: requests running on it; None: not known.
         outdated: its target is replacing it.
         leaving: why its target takes it away soon; empty: it does not.
+        index: its place in the only order in which its target can take replicas away, the highest
+            first; None: any may go first.
         started_at: when it was started, in seconds since 1970.
     """
 
@@ -48,6 +51,7 @@ class Loaded:
     in_flight: int | None = None
     outdated: bool = False
     leaving: str = ""
+    index: int | None = None
     started_at: float = 0.0
 
 
@@ -119,10 +123,12 @@ def _drained(replica: Loaded, drain_seconds: float, now: float) -> list[Release]
     return []
 
 
-def _usefulness(replica: Loaded) -> tuple[bool, float, float, str]:
+def _usefulness(replica: Loaded) -> tuple[int, bool, float, float, str]:
     """Sorts those first that are missed least; an unknown load counts as the highest."""
     load = float("inf") if replica.in_flight is None else replica.in_flight
-    return (replica.state is ReplicaState.READY, load, replica.started_at, replica.id)
+    index = -1 if replica.index is None else replica.index
+    ready = replica.state is ReplicaState.READY
+    return (-index, ready, load, replica.started_at, replica.id)
 
 
 def _let_go(replica: Loaded, reason: str) -> Action:

@@ -215,6 +215,7 @@ class ReplicaProcesses:
 
     def _spawn(self, replica_id: str, name: str, pool: Pool, slot: int) -> Record:
         """Starts the server process; runs in a thread."""
+        assert pool.repository is not None  # noqa: S101 - as of every pool on slots
         place = pool.slots[slot]
         grpc_port = _free_port(self._host, place.grpc_port)
         metrics_port = _free_port(self._host, place.metrics_port)

@@ -193,3 +193,96 @@ def test_a_repository_starts_where_the_file_is_named(write, tmp_path):
     named = tmp_path / "mounted/policies/scaling.yaml"
     named.symlink_to(tmp_path / "policies/scaling.yaml")
     assert Scaling.load(named).pools["a"].repository == tmp_path / "mounted/models"
+
+
+CLUSTER = "kubernetes: {namespace: pw, name: small}"
+SLOTS = """\
+    repository: models
+    slots:
+      - {grpc_port: 1, metrics_port: 2}
+      - {grpc_port: 3, metrics_port: 4, cpus: [0, 1]}
+"""
+PARAMETERS = "    parameters: {model: weights, num_threads: 2, reuse: true}\n"
+
+
+def elsewhere(place: str) -> str:
+    return GOOD.replace(SLOTS, f"    {place}\n").replace(PARAMETERS, "")
+
+
+def test_a_pool_on_kubernetes(write):
+    pool = Scaling.load(write(elsewhere(CLUSTER))).pools["a"]
+    assert pool.kubernetes is not None
+    assert (pool.kubernetes.kind, pool.kubernetes.port) == ("Deployment", 8001)
+    assert (pool.slots, pool.repository) == ((), None)
+
+
+@pytest.mark.parametrize("place", ["addresses: ['10.0.0.1:8001', '[::1]:8001']", "dns: a.b:8001"])
+def test_a_pool_of_others_has_no_size(write, place):
+    text = elsewhere(f"external: {{{place}}}").replace("    size: 1\n", "")
+    assert Scaling.load(write(text)).pools["a"].first == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace(SLOTS, ""), "line 2: pools.a: must have one of slots, kubernetes, external"),
+        (
+            GOOD + f"    {CLUSTER}\n",
+            "line 12: pools.a.kubernetes: must not stand beside slots: a pool has one place",
+        ),
+        (
+            elsewhere(CLUSTER) + "    repository: models\n",
+            "line 8: pools.a.repository: must not stand beside kubernetes: it is of pools on slots",
+        ),
+        (
+            elsewhere(CLUSTER) + PARAMETERS,
+            "line 8: pools.a.parameters: must not stand beside kubernetes",
+        ),
+        (
+            GOOD.replace("    repository: models\n", ""),
+            "pools.a.repository: is missing: replicas on slots need one",
+        ),
+        (
+            elsewhere("external: {addresses: ['x:1']}"),
+            "line 7: pools.a.size: must not stand beside external: its servers are as they are",
+        ),
+        (elsewhere("external: {}"), "pools.a.external: must have either addresses or dns"),
+        (
+            elsewhere("external: {addresses: ['x:1', 'x:1']}"),
+            "pools.a.external.addresses: names a server twice, got x:1",
+        ),
+        (
+            elsewhere("external: {addresses: [x]}"),
+            "pools.a.external.addresses.0: must be host:port, such as 10.0.0.7:8001, got 'x'",
+        ),
+        (
+            elsewhere("external: {dns: 'x:99999'}"),
+            "pools.a.external.dns: must be host:port",
+        ),
+        (
+            elsewhere("kubernetes: {namespace: pw, name: Small}"),
+            "pools.a.kubernetes.name: must be the name of a Kubernetes object",
+        ),
+        (
+            elsewhere("kubernetes: {namespace: pw, name: a, kind: Job}"),
+            "pools.a.kubernetes.kind: must be Deployment or LeaderWorkerSet, got 'Job'",
+        ),
+        (
+            elsewhere("kubernetes: {namespace: pw, name: a, taints: ['a b']}"),
+            "pools.a.kubernetes.taints.0: must be the key of a taint",
+        ),
+    ],
+)
+def test_where_a_pool_cannot_be(write, text, message):
+    with pytest.raises(ConfigError) as caught:
+        Scaling.load(write(text))
+    assert any(message in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_kedas_port_is_not_open_to_all_by_accident():
+    told = {"PENNYWEIGHT_SCALER_KEDA_LISTEN": "0.0.0.0:1"}
+    with pytest.raises(ConfigError, match=r"keda_listen: 0\.0\.0\.0:1 is not loopback"):
+        from_environment(ScalerSettings, prefix_of("scaler"), told)
+    told = {"PENNYWEIGHT_SCALER_LEASE": "scaler"}
+    with pytest.raises(ConfigError, match="must be namespace/name"):
+        from_environment(ScalerSettings, prefix_of("scaler"), told)

@@ -218,3 +218,15 @@ def _live(fleet: dict[str, slots.Observed], now: float) -> None:
             fleet[name] = replace(one, state=slots.State.READY, since=now, answered_at=now)
         elif one.state is slots.State.READY:
             fleet[name] = replace(one, answered_at=now)
+
+
+def test_where_replicas_can_only_go_in_one_order_it_is_that_order():
+    groups = [
+        Loaded(id=f"g-{index}", state=state, since=0.0, in_flight=index, index=index)
+        for index, state in enumerate([ReplicaState.STARTING, READY, READY])
+    ]
+    assert [action.replica for action in decide(2, groups, drain_seconds=9, now=0)] == ["g-2"]
+    assert [action.replica for action in decide(1, groups, drain_seconds=9, now=0)] == [
+        "g-2",
+        "g-1",
+    ]

@@ -1,0 +1,389 @@
+"""Speaks to the API server of a Kubernetes cluster, by lightkube; each call has a deadline.
+
+Whatever goes wrong comes as a `ClusterFault` of a named kind. Leaves to the callers what follows
+from that, and when to try again.
+"""
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import httpx2
+from lightkube import ApiError, AsyncClient, KubeConfig
+from lightkube.generic_resource import create_namespaced_resource
+from lightkube.models.autoscaling_v1 import ScaleSpec
+from lightkube.models.coordination_v1 import LeaseSpec
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.coordination_v1 import Lease
+from lightkube.resources.core_v1 import Node, Pod
+from lightkube.resources.discovery_v1 import EndpointSlice
+from lightkube.types import PatchType
+
+from services.scaler.places import WorkloadKind
+from services.scaler.policy.lease import DURATION_SECONDS, Record
+from services.scaler.targets.kubernetes import objects
+
+CALL_SECONDS = 5.0
+CONNECT_SECONDS = 3.0
+PAGE = 500
+MOST_OBJECTS = 20_000
+"""Of one kind that are taken; more are a fault, as memory is bounded."""
+MANAGER = "pennyweight-scaler"
+
+LeaderWorkerSet = create_namespaced_resource(
+    "leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets"
+)
+
+T = TypeVar("T")
+
+
+class Fault(StrEnum):
+    """What went wrong with a call, as metrics name it."""
+
+    CONFLICT = "conflict"
+    """409: the object is not as it was seen."""
+    GONE = "gone"
+    """410: what happened since the version that was seen is not known any more."""
+    BUSY = "busy"
+    """429: too many calls."""
+    FORBIDDEN = "forbidden"
+    """401 and 403: the service account may not."""
+    MISSING = "missing"
+    """404: there is no such object."""
+    REFUSED = "refused"
+    """Any other 4xx."""
+    BROKEN = "broken"
+    """5xx, or an answer that is none."""
+    SLOW = "slow"
+    """No answer in time."""
+    UNREACHABLE = "unreachable"
+    """No connection, or none that lasts."""
+
+
+class ClusterFault(Exception):
+    """A call to the API server that came to nothing.
+
+    Attributes:
+        fault: its kind.
+        retry_after_seconds: how long the server asks to be left alone; 0: it does not say.
+    """
+
+    def __init__(self, fault: Fault, what: str, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(what)
+        self.fault = fault
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """Objects to list and to watch.
+
+    Attributes:
+        resource: the class of their kind in lightkube.
+        read: reads one.
+        namespace: where they are; None: they are in none.
+        labels: that they have.
+        fields: that they have.
+    """
+
+    resource: Any
+    read: Callable[[Any], T]
+    namespace: str | None = None
+    labels: Mapping[str, str] | None = None
+    fields: Mapping[str, str] | None = None
+
+
+def workloads(kind: WorkloadKind, namespace: str, name: str) -> Kind[objects.Workload]:
+    """The one workload of this name."""
+    resource, read = _WORKLOADS[kind]
+    return Kind(resource, read, namespace, fields={"metadata.name": name})
+
+
+def pods(namespace: str, labels: Mapping[str, str]) -> Kind[Any]:
+    """Pods with these labels."""
+    return Kind(Pod, objects.pod, namespace, labels)
+
+
+def slices(namespace: str, service: str) -> Kind[objects.Endpoints]:
+    """The EndpointSlices of a Service."""
+    labels = {"kubernetes.io/service-name": service}
+    return Kind(EndpointSlice, objects.endpoints, namespace, labels)
+
+
+def nodes() -> Kind[objects.Node]:
+    """All nodes."""
+    return Kind(Node, objects.node)
+
+
+_WORKLOADS: Mapping[WorkloadKind, tuple[Any, Callable[[Any], objects.Workload]]] = {
+    WorkloadKind.DEPLOYMENT: (Deployment, objects.deployment),
+    WorkloadKind.LEADER_WORKER_SET: (LeaderWorkerSet, objects.leader_worker_set),
+}
+
+
+class KubernetesClient:
+    """One API server."""
+
+    def __init__(self, client: AsyncClient, *, call_seconds: float = CALL_SECONDS) -> None:
+        """`client` is lightkube's; it is closed with this one."""
+        self._client = client
+        self._call_seconds = call_seconds
+
+    @classmethod
+    def open(cls, kubeconfig: Path | None) -> "KubernetesClient":
+        """A client by a kubeconfig; None: by the service account of the pod we run in.
+
+        Raises:
+            ClusterFault: neither can be used.
+        """
+        try:
+            config = (
+                KubeConfig.from_service_account()
+                if kubeconfig is None
+                else KubeConfig.from_file(kubeconfig)
+            ).get()
+            timeout = httpx2.Timeout(CALL_SECONDS, connect=CONNECT_SECONDS)
+            # Proxies of the environment are for the outside, and the API server is not.
+            client = AsyncClient(config, timeout=timeout, field_manager=MANAGER, trust_env=False)
+        except Exception as error:  # of many kinds: a file that anybody may write
+            how = "a pod's service account" if kubeconfig is None else str(kubeconfig)
+            why = f"{type(error).__name__}: {error}"
+            raise ClusterFault(
+                Fault.FORBIDDEN, f"the API server cannot be called by {how}: {why}"
+            ) from error
+        return cls(client)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._client.close()
+
+    async def list(self, kind: Kind[T]) -> tuple[list[T], str]:
+        """All objects of a kind, and the version to watch from.
+
+        Raises:
+            ClusterFault: they cannot be had.
+        """
+
+        async def pages() -> tuple[list[T], str]:
+            found = self._client.list(
+                kind.resource,
+                namespace=kind.namespace,
+                chunk_size=PAGE,
+                labels=dict(kind.labels) if kind.labels else None,
+                fields=dict(kind.fields) if kind.fields else None,
+            )
+            items: list[T] = []
+            async for one in found:
+                items.append(kind.read(one))
+                if len(items) > MOST_OBJECTS:
+                    raise ClusterFault(Fault.REFUSED, f"more than {MOST_OBJECTS} objects are many")
+            return items, found.resourceVersion
+
+        return await self._call(pages(), f"list {_name(kind)}")
+
+    async def watch(
+        self, kind: Kind[T], version: str, seconds: float
+    ) -> AsyncGenerator[tuple[str, T], None]:
+        """Changes from a version on: ADDED, MODIFIED or DELETED, with the object.
+
+        Ends after so many seconds: then who watches lists anew, as a stream on which nothing comes
+        may be one on which nothing can come.
+
+        Raises:
+            ClusterFault: the stream broke, or there is none.
+        """
+        changes: Any = self._client.watch(
+            kind.resource,
+            namespace=kind.namespace,
+            labels=dict(kind.labels) if kind.labels else None,
+            fields=dict(kind.fields) if kind.fields else None,
+            server_timeout=int(seconds) + 1,
+            resource_version=version,
+        )
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        async with aclosing(changes) as stream:
+            while True:
+                try:
+                    async with asyncio.timeout_at(until):
+                        event, found = await anext(stream)
+                        change = event, kind.read(found)
+                except (TimeoutError, StopAsyncIteration):
+                    return
+                except Exception as error:
+                    raise fault_of(error, f"watch {_name(kind)}") from error
+                yield change
+
+    async def scale(
+        self, kind: WorkloadKind, namespace: str, name: str, replicas: int, version: str
+    ) -> str:
+        """Sets the number of replicas of a workload that is as it was seen; its new version.
+
+        Raises:
+            ClusterFault: it is not set, or it is not known whether it is.
+        """
+        resource: Any = _WORKLOADS[kind][0].Scale
+        wanted = resource(
+            metadata=ObjectMeta(name=name, namespace=namespace, resourceVersion=version or None),
+            spec=ScaleSpec(replicas=replicas),
+        )
+        call = self._client.replace(wanted, name, namespace=namespace)
+        done: Any = await self._call(call, f"scale {kind} {namespace}/{name}")
+        return (done.metadata and done.metadata.resourceVersion) or ""
+
+    async def set_cost(self, namespace: str, pod: str, cost: int) -> None:
+        """Sets a pod's deletion cost.
+
+        Raises:
+            ClusterFault: it is not set.
+        """
+        patch = {"metadata": {"annotations": {objects.COST: str(cost)}}}
+        call = self._client.patch(Pod, pod, patch, namespace=namespace, patch_type=PatchType.MERGE)
+        await self._call(call, f"annotate pod {namespace}/{pod}")
+
+    async def delete_pod(self, namespace: str, pod: str) -> None:
+        """Deletes a pod, with the grace it asks for.
+
+        Raises:
+            ClusterFault: it is not deleted.
+        """
+        call = self._client.delete(Pod, pod, namespace=namespace)
+        await self._call(call, f"delete pod {namespace}/{pod}")
+
+    async def lease(self, namespace: str, name: str) -> Record | None:
+        """What a Lease says; None: there is none.
+
+        Raises:
+            ClusterFault: it cannot be read.
+        """
+        call = self._client.get(Lease, name, namespace=namespace)
+        try:
+            return _record(await self._call(call, f"get lease {namespace}/{name}"))
+        except ClusterFault as error:
+            if error.fault is Fault.MISSING:
+                return None
+            raise
+
+    async def write_lease(
+        self, namespace: str, name: str, record: Record, now: dt.datetime, *, new: bool
+    ) -> Record:
+        """Writes a Lease as it was seen (`record.version`), or a new one; what it says then.
+
+        Raises:
+            ClusterFault: it is not written; CONFLICT: another was quicker.
+        """
+        spec = LeaseSpec(
+            holderIdentity=record.holder,
+            leaseDurationSeconds=DURATION_SECONDS,
+            renewTime=now.replace(microsecond=now.microsecond or 1),  # never without a fraction
+            leaseTransitions=record.transitions,
+        )
+        version = None if new else record.version or None
+        meta = ObjectMeta(name=name, namespace=namespace, resourceVersion=version)
+        client: Any = self._client  # whose types take no Lease
+        write = client.create if new else client.replace
+        call = write(Lease(metadata=meta, spec=spec), namespace=namespace)
+        return _record(await self._call(call, f"write lease {namespace}/{name}"))
+
+    async def _call(self, call: Awaitable[T], what: str) -> T:
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                return await call
+        except ClusterFault:
+            raise
+        except Exception as error:
+            raise fault_of(error, what) from error
+
+
+def fault_of(error: Exception, what: str) -> ClusterFault:
+    """What an error of the library means. `what` was asked, in kubectl's words."""
+    if isinstance(error, TimeoutError | httpx2.TimeoutException):
+        return ClusterFault(Fault.SLOW, f"{what}: the API server does not answer in time")
+    status = _status(error)
+    if status is None:
+        if isinstance(error, httpx2.HTTPError | OSError):
+            why = str(error) or type(error).__name__
+            return ClusterFault(
+                Fault.UNREACHABLE, f"{what}: the API server cannot be reached: {why}"
+            )
+        why = f"{type(error).__name__}: {error}"[: objects.MAX_SAID]
+        return ClusterFault(Fault.BROKEN, f"{what}: the API server's answer is none: {why}")
+    said = f"{what}: {status.code}: {status.said[: objects.MAX_SAID]}"
+    return ClusterFault(_fault(status.code), said, status.retry_after_seconds)
+
+
+_FAULTS = {
+    401: Fault.FORBIDDEN,
+    403: Fault.FORBIDDEN,
+    404: Fault.MISSING,
+    409: Fault.CONFLICT,
+    410: Fault.GONE,
+    429: Fault.BUSY,
+}
+_SERVER_ERROR = 500
+
+
+def _fault(code: int) -> Fault:
+    return _FAULTS.get(code, Fault.BROKEN if code >= _SERVER_ERROR else Fault.REFUSED)
+
+
+@dataclass(frozen=True)
+class _Status:
+    """A refusal: its code, the server's words, and how long to stay away."""
+
+    code: int
+    said: str
+    retry_after_seconds: float = 0.0
+
+
+def _status(error: BaseException | None) -> _Status | None:
+    """The refusal that an error is about; None: it is about none.
+
+    A watch brings it in the stream. Where an answer is no `Status`, the library fails while it
+    reads it, and what it was about is the error before.
+    """
+    if isinstance(error, ApiError) and error.status is not None:
+        details = error.status.details
+        wait = max(float((details and details.retryAfterSeconds) or 0), _asked_wait(error))
+        return _Status(error.status.code or 0, error.status.message or "", wait)
+    if isinstance(error, httpx2.HTTPStatusError):
+        code = error.response.status_code
+        return _Status(code, _words(error.response), _asked_wait(error))
+    return None if error is None else _status(error.__context__)
+
+
+def _asked_wait(error: httpx2.HTTPStatusError) -> float:
+    """What `Retry-After` says."""
+    response: httpx2.Response | None = getattr(error, "response", None)
+    return 0.0 if response is None else _seconds(response.headers.get("Retry-After"))
+
+
+def _words(response: httpx2.Response) -> str:
+    with suppress(Exception):  # it may not be read, or not be JSON
+        return str(response.json()["message"])
+    return response.reason_phrase
+
+
+def _seconds(text: str | None) -> float:
+    return min(float(text), 60.0) if text is not None and text.isdecimal() else 0.0
+
+
+def _name(kind: Kind[Any]) -> str:
+    return f"{kind.resource.__name__} in {kind.namespace}" if kind.namespace else "nodes"
+
+
+def _record(lease: Any) -> Record:
+    spec = lease.spec or LeaseSpec()
+    return Record(
+        holder=spec.holderIdentity or "",
+        duration_seconds=float(spec.leaseDurationSeconds or DURATION_SECONDS),
+        renewed=str(spec.renewTime),
+        transitions=spec.leaseTransitions or 0,
+        version=lease.metadata.resourceVersion or "",
+    )
