@@ -57,24 +57,29 @@ async def serve(
         gpus=available_gpus(),
         queries=bool(settings.prometheus),
     )
-    scaling = file.load()
-    registry = CollectorRegistry()
+    scaling, registry = file.load(), CollectorRegistry()
     loads, metrics = Loads(), Metrics(registry)
     processes, good = _processes(settings, environment), GoodSettings(settings.state_folder)
-
-    def longest(tier: str) -> int:
-        return loads.tier(tier, time.monotonic()).longest
 
     notices = SpotNotices(settings.state_folder, lambda: fleet.configured)
 
     def slots(own: Scaling) -> Target:
-        made = LocalTarget(own, processes, metrics, good=good, notice=notices.of, longest=longest)
+        made = LocalTarget(
+            own,
+            processes,
+            metrics,
+            good=good,
+            notice=notices.of,
+            longest=lambda tier: loads.tier(tier, time.monotonic()).longest,
+        )
         notices.on_change = made.wake
         return made
 
     target = SeveralTargets(scaling, places(settings, metrics, slots))
-    engines = Engines(lambda: fleet.metrics_pages())
-    queries = Queries(settings.prometheus, lambda: fleet.queries())
+    engines, queries = (
+        Engines(lambda: fleet.metrics_pages()),  # noqa: PLW0108 - it is made further down
+        Queries(settings.prometheus, lambda: fleet.queries()),  # noqa: PLW0108 - so too
+    )
     history = History(
         settings.state_folder / "history",
         file.again(),
