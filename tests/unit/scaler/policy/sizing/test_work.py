@@ -184,6 +184,11 @@ def test_a_hole_in_the_reports_is_not_a_fall_of_demand():
         decision, memory = decide(policy, memory, view(now, told, 5))
         assert decision.size == 5
     assert decision.demand == pytest.approx(100 / BEST / CALM.utilization, rel=0.02)
+    for tick in range(30):
+        now += 10
+        told = 40.0 if tick % 3 == 0 else None
+        decision, memory = decide(policy, memory, view(now, told, memory.size))
+    assert decision.size == 2  # nor does it keep a pool from shrinking for ever
 
 
 def test_without_a_model_a_request_takes_a_place_until_answers_show_more():
