@@ -213,14 +213,14 @@ def test_without_a_model_a_request_takes_a_place_until_answers_show_more():
 def test_memory_is_bounded_however_short_the_ticks_are():
     policy = scale(work=replace(CALM, window_seconds=3600.0, hold=10.0), max=1000)
     memory, now = SizeMemory(2), 0.0
-    for tick in range(3000):
+    for tick in range(1600):
         now += 0.5
         seen = view(
             now,
             3000.0 - tick / 2,
             2,
             start_seconds=3600.0,
-            traffic=traffic(3000.0 - tick, now, 0.5),
+            traffic=traffic(2000.0 - tick, now, 0.5),
         )
         _, memory = decide(policy, memory, seen)
     assert len(memory.work.samples) <= 720
