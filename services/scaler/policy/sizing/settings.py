@@ -146,7 +146,7 @@ class Work:
     late_gain: Annotated[float, Field(ge=0, le=1)] = 0.005
     headroom_min: Annotated[float, Field(ge=-2, le=0)] = -0.055
     headroom_max: Annotated[float, Field(ge=0, le=2)] = 0.5
-    hold: Annotated[float, Field(ge=0, le=10)] = 0.5
+    hold: Annotated[float, Field(ge=0, le=10)] = 1.5
     spare: Share = 0.0
 
 
