@@ -1053,7 +1053,7 @@ class Constraint(_message.Message):
     value: _builtins.float
     """What was measured, in the unit of what it is held against. Absent: nothing was."""
     limit: _builtins.float
-    """What it was held against. Absent: nothing."""
+    """What it was held against; of an override its end, in seconds since 1970. Absent: nothing."""
     def __init__(
         self,
         *,
