@@ -76,6 +76,7 @@ def _timed(
     times = []
     changes = 0
     gc.collect()
+    gc.disable()
     for tick in range(ticks + 40):
         views = {
             name: _view(tick, number, sizes[name], random) for number, name in enumerate(policies)
@@ -85,6 +86,7 @@ def _timed(
         times.append((time.thread_time_ns() - before) / 1e6)
         changes += sum(one.size != one.before for one in decisions.values()) if tick >= 40 else 0
         sizes = {name: decision.size for name, decision in decisions.items()}
+    gc.enable()
     return times[40:], changes
 
 

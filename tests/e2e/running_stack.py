@@ -22,6 +22,7 @@ class RunningStack:
         for name, pool in declared["pools"].items():
             pool["repository"] = str(ROOT / pool["repository"])
             pool["size"] = sizes[name]
+            pool.pop("scale", None)
             pool["slots"] = [{"grpc_port": 0, "metrics_port": 0} for _ in range(sizes[name] + 1)]
         scaling = folder / "scaling.yaml"
         scaling.write_text(yaml.safe_dump(declared))

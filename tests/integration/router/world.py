@@ -233,6 +233,9 @@ class ScriptedScaler(scaler_pb2_grpc.ScalerServiceServicer):
         self.watches: set[asyncio.Queue[scaler_pb2.WatchReplicasResponse]] = set()
         self.keys: set[str] = set()
         self.heartbeat_seconds = 1.0
+        self.woken: list[str] = []
+        self.coming: float | None = None  # seconds until a replica is there; None: none will be
+        self.can_wake = False
         self._revision = 0
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -287,6 +290,17 @@ class ScriptedScaler(scaler_pb2_grpc.ScalerServiceServicer):
                 yield message
         finally:
             self.watches.discard(watch)
+
+    async def Wake(  # noqa: N802
+        self, request: scaler_pb2.WakeRequest, context: Any
+    ) -> scaler_pb2.WakeResponse:
+        if not self.can_wake:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "an older scaler")
+        self.woken.append(request.tier)
+        response = scaler_pb2.WakeResponse(coming=self.coming is not None)
+        if self.coming is not None:
+            response.expected_in.FromNanoseconds(int(self.coming * 1e9))
+        return response
 
     async def ReportLoad(  # noqa: N802
         self, request_iterator: AsyncIterator[scaler_pb2.ReportLoadRequest], context: Any

@@ -65,12 +65,13 @@ class Home:
             "start_seconds": 30,
             "drain_seconds": 10,
         } | pool
+        self.head: dict[str, Any] = {}
         self.write()
         self.state = folder / "state"
         self._scalers: list[Scaler] = []
 
     def write(self) -> None:
-        self.scaling.write_text(yaml.safe_dump({"pools": {"p": self.pool}}))
+        self.scaling.write_text(yaml.safe_dump({**self.head, "pools": {"p": self.pool}}))
 
     async def start(self, *, keep: bool = True, keys_file: Path | None = None) -> "Scaler":
         """A scaler in this process; `keep`: when stopped, it leaves its replicas."""

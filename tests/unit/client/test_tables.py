@@ -38,6 +38,7 @@ POOLS = [
     fleet.Pool(
         *("small-cpu", "small", "support-small", "int8", "on_demand"),
         *(1, 2, 1, 0, 1.9, "out of memory [/x] at slot 18101", (REPLICA,)),
+        why="1 replica: 12 requests wait [/x], 4 by replica are aimed at",
     )
 ]
 SUMS = [Sums("support-chat", 3000, 700, 45_000, 60_000, 123_456, 2_345, 654_321, 780_122)] * 2

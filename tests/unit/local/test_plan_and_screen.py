@@ -256,7 +256,8 @@ async def test_without_a_terminal_a_start_says_each_change_of_what_it_waits_for_
 @pytest.mark.parametrize("width", [72, 80, 120])
 def test_a_status_keeps_its_words_whole_on_narrow_screens(width: int) -> None:
     trouble = "small-cpu-1a2b3c ended with 137 [/x] before it was ready; see its log for the reason"
-    pools = (PoolStatus("small-cpu", 1, (("ready", 1), ("starting", 1)), 12, 34, trouble),)
+    why = "2 replicas: running is 0.8, and [/x] 0.4 is aimed at"
+    pools = (PoolStatus("small-cpu", 1, (("ready", 1), ("starting", 1)), 12, 34, trouble, why),)
     totals = Totals(1_234_567, 0, 300_000, 400_000_000, Money(50_000_000, 0, 105_000_000))
     out = io.StringIO()
     screen = Console(file=out, width=width, markup=False)
@@ -265,5 +266,19 @@ def test_a_status_keeps_its_words_whole_on_narrow_screens(width: int) -> None:
     for words in ("small-cpu", "1 ready, 1 starting", "34 running, 12 waiting", "17,000 answers"):
         assert words in shown
     assert set(trouble.split()) <= set(shown.split())
+    assert set(why.split()) <= set(shown.split())
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_size_that_changes_is_told_with_its_reason_where_there_is_no_terminal():
+    totals = Totals(0, 0, 0, 0, Money(0, 0, 0))
+    why = "2 replicas: running is 0.8"
+
+    def said(desired: int, *states: tuple[str, int]) -> str:
+        pool = PoolStatus("a", desired, states, 0, 0, "", why)
+        return status_line(Status((pool,), totals, 0.0, 0.0, None)).partition(" · ")[0]
+
+    assert said(2, ("ready", 1)) == f"a 1 ready of 2: {why}"
+    assert said(2, ("ready", 2)) == "a 2 ready", "nothing that changes all the time"
+    assert said(1, ("draining", 1), ("ready", 1)) == "a 1 draining, 1 ready"

@@ -11,7 +11,7 @@ every 5 to 15 seconds.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from services.scaler.policy.sizing import budget, why
+from services.scaler.policy.sizing import budget
 from services.scaler.policy.sizing.asking import (
     Asking,
     PoolPolicy,
@@ -25,6 +25,7 @@ from services.scaler.policy.sizing.path import Wish, wished
 from services.scaler.policy.sizing.settings import Budget, Money, Scale
 from services.scaler.policy.sizing.spot import MixMemory
 from services.scaler.policy.sizing.views import Decision, View
+from services.scaler.policy.sizing.why import sentences
 
 __all__ = ["AllMemory", "PoolPolicy", "SizeMemory", "decide", "decide_all"]
 
@@ -187,9 +188,7 @@ def _decision(wish: Wish, size: int, before: int, price: float) -> Decision:
         before * price,
         size * price,
         None if wish.demand is None else wish.demand.rate / wish.demand.usable,
-        why.why(size, constraints),
-        why.why_not_fewer(size, constraints),
-        why.why_not_more(size, constraints),
+        *sentences(size, constraints),
     )
 
 

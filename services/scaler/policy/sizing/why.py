@@ -15,56 +15,63 @@ _Words = Callable[[Constraint], str]
 
 def why(size: int, constraints: Sequence[Constraint]) -> str:
     """Why this size: what was last to change it."""
-    if not constraints:
-        return f"{_replicas(size)}: nothing asks for more."
-    return f"{_replicas(size)}: {_said(constraints[-1])}."
+    return sentences(size, constraints)[0]
 
 
 def why_not_fewer(size: int, constraints: Sequence[Constraint]) -> str:
     """Why not one fewer; empty: there is none to spare."""
-    if size <= 0:
-        return ""
-    holds = _holds_up(size, constraints)
-    return f"Not {size - 1}: {_said(holds) if holds else 'the size is kept as it is'}."
+    return sentences(size, constraints)[1]
 
 
 def why_not_more(size: int, constraints: Sequence[Constraint]) -> str:
     """Why not one more."""
-    caps = _holds_down(constraints)
-    if caps is not None:
-        return f"Not {size + 1}: {_said(caps)}."
-    holds = _holds_up(size, constraints)
-    if holds is None:
-        return f"Not {size + 1}: nothing asks for it."
-    if holds.value is not None and holds.limit is not None and holds.bound in _LOADS:
-        room = size * holds.limit - holds.value
+    return sentences(size, constraints)[2]
+
+
+def sentences(size: int, constraints: Sequence[Constraint]) -> tuple[str, str, str]:
+    """All three: why, why not one fewer, why not one more."""
+    if not constraints:
+        fewer = f"Not {size - 1}: the size is kept as it is." if size > 0 else ""
         return (
-            f"Not {size + 1}: {size} do {size * holds.limit:.2f} replicas' worth of work, "
-            f"{max(room, 0.0):.2f} more than is asked for."
+            f"{_replicas(size)}: nothing asks for more.",
+            fewer,
+            f"Not {size + 1}: nothing asks for it.",
         )
-    return f"Not {size + 1}: nothing asks for more than {size}; {_said(holds)}."
+    last, holds, caps = constraints[-1], _holds_up(size, constraints), _holds_down(constraints)
+    last_said = _said(last)
+    holds_said = last_said if holds is last else _said(holds)
+    fewer = f"Not {size - 1}: {holds_said}." if size > 0 else ""
+    if caps is not None:
+        more = last_said if caps is last else _said(caps)
+    elif holds.value is not None and holds.limit is not None and holds.bound in _LOADS:
+        room = max(size * holds.limit - holds.value, 0.0)
+        more = (
+            f"{size} do {size * holds.limit:.2f} replicas' worth of work, "
+            f"{room:.2f} more than is asked for"
+        )
+    else:
+        more = f"nothing asks for more than {size}; {holds_said}"
+    return f"{_replicas(size)}: {last_said}.", fewer, f"Not {size + 1}: {more}."
 
 
-def _holds_up(size: int, constraints: Sequence[Constraint]) -> Constraint | None:
+def _holds_up(size: int, constraints: Sequence[Constraint]) -> Constraint:
     """The last constraint that raised the size to at least this; else the first one there is."""
-    sizes = [0, *(constraint.size for constraint in constraints)]
     for place in range(len(constraints) - 1, -1, -1):
         constraint = constraints[place]
-        if constraint.size >= size and (
-            constraint.size > sizes[place] or constraint.bound in _EITHER
-        ):
+        before = constraints[place - 1].size if place else 0
+        if constraint.size >= size and (constraint.size > before or constraint.bound in _EITHER):
             return constraint
-    return constraints[0] if constraints else None
+    return constraints[0]
 
 
 def _holds_down(constraints: Sequence[Constraint]) -> Constraint | None:
     """The last constraint that lowered the size, if nothing raised it after that."""
-    sizes = [0, *(constraint.size for constraint in constraints)]
     for place in range(len(constraints) - 1, -1, -1):
         constraint = constraints[place]
-        if constraint.bound in _EITHER or constraint.size < sizes[place]:
+        before = constraints[place - 1].size if place else 0
+        if constraint.bound in _EITHER or constraint.size < before:
             return constraint
-        if constraint.size > sizes[place]:
+        if constraint.size > before:
             return None
     return None
 
