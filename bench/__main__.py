@@ -16,6 +16,7 @@ BENCHMARKS = {
     "decide": "what it costs to decide which tier answers, with 1, 10 and 100 routes",
     "loop": "what a request costs the event loop beside deciding",
     "guardrail": "judged samples and requests until a lever that has become too costly is halted",
+    "tick": "what it costs to decide the sizes of 100 pools",
     "start": "from nothing to the first answer, and the memory of each process",
 }
 

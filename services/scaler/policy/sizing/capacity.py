@@ -10,6 +10,7 @@ Both take a stretch of time in which the number of ready replicas did not change
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from services.scaler.policy.sizing.settings import Capacity
@@ -33,8 +34,11 @@ SHAPE = (1.0, 0.03, 1e-5, 0.01)
 measured rows of Llama-3.1-8B on an H100 (b 0, c 8e-6, p 0.003) and of a small model on a CPU
 (b 0.06), taken so that an engine gains rather little from many requests at once."""
 SHAPE_WEIGHT = 4.0
-"""Stretches that this shape counts for."""
-SWEEPS = 8
+"""Stretches that this shape counts for at first."""
+SHAPE_STRETCHES = 20.0
+"""After as many it counts for half, and ever less: what was seen then says more."""
+SWEEPS = 3
+"""Of the search, which goes on from stretch to stretch."""
 STEP_LEAST_SECONDS, STEP_MOST_SECONDS = 1e-5, 60.0
 OUTLIER = math.log(2.0)
 
@@ -231,26 +235,28 @@ def fitted(
     features = (1.0, running, running * context, running * prompt / output)
     weight = 1.0
     if before.weight >= LEAST_FINISHED:
-        said = sum(c * f for c, f in zip(before.constants, features, strict=True))
+        said = _dot(before.constants, features)
         off = abs(math.log(step / said)) if said > 0 else 0.0
         weight = min(1.0, OUTLIER / off) if off else 1.0
     kept = 0.5 ** (seconds / FIT_HALF_LIFE_SECONDS)
     relative = [feature / step for feature in features]
+    weighted = [weight * value for value in relative]
     gram = [
-        [kept * before.gram[i][j] + weight * relative[i] * relative[j] for j in range(4)]
-        for i in range(4)
+        [kept * was + own * other for was, other in zip(row, relative, strict=True)]
+        for row, own in zip(before.gram, weighted, strict=True)
     ]
-    aims = [kept * before.aims[i] + weight * relative[i] for i in range(4)]
-    scale = sum(s * aim for s, aim in zip(SHAPE, aims, strict=True)) / sum(
-        SHAPE[i] * gram[i][j] * SHAPE[j] for i in range(4) for j in range(4)
-    )
-    found = list(before.constants) if before.weight else [scale * of_a for of_a in SHAPE]
+    aims = [kept * was + own for was, own in zip(before.aims, weighted, strict=True)]
+    shape = [_dot(row, SHAPE) for row in gram]
+    scale = _dot(aims, SHAPE) / _dot(shape, SHAPE)
+    usual = [scale * share for share in SHAPE]
+    pull_share = SHAPE_WEIGHT / (1 + before.weight / SHAPE_STRETCHES)
+    pulls = [pull_share / value**2 for value in usual]
+    found = list(before.constants) if before.weight else list(usual)
     for _ in range(SWEEPS):
         for i in range(4):
-            usual = scale * SHAPE[i]
-            pull = SHAPE_WEIGHT / usual**2
-            others = sum(gram[i][j] * found[j] for j in range(4) if j != i)
-            found[i] = max((aims[i] - others + pull * usual) / (gram[i][i] + pull), 0.0)
+            row, pull = gram[i], pulls[i]
+            others = _dot(row, found) - row[i] * found[i]
+            found[i] = max((aims[i] - others + pull * usual[i]) / (row[i] + pull), 0.0)
     found[0] = min(max(found[0], 1e-6), 60.0)
     return Fit(
         gram=(_four(gram[0]), _four(gram[1]), _four(gram[2]), _four(gram[3])),
@@ -258,6 +264,10 @@ def fitted(
         weight=kept * before.weight + weight,
         constants=_four([found[0], min(found[1], 60.0), min(found[2], 1.0), min(found[3], 1.0)]),
     )
+
+
+def _dot(first: Sequence[float], second: Sequence[float]) -> float:
+    return first[0] * second[0] + first[1] * second[1] + first[2] * second[2] + first[3] * second[3]
 
 
 def _four(values: list[float]) -> _Four:

@@ -6,9 +6,10 @@ It is plain data: whoever keeps it over a restart gives it back as it was. Times
 
 from dataclasses import dataclass, field, replace
 
-from services.scaler.policy.sizing.limits import Past
+from services.scaler.policy.sizing.limits import Past, changed
 from services.scaler.policy.sizing.rules import RuleState
 from services.scaler.policy.sizing.schedule import Times
+from services.scaler.policy.sizing.settings import Behavior
 from services.scaler.policy.sizing.work import WorkMemory
 
 
@@ -39,3 +40,10 @@ class SizeMemory:
         return replace(
             self, now=None, work=self.work.restarted(), past=Past(), rules=(), burst=None
         )
+
+    def sized(self, behavior: Behavior, size: int) -> "SizeMemory":
+        """With the size that came of this tick; rates count the change."""
+        past = self.past
+        if self.now is not None:
+            past = changed(behavior, past, self.now, size - self.size)
+        return SizeMemory(size, self.now, self.work, past, self.rules, self.burst, self.times)

@@ -237,7 +237,7 @@ def _urgent(
 def _crowd(view: View) -> float:
     """Requests running and waiting, in replicas that are full with them."""
     known = [count for count in (view.running, view.waiting) if count is not None and count > 0]
-    return min(sum(known), 1e9) / view.places
+    return min(sum(known), 1e9) / max(view.places, 1)
 
 
 def _floored(path: Path, scale: Scale, view: View, least: Floor) -> None:

@@ -50,20 +50,25 @@ def problem_of(schedule: Schedule) -> tuple[str, str] | None:
     """The key that is wrong and the rule it breaks; None: neither is."""
     try:
         zone = ZoneInfo(schedule.time_zone)
-    except (OSError, ValueError):  # ZoneInfoNotFoundError is a KeyError
+    except (OSError, ValueError, KeyError):  # unreadable, no name of one, unknown
         return "time_zone", "must be the name of a time zone, such as Europe/Berlin"
-    except KeyError:
-        return "time_zone", "must be the name of a time zone, such as Europe/Berlin"
-    if len(schedule.cron.split()) != FIELDS:
-        rule = "must have five fields: minute, hour, day of month, month and day of week"
-        return "cron", rule
+    wrong = _wrong_in(schedule.cron, zone)
+    return None if wrong is None else ("cron", wrong)
+
+
+def _wrong_in(cron: str, zone: ZoneInfo) -> str | None:
+    if len(cron.split()) != FIELDS:
+        return "must have five fields: minute, hour, day of month, month and day of week"
     try:
-        next(CronSim(schedule.cron, _PROBE.astimezone(zone)))
+        next(CronSim(cron, _PROBE.astimezone(zone)))
     except CronSimError as error:
-        return "cron", f"must be a cron expression; wrong: {_field_of(error)}"
+        if not _is_right_in_other_months(cron):
+            return f"must be a cron expression; wrong: {_field_of(error)}"
     except StopIteration:
-        return "cron", "must come true on some day; this one never does"
-    return None
+        pass
+    else:
+        return None
+    return "must come true on some day; this one never does"
 
 
 def times(before: Times, schedules: Sequence[Schedule], wall: float) -> Times:
@@ -118,9 +123,19 @@ def _next(cron: str, moment: datetime, *, reverse: bool = False) -> float | None
         return None
 
 
+def _is_right_in_other_months(cron: str) -> bool:
+    """Whether only the month is too short for the day."""
+    minute, hour, day, month, week_day = cron.split()
+    try:
+        CronSim(f"{minute} {hour} {day} * {week_day}", _PROBE)
+        CronSim(f"* * * {month} *", _PROBE)
+    except CronSimError:
+        return False
+    return True
+
+
 def _field_of(error: CronSimError) -> str:
     """The field that the library found wrong, in our words."""
-    text = str(error)
+    field = str(error).rpartition(" ")[2]
     known = ("minute", "hour", "day-of-month", "month", "day-of-week")
-    found = [field for field in known if text.endswith(field)]
-    return found[-1].replace("-", " ") if found else "its form"
+    return field.replace("-", " ") if field in known else "its form"

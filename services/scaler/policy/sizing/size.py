@@ -1,19 +1,51 @@
 """How many replicas a pool should have: what is measured and what the policy says go in.
 
-Pure: the same memory and view give the same decision. `decide` is for one pool by itself. It takes
-what the file says (`Scale`), what it kept at the tick before (`SizeMemory`, at first
-`SizeMemory(size)`) and what is seen now (`View`), and gives back a `Decision` and what to keep.
-Call it once a tick, every 5 to 15 seconds.
+Pure: the same memory and views give the same decisions. `decide` is for one pool by itself. It
+takes what the file says (`Scale`), what it kept at the tick before (`SizeMemory`, at first
+`SizeMemory(size)` with the replicas that are there or on their way) and what is seen now (`View`),
+and gives back a `Decision` and what to keep. `decide_all` is for all pools: those of a fixed size
+and those on spot too, with the budgets and the money that they share. Call either once a tick,
+every 5 to 15 seconds.
 """
 
-from services.scaler.policy.sizing import limits, why
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from services.scaler.policy.sizing import budget, why
+from services.scaler.policy.sizing.asking import (
+    Asking,
+    PoolPolicy,
+    asking_by_itself,
+    asking_with_spot,
+)
 from services.scaler.policy.sizing.memory import SizeMemory
+from services.scaler.policy.sizing.money import Spent, ceilings, spent
 from services.scaler.policy.sizing.override import Override
 from services.scaler.policy.sizing.path import Wish, wished
-from services.scaler.policy.sizing.settings import Scale
+from services.scaler.policy.sizing.settings import Budget, Money, Scale
+from services.scaler.policy.sizing.spot import MixMemory
 from services.scaler.policy.sizing.views import Decision, View
 
-__all__ = ["SizeMemory", "decide"]
+__all__ = ["AllMemory", "PoolPolicy", "SizeMemory", "decide", "decide_all"]
+
+PRICE_MOST = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class AllMemory:
+    """What is kept of all pools from one tick to the next; at first `AllMemory()`.
+
+    Attributes:
+        pools: by name. Of a pool that has one on spot beside it, it is the size of both together.
+        mixes: by the name of the pool on demand.
+        prices: of a replica an hour, as last known.
+        spent: what was spent today.
+    """
+
+    pools: Mapping[str, SizeMemory] = field(default_factory=dict)
+    mixes: Mapping[str, MixMemory] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
+    spent: Spent = field(default_factory=Spent)
 
 
 def decide(
@@ -28,29 +60,138 @@ def decide(
         override: what somebody set against the policy; None: nothing.
     """
     wish, after = wished(scale, memory, view, override)
-    return concluded(scale, wish, after, view)
+    decision = _decision(wish, wish.size, memory.size, _price(view))
+    return decision, after.sized(scale.behavior, wish.size)
 
 
-def concluded(
-    scale: Scale, wish: Wish, memory: SizeMemory, view: View
-) -> tuple[Decision, SizeMemory]:
-    """The decision in words and money, and the memory with the size in it."""
-    size, before = wish.size, memory.size
-    price = view.usd_per_hour if 0 < view.usd_per_hour < 1e9 else 0.0  # noqa: PLR2004 - a bound
-    demand = None if wish.demand is None else wish.demand.rate / wish.demand.usable
-    decision = Decision(
-        size=size,
-        before=before,
-        constraints=wish.constraints,
-        usd_per_hour_before=before * price,
-        usd_per_hour=size * price,
-        demand=demand,
-        why=why.why(size, wish.constraints),
-        why_not_fewer=why.why_not_fewer(size, wish.constraints),
-        why_not_more=why.why_not_more(size, wish.constraints),
+def decide_all(
+    policies: Mapping[str, PoolPolicy],
+    budgets: Mapping[str, Budget],
+    money: Money | None,
+    memory: AllMemory,
+    views: Mapping[str, View],
+) -> tuple[dict[str, Decision], AllMemory]:
+    """The sizes of all pools now, and what to keep.
+
+    A pool that was never seen has no decision. One that cannot be seen now keeps its size, and
+    what it takes of the budgets.
+
+    Args:
+        policies: by pool.
+        budgets: what pools share, by name.
+        money: what all may cost; None: anything.
+        memory: what was kept at the tick before.
+        views: the pools that can be seen.
+    """
+    asking = _asking(policies, memory, views)
+    prices = {
+        name: _price(views[name]) if name in views else memory.prices.get(name, 0.0)
+        for name in asking
+    }
+    now_spent, grants = _granted(
+        budgets, money, memory.spent, asking=asking, prices=prices, views=views
     )
-    past = limits.changed(scale.behavior, memory.past, view.now, size - before)
-    after = SizeMemory(
-        size, memory.now, memory.work, past, memory.rules, memory.burst, memory.times
+    decisions: dict[str, Decision] = {}
+    pools: dict[str, SizeMemory] = {}
+    mixes: dict[str, MixMemory] = {}
+    for name, one in asking.items():
+        grant = grants.get(name)
+        wish, size = one.wish, one.wish.size
+        if grant is not None and grant.short is not None:
+            size = grant.size
+            wish = replace(wish, constraints=(*wish.constraints, grant.short))
+        decisions[name] = _decision(wish, size, one.before, prices[name])
+        if one.mix is not None:
+            mixes[name] = replace(one.mix, on_demand=size)
+            pools[name] = one.memory
+        else:
+            scale = policies[name].scale
+            pools[name] = (
+                replace(one.memory, size=size)
+                if scale is None
+                else one.memory.sized(scale.behavior, size)
+            )
+    return decisions, AllMemory(pools, mixes, prices, now_spent)
+
+
+def _asking(
+    policies: Mapping[str, PoolPolicy], memory: AllMemory, views: Mapping[str, View]
+) -> dict[str, Asking]:
+    """What each pool asks for."""
+    found: dict[str, Asking | None] = {}
+    splits = {
+        name: policy.scale.spot
+        for name, policy in policies.items()
+        if policy.scale is not None
+        and policy.scale.spot is not None
+        and policy.scale.spot.pool in policies
+        and policy.scale.spot.pool != name
+    }
+    of_others = {split.pool for split in splits.values()}
+    for name, policy in policies.items():
+        split = splits.get(name)
+        if split is not None and policy.scale is not None:
+            found[name], found[split.pool] = asking_with_spot(
+                policy,
+                policy.scale,
+                split,
+                of_spot=policies[split.pool],
+                known=(
+                    memory.pools.get(name),
+                    memory.pools.get(split.pool),
+                    memory.mixes.get(name),
+                ),
+                views=(views.get(name), views.get(split.pool)),
+            )
+        elif name not in of_others:
+            found[name] = asking_by_itself(policy, memory.pools.get(name), views.get(name))
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _granted(
+    budgets: Mapping[str, Budget],
+    money: Money | None,
+    before: Spent,
+    *,
+    asking: Mapping[str, Asking],
+    prices: Mapping[str, float],
+    views: Mapping[str, View],
+) -> tuple[Spent, Mapping[str, budget.Grant]]:
+    """What was spent by now, and what each pool gets of what is shared."""
+    limits = budget.limits_of(budgets)
+    now_spent = before
+    if views:
+        wall = max(view.wall for view in views.values())
+        running = sum(
+            prices[name] * (view.ready + view.starting)
+            for name, view in views.items()
+            if name in prices
+        )
+        now_spent = spent(before, wall, running)
+        if money is not None:
+            least = sum(prices[name] * one.wish.least for name, one in asking.items())
+            limits += ceilings(money, now_spent, wall, prices, least)
+    if not limits:
+        return now_spent, {}
+    claims = {name: budget.Claim(one.wish.size, one.wish.least) for name, one in asking.items()}
+    return now_spent, budget.granted(claims, limits, budget.priorities_of(budgets))
+
+
+def _decision(wish: Wish, size: int, before: int, price: float) -> Decision:
+    """The decision in words and money."""
+    constraints = wish.constraints
+    return Decision(
+        size,
+        before,
+        constraints,
+        before * price,
+        size * price,
+        None if wish.demand is None else wish.demand.rate / wish.demand.usable,
+        why.why(size, constraints),
+        why.why_not_fewer(size, constraints),
+        why.why_not_more(size, constraints),
     )
-    return decision, after
+
+
+def _price(view: View) -> float:
+    return view.usd_per_hour if 0 < view.usd_per_hour < PRICE_MOST else 0.0

@@ -156,7 +156,7 @@ def _rate(of: Constraint) -> str:
 
 
 _LOADS = (Bound.DEMAND, Bound.FORECAST, Bound.HEADROOM, Bound.HOLD, Bound.QUEUE)
-_EITHER = (Bound.OVERRIDE, Bound.FIXED)
+_EITHER = (Bound.OVERRIDE, Bound.FIXED, Bound.SPOT)
 """These hold the size up and down alike."""
 
 _WORDS: Mapping[Bound, _Words] = {
@@ -181,7 +181,9 @@ _WORDS: Mapping[Bound, _Words] = {
     Bound.BURST: lambda of: (
         f"a burst asks for {of.value or 0:.2f} replicas' worth, and nothing goes while it lasts"
     ),
-    Bound.SPOT: lambda of: of.detail,
+    Bound.SPOT: lambda of: (
+        f"{of.detail}, since {of.value or 0:g} of {of.limit or 0:g} on spot serve"
+    ),
     Bound.STALE: lambda of: f"not known: {of.detail}; so none goes",
     Bound.STARTING: _starting,
     Bound.IDLE: _idle,

@@ -16,10 +16,13 @@ from services.scaler.policy.sizing.settings import Forecast, Scale, Work
 from services.scaler.policy.sizing.views import Traffic, View
 
 HORIZON_MOST_SECONDS = 3600.0
+USUAL_START_SECONDS = 60.0
 LATE_MOST = 10.0
 """Times the mean arrivals that one tick may count late."""
 WINDOW = "demand for as long as the window"
 """What is missing just after a beginning."""
+ABILITY = "what a replica can do"
+"""What is missing until answers have shown it."""
 FIGURE_MOST = 1e15
 """No figure of a pool is larger."""
 
@@ -119,7 +122,9 @@ def demanded(
     traffic = fresh(view.traffic, view.now, scale.stale_seconds)
     waiting = view.waiting if sound(view.waiting) else None
     running = view.running if sound(view.running) else None
-    start = min(max(view.start_seconds, 0.0), HORIZON_MOST_SECONDS)
+    start = view.start_seconds if sound(view.start_seconds) else USUAL_START_SECONDS
+    start = min(start, HORIZON_MOST_SECONDS)
+    places = max(view.places, 1)
     horizon = start + tick
     samples, held, season = before.samples, before.held, before.season
     volatility, seen, guard, learned = (
@@ -139,7 +144,7 @@ def demanded(
             learned,
             asked.capacity,
             traffic,
-            places=view.places,
+            places=places,
             ready=view.ready,
             running=running,
             prompt=seen.prompt,
@@ -147,9 +152,9 @@ def demanded(
     model = asked.capacity or learned.capacity
     demand = None
     if model is None:
-        demand = _by_places(asked, view.places, waiting, running, told=traffic is not None)
+        demand = _by_places(asked, view, waiting, running, told=traffic is not None)
     elif traffic is not None:
-        came = work(model, view.places, traffic.arrivals, traffic.prompt_tokens, seen.output)
+        came = work(model, places, traffic.arrivals, traffic.prompt_tokens, seen.output)
         samples = rates.sampled(
             samples,
             view.now,
@@ -167,7 +172,7 @@ def demanded(
         deviation = math.sqrt(volatility.variance * horizon)
         headroom = max(expected * math.exp(asked.volatility * deviation + guard), rate)
         held = windows.with_greatest(held, view.now, headroom, view.now - asked.hold * start)
-        one = work(model, view.places, 1.0, seen.prompt, seen.output)
+        one = work(model, places, 1.0, seen.prompt, seen.output)
         short = None
         if scale.burst is not None:
             short = rates.rate_over(samples, max(scale.burst.window_seconds, tick))
@@ -203,12 +208,17 @@ def _missing(waiting: float | None, running: float | None, *, told: bool) -> str
 
 
 def _by_places(
-    asked: Work, places: int, waiting: float | None, running: float | None, *, told: bool
+    asked: Work, view: View, waiting: float | None, running: float | None, *, told: bool
 ) -> Demand | None:
-    """Demand where no replica has shown yet what it can do: a request takes one place."""
+    """Demand where no replica has shown yet what it can do: a request takes one place.
+
+    That is enough to grow by; to shrink only where nothing was asked for as long as the window.
+    """
     if waiting is None and running is None:
         return None
-    load = ((waiting or 0.0) + (running or 0.0)) / places
+    load = (waiting or 0.0) + (running or 0.0)
+    idle = load == 0 and (view.idle_seconds or 0.0) >= asked.window_seconds
+    load /= max(view.places, 1)
     return Demand(
         rate=load,
         expected=load,
@@ -217,6 +227,6 @@ def _by_places(
         queue=0.0,
         short=None,
         usable=asked.utilization,
-        missing=_missing(waiting, running, told=told),
+        missing=_missing(waiting, running, told=told) or ("" if idle else ABILITY),
         learned=False,
     )

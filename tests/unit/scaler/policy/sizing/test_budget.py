@@ -1,0 +1,213 @@
+"""What pools share: nobody over the limit, nobody starved, the important first, then by turns."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.scaler.policy.sizing.budget import (
+    Claim,
+    Grant,
+    Limit,
+    granted,
+    limits_of,
+    priorities_of,
+)
+from services.scaler.policy.sizing.money import DAY_SECONDS, Spent, ceilings, spent
+from services.scaler.policy.sizing.settings import Budget, BudgetShare, Money, Resource
+from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, decide_all
+from services.scaler.policy.sizing.views import Bound
+from tests.making.sizing import scale, view
+
+POOLS = "abcdef"
+
+
+def budget(limit: float, **shares: tuple[int, float]) -> Budget:
+    return Budget(
+        of=Resource.GPUS,
+        limit=limit,
+        pools={
+            pool: BudgetShare(priority=priority, each=each)
+            for pool, (priority, each) in shares.items()
+        },
+    )
+
+
+def shared(claims: dict[str, tuple[int, int]], **budgets: Budget) -> dict[str, int]:
+    asked = {pool: Claim(wished, least) for pool, (wished, least) in claims.items()}
+    grants = granted(asked, limits_of(budgets), priorities_of(budgets))
+    return {pool: grant.size for pool, grant in grants.items()}
+
+
+def test_where_there_is_enough_everybody_gets_what_they_wish():
+    limits = limits_of({"g": budget(5, a=(0, 1), b=(0, 1))})
+    found = granted({"a": Claim(3, 1), "b": Claim(2, 1)}, limits, {})
+    assert found == {"a": Grant(3), "b": Grant(2)}
+
+
+def test_by_turns_within_a_priority():
+    gpus = budget(7, a=(0, 1), b=(0, 1), c=(0, 1))
+    assert shared({"a": (9, 0), "b": (9, 0), "c": (1, 0)}, g=gpus) == {"a": 3, "b": 3, "c": 1}
+
+
+def test_a_higher_priority_first_but_after_the_least_of_all():
+    gpus = budget(6, a=(0, 1), b=(10, 1))
+    assert shared({"a": (4, 2), "b": (9, 1)}, g=gpus) == {"a": 2, "b": 4}
+
+
+def test_the_least_sizes_too_go_by_priority_where_not_all_fit():
+    gpus = budget(3, a=(0, 1), b=(10, 1))
+    assert shared({"a": (4, 2), "b": (9, 2)}, g=gpus) == {"a": 1, "b": 2}
+
+
+def test_a_large_replica_that_does_not_fit_leaves_room_for_small_ones():
+    gpus = budget(7, a=(5, 4), b=(0, 1))
+    assert shared({"a": (2, 1), "b": (5, 1)}, g=gpus) == {"a": 1, "b": 3}
+
+
+def test_a_pool_in_several_budgets_needs_room_in_all():
+    found = shared(
+        {"a": (5, 1), "b": (5, 1)},
+        gpus=budget(6, a=(0, 1), b=(0, 1)),
+        watts=budget(1500, a=(0, 700), b=(0, 100)),
+    )
+    assert found == {"a": 2, "b": 1}  # by turns, until the watts are gone
+
+
+def test_a_pool_in_none_is_left_alone():
+    assert shared({"a": (5, 1), "z": (9, 1)}, g=budget(2, a=(0, 1))) == {"a": 2, "z": 9}
+
+
+budgets = st.builds(
+    Budget,
+    of=st.just(Resource.GPUS),
+    limit=st.floats(0.5, 40),
+    pools=st.dictionaries(
+        st.sampled_from(POOLS),
+        st.builds(
+            BudgetShare, priority=st.integers(0, 3), each=st.sampled_from((0.1, 1.0, 2.0, 7.3))
+        ),
+        min_size=1,
+    ),
+)
+claims = st.dictionaries(
+    st.sampled_from(POOLS),
+    st.tuples(st.integers(0, 12), st.integers(0, 4)).map(lambda pair: Claim(pair[0], min(pair))),
+    min_size=1,
+)
+
+
+@settings(deadline=None)
+@given(claims, st.dictionaries(st.sampled_from("xyz"), budgets, max_size=3))
+def test_no_budget_is_exceeded_nobody_starves_and_no_room_is_left_unused(asked, found):
+    grants = granted(asked, limits_of(found), priorities_of(found))
+    assert grants.keys() == asked.keys()
+    left = {
+        name: one.limit
+        - sum(share.each * grants[pool].size for pool, share in one.pools.items() if pool in grants)
+        for name, one in found.items()
+    }
+    assert all(rest >= -1e-6 * found[name].limit for name, rest in left.items())
+
+    def fits(pool: str) -> bool:
+        return all(
+            one.pools[pool].each <= left[name] - 1e-6
+            for name, one in found.items()
+            if pool in one.pools
+        )
+
+    for pool, grant in grants.items():
+        assert 0 <= grant.size <= asked[pool].wished
+        if grant.size < asked[pool].wished:
+            assert not fits(pool)
+            assert grant.short is not None
+            assert grant.short.size == grant.size
+        if grant.size < asked[pool].least:
+            # Only pools of the same or a higher priority, or those in other budgets, go beyond
+            # their least.
+            ranks = priorities_of(found)
+            rivals = {other for one in found.values() if pool in one.pools for other in one.pools}
+            beyond = [
+                other
+                for other in rivals & grants.keys()
+                if grants[other].size > asked[other].least and ranks[other] <= ranks[pool]
+            ]
+            assert all(
+                any(
+                    one.pools[pool].each > one.pools[other].each
+                    for one in found.values()
+                    if pool in one.pools and other in one.pools
+                )
+                or len(found) > 1
+                for other in beyond
+            )
+
+
+def test_what_is_spent_is_counted_from_midnight():
+    now = spent(Spent(), 10 * DAY_SECONDS + 100.0, 36.0)
+    assert now.usd == 0.0
+    now = spent(now, 10 * DAY_SECONDS + 200.0, 36.0)
+    assert now.usd == 1.0
+    late = Spent(10, 50.0, 11 * DAY_SECONDS - 60.0)
+    assert spent(late, 11 * DAY_SECONDS + 40.0, 36.0) == Spent(11, 0.4, 11 * DAY_SECONDS + 40.0)
+
+
+def test_a_clock_that_goes_back_gives_no_money_back_and_a_jump_costs_little():
+    now = Spent(10, 50.0, 10 * DAY_SECONDS + 100.0)
+    assert spent(now, 9 * DAY_SECONDS, 36.0).usd == 50.0
+    assert spent(now, 10 * DAY_SECONDS + 50_000.0, 36.0).usd == 50.0 + 36.0 * 300 / 3600
+
+
+def test_the_rest_of_the_day_is_kept_for_the_least_sizes():
+    noon = 10 * DAY_SECONDS + DAY_SECONDS / 2
+    money = Money(usd_per_day=100.0)
+    (limit,) = ceilings(money, Spent(10, 40.0, noon), noon, {"a": 1.0}, 5.0)
+    assert limit.limit == 5.0  # 12 hours of 5 USD are what is left
+    (limit,) = ceilings(money, Spent(10, 39.0, noon), noon, {"a": 1.0}, 5.0)
+    assert limit.limit == 5.0 + 1.0 * 12  # one USD to be spent within five minutes
+    (limit,) = ceilings(money, Spent(10, 99.0, noon), noon, {"a": 1.0}, 5.0)
+    assert limit.limit == 5.0
+
+
+def together(limit: float, money: Money | None, ticks: int = 30, rate: float = 200.0):
+    policies = {
+        "a": PoolPolicy(scale(max=12)),
+        "b": PoolPolicy(scale(max=12, min=2)),
+        "fixed": PoolPolicy(None, 2),
+    }
+    gpus = {"gpus": budget(limit, a=(5, 1), b=(0, 1), fixed=(0, 1))}
+    memory, now, decisions = AllMemory(), 0.0, {}
+    sizes = dict.fromkeys(policies, 2)
+    for _ in range(ticks):
+        now += 10
+        views = {
+            name: view(now, rate if name != "fixed" else 0.0, sizes[name], usd_per_hour=2.0)
+            for name in policies
+        }
+        decisions, memory = decide_all(policies, gpus, money, memory, views)
+        sizes = {name: one.size for name, one in decisions.items()}
+        assert sum(sizes.values()) <= limit
+    return decisions
+
+
+def test_pools_together_stay_within_a_budget_and_say_so():
+    decisions = together(12, None)
+    assert {name: one.size for name, one in decisions.items()} == {"a": 8, "b": 2, "fixed": 2}
+    assert decisions["a"].constraints[-1].bound is Bound.BUDGET
+    assert decisions["a"].why_not_more.startswith("Not 9: budget gpus has 12")
+
+
+def test_pools_together_stay_within_what_an_hour_may_cost():
+    decisions = together(99, Money(usd_per_hour=21.0))
+    assert sum(one.usd_per_hour for one in decisions.values()) == 20.0
+    # By turns, since nothing ranks them but the budget: that goes first to `a`.
+    assert decisions["b"].size == 2
+    assert "the ceiling of money per hour" in decisions["a"].why
+
+
+def test_when_the_day_is_spent_only_the_least_sizes_run():
+    decisions = together(99, Money(usd_per_day=1.0))
+    assert {name: one.size for name, one in decisions.items()} == {"a": 1, "b": 2, "fixed": 2}
+    assert "money per day" in decisions["a"].why
+
+
+def test_limits_of_nothing_are_no_trouble():
+    assert granted({}, [Limit(Bound.BUDGET, "g", 1.0, {"a": 1.0})], {}) == {}
