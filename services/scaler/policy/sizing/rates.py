@@ -68,8 +68,10 @@ def sampled(
         rate_over(samples, window),
         rate_over(samples, QUICK_SECONDS),
     )
-    keep = max(horizon, window, QUICK_SECONDS)
-    oldest = max(bisect_right(samples, now - keep, key=_AT) - 1, len(samples) - MOST_SAMPLES, 0)
+    # Where ticks are missing, the window reaches further back than its own length.
+    known = bisect_right(samples, newest.seconds - max(window, QUICK_SECONDS), key=_SECONDS) - 1
+    oldest = min(bisect_right(samples, now - horizon, key=_AT) - 1, known)
+    oldest = max(oldest, len(samples) - MOST_SAMPLES, 0)
     return (*samples[oldest:-1], newest)
 
 

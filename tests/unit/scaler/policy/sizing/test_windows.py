@@ -1,0 +1,84 @@
+"""Windows and rates against working them out the long way."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.scaler.policy.sizing.rates import (
+    MOST_SAMPLES,
+    Sample,
+    Volatility,
+    covers,
+    observed,
+    rate_over,
+    sampled,
+)
+from services.scaler.policy.sizing.windows import MOST, with_greatest, with_least
+
+steps = st.lists(st.tuples(st.sampled_from((1.0, 5.0, 20.0)), st.integers(0, 9)), min_size=1)
+
+
+@settings(deadline=None)
+@given(steps, st.sampled_from((0.0, 10.0, 60.0)))
+def test_the_first_is_the_extreme_of_the_window(course, window):
+    greatest = least = ()
+    now, seen = 0.0, []
+    for step, value in course:
+        now += step
+        seen.append((now, value))
+        greatest = with_greatest(greatest, now, value, now - window)
+        least = with_least(least, now, value, now - window)
+        inside = [value for at, value in seen if at >= now - window]
+        assert greatest[0][1] == max(inside)
+        assert least[0][1] == min(inside)
+
+
+def test_a_window_is_bounded_and_keeps_its_extreme():
+    seen = ()
+    for tick in range(3 * MOST):
+        seen = with_greatest(seen, float(tick), 1e6 - tick, 0.0)
+    assert len(seen) <= MOST
+    assert seen[0] == (0.0, 1e6)
+
+
+@settings(deadline=None)
+@given(steps, st.sampled_from((7.0, 15.0, 70.0)))
+def test_a_rate_is_what_came_in_the_last_seconds_that_are_known(course, window):
+    samples: tuple[Sample, ...] = ()
+    now, came = 0.0, []
+    for seconds, work in course:
+        now += seconds + 3.0  # of which three seconds nobody reports
+        samples = sampled(samples, now, seconds=seconds, work=work, window=window, horizon=60.0)
+        came.append((seconds, work))
+    left, total = window, 0.0
+    for seconds, work in reversed(came):
+        part = min(left / seconds, 1.0)
+        total += part * work
+        left -= part * seconds
+    known = sum(seconds for seconds, _ in came)
+    assert samples[-1].rate == pytest.approx(total / min(window, known))
+    assert samples[-1].rate == pytest.approx(rate_over(samples, window))
+    assert covers(samples, window) == (known >= window)
+
+
+def test_samples_are_bounded():
+    samples: tuple[Sample, ...] = ()
+    for tick in range(2 * MOST_SAMPLES):
+        samples = sampled(samples, float(tick), seconds=1.0, work=1.0, window=70.0, horizon=1e6)
+    assert len(samples) == MOST_SAMPLES
+    assert covers(samples, 3600.0)
+
+
+def test_growth_is_the_highest_peak_by_the_rate_before_it():
+    samples = tuple(
+        Sample(10.0 * i, 0.0, 10.0 * i, rate, quick)
+        for i, (rate, quick) in enumerate([(2.0, 2.0), (2.0, 2.0), (3.0, 8.0), (4.0, 5.0)])
+    )
+    after = observed(Volatility(0.0, 0.0), samples, 30.0, 20.0)
+    # ln(8 / 2) over 20 seconds, the first tick that says anything
+    assert after.variance == pytest.approx(1.3862943611**2 / 20.0)
+    assert observed(Volatility(), samples, 30.0, 31.0) == Volatility()  # not known so far back
+    fell = tuple(sample._replace(quick=1.0) for sample in samples)
+    assert observed(Volatility(0.0, 0.0), fell, 30.0, 20.0).variance == 0.0
+    idle = tuple(sample._replace(rate=0.0) for sample in samples)
+    assert observed(Volatility(), idle, 30.0, 20.0) == Volatility()
