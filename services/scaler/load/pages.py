@@ -1,11 +1,17 @@
-"""Reads pages over HTTP: few at a time, each within a deadline and no longer than a bound."""
+"""Reads pages over HTTP: few at a time, each within a deadline and no longer than a bound.
+
+The library takes half a second to import: it is, in a thread, when the first page is wanted, so
+that no replica starts later for it.
+"""
 
 import asyncio
+import importlib
 from collections.abc import Collection, Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import aiohttp
+if TYPE_CHECKING:
+    import aiohttp
 
 MAX_BYTES = 1 << 20
 AT_ONCE = 8
@@ -33,6 +39,9 @@ class Pages:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        await asyncio.to_thread(importlib.import_module, "aiohttp")
+        import aiohttp  # noqa: PLC0415
+
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=AT_ONCE, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -69,6 +78,8 @@ class Pages:
         Raises:
             Unanswered: nobody answers in time, or with another status, or with too much.
         """
+        import aiohttp  # noqa: PLC0415
+
         assert self._session is not None  # noqa: S101 -- it was entered
         try:
             async with (
