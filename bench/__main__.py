@@ -17,6 +17,8 @@ BENCHMARKS = {
     "loop": "what a request costs the event loop beside deciding",
     "guardrail": "judged samples and requests until a lever that has become too costly is halted",
     "tick": "what it costs to decide the sizes of 100 pools",
+    "backtest": "scaling policies on unseen days: ours, others', and who knows all",
+    "spot": "what spot capacity saves at the same attainment",
     "start": "from nothing to the first answer, and the memory of each process",
 }
 

@@ -107,6 +107,30 @@ def hours(
     return cells
 
 
+def hour_requests(
+    data: Data, part: str, serving: Serving, *, load: float
+) -> tuple[Requests, list[Cell]]:
+    """One load's cells of Azure's hour, with the single requests that they are made of."""
+    dense = thickened(data.azure, serving, load, SEEDS[part])
+    cut = dense.timestamp >= HOUR_CUT * 1000.0
+    at = dense.timestamp[cut] - HOUR_CUT * 1000.0
+    lead = at < HOUR_LEAD * 1000.0
+    order = np.flatnonzero(lead)[::-1]
+
+    def led(values: Floats) -> Floats:
+        kept = values[cut]
+        return np.concatenate([kept[order], kept])
+
+    lead_at = HOUR_LEAD * 1000.0 - at[order]
+    single = Requests(
+        np.concatenate([lead_at, at + HOUR_LEAD * 1000.0]),
+        led(dense.input_length),
+        led(dense.output_length),
+    )
+    cells = hours(data, part, serving)
+    return single, [cell for cell in cells if cell.name.startswith(f"azure{load:.0f}.")]
+
+
 def days(
     data: Data,
     part: str,

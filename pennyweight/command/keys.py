@@ -41,7 +41,8 @@ def key(
     role: Annotated[
         Role,
         typer.Option(
-            help="`operator` may also set levers; `service` is for Pennyweight's own services."
+            help="`operator` may also set levers and change scaling; `service` is for "
+            "Pennyweight's own services."
         ),
     ] = Role.CALLER,
     *,

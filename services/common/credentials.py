@@ -12,8 +12,8 @@ file is YAML::
 Without a key file a service serves loopback only, where the published key `DEVELOPMENT_KEY` is
 accepted. A caller with role ``service`` (one of our own services) may act for a tenant by sending
 the metadata ``pennyweight-tenant``. One with role ``operator`` calls for its tenant like any
-other, and may halt and release levers. Only a service's key, or one with ``critical: true``, may
-call a request critical.
+other, may halt and release levers, and may change scaling. Only a service's key, or one with
+``critical: true``, may call a request critical.
 """
 
 import hashlib

@@ -208,9 +208,14 @@ def _table(constraints: tuple[Constraint, ...]) -> Table:
             line(one.detail) or "-",
             str(one.size),
             _figure(one.value),
-            _figure(one.limit),
+            _until(one.limit) if one.bound == "override" else _figure(one.limit),
         )
     return table
+
+
+def _until(seconds: float | None) -> str:
+    """When an override ends, which is told in seconds since 1970."""
+    return "-" if seconds is None else moment(dt.datetime.fromtimestamp(seconds, dt.UTC))
 
 
 def _figure(value: float | None) -> str:

@@ -243,7 +243,7 @@ def _table(found: list[Version]) -> Table:
         source = f"rollback to {one.rolled_back_to}" if one.rolled_back_to else one.source
         note = one.note
         if one.anyway_reason:
-            note = f"{note} (though worse: {one.anyway_reason})"
+            note = f"{note} (all the same: {one.anyway_reason})"
         table.add_row(
             str(one.number),
             moment(one.since),

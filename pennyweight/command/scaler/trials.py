@@ -247,7 +247,8 @@ def _plan(message: pb.Plan) -> Plan:
     )
 
 
-_FIGURES = ("replica-hours", "cost", "in time", "changes/h", "wasted h", "wait", "most")
+_FIGURES = ("hours", "cost", "in time", "changes/h", "wasted h", "wait", "most")
+"""Hours are those of replicas."""
 
 
 def _figures(course: Course) -> tuple[str, ...]:

@@ -1053,7 +1053,7 @@ class Constraint(_message.Message):
     value: _builtins.float
     """What was measured, in the unit of what it is held against. Absent: nothing was."""
     limit: _builtins.float
-    """What it was held against. Absent: nothing."""
+    """What it was held against; of an override its end, in seconds since 1970. Absent: nothing."""
     def __init__(
         self,
         *,
@@ -1640,7 +1640,9 @@ class PolicyVersion(_message.Message):
     note: _builtins.str
     """What it was for. Empty: not known, or the caller may not know it."""
     anyway_reason: _builtins.str
-    """Why it came in force though it did worse. Empty: it did not, or the caller may not know it."""
+    """Why it came in force though it did worse, could not be tried, or was written over a change that
+    was not in force. Empty: nothing of it, or the caller may not know it.
+    """
     rolled_back_to: _builtins.int
     """Version whose file it is once more. 0: none."""
     content: _builtins.str

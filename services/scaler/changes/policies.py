@@ -221,9 +221,11 @@ class Policies:
             return Applied(digest, before)
         if why := self.read_only:
             raise NotNow(why, reason="POLICY_READ_ONLY")
-        await self._refuse_unseen(before, anyway=bool(asked.anyway))
+        unseen = await self._refuse_unseen(before, anyway=bool(asked.anyway))
         plan = await self._gate(content, asked)
-        change = Change(digest, Source.APPLY, asked.author, asked.note, asked.anyway)
+        needed = unseen or plan is None or plan.verdict is Verdict.WORSE
+        anyway = asked.anyway if needed else ""
+        change = Change(digest, Source.APPLY, asked.author, asked.note, anyway)
         version = await self._write(data, before, change, anyway=bool(asked.anyway))
         return Applied(digest, version, plan)
 
@@ -304,15 +306,16 @@ class Policies:
                 )
             ) from error
 
-    async def _refuse_unseen(self, before: Version, *, anyway: bool) -> None:
-        """Refuses to write over what somebody wrote and nobody has seen in force."""
-        on_disk = await self._on_disk()
-        if on_disk not in ("", before.hash) and not anyway:
+    async def _refuse_unseen(self, before: Version, *, anyway: bool) -> bool:
+        """Whether somebody wrote what nobody has seen in force; writing over it is refused."""
+        unseen = await self._on_disk() not in ("", before.hash)
+        if unseen and not anyway:
             raise Outrun(
                 f"{self._file.path} holds a change of somebody else that is not in force; look at "
                 "it first, or give a reason to write over it",
                 reason="POLICY_CHANGED",
             )
+        return unseen
 
     async def _gate(self, content: str, asked: Asked) -> Plan | None:
         try:

@@ -108,6 +108,11 @@ async def test_a_worse_file_is_refused_and_a_reason_applies_it(scene):
     assert applied.version.anyway == "money is short"
 
 
+async def test_a_reason_that_was_not_needed_is_not_on_record(scene):
+    applied = await scene.policies.apply(text(2), Asked("ada", "n", anyway="just in case"))
+    assert applied.version.anyway == ""
+
+
 async def test_a_file_that_cannot_be_tried_needs_a_reason_too(scene):
     scene.trials.answer = InternalError("the trial failed", reason="TRIAL_FAILED")
     with pytest.raises(InternalError):
