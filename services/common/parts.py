@@ -49,7 +49,7 @@ def counted(data: bytes, shape: Shape, step: int) -> Iterator[int]:
         raise NoMessage("it ends too early") from None
 
 
-def _counted(  # noqa: C901, PLR0912 -- one loop: calls would double what a part takes
+def _counted(  # noqa: C901, PLR0912, PLR0915 -- one loop: calls would double what a part takes
     data: bytes, shape: Shape, step: int
 ) -> Iterator[int]:
     outer: list[tuple[int, Shape]] = []  # messages that we are in: where they end, their shapes
@@ -75,7 +75,11 @@ def _counted(  # noqa: C901, PLR0912 -- one loop: calls would double what a part
             size = data[at]
             at += 1
             if size > _ONE_BYTE:
-                size, at = _varint(data, at - 1)
+                if data[at] <= _ONE_BYTE:  # as most texts are
+                    size += (data[at] - 1) << 7
+                    at += 1
+                else:
+                    size, at = _varint(data, at - 1)
             inner = None if groups else shape.get(tag)
             if inner is None:
                 at += size
