@@ -19,6 +19,7 @@ from services.common.credentials import Identity, set_current_identity
 from services.common.errors import BadRequest, InternalError, ServiceError, Unavailable
 from services.common.faults import fault
 from services.common.open_calls import OpenCalls
+from services.common.parts import shape_of
 from services.common.reading import READ_SECONDS, Reading, single_message
 from services.common.telemetry import Tracing
 
@@ -89,6 +90,7 @@ class Gate:
         )
 
         deserialize = _tolerant(handler.request_deserializer)
+        shape = shape_of(handler.request_deserializer)
 
         async def received(requests: Any, context: Any, caller: str) -> Any:
             """What the servicer takes: the message, or the stream of them."""
@@ -96,7 +98,7 @@ class Gate:
                 return _readable(requests)
             async with self._reading.turn(caller, READ_SECONDS) as left:
                 data = await single_message(context, left)
-                return _whole(await self._reading.parsed(caller, deserialize, data))
+                return _whole(await self._reading.parsed(caller, deserialize, data, shape))
 
         async def generator(requests: Any, context: Any) -> AsyncIterator[Any]:
             self._running += 1

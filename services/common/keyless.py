@@ -32,7 +32,7 @@ STREAM_SECONDS = 5.0
 """How long the next message of a stream may take: whoever asks more asks at once."""
 
 CALL_SECONDS = 10.0
-"""How long the answer to such a call may wait to be taken."""
+"""How long an answer may wait to be taken: that of such a call, or each of a stream."""
 
 CROWD = 2048
 MOST_IN_CROWD = 2
@@ -87,16 +87,20 @@ class Keyless:
             except (DecodeError, ServiceError) as error:
                 await context.abort_with_status(_told(error).status())
 
-        async def generator(_: Any, context: Any) -> AsyncIterator[Any]:
+        async def stream(_: Any, context: Any) -> None:
+            # Written here, not by gRPC: so a write that is given up ends what the servicer began.
             request = await entered(context)
             async with _told_errors(context), aclosing(inner(request, context)) as responses:
                 async for response in responses:
-                    yield response
+                    timer = _cancelled_later()
+                    try:
+                        await context.write(response)
+                    finally:
+                        timer.cancel()
 
         async def coroutine(_: Any, context: Any) -> Any:
             # gRPC sends the answer in the same task, and waits until the caller takes it.
-            task: Any = asyncio.current_task()
-            timer = asyncio.get_running_loop().call_later(CALL_SECONDS, task.cancel)
+            timer = _cancelled_later()
             context.add_done_callback(lambda _: timer.cancel())
             request = await entered(context)
             async with _told_errors(context):
@@ -108,7 +112,7 @@ class Keyless:
             else grpc.stream_unary_rpc_method_handler
         )
         return make(
-            generator if inspect.isasyncgenfunction(inner) else coroutine,
+            stream if inspect.isasyncgenfunction(inner) else coroutine,
             None,
             handler.response_serializer,
         )
@@ -121,6 +125,12 @@ async def _told_errors(context: Any) -> AsyncIterator[None]:
         yield
     except ServiceError as error:
         await context.abort_with_status(error.status())
+
+
+def _cancelled_later() -> asyncio.TimerHandle:
+    """Cancels the task that runs, unless that is called off within `CALL_SECONDS`."""
+    task: Any = asyncio.current_task()
+    return asyncio.get_running_loop().call_later(CALL_SECONDS, task.cancel)
 
 
 def _small(data: bytes) -> bytes:

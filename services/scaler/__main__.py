@@ -106,9 +106,8 @@ async def serve(
     keda = ExternalScaler(wishes, failed=metrics.keda_unknown.inc)
     async with open_frame("scaler", settings, registry) as frame:
         frame.closing.push_async_callback(target.close)
-        server = frame.server
+        server, port = frame.server, frame.bind()
         server.add(add_ScalerServiceServicer_to_server, servicer)
-        port = frame.bind()
         keda_server = open_keda(settings, keda, frame)
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()

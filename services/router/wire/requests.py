@@ -16,7 +16,7 @@ from services.router.policy.routes import Route
 from services.router.ports import Asked, GuideKind
 from services.router.request.checked import Checked
 from services.router.routes.compiled import Compiled
-from services.router.wire.forms import all_known, guide_of, validators_of
+from services.router.wire.forms import MAX_VALIDATORS, all_known, guide_of, validators_of
 
 ROLES = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 PRIORITIES = frozenset(pb.PriorityClass.values())
@@ -51,6 +51,13 @@ LONG_REQUEST = 16_000
 LONG_WITH_PASSAGES = 8_000
 """The same of one with passages, whose words are compared where the route trims them."""
 
+MANY_MESSAGES = 200
+"""Above which checking them takes a millisecond, however short they are."""
+
+MOST_NAMED = 32
+"""Broken rules of messages, or of passages, beyond which no further ones are looked for: fewer are
+told, and of a thousand messages each may break two."""
+
 
 class Request(Protocol):
     """What GenerateRequest, CompleteRequest and ExplainRequest have in common."""
@@ -84,8 +91,9 @@ def weight(request: Request) -> int:
     }
     members = sum(lists.values())
     if members <= MAX_MEMBERS:
+        # Of more validators, which are refused, each would have to be looked at.
         lists["terms.validators.one_of.values"] = choices = sum(
-            len(validator.one_of.values) for validator in terms.validators
+            len(validator.one_of.values) for validator in terms.validators[:MAX_VALIDATORS]
         )
         members += choices
     if members > MAX_MEMBERS:
@@ -96,6 +104,8 @@ def weight(request: Request) -> int:
 
 def is_long(request: Request) -> bool:
     """Whether its length alone makes checking it take long."""
+    if len(request.prompt.messages) > MANY_MESSAGES:
+        return True
     return request.ByteSize() > (LONG_WITH_PASSAGES if request.prompt.context else LONG_REQUEST)
 
 
@@ -155,17 +165,19 @@ def _messages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[
         wrong.append(Violation("prompt.messages", rule))
         return ()
     for number, message in enumerate(prompt.messages):
-        where = f"prompt.messages[{number}]"
+        if len(wrong) >= MOST_NAMED:
+            return ()
+        where, content = f"prompt.messages[{number}]", message.content
         role = ROLES.get(message.role)
         if role is None:
             wrong.append(Violation(f"{where}.role", f"must be a known role, got {message.role}"))
             continue
         if role == "system" and number:
             wrong.append(Violation(f"{where}.role", "a system message can only be the first"))
-        if not message.content.strip():
+        if not content.strip():
             wrong.append(Violation(f"{where}.content", "must not be empty"))
-        characters += len(message.content)
-        messages.append(Message(role, message.content))
+        characters += len(content)
+        messages.append(Message(role, content))
     if not prompt.messages:
         wrong.append(Violation("prompt.messages", "must hold at least one message"))
     elif messages and messages[-1].role != "user":
@@ -185,6 +197,8 @@ def _passages(prompt: pb.Prompt, longest: int, wrong: list[Violation]) -> tuple[
         wrong.append(Violation("prompt.context", rule))
         return ()
     for number, passage in enumerate(prompt.context):
+        if len(wrong) >= 2 * MOST_NAMED:  # those of messages may be there
+            return ()
         where = f"prompt.context[{number}]"
         if not passage.text.strip():
             wrong.append(Violation(f"{where}.text", "must not be empty"))

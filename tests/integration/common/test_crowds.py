@@ -1,8 +1,8 @@
 """What callers without a key can take up of a server: connections, watches, reflection, its end."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from services.common import health, reflection
+from services.common import health, keyless, reflection
 from services.common import server as server_module
 from tests.integration.common.raw_http2 import (
     END_HEADERS,
@@ -21,6 +21,7 @@ from tests.integration.common.raw_http2 import (
     request,
 )
 from tests.integration.common.serving import ROUTER, serving
+from tests.integration.raw_caller import RawCaller
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NO_WINDOW = (4).to_bytes(2, "big") + bytes(4)
@@ -124,19 +125,98 @@ async def test_by_reflection_little_is_asked(
         assert all(one.file_descriptor_response.file_descriptor_proto for one in good)
 
 
-async def test_by_reflection_few_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reflection, "MOST_STREAMS", 1)
-    async with serving() as running:
-        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
-        first = stub.ServerReflectionInfo()
-        await first.write(look())
-        await first.read()
+async def test_by_reflection_few_ask_at_once_and_who_asks_most_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reflection, "MOST_STREAMS", 2)
+    own = (("grpc.use_local_subchannel_pool", 1),)  # else both share a connection
+    async with (
+        serving() as running,
+        grpc.aio.insecure_channel(f"127.0.0.1:{running.port}", options=own) as loud,
+    ):
+        many, quiet = (
+            reflection_pb2_grpc.ServerReflectionStub(each) for each in (loud, running.channel)
+        )
+
+        async def open_look(stub: Any) -> Any:
+            call = stub.ServerReflectionInfo()
+            await call.write(look())
+            assert (await call.read()).HasField("file_descriptor_response")
+            return call
+
+        first, second = await open_look(many), await open_look(many)
+        kept = await open_look(quiet)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.ServerReflectionInfo(iter([look()])).read()
+            await first.read()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        await first.done_writing()
-        assert await first.read() is grpc.aio.EOF
-        assert await stub.ServerReflectionInfo(iter([look()])).read()
+        for call in (second, kept):
+            await call.write(look())
+            assert (await call.read()).HasField("file_descriptor_response")
+            await call.done_writing()
+            assert await call.read() is grpc.aio.EOF
+
+
+REFLECT = f"/{reflection.NAME}/ServerReflectionInfo"
+WATCH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Watch"
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_who_takes_no_answer_by_reflection_makes_room_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reflection, "MOST_STREAMS", 4)
+    async with serving() as running, RawCaller(running.port, None, window=0) as holder:
+        held = [holder.call(REFLECT, look().SerializeToString()) for _ in range(4)]
+        await until(lambda: all(holder.streams[one].headers for one in held))
+        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        for _ in range(5):
+            good = [one async for one in stub.ServerReflectionInfo(iter([look()]), timeout=10)]
+            assert good[0].HasField("file_descriptor_response")
+
+
+@pytest.mark.parametrize("method", [REFLECT, WATCH], ids=["reflection", "watch"])
+async def test_an_answer_of_a_stream_that_nobody_takes_ends_what_serves_it(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(keyless, "CALL_SECONDS", 0.2)
+    begun, left = list[str](), list[str]()
+    for servicer, name in (
+        (health.Health, "Watch"),
+        (reflection.Reflection, "ServerReflectionInfo"),
+    ):
+        monkeypatch.setattr(servicer, name, noted(getattr(servicer, name), begun, left))
+    asked = look().SerializeToString() if method == REFLECT else b""
+    async with serving() as running:
+        watch = health_pb2_grpc.HealthStub(running.channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        mine = set(begun)
+        async with RawCaller(running.port, None, window=0) as holder:
+            holder.call(method, asked)
+            await until(lambda: len(begun) == len(mine) + 1 and len(left) == 1)
+        assert not mine & set(left)  # where nothing waits to be taken it goes on
+        assert not watch.done()
+        watch.cancel()
+
+
+def noted(serve: Any, begun: list[str], left: list[str]) -> Any:
+    """The method of a servicer, which notes whose streams it serves and served."""
+
+    async def serving_it(self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
+        peer = context.peer()
+        begun.append(peer)
+        try:
+            async with aclosing(serve(self, request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+        finally:
+            left.append(peer)
+
+    return serving_it
 
 
 def unread() -> bytes:

@@ -187,6 +187,26 @@ async def test_a_stream_with_an_unreadable_message_is_the_callers_fault(running:
     assert logs == []
 
 
+async def test_a_message_of_far_too_many_parts_is_refused_and_the_fullest_is_not() -> None:
+    fullest = router_pb2.CompleteRequest(route="r")
+    for _ in range(8):  # four parts each, and one for each choice
+        choices = router_pb2.Choices(values=["a choice"] * 1024)
+        fullest.terms.validators.append(router_pb2.Validator(one_of=choices))
+    for _ in range(1000):
+        fullest.prompt.messages.add(role=router_pb2.ROLE_USER, content="Hello, who is there?")
+    empty = router_pb2.CompleteRequest(route="r")
+    for _ in range(20_000):
+        empty.prompt.messages.add()
+    async with serving() as running:
+        answer = await running.router.Complete(fullest, metadata=KEY, timeout=10)
+        assert answer.text == "r"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.router.Complete(empty, metadata=KEY, timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "more than 16384 parts" in (caught.value.details() or "")
+        assert len(running.shop.callers) == 1
+
+
 async def test_a_message_that_is_too_large_is_refused() -> None:
     async with serving(max_message_bytes=2048) as running:
         assert await running.complete("x" * 1000) == "x" * 1000

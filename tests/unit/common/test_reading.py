@@ -7,7 +7,17 @@ import grpc
 import pytest
 
 from services.common.errors import BadRequest, DeadlineExceeded
-from services.common.reading import LARGE_BYTES, LEAST_TURNS, MOST_BYTES, Reading, single_message
+from services.common.reading import (
+    FEW_PARTS,
+    LARGE_BYTES,
+    LEAST_TURNS,
+    LONG_BYTES,
+    MOST_BYTES,
+    MOST_PARTS,
+    REST,
+    Reading,
+    single_message,
+)
 
 
 def test_there_are_as_many_turns_as_memory_allows() -> None:
@@ -68,7 +78,26 @@ async def test_a_call_without_a_message_is_the_callers_fault() -> None:
         await single_message(Empty(), 9.0)
 
 
-async def test_large_messages_are_parsed_one_by_one_and_others_get_on_between() -> None:
+PART = b"\x12\x00"
+
+
+def of_parts(number: int, size: int) -> bytes:
+    """A message of so many parts, the last of them a text that makes it so many bytes large."""
+    data = PART * (number - 1)
+    left = size - len(data) - 5
+    return (
+        data
+        + bytes((0x0A, *(128 | left >> 7 * k & 127 for k in range(3)), left >> 21))
+        + (b"x" * left)
+    )
+
+
+DEAR = of_parts(FEW_PARTS + 1, LARGE_BYTES + 1)
+LONG = of_parts(3, LONG_BYTES + 1)
+
+
+@pytest.mark.parametrize("data", [DEAR, LONG], ids=["many parts", "long"])
+async def test_dear_messages_are_parsed_one_by_one_and_others_get_on_between(data: bytes) -> None:
     turns, order = Reading.of_bytes(4 * 2**20), list[str]()
 
     def parse(data: bytes) -> int:
@@ -76,29 +105,87 @@ async def test_large_messages_are_parsed_one_by_one_and_others_get_on_between() 
         return len(data)
 
     async def other() -> None:
-        order.append("other")
-
-    size = LARGE_BYTES + 1
+        for _ in range(2):
+            order.append("other")
+            await asyncio.sleep(0)
 
     async def parsed(caller: str) -> int:
         async with turns.turn(caller, 9.0):
-            return await turns.parsed(caller, parse, bytes(size), clock=lambda: 0.0)
+            return await turns.parsed(caller, parse, data, {}, clock=lambda: 0.0)
 
-    assert await asyncio.gather(parsed("a"), parsed("a"), other()) == [size, size, None]
-    assert order == ["parsed", "other", "parsed"]
-    assert await turns.parsed("a", parse, b"small", clock=lambda: 0.0) == 5
+    sizes = await asyncio.gather(parsed("a"), parsed("a"), other())
+    assert sizes[:2] == [len(data)] * 2
+    between = order[order.index("parsed") + 1 :]
+    assert "other" in between[: between.index("parsed")]
 
 
-async def test_many_large_messages_of_one_caller_hold_up_one_of_another_by_one_at_most() -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"small",
+        of_parts(LARGE_BYTES // 2 - 8, LARGE_BYTES),
+        of_parts(FEW_PARTS, LARGE_BYTES + 1),
+        of_parts(3, LONG_BYTES),
+    ],
+    ids=["small", "of many parts", "large", "long"],
+)
+async def test_what_is_parsed_soon_waits_for_nobody(data: bytes) -> None:
+    turns = Reading.of_bytes(4 * 2**20)
+
+    async def no_turn() -> int:
+        return int(await turns.parsed("nobody in a line", len, data, {}))
+
+    with pytest.raises(StopIteration) as parsed:  # a coroutine that never waits
+        no_turn().send(None)
+    assert parsed.value.value == len(data)
+
+
+async def test_many_dear_messages_of_one_caller_hold_up_one_of_another_by_one_at_most() -> None:
     turns, order = Reading.of_bytes(4 * 2**20), list[str]()
 
     async def parsed(caller: str) -> None:
         async with turns.turn(caller, 9.0):
-            await turns.parsed(caller, order.append, bytes(LARGE_BYTES + 1), clock=lambda: 0.0)
-            order[-1] = caller
+            await turns.parsed(caller, lambda _: order.append(caller), DEAR, {}, lambda: 0.0)
 
     await asyncio.gather(*(parsed("loud") for _ in range(5)), parsed("quiet"))
     assert order.index("quiet") <= 1
+
+
+async def test_whoever_costs_much_rests_most_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, now, rests = Reading.of_bytes(4 * 2**20), [0.0], list[float]()
+
+    def parse(data: bytes) -> int:
+        now[0] += 0.5
+        return len(data)
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    async with turns.turn("a", 9.0):
+        data = of_parts(3 * FEW_PARTS, LARGE_BYTES + 1)
+        assert await turns.parsed("a", parse, data, {}, lambda: now[0]) == len(data)
+    assert rests == [0.0, REST * 0.5]  # after more was counted, and after it was parsed
+
+
+@pytest.mark.parametrize("size", [LARGE_BYTES * 2, LONG_BYTES * 8])
+async def test_what_has_more_parts_than_any_call_takes_is_refused_unparsed(size: int) -> None:
+    turns = Reading.of_bytes(4 * 2**20)
+
+    def parse(_: bytes) -> None:
+        raise AssertionError("it is parsed")
+
+    for data, why, reason in (
+        (of_parts(MOST_PARTS + 1, size), "more than 16384 parts", "TOO_MANY_PARTS"),
+        (b"\x0f" + bytes(size), "cannot be read", "MALFORMED"),
+    ):
+        async with turns.turn("a", 9.0):
+            with pytest.raises(BadRequest, match=why) as caught:
+                await turns.parsed("a", parse, data, {}, lambda: 0.0)
+        assert caught.value.reason == reason
+    async with turns.turn("a", 9.0):
+        most = of_parts(MOST_PARTS, size)
+        assert await turns.parsed("a", len, most, {}, lambda: 0.0) == len(most)
 
 
 async def test_a_turn_that_does_not_come_in_time_is_given_up_and_left_to_others() -> None:

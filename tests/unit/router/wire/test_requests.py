@@ -17,10 +17,14 @@ from services.router.policy.routes import CachePolicy, Trimming
 from services.router.policy.schema_rules import told
 from services.router.ports import Asked, GuideKind
 from services.router.wire.requests import (
+    MANY_MESSAGES,
     MAX_MEMBERS,
+    MAX_VALIDATORS,
     MEMBER_BYTES,
+    MOST_NAMED,
     Checked,
     check,
+    is_long,
     takes_long,
     weight,
 )
@@ -494,3 +498,26 @@ def test_a_member_counts_beside_its_bytes_and_too_many_are_refused(name: str) ->
     with pytest.raises(BadRequest) as caught:
         weight(request)
     assert [one.name for one in caught.value.violations] == [name]
+
+
+def test_of_too_many_validators_none_is_looked_at() -> None:
+    one = pb.Validator(one_of=pb.Choices(values=["x"]))
+    request = pb.GenerateRequest(terms=pb.Terms(validators=[one] * 9))
+    assert weight(request) == request.ByteSize() + (9 + MAX_VALIDATORS) * MEMBER_BYTES
+
+
+def test_many_messages_are_checked_beside_other_requests_however_short() -> None:
+    few, many = (asking("chat", *[(USER, "x")] * n) for n in (MANY_MESSAGES, MANY_MESSAGES + 1))
+    assert not takes_long(few)
+    assert takes_long(many)
+    assert is_long(many)
+
+
+def test_broken_rules_are_looked_for_until_there_are_more_than_are_told() -> None:
+    request = asking("chat", *[(SYSTEM, "")] * 500)
+    request.prompt.context.extend([pb.Passage(relevance=math.nan)] * 200)
+    with pytest.raises(BadRequest, match=r"and \d+ more$") as caught:
+        checked(request)
+    told = len(caught.value.violations)
+    more = int(str(caught.value).split()[-2])
+    assert MOST_NAMED <= told + more < 3 * MOST_NAMED
