@@ -123,7 +123,7 @@ class Signals:
         known = loads.known_until(now)
         if growth is not None and since is not None and known is not None:
             grown = growth.get(tier, LoadTotals())
-            traffic = _traffic(grown, share, objectives.ttft_seconds, now - since.at, known)
+            traffic = _traffic(grown, share, objectives, now - since.at, known)
         engines = self._engine_readings(one)
         if loads.routers(now):
             inside = sum(found.waiting or 0.0 for found in engines)
@@ -195,8 +195,11 @@ class Signals:
 
 
 def _traffic(
-    grown: LoadTotals, share: float, objective: float, seconds: float, known: float
+    grown: LoadTotals, share: float, held_to: Objectives, seconds: float, known: float
 ) -> Traffic:
+    late = longer_than(grown.first_text, held_to.ttft_seconds)
+    if held_to.itl_seconds is not None:  # an answer may be both: the greater count is sure
+        late = max(late, longer_than(grown.between_tokens, held_to.itl_seconds))
     return Traffic(
         seconds=seconds,
         arrivals=grown.arrivals * share,
@@ -204,7 +207,7 @@ def _traffic(
         finished=grown.finished * share,
         output_tokens=grown.output_tokens * share,
         first_texts=sum(grown.first_text) * share,
-        late=longer_than(grown.first_text, objective) * share,
+        late=late * share,
         at=known,
     )
 

@@ -64,7 +64,13 @@ class RateType(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Rate:
-    """At most so many replicas, or percent of them, within a period."""
+    """At most so many replicas, or percent of them, within a period.
+
+    Attributes:
+        type: replicas, or percent of those at the period's beginning.
+        value: how many.
+        period_seconds: the period.
+    """
 
     type: RateType
     value: Annotated[int, Field(ge=1, le=10_000)]
@@ -92,7 +98,12 @@ class Direction:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Behavior:
-    """Both directions."""
+    """Both directions.
+
+    Attributes:
+        scale_up: to more replicas.
+        scale_down: to fewer.
+    """
 
     scale_up: Direction = field(default_factory=Direction)
     scale_down: Direction = field(default_factory=Direction)
@@ -131,10 +142,11 @@ class Work:
         late_share: of the answers that may come after `objectives.ttft_seconds`; the headroom
             shrinks while fewer do.
         late_gain: how fast the headroom answers to that.
-        headroom_min, headroom_max: bounds of that, as logarithms.
-        hold: of the start time that a fall of the demand is held back for.
-        spare: keep the demand served with one replica less, with this share to spare, before one
-            goes; 0: off.
+        headroom_min: the least that it comes to by that, as a logarithm.
+        headroom_max: the most that it comes to by that, as a logarithm.
+        hold: times the start time that a fall of the demand is held back for.
+        spare: a replica goes only where the others would serve the demand with this share to
+            spare; 0: no such check.
     """
 
     capacity: Capacity | None = None
@@ -185,8 +197,9 @@ class Rule:
     """Changes the size by a fixed step while a signal is beyond a value for a time.
 
     Attributes:
-        signal: a `Measure` or the name of a query.
-        above, below: the value; exactly one of them.
+        signal: a measure or the name of a query.
+        above: the rule acts while the signal is more than this. A rule has this or `below`.
+        below: the rule acts while the signal is less than this.
         for_seconds: how long without a break.
         change: replicas more (up) or fewer (down).
     """
@@ -200,7 +213,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Burst:
-    """While demand of a short window is this many times the present capacity: never down.
+    """While demand of a short window is many times the present capacity: never down.
 
     Attributes:
         window_seconds: the short window.
@@ -221,7 +234,8 @@ class Schedule:
         cron: five fields: minute, hour, day of month, month, day of week.
         time_zone: IANA name.
         duration_seconds: how long from each time.
-        min, max: bounds in that time; None: as otherwise.
+        min: fewest replicas in that time; None: as otherwise.
+        max: most replicas in that time; None: as otherwise.
     """
 
     cron: Annotated[str, Field(min_length=1, max_length=200)]
@@ -269,7 +283,13 @@ class Forecast(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Objectives:
-    """What answers are held to."""
+    """What answers are held to.
+
+    Attributes:
+        ttft_seconds: from arrival to first text.
+        itl_seconds: mean time between two tokens of an answer; None: any. Of the two, the one that
+            more answers miss is fed back to the headroom.
+    """
 
     ttft_seconds: Seconds = 2.0
     itl_seconds: Seconds | None = None
@@ -280,17 +300,19 @@ class Scale:
     """How a pool's size follows what is asked of it. The largest of all wishes holds.
 
     Attributes:
-        min, max: bounds of the size.
+        min: fewest replicas; without `zero` one stays whatever it says.
+        max: most replicas.
         objectives: what answers are held to.
         work: size from demand in work; None: signals, rules and schedule alone.
         signals: measures that are kept at a value.
         stale_seconds: routers' reports that are older say nothing; the pool then never shrinks.
-        queries: further signals, by name.
+        queries: Prometheus queries as further signals, by name.
         rules: fixed steps.
         behavior: how fast.
         burst: never down in a burst.
         schedule: bounds by time; where several hold, the greatest.
-        forecast: what demand is taken to be.
+        forecast: what demand is taken to be at the end of a start. ``season`` takes the growth that
+            the same time of the day before had, while that beats none.
         zero: whether it goes to zero; None: never below 1, whatever `min`.
         spot: a second pool on spot capacity that takes a share.
     """
@@ -338,7 +360,7 @@ class Budget:
 
     Attributes:
         of: what it is of.
-        limit: how much there is.
+        limit: how much of it there is.
         pools: who shares it, by name.
     """
 

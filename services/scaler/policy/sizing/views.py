@@ -36,7 +36,8 @@ class Traffic:
         finished: answers that ended.
         output_tokens: of these.
         first_texts: answers that began and were timed.
-        late: of these, those later than the objective.
+        late: of these, those later than the objective; where more answers miss the one for the
+            time between tokens, those.
         at: until when it is known.
     """
 

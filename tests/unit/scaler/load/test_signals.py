@@ -79,6 +79,19 @@ def test_late_is_what_began_after_the_objective():
     assert (traffic.first_texts, traffic.late) == (10, 3)
 
 
+@pytest.mark.parametrize(("slow", "late"), [(2, 3), (5, 5)])
+def test_slow_tokens_are_late_too_where_more_answers_have_them(slow: int, late: int):
+    scene = Scene()
+    scene.report(0.0)
+    scene.view(now=0.0)
+    counts = {"first_text": late_and_early(7, 3), "between_tokens": late_and_early(10 - slow, slow)}
+    scene.report(1.0, **counts)
+    held_to = Objectives(ttft_seconds=1.0, itl_seconds=1.0)
+    traffic = scene.view(one(scale=Scale(max=2, objectives=held_to)), now=1.0).traffic
+    assert traffic is not None
+    assert traffic.late == late
+
+
 def test_while_no_router_counts_nothing_is_said_and_then_all_of_it():
     scene = Scene()
     scene.report(0.0)
