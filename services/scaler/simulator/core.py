@@ -1,14 +1,27 @@
-"""The very decision core, as a policy of a simulated pool."""
+"""The very decision core, as a policy of a simulated pool.
+
+The pool tells what routers would. What only engines and a Prometheus know is not simulated:
+`not_simulated` names what of a policy that is.
+"""
 
 from collections import Counter
 
-from services.scaler.policy.sizing.settings import Scale
+from services.scaler.policy.sizing.settings import Measure, Scale
 from services.scaler.policy.sizing.size import SizeMemory, decide
-from services.scaler.policy.sizing.views import Traffic, View
+from services.scaler.policy.sizing.views import Reading, Traffic, View
 from services.scaler.simulator.fluid import Moment
 
 TICK_SECONDS = 15.0
 """Of the setting the core's defaults were found with."""
+UNKNOWN = frozenset({Measure.KV, Measure.ITL_SECONDS})
+"""Measures that a simulated pool does not have."""
+
+
+def not_simulated(scale: Scale) -> tuple[str, ...]:
+    """Signals of a policy that a simulated pool does not have, by name."""
+    measured = [measure.value for measure in scale.signals if measure in UNKNOWN]
+    ruled = [rule.signal for rule in scale.rules if rule.signal in UNKNOWN]
+    return tuple(dict.fromkeys([*measured, *scale.queries, *ruled]))
 
 
 class Core:
@@ -73,6 +86,7 @@ class Core:
             ),
             waiting=moment.waiting,
             running=moment.running,
+            readings=self._readings(moment),
             usd_per_hour=self.usd_per_hour,
             # A request that finds no replica wakes the pool.
             woken=moment.ready == 0 and moment.waiting > 0.0,
@@ -82,3 +96,18 @@ class Core:
         if decision.constraints:
             self.bounds[decision.constraints[-1].bound.value] += 1
         return decision.size
+
+    def _readings(self, moment: Moment) -> dict[Measure | str, Reading]:
+        """What routers say of the pool, as measures."""
+        replicas = max(moment.ready, 1)
+        prompt = moment.prompt / moment.arrivals if moment.arrivals > 0.0 else 0.0
+        values: dict[Measure, float] = {
+            Measure.WAITING: moment.waiting / replicas,
+            Measure.QUEUED_TOKENS: moment.waiting * prompt / replicas,
+            Measure.TOKENS_PER_SECOND: (moment.prompt + moment.output) / moment.seconds / replicas,
+        }
+        if moment.ready:
+            values[Measure.RUNNING] = moment.running / (self.places * moment.ready)
+        if moment.ttft is not None and moment.begun > 0.0:
+            values[Measure.TTFT_SECONDS] = moment.ttft
+        return {measure: Reading(value, moment.now) for measure, value in values.items()}

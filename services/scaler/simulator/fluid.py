@@ -37,6 +37,7 @@ class Moment:
         arrivals, prompt: requests that arrived, and their tokens.
         finished, output: answers that ended, and their tokens.
         begun, late: answers that began, and those of them that came late.
+        ttft: seconds to the first text of the request that was admitted last; None: not told.
     """
 
     now: float
@@ -53,6 +54,7 @@ class Moment:
     output: float
     begun: float
     late: float
+    ttft: float | None = None
 
 
 class Sizer(Protocol):
@@ -169,6 +171,7 @@ class Running:
                 arrivals=seen[0] - seen_before[0], prompt=seen[1] - seen_before[1],
                 finished=seen[4] - seen_before[4], output=seen[5] - seen_before[5],
                 begun=heads, late=heads * late / begun if begun > 0.0 else 0.0,
+                ttft=self._wait() + self.pool.first_text,
             )  # fmt: skip
             wanted = max(0, sizer.size(moment))
             rows.append(

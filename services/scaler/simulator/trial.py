@@ -19,11 +19,13 @@ from services.scaler.simulator.arrivals import (
     mean_lengths,
     multiplied,
 )
-from services.scaler.simulator.core import TICK_SECONDS, Core
+from services.scaler.simulator.core import TICK_SECONDS, Core, not_simulated
 from services.scaler.simulator.course import Course
 from services.scaler.simulator.fluid import Pool, Progress, run
 from services.scaler.simulator.silicon import Floats, Serving
 from services.scaler.simulator.traces import Rates, Requests
+
+__all__ = ["Recorded", "Replica", "Trace", "not_simulated", "read_as", "recorded_trace", "trial"]
 
 STARTS = 997
 """Start times that are drawn, and used in turn."""

@@ -20,6 +20,7 @@ from services.scaler.try_out.pools import (
     Measured,
     Progress,
     Unanswerable,
+    not_tried,
     read,
     replica_of,
     scale_of,
@@ -193,6 +194,8 @@ def _both(
         or _idle(live)
         or _idle(given)
         or _unknown(tier, of)
+        or (not_tried(live) if live is not None else "")
+        or (not_tried(given) if given is not None else "")
         or next(
             (
                 UNKNOWN_REPLICAS
@@ -231,7 +234,11 @@ def _idle(pool: Pool | None) -> str:
 def _unknown(tier: str, minutes: Sequence[RecordedMinute]) -> str:
     """Why too little is on record; empty: enough is."""
     if len(minutes) < LEAST_MINUTES:
-        return f"only {len(minutes)} minutes of its load are on record, least are {LEAST_MINUTES}"
+        count = len(minutes)
+        there = (
+            f"{count} minute of its load is" if count == 1 else f"{count} minutes of its load are"
+        )
+        return f"only {there} on record, least are {LEAST_MINUTES}"
     if sum(one.arrivals for one in minutes) < LEAST_ARRIVALS:
         return f"fewer than {LEAST_ARRIVALS} requests of tier {tier} are on record"
     return ""

@@ -13,7 +13,13 @@ from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
 from services.scaler.policy.sizing.settings import Capacity, Scale
 from services.scaler.simulator.course import HOUR, Course
 from services.scaler.simulator.silicon import scaled
-from services.scaler.simulator.trial import Recorded, Replica, Trace, recorded_trace
+from services.scaler.simulator.trial import (
+    Recorded,
+    Replica,
+    Trace,
+    not_simulated,
+    recorded_trace,
+)
 
 USUAL_START_SECONDS = 60.0
 
@@ -87,6 +93,14 @@ def replica_of(pool: Pool, measured: Measured) -> Replica | None:
         measured.start_seconds,
         usd_per_hour=pool.usd_per_hour or None,
     )
+
+
+def not_tried(pool: Pool) -> str:
+    """Why its policy cannot be tried; empty: it can."""
+    names = not_simulated(scale_of(pool))
+    if not names:
+        return ""
+    return f"it follows what is not on record: {', '.join(names)}"
 
 
 def trace_of(minutes: Sequence[RecordedMinute], replica: Replica) -> Trace:

@@ -13,6 +13,7 @@ from services.scaler.try_out.pools import (
     Measured,
     Progress,
     Unanswerable,
+    not_tried,
     read,
     replica_of,
     scale_of,
@@ -49,6 +50,8 @@ def simulated(
     scaling = read(given, source)
     name = _named(scaling, pool)
     settings = scaling.pools[name]
+    if wrong := not_tried(settings):
+        raise Unanswerable(f"{name}: {wrong}")
     replica = replica_of(settings, Measured.of(replicas.get(name)))
     if replica is None:
         raise Unanswerable(f"{name}: {UNKNOWN_REPLICAS}")

@@ -3,12 +3,22 @@
 import numpy as np
 import pytest
 
-from services.scaler.policy.sizing.settings import Capacity, Scale, Work, Zero
+from services.scaler.policy.sizing.settings import (
+    Capacity,
+    Measure,
+    Query,
+    Rule,
+    Scale,
+    Signal,
+    Work,
+    Zero,
+)
 from services.scaler.simulator.traces import Rates, Requests
 from services.scaler.simulator.trial import (
     MAX_WINDOWS,
     Recorded,
     Replica,
+    not_simulated,
     read_as,
     recorded_trace,
     start_times,
@@ -36,6 +46,44 @@ def test_the_core_follows_a_recorded_wave_within_its_objective():
     assert sizes.max() >= sizes.min() + 2
     assert course.usd == pytest.approx(3.0 * course.replica_hours)
     assert course.replicas < sizes.max()
+
+
+@pytest.mark.parametrize(
+    ("measure", "target"),
+    [
+        (Measure.RUNNING, 0.6),
+        (Measure.WAITING, 2.0),
+        (Measure.TOKENS_PER_SECOND, 9_000.0),
+        (Measure.QUEUED_TOKENS, 2_000.0),
+        (Measure.TTFT_SECONDS, 1.0),
+    ],
+)
+def test_a_policy_by_a_signal_grows_and_shrinks_by_it(measure: Measure, target: float):
+    scale = Scale(max=32, work=None, signals={measure: Signal(target=target)})
+    course = trial(scale, recorded_trace(recorded(), REPLICA))
+    sizes = course.ticks.wanted
+    assert sizes.max() >= sizes.min() + 2
+    assert (np.diff(sizes) < 0).any()
+
+
+def test_a_rule_has_its_signal():
+    rule = Rule(signal="running", above=0.5, for_seconds=60.0, change=1)
+    course = trial(Scale(max=8, work=None, rules=(rule,)), recorded_trace(recorded(), REPLICA))
+    assert course.ticks.wanted.max() > course.ticks.wanted[0]
+
+
+def test_what_only_engines_and_a_prometheus_know_is_named():
+    scale = Scale(
+        max=2,
+        signals={Measure.KV: Signal(target=0.8), Measure.WAITING: Signal(target=4)},
+        queries={"depth": Query(query="up", target=1.0)},
+        rules=(
+            Rule(signal="itl_seconds", above=1.0, change=1),
+            Rule(signal="depth", above=1.0, change=1),
+        ),
+    )
+    assert not_simulated(scale) == ("kv", "depth", "itl_seconds")
+    assert not_simulated(SCALE) == ()
 
 
 def test_the_same_question_has_the_same_answer():

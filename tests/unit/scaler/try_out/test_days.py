@@ -72,6 +72,15 @@ def test_the_same_policy_does_the_same(load):
     assert told[-1] == 1.0
 
 
+def test_a_policy_by_what_is_not_on_record_is_not_tried(load):
+    by_cache = text("scale: {max: 4, work: null, signals: {kv: {target: 0.8}}}")
+    for live, given in ((text(), by_cache), (by_cache, text())):
+        plan = planned(load, live, given)
+        assert plan.verdict is Verdict.UNKNOWN
+        assert plan.pools["p"].untried == "it follows what is not on record: kv"
+    assert planned(load, by_cache, by_cache).verdict is Verdict.SAME
+
+
 def test_more_than_is_needed_costs_more_and_is_worse(load):
     plan = planned(load, text(), text("size: 4"))
     pool = plan.pools["p"]

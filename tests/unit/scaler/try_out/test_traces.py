@@ -55,6 +55,11 @@ def test_more_requests_need_more_replicas():
         ("what is this", {}, "trace: line 1"),
         (MOONCAKE, {"pool": "q"}, "there is no pool 'q'; there are: p"),
         (MOONCAKE, {"replicas": {}}, "p: what its replicas can do is not known yet"),
+        (
+            MOONCAKE,
+            {"given": text("scale: {max: 4, signals: {kv: {target: 0.8}}}")},
+            "p: it follows what is not on record: kv",
+        ),
         (MOONCAKE, {"given": text("size: 1")}, "with a scale there are: none"),
         (MOONCAKE, {"times": 0.0}, "trace: requests must be multiplied by more than 0"),
         (
