@@ -57,10 +57,11 @@ protos: $(READY) ## generate the stubs from protos/
 lock: $(READY) ## pin every package anew in constraints.txt
 	@tools/lock $(BIN)/python
 
-docs: $(READY) ## write the tables in docs/operating.md and docs/ledger.md
+docs: $(READY) ## write the tables in docs/operating.md, docs/ledger.md and docs/scaling.md
 	$(BIN)/python -m tools.settings
 	$(BIN)/python -m tools.metrics
 	$(BIN)/python -m tools.ledger_fields
+	$(BIN)/python -m tools.scaling_keys
 
 bench: $(READY) ## run the benchmarks; ONLY=name runs one
 	@$(BIN)/python -m bench $(ONLY)

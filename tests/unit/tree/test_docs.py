@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
-from tools import metrics, settings
+from services.scaler.policy.sizing.settings import Budget, Measure, Money, Scale
+from tools import metrics, scaling_keys, settings
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -24,6 +26,46 @@ def test_the_tables_of_settings_are_the_services_own() -> None:
 def test_the_tables_of_metrics_are_the_services_own() -> None:
     text = metrics.PAGE.read_text()
     assert text == metrics.page(text), "run: python -m tools.metrics"
+
+
+def test_the_tables_of_keys_are_the_scaling_policys_own() -> None:
+    text = scaling_keys.PAGE.read_text()
+    assert text == scaling_keys.page(text), "run: python -m tools.scaling_keys"
+
+
+@pytest.mark.parametrize("kind", [Scale, Budget, Money])
+def test_every_key_of_the_scaling_policy_has_a_row(kind: type) -> None:
+    schema = TypeAdapter(kind).json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    names = {name for part in parts for name in part.get("properties", {})}
+    rows = re.findall(r"^\| `([^`]+)` \|", scaling_keys.tables(), re.MULTILINE)
+    assert names <= {re.split(r"[.\]\[]+", row)[-1] for row in rows}
+
+
+def test_every_measure_has_a_row() -> None:
+    assert scaling_keys.measures().keys() == set(map(str, Measure))
+
+
+def test_a_key_has_its_values_and_its_default() -> None:
+    rows = {key.name: key for key in scaling_keys.keys(Scale, "scale")}
+    assert [
+        (rows[name].values, rows[name].default)
+        for name in (
+            "scale.max",
+            "scale.work.window_seconds",
+            "scale.signals.<measure>.target",
+            "scale.rules[].change",
+            "scale.behavior.scale_up.select_policy",
+            "scale.queries.<name>.per_replica",
+        )
+    ] == [
+        ("whole number, from 1 to 1,024", "must be given"),
+        ("number, from 5 to 3,600", "`70`"),
+        ("number, more than 0 to 1,000,000,000", "must be given"),
+        ("whole number, from -100 to 100", "must be given"),
+        ("`Max`, `Min`, `Disabled`", "`Max`"),
+        ("true, false", "`true`"),
+    ]
 
 
 def test_a_metric_has_its_kind_and_its_labels() -> None:
