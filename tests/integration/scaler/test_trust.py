@@ -350,7 +350,7 @@ async def test_a_scaler_killed_in_the_middle_of_an_apply_leaves_file_and_version
     async def begun() -> bool:
         return announced.exists()
 
-    await until_async(begun)
+    await until_async(begun, 60)  # it is tried first, which takes a process
     await scaler.kill()
     await waiting
     now = place.scaling.read_text()
