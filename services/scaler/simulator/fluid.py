@@ -148,10 +148,11 @@ def mix_of(serving: Serving, arrivals: Arrivals) -> Mix:
     output = np.where(some, lately(arrivals.output) / per, serving.output)
     prompt = np.where(some, lately(arrivals.prompt) / per, serving.prompt)
     work = np.where(some, lately(arrivals.work) / per, 1.0)
-    output, work = np.maximum(output, 1.0), np.maximum(work, 1e-6)
+    output = np.asarray(np.maximum(output, 1.0), float)
+    work = np.asarray(np.maximum(work, 1e-6), float)
     each = one.b + one.c * (prompt + output / 2.0) + one.p * prompt / output
     step = arrivals.step
-    return Mix(serving.places * work, output * one.a / step, output * each / work / step)
+    return Mix(float(serving.places) * work, output * one.a / step, output * each / work / step)
 
 
 class Running:
