@@ -195,6 +195,7 @@ class Policies:
             "pool": pool,
             "trace": trace,
             "times": times,
+            "load": str(self._load_folder),
             "replicas": self._replicas(),
         }
         return TypeAdapter(Simulation).validate_python(await self._trials.run(question, progress))

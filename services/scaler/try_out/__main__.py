@@ -74,6 +74,7 @@ def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) ->
             pool=question["pool"],
             trace=question["trace"],
             times=question["times"],
+            load=Path(question["load"]),
             replicas=question["replicas"],
             progress=progress,
         )

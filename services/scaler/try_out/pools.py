@@ -117,6 +117,16 @@ def trace_of(minutes: Sequence[RecordedMinute], replica: Replica) -> Trace:
     return recorded_trace(Recorded(float(MINUTE_SECONDS), *figures.tolist()), replica)
 
 
+def lengths_of(minutes: Sequence[RecordedMinute]) -> tuple[float, float] | None:
+    """Mean tokens of a prompt and of an answer; None: nothing is on record."""
+    arrivals, finished = sum(one.arrivals for one in minutes), sum(one.finished for one in minutes)
+    if not arrivals or not finished:
+        return None
+    prompt = sum(one.prompt_tokens for one in minutes) / arrivals
+    output = sum(one.output_tokens for one in minutes) / finished
+    return prompt, max(output, 1.0)
+
+
 def shown(course: Course) -> plans.Course:
     """A course in the words of plans."""
     scored = course.ticks.at > float(course.ticks.at[-1]) - course.seconds

@@ -1,18 +1,21 @@
 """One scaling file on a trace."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from services.common.config import ConfigError
 from services.scaler.config import Scaling
+from services.scaler.history.recorder import recorded
 from services.scaler.policy.plans import Simulation
 from services.scaler.simulator.traces import parse_trace
-from services.scaler.simulator.trial import read_as, trial
+from services.scaler.simulator.trial import USUAL_OUTPUT, USUAL_PROMPT, read_as, trial
 from services.scaler.try_out.pools import (
     UNKNOWN_REPLICAS,
     Measured,
     Progress,
     Unanswerable,
+    lengths_of,
     not_tried,
     read,
     replica_of,
@@ -30,6 +33,7 @@ def simulated(
     pool: str,
     trace: str,
     times: float,
+    load: Path,
     replicas: Mapping[str, Any],
     progress: Progress,
 ) -> Simulation:
@@ -41,6 +45,8 @@ def simulated(
         pool: that serves it; empty: the only one with a `scale`.
         trace: text; see `services.scaler.simulator.traces`.
         times: as many requests.
+        load: folder of the recorded load: requests of a trace without lengths are as long as those
+            that the pool's tier had.
         replicas: what is known of each pool's, by name.
         progress: told the share that is done.
 
@@ -56,7 +62,12 @@ def simulated(
     if replica is None:
         raise Unanswerable(f"{name}: {UNKNOWN_REPLICAS}")
     try:
-        made = read_as(parse_trace(trace, SOURCE), replica, times=times)
+        made = read_as(
+            parse_trace(trace, SOURCE),
+            replica,
+            times=times,
+            lengths=_lengths(load, settings.tier) or (USUAL_PROMPT, USUAL_OUTPUT),
+        )
     except ConfigError as error:
         raise Unanswerable(f"{SOURCE}: {error.problems[0]}") from error
     except ValueError as error:
@@ -64,6 +75,13 @@ def simulated(
     course = trial(scale_of(settings), made, tick=scaling.tick_seconds, progress=progress)
     requests = round(float(made.arrivals.count.sum()))
     return Simulation(name, shown(course), made.arrivals.seconds, requests)
+
+
+def _lengths(load: Path, tier: str) -> tuple[float, float] | None:
+    try:
+        return lengths_of([one for one in recorded(load, 0) if one.tier == tier])
+    except OSError as error:
+        raise Unanswerable(f"the recorded load cannot be read: {error}") from error
 
 
 def _named(scaling: Scaling, pool: str) -> str:

@@ -1,6 +1,7 @@
 """A scaling file on a trace."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +20,14 @@ AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(
 )
 
 
-def run(trace, *, given=None, pool="", times=1.0, replicas=None):
+def run(trace, *, given=None, pool="", times=1.0, replicas=None, load=Path("nowhere")):
     return simulated(
         given=given or text(),
         source="scaling.yaml",
         pool=pool,
         trace=trace,
         times=times,
+        load=load,
         replicas={"p": MEASURED} if replicas is None else replicas,
         progress=lambda _: None,
     )
@@ -43,6 +45,17 @@ def test_requests_of_any_known_format_are_served(trace, requests):
 def test_rates_are_served_too():
     rates = "t_start_s,req_per_s\n" + "\n".join(f"{60 * at},5" for at in range(20))
     assert run(rates).requests == pytest.approx(6_000, rel=0.1)
+
+
+def test_rates_have_the_lengths_that_are_on_record(tmp_path):
+    rates = "t_start_s,req_per_s\n" + "\n".join(f"{60 * at},20" for at in range(20))
+    line = {"tier": "small", "minute": 29_000_000, "seconds": 60, "first_texts": 9, "late": 0}
+    short = {"arrivals": 10, "prompt_tokens": 200, "finished": 10, "output_tokens": 100}
+    other = {"arrivals": 10, "prompt_tokens": 90_000, "finished": 10, "output_tokens": 90_000}
+    lines = [{**line, **short}, {**line, **other, "tier": "large"}]
+    (tmp_path / "000000000001.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    usual, recorded = run(rates), run(rates, load=tmp_path)
+    assert recorded.course.replica_hours < usual.course.replica_hours / 2
 
 
 def test_more_requests_need_more_replicas():
