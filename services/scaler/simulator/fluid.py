@@ -185,6 +185,9 @@ class Running:
         self.places: list[float] = mix.places.tolist()
         self.fixed: list[float] = mix.fixed.tolist()
         self.slope: list[float] = mix.slope.tolist()
+        full = mix.fixed + mix.slope * mix.places
+        # What places take in one step where requests end within it; 0: they stay longer.
+        self.quick: list[float] = np.where(full < 1.0, mix.places / full, 0.0).tolist()
         self.at = 0
         self.ready = pool.size
         self.starting: deque[tuple[int, int]] = deque()  # ready at, ordered at
@@ -283,7 +286,7 @@ class Running:
     def _serve(self, until: int) -> None:
         """The steps to `until`, with the replicas that are ready now."""
         arrived, due = self.arrived, self.due
-        places, fixed, slope = self.places, self.fixed, self.slope
+        places, fixed, slope, quick = self.places, self.fixed, self.slope, self.quick
         ready, running, admitted = self.ready, self.running, self.admitted
         begun = late = finished = load = 0.0
         for at in range(self.at, until):
@@ -293,7 +296,7 @@ class Running:
                 running -= done
                 finished += done
             waiting = arrived[at + 1] - admitted
-            taken = places[at] * ready - running
+            taken = (quick[at] or places[at]) * ready - running
             if taken > waiting:  # noqa: PLR1730 - a call in this loop costs more than the rest
                 taken = waiting
             load += waiting + running
@@ -301,9 +304,15 @@ class Running:
                 overdue = due[at] - admitted
                 if overdue > 0.0:
                     late += overdue if overdue < taken else taken  # noqa: FURB136 - the same
-                running += taken
                 admitted += taken
                 begun += taken
+                if quick[at]:  # by Little's law this many are there at the step's end
+                    stays = taken * fixed[at] / (1.0 - slope[at] * taken / ready)
+                    finished += taken - stays
+                    load += stays - taken
+                    running += stays
+                else:
+                    running += taken
         self.at = until
         self.running, self.admitted, self.load = running, admitted, self.load + load
         self.finished += finished

@@ -54,6 +54,31 @@ def test_below_its_throughput_a_pool_runs_what_closed_form_says():
     assert course.waiting == 0.0
 
 
+SHORT = Serving(Capacity(a=0.02, b=0.0006, c=2e-7, p=2e-4), prompt=18.0, output=23.0, places=2)
+"""Its requests end within one step."""
+
+
+def short(rate: float, seconds: int) -> Arrivals:
+    work = np.full(seconds, rate)
+    return Arrivals(1.0, work, work * SHORT.prompt, work * SHORT.output, work)
+
+
+@pytest.mark.parametrize("by", [0.3, 0.6, 0.9])
+def test_short_requests_run_as_closed_form_says(by: float):
+    each = by * SHORT.throughput
+    course = run(Pool(SHORT, 2.0, (60.0,), 3), short(3 * each, 600), Script(3))
+    fixed = SHORT.output * SHORT.capacity.a
+    running = each * fixed / (1.0 - each * SHORT.output * SHORT.slope)
+    assert course.ticks.running[-1] == pytest.approx(3 * running, rel=0.02)
+    assert course.attainment == 1.0
+
+
+def test_short_requests_above_the_throughput_wait():
+    course = run(Pool(SHORT, 2.0, (60.0,), 1), short(2 * SHORT.throughput, 300), Script(1))
+    waits = course.ticks.waiting
+    assert (waits[-1] - waits[-5]) / 60.0 == pytest.approx(SHORT.throughput, rel=0.02)
+
+
 def test_above_it_the_line_grows_by_the_difference():
     course = run(pool(2), level(3 * FULL, 300), Script(2))
     waits = course.ticks.waiting
