@@ -2,7 +2,8 @@
 
 Both served the same arrivals, so hours are compared one by one: what they differ by is drawn again
 from these hours, many times over (a paired block bootstrap), and a difference counts when 99 in
-100 such draws have it on the same side. Late answers come first, money second.
+100 such draws have it on the same side. Late answers come first, money second. As many more late
+answers as may be late at all count without that: a burst has them all in one hour.
 """
 
 from dataclasses import dataclass
@@ -109,9 +110,12 @@ def _outcome(
     live: Course, candidate: Course, attainment: Difference, paid: Difference, aim: float
 ) -> tuple[Outcome, str]:
     shares = f"{100 * candidate.attainment:.2f} % in time instead of {100 * live.attainment:.2f} %"
-    if attainment.below(LEAST_POINTS) and candidate.attainment < aim:
+    much = 1.0 - aim
+    falls = attainment.below(LEAST_POINTS) or attainment.value <= -much
+    rises = attainment.above(LEAST_POINTS) or attainment.value >= much
+    if falls and candidate.attainment < aim:
         return Outcome.WORSE, f"{shares}, where {100 * aim:g} % are the aim"
-    if attainment.above(LEAST_POINTS) and live.attainment < aim:
+    if rises and live.attainment < aim:
         return Outcome.BETTER, f"{shares}, where {100 * aim:g} % are the aim"
     hours = (
         f"{candidate.replica_hours:.1f} replica-hours instead of {live.replica_hours:.1f}"

@@ -1,5 +1,7 @@
 """Two policies on the same days: late answers first, then money, and chance is no difference."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,18 @@ def test_more_late_answers_than_may_be_are_worse_even_if_cheaper():
 
 def test_fewer_late_answers_where_too_many_were_are_better_even_if_dearer():
     assert judged(course(0.03, 3.0), course(0.005, 4.0)).outcome is Outcome.BETTER
+
+
+def in_one_hour(late: float, size: float) -> Course:
+    """As `course`, with all that is late in the tenth hour."""
+    one = course(late, size)
+    shares = np.where(AT // 3600 == 10, late * HOURS, 0.0)
+    return replace(one, ticks=replace(one.ticks, late=shares))
+
+
+def test_an_hour_of_many_late_answers_is_worse_even_if_cheaper():
+    assert judged(course(0.0, 4.0), in_one_hour(0.015, 3.0)).outcome is Outcome.WORSE
+    assert judged(in_one_hour(0.015, 3.0), course(0.0, 4.0)).outcome is Outcome.BETTER
 
 
 def test_within_the_aim_money_decides():
