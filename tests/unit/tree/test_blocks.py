@@ -4,16 +4,20 @@ import json
 import re
 import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 import yaml
+from pydantic import TypeAdapter
 
 from pennyweight.command.app import app
 from services.common.config import parse_document
 from services.common.credentials import KeyFile
+from services.scaler.places import External, Kubernetes
+from services.scaler.policy.sizing.settings import Behavior, Budget, Money, Scale, Schedule
 from tests.making.pages import BLOCKS, ROOT, Block
 from tests.unit.ledger import test_page as ledger_page
 
@@ -60,6 +64,33 @@ def test_yaml_is_yaml(block: Block) -> None:
     assert told
     if "keys" in told:
         assert parse_document(block.text, KeyFile, source=block.name).content.keys
+
+
+SCALING: Mapping[str, Any] = {
+    "scale": Scale,
+    "behavior": Behavior,
+    "schedule": tuple[Schedule, ...],
+    "budgets": dict[str, Budget],
+    "money": Money,
+    "external": External,
+    "kubernetes": Kubernetes,
+}
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in of("yaml") if block.page == "docs/scaling.md"], ids=name
+)
+def test_a_part_of_a_scaling_file_has_its_keys_and_values(block: Block) -> None:
+    told = yaml.safe_load(block.text)
+    parts = list(told.pop("pools", {}).values())
+    assert all(parts)
+    found = [
+        (key, value) for part in (told, *parts) for key, value in part.items() if key in SCALING
+    ]
+    assert found
+    assert told.keys() <= SCALING.keys()
+    for key, value in found:
+        TypeAdapter(SCALING[key]).validate_python(value)
 
 
 @pytest.mark.parametrize("block", of("sh"), ids=name)
