@@ -27,6 +27,9 @@ _AWAY = 4
 _APART = 4
 """A source that takes so many times what all others do is told apart from them."""
 
+_TOLD = 3 / 4
+"""So much of what a source is held for does such a step settle: it may be an odd one."""
+
 _SOURCES = 256
 
 
@@ -82,7 +85,7 @@ class Contrast:
         for group, took in ((stayed, step_ns), (away, max(0.0, whole - step_ns))):
             held = sum(group.values())
             for source, ns in group.items():
-                self._hold(source, ns + (took * ns / held - ns) / 2)
+                self._hold(source, ns + (took * ns / held - ns) * _TOLD)
 
     def _share(self, step_ns: float, sources: Collection[str]) -> None:
         """Nobody is away: what is told of them holds among them, up to twice what they took."""
