@@ -78,7 +78,7 @@ def keys(kind: type, prefix: str) -> Iterator[Key]:
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
-        meaning = meanings[field.name].replace("``", "`").replace("|", "\\|")
+        meaning = meanings[field.name].replace("``", "`").replace("None:", "none:")
         name = f"{prefix}.{field.name}"
         yield Key(name, _values(hint), _default(field), meaning[0].upper() + meaning[1:])
         for below, what in _below(hint):
