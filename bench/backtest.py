@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bench import report, scaling_cells
 from bench.tune import COMMAND, tuned
@@ -22,6 +22,7 @@ from services.scaler.policy.sizing.settings import Capacity, Objectives, Scale, 
 from services.scaler.simulator.baselines import Alone, families
 from services.scaler.simulator.core import Core
 from services.scaler.simulator.course import Course
+from services.scaler.simulator.fluid import Sizer
 from services.scaler.simulator.fluid import run as serve
 from services.scaler.simulator.lanes import Cell
 from services.scaler.simulator.page import page
@@ -31,6 +32,8 @@ from services.scaler.simulator.tokens import run_tokens
 from services.scaler.simulator.trial import Replica, read_as, trial
 
 OURS = "ours"
+CHECKED = "azure8.w60"
+"""The cell that is served request by request too, and drawn."""
 WRONG_DAYS = 1.0
 """Days of ServeGen that wrong models, other models and the tighter objective are scored on."""
 
@@ -236,14 +239,12 @@ def _by_request(read: scaling_cells.Data, compared: Compared) -> None:
     known = families(serving)
     requests, cells = scaling_cells.hour_requests(read, "score", serving, load=8.0)
     rows = []
-    for cell in cells:
-        makers: dict[str, Callable[[], Any]] = {OURS: lambda c=cell: core_of(c, serving.capacity)}
+    for cell in [one for one in cells if one.name == CHECKED]:
+        makers: dict[str, Callable[[], Sizer]] = {OURS: partial(core_of, cell, serving.capacity)}
         for name, found in kept.items():
             knobs = found["each"].get(cell.name)
             if name != "static" and knobs is not None:
-                makers[f"{name}, its own setting"] = (
-                    lambda n=name, k=knobs: Alone(known[n], k, serving)
-                )  # fmt: skip
+                makers[f"{name}, its own setting"] = partial(Alone, known[name], knobs, serving)
         for name, make in makers.items():
             report.say(f"request by request: {cell.name}, {name}")
             course = run_tokens(cell.pool, requests, make())
@@ -261,7 +262,7 @@ def _by_request(read: scaling_cells.Data, compared: Compared) -> None:
 
 
 def _page(read: scaling_cells.Data, hours: Sequence[Cell]) -> None:
-    cell = next(one for one in hours if one.name == "azure8.w60")
+    cell = next(one for one in hours if one.name == CHECKED)
     pool = replace(cell.pool, usd_per_hour=3.0)
     courses: dict[str, Course] = {
         OURS: serve(pool, cell.arrivals, core_of(cell, read.serving.capacity))

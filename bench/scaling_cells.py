@@ -32,9 +32,9 @@ SERVEGEN = "servegen/m-large_rate_per_window.csv"
 SILICON = "silicon/rows.csv"
 STARTS = (15.0, 60.0, 180.0)
 LOADS = (8.0, 2.0)
-HOUR_CUT = 60.0
-"""First seconds of Azure's hour that are left out: its collection begins there, request by request,
-which is no growth of demand."""
+HOUR_CUT = 180.0
+"""First seconds of Azure's hour that are left out: its collection begins there, from nothing to the
+full load, which is no growth of demand."""
 HOUR_LEAD = 900.0
 """Seconds of its beginning that run before it, backwards, so that every policy knows the pool: one
 hour is too short to learn in."""

@@ -47,7 +47,10 @@ def baselines(
     """Searches the knobs of these families; the choice is made on so many days, None: all."""
     serving = data.serving
     hours = scaling_cells.hours(data, "tune", serving)
-    groups = [hours, scaling_cells.days(data, "tune", serving, scored=SEARCHED_DAYS)]
+    groups = [
+        hours,
+        scaling_cells.days(data, "tune", serving, scored=min(SEARCHED_DAYS, chosen_on or 6.0)),
+    ]
     whole = [hours, scaling_cells.days(data, "tune", serving, scored=chosen_on)]
     measure = {cell.name: scaling_cells.load_of(cell) for group in whole for cell in group}
     known = families(serving)

@@ -25,9 +25,9 @@ LEAST_TURNS = 16
 ONE_IN = 4
 """The part of all turns that one caller has."""
 
-LARGE_BYTES = 32 * 1024
-"""Up to it a message is parsed in half a millisecond, whatever it consists of. Two bytes may be a
-part, so that 256 KB may take 20 ms, and 4 MB more than a second."""
+LARGE_BYTES = 8 * 1024
+"""Up to it a message is parsed in a tenth of a millisecond, whatever it consists of. Two bytes may
+be a part, so that 256 KB may take 20 ms, and 4 MB more than a second."""
 
 LONG_BYTES = 256 * 1024
 """Up to it so is a message of few parts: texts that long take a tenth of a millisecond."""

@@ -28,7 +28,7 @@ SHORT_OF_OBJECTIVE = 0.75
 """Share of the objective beyond which a wait counts as late for the schedule; the fluid judges."""
 DRAIN_SHARE = 0.7
 """How full a replica is that goes, for the schedule; the fluid knows."""
-PRICES = (0.006, 0.015, 0.035, 0.08)
+PRICES = (0.006, 0.015, 0.035, 0.08, 0.2, 0.6)
 """Replica-seconds for a late answer, that are tried."""
 PART_SECONDS = 86_400.0
 AHEAD_SECONDS = 3600.0

@@ -1,10 +1,11 @@
 """A pool as a fluid: in each step work runs off, comes, and takes the places that are free.
 
 With N requests running on R replicas a step of the engine takes ``a + slope*N/R``, so
-``N / (output * that)`` requests a second are finished; the line is taken from its front up to
-``places*R`` running. Which requests are late follows exactly from two curves, what has arrived and
-what has been admitted by a time: those who are admitted after the curve of arrivals, shifted by the
-objective, has passed them. Arrivals are weighed by their work, since the work of a request drifts.
+``N / (output * that)`` requests a second are finished, by the lengths that came lately; the line is
+taken from its front up to ``places*R`` running. Which requests are late follows exactly from two
+curves, what has arrived and what has been admitted by a time: those who are admitted after the
+curve of arrivals, shifted by the objective, has passed them. Arrivals are weighed by their work,
+since the work of a request drifts.
 """
 
 from bisect import bisect_right
@@ -109,6 +110,51 @@ def due_curve(pool: Pool, arrivals: Arrivals) -> Floats:
     return np.interp(edges[:-1] + 0.5 * arrivals.step - wait, edges, arrived, left=0.0)
 
 
+MIX_SECONDS = 10.0
+"""About as long as requests run: what runs is like what came in this time."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What replicas are like, step by step, under the requests that came lately.
+
+    Attributes:
+        places: work, in requests of the mean size, that takes all places of a replica.
+        fixed: steps of the trace in which a request alone is finished.
+        slope: that each request of the mean size on the replica adds to these.
+    """
+
+    places: Floats
+    fixed: Floats
+    slope: Floats
+
+
+def mix_of(serving: Serving, arrivals: Arrivals) -> Mix:
+    """Replicas under what comes; lengths that do not change give figures that do not either.
+
+    Where requests are longer than the mean, fewer of them are as much work, and each stays longer.
+    """
+    steps = max(1, round(MIX_SECONDS / arrivals.step))
+
+    def lately(values: Floats) -> Floats:
+        summed = np.concatenate([[0.0], np.cumsum(values)])
+        ends = np.arange(1, len(values) + 1)
+        return np.asarray(summed[ends] - summed[np.maximum(ends - steps, 0)])
+
+    count = lately(arrivals.count)
+    some = count > 0.5  # noqa: PLR2004 - half a request: rounding apart, one
+    per = np.maximum(count, 1.0)
+    one = serving.capacity
+    output = np.where(some, lately(arrivals.output) / per, serving.output)
+    prompt = np.where(some, lately(arrivals.prompt) / per, serving.prompt)
+    work = np.where(some, lately(arrivals.work) / per, 1.0)
+    output = np.asarray(np.maximum(output, 1.0), float)
+    work = np.asarray(np.maximum(work, 1e-6), float)
+    each = one.b + one.c * (prompt + output / 2.0) + one.p * prompt / output
+    step = arrivals.step
+    return Mix(float(serving.places) * work, output * one.a / step, output * each / work / step)
+
+
 class Running:
     """One run on its way.
 
@@ -133,6 +179,10 @@ class Running:
             np.concatenate([[0.0], np.cumsum(one)]).tolist()
             for one in (arrivals.count, arrivals.prompt, arrivals.output)
         )
+        mix = mix_of(pool.serving, arrivals)
+        self.places: list[float] = mix.places.tolist()
+        self.fixed: list[float] = mix.fixed.tolist()
+        self.slope: list[float] = mix.slope.tolist()
         self.at = 0
         self.ready = pool.size
         self.starting: deque[tuple[int, int]] = deque()  # ready at, ordered at
@@ -229,20 +279,18 @@ class Running:
 
     def _serve(self, until: int) -> None:
         """The steps to `until`, with the replicas that are ready now."""
-        pool, arrived, due = self.pool.serving, self.arrived, self.due
+        arrived, due = self.arrived, self.due
+        places, fixed, slope = self.places, self.fixed, self.slope
         ready, running, admitted = self.ready, self.running, self.admitted
         begun = late = finished = load = 0.0
-        places = pool.places * ready
-        fixed = pool.output * pool.capacity.a / self.step
-        slope = pool.output * pool.slope / self.step / max(1, ready)
         for at in range(self.at, until):
             if ready:
-                step = fixed + slope * running
+                step = fixed[at] + slope[at] * running / ready
                 done = running / step if step > 1.0 else running
                 running -= done
                 finished += done
             waiting = arrived[at + 1] - admitted
-            taken = places - running
+            taken = places[at] * ready - running
             if taken > waiting:  # noqa: PLR1730 - a call in this loop costs more than the rest
                 taken = waiting
             load += waiting + running
@@ -284,9 +332,9 @@ class Running:
 
     def _drain(self) -> None:
         """Takes a replica out; it is paid for until its requests are done."""
-        pool = self.pool.serving
         share = self.running / self.ready
-        stays = pool.output * (pool.capacity.a + pool.slope * share)
+        at = max(self.at - 1, 0)
+        stays = self.step * (self.fixed[at] + self.slope[at] * share)
         self.leaving.append((self.at + max(1, round(stays / self.step)), share))
         self.counts.paid += stays
         self.running -= share

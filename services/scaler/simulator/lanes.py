@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.scaler.simulator.arrivals import Arrivals
-from services.scaler.simulator.fluid import Pool, Progress, due_curve
-from services.scaler.simulator.silicon import Floats
+from services.scaler.simulator.fluid import Mix, Pool, Progress, due_curve, mix_of
+from services.scaler.simulator.silicon import Floats, Serving
 
 Counts = NDArray[np.int64]
 
@@ -99,14 +99,16 @@ class _Lanes:
         works: list[Floats] = []
         dues: list[Floats] = []
         trace_of: list[int] = []
-        known: dict[tuple[int, float], int] = {}
+        mixes: list[Mix] = []
+        known: dict[tuple[int, float, Serving], int] = {}
         for cell in cells:
             # Cells that differ in their start alone share a trace.
-            key = (id(cell.arrivals), cell.pool.objective)
+            key = (id(cell.arrivals), cell.pool.objective, cell.pool.serving)
             if key not in known:
                 known[key] = len(works)
                 works.append(cell.arrivals.work)
                 dues.append(due_curve(cell.pool, cell.arrivals))
+                mixes.append(mix_of(cell.pool.serving, cell.arrivals))
             trace_of.append(known[key])
         self.work = np.ascontiguousarray(np.stack(works, axis=1))
         self.due = np.ascontiguousarray(np.stack(dues, axis=1))
@@ -115,10 +117,13 @@ class _Lanes:
         def each(values: Sequence[float]) -> Floats:
             return np.array(values, float)[cell_of]
 
-        serving = [cell.pool.serving for cell in cells]
-        self.places = each([float(one.places) for one in serving])
-        self.fixed = each([one.output * one.capacity.a / self.step for one in serving])
-        self.slope = each([one.output * one.slope / self.step for one in serving])
+        self.mixes = tuple(
+            np.ascontiguousarray(np.stack([getattr(mix, name) for mix in mixes], axis=1))
+            for name in ("places", "fixed", "slope")
+        )
+        # Lengths that never change need no look at each step.
+        self.steady = all((one == one[:1]).all() for one in self.mixes)
+        self.places, self.fixed, self.slope = (one[0][self.trace] for one in self.mixes)
         start = [max(1, round(cell.pool.starts[0] / self.step)) for cell in cells]
         self.start = np.array(start)[cell_of]
         lanes = len(cell_of)
@@ -139,10 +144,14 @@ class _Lanes:
         places, slope = self.places * self.ready, self.slope / np.maximum(self.ready, 1.0)
         for at in range(steps):
             row = self.ring[at % len(self.ring)]
-            if row.any():
+            if row.any() or not self.steady:
                 self.ready += row
                 self.starting -= row
                 row[:] = 0.0
+                if not self.steady:
+                    self.places, self.fixed, self.slope = (
+                        one[at][self.trace] for one in self.mixes
+                    )  # fmt: skip
                 places, slope = self.places * self.ready, self.slope / np.maximum(self.ready, 1.0)
             if at == self.warm:
                 late[:], self.paid[:], base = 0.0, 0.0, self.admitted.copy()

@@ -6,7 +6,8 @@ matplotlib, in the colours of the reader's screen, light or dark.
 
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def _pictures(courses: Mapping[str, Course]) -> str:
     import matplotlib as mpl  # noqa: PLC0415 - whoever only simulates needs none
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none", "svg.hashsalt": "pennyweight", "text.color": INK,
         "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
         "font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False,
@@ -136,8 +137,8 @@ def _unit(at: Floats) -> tuple[float, str]:
     return (HOUR, "hours") if at[-1] > 2 * HOUR else (60.0, "minutes")
 
 
-def _spent(at: Floats, sizes: Floats, course: Course) -> Sequence[float]:
-    hours = np.cumsum(sizes * np.diff(at, prepend=0.0)) / HOUR
+def _spent(at: Floats, sizes: Floats, course: Course) -> Floats:
+    hours = np.asarray(np.cumsum(sizes * np.diff(at, prepend=0.0)) / HOUR, float)
     if course.usd is None or not course.replica_hours:
-        return np.asarray(hours).tolist()
-    return np.asarray(hours * course.usd / course.replica_hours).tolist()
+        return hours
+    return hours * (course.usd / course.replica_hours)

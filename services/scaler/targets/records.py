@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ class Records:
         self._replicas = state_folder.resolve() / "replicas"
         self._logs = state_folder.resolve() / "logs"
         self._lock: FolderLock | None = None
+        self._holding = threading.Lock()  # replicas are started in threads
+        self._said = False
 
     def lock(self) -> None:
         """Takes the state folder for this process; a scaler that dies lets go of it.
@@ -121,20 +124,49 @@ class Records:
         return self._replicas / replica_id / "server.log"
 
     def write(self, record: Record) -> None:
-        """Writes the record in one piece."""
+        """Writes the record in one piece.
+
+        Raises:
+            OSError: it could not be written, or the folder is another scaler's by now.
+        """
+        self._hold()
         data = json.dumps(asdict(record), indent=1).encode()
         write_whole(self._file(record.replica.id), data)
 
     def keep(self, record: Record) -> None:
         """Writes the record where it was moved or removed: its replica would be lost to the next.
 
+        So is the lock of the folder made anew: another scaler would take the same replicas.
+
         Raises:
-            OSError: it could not be written.
+            OSError: it could not be written, or the folder is another scaler's by now.
         """
+        self._hold()
         if not self._file(record.replica.id).exists():
             log.warning("a record was gone and is made anew", replica=record.replica.id)
             self._make()
             self.write(record)
+
+    def _hold(self) -> None:
+        """Takes the folder again that has the name now, where ours was moved or removed.
+
+        Raises:
+            OSError: it cannot be used, or another scaler has it; what we run is not on record then.
+        """
+        with self._holding:
+            if self._lock is None or self._lock.in_place:
+                return
+            folder = self._replicas.parent
+            try:
+                before, self._lock = self._lock, FolderLock(folder, "scaler")
+            except ConfigError as error:
+                if not self._said:
+                    log.error("the state folder is gone", error=str(error))  # noqa: TRY400
+                self._said = True
+                raise OSError(str(error)) from error
+            before.close()
+            self._said = False
+            log.warning("the state folder's lock was gone and is made anew", folder=str(folder))
 
     def _file(self, replica_id: str) -> Path:
         return self._replicas / replica_id / "record.json"

@@ -17,7 +17,7 @@ from typing import Any
 
 NICENESS = 10
 MAX_MEMORY_BYTES = 6 << 30
-NEEDED = ("numpy", "scipy")
+NEEDED = ("numpy",)
 PROGRESS_STEP = 0.01
 
 

@@ -73,8 +73,10 @@ async def test_a_file_is_applied_and_taken_back_by_the_command(place, tmp_path):
     assert newest[:1] + newest[2:5] == ["3", "rollback to 1", "bob", "back to version 1"]
     assert middle[:1] + middle[2:5] == ["2", "apply", "ada", "drain [bold]sooner"]
     assert first[:1] + first[2:5] == ["1", "start", "not known", "-"]
-    narrow = await pennyweight("scaler", "history", "--show", "2", *where(scaler), COLUMNS="80")
-    assert narrow.out == file.read_text()
+    shown = await scaler.stub.ListPolicyVersions(
+        pb.ListPolicyVersionsRequest(number=2), metadata=KEY, timeout=5
+    )
+    assert shown.versions[0].content == file.read_text()
 
     # A hand is noticed as a version without an author, and a restart forgets nothing.
     place.scaling.write_text(text_of(place, drain_seconds=9))
@@ -348,7 +350,7 @@ async def test_a_scaler_killed_in_the_middle_of_an_apply_leaves_file_and_version
     async def begun() -> bool:
         return announced.exists()
 
-    await until_async(begun)
+    await until_async(begun, 60)  # it is tried first, which takes a process
     await scaler.kill()
     await waiting
     now = place.scaling.read_text()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from engines.cpu.process.engine import TOO_MANY, TRUST_LOST
+from engines.cpu.process.unproven import TOO_MANY, TRUST_LOST
 from services.common.errors import BadRequest, InternalError, Overloaded
 from services.router.engines.trtllm import (
     TOKENS_PER_BLOCK,

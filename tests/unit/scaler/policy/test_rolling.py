@@ -198,3 +198,22 @@ def test_changes_in_the_middle_of_a_change_cost_no_more(walk, draw, pauses):
         walk.step(draw)
     assert walk.least_ready >= walk.goal.size - (0 if spare else 1)
     assert walk.ready(made_with=walk.settings) == len(walk.replicas) == walk.goal.size
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 4), st.integers(1, 3), draws, st.integers(0, 60), st.booleans())
+def test_a_size_that_grows_in_the_middle_of_a_change_is_reached_and_costs_none(
+    size, more, draw, pause, good
+):
+    walk = Walk(Goal(size, size + more + 1, start_seconds=5.0))
+    if not good:
+        walk.works = lambda made_with: made_with == 0
+    rolled(walk, draw, steps=pause)
+    walk.goal = replace(walk.goal, size=size + more)
+    for _ in range(400):
+        walk.step(draw)
+    assert walk.least_ready == size
+    if good:
+        assert walk.ready(made_with=1) == len(walk.replicas) == size + more
+    else:
+        assert walk.ready(made_with=0) == size, "the fleet goes back once one has failed"

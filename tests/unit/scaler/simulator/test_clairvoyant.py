@@ -73,6 +73,6 @@ def test_the_floor_of_a_level_load_is_its_work():
 def test_where_no_price_is_enough_there_is_no_schedule():
     burst = np.zeros(600)
     burst[30:60] = 200.0 * FULL  # far more than may be added in time
-    flood = Arrivals(1.0, burst, burst, burst, burst)
+    flood = Arrivals(1.0, burst, burst * SERVING.prompt, burst * SERVING.output, burst)
     pool = Pool(SERVING, 2.0, (60.0,), 1)
     assert best_schedules(pool, flood, [60.0], slot=5.0, prices=[0.01]) == [None]

@@ -13,7 +13,7 @@ from services.scaler.simulator.silicon import Serving
 
 SERVING = Serving(Capacity(a=0.0064, c=5e-8, p=2e-5), prompt=1000.0, output=200.0)
 WORK = np.full(3600, 2.5 * SERVING.throughput)
-HOUR = Arrivals(1.0, WORK, WORK, WORK, WORK)
+HOUR = Arrivals(1.0, WORK, WORK * SERVING.prompt, WORK * SERVING.output, WORK)
 
 
 class Keep:

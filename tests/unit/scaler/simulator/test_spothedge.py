@@ -13,7 +13,7 @@ SERVING = Serving(Capacity(a=0.0064, c=5e-8, p=2e-5), prompt=1000.0, output=200.
 SLOT = 15.0
 SECONDS = 3600
 WORK = np.full(SECONDS, 3.2 * SERVING.throughput)
-LEVEL = Arrivals(1.0, WORK, WORK, WORK, WORK)
+LEVEL = Arrivals(1.0, WORK, WORK * SERVING.prompt, WORK * SERVING.output, WORK)
 TARGETS = [4] * round(SECONDS / SLOT)
 POOL = Pool(SERVING, 2.0, (60.0,), 4, warm=600.0)
 MARKET = Market(zones=3, price=0.35)

@@ -1,9 +1,11 @@
 """Records of replicas: written whole, read again, also those of an earlier scaler."""
 
 import json
+import shutil
 import stat
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.common.config import ConfigError
 from services.scaler.config import Capacity
@@ -106,6 +108,40 @@ def test_what_was_moved_away_is_made_anew(records, tmp_path):
     assert (tmp_path / "logs" / f"{REPLICA.id}.log").read_text() == "said"
     for name in ("replicas", "logs"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("begin", [Records.keep, Records.write], ids=["keep", "write"])
+@pytest.mark.parametrize("gone", ["folder", "lock"])
+def test_a_folder_that_was_removed_belongs_to_the_same_scaler_again(records, tmp_path, begin, gone):
+    records.write(RECORD)
+    if gone == "folder":
+        shutil.rmtree(tmp_path)
+    else:
+        (tmp_path / "lock").unlink()
+    begin(records, RECORD)
+    with pytest.raises(ConfigError, match="another scaler uses it"):
+        Records(tmp_path).lock()
+    assert list(records.read_all()) == [(REPLICA.id, RECORD)]
+    records.unlock()
+    other = Records(tmp_path)
+    other.lock()
+    other.unlock()
+
+
+def test_a_folder_that_another_scaler_took_meanwhile_is_left_to_it(records, tmp_path):
+    records.write(RECORD)
+    shutil.rmtree(tmp_path)
+    other = Records(tmp_path)
+    other.lock()
+    with capture_logs() as said:
+        for begin in (records.keep, records.keep, records.write):
+            with pytest.raises(OSError, match="another scaler uses it"):
+                begin(RECORD)
+    assert [event["log_level"] for event in said] == ["error"]
+    assert list(other.read_all()) == []
+    other.unlock()
+    records.keep(RECORD)
+    assert list(records.read_all()) == [(REPLICA.id, RECORD)]
 
 
 def test_a_record_that_is_there_is_left_as_it_is(records, tmp_path):
