@@ -27,12 +27,12 @@ from services.scaler.metrics import Metrics
 from services.scaler.ports import Target
 from services.scaler.servicer import ScalerServicer
 from services.scaler.targets.cores import available_cores, available_gpus
+from services.scaler.targets.distant import DistantStarter
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.replica_processes import ReplicaProcesses
 from services.scaler.targets.several import SeveralTargets
 from services.scaler.targets.spot_notices import SpotNotices
-from services.scaler.targets.starting import DistantStarter
 
 log = structlog.get_logger()
 

@@ -3,7 +3,8 @@
 A trial sees the first tokens of answers at random, and a step that is not slow enough for the watch
 may still be many times what a guide may take. So what each guide's tokens take is kept, exactly
 where it ran alone, shared with those beside it else; and what each source's guides took beyond what
-they may, whoever ended their answers.
+they may, whoever ended their answers. Between sources `contrast` splits a step, by what steps took
+without one of them; this room splits what is a source's among its guides.
 
 State per engine; times are processor time in nanoseconds, `now` is in monotonic seconds.
 """
@@ -15,6 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from engines.cpu.process.contrast import Contrast
 from engines.cpu.process.watch import Blame, Following, Proven
 from engines.cpu.suspicion import Suspect, Suspicion
 
@@ -66,14 +68,28 @@ class _Guide:
     charged: dict[str, float] = field(default_factory=dict)  # beside other sources, to whom
 
 
+@dataclass
+class _Source:
+    """What its guides took beyond what they may as of `at`, and what of it in steps of its own."""
+
+    taken: float
+    alone: float
+    at: float
+
+    def as_of(self, now: float) -> _Source:
+        kept = math.exp((self.at - now) / _FORGET_SECONDS)
+        return _Source(self.taken * kept, self.alone * kept, now)
+
+
 class Account:
     """Keeps the account; `share_ns` is what all guides of a step may take together."""
 
     def __init__(self, share_ns: int) -> None:
         self._share_ns = share_ns
         self._guides: OrderedDict[bytes, _Guide] = OrderedDict()
-        self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()  # taken beyond, when
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
         self._proven = Proven()
+        self._contrast = Contrast(share_ns)
         self.suspicion = Suspicion()
 
     def token_ns(self, guide: bytes) -> int:
@@ -98,41 +114,67 @@ class Account:
         """What follows from a step that took so long beyond one without guides."""
         step_ns = max(0, step_ns)
         parts = self._parts(step_ns, following, now)
-        answers = Counter(one.guide for one in following)
+        answers = Counter((one.source, one.guide) for one in following)
         clip = min(1.0, _CLIPPED * self._share_ns / max(1, step_ns))
-        for guide, part in parts.items():
-            self._learn(guide, part * clip / answers[guide], alone=len(parts) == 1)
+        sources = {one.source for one in following}
+        self._contrast.learn(step_ns * clip, sources)
+        apart = self._contrast.apart(sources)
+        self._learn(parts, following, clip, apart)
         if step_ns <= self._share_ns:
             self._prove(following, now)
             return []
         beyond = 1 - self._share_ns / step_ns
-        each = {guide: part * beyond / answers[guide] for guide, part in parts.items()}
-        self._charge(each, following, now)
+        each = {one: part * beyond / answers[one] for one, part in parts.items()}
+        self._charge(each, following, now, apart)
         return self._blamed(following, now) if step_ns > _END * self._share_ns else []
 
     def _parts(
         self, step_ns: int, following: Sequence[Following], now: float
-    ) -> dict[bytes, float]:
-        """How much of a step is due to each guide, as far as that can be told."""
+    ) -> dict[tuple[str, bytes], float]:
+        """How much of a step is due to each source's guides, as far as that can be told.
+
+        Only what was measured counts between sources, and whose guides are new: a guess at what was
+        theirs before would make the next guess.
+        """
         new = self._proven.new(following)
-        weights: dict[bytes, float] = {}
+        guesses: dict[str, float] = {}
+        weights: dict[str, dict[bytes, float]] = {}
         for one in following:
             mean = self._of(one.guide).mean
-            over = self._over(one.source, now)
-            weight = (1 + mean / self._share_ns) * (1 + over / self._share_ns / _TOKENS)
-            weight *= _NEW if one.guide in new else 1
-            weights[one.guide] = max(weight, weights.get(one.guide, 0.0))
-        total = sum(weights.values())
-        return {guide: step_ns * weight / total for guide, weight in weights.items()}
+            times = _NEW if one.guide in new else 1
+            weights.setdefault(one.source, {})[one.guide] = (1 + mean / self._share_ns) * times
+            alone = self._known(one.source, now).alone
+            guess = (1 + alone / self._share_ns / _TOKENS) * times
+            guesses[one.source] = guesses.get(one.source, 0.0) + guess
+        parts: dict[tuple[str, bytes], float] = {}
+        for source, part in self._contrast.split(step_ns, guesses).items():
+            total = sum(weights[source].values())
+            for guide, weight in weights[source].items():
+                parts[source, guide] = part * weight / total
+        return parts
 
-    def _learn(self, guide: bytes, each_ns: float, *, alone: bool) -> None:
-        known = self._of(guide)
-        known.mean += (each_ns - known.mean) / _TOKENS
-        if alone:
-            known.alone += (each_ns - known.alone) / _TOKENS
-            known.most_alone = max(known.most_alone, known.alone)
-        else:
-            known.most_mean = max(known.most_mean, known.mean)
+    def _learn(
+        self,
+        parts: dict[tuple[str, bytes], float],
+        following: Sequence[Following],
+        clip: float,
+        apart: str | None,
+    ) -> None:
+        told = {one.guide for one in following if one.source == apart}
+        answers = Counter(one.guide for one in following)
+        taken = dict.fromkeys(answers, 0.0)
+        for (_, guide), part in parts.items():
+            taken[guide] += part * clip / answers[guide]
+        for guide, each_ns in taken.items():
+            known = self._of(guide)
+            known.mean += (each_ns - known.mean) / _TOKENS
+            if len(taken) == 1:
+                known.alone += (each_ns - known.alone) / _TOKENS
+                known.most_alone = max(known.most_alone, known.alone)
+            elif guide in told:
+                known.most_alone = max(known.most_alone, known.mean)
+            else:
+                known.most_mean = max(known.most_mean, known.mean)
 
     def _prove(self, following: Sequence[Following], now: float) -> None:
         self._proven.prove(following)
@@ -150,18 +192,25 @@ class Account:
                 known.most_alone /= 2
             known.key = one.key
 
-    def _charge(self, each: dict[bytes, float], following: Sequence[Following], now: float) -> None:
-        company = len({one.source for one in following}) > 1
+    def _charge(
+        self,
+        each: dict[tuple[str, bytes], float],
+        following: Sequence[Following],
+        now: float,
+        apart: str | None,
+    ) -> None:
+        company = len({source for source, _ in each}) > 1
+        alone = len({guide for _, guide in each}) == 1
         for one in following:
             known = self._of(one.guide)
-            charge = each[one.guide]
-            self._add(one.source, charge, now)
+            charge = each[one.source, one.guide]
+            self._add(one.source, charge, now, alone=not company)
             known.struck = max(known.struck, one.length)
             known.key = max(known.key, one.key)
-            if len(each) == 1:
+            if alone:
                 self._proven.disprove(one)
                 continue
-            if company:
+            if company and one.source != apart:
                 known.charged[one.source] = known.charged.get(one.source, 0.0) + charge
 
     def _blamed(self, following: Sequence[Following], now: float) -> list[Blame]:
@@ -197,15 +246,20 @@ class Account:
         return known
 
     def _over(self, source: str, now: float) -> float:
-        taken, at = self._sources.get(source, (0.0, now))
-        return taken * math.exp((at - now) / _FORGET_SECONDS)
+        return self._known(source, now).taken
 
-    def _add(self, source: str, ns: float, now: float) -> None:
+    def _known(self, source: str, now: float) -> _Source:
+        known = self._sources.get(source)
+        return known.as_of(now) if known else _Source(0.0, 0.0, now)
+
+    def _add(self, source: str, ns: float, now: float, *, alone: bool = False) -> None:
         """Nothing is kept of an empty source, which may be many."""
         if not source:
             return
-        taken = max(0.0, self._over(source, now) + ns)
+        known = self._known(source, now)
+        known.taken = max(0.0, known.taken + ns)
+        known.alone += ns if alone else 0.0
         self._sources.pop(source, None)
-        self._sources[source] = taken, now
+        self._sources[source] = known
         if len(self._sources) > _SOURCES:
             self._sources.popitem(last=False)

@@ -15,16 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from services.scaler.targets.slots import StartHindered
-
 PRIVATE = 0o077
 """The umask of replicas: what they write is for this user alone."""
 
 MAX_BYTES = 1 << 20
 """Of a line."""
-
-ANSWER_SECONDS = 10.0
-"""How long a starter may take."""
 
 
 class Starter(Protocol):
@@ -68,41 +63,6 @@ class OwnStarter:
         # From here on it is known by its id and start; its parent collects it by its id.
         process.returncode = 0
         return process.pid
-
-
-class DistantStarter:
-    """Has them started by `services.scaler.starter`."""
-
-    def __init__(self, address: Path) -> None:
-        """`address`: its socket."""
-        self._address = address
-
-    def start(
-        self, argv: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path
-    ) -> int:
-        """See `Starter`."""
-        asked = {
-            "argv": list(argv),
-            "environment": dict(environment),
-            "folder": str(folder),
-            "output": str(output),
-        }
-        try:
-            answer = self._ask(asked)
-        except (OSError, ValueError) as error:
-            raise StartHindered(
-                f"the starter of replicas at {self._address} does not answer: {error}"
-            ) from error
-        if "pid" in answer:
-            return int(answer["pid"])
-        raise OSError(answer.get("errno"), answer.get("error"))
-
-    def _ask(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(ANSWER_SECONDS)
-            connection.connect(str(self._address))
-            connection.sendall(json.dumps(asked).encode() + b"\n")
-            return read_line(connection)
 
 
 def read_line(connection: socket.socket) -> dict[str, Any]:

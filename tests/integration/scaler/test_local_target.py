@@ -50,10 +50,13 @@ async def test_a_killed_replica_is_gone_at_once_and_replaced(home, victim):
         starting, _ = await watch.until(STARTING)
         after, _ = await watch.until(READY)
         assert starting.id == after.id != before.id
-        assert watch.revisions == list(range(first.revision, first.revision + 4))
+        # A message that only says that the stream lives repeats the revision.
+        seen = list(range(first.revision, first.revision + 4))
+        assert list(dict.fromkeys(watch.revisions)) == seen
         # Who watches another tier sees no replica, and misses no revision either.
-        assert [len((await other.next()).replicas) for _ in range(3)] == [0, 0, 0]
-        assert other.revisions == watch.revisions
+        while other.revisions[-1] < seen[-1]:
+            assert not (await other.next()).replicas
+        assert list(dict.fromkeys(other.revisions)) == seen
     assert await infer(after.address, 1) == 1
     assert left_of(before.id) == []
     assert (await scaler.pool()).typical_start.ToMilliseconds() > 100

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from services.scaler.targets import processes
+from services.scaler.targets.distant import DistantStarter
 from services.scaler.targets.slots import StartHindered
-from services.scaler.targets.starting import MAX_BYTES, DistantStarter
+from services.scaler.targets.starting import MAX_BYTES
 from tests.integration.scaler.harness import ROOT, Home, until
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]

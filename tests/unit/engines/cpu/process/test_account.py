@@ -1,5 +1,7 @@
 """What guides and their sources are charged, in histories of who was there."""
 
+from random import Random
+
 import pytest
 
 from engines.cpu.process.account import Account
@@ -21,9 +23,13 @@ class Scene:
 
     def begin(self, guide: str, source: str = "bad", tokens: int = 0) -> int:
         """Begin an answer, which makes so many tokens at once in fast steps."""
+        key = self.join(guide, source)
+        assert self.step(0, tokens) == []
+        return key
+
+    def join(self, guide: str, source: str = "bad") -> int:
         self.key += 1
         self.running[self.key] = Following(self.key, guide.encode(), 0, source)
-        assert self.step(0, tokens) == []
         return self.key
 
     def end(self, *keys: int) -> None:
@@ -347,3 +353,57 @@ def test_what_is_given_back_is_given_back_once() -> None:
         scene.step(40 * MAY, 2)
         scene.end(key)
     assert scene.no_new("good")
+
+
+def beside_a_neighbour(
+    cost: float, *, width: int, fresh: bool, alternating: bool, away: int
+) -> tuple[int, bool, bool, bool]:
+    """A tenant's form that ran cheap for an answer and is dear from then on beside a neighbour's.
+
+    Steps that were dear until it loses trust, and whether it does, its form is kept from running
+    and the neighbour keeps trust.
+    """
+    random = Random(1)
+    scene = Scene()
+    scene.end(scene.begin("bad", tokens=200))
+    due = {"bad": away} | {f"good {number}": 0 for number in range(width)}  # steps until they begin
+    slots: dict[str, int] = {}
+    answers = dear = 0
+    for _ in range(3000):
+        for slot in due:
+            if slot not in slots and due[slot] == 0:
+                source = slot.split()[0]
+                answers += source == "bad"
+                name = f"{slot} {scene.key}" if fresh and source == "good" else slot
+                slots[slot] = scene.join(name, source)
+            due[slot] = max(0, due[slot] - 1)
+        slow = "bad" in slots and scene.running[slots["bad"]].length >= 2
+        slow &= not (alternating and answers % 2 == 0)
+        dear += slow
+        took = int(cost * MAY * random.uniform(0.7, 1.3)) if slow else MAY // 10
+        blames = scene.step(took) if slots else []
+        scene.now += 0.04
+        ended = {blame.guide for blame in blames}
+        for slot, key in list(slots.items()):
+            one = scene.running[key]
+            if one.guide in ended or one.length >= (200 if slot == "bad" else 60):
+                scene.end(slots.pop(slot))
+                due[slot] = away if slot == "bad" else 1  # while it reads its prompt
+        if scene.no_new():
+            break
+    return dear, scene.no_new(), scene.no_dear("bad"), not scene.no_new("good")
+
+
+@pytest.mark.parametrize("alternating", [False, True], ids=["always", "in turns"])
+@pytest.mark.parametrize("fresh", [False, True], ids=["known", "fresh"])
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("away", [1, 3])
+@pytest.mark.parametrize("cost", [2, 4.5, 9])
+def test_who_brings_what_is_dear_loses_trust_and_a_neighbour_keeps_it(
+    cost: float, away: int, width: int, *, fresh: bool, alternating: bool
+) -> None:
+    dear, lost, stopped, kept = beside_a_neighbour(
+        cost, width=width, fresh=fresh, alternating=alternating, away=away
+    )
+    assert (lost, stopped, kept) == (True, True, True)
+    assert dear * (cost - 1) < 2.5 * 500, "little of it is held against others"
