@@ -19,6 +19,7 @@ BENCHMARKS = {
     "tick": "what it costs to decide the sizes of 100 pools",
     "backtest": "scaling policies on unseen days: ours, others', and who knows all",
     "spot": "what spot capacity saves at the same attainment",
+    "live-scaling": "the real stack follows its load from one replica to two, one, none and one",
     "start": "from nothing to the first answer, and the memory of each process",
 }
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"  {name:10} {what}" for name, what in BENCHMARKS.items()),
+        epilog="\n".join(f"  {name:12} {what}" for name, what in BENCHMARKS.items()),
     )
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="without it, all in turn")
     parser.add_argument("--quick", action="store_true", help="only shows that it runs")
@@ -44,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     for name in [arguments.name] if arguments.name else BENCHMARKS:
-        run = importlib.import_module(f"bench.{name}").run
+        run = importlib.import_module(f"bench.{name.replace('-', '_')}").run
         wants_data = "data" in inspect.signature(run).parameters
         run(quick=arguments.quick, **({"data": arguments.data} if wants_data else {}))
 

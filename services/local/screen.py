@@ -149,9 +149,9 @@ def status_line(status: Status) -> str:
 
 
 def _wanted(pool: PoolStatus) -> str:
-    """Where the size is another than what there is: that it changes, and why."""
-    there = sum(count for state, count in pool.states if state != "draining")
-    return f" of {pool.desired}: {pool.why}" if pool.why and there != pool.desired else ""
+    """Where other than as many as are wanted are ready: that it changes, and why."""
+    ready = dict(pool.states).get("ready", 0)
+    return f" of {pool.desired}: {pool.why}" if pool.why and ready != pool.desired else ""
 
 
 def _timeless(state: str) -> str:

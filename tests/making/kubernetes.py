@@ -83,6 +83,12 @@ class Api:
 
     async def deploy(self, name: str, replicas: int) -> None:
         """A Deployment, with its pods ready."""
+        await self.create(name, replicas)
+        for pod in self.pods():
+            await self.ready(pod)
+
+    async def create(self, name: str, replicas: int) -> None:
+        """A Deployment, with pods that nobody runs yet."""
         await self.mock.post(
             DEPLOYMENTS,
             json={
@@ -97,8 +103,6 @@ class Api:
             },
         )
         await self.settle(name)
-        for pod in self.pods():
-            await self.ready(pod)
 
     def replicas(self, name: str) -> int:
         """What is asked of a Deployment."""

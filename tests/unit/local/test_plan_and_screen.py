@@ -280,5 +280,7 @@ def test_a_size_that_changes_is_told_with_its_reason_where_there_is_no_terminal(
         return status_line(Status((pool,), totals, 0.0, 0.0, None)).partition(" · ")[0]
 
     assert said(2, ("ready", 1)) == f"a 1 ready of 2: {why}"
+    starting = said(2, ("ready", 1), ("starting", 1))
+    assert starting == f"a 1 ready, 1 starting of 2: {why}", "a start is long"
     assert said(2, ("ready", 2)) == "a 2 ready", "nothing that changes all the time"
     assert said(1, ("draining", 1), ("ready", 1)) == "a 1 draining, 1 ready"
