@@ -73,7 +73,7 @@ def run(*, quick: bool, whole: bool, data: Path) -> None:
     if not quick:
         groups.append(scaling_cells.days(read, "score", read.serving))
     cells = [cell for group in groups for cell in group]
-    compared = _compared(read.serving, groups)
+    compared = _compared(read.serving, groups, whole=whole)
     _tables(compared, cells, whole=whole)
     if whole:
         _others(read, hours, quick=quick)
@@ -89,7 +89,7 @@ def run(*, quick: bool, whole: bool, data: Path) -> None:
         _gap(compared)
 
 
-def _compared(serving: Serving, groups: Sequence[Sequence[Cell]]) -> Compared:
+def _compared(serving: Serving, groups: Sequence[Sequence[Cell]], *, whole: bool) -> Compared:
     kept = tuned()
     cells = [cell for group in groups for cell in group]
     report.say(f"ours in {len(cells)} cells")
@@ -106,10 +106,11 @@ def _compared(serving: Serving, groups: Sequence[Sequence[Cell]]) -> Compared:
             into[name] = {}
         for group in [without_lead(one) for one in groups]:
             own = [settings["each"].get(cell.name) or settings["single"] for cell in group]
-            held, used = tried(family, [settings["single"], *own], group)
+            held, used = tried(family, [settings["single"], *(own if whole else [])], group)
             for at, cell in enumerate(group):
                 single[name][cell.name] = float(held[0, at]), float(used[0, at])
-                each[name][cell.name] = float(held[at + 1, at]), float(used[at + 1, at])
+                if whole:
+                    each[name][cell.name] = float(held[at + 1, at]), float(used[at + 1, at])
     least = {
         cell.name: float(kept["clairvoyant"][cell.name]["replicas"])
         for cell in cells if cell.name in kept["clairvoyant"]
