@@ -40,14 +40,18 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="without it, all in turn")
     parser.add_argument("--quick", action="store_true", help="only shows that it runs")
     parser.add_argument(
+        "--whole", action="store_true", help="backtest: all of it, which takes half an hour or so"
+    )
+    parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder with the public data sets"
     )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     for name in [arguments.name] if arguments.name else BENCHMARKS:
         run = importlib.import_module(f"bench.{name.replace('-', '_')}").run
-        wants_data = "data" in inspect.signature(run).parameters
-        run(quick=arguments.quick, **({"data": arguments.data} if wants_data else {}))
+        wanted = inspect.signature(run).parameters
+        given = {"quick": arguments.quick, "whole": arguments.whole, "data": arguments.data}
+        run(**{key: value for key, value in given.items() if key in wanted})
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def run(*, quick: bool, data: Path) -> None:
     cells = scaling_cells.days(read, "score", read.serving, scored=days)
     rows = []
     known: dict[float, tuple[Cell, list[int], Hedged]] = {}
-    for case in CASES[:2] if quick else CASES:
+    for case in CASES[:3] if quick else CASES:
         if case.start not in known:
             cell = next(c for c in cells if c.name == f"servegen8.w{case.start:.0f}")
             report.say(f"on demand alone, start {case.start:.0f} s")

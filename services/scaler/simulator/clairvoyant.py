@@ -58,6 +58,7 @@ def best_schedules(
     slot: float,
     attainment: float = 0.99,
     prices: Sequence[float] = PRICES,
+    short: float = SHORT_OF_OBJECTIVE,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Schedule | None]:
     """The cheapest schedule found that keeps the attainment, for each start time; None: none does.
@@ -69,6 +70,8 @@ def best_schedules(
         slot: seconds between changes.
         attainment: to be kept.
         prices: of a late answer.
+        short: share of the objective beyond which a wait counts as late for the schedule; less
+            of it leaves more to spare where lengths drift.
         tell: told how far it is.
     """
     cases = [(start, price) for start in starts for price in prices]
@@ -78,7 +81,7 @@ def best_schedules(
     runs = [_Carried(pool, arrivals, size, start) for start, _ in cases]
     part, ahead = round(PART_SECONDS / slot), round(AHEAD_SECONDS / slot)
     for begin in range(0, slots, part):
-        plan = _planned(pool, work[begin : begin + part + ahead], slot, cases, part)
+        plan = _planned(pool, work[begin : begin + part + ahead], slot, cases, part, short=short)
         for at, run in enumerate(runs):
             run.follow(plan, at)
         tell(f"schedules: {min(1.0, (begin + part) / slots):.0%}")
@@ -151,7 +154,13 @@ class _Plan:
 
 
 def _planned(
-    pool: Pool, work: Floats, slot: float, cases: Sequence[tuple[float, float]], kept: int
+    pool: Pool,
+    work: Floats,
+    slot: float,
+    cases: Sequence[tuple[float, float]],
+    kept: int,
+    *,
+    short: float,
 ) -> _Plan:
     """The best change in each slot, backwards; those of the first `kept` slots are kept."""
     serving = pool.serving
@@ -160,7 +169,7 @@ def _planned(
     most = math.ceil(1.3 * peak) + 2
     replicas = np.arange(1, most + 1)[:, None].astype(float)
     limit = replicas * (
-        serving.places + serving.throughput * pool.objective * SHORT_OF_OBJECTIVE
+        serving.places + serving.throughput * pool.objective * short
     )  # fmt: skip
     step = 1.1 * float(limit[-1, 0]) / (GRID - 1)
     inside = np.arange(GRID)[None, :] * step

@@ -92,7 +92,7 @@ class Core:
             woken=moment.ready == 0 and moment.waiting > 0.0,
             idle_seconds=self.idle,
         )
-        decision, self.memory = decide(self.scale, self.memory, view)
+        decision, self.memory = decide(self.scale, self.memory, view, worded=False)
         if decision.constraints:
             self.bounds[decision.constraints[-1].bound.value] += 1
         return decision.size

@@ -205,7 +205,7 @@ class Running:
         before: Counts | None = None
         rows: list[tuple[float, ...]] = []
         seen = self._seen()
-        told = Counts()
+        told = self.counts.begun, self.counts.late
         while self.at < self.steps:
             if before is None and self.at >= warm:
                 before = self.mark()
@@ -213,8 +213,8 @@ class Running:
             self.advance(min(self.steps, self.at + tick))
             now, seconds = self.at * self.step, (self.at - begin) * self.step
             seen_before, seen = seen, self._seen()
-            begun, late = self.counts.begun - told.begun, self.counts.late - told.late
-            told = self.mark()
+            begun, late = self.counts.begun - told[0], self.counts.late - told[1]
+            told = self.counts.begun, self.counts.late
             heads = seen[3] - seen_before[3]
             moment = Moment(
                 now=now, seconds=seconds, ready=self.ready, starting=len(self.starting),

@@ -96,7 +96,7 @@ class _Lanes:
         self.step = first.arrivals.step
         self.warm = round(first.pool.warm / self.step)
         self.tick = 1
-        works: list[Floats] = []
+        arrived: list[Floats] = []
         dues: list[Floats] = []
         trace_of: list[int] = []
         mixes: list[Mix] = []
@@ -105,12 +105,12 @@ class _Lanes:
             # Cells that differ in their start alone share a trace.
             key = (id(cell.arrivals), cell.pool.objective, cell.pool.serving)
             if key not in known:
-                known[key] = len(works)
-                works.append(cell.arrivals.work)
+                known[key] = len(arrived)
+                arrived.append(np.concatenate([[0.0], np.cumsum(cell.arrivals.work)]))
                 dues.append(due_curve(cell.pool, cell.arrivals))
                 mixes.append(mix_of(cell.pool.serving, cell.arrivals))
             trace_of.append(known[key])
-        self.work = np.ascontiguousarray(np.stack(works, axis=1))
+        self.arrived = np.ascontiguousarray(np.stack(arrived, axis=1))
         self.due = np.ascontiguousarray(np.stack(dues, axis=1))
         self.trace = np.array(trace_of)[cell_of]
 
@@ -126,6 +126,8 @@ class _Lanes:
         self.places, self.fixed, self.slope = (one[0][self.trace] for one in self.mixes)
         start = [max(1, round(cell.pool.starts[0] / self.step)) for cell in cells]
         self.start = np.array(start)[cell_of]
+        self.starts = set(start)
+        self.comes: set[int] = set()
         lanes = len(cell_of)
         self.lanes = np.arange(lanes)
         self.ready = each([float(cell.pool.size) for cell in cells])
@@ -133,62 +135,83 @@ class _Lanes:
         self.starting = np.zeros(lanes)
         self.running = np.zeros(lanes)
         self.admitted = np.zeros(lanes)
-        self.arrived = np.zeros(lanes)
         self.paid = np.zeros(lanes)
 
     def run(self, sizer: LaneSizer, progress: Progress | None) -> Outcome:
         tick = self.tick = max(1, round(sizer.tick / self.step))
-        steps = len(self.work)
-        late, base = np.zeros(len(self.lanes)), np.zeros(len(self.lanes))
-        load, came = np.zeros(len(self.lanes)), np.zeros(len(self.lanes))
-        places, slope = self.places * self.ready, self.slope / np.maximum(self.ready, 1.0)
+        steps, trace, lanes = len(self.due), self.trace, len(self.lanes)
+        running, admitted = self.running, self.admitted
+        late, base, load, came = (np.zeros(lanes) for _ in range(4))
+        done, waiting, taken, overdue = (np.empty(lanes) for _ in range(4))
+        counted = 0  # steps that are paid for
+        places, slope = self._ability()
         for at in range(steps):
-            row = self.ring[at % len(self.ring)]
-            if row.any() or not self.steady:
-                self.ready += row
-                self.starting -= row
-                row[:] = 0.0
-                if not self.steady:
-                    self.places, self.fixed, self.slope = (
-                        one[at][self.trace] for one in self.mixes
-                    )  # fmt: skip
-                places, slope = self.places * self.ready, self.slope / np.maximum(self.ready, 1.0)
+            if at in self.comes or not self.steady:
+                self._begin(at)
+                places, slope = self._ability()
             if at == self.warm:
-                late[:], self.paid[:], base = 0.0, 0.0, self.admitted.copy()
-            done = self.running / np.maximum(self.fixed + slope * self.running, 1.0)
-            self.running -= np.where(self.ready > 0.0, done, 0.0)
-            work = self.work[at][self.trace]
-            self.arrived += work
-            came += work
-            waiting = self.arrived - self.admitted
+                late[:], self.paid[:], base, counted = 0.0, 0.0, admitted.copy(), at
+            # This is run millions of times: each line is one call without a new array.
+            np.multiply(slope, running, out=done)
+            done += self.fixed
+            np.maximum(done, 1.0, out=done)
+            np.divide(running, done, out=done)
+            running -= done
+            np.take(self.arrived[at + 1], trace, out=waiting, mode="clip")
+            waiting -= admitted
             load += waiting
-            load += self.running
-            taken = np.minimum(waiting, places - self.running)
+            load += running
+            np.subtract(places, running, out=taken)
+            np.minimum(taken, waiting, out=taken)
             np.maximum(taken, 0.0, out=taken)
-            overdue = self.due[at][self.trace] - self.admitted
-            late += np.minimum(np.maximum(overdue, 0.0), taken)
-            self.running += taken
-            self.admitted += taken
-            self.paid += (self.ready + self.starting) * self.step
+            np.take(self.due[at], trace, out=overdue, mode="clip")
+            overdue -= admitted
+            if overdue.max() > 0.0:
+                np.maximum(overdue, 0.0, out=overdue)
+                np.minimum(overdue, taken, out=overdue)
+                late += overdue
+            running += taken
+            admitted += taken
             if (at + 1) % tick == 0 or at + 1 == steps:
                 seconds = ((at % tick) + 1) * self.step
+                # Those that start become ready between two decisions, and nothing else changes.
+                self.paid += (self.ready + self.starting) * (self.step * (at + 1 - counted))
+                counted = at + 1
+                arrived = self.arrived[at + 1][trace]
                 seen = Seen(
                     now=(at + 1) * self.step, seconds=seconds,
                     ready=self.ready.astype(int), starting=self.starting.astype(int),
-                    waiting=self.arrived - self.admitted, running=self.running.copy(),
-                    load=load * self.step / seconds, work=came.copy(),
+                    waiting=arrived - admitted, running=running.copy(),
+                    load=load * self.step / seconds, work=arrived - came,
                 )  # fmt: skip
                 self._resize(sizer.sizes(seen), at)
-                load[:], came[:] = 0.0, 0.0
-                places, slope = self.places * self.ready, self.slope / np.maximum(self.ready, 1.0)
+                load[:], came = 0.0, arrived
+                places, slope = self._ability()
                 if progress is not None:
                     progress((at + 1) / steps)
-        overdue = np.maximum(self.due[-1][self.trace] - self.admitted, 0.0)
-        due = self.admitted - base + overdue
+        left = np.maximum(self.due[-1][trace] - admitted, 0.0)
+        due = admitted - base + left
         return Outcome(
-            attainment=1.0 - (late + overdue) / np.maximum(due, 1e-9),
+            attainment=1.0 - (late + left) / np.maximum(due, 1e-9),
             replicas=self.paid / ((steps - self.warm) * self.step),
         )
+
+    def _ability(self) -> tuple[Floats, Floats]:
+        """Places of the ready replicas, and how much slower each request makes them."""
+        return self.places * self.ready, self.slope / np.maximum(self.ready, 1.0)
+
+    def _begin(self, at: int) -> None:
+        """Starts that end before this step, and the lengths that come in it."""
+        if at in self.comes:
+            self.comes.discard(at)
+            row = self.ring[at % len(self.ring)]
+            self.ready += row
+            self.starting -= row
+            row[:] = 0.0
+        if not self.steady:
+            self.places, self.fixed, self.slope = (
+                np.take(one[at], self.trace) for one in self.mixes
+            )  # fmt: skip
 
     def _resize(self, wanted: Counts, at: int) -> None:
         change = wanted - self.ready - self.starting
@@ -198,6 +221,7 @@ class _Lanes:
             row = (at + 1 + self.start[up]) % len(self.ring)
             self.ring[row, up] += change[up]
             self.starting[up] += change[up]
+            self.comes.update(at + 1 + start for start in self.starts)
         down = np.flatnonzero(change < 0.0)
         if len(down):
             self._lower(down, -change[down], at)

@@ -93,8 +93,14 @@ def covers(samples: Samples, seconds: float) -> bool:
     return known >= seconds - 1e-6 or len(samples) >= MOST_SAMPLES
 
 
-def observed(before: Volatility, samples: Samples, now: float, horizon: float) -> Volatility:
-    """With the growth that the last horizon had: its highest peak by the rate seen before it."""
+def observed(
+    before: Volatility, samples: Samples, now: float, *, window: float, horizon: float
+) -> Volatility:
+    """With the growth that the last horizon had: its highest peak by the rate seen before it.
+
+    A rate of less than the window is left out: it is what a few ticks had, so that a beginning
+    would count as growth.
+    """
     past = bisect_right(samples, now - horizon + 1e-6, key=_AT) - 1
     if past < 0 and len(samples) == MOST_SAMPLES:
         past = 0
@@ -102,6 +108,8 @@ def observed(before: Volatility, samples: Samples, now: float, horizon: float) -
     if not 0 <= past < last or samples[past].rate <= 0:
         return before
     was = samples[past]
+    if was.seconds < window - 1e-6:
+        return before
     peak = max(map(_QUICK, samples[past + 1 :]))
     growth = min(math.log(peak / was.rate), GROWTH_MOST) if peak > was.rate else 0.0
     seconds = now - samples[last - 1].at

@@ -132,11 +132,15 @@ class Capacity:
 class Work:
     """Size from the demand, measured in work: replica-seconds by the capacity model.
 
+    Defaults were found on the first four days of ServeGen's m-large and on Azure's conversation
+    hour, thickened with other seeds than it is scored with, at ticks of 15 s: the cheapest of some
+    twenty settings that kept 99 % of the answers within 2 s in every cell that was tried.
+
     Attributes:
         capacity: the model; None: learned from what replicas do, beginning with the first answers.
         window_seconds: over which the rate of demand is taken.
-        utilization: of the modelled throughput that is planned with; above 1, since the model
-            takes the places of a replica to be full only at its end.
+        utilization: of the modelled throughput that is planned with, before the headroom has
+            learned anything; it may shrink far enough to plan with more than the model says.
         queue_seconds: within which what waits is to be worked off.
         volatility: standard deviations of the measured growth over a start that are kept free.
         late_share: of the answers that may come after `objectives.ttft_seconds`; the headroom
@@ -151,12 +155,12 @@ class Work:
 
     capacity: Capacity | None = None
     window_seconds: Annotated[float, Field(ge=5, le=3600)] = 70.0
-    utilization: Annotated[float, Field(gt=0, le=2)] = 1.0175
+    utilization: Annotated[float, Field(gt=0, le=2)] = 0.93
     queue_seconds: Seconds = 12.0
     volatility: Annotated[float, Field(ge=0, le=5)] = 0.89
     late_share: Annotated[float, Field(gt=0, lt=1)] = 0.0083
     late_gain: Annotated[float, Field(ge=0, le=1)] = 0.005
-    headroom_min: Annotated[float, Field(ge=-2, le=0)] = -0.055
+    headroom_min: Annotated[float, Field(ge=-2, le=0)] = -0.25
     headroom_max: Annotated[float, Field(ge=0, le=2)] = 0.5
     hold: Annotated[float, Field(ge=0, le=10)] = 1.5
     spare: Share = 0.0

@@ -50,7 +50,12 @@ class AllMemory:
 
 
 def decide(
-    scale: Scale, memory: SizeMemory, view: View, override: Override | None = None
+    scale: Scale,
+    memory: SizeMemory,
+    view: View,
+    override: Override | None = None,
+    *,
+    worded: bool = True,
 ) -> tuple[Decision, SizeMemory]:
     """The size of one pool now, and what to keep.
 
@@ -59,9 +64,10 @@ def decide(
         memory: what was kept at the tick before.
         view: the pool.
         override: what somebody set against the policy; None: nothing.
+        worded: with its reasons as sentences; trials of many days do without.
     """
     wish, after = wished(scale, memory, view, override)
-    decision = _decision(wish, wish.size, memory.size, _price(view))
+    decision = _decision(wish, wish.size, memory.size, _price(view), worded=worded)
     return decision, after.sized(scale.behavior, wish.size)
 
 
@@ -178,7 +184,7 @@ def _granted(
     return now_spent, budget.granted(claims, limits, budget.priorities_of(budgets))
 
 
-def _decision(wish: Wish, size: int, before: int, price: float) -> Decision:
+def _decision(wish: Wish, size: int, before: int, price: float, *, worded: bool = True) -> Decision:
     """The decision in words and money."""
     constraints = wish.constraints
     return Decision(
@@ -188,7 +194,7 @@ def _decision(wish: Wish, size: int, before: int, price: float) -> Decision:
         before * price,
         size * price,
         None if wish.demand is None else wish.demand.rate / wish.demand.usable,
-        *sentences(size, constraints),
+        *(sentences(size, constraints) if worded else ("", "", "")),
     )
 
 

@@ -163,7 +163,9 @@ def demanded(
             window=asked.window_seconds,
             horizon=horizon,
         )
-        volatility = rates.observed(volatility, samples, view.now, horizon)
+        volatility = rates.observed(
+            volatility, samples, view.now, window=asked.window_seconds, horizon=horizon
+        )
     if model is not None and samples:
         rate = expected = samples[-1].rate
         if scale.forecast is Forecast.SEASON:

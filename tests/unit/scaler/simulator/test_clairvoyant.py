@@ -32,7 +32,7 @@ class Headroom:
 
 @pytest.fixture(scope="module")
 def trace() -> Arrivals:
-    return wave(1200)
+    return wave(900)
 
 
 @pytest.fixture(scope="module")

@@ -219,7 +219,7 @@ def test_longer_answers_stay_longer_and_are_as_much_work_as_they_are():
 @pytest.mark.parametrize("start", [15.0, 60.0, 180.0])
 def test_lanes_do_what_single_pools_do(start, drifts):
     draw = np.random.default_rng(2)
-    rate = FULL * (3.0 + 2.5 * np.sin(np.arange(2400) / 150.0))
+    rate = FULL * (3.0 + 2.5 * np.sin(np.arange(1200) / 75.0))
     traces = [arrivals(draw.poisson(rate * part).astype(float)) for part in (1.0, 0.4)]
     if drifts:
         traces = [drifting(one.count) for one in traces]

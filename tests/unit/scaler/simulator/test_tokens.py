@@ -74,7 +74,7 @@ def test_a_saturated_replica_does_what_the_model_says():
 @pytest.mark.parametrize(("size", "keeps"), [(2, False), (4, True)])
 def test_fluid_and_requests_agree_on_which_size_is_enough(size, keeps):
     draw = np.random.default_rng(2)
-    at = np.sort(draw.uniform(0.0, 300.0, int(2.6 * SERVING.throughput * 300)))
+    at = np.sort(draw.uniform(0.0, 150.0, int(2.6 * SERVING.throughput * 150)))
     single = requests(at)
     for course in (
         run_tokens(pool(size, warm=60.0), single, Keep(size)),

@@ -11,7 +11,7 @@ TRUTH = Capacity(a=0.0202, b=0.00131, p=2e-4)
 """A small model on a CPU."""
 PROMPT, OUTPUT, PLACES, START, TICK, STEP = 40, 30, 64, 3.0, 5.0, 0.1
 BEST = 1 / work(TRUTH, PLACES, 1.0, PROMPT, OUTPUT)
-LOADS = ((120, 0.3), (400, 0.8), (700, 2.4), (900, 0.1), (1200, 0.0), (1500, 0.5))
+LOADS = ((120, 0.3), (400, 0.7), (700, 2.2), (900, 0.1), (1200, 0.0), (1500, 0.5))
 """Until when, and full replicas' worth."""
 POLICY = Scale(max=6, min=0, work=Work(window_seconds=30.0), zero=Zero(idle_seconds=60.0))
 

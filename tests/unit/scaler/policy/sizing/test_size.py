@@ -287,9 +287,9 @@ def test_after_a_jump_of_the_clock_it_holds_until_demand_is_known_anew(jump):
 
 def test_the_size_follows_demand_up_and_down():
     policy = scale()
-    memory, now, decision = settled(policy, 20.0)
+    memory, now, decision = settled(policy, 15.0)
     assert decision.size == 1
-    for rate, sizes in ((100.0, (5, 8)), (20.0, (1, 2)), (200.0, (9, 17))):
+    for rate, sizes in ((100.0, (5, 8)), (20.0, (1, 2)), (200.0, (9, 19))):
         for _ in range(30):
             now += 10
             decision, memory = decide(policy, memory, view(now, rate, memory.size))
@@ -307,3 +307,13 @@ def test_without_a_wish_from_anywhere_the_size_stays():
     policy = Scale(max=5, work=None)
     for size in (1, 3, 5):
         assert decide(policy, SizeMemory(size), view(10.0))[0].size == size
+
+
+def test_a_trial_does_without_the_words_and_decides_the_same():
+    memory, now, _ = settled(scale(), 100.0, size=2)
+    seen = view(now + 10.0, 150.0, 2)
+    told, after = decide(scale(), memory, seen)
+    brief, same = decide(scale(), memory, seen, worded=False)
+    assert told.why
+    assert (brief.why, brief.why_not_fewer, brief.why_not_more) == ("", "", "")
+    assert (brief.size, brief.constraints, same) == (told.size, told.constraints, after)

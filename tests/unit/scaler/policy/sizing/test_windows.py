@@ -74,11 +74,25 @@ def test_growth_is_the_highest_peak_by_the_rate_before_it():
         Sample(10.0 * i, 0.0, 10.0 * i, rate, quick)
         for i, (rate, quick) in enumerate([(2.0, 2.0), (2.0, 2.0), (3.0, 8.0), (4.0, 5.0)])
     )
-    after = observed(Volatility(0.0, 0.0), samples, 30.0, 20.0)
+    after = observed(Volatility(0.0, 0.0), samples, 30.0, window=0.0, horizon=20.0)
     # ln(8 / 2) over 20 seconds, the first tick that says anything
     assert after.variance == pytest.approx(1.3862943611**2 / 20.0)
-    assert observed(Volatility(), samples, 30.0, 31.0) == Volatility()  # not known so far back
+    assert (
+        observed(Volatility(), samples, 30.0, window=0.0, horizon=31.0) == Volatility()
+    )  # not known so far back
     fell = tuple(sample._replace(quick=1.0) for sample in samples)
-    assert observed(Volatility(0.0, 0.0), fell, 30.0, 20.0).variance == 0.0
+    assert observed(Volatility(0.0, 0.0), fell, 30.0, window=0.0, horizon=20.0).variance == 0.0
     idle = tuple(sample._replace(rate=0.0) for sample in samples)
-    assert observed(Volatility(), idle, 30.0, 20.0) == Volatility()
+    assert observed(Volatility(), idle, 30.0, window=0.0, horizon=20.0) == Volatility()
+
+
+def test_a_beginning_is_not_growth():
+    """What a few ticks had is no rate to grow from: it waits until the window is known."""
+    samples: tuple[Sample, ...] = ()
+    volatility = Volatility()
+    for tick, work in enumerate([1.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0], start=1):
+        now = 10.0 * tick
+        samples = sampled(samples, now, seconds=10.0, work=work, window=40.0, horizon=20.0)
+        volatility = observed(volatility, samples, now, window=40.0, horizon=20.0)
+        assert tick > 5 or volatility == Volatility()
+    assert volatility.weight > Volatility().weight

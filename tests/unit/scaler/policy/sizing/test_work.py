@@ -11,7 +11,9 @@ from services.scaler.policy.sizing.views import Bound, Constraint, Decision
 from services.scaler.policy.sizing.work import ABILITY, WINDOW
 from tests.making.sizing import BEST, H100, OUTPUT, PLACES, PROMPT, scale, settled, traffic, view
 
-CALM = Work(capacity=H100, volatility=0.0, late_gain=0.0, hold=0.0)
+CALM = Work(
+    capacity=H100, utilization=1.0175, volatility=0.0, late_gain=0.0, hold=0.0
+)  # fmt: skip
 
 
 def of(decision: Decision, bound: Bound) -> Constraint | None:

@@ -1,0 +1,67 @@
+"""Ours in the cells of `scaling_cells`: the very core with its defaults, or with others."""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+from bench import report
+from bench.scaling_cells import load_of
+from services.scaler.policy.sizing.settings import Capacity, Objectives, Scale, Work
+from services.scaler.simulator.core import Core
+from services.scaler.simulator.fluid import run as serve
+from services.scaler.simulator.lanes import Cell
+
+Scores = dict[str, tuple[float, float]]
+"""Attainment and mean replicas of each cell, by its name."""
+
+VARIANTS: Mapping[str, Work] = {
+    "defaults": Work(),
+    "hold 1": Work(hold=1.0),
+    "hold 2": Work(hold=2.0),
+    "utilization 0.95": Work(utilization=0.95),
+    "utilization 1.0175": Work(utilization=1.0175),
+    "volatility 1.2": Work(volatility=1.2),
+    "queue_seconds 8": Work(queue_seconds=8.0),
+    "late_gain 0.0025": Work(late_gain=0.0025),
+    "headroom_min -0.13": Work(headroom_min=-0.13),
+}
+"""Changes of a knob each that are tried around the defaults, on the tuning days."""
+
+
+def core_of(cell: Cell, work: Work) -> Core:
+    """The core with its defaults, but for these of demand."""
+    pool = cell.pool
+    scale = Scale(max=1024, objectives=Objectives(ttft_seconds=pool.objective), work=work)
+    return Core(
+        scale, size=pool.size, places=pool.serving.places, start_seconds=pool.starts[0]
+    )  # fmt: skip
+
+
+def _served(cell: Cell, work: Work) -> tuple[float, float]:
+    course = serve(cell.pool, cell.arrivals, core_of(cell, work))
+    return course.attainment, course.replicas
+
+
+def scored(cells: Sequence[Cell], works: Sequence[Work]) -> list[Scores]:
+    """The core under each of these, in each cell, on all cores of this machine."""
+    pairs = [(cell, work) for work in works for cell in cells]
+    # A policy under a long trace takes seconds, so processes are worth their start.
+    with ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as processes:
+        found = iter(list(processes.map(_served, *zip(*pairs, strict=True))))
+    return [{cell.name: next(found) for cell in cells} for _ in works]
+
+
+def variants(cells: Sequence[Cell], capacity: Capacity) -> list[tuple[str, ...]]:
+    """Rows of a table: what each of `VARIANTS` comes to."""
+    rows: list[tuple[str, ...]] = []
+    for name, work in VARIANTS.items():
+        report.say(f"ours, {name}")
+        scores = scored(cells, [replace(work, capacity=capacity)])[0]
+        worst = min(scores, key=lambda cell: scores[cell][0])
+        below = sum(held < 0.99 for held, _ in scores.values())
+        loads = [scores[cell.name][1] / load_of(cell) for cell in cells]
+        row = (name, f"{100 * scores[worst][0]:.2f} ({worst})", f"{below}",
+               f"{sum(loads) / len(loads):.4f}")  # fmt: skip
+        rows.append(row)
+    return rows
