@@ -150,7 +150,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         self, request: pb.ListDecisionsRequest, context: Any
     ) -> pb.ListDecisionsResponse:
         """See scaler.proto."""
-        return await self._calls.decisions.list_decisions(request)
+        return await self._calls.decisions.list_decisions(request, current_identity())
 
     async def WatchDecisions(
         self, request: pb.WatchDecisionsRequest, context: Any

@@ -1170,6 +1170,7 @@ class ListDecisionsRequest(_message.Message):
     current: _builtins.bool
     """True: only what holds now for each pool, with the figures of the last tick, though neither size
     nor reason changed since an earlier one. `since`, `until` and `max_results` are not read then.
+    False: from the record, for an operator's or a service's key.
     """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:

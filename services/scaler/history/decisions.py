@@ -6,10 +6,12 @@ A reason is the constraint that bound last: figures in it change at every tick, 
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.common.errors import Overloaded
 from services.scaler.history.journal import GAP, Journal, read
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
 from services.scaler.watching import Watcher, Watchers
@@ -19,6 +21,9 @@ MAX_POOLS = 1024
 
 SEARCH_SECONDS = 2.0
 """How long the record is searched at once."""
+
+MAX_SEARCHES = 16
+"""Searches that may be asked for at once: they take turns, in a thread of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +100,13 @@ class _Search:
             if GAP in line:
                 self.missing += int(line[GAP])
                 return
-            self._take(decided_of(line))
+            if self.wanted.pool in ("", line["pool"]):  # before it is made something of
+                self._take(decided_of(line))
         except (KeyError, TypeError, ValueError, IndexError):
             self.damaged += 1
 
     def _take(self, decided: Decided) -> None:
-        if self.wanted.pool not in ("", decided.pool) or (decided.pool, decided.at) in self.seen:
+        if (decided.pool, decided.at) in self.seen:
             return
         if len(self.found) >= self.wanted.most:
             self.over = self.more = True
@@ -125,6 +131,9 @@ class DecisionLog:
         self._now: dict[str, Decided] = {}
         self._kept: dict[str, tuple[int, Bound | None, str]] = {}
         self._watchers: Watchers[Decided] = Watchers(on_drop)
+        # The threads that all else shares start replicas too: none of them searches.
+        self._searcher = ThreadPoolExecutor(1, "decisions")
+        self._searches = 0
 
     def take(self, pool: str, decision: Decision, wall: float) -> None:
         """See `Decisions.take`."""
@@ -154,11 +163,23 @@ class DecisionLog:
         """Looks decisions up.
 
         Raises:
+            Overloaded: too many are looked for already.
             OSError: the record cannot be read.
         """
-        await self._journal.flush()
-        unwritten = self._journal.unwritten()  # what the disk refuses is on record here alone
-        return await asyncio.to_thread(self._find, wanted, unwritten)
+        if self._searches >= MAX_SEARCHES:
+            raise Overloaded(
+                f"{MAX_SEARCHES} searches wait already",
+                reason="TOO_MANY_SEARCHES",
+                retry_after_seconds=SEARCH_SECONDS,
+            )
+        self._searches += 1
+        try:
+            await self._journal.flush()
+            unwritten = self._journal.unwritten()  # what the disk refuses is on record here alone
+            search = self._searcher.submit(self._find, wanted, unwritten)
+            return await asyncio.wrap_future(search)  # one that is given up never begins
+        finally:
+            self._searches -= 1
 
     def watch(self, pool: str = "") -> AbstractContextManager[Watcher[Decided]]:
         """A subscription: what holds now, then each change of all pools.
@@ -172,6 +193,7 @@ class DecisionLog:
     def close(self) -> None:
         """Ends every subscription: the scaler is going away."""
         self._watchers.close()
+        self._searcher.shutdown(wait=False, cancel_futures=True)
 
     def _find(self, wanted: Wanted, unwritten: list[Mapping[str, Any]]) -> Found:
         search = _Search(wanted)

@@ -1,8 +1,9 @@
-"""ListDecisions and WatchDecisions: any known caller may ask."""
+"""ListDecisions and WatchDecisions: any known caller may ask; the record is for operators."""
 
 from collections.abc import AsyncGenerator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.credentials import Identity, Role
 from services.common.durations import NANOSECONDS, set_time
 from services.common.errors import BadRequest, Unavailable, Violation
 from services.scaler.history.decisions import Decided, DecisionLog, Wanted
@@ -19,17 +20,22 @@ class DecisionCalls:
     def __init__(self, decisions: DecisionLog) -> None:
         self._decisions = decisions
 
-    async def list_decisions(self, request: pb.ListDecisionsRequest) -> pb.ListDecisionsResponse:
-        """Lists decisions.
+    async def list_decisions(
+        self, request: pb.ListDecisionsRequest, identity: Identity
+    ) -> pb.ListDecisionsResponse:
+        """Lists decisions: what holds now, or from the record, which takes a search.
 
         Raises:
+            Forbidden: the caller is no operator and asks for the record.
             BadRequest: with all violations.
+            Overloaded: too many searches wait.
             Unavailable: the record cannot be read.
         """
         _check(request)
         if request.current:
             current = self._decisions.current(request.pool)
             return pb.ListDecisionsResponse(decisions=[decision_message(one) for one in current])
+        identity.require(Role.OPERATOR)
         wanted = Wanted(
             request.pool,
             request.since.ToNanoseconds() / NANOSECONDS if request.HasField("since") else None,

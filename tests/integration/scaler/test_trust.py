@@ -241,6 +241,7 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
         (stub.SetOverride, pb.SetOverrideRequest(kind=pb.OVERRIDE_KIND_PAUSE, **pin)),
         (stub.ClearOverride, pb.ClearOverrideRequest(pool="p", author="a")),
         (stub.ListPolicyVersions, pb.ListPolicyVersionsRequest(number=1)),
+        (stub.ListDecisions, pb.ListDecisionsRequest(pool="p")),
     )
     for method, request in changes:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -261,7 +262,7 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
             pb.ListPolicyVersionsRequest(), metadata=key, timeout=5
         )
         assert [one.number for one in versions.versions] == [1]
-        await stub.ListDecisions(pb.ListDecisionsRequest(), metadata=key, timeout=5)
+        await stub.ListDecisions(pb.ListDecisionsRequest(current=True), metadata=key, timeout=5)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,21 @@
 """Decisions are kept where something changed, told to watchers, and found again as they were."""
 
+import asyncio
 import dataclasses
 import math
+import threading
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common.errors import Overloaded
 from services.scaler.history.decisions import (
+    MAX_SEARCHES,
     Decided,
     DecisionLog,
+    Found,
     Wanted,
     decided_of,
     line_of,
@@ -101,6 +107,34 @@ async def test_damage_and_gaps_are_told(tmp_path):
         file.write(b'{"missing": 7, "since": 2.0, "at": 3.0}\n{"at": 4.0, "pool": "p"}\nnone\n')
     found = await log.find(Wanted())
     assert ([one.at for one in found.decisions], found.missing, found.damaged) == ([1.0], 7, 2)
+
+
+async def test_searches_take_turns_beside_all_else_and_few_wait(tmp_path, monkeypatch):
+    kept = log_in(tmp_path)
+    begun, go_on, at_once = [], threading.Event(), []
+
+    def held(wanted, unwritten):
+        at_once.append(len(begun))
+        begun.append(wanted)
+        go_on.wait(20)
+        begun.remove(wanted)
+        return Found()
+
+    monkeypatch.setattr(kept, "_find", held)
+    searches = [asyncio.create_task(kept.find(Wanted())) for _ in range(MAX_SEARCHES)]
+    while not begun:
+        await asyncio.sleep(0.001)
+    with pytest.raises(Overloaded):
+        await kept.find(Wanted())
+    # Whoever needs a thread for something else gets one.
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+    searches.pop().cancel()  # who gives up makes room
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(*searches, return_exceptions=True)
+    assert set(at_once) == {0}
+    assert len(at_once) == MAX_SEARCHES - 1
+    assert await kept.find(Wanted()) == Found()
 
 
 async def test_watchers_hear_what_holds_and_then_each_change(tmp_path):
