@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy.typing as npt
@@ -27,6 +28,7 @@ Guide = tuple[str, str]
 GUIDE_TYPES = ("json", "json_schema", "regex", "ebnf_grammar")
 
 
+@lru_cache(maxsize=64)  # one that waits is asked for again and again, and may be long
 def guide_hash(guide: Guide) -> bytes:
     """By which a guide is known to be good, or bad."""
     return hashlib.sha256("\0".join(guide).encode(errors="surrogatepass")).digest()

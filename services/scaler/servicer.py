@@ -156,7 +156,8 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         self, request: pb.WatchDecisionsRequest, context: Any
     ) -> AsyncIterator[pb.WatchDecisionsResponse]:
         """See scaler.proto."""
-        async with aclosing(self._calls.decisions.watch_decisions(request)) as responses:
+        watching = self._calls.decisions.watch_decisions(request, current_identity())
+        async with aclosing(watching) as responses:
             async for response in responses:
                 yield response
 

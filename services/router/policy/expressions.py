@@ -49,6 +49,7 @@ _ENDS = (code.AT_END, code.AT_END_STRING)
 # What RE2 and the standard library read as different things.
 _NAMED_SET = re.compile(r"\[:\^?\w*:\]")
 _NO_LOWEST = re.compile(r"\{,\d*\}")
+_LEADING_ZERO = re.compile(r"\{(?:0\d+(?:,\d*)?|\d+,0\d+)\}")
 _PLAIN = re.compile(r"\\.?|\[\^?\]?+(?:\\.?|[^\]\\])*+(?:\]|\Z)", re.DOTALL)
 """In which nothing repeats: what is escaped, and sets. One without an end, as RE2 takes in a quote,
 goes on to the end of the text, and nothing is ever tried twice: looking through any text is linear.
@@ -121,8 +122,11 @@ def read(expression: str) -> "Part":
     """
     if _NAMED_SET.search(expression):
         raise NoGrammar("named sets such as [:alpha:] cannot be told: write them out")
-    if _NO_LOWEST.search(_PLAIN.sub("x", expression)):
+    bare = _PLAIN.sub("x", expression)
+    if _NO_LOWEST.search(bare):
         raise NoGrammar("a repetition needs its lowest count, as in {0,3}")
+    if _LEADING_ZERO.search(bare):
+        raise NoGrammar("a count has no zero in front, as in {2}: RE2 takes {02} for plain text")
     if "\0" in expression:
         raise NoGrammar("the character NUL cannot be in an answer")
     try:

@@ -1,16 +1,20 @@
 """ListDecisions and WatchDecisions: any known caller may ask; the record is for operators."""
 
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import NANOSECONDS, set_time
-from services.common.errors import BadRequest, Unavailable, Violation
+from services.common.errors import BadRequest, Overloaded, Unavailable, Violation
 from services.scaler.history.decisions import Decided, DecisionLog, Wanted
 from services.scaler.policy.sizing.views import Constraint
 
 MOST, USUAL = 1000, 100
 HEARTBEAT_SECONDS = 2.0
+MOST_OF_ONE = 16
+"""Streams of one tenant whose key is no operator's: the others' are not for one to take."""
 MICRO, MAX_USD = 1_000_000, 1e12
 
 
@@ -19,6 +23,7 @@ class DecisionCalls:
 
     def __init__(self, decisions: DecisionLog) -> None:
         self._decisions = decisions
+        self._watching: Counter[str] = Counter()  # of callers, by tenant
 
     async def list_decisions(
         self, request: pb.ListDecisionsRequest, identity: Identity
@@ -55,7 +60,7 @@ class DecisionCalls:
         )
 
     async def watch_decisions(
-        self, request: pb.WatchDecisionsRequest
+        self, request: pb.WatchDecisionsRequest, identity: Identity
     ) -> AsyncGenerator[pb.WatchDecisionsResponse, None]:
         """Streams decisions, and a sign of life.
 
@@ -63,13 +68,33 @@ class DecisionCalls:
             Overloaded: there are too many watchers, or this one is too slow.
             Unavailable: the scaler is going away.
         """
-        with self._decisions.watch(request.pool) as watcher:
+        with self._place(identity), self._decisions.watch(request.pool) as watcher:
             while True:
                 decided = await watcher.next(HEARTBEAT_SECONDS)
                 if decided is None:
                     yield pb.WatchDecisionsResponse()
                 elif request.pool in ("", decided.pool):
                     yield pb.WatchDecisionsResponse(decision=decision_message(decided))
+
+    @contextmanager
+    def _place(self, identity: Identity) -> Iterator[None]:
+        """A place among the streams.
+
+        Raises:
+            Overloaded: the caller's tenant has as many as it may.
+        """
+        if identity.may_operate:
+            yield
+            return
+        if self._watching[identity.tenant] >= MOST_OF_ONE:
+            message = f"{MOST_OF_ONE} streams of decisions are enough for one tenant"
+            raise Overloaded(message, reason="TOO_MANY_WATCHERS", retry_after_seconds=5.0)
+        self._watching[identity.tenant] += 1
+        try:
+            yield
+        finally:
+            self._watching[identity.tenant] -= 1
+            self._watching += Counter()  # without those that have none
 
 
 def decision_message(decided: Decided) -> pb.Decision:
