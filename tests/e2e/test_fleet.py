@@ -43,7 +43,10 @@ async def scaler(tmp_path: Path) -> AsyncIterator[ScalerProcess]:
         pool["repository"] = str(ROOT / pool["repository"])
         pool["slots"] = [{}, {}]
     home = SimpleNamespace(
-        folder=tmp_path, scaling=tmp_path / "policies" / "scaling.yaml", state=tmp_path / "state"
+        folder=tmp_path,
+        scaling=tmp_path / "policies" / "scaling.yaml",
+        state=tmp_path / "state",
+        starter=None,
     )
     home.scaling.parent.mkdir()
     home.scaling.write_text(yaml.safe_dump(declared))

@@ -227,7 +227,8 @@ def test_others_are_answered_beside_guides_that_are_slow_behind_what_was_tried(
 def test_a_step_without_end_ends_the_engine_and_its_guide_is_refused_by_the_next(
     tmp_path: Path,
 ) -> None:
-    endless = late('d{0,40} "a"', 40)
+    kind, text = late('c{0,30} "a"', 30)  # so steep that no slow step comes before the endless one
+    endless = kind, f"{text}\nc ::= d{{0,30}}"
     with Triton(tmp_path) as server:
 
         def short() -> Answer:
