@@ -63,7 +63,7 @@ COSTLY = [
 CHEAP = [
     ("ebnf_grammar", grammar(".*a.{12}")),
     ("ebnf_grammar", grammar(".*a.{25}")),
-    ("ebnf_grammar", grammar("(.*a.{60}){3}")),
+    ("ebnf_grammar", grammar("(.*a.{20}){3}")),
     ("regex", "[a-z]+@[a-z]{1,64}"),
     ("ebnf_grammar", 'root ::= e\ne ::= e "+" e | "(" e ")" | [0-9]+'),
     ("ebnf_grammar", 'root ::= a\na ::= b | "x"\nb ::= a'),
@@ -76,7 +76,7 @@ CHEAP = [
     ("json_schema", '{"type": "string", "minLength": 100000000}'),
     ("json_schema", '{"type": "string", "maxLength": 200}'),
     ("ebnf_grammar", grammar(".{0,1000}")),
-    ("ebnf_grammar", grammar(".{0,1000}a.{0,1000}")),
+    ("ebnf_grammar", grammar(".{0,100}a.{0,100}")),
     ("ebnf_grammar", grammar("(((.{0,30}){0,30}){0,30}){0,30}")),
     ("ebnf_grammar", grammar("(.?){500}")),
     ("ebnf_grammar", grammar("(a*)*" * 150)),

@@ -38,20 +38,25 @@ async def closes(connection: Connection) -> None:
     writer.close()
 
 
-async def greeted(port: int) -> Connection:
-    """A connection that the server has greeted."""
+async def greeted(port: int) -> Connection | None:
+    """A connection that the server has greeted; None: the server closed it instead."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(PREFACE + frame(SETTINGS, 0, 0))
-    assert await asyncio.wait_for(reader.readexactly(9), 10)
+    try:
+        writer.write(PREFACE + frame(SETTINGS, 0, 0))
+        await asyncio.wait_for(reader.readexactly(9), 10)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        writer.close()
+        return None
     return reader, writer
 
 
 async def test_more_connections_than_so_many_are_closed_and_others_go_on() -> None:
-    async with serving(max_connections=3) as running:
+    async with serving(max_connections=4) as running:
         stub = health_pb2_grpc.HealthStub(running.channel)
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
-        held = [await greeted(running.port) for _ in range(2)]
-        await closes(await asyncio.open_connection("127.0.0.1", running.port))
+        tried = [await greeted(running.port) for _ in range(6)]
+        held = [connection for connection in tried if connection]
+        assert 1 <= len(held) <= 3, "the channel's own, one at least and at times two, count too"
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
         for _, writer in held:
             writer.close()
@@ -74,7 +79,9 @@ async def test_one_without_a_call_is_closed_and_its_client_makes_another(
             async with asyncio.timeout(10):
                 while running.channel.get_state() is grpc.ChannelConnectivity.READY:
                     await running.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-        await closes(await greeted(running.port))
+        connection = await greeted(running.port)
+        assert connection
+        await closes(connection)
 
 
 async def test_who_watches_most_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
