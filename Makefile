@@ -38,7 +38,7 @@ damage: $(READY) ## copy the small model's weights and make them worse, to see w
 
 test: $(READY) ## run every test; ARGS="-m 'not e2e'" leaves out those with the real Triton
 	@tools/ensure-redis
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(READY) ## style, types, imports, protos: all that can be checked without running
 	$(BIN)/ruff check

@@ -181,7 +181,7 @@ async def live(where, lived):
 
 
 @given(steps)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_embedded_store_lives_as_the_model_does(lived):
     asyncio.run(live("memory", lived))
 
@@ -189,7 +189,6 @@ def test_the_embedded_store_lives_as_the_model_does(lived):
 @given(lived=steps)
 @settings(
     max_examples=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_redis_lives_as_the_model_does(redis_server, lived):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binom
@@ -105,7 +105,6 @@ def test_the_p_value_is_the_highest_sum_over_outcomes_and_little_above(
     epsilon=st.floats(-0.5, 0.5),
     differing=st.floats(0.0, 1.0),
 )
-@settings(deadline=None)
 def test_of_those_that_differ_more_worse_ones_have_a_higher_score(
     samples: int, epsilon: float, differing: float
 ) -> None:

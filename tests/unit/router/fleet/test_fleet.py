@@ -589,7 +589,7 @@ class Walk:
             assert self.scene.fleet.preview("small") == ""  # nobody waits beside a free place
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(steps, max_size=40))
 @example(
     [

@@ -284,7 +284,7 @@ class Walk:
             assert self.scene.metric("replicas", tier="small", state="ready") is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(steps, max_size=40))
 def test_no_place_is_lost_and_no_request_gets_another_model(walked: list[tuple[Any, ...]]) -> None:
     async def play() -> None:

@@ -86,7 +86,7 @@ class LineMachine(RuleBasedStateMachine):
 
 
 TestWaitingLine = LineMachine.TestCase
-TestWaitingLine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWaitingLine.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_a_line_without_places_turns_everybody_away() -> None:

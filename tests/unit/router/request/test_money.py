@@ -398,7 +398,7 @@ routes = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     told=routes,
     history=st.lists(asks, min_size=1, max_size=8),

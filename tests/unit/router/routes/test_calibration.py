@@ -100,7 +100,7 @@ def test_policies_with_another_calibration_are_another_version(files: Files) -> 
     assert len(set(versions)) == 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(share=st.floats(0.0, 1.0, exclude_max=True))
 def test_one_that_was_cut_off_anywhere_is_refused(
     tmp_path_factory: pytest.TempPathFactory, share: float

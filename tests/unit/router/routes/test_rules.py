@@ -176,7 +176,7 @@ def test_a_tier_that_is_dearer_for_prompts_alone_may_stand_below(files: Files) -
     assert files.load(prices=prices)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cut=st.integers(0, len(LADDERED)), junk=st.sampled_from(["", "\x00", ": [", "\t", "&a *a"]))
 def test_a_file_cut_off_anywhere_is_taken_or_refused(
     tmp_path_factory: pytest.TempPathFactory, cut: int, junk: str

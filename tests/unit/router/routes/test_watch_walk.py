@@ -32,7 +32,7 @@ CHANGES = (
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(walk=st.lists(st.sampled_from(CHANGES), max_size=8))
 def test_what_is_in_force_is_what_was_last_right(
     tmp_path_factory: pytest.TempPathFactory, walk: list[Any]

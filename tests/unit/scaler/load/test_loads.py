@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
@@ -263,7 +263,6 @@ def test_of_too_many_replicas_none_is_looked_at():
     assert [violation.name for violation in caught.value.violations] == ["replicas"]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_message_is_taken_or_refused(data):
     try:

@@ -155,7 +155,7 @@ def on_slots(draw):
     return goal, fleet, failures, 2000.0 + draw(times)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(on_slots(), st.integers(0, 6))
 def test_a_pool_on_slots_finds_each_size_and_then_rests(situation, resized):
     """Both policies over one pool, as fleet and target run them."""

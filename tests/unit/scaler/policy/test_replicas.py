@@ -64,7 +64,7 @@ def situations(draw):
     return goal, replicas, failures, 2000.0 + draw(times)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(situations())
 def test_never_two_on_a_slot_and_never_more_than_slots(situation):
     goal, replicas, failures, now = situation
@@ -75,7 +75,7 @@ def test_never_two_on_a_slot_and_never_more_than_slots(situation):
     assert all(0 <= slot < goal.slots for slot in starts)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(situations())
 def test_each_replica_gets_at_most_one_action_and_each_action_a_reason(situation):
     goal, replicas, failures, now = situation
@@ -88,7 +88,7 @@ def test_each_replica_gets_at_most_one_action_and_each_action_a_reason(situation
     assert all(states[a.replica] is not State.ENDING for a in actions if type(a) is Stop)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(situations())
 def test_never_starts_before_a_slot_is_due(situation):
     goal, replicas, failures, now = situation

@@ -142,7 +142,7 @@ def rolled(walk: Walk, draw: Callable[[int], int], steps: int = STEPS) -> Walk:
     return walk
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(walks(spare=1), draws)
 def test_with_a_slot_to_spare_no_serving_replica_is_missed_and_one_more_is_made(walk, draw):
     rolled(walk, draw)
@@ -151,7 +151,7 @@ def test_with_a_slot_to_spare_no_serving_replica_is_missed_and_one_more_is_made(
     assert walk.ready(made_with=1) == len(walk.replicas) == walk.goal.size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(walks(spare=0), draws)
 def test_without_a_slot_to_spare_one_is_missed_at_a_time(walk, draw):
     rolled(walk, draw)
@@ -159,7 +159,7 @@ def test_without_a_slot_to_spare_one_is_missed_at_a_time(walk, draw):
     assert walk.ready(made_with=1) == len(walk.replicas) == walk.goal.size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(walks(spare=1), draws)
 def test_settings_that_fail_cost_no_replica_where_there_is_a_slot_to_spare(walk, draw):
     walk.works = lambda made_with: made_with == 0
@@ -168,7 +168,7 @@ def test_settings_that_fail_cost_no_replica_where_there_is_a_slot_to_spare(walk,
     assert walk.ready(made_with=0) == walk.goal.size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(walks(spare=0), draws)
 def test_settings_that_fail_cost_one_replica_where_there_is_none(walk, draw):
     walk.works = lambda made_with: made_with == 0
@@ -177,7 +177,7 @@ def test_settings_that_fail_cost_one_replica_where_there_is_none(walk, draw):
     assert walk.ready(made_with=0) == walk.goal.size - 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(walks(spare=1) | walks(spare=0), draws, st.integers(0, 40))
 def test_going_back_to_the_settings_before_costs_no_more(walk, draw, tried):
     """As a rollout does that fails after some of its replicas were ready."""
@@ -190,7 +190,7 @@ def test_going_back_to_the_settings_before_costs_no_more(walk, draw, tried):
     assert walk.ready(made_with=0) == len(walk.replicas) == walk.goal.size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(walks(spare=1) | walks(spare=0), draws, st.lists(st.integers(0, 60), max_size=4))
 def test_changes_in_the_middle_of_a_change_cost_no_more(walk, draw, pauses):
     spare = walk.goal.slots > walk.goal.size
@@ -202,7 +202,7 @@ def test_changes_in_the_middle_of_a_change_cost_no_more(walk, draw, pauses):
     assert walk.ready(made_with=walk.settings) == len(walk.replicas) == walk.goal.size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(1, 3), draws, st.integers(0, 60), st.booleans())
 def test_a_size_that_grows_in_the_middle_of_a_change_is_reached_and_costs_none(
     size, more, draw, pause, good

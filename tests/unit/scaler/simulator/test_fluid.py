@@ -165,7 +165,7 @@ def late_of_a_line(work: np.ndarray, replicas: int, objective: float, parts: int
     return (late + overdue) / max(1, begun + overdue)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(st.integers(0, 120), min_size=20, max_size=60),
     st.integers(1, 4),
