@@ -19,10 +19,15 @@ Word = tuple[int, ...]
 
 
 class StopMatcher:
-    """Looks for `words` in one answer, each a sequence of token ids."""
+    """Looks for `words` in one answer, each a sequence of token ids.
+
+    A token takes a few steps for each word, however long words are and however much of them has
+    come (Knuth, Morris, Pratt): its time is that of all answers of the engine.
+    """
 
     def __init__(self, words: Sequence[Word]) -> None:
-        self._words = tuple(words)
+        self._words = [(word, _borders(word)) for word in words]
+        self._come = [0] * len(words)  # how much of each word the tokens so far end with
         self._held: list[int] = []
 
     def feed(self, tokens: Sequence[int]) -> tuple[list[int], bool]:
@@ -31,17 +36,22 @@ class StopMatcher:
         After that no more tokens may be fed.
         """
         safe: list[int] = []
+        come, held = self._come, self._held
         for token in tokens:
-            self._held.append(token)
-            for word in self._words:
-                if len(word) <= len(self._held) and tuple(self._held[-len(word) :]) == word:
-                    safe += self._held[: -len(word)]
-                    self._held.clear()
+            held.append(token)
+            for index, (word, borders) in enumerate(self._words):
+                length = come[index]
+                while length and word[length] != token:
+                    length = borders[length - 1]
+                length += word[length] == token
+                if length == len(word):
+                    safe += held[:-length]
+                    held.clear()
                     return safe, True
-            keep = self._open_tail()
-            release = len(self._held) - keep
-            safe += self._held[:release]
-            del self._held[:release]
+                come[index] = length
+            release = len(held) - max(come, default=0)
+            safe += held[:release]
+            del held[:release]
         return safe, False
 
     def flush(self) -> list[int]:
@@ -49,12 +59,13 @@ class StopMatcher:
         held, self._held = self._held, []
         return held
 
-    def _open_tail(self) -> int:
-        """Length of the longest end of what is held that begins a stop sequence."""
-        longest = 0
-        for word in self._words:
-            for length in range(min(len(word) - 1, len(self._held)), longest, -1):
-                if tuple(self._held[-length:]) == word[:length]:
-                    longest = length
-                    break
-        return longest
+
+def _borders(word: Word) -> tuple[int, ...]:
+    """Of each beginning of a word: the longest shorter beginning that it ends with."""
+    borders, length = [0], 0
+    for token in word[1:]:
+        while length and word[length] != token:
+            length = borders[length - 1]
+        length += word[length] == token
+        borders.append(length)
+    return tuple(borders)

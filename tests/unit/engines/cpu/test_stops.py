@@ -1,5 +1,7 @@
 """Stop sequences of several tokens in a stream."""
 
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +63,22 @@ def test_any_cut_of_the_stream_gives_the_text_before_the_first_stop(
         end, longest = ends[0]
         assert got == stream[: len(got)]
         assert end - longest <= len(got) < end
+
+
+def test_a_token_takes_as_long_whether_words_are_long_and_nearly_there_or_not() -> None:
+    """All answers of the engine wait while one of them is looked at."""
+    steps = 0
+
+    def count(*_: object) -> object:
+        nonlocal steps
+        steps += 1
+        return count
+
+    words = [(first, *[1] * 254, 2) for first in (3, 4, 5, 6, 7)]
+    matcher = StopMatcher(words)
+    sys.settrace(count)  # type: ignore[arg-type]
+    try:
+        assert matcher.feed([7, *[1] * 254, 1]) == ([7, *[1] * 255], False)
+    finally:
+        sys.settrace(None)
+    assert steps < 256 * len(words) * 12
