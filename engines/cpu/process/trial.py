@@ -29,9 +29,10 @@ from engines.cpu.request import INVALID_PREFIX, Cost, Guide, InvalidRequestError
 _ROOT = Path(__file__).resolve().parents[3]
 
 _TOKENS = 128
-_ANSWERS = ((1, _TOKENS), (2, _TOKENS // 2))
-"""Seed and length of the answers that are tried."""
-# Of the time that the compilation may take: what any token may, and what all may on average.
+_ANSWERS = ((1, 2 * _TOKENS), (2, _TOKENS // 2))
+"""Seed and length of the answers that are tried: most answers are over before the longest is."""
+# Of the time that the compilation may take: what any token may, and what each of the last `_TOKENS`
+# may on average, so that none is dear behind a cheap beginning.
 _STEP_SHARE = 0.2
 TOKEN_SHARE = 0.01
 _AHEAD = 25  # tokens that an answer may be behind that mean before it is broken off
@@ -282,8 +283,9 @@ def slow_answer(took: Sequence[float], seconds: float) -> str:
     """
     if (slowest := max(took, default=0.0)) > seconds * _STEP_SHARE:
         return f"a token of its answer takes {slowest * 1e3:.0f} ms of processor time"
-    if sum(took) > seconds * TOKEN_SHARE * min(_TOKENS, len(took) + _AHEAD):
-        mean = sum(took) / len(took) * 1e3
+    last = took[-_TOKENS:]
+    if sum(last) > seconds * TOKEN_SHARE * min(_TOKENS, len(last) + _AHEAD):
+        mean = sum(last) / len(last) * 1e3
         most = seconds * TOKEN_SHARE * 1e3
         return f"its tokens take {mean:.0f} ms of processor time each, of at most {most:g}"
     return ""

@@ -32,6 +32,12 @@ READY = True
         # Broken off as soon as it is far behind.
         ([0.04] * 9, "its tokens take 40 ms of processor time each, of at most 10"),
         ([0.04] * 8, ""),
+        # However long it was cheap before.
+        ([0.0] * 132 + [0.19] * 6, ""),
+        (
+            [0.0] * 132 + [0.19] * 7,
+            "its tokens take 10 ms of processor time each, of at most 10",
+        ),
     ],
 )
 def test_the_slowest_token_and_the_mean_of_all_are_bounded(took: list[float], why: str) -> None:
