@@ -18,8 +18,12 @@ from services.scaler.policy.sizing.views import Traffic
 
 LEAST_FINISHED = 10.0
 """Answers that a stretch has before anything is read from it: fewer are mostly chance."""
+LEAST_SEEN = 4.0
+"""Requests that were running at its ticks, together, before a stretch says how many run: they are
+looked at only now and then, and between two looks a short answer comes and goes unseen."""
 STRETCH_SECONDS = 600.0
-"""A stretch with fewer answers than that is given up after this long."""
+"""A stretch with fewer answers is given up after this long; one with fewer that were seen running
+counts as if it had so many, so that a replica is held for slower than it may be."""
 SETTLE_TICKS = 1
 """Ticks after a change of the ready replicas that are left out: drained ones finish answers."""
 
@@ -40,6 +44,9 @@ SHAPE_STRETCHES = 20.0
 SWEEPS = 3
 """Of the search, which goes on from stretch to stretch."""
 STEP_LEAST_SECONDS, STEP_MOST_SECONDS = 1e-5, 60.0
+STRANGE, STRANGE_MOST = 4.0, 5
+"""A model that was off by such a factor in so many stretches one after another was learned from
+something that is no more, or never was: it is learned anew."""
 OUTLIER = math.log(2.0)
 
 _Four = tuple[float, float, float, float]
@@ -92,6 +99,7 @@ class Stretch:
         seconds: how long.
         replica_seconds: the same times the replicas.
         running_seconds: requests that ran times seconds.
+        seen: requests that ran at its ticks, together.
         finished: answers that ended.
         output_tokens: of these.
     """
@@ -99,6 +107,7 @@ class Stretch:
     seconds: float = 0.0
     replica_seconds: float = 0.0
     running_seconds: float = 0.0
+    seen: float = 0.0
     finished: float = 0.0
     output_tokens: float = 0.0
 
@@ -109,6 +118,7 @@ class Stretch:
             self.seconds + seconds,
             self.replica_seconds + seconds * ready,
             self.running_seconds + seconds * running,
+            self.seen + running,
             self.finished + traffic.finished,
             self.output_tokens + traffic.output_tokens,
         )
@@ -145,6 +155,7 @@ class Learned:
         ready: replicas in it.
         settling: ticks that are still left out.
         running: requests at its last tick; None: not known.
+        strange: stretches one after another that the learned model does not fit at all.
     """
 
     correction: float = 1.0
@@ -154,6 +165,27 @@ class Learned:
     ready: int = 0
     settling: int = 0
     running: float | None = None
+    strange: int = 0
+
+    def at(
+        self,
+        ready: int,
+        running: float | None,
+        *,
+        stretch: Stretch = _NO_STRETCH,
+        settling: int = 0,
+    ) -> "Learned":
+        """After a tick that taught nothing by itself."""
+        return Learned(
+            self.correction,
+            self.fit,
+            self.capacity,
+            stretch,
+            ready,
+            settling,
+            running,
+            self.strange,
+        )
 
     def unseen(self) -> "Learned":
         """After a time in which nobody said what replicas did."""
@@ -181,31 +213,44 @@ def learn(
         running: requests that run now; None: not known, and nothing is learned.
         prompt: mean tokens of a prompt.
     """
-    correction, fit, capacity = before.correction, before.fit, before.capacity
     if ready != before.ready or running is None or before.running is None or ready == 0:
-        return Learned(correction, fit, capacity, _NO_STRETCH, ready, SETTLE_TICKS, running)
+        return before.at(ready, running, settling=SETTLE_TICKS)
     if before.settling:
-        left = before.settling - 1
-        return Learned(correction, fit, capacity, _NO_STRETCH, ready, left, running)
+        return before.at(ready, running, settling=before.settling - 1)
     stretch = before.stretch.longer(traffic, ready, (running + before.running) / 2)
-    if stretch.finished < LEAST_FINISHED:
-        if stretch.seconds >= STRETCH_SECONDS:
-            stretch = _NO_STRETCH
-        return Learned(correction, fit, capacity, stretch, ready, 0, running)
-    occupancy = stretch.running_seconds / stretch.replica_seconds
+    long = stretch.seconds >= STRETCH_SECONDS
+    if stretch.finished < LEAST_FINISHED or (stretch.seen < LEAST_SEEN and not long):
+        given_up = long and stretch.finished < LEAST_FINISHED
+        return before.at(ready, running, stretch=_NO_STRETCH if given_up else stretch)
+    return _learned(before, given, stretch, places, prompt).at(ready, running)
+
+
+def _learned(
+    before: Learned, given: Capacity | None, stretch: Stretch, places: int, prompt: float
+) -> Learned:
+    """What a stretch teaches."""
+    unseen = max(LEAST_SEEN / stretch.seen, 1.0) if stretch.seen > 0 else 0.0
+    occupancy = unseen * stretch.running_seconds / stretch.replica_seconds
     output = stretch.output_tokens / stretch.finished
-    if occupancy > 0 and output >= 1:
-        if given is None:
-            step = occupancy * stretch.replica_seconds / stretch.output_tokens
-            step = min(max(step, STEP_LEAST_SECONDS), STEP_MOST_SECONDS)
-            fit = fitted(fit, occupancy, prompt, output, step=step, seconds=stretch.seconds)
-            capacity = fit.capacity
-        model = given or capacity
-        if model is not None:
-            done = work(model, places, stretch.finished, prompt * stretch.finished, output)
-            doable = stretch.replica_seconds * busy(model, places, occupancy, prompt, output)
-            correction = _corrected(correction, done / doable, stretch.seconds)
-    return Learned(correction, fit, capacity, _NO_STRETCH, ready, 0, running)
+    if occupancy <= 0 or output < 1:
+        return before
+    correction, fit, capacity, strange = before.correction, before.fit, before.capacity, 0
+    if given is None:
+        step = occupancy * stretch.replica_seconds / stretch.output_tokens
+        step = min(max(step, STEP_LEAST_SECONDS), STEP_MOST_SECONDS)
+        if capacity is not None:
+            said = step_seconds(capacity, occupancy, prompt, output)
+            strange = before.strange + 1 if not said / STRANGE < step < said * STRANGE else 0
+        if strange >= STRANGE_MOST:
+            correction, fit, strange = 1.0, Fit(), 0
+        fit = fitted(fit, occupancy, prompt, output, step=step, seconds=stretch.seconds)
+        capacity = fit.capacity
+    model = given or capacity
+    if model is not None:
+        done = work(model, places, stretch.finished, prompt * stretch.finished, output)
+        doable = stretch.replica_seconds * busy(model, places, occupancy, prompt, output)
+        correction = _corrected(correction, done / doable, stretch.seconds)
+    return replace(before, correction=correction, fit=fit, capacity=capacity, strange=strange)
 
 
 def _corrected(before: float, ratio: float, seconds: float) -> float:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.scaler.policy.sizing.settings import (
     Capacity,
@@ -46,6 +48,29 @@ def test_the_core_follows_a_recorded_wave_within_its_objective():
     assert sizes.max() >= sizes.min() + 2
     assert course.usd == pytest.approx(3.0 * course.replica_hours)
     assert course.replicas < sizes.max()
+
+
+@given(
+    a=st.sampled_from([1e-9, 0.004, 0.013, 0.05]),
+    b=st.sampled_from([0.0, 0.005, 0.02]),
+    places=st.sampled_from([2, 8, 64]),
+    light=st.floats(0.001, 0.3),
+)
+@settings(max_examples=25)
+def test_whatever_replicas_can_do_a_queue_makes_the_pool_grow(
+    a: float, b: float, places: int, light: float
+) -> None:
+    """What half an hour of next to nothing teaches does not stand in the way."""
+    true = Capacity(a=a, b=b)
+    replica = Replica(true, places=places, start_seconds=15.0)
+    full = places / (23.0 * (a + b * places))
+    rates = [light * full * 60.0] * 30 + [3.0 * full * 60.0] * 60
+    came = Recorded(
+        60.0, rates, [18.0 * rate for rate in rates], rates, [23.0 * rate for rate in rates]
+    )
+    course = trial(Scale(max=12, work=Work()), recorded_trace(came, replica), tick=10.0)
+    last = course.ticks.waiting[-60:] / full
+    assert last.min() < 30.0, "what waits is worked off"
 
 
 @pytest.mark.parametrize(

@@ -195,3 +195,25 @@ def test_whatever_is_measured_the_model_stays_within_bounds(ticks, known):
         )
         assert CORRECTION_LEAST <= learned.correction <= CORRECTION_MOST
         assert learned.capacity is None or 0 < learned.capacity.a <= 60
+
+
+def test_answers_that_come_and_go_between_two_looks_do_not_make_a_replica_fast():
+    """48 tokens a second with hardly anything seen running: 60 looks cannot tell 20 us a step."""
+    learned = Learned()
+    for _ in range(360):
+        told = Traffic(10.0, 20.0, 400.0, 20.0, 480.0, 20.0, 0.0, 0.0)
+        learned = learn(learned, None, told, places=4, ready=1, running=0.001, prompt=20.0)
+    assert learned.capacity is not None
+    assert step_seconds(learned.capacity, 1.0, 20.0, 24.0) > 0.001
+
+
+def test_a_model_that_fits_nothing_any_more_is_learned_anew():
+    fast = Capacity(a=1e-5)
+    learned = taught(fast, None)
+    for _ in range(12):
+        learned = learn(
+            learned, None, did(H100, 30, 2), places=PLACES, ready=2, running=60.0, prompt=PROMPT
+        )
+    assert learned.capacity is not None
+    said = step_seconds(learned.capacity, 30, PROMPT, OUTPUT)
+    assert said == pytest.approx(step_seconds(H100, 30, PROMPT, OUTPUT), rel=0.3)
