@@ -63,7 +63,7 @@ COSTLY = [
 CHEAP = [
     ("ebnf_grammar", grammar(".*a.{12}")),
     ("ebnf_grammar", grammar(".*a.{25}")),
-    ("ebnf_grammar", grammar("(.*a.{60}){3}")),
+    ("ebnf_grammar", grammar("(.*a.{30}){2}")),
     ("regex", "[a-z]+@[a-z]{1,64}"),
     ("ebnf_grammar", 'root ::= e\ne ::= e "+" e | "(" e ")" | [0-9]+'),
     ("ebnf_grammar", 'root ::= a\na ::= b | "x"\nb ::= a'),
