@@ -1326,6 +1326,36 @@ class ValidatePolicyResponse(_message.Message):
 Global___ValidatePolicyResponse: _TypeAlias = ValidatePolicyResponse  # noqa: Y015
 
 @_typing.final
+class BoundShare(_message.Message):
+    """How often one thing decided a pool's size in a trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOUND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    bound: Global___Bound.ValueType
+    """Its kind."""
+    detail: _builtins.str
+    """Which one, such as the name of a budget. Empty: there is just one."""
+    share: _builtins.float
+    """Share of the decisions that it bound last, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        bound: Global___Bound.ValueType = ...,
+        detail: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "detail", b"detail", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BoundShare: _TypeAlias = BoundShare  # noqa: Y015
+
+@_typing.final
 class Course(_message.Message):
     """How a pool fared in a trial."""
 
@@ -1338,12 +1368,15 @@ class Course(_message.Message):
     WASTED_HOURS_FIELD_NUMBER: _builtins.int
     MEAN_WAIT_FIELD_NUMBER: _builtins.int
     MAX_SIZE_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
     replica_hours: _builtins.float
     """Hours that replicas were there, starting ones included."""
     micro_usd: _builtins.int
     """What they cost, in micro-USD. 0: what a replica costs is not known."""
     attainment: _builtins.float
-    """Share of the work that began within the objective, 0 to 1. Absent: nothing was asked."""
+    """Share of the work that began within the objective, 0 to 1, of all that its tier was asked for.
+    Absent: nothing was asked.
+    """
     changes_per_hour: _builtins.float
     """Changes of the size by hour."""
     wasted_hours: _builtins.float
@@ -1353,6 +1386,10 @@ class Course(_message.Message):
     @_builtins.property
     def mean_wait(self) -> _duration_pb2.Duration:
         """Mean time that work waited for a place."""
+
+    @_builtins.property
+    def bounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___BoundShare]:
+        """What decided its sizes, most often first."""
 
     def __init__(
         self,
@@ -1364,10 +1401,11 @@ class Course(_message.Message):
         wasted_hours: _builtins.float = ...,
         mean_wait: _duration_pb2.Duration | None = ...,
         max_size: _builtins.int = ...,
+        bounds: _abc.Iterable[Global___BoundShare] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attainment", b"_attainment", "attainment", b"attainment", "mean_wait", b"mean_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attainment", b"_attainment", "attainment", b"attainment", "changes_per_hour", b"changes_per_hour", "max_size", b"max_size", "mean_wait", b"mean_wait", "micro_usd", b"micro_usd", "replica_hours", b"replica_hours", "wasted_hours", b"wasted_hours"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attainment", b"_attainment", "attainment", b"attainment", "bounds", b"bounds", "changes_per_hour", b"changes_per_hour", "max_size", b"max_size", "mean_wait", b"mean_wait", "micro_usd", b"micro_usd", "replica_hours", b"replica_hours", "wasted_hours", b"wasted_hours"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attainment: _TypeAlias = _typing.Literal["attainment"]  # noqa: Y015
     _WhichOneofArgType__attainment: _TypeAlias = _typing.Literal["_attainment", b"_attainment"]  # noqa: Y015
@@ -1439,6 +1477,8 @@ class Plan(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     RECORDED_SHARE_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
     verdict: Global___PlanVerdict.ValueType
     """What is to be thought of it."""
     because: _builtins.str
@@ -1457,6 +1497,14 @@ class Plan(_message.Message):
     def until(self) -> _timestamp_pb2.Timestamp:
         """End of the last one. Absent: none."""
 
+    @_builtins.property
+    def live(self) -> Global___Course:
+        """All pools that were tried, together, by the file in force. Absent: fewer than two were."""
+
+    @_builtins.property
+    def planned(self) -> Global___Course:
+        """The same by the file that was given."""
+
     def __init__(
         self,
         *,
@@ -1466,10 +1514,12 @@ class Plan(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
         recorded_share: _builtins.float = ...,
+        live: Global___Course | None = ...,
+        planned: Global___Course | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "planned", b"planned", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "pools", b"pools", "recorded_share", b"recorded_share", "since", b"since", "until", b"until", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "live", b"live", "planned", b"planned", "pools", b"pools", "recorded_share", b"recorded_share", "since", b"since", "until", b"until", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
