@@ -246,6 +246,10 @@ class _PolicySourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicySo
     """ApplyPolicy wrote it."""
     POLICY_SOURCE_ROLLBACK: _PolicySource.ValueType  # 4
     """RollbackPolicy wrote it."""
+    POLICY_SOURCE_UNDONE: _PolicySource.ValueType  # 5
+    """Somebody wrote the file, and it was undone as the policy in force had it: it never came in
+    force, and can be applied.
+    """
 
 class PolicySource(_PolicySource, metaclass=_PolicySourceEnumTypeWrapper):
     """Where a version came from."""
@@ -260,6 +264,10 @@ POLICY_SOURCE_APPLY: PolicySource.ValueType  # 3
 """ApplyPolicy wrote it."""
 POLICY_SOURCE_ROLLBACK: PolicySource.ValueType  # 4
 """RollbackPolicy wrote it."""
+POLICY_SOURCE_UNDONE: PolicySource.ValueType  # 5
+"""Somebody wrote the file, and it was undone as the policy in force had it: it never came in
+force, and can be applied.
+"""
 Global___PolicySource: _TypeAlias = PolicySource  # noqa: Y015
 
 class _OverrideKind:
@@ -1667,7 +1675,7 @@ Global___ApplyPolicyResponse: _TypeAlias = ApplyPolicyResponse  # noqa: Y015
 
 @_typing.final
 class PolicyVersion(_message.Message):
-    """A scaling file that was in force."""
+    """A scaling file that was in force, or was undone."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1681,7 +1689,7 @@ class PolicyVersion(_message.Message):
     ROLLED_BACK_TO_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Counts from 1, in the order in which they came in force."""
+    """Counts from 1, in the order in which they came."""
     hash: _builtins.str
     """SHA-256 of the file, in hex."""
     source: Global___PolicySource.ValueType
@@ -1700,7 +1708,7 @@ class PolicyVersion(_message.Message):
     """The whole file. Empty unless it was asked for."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """When it came in force."""
+        """When it came in force, or was undone."""
 
     def __init__(
         self,
