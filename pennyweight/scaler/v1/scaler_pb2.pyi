@@ -425,8 +425,13 @@ class ReportLoadRequest(_message.Message):
     TIERS_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """Name of the router, stable over its life, so that a balancer in between never hides one."""
+    leaving: _builtins.bool
+    """The last report of this run, as the router ends and has nothing running: it is forgotten at
+    once. One that stops reporting without it is missed for minutes, in which no pool shrinks.
+    """
     @_builtins.property
     def observed_at(self) -> _timestamp_pb2.Timestamp:
         """When it was observed."""
@@ -453,10 +458,11 @@ class ReportLoadRequest(_message.Message):
         tiers: _abc.Iterable[Global___TierLoad] | None = ...,
         replicas: _abc.Iterable[Global___ReplicaLoad] | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at", "replicas", b"replicas", "router", b"router", "started_at", b"started_at", "tiers", b"tiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaving", b"leaving", "observed_at", b"observed_at", "replicas", b"replicas", "router", b"router", "started_at", b"started_at", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
