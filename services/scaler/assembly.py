@@ -41,6 +41,7 @@ class History:
         decisions: takes what is decided.
         overrides: tells what operators set.
         versions: hears of each scaling file that comes in force.
+        policies: changes the scaling file.
         calls: what callers ask of it.
     """
 
@@ -78,7 +79,9 @@ class History:
         self._recorder = Recorder(loads, self._journals[1], self._objective)
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
-        policies = Policies(file, self.versions, Trials(), self._load_folder, replicas=replicas)
+        self.policies = policies = Policies(
+            file, self.versions, Trials(), self._load_folder, replicas=replicas
+        )
         self.calls = Calls(
             DecisionCalls(self.decisions),
             PolicyCalls(policies, self.versions),

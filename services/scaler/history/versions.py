@@ -1,4 +1,4 @@
-"""Every scaling file that was in force, in order, with who put it there and what for.
+"""Every scaling file that was in force or was undone, in order, with who put it there and why.
 
 ``versions.jsonl`` has a line for each time a file came in force, ``<hash>.yaml`` the files whole.
 Who applies a file says so first, in ``applying.json``; the version gets its author when the file
@@ -38,6 +38,8 @@ class Source(StrEnum):
     FILE = "file"
     APPLY = "apply"
     ROLLBACK = "rollback"
+    UNDONE = "undone"
+    """A hand's, undone before it came in force."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Change:
 
     Attributes:
         hash: of the file that is to be in force.
-        source: apply or rollback.
+        source: apply or rollback; file: a hand wrote it already.
         author: who asks for it.
         note: what it is for.
         anyway: why, though it does worse on the recorded days; empty: it does not.
@@ -63,12 +65,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Version:
-    """A scaling file that was in force.
+    """A scaling file that was in force, or was undone.
 
     Attributes:
         number: counts from 1.
         hash: SHA-256 of the file, in hex.
-        since: when it came in force, seconds since 1970.
+        since: when it came in force or was undone, seconds since 1970.
         source: where it came from.
         author, note, anyway, rolled_back_to: as in `Change`; empty: not known.
     """
@@ -111,12 +113,29 @@ class Versions:
     @property
     def latest(self) -> Version | None:
         """The version in force; None: none was seen yet."""
-        return self._known[-1] if self._known else None
+        return self.before(None)
 
     @property
     def number(self) -> int:
         """Number of the version in force; 0: none was seen yet."""
-        return self._known[-1].number if self._known else 0
+        latest = self.latest
+        return latest.number if latest is not None else 0
+
+    def before(self, number: int | None) -> Version | None:
+        """The version that was in force before this one, None: the newest; None: there is none."""
+        return next(
+            (
+                one
+                for one in reversed(self._known)
+                if one.source is not Source.UNDONE and (number is None or one.number < number)
+            ),
+            None,
+        )
+
+    def expects(self, content: bytes) -> bool:
+        """Whether this file is in force or announced, and no hand's."""
+        known = self.latest, self._announced
+        return hash_of(content) in {one.hash for one in known if one is not None}
 
     def open(self) -> None:
         """Reads what is on record. What cannot be read is left out and logged.
@@ -155,7 +174,7 @@ class Versions:
         digest, latest = hash_of(content), self.latest
         if latest is not None and latest.hash == digest:
             return latest
-        number, now = self.number + 1, self._wall()
+        number, now = self._next, self._wall()
         said = self._announced
         if said is not None and said.hash == digest:
             version = Version(
@@ -170,12 +189,7 @@ class Versions:
             )
         else:
             version = Version(number, digest, now, Source.FILE if self._known else Source.START)
-        self._known.append(version)
-        del self._known[:-MAX_VERSIONS]
-        self._to_write.append(version)
-        self._contents[digest] = content
-        self._changed.set()
-        self._to_do.set()
+        self._keep(version, content)
         log.info(
             "a version of the scaling file is in force",
             version=version.number,
@@ -184,6 +198,24 @@ class Versions:
             author=version.author,
         )
         return version
+
+    def undone(self, content: bytes, note: str) -> Version:
+        """A hand's file is not to come in force; it is kept. Comes back at once."""
+        version = Version(self._next, hash_of(content), self._wall(), Source.UNDONE, note=note)
+        self._keep(version, content)
+        return version
+
+    @property
+    def _next(self) -> int:
+        return self._known[-1].number + 1 if self._known else 1
+
+    def _keep(self, version: Version, content: bytes) -> None:
+        self._known.append(version)
+        del self._known[:-MAX_VERSIONS]
+        self._to_write.append(version)
+        self._contents[version.hash] = content
+        self._changed.set()
+        self._to_do.set()
 
     async def until_in_force(self, digest: str, seconds: float) -> Version | None:
         """The version of this hash, once it is the one in force; None: not in this time."""

@@ -43,6 +43,7 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
         },
         replicas={replica.replica: replica.in_flight for replica in request.replicas},
         run=_run(request) if request.HasField("started_at") else None,
+        leaving=request.leaving,
     )
 
 

@@ -95,6 +95,24 @@ async def test_a_file_is_applied_and_taken_back_by_the_command(place, tmp_path):
     ]
 
 
+async def test_an_edit_is_undone_where_the_file_in_force_says_so(place, tmp_path):
+    strict = yaml.safe_dump({"edits": "undone", "pools": {"p": place.pool}})
+    place.scaling.write_text(strict)
+    scaler = await place.start()
+    place.scaling.write_text(text_of(place, drain_seconds=9))
+
+    async def undone() -> bool:
+        return (await versions_of(scaler))[0].source == pb.POLICY_SOURCE_UNDONE
+
+    await until_async(undone)
+    await until_async(lambda: asyncio.to_thread(lambda: place.scaling.read_text() == strict))
+    file = tmp_path / "next.yaml"
+    file.write_text(text_of(place, drain_seconds=7))
+    applied = await pennyweight("scaler", "apply", str(file), "--note", "x", *where(scaler))
+    assert applied.code == 0, applied.err
+    assert "Version 3 is in force." in applied.out
+
+
 async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_path):
     def scale(utilization: float) -> dict:
         capacity = {"a": 0.01, "b": 0.0008}

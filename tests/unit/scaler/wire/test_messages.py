@@ -7,7 +7,7 @@ import pytest
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.scaler.history.decisions import Decided
 from services.scaler.history.versions import Source, Version
-from services.scaler.policy.plans import Course, Plan, PoolPlan, Verdict
+from services.scaler.policy.plans import BoundShare, Course, Plan, PoolPlan, Verdict
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
 from services.scaler.wire.decisions import decision_message
 from services.scaler.wire.policies import version_message
@@ -52,6 +52,17 @@ def test_a_pool_of_one_file_alone_has_one_course():
     assert (pool.HasField("live"), pool.HasField("differ_most_at")) == (False, False)
     assert (pool.planned.micro_usd, pool.planned.HasField("attainment")) == (3_000_000, False)
     assert (pool.planned.mean_wait.nanos, pool.planned.max_size) == (125_000_000, 4)
+
+
+@pytest.mark.parametrize("bound", Bound)
+def test_what_decided_the_sizes_of_a_trial_has_its_name(bound):
+    course = Course(1.5, 3.0, None, 0.5, 0.25, 0.125, 4, (BoundShare(bound.value, "gpus", 0.25),))
+    message = plan_message(Plan(Verdict.SAME, "", {}, live=course, planned=course))
+    (share,) = message.planned.bounds
+    assert pb.Bound.Name(share.bound) == f"BOUND_{bound.upper()}"
+    assert (share.detail, share.share) == ("gpus", 0.25)
+    assert message.live == message.planned
+    assert not plan_message(Plan(Verdict.SAME, "", {})).HasField("planned")
 
 
 @pytest.mark.parametrize("source", Source)
