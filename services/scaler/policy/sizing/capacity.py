@@ -25,6 +25,8 @@ SETTLE_TICKS = 1
 
 CORRECTION_SECONDS = 120.0
 CORRECTION_LEAST, CORRECTION_MOST = 0.4, 1.6
+LEAST_OCCUPANCY = 1e-9
+"""Requests on a replica: with fewer, what it could do is too near nothing to divide by."""
 RATIO_LEAST, RATIO_MOST = 0.2, 3.0
 """One stretch says no less and no more than this."""
 
@@ -194,7 +196,7 @@ def learn(
         return Learned(correction, fit, capacity, stretch, ready, 0, running)
     occupancy = stretch.running_seconds / stretch.replica_seconds
     output = stretch.output_tokens / stretch.finished
-    if occupancy > 0 and output >= 1:
+    if occupancy >= LEAST_OCCUPANCY and output >= 1:
         if given is None:
             step = occupancy * stretch.replica_seconds / stretch.output_tokens
             step = min(max(step, STEP_LEAST_SECONDS), STEP_MOST_SECONDS)
