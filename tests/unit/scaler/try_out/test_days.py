@@ -10,7 +10,7 @@ from services.scaler.try_out import days
 from services.scaler.try_out.pools import Unanswerable
 
 FIRST = 29_000_000
-MINUTES = 96
+MINUTES = 192
 MEASURED = {
     "capacity": {"a": 0.01, "b": 0.0008, "c": 1e-7, "p": 1e-5},
     "correction": 1.0,
@@ -67,7 +67,7 @@ def test_the_same_policy_does_the_same(load):
     assert (plan.verdict, plan.because) == (Verdict.SAME, "both decide the same")
     assert plan.pools["p"].live == plan.pools["p"].planned
     assert (plan.since, plan.until) == (FIRST * 60.0, (FIRST + MINUTES) * 60.0)
-    assert plan.recorded_share == pytest.approx(1 - 2 / MINUTES)
+    assert plan.recorded_share == pytest.approx(1 - 4 / MINUTES)
     assert told == sorted(told)
     assert told[-1] == 1.0
 
