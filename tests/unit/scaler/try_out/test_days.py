@@ -13,7 +13,7 @@ from services.scaler.try_out import days, pools
 from services.scaler.try_out.pools import Unanswerable
 
 FIRST = 29_000_000
-MINUTES = 96
+MINUTES = 192
 MEASURED = {
     "capacity": {"a": 0.01, "b": 0.0008, "c": 1e-7, "p": 1e-5},
     "correction": 1.0,
@@ -35,7 +35,7 @@ def load(tmp_path_factory):
     folder = tmp_path_factory.mktemp("load")
     with (folder / "000000000001.jsonl").open("w") as file:
         for minute in range(MINUTES):
-            came = int(300 * (1.3 + math.sin(minute / MINUTES * 2 * math.pi)))
+            came = int(300 * (1.3 + 0.8 * math.sin(minute / MINUTES * 2 * math.pi)))
             line = {
                 "tier": "small",
                 "minute": FIRST + minute,
@@ -70,7 +70,7 @@ def test_the_same_policy_does_the_same(load):
     assert (plan.verdict, plan.because) == (Verdict.SAME, "both decide the same")
     assert plan.pools["p"].live == plan.pools["p"].planned
     assert (plan.since, plan.until) == (FIRST * 60.0, (FIRST + MINUTES) * 60.0)
-    assert plan.recorded_share == pytest.approx(1 - 2 / MINUTES)
+    assert plan.recorded_share == pytest.approx(1 - 4 / MINUTES)
     assert told == sorted(told)
     assert told[-1] == 1.0
 
@@ -210,7 +210,7 @@ def test_a_change_of_one_pool_is_felt_by_who_shares_with_it(two):
     live = text(more=LARGE + BUDGET % 9)
     greedy = text("scale: {min: 2, max: 4}", more=LARGE + BUDGET % 9)
     plan = planned(two, live, greedy, replicas=TWO)
-    assert plan.pools["l"].planned.attainment < plan.pools["l"].live.attainment
+    assert plan.pools["l"].planned.replica_hours < plan.pools["l"].live.replica_hours
     without = planned(two, text(more=LARGE), text("size: 4", more=LARGE), replicas=TWO)
     assert without.pools["l"].planned == without.pools["l"].live
 
