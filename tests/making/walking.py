@@ -66,6 +66,9 @@ class Letters:
         tokens = self.encode(messages)
         return tokens if len(tokens) < limit else TooLong(len(tokens))
 
+    def least_tokens(self, messages: Sequence[Message]) -> int:
+        return len(self.encode(messages))
+
     def encode_plain(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
 
@@ -397,7 +400,7 @@ class Way:
         self, request: pb.GenerateRequest | None = None, *, streaming: bool | None = None
     ) -> RequestState:
         """A request that is to travel; the path's own unless another is given."""
-        checked = check(request or self.request, "acme", self.compiled, longest=1000)
+        checked = check(request or self.request, "acme", self.compiled, longest=100_000)
         state = self.entry.enter(
             checked,
             "acme",
