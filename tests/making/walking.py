@@ -227,11 +227,15 @@ class Cache:
 
 @dataclass
 class Listener:
-    """Writes events; blocks at the one numbered `blocks_at`, as a caller who does not read."""
+    """Writes events; blocks at the one numbered `blocks_at`, as a caller who does not read.
+
+    It goes on once it is let go.
+    """
 
     blocks_at: int = -1
     events: list[str] = field(default_factory=list)
     blocked: asyncio.Event = field(default_factory=asyncio.Event)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
     raises: type[Exception] | None = None
 
     async def _write(self, event: str) -> None:
@@ -239,7 +243,7 @@ class Listener:
             if self.raises is not None:
                 raise self.raises
             self.blocked.set()
-            await asyncio.Event().wait()
+            await self.let_go.wait()
         self.events.append(event)
 
     async def started(self, decision: Decision) -> None:

@@ -58,6 +58,7 @@ class RequestPath:
             await self.stored.replay(state, found, listener, fleet_stale=stale)
         else:
             lease = found
+            state.give_way = lease.give_way
             try:
                 await self._cascade(state, lease, listener)
             finally:
@@ -117,7 +118,6 @@ class RequestPath:
                 cascade.pass_over(Verdict.UNAVAILABLE)
                 continue
             if attempt.ending is Ending.STOOD:
-                lease.store(attempt.answer, tier)
                 return
             # It was not good enough: the next tier has its turn in the cascade.
             state.answer = Answer()
