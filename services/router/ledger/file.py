@@ -19,13 +19,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
 import structlog
 
 from pennyweight.ledger.schema import GapRecord, LedgerRecord, RequestRecord
 from services.common.config import ConfigError
 from services.common.faults import fault
 from services.common.files import append_whole, first_part
+from services.common.json_lines import json_line
 from services.router.ledger.mark import Abandoned, Mark, abandoned
 from services.router.metrics import Metrics
 from services.router.ports import MakeRecord
@@ -239,7 +239,7 @@ class FileLedger:
         for record in records:
             try:
                 made = record() if callable(record) else record
-                data = orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE)
+                data = json_line(made)
                 gap = self._gaps.get(made.process) if isinstance(made, GapRecord) else None
                 lines.append(_Line(data, isinstance(made, RequestRecord), gap))
             except Exception as error:  # noqa: BLE001 -- one record must not cost the others

@@ -21,6 +21,7 @@ import orjson
 import structlog
 
 from services.common.files import append_whole, first_part
+from services.common.json_lines import json_line
 
 log = structlog.get_logger()
 
@@ -93,7 +94,7 @@ class Journal:
             self._missing_since = self._missing_since or self._wall()
             self._missing += 1
             self._count.lost(1)
-        self._lines.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+        self._lines.append(json_line(record))
         self._gathered.set()
 
     @asynccontextmanager
@@ -172,7 +173,7 @@ class Journal:
 
     def _gap(self, missing: int) -> bytes:
         gap = {GAP: missing, "since": self._missing_since, "at": self._wall()}
-        return orjson.dumps(gap, option=orjson.OPT_APPEND_NEWLINE)
+        return json_line(gap)
 
     def _write(self, data: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
