@@ -1,7 +1,8 @@
 """The cache service, spoken to over one long-lived stream.
 
 All operations of this router share a stream; those that pile up while a message is being written
-travel in the next one together. Nothing here raises: a cache that is away is a miss, and counted.
+travel in the next one together, tenants in turns. Nothing here raises: a cache that is away is a
+miss, and counted.
 """
 
 import asyncio
@@ -88,7 +89,9 @@ class CacheStream:
         self._leases = Leases()
         self._lost = 0
         self._all_answered = asyncio.Event()
-        self._outbox: Outbox[pb.Operation] = Outbox(pb.Operation.ByteSize)
+        self._outbox: Outbox[pb.Operation] = Outbox(
+            pb.Operation.ByteSize, lambda operation: operation.tenant
+        )
         self._next_id = 0
         self._connected = False
         self._heard = 0.0
