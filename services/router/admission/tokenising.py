@@ -83,13 +83,15 @@ class Tokenising:
     async def _in_thread(
         self, work: Callable[[], T], size: int, *, tenant: str, priority: Priority, until: float
     ) -> T:
-        def working() -> T:
-            result = work()
-            if size >= MEMORY_BYTES:
-                give_memory_back()
-            return result
+        run = partial(_run, work, size)
+        return await self._long.run(run, size, tenant=tenant, priority=priority, until=until)
 
-        return await self._long.run(working, size, tenant=tenant, priority=priority, until=until)
+
+def _run(work: Callable[[], T], size: int) -> T:
+    result = work()
+    if size >= MEMORY_BYTES:
+        give_memory_back()
+    return result
 
 
 def _bytes(messages: Sequence[Message]) -> int:
