@@ -24,9 +24,6 @@ class Outbox(Generic[T]):
         self._lines: OrderedDict[str, deque[T]] = OrderedDict()  # whose turn it is first
         self._filled = asyncio.Event()
 
-    def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
-
     def put(self, item: T) -> None:
         """Adds what is written after all that waits already of the same one."""
         self._lines.setdefault(self._whose(item), deque()).append(item)

@@ -35,7 +35,7 @@ class Planner:
     async def refuse_too_long(self, state: RequestState) -> None:
         """Refuses what no tier can take, as far as that shows without tokenising it.
 
-        For what else would be done with it first: whatever `plan` is asked for, it finds itself.
+        `plan` finds that too; this is for what is done with a request before it is planned.
 
         Raises:
             BadRequest: it is too long, or the template refuses the conversation.
