@@ -1,4 +1,7 @@
-"""ListDecisions and WatchDecisions: any known caller may ask; the record is for operators."""
+"""ListDecisions and WatchDecisions: any known caller may ask.
+
+The record is for operators, and so is who set an override.
+"""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
@@ -9,6 +12,7 @@ from services.common.credentials import Identity, Role
 from services.common.durations import NANOSECONDS, set_time
 from services.common.errors import BadRequest, Overloaded, Unavailable, Violation
 from services.scaler.history.decisions import Decided, DecisionLog, Wanted
+from services.scaler.policy.sizing.override import unsigned
 from services.scaler.policy.sizing.views import Constraint
 
 MOST, USUAL = 1000, 100
@@ -38,8 +42,11 @@ class DecisionCalls:
         """
         _check(request)
         if request.current:
+            operator = identity.may_operate
             current = self._decisions.current(request.pool)
-            return pb.ListDecisionsResponse(decisions=[decision_message(one) for one in current])
+            return pb.ListDecisionsResponse(
+                decisions=[decision_message(one, operator=operator) for one in current]
+            )
         identity.require(Role.OPERATOR)
         wanted = Wanted(
             request.pool,
@@ -53,7 +60,7 @@ class DecisionCalls:
             message = f"the record of decisions cannot be read: {error.strerror}"
             raise Unavailable(message, reason="HISTORY_UNREAD") from error
         return pb.ListDecisionsResponse(
-            decisions=[decision_message(one) for one in found.decisions],
+            decisions=[decision_message(one, operator=True) for one in found.decisions],
             missing=found.missing,
             damaged=found.damaged,
             more=found.more,
@@ -74,7 +81,8 @@ class DecisionCalls:
                 if decided is None:
                     yield pb.WatchDecisionsResponse()
                 elif request.pool in ("", decided.pool):
-                    yield pb.WatchDecisionsResponse(decision=decision_message(decided))
+                    message = decision_message(decided, operator=identity.may_operate)
+                    yield pb.WatchDecisionsResponse(decision=message)
 
     @contextmanager
     def _place(self, identity: Identity) -> Iterator[None]:
@@ -97,9 +105,9 @@ class DecisionCalls:
             self._watching += Counter()  # without those that have none
 
 
-def decision_message(decided: Decided) -> pb.Decision:
-    """A decision as a message."""
-    decision = decided.decision
+def decision_message(decided: Decided, *, operator: bool) -> pb.Decision:
+    """A decision as a message; who set an override is told to operators alone."""
+    decision = decided.decision if operator else unsigned(decided.decision)
     message = pb.Decision(
         pool=decided.pool,
         size=decision.size,

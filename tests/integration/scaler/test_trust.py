@@ -265,6 +265,36 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
         await stub.ListDecisions(pb.ListDecisionsRequest(current=True), metadata=key, timeout=5)
 
 
+async def test_who_set_an_override_is_for_operators(home, tmp_path):
+    scaler = await home(size=0).start(keys_file=key_file(tmp_path))
+    stub = scaler.stub
+    pause = pb.SetOverrideRequest(
+        pool="p",
+        kind=pb.OVERRIDE_KIND_PAUSE,
+        expires_after=HOUR,
+        author="ada",
+        reason="r",
+    )
+    await stub.SetOverride(pause, metadata=OPERATOR, timeout=5)
+
+    async def told(key) -> list[str]:
+        pools = await stub.ListPools(pb.ListPoolsRequest(), metadata=key, timeout=5)
+        current = pb.ListDecisionsRequest(current=True)
+        decisions = await stub.ListDecisions(current, metadata=key, timeout=5)
+        watching = stub.WatchDecisions(pb.WatchDecisionsRequest(), metadata=key, timeout=5)
+        first = await anext(aiter(watching))
+        watching.cancel()
+        return [str(one) for one in (pools, decisions, first)]
+
+    async def decided() -> bool:
+        return all("pause" in one for one in await told(OPERATOR))
+
+    await until_async(decided)
+    assert all("pause by ada" in one for one in await told(OPERATOR))
+    hidden = await told(CALLER)
+    assert all("pause" in one and "ada" not in one for one in hidden)
+
+
 @pytest.mark.parametrize(
     ("method", "request_", "fields"),
     [
