@@ -3,10 +3,19 @@
 To the nanosecond, which is what the messages hold: 0.29 s is 290,000,000 ns, not one less.
 """
 
+from typing import Annotated
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import Field
 
 NANOSECONDS = 1_000_000_000
+
+LATEST = 253_402_300_799.0
+"""The last second that a timestamp of a message holds, in seconds since 1970: in the year 9999."""
+
+Moment = Annotated[float, Field(ge=0.0, le=LATEST)]
+"""Seconds since 1970 that a timestamp of a message holds, for what is read from a disk."""
 
 
 def seconds_of(duration: Duration) -> float:

@@ -7,15 +7,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import orjson
 import structlog
+from pydantic import Field, TypeAdapter
 
+from services.common.durations import Moment
 from services.common.files import write_whole
 from services.scaler.policy.sizing.override import Override, OverrideKind
 
 log = structlog.get_logger()
 
 MAX_OVERRIDES = 1024
+MAX_SIZE = 1024
+"""Of a pin."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,14 @@ class Held:
 
     pool: str
     kind: OverrideKind
-    size: int
+    size: Annotated[int, Field(ge=0, le=MAX_SIZE)]
     author: str
     reason: str
-    since: float
-    expires: float
+    since: Moment
+    expires: Moment
+
+
+_ADAPTER = TypeAdapter(Held)
 
 
 class OverrideBook:
@@ -51,17 +60,25 @@ class OverrideBook:
         self._writes = asyncio.Lock()
 
     def open(self) -> None:
-        """Reads what an earlier scaler left; of a file that cannot be read nothing holds."""
+        """Reads what an earlier scaler left. What is none is left out and logged."""
         try:
-            found = json.loads(self._path.read_bytes())
-            held = [Held(**{**one, "kind": OverrideKind(one["kind"])}) for one in found]
+            found = orjson.loads(self._path.read_bytes())
+            if not isinstance(found, list):
+                raise ValueError("it is no list")  # noqa: TRY004, TRY301 - of what is read
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError) as error:
             why = f"{self._path}: {error}"
             log.error("overrides cannot be read; none holds", error=why)  # noqa: TRY400
             return
-        self._held = {one.pool: one for one in held}
+        for one in found:
+            try:
+                held = _ADAPTER.validate_python(one)
+            except ValueError as error:
+                why = f"{self._path}: {error}"
+                log.error("an override cannot be read; it does not hold", error=why)  # noqa: TRY400
+            else:
+                self._held[held.pool] = held
 
     def held(self, pool: str, wall: float) -> Held | None:
         """The pool's override at this time; None: there is none, or it is over."""

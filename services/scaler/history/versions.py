@@ -16,10 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import orjson
 import structlog
+from pydantic import Field, TypeAdapter
 
+from services.common.durations import Moment
 from services.common.files import write_whole
 
 log = structlog.get_logger()
@@ -29,6 +32,10 @@ MAX_VERSIONS = 500
 
 RETRY_SECONDS = 1.0
 LINES, ANNOUNCED = "versions.jsonl", "applying.json"
+
+Number = Annotated[int, Field(ge=0, le=1 << 53)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of a file, in hex: it names a file here too."""
 
 
 class Source(StrEnum):
@@ -53,12 +60,12 @@ class Change:
         rolled_back_to: the version whose file it is once more; 0: none.
     """
 
-    hash: str
+    hash: Hash
     source: Source
     author: str
     note: str
     anyway: str = ""
-    rolled_back_to: int = 0
+    rolled_back_to: Number = 0
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,17 @@ class Version:
         author, note, anyway, rolled_back_to: as in `Change`; empty: not known.
     """
 
-    number: int
-    hash: str
-    since: float
+    number: Number
+    hash: Hash
+    since: Moment
     source: Source
     author: str = ""
     note: str = ""
     anyway: str = ""
-    rolled_back_to: int = 0
+    rolled_back_to: Number = 0
+
+
+_VERSION, _CHANGE = TypeAdapter(Version), TypeAdapter(Change)
 
 
 def hash_of(content: bytes) -> str:
@@ -128,12 +138,17 @@ class Versions:
         data = lines.read_bytes() if lines.exists() else b""
         for line in data.splitlines():
             try:
-                self._known.append(_version(json.loads(line)))
-            except (ValueError, TypeError, KeyError):
+                self._known.append(_VERSION.validate_python(orjson.loads(line)))
+            except ValueError:
                 log.error("a line of the scaling file's versions cannot be read", file=str(lines))  # noqa: TRY400
         self._known.sort(key=lambda one: one.number)
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            self._announced = _change(json.loads((self.folder / ANNOUNCED).read_bytes()))
+        announced = self.folder / ANNOUNCED
+        try:
+            self._announced = _CHANGE.validate_python(orjson.loads(announced.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            log.error("who was to change the scaling file cannot be read", file=str(announced))  # noqa: TRY400
 
     def announce(self, change: Change) -> None:
         """Says who is about to put a file in force. Writes: to be called in a thread.
@@ -276,11 +291,3 @@ class Versions:
         for path in self.folder.glob("*.yaml"):
             if path.stem not in named:
                 path.unlink(missing_ok=True)
-
-
-def _version(said: dict[str, Any]) -> Version:
-    return Version(**{**said, "source": Source(said["source"])})
-
-
-def _change(said: dict[str, Any]) -> Change:
-    return Change(**{**said, "source": Source(said["source"])})

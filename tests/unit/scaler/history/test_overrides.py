@@ -1,8 +1,10 @@
 """Overrides outlive restarts, end by themselves, and hold though the disk refuses them."""
 
 import errno
+import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.scaler.history import overrides
 from services.scaler.history.overrides import Held, OverrideBook
@@ -63,6 +65,36 @@ async def test_a_damaged_file_holds_nothing_and_is_written_anew(tmp_path):
     assert one.listed() == []
     await one.put(pin())
     assert book(tmp_path).listed() == [pin()]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"expires": "soon"},
+        {"expires": None},
+        {"expires": 1e300},
+        {"since": -1e300},
+        {"size": "many"},
+        {"size": 10**30},
+        {"pool": ["p"]},
+        {"kind": "stop"},
+        {"reason": None},
+    ],
+)
+async def test_what_is_no_override_is_left_out_and_the_others_hold(tmp_path, wrong):
+    await book(tmp_path).put(pin("q"))
+    path = tmp_path / "overrides.json"
+    (good,) = json.loads(path.read_bytes())
+    path.write_text(json.dumps([good | {"pool": "p"} | wrong, "none", good]))
+    with capture_logs() as logged:
+        assert book(tmp_path).listed() == [pin("q")]
+    assert len(logged) == 2
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{}", "1" * 9999, "\x00"])
+def test_a_file_of_another_kind_holds_nothing(tmp_path, text):
+    (tmp_path / "overrides.json").write_text(text)
+    assert book(tmp_path).listed() == []
 
 
 async def test_they_are_bounded_by_those_that_hold(tmp_path, monkeypatch):

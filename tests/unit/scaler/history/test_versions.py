@@ -5,6 +5,7 @@ import errno
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.scaler.history import versions
 from services.scaler.history.versions import Change, Source, Versions, hash_of
@@ -125,6 +126,45 @@ async def test_damaged_lines_are_left_out_and_numbers_go_on(tmp_path):
     again.in_force(b"c")
     await again.flush()
     assert [one.number for one in opened(tmp_path).listed(9)] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"number": "second"},
+        {"number": 10**30},
+        {"number": None},
+        {"since": 1e300},
+        {"since": "now"},
+        {"hash": "../../../keys"},
+        {"hash": 7},
+        {"source": "nobody"},
+        {"author": ["ada"]},
+        {"rolled_back_to": -(10**30)},
+    ],
+)
+async def test_a_line_that_is_no_version_is_left_out(tmp_path, wrong):
+    one = opened(tmp_path)
+    version = one.in_force(b"a")
+    await one.flush()
+    lines = tmp_path / "versions.jsonl"
+    said = json.loads(lines.read_bytes())
+    more = [json.dumps(said | {"number": 2} | wrong), "[" * 100_000, '"a"']
+    lines.write_bytes(lines.read_bytes() + "\n".join(more).encode() + b"\n")
+    again = opened(tmp_path)
+    assert again.listed(9) == [version]
+    assert again.in_force(b"b").number == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[[", "7", '{"hash": "../keys"}', '{"hash": null, "source": 1}']
+)
+def test_an_announcement_that_cannot_be_read_is_none_and_logged(tmp_path, text):
+    (tmp_path / "applying.json").write_text(text)
+    with capture_logs() as logged:
+        one = opened(tmp_path)
+    assert [said["log_level"] for said in logged] == ["error"]
+    assert one.in_force(b"a").author == ""
 
 
 async def test_a_file_that_was_changed_on_the_disk_is_not_taken_for_the_version(tmp_path):

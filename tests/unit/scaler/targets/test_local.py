@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
@@ -465,6 +466,13 @@ async def test_another_model_configuration_is_tried_like_other_settings(tmp_path
         assert change.value != change.before
         assert status.in_force == kept.load("a") == before
         assert host.ended == []
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", '{"slots": 1e400}', '{"size": "x"}'])
+def test_what_are_no_good_settings_are_left_out(tmp_path, text):
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "a.json").write_text(text)
+    assert GoodSettings(tmp_path).load("a") is None
 
 
 async def test_good_settings_outlive_the_scaler(tmp_path):
