@@ -89,7 +89,10 @@ class Both:
         replica = None if pool is None else replica_of(pool, self.measured)
         if pool is None or replica is None:
             return None
-        trace = trace_of(self.minutes, replica)
+        try:
+            trace = trace_of(self.minutes, replica)
+        except ValueError as error:
+            raise Unanswerable(f"{self.name}: its recorded load is of no use: {error}") from error
         wall = float(self.minutes[0].minute * MINUTE_SECONDS)
         return trial(scale_of(pool), trace, tick=tick, wall=wall, progress=progress)
 
@@ -101,6 +104,7 @@ def planned(
     source: str,
     load: Path,
     since: float,
+    until: float,
     replicas: Mapping[str, Any],
     progress: Progress,
 ) -> Plan:
@@ -112,6 +116,7 @@ def planned(
         source: names them in errors.
         load: folder of the recorded load.
         since: seconds since 1970 from which on it is tried.
+        until: the same, to which; later minutes are those of a clock that was wrong.
         replicas: what is known of each pool's, by name.
         progress: told the share that is done.
 
@@ -120,7 +125,8 @@ def planned(
     """
     before, after = read(live, source), read(given, source)
     try:
-        minutes = recorded(load, math.ceil(since / MINUTE_SECONDS))
+        last_minute = math.floor(until / MINUTE_SECONDS)
+        minutes = recorded(load, math.ceil(since / MINUTE_SECONDS), last_minute)
     except OSError as error:
         raise Unanswerable(f"the recorded load cannot be read: {error}") from error
     names = sorted({*before.pools, *after.pools})
