@@ -321,6 +321,22 @@ async def test_who_set_an_override_is_for_operators(home, tmp_path):
             pb.ApplyPolicyRequest(based_on="abc", span=Duration(seconds=1)),
             {"content", "author", "note", "based_on", "span"},
         ),
+        (
+            "ApplyPolicy",
+            pb.ApplyPolicyRequest(content="x", author="ada\u202egnimoc", note="x\u2028y"),
+            {"author", "note"},
+        ),
+        (
+            "SetOverride",
+            pb.SetOverrideRequest(
+                pool="p",
+                kind=pb.OVERRIDE_KIND_PAUSE,
+                expires_after=HOUR,
+                author="a\u200bb",
+                reason="\u2066x",
+            ),
+            {"author", "reason"},
+        ),
         ("RollbackPolicy", pb.RollbackPolicyRequest(number=-1), {"author", "number"}),
     ],
 )
