@@ -40,6 +40,14 @@ def set_time(timestamp: Timestamp, seconds: float) -> None:
     timestamp.FromNanoseconds(_nanoseconds(seconds))
 
 
+def nanoseconds_of(timestamp: Timestamp) -> int | None:
+    """A timestamp in nanoseconds since 1970; None: it holds no moment of the years 1 to 9999."""
+    try:
+        return timestamp.ToNanoseconds()
+    except ValueError:
+        return None
+
+
 def _nanoseconds(seconds: float) -> int:
     whole = int(seconds)  # apart, as a float holds no nanoseconds of the seconds since 1970
     return whole * NANOSECONDS + round((seconds - whole) * NANOSECONDS)

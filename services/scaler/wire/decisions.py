@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
-from services.common.durations import NANOSECONDS, set_time
+from services.common.durations import NANOSECONDS, nanoseconds_of, set_time
 from services.common.errors import BadRequest, Overloaded, Unavailable, Violation
 from services.scaler.history.decisions import Decided, DecisionLog, Wanted
 from services.scaler.policy.sizing.override import unsigned
@@ -40,20 +40,16 @@ class DecisionCalls:
             Overloaded: too many searches wait.
             Unavailable: the record cannot be read.
         """
-        _check(request)
+        if not request.current:
+            identity.require(Role.OPERATOR)
+        since, until = _checked(request)
         if request.current:
             operator = identity.may_operate
             current = self._decisions.current(request.pool)
             return pb.ListDecisionsResponse(
                 decisions=[decision_message(one, operator=operator) for one in current]
             )
-        identity.require(Role.OPERATOR)
-        wanted = Wanted(
-            request.pool,
-            request.since.ToNanoseconds() / NANOSECONDS if request.HasField("since") else None,
-            request.until.ToNanoseconds() / NANOSECONDS if request.HasField("until") else None,
-            request.max_results or USUAL,
-        )
+        wanted = Wanted(request.pool, since, until, request.max_results or USUAL)
         try:
             found = await self._decisions.find(wanted)
         except OSError as error:
@@ -140,12 +136,26 @@ def _constraint(constraint: Constraint) -> pb.Constraint:
     )
 
 
-def _check(request: pb.ListDecisionsRequest) -> None:
+def _checked(request: pb.ListDecisionsRequest) -> tuple[float | None, float | None]:
+    """The first and the last moment that are asked for, in seconds since 1970.
+
+    Raises:
+        BadRequest: with all violations.
+    """
     wrong = []
     if not 0 <= request.max_results <= MOST:
         wrong.append(Violation("max_results", f"must be 0 to {MOST}, got {request.max_results}"))
-    both = request.HasField("since") and request.HasField("until")
-    if both and request.since.ToNanoseconds() > request.until.ToNanoseconds():
+    asked: dict[str, float | None] = {"since": None, "until": None}
+    for name in asked:
+        if request.HasField(name):
+            nanoseconds = nanoseconds_of(getattr(request, name))
+            if nanoseconds is None:
+                wrong.append(Violation(name, "must be a moment in the years 1 to 9999"))
+            else:
+                asked[name] = nanoseconds / NANOSECONDS
+    since, until = asked["since"], asked["until"]
+    if since is not None and until is not None and since > until:
         wrong.append(Violation("since", "must not be after until"))
     if wrong:
         raise BadRequest.of(*wrong)
+    return since, until

@@ -11,6 +11,7 @@ import grpc
 import pytest
 import yaml
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -242,6 +243,7 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
         (stub.ClearOverride, pb.ClearOverrideRequest(pool="p", author="a")),
         (stub.ListPolicyVersions, pb.ListPolicyVersionsRequest(number=1)),
         (stub.ListDecisions, pb.ListDecisionsRequest(pool="p")),
+        (stub.ListDecisions, pb.ListDecisionsRequest(max_results=-1)),
     )
     for method, request in changes:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -299,6 +301,23 @@ async def test_who_set_an_override_is_for_operators(home, tmp_path):
     ("method", "request_", "fields"),
     [
         ("ListDecisions", pb.ListDecisionsRequest(max_results=1001), {"max_results"}),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(
+                since=Timestamp(seconds=2**63 - 1), until=Timestamp(seconds=-(2**63))
+            ),
+            {"since", "until"},
+        ),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(since=Timestamp(seconds=1, nanos=-(2**31))),
+            {"since"},
+        ),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(since=Timestamp(seconds=2), until=Timestamp(seconds=1)),
+            {"since"},
+        ),
         (
             "SetOverride",
             pb.SetOverrideRequest(kind=pb.OVERRIDE_KIND_PIN, reason="a\nb"),
