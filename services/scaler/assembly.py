@@ -76,6 +76,7 @@ class History:
             on_drop=metrics.dropped_watchers.inc,
         )
         self._recorder = Recorder(loads, self._journals[1], self._objective)
+        metrics.history_unwritten.labels("versions").set_function(lambda: self.versions.unwritten)
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
         policies = Policies(file, self.versions, Trials(), self._load_folder, replicas=replicas)
