@@ -11,10 +11,11 @@ from typing import Annotated
 
 import orjson
 import structlog
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from services.common.durations import Moment
 from services.common.files import write_whole
+from services.common.rules import rule_of
 from services.scaler.policy.sizing.override import Override, OverrideKind
 
 log = structlog.get_logger()
@@ -74,8 +75,11 @@ class OverrideBook:
         for one in found:
             try:
                 held = _ADAPTER.validate_python(one)
-            except ValueError as error:
-                why = f"{self._path}: {error}"
+            except ValidationError as error:
+                wrong = "; ".join(
+                    " ".join((*map(str, of["loc"]), rule_of(of))) for of in error.errors()
+                )
+                why = f"{self._path}: {wrong}"
                 log.error("an override cannot be read; it does not hold", error=why)  # noqa: TRY400
             else:
                 self._held[held.pool] = held
