@@ -89,7 +89,7 @@ async def test_what_is_no_override_is_left_out_and_the_others_hold(tmp_path, wro
     with capture_logs() as logged:
         assert book(tmp_path).listed() == [pin("q")]
     assert len(logged) == 2
-    assert all(f"{key} must" in logged[0]["error"] for key in wrong)
+    assert all(f": {key} " in logged[0]["error"] for key in wrong)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{}", "1" * 9999, "\x00"])
