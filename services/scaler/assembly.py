@@ -112,6 +112,7 @@ class History:
                 await stack.enter_async_context(journal.writing())
             beside = (
                 kept_up("versions of the scaling file", self.versions.run),
+                kept_up("overrides", self.overrides.run),
                 kept_up("recorded load", self._recorder.run),
             )
             # No group: what ends the block is to come out of it as it is.

@@ -21,6 +21,8 @@ from services.scaler.policy.sizing.override import Override, OverrideKind
 log = structlog.get_logger()
 
 MAX_OVERRIDES = 1024
+AGAIN_SECONDS = 5.0
+"""When it is looked whether the disk has what holds."""
 MAX_SIZE = 1024
 """Of a pin."""
 
@@ -58,6 +60,7 @@ class OverrideBook:
         self._path = path
         self._wall = wall
         self._held: dict[str, Held] = {}
+        self._saved = True
         self._writes = asyncio.Lock()
 
     def open(self) -> None:
@@ -118,6 +121,20 @@ class OverrideBook:
         self._held.pop(pool, None)
         return found, await self._keep()
 
+    async def run(self) -> None:
+        """Has on the disk what holds, also after the disk refused or lost it. Runs for ever."""
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            await self.mend()
+
+    async def mend(self) -> None:
+        """Writes what the disk refused or has lost."""
+        lost = bool(self.listed()) and not await asyncio.to_thread(self._path.exists)
+        if lost and self._saved:
+            log.warning("the file of overrides was gone and is made anew", file=str(self._path))
+        if lost or not self._saved:
+            await self._keep()
+
     async def _keep(self) -> bool:
         async with self._writes:
             now = self._wall()
@@ -126,6 +143,11 @@ class OverrideBook:
             try:
                 await asyncio.to_thread(write_whole, self._path, json.dumps(held).encode())
             except OSError as error:
-                log.error("overrides cannot be kept", file=str(self._path), error=str(error))  # noqa: TRY400
-                return False
-        return True
+                if self._saved:
+                    log.error("overrides cannot be kept", file=str(self._path), error=str(error))  # noqa: TRY400
+                self._saved = False
+            else:
+                if not self._saved:
+                    log.warning("overrides can be kept again", file=str(self._path))
+                self._saved = True
+            return self._saved

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +31,8 @@ MAX_VERSIONS = 500
 """Beyond it the older half is dropped."""
 
 RETRY_SECONDS = 1.0
+LOOK_SECONDS = 5.0
+"""When it is looked whether the disk still has them."""
 LINES, ANNOUNCED = "versions.jsonl", "applying.json"
 
 Number = Annotated[int, Field(ge=0, le=1 << 53)]
@@ -106,7 +108,7 @@ class Versions:
         self.folder = folder
         self._wall = wall
         self._known: list[Version] = []
-        self._contents: dict[str, bytes] = {}  # that are not on the disk yet
+        self._contents: dict[str, bytes] = {}  # that are not on the disk yet, or are in force
         self._to_write: list[Version] = []
         self._announced: Change | None = None
         self._changed = asyncio.Event()
@@ -168,6 +170,7 @@ class Versions:
     def in_force(self, content: bytes) -> Version:
         """A file is in force; comes back at once. The same once more is no new version."""
         digest, latest = hash_of(content), self.latest
+        self._contents[digest] = content
         if latest is not None and latest.hash == digest:
             return latest
         number, now = self.number + 1, self._wall()
@@ -188,7 +191,6 @@ class Versions:
         self._known.append(version)
         del self._known[:-MAX_VERSIONS]
         self._to_write.append(version)
-        self._contents[digest] = content
         self._changed.set()
         self._to_do.set()
         log.info(
@@ -236,9 +238,12 @@ class Versions:
         """Writes versions, and tries again what the disk refuses. Runs for ever."""
         refused = False
         while True:
-            await self._to_do.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._to_do.wait()
             try:
                 await self.flush()
+                await self.mend()
                 refused = False
             except OSError as error:
                 if not refused:
@@ -257,11 +262,43 @@ class Versions:
                 version = self._to_write[0]
                 await asyncio.to_thread(self._write, version, self._contents[version.hash])
                 self._to_write.remove(version)
-                if all(one.hash != version.hash for one in self._to_write):
-                    self._contents.pop(version.hash, None)
+                needed = {one.hash for one in (*self._to_write, *self._known[-1:])}
+                self._contents = {
+                    digest: content
+                    for digest, content in self._contents.items()
+                    if digest in needed
+                }
                 if self._announced is not None and self._announced.hash == version.hash:
                     self.withdraw()
             self._to_do.clear()
+
+    async def mend(self) -> None:
+        """Makes anew what is gone of the record, but for earlier files, which nobody else has.
+
+        Raises:
+            OSError: the disk refuses; trying again is harmless.
+        """
+        async with self._writes:
+            latest = self.latest
+            content = None if latest is None else self._contents.get(latest.hash)
+            if latest is None or content is None or self._to_write:
+                return
+            if await asyncio.to_thread(self._mend, latest, content):
+                log.warning(
+                    "the record of the scaling file's versions was gone and is made anew",
+                    folder=str(self.folder),
+                )
+
+    def _mend(self, latest: Version, content: bytes) -> bool:
+        """Writes what is gone; whether anything was."""
+        whole = {
+            self.folder / f"{latest.hash}.yaml": content,
+            self.folder / LINES: _lines_of(self._known),
+        }
+        gone = [path for path in whole if not path.exists()]
+        for path in gone:
+            write_whole(path, whole[path])
+        return bool(gone)
 
     def _write(self, version: Version, content: bytes) -> None:
         path = self.folder / f"{version.hash}.yaml"
@@ -272,16 +309,15 @@ class Versions:
         if not there:
             write_whole(path, content)
         lines = self.folder / LINES
-        before = lines.read_bytes() if lines.exists() else b""
+        earlier = [one for one in self._known if one.number < version.number]
+        before = lines.read_bytes() if lines.exists() else _lines_of(earlier)
         kept = before.splitlines(keepends=True)
         if len(kept) >= MAX_VERSIONS:
             kept = kept[MAX_VERSIONS // 2 :]
         if kept and not kept[-1].endswith(b"\n"):
             kept[-1] += b"\n"
         # Whole, not added to: there are few versions, and none may be half there.
-        write_whole(
-            lines, b"".join([*kept, json.dumps(dataclasses.asdict(version)).encode(), b"\n"])
-        )
+        write_whole(lines, b"".join([*kept, _lines_of([version])]))
         if len(kept) < before.count(b"\n"):
             self._drop_contents()
 
@@ -291,3 +327,7 @@ class Versions:
         for path in self.folder.glob("*.yaml"):
             if path.stem not in named:
                 path.unlink(missing_ok=True)
+
+
+def _lines_of(versions: Sequence[Version]) -> bytes:
+    return b"".join(json.dumps(dataclasses.asdict(one)).encode() + b"\n" for one in versions)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 
 import pytest
 from structlog.testing import capture_logs
@@ -54,9 +55,38 @@ async def test_a_full_disk_keeps_no_override_from_holding(tmp_path, monkeypatch)
 
     monkeypatch.setattr(overrides, "write_whole", refuse)
     one = book(tmp_path)
-    assert not await one.put(pin())
+    with capture_logs() as logged:
+        assert not await one.put(pin())
+        await one.mend()
     assert one.of("p", 15.0) is not None
     assert book(tmp_path).listed() == []
+    assert [said["event"] for said in logged] == ["overrides cannot be kept"]
+    monkeypatch.undo()
+    await one.mend()  # there is room again
+    assert book(tmp_path).listed() == [pin()]
+
+
+async def test_an_end_that_the_disk_refused_is_kept_later(tmp_path, monkeypatch):
+    def refuse(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    one = book(tmp_path)
+    await one.put(pin())
+    monkeypatch.setattr(overrides, "write_whole", refuse)
+    assert await one.end("p") == (pin(), False)
+    monkeypatch.undo()
+    await one.mend()
+    assert book(tmp_path).listed() == []
+
+
+async def test_what_was_removed_under_a_running_scaler_is_made_anew(tmp_path):
+    one = book(tmp_path / "history")
+    await one.mend()  # nothing holds, so nothing is there
+    assert not (tmp_path / "history").exists()
+    await one.put(pin())
+    shutil.rmtree(tmp_path / "history")
+    await one.mend()
+    assert book(tmp_path / "history").listed() == [pin()]
 
 
 async def test_a_damaged_file_holds_nothing_and_is_written_anew(tmp_path):

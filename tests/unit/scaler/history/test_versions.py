@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import shutil
 
 import pytest
 from structlog.testing import capture_logs
@@ -170,10 +171,46 @@ def test_an_announcement_that_cannot_be_read_is_none_and_logged(tmp_path, text):
 async def test_a_file_that_was_changed_on_the_disk_is_not_taken_for_the_version(tmp_path):
     one = opened(tmp_path)
     version = one.in_force(b"a")
+    one.in_force(b"c")
     await one.flush()
     (tmp_path / f"{version.hash}.yaml").write_bytes(b"b")
     with pytest.raises(OSError, match="not what it was"):
         one.content(version)
+
+
+async def test_what_was_removed_under_a_running_scaler_is_made_anew(tmp_path):
+    folder = tmp_path / "versions"
+    one = opened(folder)
+    for content in (b"a", b"b"):
+        one.in_force(content)
+    await one.flush()
+    shutil.rmtree(folder)
+    await one.mend()
+    again = opened(folder)
+    assert again.listed(9) == one.listed(9)
+    assert opened(folder).content(again.latest) == b"b"
+    shutil.rmtree(folder)
+    one.in_force(b"c")  # quicker than any look
+    await one.flush()
+    again = opened(folder)
+    assert again.listed(9) == one.listed(9)
+    again.in_force(b"c")  # as a scaler that starts anew has it
+    shutil.rmtree(folder)
+    await again.mend()
+    assert opened(folder).content(one.latest) == b"c"
+
+
+async def test_a_look_finds_what_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "LOOK_SECONDS", 0.001)
+    one = opened(tmp_path)
+    one.in_force(b"a")
+    await one.flush()
+    (tmp_path / "versions.jsonl").unlink()
+    task = asyncio.create_task(one.run())
+    async with asyncio.timeout(5):
+        while not (tmp_path / "versions.jsonl").exists():
+            await asyncio.sleep(0.001)
+    task.cancel()
 
 
 async def test_versions_are_bounded_and_what_they_hold_goes_with_them(tmp_path, monkeypatch):
