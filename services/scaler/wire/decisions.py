@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import NANOSECONDS, nanoseconds_of, set_time
@@ -142,18 +144,19 @@ def _checked(request: pb.ListDecisionsRequest) -> tuple[float | None, float | No
     Raises:
         BadRequest: with all violations.
     """
-    wrong = []
+    wrong: list[Violation] = []
     if not 0 <= request.max_results <= MOST:
         wrong.append(Violation("max_results", f"must be 0 to {MOST}, got {request.max_results}"))
-    asked: dict[str, float | None] = {"since": None, "until": None}
-    for name in asked:
-        if request.HasField(name):
-            nanoseconds = nanoseconds_of(getattr(request, name))
-            if nanoseconds is None:
-                wrong.append(Violation(name, "must be a moment in the years 1 to 9999"))
-            else:
-                asked[name] = nanoseconds / NANOSECONDS
-    since, until = asked["since"], asked["until"]
+
+    def moment(name: str, said: Timestamp) -> float | None:
+        nanoseconds = nanoseconds_of(said)
+        if nanoseconds is None:
+            wrong.append(Violation(name, "must be a moment in the years 1 to 9999"))
+            return None
+        return nanoseconds / NANOSECONDS
+
+    since = moment("since", request.since) if request.HasField("since") else None
+    until = moment("until", request.until) if request.HasField("until") else None
     if since is not None and until is not None and since > until:
         wrong.append(Violation("since", "must not be after until"))
     if wrong:
