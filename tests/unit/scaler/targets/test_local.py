@@ -127,10 +127,12 @@ async def test_a_replica_that_falls_silent_is_not_ready_until_it_answers_again()
             assert scene.status().replicas[0].ready
         scene.clock.now += 2.0
         await scene.until(lambda it: not it.replicas[0].ready)
+        await scene.until(lambda it: it.trouble == "1 replica does not answer")
         assert host.ended == []
         host.ready = True
         (same,) = await scene.ready()
         assert same.replica.id == one.replica.id
+        await scene.until(lambda it: not it.trouble)
 
 
 async def test_another_slot_takes_over_at_once():
