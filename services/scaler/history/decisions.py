@@ -24,6 +24,9 @@ MOST_REPLICAS = (1 << 31) - 1
 MOST_VERSIONS = 1 << 53
 """On record: more are a damaged line, and no message holds them."""
 
+OLDER_IN_A_ROW = 100
+"""So many lines older than is wanted end a search; fewer are those of a clock that was wrong."""
+
 SEARCH_SECONDS = 2.0
 """How long the record is searched at once."""
 
@@ -88,6 +91,7 @@ class _Search:
     missing: int = 0
     damaged: int = 0
     seen: set[tuple[str, float]] = field(default_factory=set)
+    older: int = 0  # lines in a row that are older than is wanted
     over: bool = False  # nothing further back is wanted
     more: bool = False
 
@@ -98,8 +102,10 @@ class _Search:
         try:
             at = _moment(line["at"])
             if self.wanted.since is not None and at < self.wanted.since:
-                self.over = True
+                self.older += 1
+                self.over = self.older >= OLDER_IN_A_ROW
                 return
+            self.older = 0
             if self.wanted.until is not None and at > self.wanted.until:
                 return
             if GAP in line:

@@ -142,6 +142,15 @@ async def test_a_line_that_no_message_holds_is_damaged_and_hides_no_other(tmp_pa
         decision_message(one, operator=True)
 
 
+async def test_a_clock_that_was_wrong_for_a_while_hides_nothing(tmp_path):
+    log = log_in(tmp_path)
+    for at in (*range(1000, 1300), 7, 8, 1300):
+        log.take("p", decision(at), float(at))
+    found = await log.find(Wanted(since=1298.0))
+    assert [one.at for one in found.decisions] == [1300.0, 1299.0, 1298.0]
+    assert not found.more
+
+
 async def test_searches_take_turns_beside_all_else_and_few_wait(tmp_path, monkeypatch):
     kept = log_in(tmp_path)
     begun, go_on, at_once = [], threading.Event(), []
