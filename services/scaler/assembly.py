@@ -77,6 +77,7 @@ class History:
             on_drop=metrics.dropped_watchers.inc,
         )
         self._recorder = Recorder(loads, self._journals[1], self._objective)
+        metrics.history_unwritten.labels("versions").set_function(lambda: self.versions.unwritten)
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
         self.policies = policies = Policies(
@@ -114,6 +115,7 @@ class History:
                 await stack.enter_async_context(journal.writing())
             beside = (
                 kept_up("versions of the scaling file", self.versions.run),
+                kept_up("overrides", self.overrides.run),
                 kept_up("recorded load", self._recorder.run),
             )
             # No group: what ends the block is to come out of it as it is.

@@ -70,7 +70,11 @@ class _Days:
                 continue
             replica = replica_in(names[0], of, self.measured)
             assert replica is not None  # noqa: S101 - as the tier can be tried
-            trace = trace_of(tier.minutes, replica, first=self.first, count=self.minutes)
+            try:
+                trace = trace_of(tier.minutes, replica, first=self.first, count=self.minutes)
+            except ValueError as error:
+                why = f"{tier.label}: its recorded load is of no use: {error}"
+                raise Unanswerable(why) from error
             lines.append(Line(trace, names, _objective(of)))
         if not lines:
             return {}
@@ -109,6 +113,7 @@ def planned(
     source: str,
     load: Path,
     since: float,
+    until: float,
     replicas: Mapping[str, Any],
     progress: Progress,
 ) -> Plan:
@@ -120,6 +125,7 @@ def planned(
         source: names them in errors.
         load: folder of the recorded load.
         since: seconds since 1970 from which on it is tried.
+        until: the same, to which; later minutes are those of a clock that was wrong.
         replicas: what is known of each pool's, by name.
         progress: told the share that is done.
 
@@ -128,7 +134,8 @@ def planned(
     """
     before, after = read(live, source), read(given, source)
     try:
-        minutes = recorded(load, math.ceil(since / MINUTE_SECONDS))
+        last_minute = math.floor(until / MINUTE_SECONDS)
+        minutes = recorded(load, math.ceil(since / MINUTE_SECONDS), last_minute)
     except OSError as error:
         raise Unanswerable(f"the recorded load cannot be read: {error}") from error
     measured = {name: Measured.of(said) for name, said in replicas.items()}

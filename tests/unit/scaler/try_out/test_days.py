@@ -52,13 +52,17 @@ def load(tmp_path_factory):
     return folder
 
 
-def planned(load, live, given, *, since=0.0, replicas=None, progress=lambda _: None):
+NOW = (FIRST + MINUTES) * 60.0
+
+
+def planned(load, live, given, *, since=0.0, until=NOW, replicas=None, progress=lambda _: None):
     return days.planned(
         live=live,
         given=given,
         source="scaling.yaml",
         load=load,
         since=since,
+        until=until,
         replicas={"p": MEASURED} if replicas is None else replicas,
         progress=progress,
     )
@@ -73,6 +77,22 @@ def test_the_same_policy_does_the_same(load):
     assert plan.recorded_share == pytest.approx(1 - 4 / MINUTES)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def test_minutes_of_a_clock_that_was_wrong_change_nothing(load, tmp_path):
+    lines = (load / "000000000001.jsonl").read_text().splitlines()
+    wrong = [json.dumps(json.loads(lines[0]) | {"minute": minute}) for minute in (10**8, 10**30, 0)]
+    (tmp_path / "000000000001.jsonl").write_text("\n".join([*lines, *wrong]) + "\n")
+    wanted = planned(load, text(), text("size: 2"), since=60.0)
+    assert planned(tmp_path, text(), text("size: 2"), since=60.0) == wanted
+
+
+def test_load_that_cannot_be_tried_is_a_refusal(load, tmp_path):
+    lines = (load / "000000000001.jsonl").read_text().splitlines()
+    lines.append(json.dumps(json.loads(lines[0]) | {"minute": FIRST + 10**6}))
+    (tmp_path / "000000000001.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(Unanswerable, match="p: its recorded load is of no use"):
+        planned(tmp_path, text(), text("size: 2"), until=(FIRST + 10**7) * 60.0)
 
 
 def test_a_policy_by_what_is_not_on_record_is_not_tried(load):
