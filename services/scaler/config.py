@@ -56,6 +56,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
+def _listed(value: object) -> object:
+    """A list as a variable has it, with commas."""
+    return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+
+
 def _as_text(value: object) -> object:
     """Parameters are text in config.pbtxt; YAML's numbers and truth values are welcome too."""
     if isinstance(value, bool):
@@ -86,6 +91,10 @@ class ScalerSettings(ServerSettings):
         keda_listen: host:port of KEDA's ExternalScaler; empty: off. Whoever reaches it may ask.
         prometheus: base URL of a Prometheus that answers the queries of scaling.yaml; empty: none
             does, and a file with queries is refused.
+        places_allowed: places that a scaling file which is applied over the network may name
+            though the one in force does not, with commas: host:port of servers, folders with all
+            models below, namespace/kind/name:port of workloads, name=value of parameters, URLs of
+            notices; empty: none. Whoever writes the file on this host may name any.
     """
 
     listen: str = "127.0.0.1:50053"
@@ -108,6 +117,11 @@ class ScalerSettings(ServerSettings):
     identity: Annotated[str, Field(max_length=253)] = ""
     keda_listen: str = ""
     prometheus: Annotated[str, HttpUrl] = ""
+    places_allowed: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
+        BeforeValidator(_listed),
+        Field(max_length=256),
+    ] = ()
 
     def __post_init__(self) -> None:
         """Refuses an address that no router could use, or that is open to anybody by accident."""
