@@ -48,7 +48,7 @@ Precision = Annotated[
 ]
 MOST_POOLS = 256
 MOST_REPLICAS = 4096
-"""Of all pools together: a round over them takes some 70 ms, five times a second."""
+"""Of all pools together: a round over them takes some 50 ms, five times a second."""
 MOST_SLOTS = 1024
 """Of all pools together."""
 MOST_SERVERS = 512

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
 from services.scaler.fleet.fleet import Fleet
+from services.scaler.fleet.gauges import Counted, Gauges
 from services.scaler.fleet.members import Member
 from services.scaler.fleet.watchers import Watcher
 from services.scaler.load.loads import Loads, Report
@@ -451,3 +453,37 @@ async def test_a_round_takes_time_by_replicas_not_by_pools_times_replicas(monkey
 
     few, many = await steps(8), await steps(64)
     assert many <= 9 * few
+
+
+def test_what_shows_already_is_not_set_again():
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    gauges = Gauges(metrics)
+    counted = Counted(
+        tier="small",
+        desired=2,
+        states=[READY],
+        pending=0,
+        ending=0,
+        troubled=False,
+        refused=False,
+        usd_per_hour=1.0,
+        sized=None,
+    )
+
+    def desired() -> float | None:
+        return registry.get_sample_value(
+            "pennyweight_scaler_desired_replicas", {"pool": "a", "tier": "small"}
+        )
+
+    gauges.keep({"a": "small"})
+    gauges.show("a", counted)
+    metrics.desired.labels("a", "small").set(7)
+    gauges.show("a", counted)
+    assert desired() == 7
+    gauges.show("a", replace(counted, desired=3))
+    assert desired() == 3
+    gauges.keep({})
+    gauges.keep({"a": "small"})
+    gauges.show("a", replace(counted, desired=3))
+    assert desired() == 3
