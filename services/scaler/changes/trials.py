@@ -75,7 +75,8 @@ class Trials:
             async with asyncio.timeout(self._deadline_seconds):
                 return await self._run(question, progress)
         except TimeoutError:
-            message = f"the trial took longer than {self._deadline_seconds:g} s; try fewer days"
+            most = f"{self._deadline_seconds:g} s"
+            message = f"it took longer than {most}; try a smaller file, a shorter trace, fewer days"
             raise DeadlineExceeded(message, reason="TRIAL_TOO_LONG") from None
         finally:
             self._turn.release()
