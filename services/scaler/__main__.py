@@ -85,6 +85,7 @@ async def serve(
         file.again(),
         loads,
         metrics,
+        places_allowed=settings.places_allowed,
         replicas=lambda: {view.name: measured(view, sizes) for view in fleet.pools()},
     )
     history.configure(scaling)

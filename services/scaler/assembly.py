@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from services.scaler.wire.trials import TrialCalls
 DECISIONS = Limits(file_bytes=4 << 20, files=64)
 """256 MB: about 400,000 decisions; a pool that changes every 10 minutes makes 144 a day."""
 
+CHECK_SECONDS = 30.0
+"""A check takes one or two where nothing else runs."""
+
 
 class History:
     """What stays of the scaler's work, in a folder of its own.
@@ -52,15 +55,17 @@ class History:
         loads: Loads,
         metrics: Metrics,
         *,
+        places_allowed: Collection[str] = (),
         replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
     ) -> None:
         """Touches nothing yet.
 
         Args:
             folder: of its own.
-            file: checks scaling files as the watched one does.
+            file: what scaling files are checked as.
             loads: what routers report.
             metrics: what is counted.
+            places_allowed: places that callers' scaling files may name anew.
             replicas: what was `measured` of each pool's replicas, by pool.
         """
         self._scaling: Scaling | None = None
@@ -81,7 +86,13 @@ class History:
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
         self.policies = policies = Policies(
-            file, self.versions, Trials(), self._load_folder, replicas=replicas
+            file,
+            self.versions,
+            Trials(),
+            self._load_folder,
+            checks=Trials(deadline_seconds=CHECK_SECONDS),
+            places_allowed=places_allowed,
+            replicas=replicas,
         )
         self.calls = Calls(
             DecisionCalls(self.decisions),

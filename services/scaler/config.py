@@ -46,6 +46,18 @@ Precision = Annotated[
         "must be at most 31 small letters, digits, '_' and '-', the first a letter or a digit",
     ),
 ]
+MOST_POOLS = 256
+MOST_REPLICAS = 4096
+"""Of all pools together: a round over them takes some 50 ms, five times a second."""
+MOST_SLOTS = 1024
+"""Of all pools together."""
+MOST_SERVERS = 512
+"""Addresses of all external pools together: each is asked every second."""
+MOST_RULES = 2048
+MOST_SCHEDULES = 512
+"""Of all pools together: all may begin or end at one tick."""
+MOST_QUERIES = 256
+"""Of all pools together: all are asked every ten seconds."""
 HttpUrl = spelled(
     r"(https?://[^\s/?#]+(/[^\s?#]*)?)?",
     "must be an http or https URL without a query, such as http://prometheus:9090",
@@ -54,6 +66,11 @@ Cpu = Annotated[int, Field(ge=0, le=65_535)]
 Gpu = Annotated[int, Field(ge=0, le=1023)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _listed(value: object) -> object:
+    """A list as a variable has it, with commas."""
+    return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
 
 
 def _as_text(value: object) -> object:
@@ -86,6 +103,10 @@ class ScalerSettings(ServerSettings):
         keda_listen: host:port of KEDA's ExternalScaler; empty: off. Whoever reaches it may ask.
         prometheus: base URL of a Prometheus that answers the queries of scaling.yaml; empty: none
             does, and a file with queries is refused.
+        places_allowed: places that a scaling file which is applied over the network may name
+            though the one in force does not, with commas: host:port of servers, folders with all
+            models below, namespace/kind/name:port of workloads, name=value of parameters, URLs of
+            notices; empty: none. Whoever writes the file on this host may name any.
     """
 
     listen: str = "127.0.0.1:50053"
@@ -108,6 +129,11 @@ class ScalerSettings(ServerSettings):
     identity: Annotated[str, Field(max_length=253)] = ""
     keda_listen: str = ""
     prometheus: Annotated[str, HttpUrl] = ""
+    places_allowed: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
+        BeforeValidator(_listed),
+        Field(max_length=256),
+    ] = ()
 
     def __post_init__(self) -> None:
         """Refuses an address that no router could use, or that is open to anybody by accident."""
@@ -211,6 +237,16 @@ class Pool:
         """Replicas that it begins with."""
         return self.least if self.size is None else self.size
 
+    @property
+    def most(self) -> int:
+        """Most replicas that it may come to have by itself, those of its spot pool included."""
+        if self.external is not None:
+            return len(self.external.addresses)
+        if self.scale is None:
+            return self.size or 0
+        spare = 0 if self.scale.spot is None else self.scale.spot.over_provision
+        return spare + max(self.scale.max, *(one.max or 0 for one in self.scale.schedule), 0)
+
     @field_validator("size")
     @classmethod
     def _fits(cls, size: int | None, info: ValidationInfo) -> int | None:
@@ -255,7 +291,7 @@ class Scaling:
         money: the most that all pools may cost.
     """
 
-    pools: Annotated[dict[Name, Pool], Field(min_length=1)]
+    pools: Annotated[dict[Name, Pool], Field(min_length=1, max_length=MOST_POOLS)]
     restart: Restart = field(default_factory=Restart)
     tick_seconds: Annotated[float, Field(ge=1, le=300)] = 10.0
     edits: Edits = Edits.RESPECTED
@@ -304,7 +340,7 @@ class Scaling:
         """As `load`, of a file that was read. `read` reads the models' ``config.pbtxt``."""
         scaling = document.content
         home = above(path)
-        document.refuse(_wrong_places(scaling))
+        document.refuse([*_wrong_places(scaling), *_too_many(scaling)])
         for pool in scaling.pools.values():
             if pool.repository is not None:
                 object.__setattr__(pool, "repository", (home / pool.repository).resolve())
@@ -353,6 +389,28 @@ def _wrong_places(scaling: Scaling) -> Iterator[Problem]:
                     )
         if pool.slots and pool.repository is None:
             yield (*key, "repository"), "is missing: replicas on slots need one"
+
+
+def _too_many(scaling: Scaling) -> Iterator[Problem]:
+    """What each pool may have and all together may not: rounds and ticks go over all of them."""
+    pools = scaling.pools.values()
+    scales = [pool.scale for pool in pools if pool.scale is not None]
+    totals = (
+        (MOST_REPLICAS, "replicas (scale.max, size or addresses)", [p.most for p in pools]),
+        (MOST_SLOTS, "slots", [len(p.slots) for p in pools]),
+        (
+            MOST_SERVERS,
+            "external addresses",
+            [len(p.external.addresses) for p in pools if p.external is not None],
+        ),
+        (MOST_RULES, "rules", [len(one.rules) for one in scales]),
+        (MOST_SCHEDULES, "schedules", [len(one.schedule) for one in scales]),
+        (MOST_QUERIES, "queries", [len(one.queries) for one in scales]),
+    )
+    for most, what, counts in totals:
+        if sum(counts) > most:
+            rule = f"must have at most {most:,} {what} together"
+            yield ("pools",), f"{rule}, got {sum(counts):,}"
 
 
 def _shared_ports(scaling: Scaling) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 What `scaling.yaml` may say of them. Leaves to the targets what is done there.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
@@ -126,6 +127,6 @@ def wrong_external(name: str, external: External) -> Iterator[Problem]:
     place = ("pools", name, "external")
     if bool(external.addresses) == (external.dns is not None):
         yield place, "must have either addresses or dns"
-    twice = {one for one in external.addresses if external.addresses.count(one) > 1}
+    twice = {one for one, times in Counter(external.addresses).items() if times > 1}
     if twice:
         yield (*place, "addresses"), f"names a server twice, got {', '.join(sorted(twice))}"

@@ -3,12 +3,12 @@
 A file is checked, tried beside the one in force on the recorded load, refused where it does worse,
 announced to the versions and written whole; the ordinary watch of the file puts it in force. Of two
 who change it at once the second is told to look again: nothing that somebody wrote is overwritten
-unseen, and what is undone is kept.
+unseen, and what is undone is kept. What callers send is read in a process of its own, never here.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ class Asked:
             that is not in force; empty: it is not.
         based_on: hash of the file that the change began with; empty: whatever is in force.
         span_seconds: how much of the recorded load is tried.
+        tenant: whose turn it takes.
     """
 
     author: str
@@ -66,6 +67,7 @@ class Asked:
     anyway: str = ""
     based_on: str = ""
     span_seconds: float = 7 * DAY_SECONDS
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Policies:
         trials: Trials,
         load_folder: Path,
         *,
+        checks: Trials,
+        places_allowed: Collection[str] = (),
         replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         in_force_seconds: float = IN_FORCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -117,6 +121,8 @@ class Policies:
             versions: what was in force.
             trials: where files are tried.
             load_folder: of the recorded load.
+            checks: where files are checked alone, which takes no turn of a trial.
+            places_allowed: places that files may name though the one in force does not.
             replicas: what was measured of each pool's replicas: `capacity`, the four constants or
                 None, `correction` of them, and `start_seconds`.
             in_force_seconds: how long a written file is waited for.
@@ -126,6 +132,8 @@ class Policies:
         self._file = file
         self._versions = versions
         self._trials = trials
+        self._checks = checks
+        self._places_allowed = sorted(places_allowed)
         self._load_folder = load_folder
         self._in_force_seconds = in_force_seconds
         self._replicas = replicas
@@ -141,16 +149,22 @@ class Policies:
         """Why the file cannot be changed here, in one sentence; empty: it seems that it can."""
         return read_only(self._file.path)
 
-    async def check(self, content: str) -> None:
-        """Checks a file.
+    async def check(self, content: str, *, tenant: str = "") -> None:
+        """Checks a file; `tenant` takes the turn.
 
         Raises:
             ConfigError: it would be refused.
+            ServiceError: it cannot be checked; see `Trials.run`.
         """
-        await asyncio.to_thread(self._file.check, content.encode())
+        await self._check(content, tenant, (await self._live()).decode())
 
     async def plan(
-        self, content: str, span_seconds: float, progress: Callable[[float], None]
+        self,
+        content: str,
+        span_seconds: float,
+        progress: Callable[[float], None],
+        *,
+        tenant: str = "",
     ) -> Plan:
         """What a file would have decided beside the one in force.
 
@@ -158,13 +172,15 @@ class Policies:
             BadRequest: it would be refused.
             ServiceError: it cannot be tried; see `Trials.run`.
         """
-        await self._checked(content)
         live = await self._live()
         key = (hash_of(content.encode()), hash_of(live), span_seconds)
         if self._planned is not None and self._planned.holds(key, self._clock()):
-            return self._planned.plan
+            plan = self._planned.plan
+            await self._checked(content, tenant)  # the folders that it names may have changed
+            return plan
         question = {
             "kind": "plan",
+            "check": self._surroundings(live.decode()),
             "path": str(self._file.path),
             "live": live.decode(),
             "given": content,
@@ -173,7 +189,11 @@ class Policies:
             "now": self._wall(),
             "replicas": self._replicas(),
         }
-        plan = TypeAdapter(Plan).validate_python(await self._trials.run(question, progress))
+        try:
+            answer = await self._trials.run(question, progress, tenant=tenant)
+        except ConfigError as error:
+            raise _refused(error) from error
+        plan = TypeAdapter(Plan).validate_python(answer)
         self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan)
         return plan
 
@@ -184,6 +204,8 @@ class Policies:
         trace: str,
         times: float,
         progress: Callable[[float], None],
+        *,
+        tenant: str = "",
     ) -> Simulation:
         """What a file, empty: the one in force, would have done with a trace.
 
@@ -191,19 +213,23 @@ class Policies:
             BadRequest: it would be refused.
             ServiceError: it cannot be tried; see `Trials.run`.
         """
-        if content:
-            await self._checked(content)
+        live = (await self._live()).decode()
         question = {
             "kind": "simulate",
+            "check": self._surroundings(live) if content else None,
             "path": str(self._file.path),
-            "given": content or (await self._live()).decode(),
+            "given": content or live,
             "pool": pool,
             "trace": trace,
             "times": times,
             "load": str(self._load_folder),
             "replicas": self._replicas(),
         }
-        return TypeAdapter(Simulation).validate_python(await self._trials.run(question, progress))
+        try:
+            answer = await self._trials.run(question, progress, tenant=tenant)
+        except ConfigError as error:
+            raise _refused(error) from error
+        return TypeAdapter(Simulation).validate_python(answer)
 
     async def apply(self, content: str, asked: Asked) -> Applied:
         """Puts a file in force.
@@ -215,7 +241,6 @@ class Policies:
             Unavailable: the disk refuses it.
             ServiceError: it cannot be tried; see `Trials.run`.
         """
-        await self._checked(content)
         data = content.encode()
         before, digest = self._in_force(), hash_of(data)
         if asked.based_on and asked.based_on != before.hash:
@@ -235,10 +260,11 @@ class Policies:
         version = await self._write(data, before, change, anyway=bool(asked.anyway))
         return Applied(digest, version, plan)
 
-    async def roll_back(self, number: int, author: str, note: str) -> Applied:
+    async def roll_back(self, number: int, author: str, note: str, *, tenant: str = "") -> Applied:
         """Puts the file of an earlier version in force; 0: of the one before.
 
         It is not tried on recorded load: what takes a mistake back must be quick, and was in force.
+        One that was never in force by hand may name no places that the file in force does not.
 
         Raises:
             NotFound: there is no such version.
@@ -260,9 +286,11 @@ class Policies:
             message = f"the file of version {target.number} cannot be read: {error}"
             raise NotNow(message, reason="VERSION_LOST") from error
         try:
-            await asyncio.to_thread(self._file.check, data)
-        except ConfigError as error:
-            message = f"version {target.number} would be refused now: {error.problems[0]}"
+            live = None if self._versions.by_hand(target) else (await self._live()).decode()
+            await self._check(data.decode(), tenant, live)
+        except (ConfigError, UnicodeDecodeError) as error:
+            why = error.problems[0] if isinstance(error, ConfigError) else error
+            message = f"version {target.number} would be refused now: {why}"
             raise NotNow(message, reason="POLICY_REFUSED") from error
         note = note or f"back to version {target.number}"
         change = Change(target.hash, Source.ROLLBACK, author, note, rolled_back_to=target.number)
@@ -359,20 +387,18 @@ class Policies:
             return hash_of(await asyncio.to_thread(read_plain, self._file.path, MAX_BYTES))
         return ""
 
-    async def _checked(self, content: str) -> None:
+    def _surroundings(self, live: str | None) -> dict[str, Any]:
+        return {**self._file.surroundings, "live": live, "allowed": self._places_allowed}
+
+    async def _check(self, content: str, tenant: str, live: str | None) -> None:
+        question = {"kind": "check", "check": self._surroundings(live), "given": content}
+        await self._checks.run(question, tenant=tenant)
+
+    async def _checked(self, content: str, tenant: str) -> None:
         try:
-            await self.check(content)
+            await self.check(content, tenant=tenant)
         except ConfigError as error:
-            raise BadRequest.of(
-                *(
-                    Violation(
-                        f"content:{problem.line}" if problem.line else "content",
-                        f"{problem.key}: {problem.rule}"
-                        + (f", got {problem.value}" if problem.value else ""),
-                    )
-                    for problem in error.details
-                )
-            ) from error
+            raise _refused(error) from error
 
     async def _refuse_unseen(self, before: Version, *, anyway: bool) -> bool:
         """Whether somebody wrote what nobody has seen in force; writing over it is refused."""
@@ -387,10 +413,13 @@ class Policies:
 
     async def _gate(self, content: str, asked: Asked) -> Plan | None:
         try:
-            plan = await self.plan(content, asked.span_seconds, lambda _: None)
+            plan = await self.plan(content, asked.span_seconds, lambda _: None, tenant=asked.tenant)
+        except BadRequest:
+            raise
         except ServiceError as error:
             if not asked.anyway:
                 raise
+            await self._checked(content, asked.tenant)
             log.warning("a scaling file is applied untried", error=error.message)
             return None
         if plan.verdict is Verdict.WORSE and not asked.anyway:
@@ -425,3 +454,17 @@ class Policies:
                 self._versions.withdraw()
                 raise
             return await self._versions.until_in_force(change.hash, self._in_force_seconds)
+
+
+def _refused(error: ConfigError) -> BadRequest:
+    """What is wrong with a file that somebody sent, by its lines."""
+    return BadRequest.of(
+        *(
+            Violation(
+                f"content:{problem.line}" if problem.line else "content",
+                f"{problem.key}: {problem.rule}"
+                + (f", got {problem.value}" if problem.value else ""),
+            )
+            for problem in error.details
+        )
+    )

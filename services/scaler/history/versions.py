@@ -253,6 +253,11 @@ class Versions:
         """The version of this number; None: it is not on record any more, or never was."""
         return next((one for one in reversed(self._known) if one.number == number), None)
 
+    def by_hand(self, version: Version) -> bool:
+        """Whether its file was ever in force because somebody wrote it on the host."""
+        hands = (Source.START, Source.FILE)
+        return any(one.hash == version.hash and one.source in hands for one in self._known)
+
     def content(self, version: Version) -> bytes:
         """Its file whole. Reads: to be called in a thread.
 

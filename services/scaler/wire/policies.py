@@ -49,11 +49,12 @@ class PolicyCalls:
         Raises:
             Forbidden: the caller is no operator.
             BadRequest: it is no file at all.
+            ServiceError: see `Trials.run`.
         """
         identity.require(Role.OPERATOR)
         refuse([*content_violations(request.content)])
         try:
-            await self._policies.check(request.content)
+            await self._policies.check(request.content, tenant=identity.tenant)
         except ConfigError as error:
             return pb.ValidatePolicyResponse(
                 problems=[
@@ -93,6 +94,7 @@ class PolicyCalls:
             request.anyway_reason,
             request.based_on,
             span_of(request),
+            identity.tenant,
         )
         applied = await self._policies.apply(request.content, asked)
         _tell("a scaling file was applied", applied, identity, request.author, request.note)
@@ -148,7 +150,9 @@ class PolicyCalls:
         if request.number < 0:
             wrong.append(Violation("number", f"must be 0 or more, got {request.number}"))
         refuse(wrong)
-        applied = await self._policies.roll_back(request.number, request.author, request.note)
+        applied = await self._policies.roll_back(
+            request.number, request.author, request.note, tenant=identity.tenant
+        )
         _tell("a scaling file was taken back", applied, identity, request.author, request.note)
         return pb.RollbackPolicyResponse(
             version=_applied(applied), in_force=applied.version is not None

@@ -45,7 +45,9 @@ class TrialCalls:
         identity.require(Role.OPERATOR)
         refuse([*content_violations(request.content), *span_violations(request)])
         seconds = span_of(request)
-        async for step in _steps(lambda told: self._policies.plan(request.content, seconds, told)):
+        async for step in _steps(
+            lambda told: self._policies.plan(request.content, seconds, told, tenant=identity.tenant)
+        ):
             if isinstance(step, float):
                 yield pb.PlanPolicyResponse(progress=step)
             else:
@@ -65,7 +67,12 @@ class TrialCalls:
         trace = _trace(request)
         async for step in _steps(
             lambda told: self._policies.simulate(
-                request.content, request.pool, trace, request.times or 1.0, told
+                request.content,
+                request.pool,
+                trace,
+                request.times or 1.0,
+                told,
+                tenant=identity.tenant,
             )
         ):
             if isinstance(step, float):

@@ -1,5 +1,6 @@
 """Decisions, scaling files and overrides over real gRPC, with the real command against it."""
 
+import ast
 import asyncio
 import hashlib
 import json
@@ -17,7 +18,7 @@ from grpc_status import rpc_status
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.errors import DeadlineExceeded, InternalError, NotNow, Overloaded
-from services.scaler.changes.trials import Trials
+from services.scaler.changes.trials import MOST_WAITING, Trials
 from tests.integration.client.running import pennyweight, rows_of
 from tests.integration.scaler.harness import KEY, until_async
 from tests.integration.scaler.test_scaler_servicer import CALLER, OPERATOR, key_file
@@ -477,29 +478,69 @@ async def test_a_trial_that_fails_has_a_name_and_leaves_room(lines, error, reaso
         assert failed.value.reason == reason
 
 
-async def test_one_trial_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_path):
+async def test_one_question_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_path):
     pid = tmp_path / "pid"
     trials = scripted(
-        "import os, time",
-        f"open({str(pid)!r} + '.new', 'w').write(str(os.getpid()))",
-        f"os.rename({str(pid)!r} + '.new', {str(pid)!r})",
-        "time.sleep(60)",
+        "import json, os, time",
+        "if json.loads(input()).get('quick'):",
+        "    print(json.dumps({'answer': {}}))",
+        "else:",
+        f"    open({str(pid)!r} + '.new', 'w').write(str(os.getpid()))",
+        f"    os.rename({str(pid)!r} + '.new', {str(pid)!r})",
+        "    time.sleep(60)",
     )
-    first = asyncio.create_task(trials.run({}))
+    order: list[str] = []
+
+    async def quick(tenant: str) -> None:
+        await trials.run({"quick": True}, tenant=tenant)
+        order.append(tenant)
+
+    first = asyncio.create_task(trials.run({}, tenant="acme"))
 
     async def started() -> bool:
         return pid.exists()
 
     await until_async(started)
-    with pytest.raises(Overloaded) as busy:
-        await trials.run({})
+    waiting = [asyncio.create_task(quick(tenant)) for tenant in ("acme", "globex", "hangs-up")]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as busy:  # one of each tenant waits
+        await quick("acme")
     assert busy.value.reason == "TRIAL_RUNNING"
+    waiting += [asyncio.create_task(quick(f"t{at}")) for at in range(MOST_WAITING - len(waiting))]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await quick("one-too-many")
+    for task in (waiting[2], *waiting[3:]):
+        task.cancel()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert order == ["acme", "globex"]
     trials._deadline_seconds = 0.2
     with pytest.raises(DeadlineExceeded) as late:
         await trials.run({})
     assert late.value.reason == "TRIAL_TOO_LONG"
+
+
+async def test_a_file_is_read_in_a_process_of_its_own_that_is_niced_and_bounded(tmp_path):
+    """Not on threads that the whole scaler shares: a dear file takes nobody else's time."""
+    said = tmp_path / "said"
+    trials = scripted(
+        "import os, resource, sys",
+        "sys.argv = ['try_out']",
+        "from services.scaler.try_out import __main__ as try_out, checks",
+        "def check(given, **_):",
+        "    bounded = resource.RLIMIT_AS, resource.RLIMIT_CPU",
+        "    limits = [resource.getrlimit(one)[0] for one in bounded]",
+        f"    open({str(said)!r}, 'w').write(repr([os.getpid(), os.nice(0), *limits]))",
+        "checks.check = check",
+        "try_out.main()",
+    )
+    assert await trials.run({"kind": "check", "check": {}, "given": "a: 1"}) == {}
+    pid, nice, memory, seconds = ast.literal_eval(said.read_text())
+    assert pid != os.getpid()
+    assert nice >= 10
+    assert (memory, seconds) == (2 << 30, 180)

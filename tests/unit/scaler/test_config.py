@@ -286,3 +286,64 @@ def test_kedas_port_is_not_open_to_all_by_accident():
     told = {"PENNYWEIGHT_SCALER_LEASE": "scaler"}
     with pytest.raises(ConfigError, match="must be namespace/name"):
         from_environment(ScalerSettings, prefix_of("scaler"), told)
+
+
+def many(count: int, place: str) -> str:
+    of = "tier: t, model: m, precision: p"
+    return "pools:\n" + "".join(
+        f"  p{at}: {{{of}, {place.replace('AT', str(at))}}}\n" for at in range(count)
+    )
+
+
+POD = "kubernetes: {namespace: n, name: w}"
+WAITING = "{signal: waiting, above: 1, change: 1}"
+NIGHT = "{cron: '0 AT * * *', duration_seconds: 60, max: 1}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (many(257, f"{POD}, size: 0"), "pools: must have at most 256 entries"),
+        (many(5, f"{POD}, size: 1024"), "4,096 replicas (scale.max, size or addresses) together"),
+        (many(5, f"{POD}, scale: {{max: 1024}}"), "4,096 replicas"),
+        (
+            many(5, f"{POD}, scale: {{max: 1, schedule: [{NIGHT.replace('1}', '1024}')}]}}"),
+            "4,096 replicas",
+        ),
+        (
+            many(3, f"repository: m, size: 0, slots: [{', '.join(['{}'] * 400)}]"),
+            "line 1: pools: must have at most 1,024 slots together, got 1,200",
+        ),
+        (
+            many(3, f"external: {{addresses: [{', '.join(f'h{x}:1' for x in range(200))}]}}"),
+            "512 external addresses together, got 600",
+        ),
+        (
+            many(100, f"{POD}, scale: {{max: 1, rules: [{', '.join([WAITING] * 30)}]}}"),
+            "2,048 rules together, got 3,000",
+        ),
+        (
+            many(60, f"{POD}, scale: {{max: 1, schedule: [{', '.join([NIGHT] * 10)}]}}"),
+            "512 schedules together, got 600",
+        ),
+        (
+            many(
+                30,
+                f"{POD}, scale: {{max: 1, queries: "
+                f"{{{', '.join(f'q{x}: {{query: up, target: 1}}' for x in range(10))}}}}}",
+            ),
+            "256 queries together, got 300",
+        ),
+    ],
+)
+def test_what_rounds_and_ticks_go_over_is_bounded_for_all_pools_together(write, text, message):
+    with pytest.raises(ConfigError) as caught:
+        Scaling.load(write(text), models=False)
+    assert any(message in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_places_are_allowed_as_a_list():
+    told = {"PENNYWEIGHT_SCALER_PLACES_ALLOWED": "10.0.0.7:8001, /models/large"}
+    settings = from_environment(ScalerSettings, prefix_of("scaler"), told)
+    assert settings.places_allowed == ("10.0.0.7:8001", "/models/large")
+    assert ScalerSettings().places_allowed == ()

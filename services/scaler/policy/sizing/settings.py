@@ -333,7 +333,9 @@ class Scale:
     work: Work | None = field(default_factory=Work)
     signals: Mapping[Measure, Signal] = field(default_factory=dict)
     stale_seconds: Seconds = 15.0
-    queries: Mapping[QueryName, Query] = field(default_factory=dict)
+    queries: Annotated[Mapping[QueryName, Query], Field(max_length=32)] = field(
+        default_factory=dict
+    )
     rules: Annotated[tuple[Rule, ...], Field(max_length=32)] = ()
     behavior: Behavior = field(default_factory=Behavior)
     burst: Burst | None = None
@@ -376,7 +378,7 @@ class Budget:
 
     of: Resource
     limit: Positive
-    pools: Mapping[str, BudgetShare]
+    pools: Annotated[Mapping[str, BudgetShare], Field(max_length=256)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -13,6 +13,7 @@ from services.scaler.changes.policies import Asked, Policies
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history import versions as history
 from services.scaler.history.versions import Source, Versions, hash_of
+from services.scaler.try_out import checks
 
 ASKED = Asked("ada", "more room")
 POOL = "  p: {tier: small, model: m, precision: int8, repository: ., slots: [{}, {}], size: %d}\n"
@@ -29,7 +30,11 @@ class Answers:
         self.answer = {"verdict": verdict, "because": because, "pools": {}}
         self.questions = []
 
-    async def run(self, question, progress):
+    async def run(self, question, progress=lambda _: None, *, tenant=""):
+        if question["check"] is not None:
+            checks.check(question["given"], **question["check"])
+        if question["kind"] == "check":
+            return {}
         self.questions.append(question)
         progress(1.0)
         if isinstance(self.answer, Exception):
@@ -56,6 +61,8 @@ class Scene:
             self.versions,
             self.trials,
             folder / "load",
+            checks=self.trials,
+            places_allowed=["/allowed"],
             in_force_seconds=5.0,
             clock=lambda: self.now,
         )
@@ -166,7 +173,7 @@ async def test_what_somebody_wrote_by_hand_is_not_overwritten_unseen(scene):
 
 async def test_a_hand_that_is_quicker_than_an_apply_wins(scene):
     class Slow(Answers):
-        async def run(self, question, progress):
+        async def run(self, question, progress, **turn):
             scene.path.write_text(text(0))
             scene.look()
             return self.answer
@@ -386,3 +393,50 @@ async def test_an_edit_that_changed_meanwhile_is_looked_at_again(guarded):
     guarded.path.write_text(text(1, "# newer\n"))
     assert await guarded.policies.undo(text(2).encode())  # that is, it is not taken
     assert guarded.path.read_text() == text(1, "# newer\n")
+
+
+STRANGE = text(1) + "  evil: {tier: small, model: m, precision: int8, external: {dns: 'evil:1'}}\n"
+
+
+async def test_a_file_that_sends_texts_elsewhere_is_refused_whatever_the_reason(scene):
+    with pytest.raises(BadRequest, match=r"content:4: pools.evil.external.dns: .*, got evil:1"):
+        await scene.policies.apply(STRANGE, Asked("eve", "n", anyway="it is urgent"))
+    scene.trials.answer = InternalError("the trial failed", reason="TRIAL_FAILED")
+    with pytest.raises(BadRequest):
+        await scene.policies.apply(STRANGE, Asked("eve", "n", anyway="it is urgent"))
+    assert scene.path.read_text() == text(1)
+
+
+async def test_a_rollback_to_new_places_is_for_what_a_hand_put_in_force(scene):
+    scene.versions.in_force(STRANGE.encode())
+    scene.path.write_text(STRANGE)
+    await scene.policies.apply(STRANGE + "# more\n", ASKED)
+    scene.path.write_text(text(1))
+    scene.look()
+    with pytest.raises(NotNow, match=r"version 3 would be refused now: .*got evil:1"):
+        await scene.policies.roll_back(3, "eve", "")
+    assert (await scene.policies.roll_back(2, "ada", "")).version.number == 5
+
+
+async def test_what_callers_send_is_never_read_in_this_process(scene):
+    class Elsewhere(Answers):
+        async def run(self, question, progress=lambda _: None, *, tenant=""):
+            asked.append((question["kind"], tenant))
+            return self.answer
+
+    asked = []
+    scene.policies._trials = scene.policies._checks = Elsewhere()
+    await scene.policies.check("{", tenant="acme")
+    await scene.policies.plan("{", 60.0, lambda _: None, tenant="acme")
+    await scene.policies.apply("{{", Asked("ada", "n", tenant="globex"))
+    assert asked == [("check", "acme"), ("plan", "acme"), ("plan", "globex")]
+
+
+async def test_a_file_that_cannot_be_tried_is_checked_all_the_same(scene):
+    class Fails(Answers):
+        async def run(self, question, progress=lambda _: None, *, tenant=""):
+            raise InternalError("the trial failed", reason="TRIAL_FAILED")
+
+    scene.policies._trials = Fails()
+    with pytest.raises(BadRequest, match="must not exceed the number of slots"):
+        await scene.policies.apply(text(3), Asked("ada", "n", anyway="it is urgent"))
