@@ -13,7 +13,7 @@ from pennyweight.command.ending import end, run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.levers import seconds_of
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
-from pennyweight.command.scaler.link import PoolName, Scaler, moment_of, reach
+from pennyweight.command.scaler.link import PoolName, Scaler, Word, moment_of, reach
 from pennyweight.command.show import (
     add_columns,
     console,
@@ -26,10 +26,11 @@ from pennyweight.command.show import (
     say,
     words,
 )
-from pennyweight.errors import DeadlineExceeded
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from pennyweight.suggestions import hint_of
 from pennyweight.wire import name_of, time_of
+
+POOLS_SECONDS = 10.0
+"""Until giving up to learn which pools there are."""
 
 
 @dataclass(frozen=True)
@@ -116,22 +117,41 @@ def watch(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
 ) -> None:
-    """Show decisions as they are made: what holds now, then each change."""
+    """Show decisions as they are made: what holds now, then each change.
+
+    Where the scaler goes away it waits for it to come back.
+    """
     seconds = None if lasting is None else seconds_of(lasting)
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
+    aside = console(stderr=True)
+    shown: dict[str, tuple[object, ...]] = {}
+
+    def told(word: Word) -> None:
+        away = word == "away"
+        sentence = "The scaler is away; waiting for it." if away else "The scaler is back."
+        say(aside, sentence, "yellow" if away else "green")
+
     async def work() -> None:
         async with reach(target) as scaler:
+            if pool:
+                await scaler.require(pool, POOLS_SECONDS)
             request = pb.WatchDecisionsRequest(pool=pool)
-            try:
-                async for message in scaler.stream("WatchDecisions", request, seconds):
-                    if message.HasField("decision"):
-                        _print_line(decision_of(message.decision), as_json=as_json)
-            except DeadlineExceeded:
-                if seconds is None:
-                    raise
+            async for message in scaler.follow("WatchDecisions", request, seconds, told):
+                if not message.HasField("decision"):
+                    continue
+                decision = decision_of(message.decision)
+                if shown.get(decision.pool) != _reason_of(decision):  # else it held before
+                    shown[decision.pool] = _reason_of(decision)
+                    _print_line(decision, as_json=as_json)
 
     run(work(), target, service="scaler")
+
+
+def _reason_of(decision: Decision) -> tuple[object, ...]:
+    """What makes a decision another one: the size, or what bound it last."""
+    last = decision.constraints[-1:]
+    return decision.size, *((one.bound, one.detail) for one in last)
 
 
 def decision_of(message: pb.Decision) -> Decision:
@@ -173,9 +193,7 @@ def gaps_line(missing: int, damaged: int) -> str:
 
 async def _end_without(scaler: Scaler, pool: str, timeout_seconds: float) -> None:
     """Ends the command: nothing is known of the pool."""
-    names = await scaler.pools(timeout_seconds)
-    if pool not in names:
-        end(f"no pool named {pool!r}", hint_of(pool, names, "There are"))
+    await scaler.require(pool, timeout_seconds)
     end(f"No decision about {pool} is on record.", "A pool with a fixed size has none.")
 
 

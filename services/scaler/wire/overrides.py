@@ -123,7 +123,7 @@ class OverrideCalls:
 
     def _require(self, pool: str) -> None:
         if pool not in self._pools():
-            raise NotFound(f"no pool named {pool[:80]!r}", reason="POOL_UNKNOWN")
+            raise NotFound(f"there is no pool named {pool[:80]}", reason="POOL_UNKNOWN")
 
 
 def _check(request: pb.SetOverrideRequest) -> None:

@@ -209,7 +209,7 @@ async def test_decisions_are_streamed_listed_and_explained(home):
     assert resumed.out == "p is decided again; pin at 2 is over.\n"
     unknown = await pennyweight("scaler", "why", "q", *where(scaler))
     assert unknown.code == 1
-    assert "no pool named 'q'" in unknown.err
+    assert "There is no pool named q." in unknown.err
 
 
 async def test_an_override_outlives_a_restart(place):
