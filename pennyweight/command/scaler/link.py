@@ -175,6 +175,8 @@ def text_of(file: Path) -> str:
         end(f"{file} cannot be read: {error.strerror}.", code=USAGE)
     except UnicodeDecodeError:
         end(f"{file} is not UTF-8 text.", code=USAGE)
+    if not text.strip():
+        end(f"{file} is empty.", code=USAGE)
     if len(data) > MAX_FILE_BYTES:
         end(f"{file} has {len(data):,} bytes.", f"Most are {MAX_FILE_BYTES:,}.", code=USAGE)
     return text
@@ -186,6 +188,8 @@ def trace_of(file: Path) -> bytes:
         data = file.read_bytes()
     except OSError as error:
         end(f"{file} cannot be read: {error.strerror}.", code=USAGE)
+    if not data.strip():
+        end(f"{file} is empty.", code=USAGE)
     if len(data) > MAX_TRACE_BYTES:
         hint = f"Most are {MAX_TRACE_BYTES:,}: send a part of it, or rates by window."
         end(f"{file} has {len(data):,} bytes.", hint, code=USAGE)

@@ -12,6 +12,7 @@ from rich.table import Table
 from pennyweight.command.ending import FAILED, end, run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
+from pennyweight.command.refused import note_lines, problem_lines
 from pennyweight.command.scaler.link import Days, Scaler, ScalingFile, reach, text_of, trace_of
 from pennyweight.command.show import (
     add_columns,
@@ -26,7 +27,7 @@ from pennyweight.command.show import (
 )
 from pennyweight.errors import PennyweightError
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from pennyweight.wire import duration_of, name_of, seconds_of, time_of
+from pennyweight.wire import duration_of, name_of, problem_of, seconds_of, time_of
 
 DAY_SECONDS = 86_400
 STYLES = {"better": "green", "worse": "red", "unknown": "yellow"}
@@ -93,6 +94,7 @@ def plan(
     async def work() -> None:
         nonlocal worse
         async with reach(target) as scaler:
+            await require_good(scaler, file, text, timeout)
             found = await planned(scaler, text, days, timeout)
         if found is None:
             end("The scaler ended the trial without an answer.")
@@ -131,13 +133,13 @@ def simulate(
     tls_key: TlsKey = None,
 ) -> None:
     """Try a scaling file on a trace. Changes nothing."""
-    request = pb.SimulateRequest(
-        content=text_of(file), pool=pool, trace=trace_of(trace), times=times
-    )
+    text = text_of(file)
+    request = pb.SimulateRequest(content=text, pool=pool, trace=trace_of(trace), times=times)
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
         async with reach(target) as scaler:
+            await require_good(scaler, file, text, timeout)
             found = await _last(scaler, "Simulate", request, "simulation", timeout)
         if found is None:
             end("The scaler ended the trial without an answer.")
@@ -151,6 +153,17 @@ def simulate(
         say(console(), f"{found.requests:,} requests in {days:.2f} days", "dim")
 
     run(work(), target, service="scaler")
+
+
+async def require_good(scaler: Scaler, file: Path, text: str, timeout_seconds: float) -> None:
+    """Ends the command where a file would be refused, with what `check` says; tells its notes."""
+    request = pb.ValidatePolicyRequest(content=text)
+    found = await scaler.ask("ValidatePolicy", request, timeout_seconds)
+    if found.problems:
+        problems = problem_lines([problem_of(one) for one in found.problems])
+        end("\n".join([f"{file} would be refused:", *problems]))
+    for note in note_lines([problem_of(one) for one in found.notes]):
+        say(console(stderr=True), note, "yellow")
 
 
 async def planned(

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
-from services.common.config import MAX_BYTES, ConfigError
+from services.common.config import MAX_BYTES, ConfigError, parse_document
 from services.common.errors import (
     BadRequest,
     NotFound,
@@ -28,8 +28,10 @@ from services.common.errors import (
     Violation,
 )
 from services.common.plain_files import read_plain
+from services.scaler.changes.tiers import unserved
 from services.scaler.changes.trials import Trials
 from services.scaler.changes.written import read_only, write
+from services.scaler.config import Notes, Scaling
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history.versions import Change, Source, Version, Versions, hash_of
 from services.scaler.policy.plans import Plan, Simulation, Verdict
@@ -51,8 +53,8 @@ class Asked:
     Attributes:
         author: who asks for it.
         note: what it is for.
-        anyway: why it is to come in force though it does worse, or over a change of somebody else
-            that is not in force; empty: it is not.
+        anyway: why it is to come in force though it does worse, leaves a tier without a pool, or
+            over a change of somebody else that is not in force; empty: it is not.
         based_on: hash of the file that the change began with; empty: whatever is in force.
         span_seconds: how much of the recorded load is tried.
     """
@@ -136,13 +138,13 @@ class Policies:
         """Why the file cannot be changed here, in one sentence; empty: it seems that it can."""
         return read_only(self._file.path)
 
-    async def check(self, content: str) -> None:
-        """Checks a file.
+    async def check(self, content: str) -> Notes:
+        """Checks a file; returns what is to be said of it though it would be taken.
 
         Raises:
             ConfigError: it would be refused.
         """
-        await asyncio.to_thread(self._file.check, content.encode())
+        return (await asyncio.to_thread(self._file.look_over, content.encode()))[1]
 
     async def plan(
         self, content: str, span_seconds: float, progress: Callable[[float], None]
@@ -205,7 +207,8 @@ class Policies:
 
         Raises:
             BadRequest: it would be refused.
-            NotNow: it does worse than the one in force, or the file is read-only.
+            NotNow: it does worse than the one in force, a tier would be left without a pool, or the
+                file is read-only.
             Outrun: somebody else changed it.
             Unavailable: the disk refuses it.
             ServiceError: it cannot be tried; see `Trials.run`.
@@ -222,9 +225,12 @@ class Policies:
             return Applied(digest, before)
         if why := self.read_only:
             raise NotNow(why, reason="POLICY_READ_ONLY")
+        left = await asyncio.to_thread(self._unserved, data, before)
+        if left and not asked.anyway:
+            raise NotNow(left, reason="TIER_UNSERVED")
         unseen = await self._refuse_unseen(before, anyway=bool(asked.anyway))
         plan = await self._gate(content, asked)
-        needed = unseen or plan is None or plan.verdict is Verdict.WORSE
+        needed = unseen or left or plan is None or plan.verdict is Verdict.WORSE
         anyway = asked.anyway if needed else ""
         change = Change(digest, Source.APPLY, asked.author, asked.note, anyway)
         version = await self._write(data, before, change, anyway=bool(asked.anyway))
@@ -306,6 +312,16 @@ class Policies:
                     for problem in error.details
                 )
             ) from error
+
+    def _unserved(self, data: bytes, before: Version) -> str:
+        """Tiers that the file in force serves and this one would not; empty: none."""
+        try:
+            live = parse_document(
+                self._versions.content(before).decode(), Scaling, source=str(self._file.path)
+            )
+        except (OSError, UnicodeDecodeError, ConfigError):
+            return ""  # what was in force cannot be read any more: nothing is known of it
+        return unserved(live.content, self._file.check(data))
 
     async def _refuse_unseen(self, before: Version, *, anyway: bool) -> bool:
         """Whether somebody wrote what nobody has seen in force; writing over it is refused."""

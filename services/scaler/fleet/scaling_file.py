@@ -13,11 +13,11 @@ from pathlib import Path
 
 import structlog
 
-from services.common.config import MAX_BYTES, ConfigError, parse_document
+from services.common.config import MAX_BYTES, ConfigError, parse_document, unread
 from services.common.files import above
 from services.common.refusal import Refusal
 from services.common.seen import SeenFiles
-from services.scaler.config import Scaling
+from services.scaler.config import Notes, Scaling, notes
 from services.scaler.metrics import Metrics
 from services.scaler.model_config import FILE
 from services.scaler.model_config import MAX_BYTES as MODEL_BYTES
@@ -70,7 +70,7 @@ class ScalingFile:
             self.content = self._seen.read(self.path, MAX_BYTES)
             text = self.content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(str(self.path), [f"cannot be read: {error}"]) from error
+            raise ConfigError(str(self.path), [unread(error)]) from error
         document = parse_document(text, Scaling, source=str(self.path))
         for pool in document.content.pools.values():  # one that is missing may come
             if pool.repository is not None:
@@ -93,17 +93,19 @@ class ScalingFile:
         Raises:
             ConfigError: it could not be used.
         """
+        return self.look_over(content)[0]
+
+    def look_over(self, content: bytes) -> tuple[Scaling, Notes]:
+        """As `check`, and what is to be said of it though it can be used."""
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ConfigError(str(self.path), [f"must be UTF-8 text: {error}"]) from error
-        return Scaling.of(
-            parse_document(text, Scaling, source=str(self.path)),
-            self.path,
-            self._cores,
-            gpus=self._gpus,
-            queries=self._queries,
+            raise ConfigError(str(self.path), [unread(error)]) from error
+        document = parse_document(text, Scaling, source=str(self.path))
+        scaling = Scaling.of(
+            document, self.path, self._cores, gpus=self._gpus, queries=self._queries
         )
+        return scaling, notes(scaling, document, queries=self._queries)
 
     def again(self) -> "ScalingFile":
         """A new reading of the same file."""

@@ -155,9 +155,19 @@ async def test_what_is_wrong_is_told_by_line_key_rule_and_value(place, tmp_path)
     scaler = await place.start()
     file = tmp_path / "wrong.yaml"
     file.write_text(text_of(place, size=3))
-    ended = await pennyweight("scaler", "apply", str(file), "--note", "n", *where(scaler))
-    assert ended.code == 1
-    assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_start_s,req_per_s\n0,1\n60,1\n")
+    for command in (("apply", "--note", "n"), ("plan",), ("simulate", "--trace", str(trace))):
+        name, *options = command
+        ended = await pennyweight("scaler", name, str(file), *options, *where(scaler))
+        assert ended.code == 1
+        assert ended.err.startswith(f"{file} would be refused:\n  line ")
+        assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
+        assert "content" not in ended.err
+    file.write_text(" ")
+    ended = await pennyweight("scaler", "plan", str(file), *where(scaler))
+    assert (ended.code, ended.err) == (2, f"{file} is empty.\n")
+    file.write_text(text_of(place, size=3))
     found = await scaler.stub.ValidatePolicy(
         pb.ValidatePolicyRequest(content=file.read_text()), metadata=KEY, timeout=5
     )

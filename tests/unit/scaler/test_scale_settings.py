@@ -116,11 +116,13 @@ def test_without_zero_a_pool_has_one_at_least(write):
                 "tokens_per_second, backlog), got backlock"
             ),
         ),
-        (", above: 0.7", "", "line 18: pools.a.scale.rules.0: must have one of above and below"),
+        (", above: 0.7", "", "line 18: pools.a.scale.rules.0: must have above or below"),
+        ("target: 0.8", "target: 1.5", "signals.kv.target: must be at most 1, as kv goes from 0"),
+        ("target: 0.8", "target: 70", "from 0 to 1; did you mean 0.7?, got 70"),
         (
             "above: 0.7",
             "above: 0.7, below: 1",
-            "line 18: pools.a.scale.rules.0: must have one of above and below",
+            "line 18: pools.a.scale.rules.0.below: must not stand beside above: a rule has one",
         ),
         (
             "change: 1",
@@ -240,10 +242,10 @@ def test_money_without_a_price_is_refused(write, text: str):
         Scaling.load(write(text.replace("    \n", "")))
 
 
-def test_a_size_outside_of_what_scale_keeps_is_refused(write):
+def test_a_size_beside_scale_is_only_how_many_at_first_and_within_its_bounds(write):
     text = GOOD.replace("max: 3", "max: 2").replace("usd_per_hour: 2\n", "size: 3\n")
-    with pytest.raises(ConfigError, match=r"line 8: pools\.a\.size: must be from 0 to 2, between"):
-        Scaling.load(write(text))
+    assert Scaling.load(write(text)).pools["a"].first == 2
+    assert Scaling.load(write(text.replace("size: 3", "size: 1"))).pools["a"].first == 1
 
 
 def test_a_scale_that_follows_nothing_is_refused(write):

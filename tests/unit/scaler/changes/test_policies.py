@@ -108,6 +108,19 @@ async def test_a_worse_file_is_refused_and_a_reason_applies_it(scene):
     assert applied.version.anyway == "money is short"
 
 
+async def test_a_tier_that_would_lose_its_only_pool_is_named_and_needs_a_reason(scene):
+    slip = text(1).replace("tier: small", "tier: smal")
+    with pytest.raises(NotNow, match="no pool would serve tier small any more") as refused:
+        await scene.policies.apply(slip, ASKED)
+    assert refused.value.reason == "TIER_UNSERVED"
+    assert "did you mean small where p has smal?" in refused.value.message
+    assert (scene.path.read_text(), scene.trials.questions) == (text(1), [])
+    applied = await scene.policies.apply(slip, Asked("ada", "n", anyway="it has a new name"))
+    assert applied.version.anyway == "it has a new name"
+    second = slip + (POOL % 1).replace("  p:", "  q:")
+    assert (await scene.policies.apply(second, ASKED)).version.number == 3
+
+
 async def test_a_reason_that_was_not_needed_is_not_on_record(scene):
     applied = await scene.policies.apply(text(2), Asked("ada", "n", anyway="just in case"))
     assert applied.version.anyway == ""
