@@ -83,14 +83,14 @@ def why(
     """Say why a pool has its size, why not one fewer, why not one more, and all that bound it."""
     request = pb.ListDecisionsRequest(pool=pool, current=at is None, max_results=1)
     if at is not None:
-        request.until.CopyFrom(moment_of(at, dt.datetime.now(dt.UTC)))
+        request.until.CopyFrom(moment_of(at, dt.datetime.now(dt.UTC), "--at"))
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
         async with reach(target) as scaler:
             found = await scaler.ask("ListDecisions", request, timeout)
             if not found.decisions:
-                await _end_without(scaler, pool, timeout)
+                await _end_without(scaler, pool, timeout, request)
         decision = decision_of(found.decisions[0])
         if as_json:
             print_json("decision", decision)
@@ -191,10 +191,15 @@ def gaps_line(missing: int, damaged: int) -> str:
     return f"The record has gaps: {' and '.join(said)}."
 
 
-async def _end_without(scaler: Scaler, pool: str, timeout_seconds: float) -> None:
-    """Ends the command: nothing is known of the pool."""
+async def _end_without(
+    scaler: Scaler, pool: str, timeout_seconds: float, asked: pb.ListDecisionsRequest
+) -> None:
+    """Ends the command: nothing is known of the pool, or not of that time."""
     await scaler.require(pool, timeout_seconds)
-    end(f"No decision about {pool} is on record.", "A pool with a fixed size has none.")
+    if asked.HasField("until"):
+        sentence = f"The record has no decision about {pool} up to {moment(time_of(asked.until))}."
+        end(sentence, f"`pennyweight scaler why {pool}` tells what holds now.")
+    end(f"There is no decision about {pool} yet.", "A pool with a fixed size has none.")
 
 
 def _print(screen: Console, decision: Decision) -> None:

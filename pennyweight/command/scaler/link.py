@@ -24,6 +24,7 @@ from pennyweight.suggestions import hint_of
 
 Word = Literal["away", "back"]
 
+MAX_OVERRIDE_SECONDS = 30 * 86_400
 MAX_FILE_BYTES = 1 << 20
 MAX_TRACE_BYTES = 3 << 20
 """What fits into a message beside a scaling file."""
@@ -196,8 +197,18 @@ def trace_of(file: Path) -> bytes:
     return data
 
 
-def moment_of(given: str, now: dt.datetime) -> Timestamp:
+def lasting_of(given: str) -> float:
+    """Seconds of `--for`; ends the command where that is no time for an override."""
+    seconds = seconds_of(given)
+    if not 0.0 < seconds <= MAX_OVERRIDE_SECONDS:
+        end(f"--for {given} is not above 0 and at most 30 days.", code=USAGE)
+    return seconds
+
+
+def moment_of(given: str, now: dt.datetime, option: str) -> Timestamp:
     """A time that a person wrote: RFC 3339, or how long ago; ends the command on others.
+
+    So it does on times to come, of which nothing is on record.
 
     A whole second is meant to its end, as times are shown without their fractions.
     """
@@ -209,9 +220,11 @@ def moment_of(given: str, now: dt.datetime) -> Timestamp:
         found = dt.datetime.fromisoformat(given.removesuffix(" UTC"))
     except ValueError:
         hint = "Write it as 2026-11-29T01:15:00Z, or as how long ago: 10m."
-        end(f"{given!r} is no time.", hint, code=USAGE)
+        end(f"{option} {given} is no time.", hint, code=USAGE)
     if found.tzinfo is None:
         found = found.replace(tzinfo=dt.UTC)
+    if found > now:
+        end(f"{option} {given} is in the future.", code=USAGE)
     part = dt.timedelta(microseconds=999_999 if "." not in given else 1)
     result.FromDatetime(found + part)  # times here have at most six digits, on the wire nine
     return result

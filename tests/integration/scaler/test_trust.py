@@ -430,3 +430,51 @@ async def test_one_trial_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_path)
     with pytest.raises(DeadlineExceeded) as late:
         await trials.run({})
     assert late.value.reason == "TRIAL_TOO_LONG"
+
+
+async def test_an_override_says_what_it_replaces_cannot_bring_and_would_stop(home):
+    place = home(size=None, slots=[{}, {}], scale=SCALE)
+    scaler = await place.start()
+    said = ("--for", "1h", "--reason", "r", "--author")
+    paused = await pennyweight(
+        "scaler", "pause", "p", "--no-scale-down", *said, "ada", *where(scaler)
+    )
+    assert (paused.code, paused.err) == (0, "")
+    assert paused.out.startswith("p: no scale down until ")
+    pinned = await pennyweight("scaler", "pin", "p", "9", *said, "bob", *where(scaler))
+    assert pinned.code == 0
+    can_come, replaced = pinned.err.splitlines()
+    assert can_come == "At most 2 can come (max)."
+    assert replaced.startswith("It takes the place of no scale down by ada, which held until ")
+    stopping = ("scaler", "pin", "p", "0", *said, "bob", *where(scaler))
+    refused = await pennyweight(*stopping)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == (
+        "p is the only pool of tier small: at 0 all requests of small would fail\n"
+        "`--yes` pins it all the same.\n"
+    )
+    assert (await pennyweight(*stopping, "--yes")).code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("pin", "p", "2", "--reason", "r", "--for", "0s"), "--for 0s is not above 0"),
+        (("pause", "p", "--reason", "r", "--for", "400d"), "--for 400d is not above 0 and at most"),
+        (("pin", "p", "-1", "--reason", "r", "--for", "1h"), "Invalid value for 'N'"),
+        (("why", "p", "--at", "2200-01-01T00:00:00Z"), "--at 2200-01-01T00:00:00Z is in the fut"),
+        (("why", "p", "--at", "yesterday"), "--at yesterday is no time."),
+    ],
+)
+async def test_an_option_that_cannot_be_is_named(command, said):
+    ended = await pennyweight("scaler", *command, "--address", "127.0.0.1:1", COLUMNS="120")
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+
+
+async def test_a_time_before_the_record_is_said_to_be_one(home):
+    place = home(size=None, slots=[{}, {}], scale=SCALE)
+    scaler = await place.start()
+    ended = await pennyweight("scaler", "why", "p", "--at", "10d", *where(scaler))
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("The record has no decision about p up to ")

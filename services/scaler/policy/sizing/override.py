@@ -57,5 +57,11 @@ def overridden(override: Override, *, wanted: int, current: int) -> tuple[int, C
             size = override.size
         case OverrideKind.NO_SCALE_DOWN:
             size = max(wanted, current)
-    by = f"{override.kind.value} by {override.author}" if override.author else override.kind.value
-    return size, Constraint(Bound.OVERRIDE, size, by, limit=override.until)
+    by = f" by {override.author}" if override.author else ""
+    said = f"{named(override.kind, override.size)}{by}"
+    return size, Constraint(Bound.OVERRIDE, size, said, limit=override.until)
+
+
+def named(kind: OverrideKind, size: int) -> str:
+    """What is set, as people call it everywhere; the size is a pin's."""
+    return f"pin at {size}" if kind is OverrideKind.PIN else kind.value.replace("_", " ")
