@@ -13,13 +13,14 @@ from pennyweight.command.ending import end, run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.levers import seconds_of
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
+from pennyweight.command.scaler.figures import measured_and_against
 from pennyweight.command.scaler.link import PoolName, Scaler, Word, moment_of, reach
 from pennyweight.command.show import (
     add_columns,
     console,
+    dollars,
     line,
     moment,
-    money,
     plain,
     print_json,
     print_table,
@@ -208,10 +209,10 @@ def _print(screen: Console, decision: Decision) -> None:
     since = f"decided {moment(decision.decided_at)}, before {decision.size_before}"
     details = [since]
     if price or decision.micro_usd_per_hour_before:
-        before = money(decision.micro_usd_per_hour_before)
-        details.append(f"{money(price)} an hour, before {before}")
+        before = dollars(decision.micro_usd_per_hour_before)
+        details.append(f"{dollars(price)} an hour, before {before}")
     if decision.demand is not None:
-        details.append(f"demand {decision.demand:.2f} replicas")
+        details.append(f"demand of {decision.demand:.2f} replicas")
     if decision.policy_version:
         details.append(f"policy version {decision.policy_version}")
     say(screen, Text.assemble(head, (f" · {' · '.join(details)}", "dim")))
@@ -230,19 +231,9 @@ def _table(constraints: tuple[Constraint, ...]) -> Table:
             words(one.bound),
             line(one.detail) or "-",
             str(one.size),
-            _figure(one.value),
-            _until(one.limit) if one.bound == "override" else _figure(one.limit),
+            *measured_and_against(one.bound, one.detail, one.value, one.limit),
         )
     return table
-
-
-def _until(seconds: float | None) -> str:
-    """When an override ends, which is told in seconds since 1970."""
-    return "-" if seconds is None else moment(dt.datetime.fromtimestamp(seconds, dt.UTC))
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}"
 
 
 def _print_line(decision: Decision, *, as_json: bool) -> None:

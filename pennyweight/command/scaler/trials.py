@@ -13,13 +13,14 @@ from pennyweight.command.ending import FAILED, end, run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
 from pennyweight.command.refused import note_lines, problem_lines
+from pennyweight.command.scaler.figures import span
 from pennyweight.command.scaler.link import Days, Scaler, ScalingFile, reach, text_of, trace_of
 from pennyweight.command.show import (
     add_columns,
     console,
+    dollars,
     line,
     moment,
-    money,
     plain,
     print_json,
     print_table,
@@ -148,9 +149,8 @@ def simulate(
             more = {"pool": found.pool, "seconds": seconds_of(found.span)}
             print_json("simulation", course, **more, requests=found.requests)
             return
-        days = seconds_of(found.span) / DAY_SECONDS
         print_table(console(), _courses({found.pool: course}))
-        say(console(), f"{found.requests:,} requests in {days:.2f} days", "dim")
+        say(console(), f"{found.requests:,} requests in {span(seconds_of(found.span))}", "dim")
 
     run(work(), target, service="scaler")
 
@@ -197,7 +197,7 @@ def print_plan(found: Plan) -> None:
         print_table(screen, _table(tried), named_by=2)
     for one in tried:
         if one.differ_most_at is not None:
-            sizes = f"{one.live_size} replicas by the file in force and {one.planned_size} by this"
+            sizes = f"size {one.live_size} by the file in force and {one.planned_size} by this"
             sentence = f"{one.pool}: they differ most at {moment(one.differ_most_at)}: {sizes}"
             say(screen, plain(sentence))
     for one in found.pools:
@@ -268,7 +268,7 @@ def _figures(course: Course) -> tuple[str, ...]:
     attainment = course.attainment
     return (
         f"{course.replica_hours:,.2f}",
-        money(course.micro_usd) if course.micro_usd else "-",
+        dollars(course.micro_usd) if course.micro_usd else "-",
         "-" if attainment is None else f"{attainment:.2%}",
         f"{course.changes_per_hour:.2f}",
         f"{course.wasted_hours:.2f}",
