@@ -187,15 +187,13 @@ class Document(Generic[T]):
 
     def has(self, place: Place) -> bool:
         """Whether the document has such a key, whatever stands there."""
-        found: Any = self._tree.data
-        for part in place:
-            if not isinstance(found, Mapping) or part not in found:
-                return False
-            found = found[part]
-        return True
+        above = self._tree.data_at(place[:-1])
+        return isinstance(above, Mapping) and place[-1] in above
 
     def _problem(self, place: Place, said: str) -> Problem:
         rule, _, value = said.partition(", got ")
+        if value and self._tree.data_at(place) == value:  # a text, which stands in quotes
+            value = _shown(value)
         return Problem(rule, self.line(place), ".".join(map(str, place)), value)
 
 

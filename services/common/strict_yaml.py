@@ -74,6 +74,16 @@ class Tree:
     data: Any
     root: Node | None
 
+    def data_at(self, place: Place) -> Any:
+        """What stands at a place; None: nothing, or an empty value."""
+        found = self.data
+        for part in place:
+            try:
+                found = found[part]
+            except (LookupError, TypeError):
+                return None
+        return found
+
     def line(self, place: Place) -> int:
         """Line of the deepest part of the place that the document has."""
         node, line = self.root, 1 if self.root is None else _line(self.root)

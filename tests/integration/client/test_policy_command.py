@@ -146,7 +146,7 @@ async def test_outside_the_source_tree_it_says_where_to_run_it(tmp_path: Path) -
         (
             "tier: large",
             "tier: lage",
-            "must be a tier of the routes (large, small), got lage",
+            "must be a tier of the routes (large, small), got 'lage'",
         ),
         ("precision: int8", "precision: int4", "must be the precision of tier small, int8, got"),
     ],

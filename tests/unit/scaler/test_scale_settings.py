@@ -113,7 +113,7 @@ def test_without_zero_a_pool_has_one_at_least(write):
             (
                 "line 19: pools.a.scale.rules.1.signal: must be a measure or a query of this pool "
                 "(waiting, running, kv, queued_tokens, ttft_seconds, itl_seconds, "
-                "tokens_per_second, backlog), got backlock"
+                "tokens_per_second, backlog), got 'backlock'"
             ),
         ),
         (", above: 0.7", "", "line 18: pools.a.scale.rules.0: must have above or below"),
@@ -156,7 +156,7 @@ def test_without_zero_a_pool_has_one_at_least(write):
             "3600, min: 2, time_zone: Europe/Bonn",
             (
                 "line 24: pools.a.scale.schedule.0.time_zone: must be the name of a time zone, "
-                "such as Europe/Berlin, got Europe/Bonn"
+                "such as Europe/Berlin, got 'Europe/Bonn'"
             ),
         ),
         (
@@ -174,21 +174,21 @@ def test_without_zero_a_pool_has_one_at_least(write):
             'min: 2}\n        - {cron: "0  8 * * *", duration_seconds: 60, min: 1}\n',
             (
                 "line 25: pools.a.scale.schedule.1.cron: must begin at other times than schedule 0 "
-                "does, got 0  8 * * *"
+                "does, got '0  8 * * *'"
             ),
         ),
         (
             "pool: b",
             "pool: d",
-            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got d",
+            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got 'd'",
         ),
         (
             "pool: b",
             "pool: a",
-            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got a",
+            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got 'a'",
         ),
-        ("pool: b", "pool: c", "pools.a.scale.spot.pool: must be a pool of capacity spot, got c"),
-        ("pool: b", "pool: c", "must serve the same model of the same tier, small m int8, got c"),
+        ("pool: b", "pool: c", "pools.a.scale.spot.pool: must be a pool of capacity spot, got 'c'"),
+        ("pool: b", "pool: c", "must serve the same model of the same tier, small m int8, got 'c'"),
         (
             "    usd_per_hour: 0.5\n",
             "    scale: {max: 1}\n",
