@@ -29,6 +29,9 @@ MAX_FILE_BYTES = 1 << 20
 MAX_TRACE_BYTES = 3 << 20
 """What fits into a message beside a scaling file."""
 
+MINUTE_OF_DAYS = 0.001
+"""Days that a trial has at least: somewhat more than a minute."""
+
 PoolName = Annotated[
     str, typer.Argument(metavar="POOL", help="As `pennyweight pools` names it.", show_default=False)
 ]
@@ -39,7 +42,8 @@ Author = Annotated[
     str | None, typer.Option(help="Who asks for it.", show_default="your name on this machine")
 ]
 Days = Annotated[
-    float, typer.Option(help="How many of the last recorded days to try, up to 14.", min=0.0)
+    float,
+    typer.Option(help="How many of the last recorded days to try.", min=MINUTE_OF_DAYS, max=14.0),
 ]
 
 

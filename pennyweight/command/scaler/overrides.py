@@ -74,7 +74,9 @@ def pause(
 
 def pin(
     pool: PoolName,
-    size: Annotated[int, typer.Argument(metavar="N", help="Replicas.", show_default=False, min=0)],
+    size: Annotated[
+        int, typer.Argument(metavar="N", help="Replicas.", show_default=False, min=0, max=1024)
+    ],
     *,
     lasting: Lasting,
     reason: Reason,

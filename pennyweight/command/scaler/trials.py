@@ -125,7 +125,9 @@ def simulate(
         str,
         typer.Option(help="Pool that serves it.", show_default="the only one with a `scale`"),
     ] = "",
-    times: Annotated[float, typer.Option(help="Multiply the arrivals by this.", min=0.0)] = 1.0,
+    times: Annotated[
+        float, typer.Option(help="Multiply the arrivals by this.", min=0.0001, max=10_000.0)
+    ] = 1.0,
     as_json: Json = False,
     timeout: TimeoutSeconds = 240.0,
     address: ScalerAddress = "127.0.0.1:50053",

@@ -464,6 +464,8 @@ async def test_an_override_says_what_it_replaces_cannot_bring_and_would_stop(hom
         (("pin", "p", "-1", "--reason", "r", "--for", "1h"), "Invalid value for 'N'"),
         (("why", "p", "--at", "2200-01-01T00:00:00Z"), "--at 2200-01-01T00:00:00Z is in the fut"),
         (("why", "p", "--at", "yesterday"), "--at yesterday is no time."),
+        (("plan", __file__, "--days", "0"), "Invalid value for '--days'"),
+        (("simulate", __file__, "--trace", __file__, "--times", "-1"), "value for '--times'"),
     ],
 )
 async def test_an_option_that_cannot_be_is_named(command, said):
