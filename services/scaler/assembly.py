@@ -11,7 +11,7 @@ from services.common.config import ConfigError
 from services.common.kept_up import kept_up
 from services.scaler.changes.policies import Policies
 from services.scaler.changes.trials import Trials
-from services.scaler.config import Scaling
+from services.scaler.config import Pool, Scaling
 from services.scaler.fleet.fleet import PoolView
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.fleet.sizes import Sizes
@@ -142,8 +142,8 @@ class History:
         """Ends the streams of decisions: the scaler is going away."""
         self.decisions.close()
 
-    def _pools(self) -> frozenset[str]:
-        return frozenset(self._scaling.pools if self._scaling is not None else ())
+    def _pools(self) -> Mapping[str, Pool]:
+        return self._scaling.pools if self._scaling is not None else {}
 
     def _objective(self, tier: str) -> float:
         """Seconds to the first text that a tier is held to, the strictest of its pools'."""

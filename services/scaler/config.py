@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, Document, load_document
+from services.common.config import Problem as PolicyProblem
 from services.common.files import above
 from services.common.plain_files import read_plain
 from services.common.rules import spelled
@@ -22,6 +23,7 @@ from services.common.server import ServerSettings, check_listen
 from services.scaler.model_config import FILE, MAX_BYTES, ModelFolderError, parse_model_config
 from services.scaler.places import External, Kubernetes, wrong_external
 from services.scaler.policy.sizing.contradictions import Described, contradictions
+from services.scaler.policy.sizing.remarks import remarks
 from services.scaler.policy.sizing.settings import Budget, Money, Scale
 
 Name = Annotated[
@@ -182,8 +184,8 @@ class Pool:
         slots: the places there are on this host. A pool has these, `kubernetes` or `external`.
         kubernetes: the workload whose pods are its replicas.
         external: servers that somebody else runs.
-        size: replicas wanted; with `scale` only how many there are at first, by default its least.
-            An external pool has as many as there are, and neither of the two.
+        size: replicas wanted; with `scale` only how many there are at first, by default its least,
+            and always within its bounds. An external pool has as many as there are, and neither.
         scale: how the size follows what is asked of the pool; None: it stays as it is.
         usd_per_hour: what one replica costs an hour, in US dollars; 0: not known.
         spot_notice: URL of the machine's metadata that tells when its capacity is taken away;
@@ -234,8 +236,10 @@ class Pool:
 
     @property
     def first(self) -> int:
-        """Replicas that it begins with."""
-        return self.least if self.size is None else self.size
+        """Replicas that it begins with; where `scale` decides, within its bounds."""
+        if self.size is None or self.scale is None:
+            return self.least
+        return min(max(self.size, self.least), self.scale.max)
 
     @property
     def most(self) -> int:
@@ -359,6 +363,20 @@ class Scaling:
             ]
         )
         return scaling
+
+
+Notes = tuple[PolicyProblem, ...]
+
+
+def notes(scaling: Scaling, document: Document[Scaling], *, queries: bool | None = None) -> Notes:
+    """What is to be said of pools that would be taken; `queries` is as `Scaling.load` has it."""
+    empty = [
+        name
+        for name, pool in scaling.pools.items()
+        if pool.scale is None and document.has(("pools", name, "scale"))
+    ]
+    described = {name: _described(pool) for name, pool in scaling.pools.items()}
+    return document.told(remarks(described, empty, queries=queries))
 
 
 Problem = tuple[tuple[str | int, ...], str]

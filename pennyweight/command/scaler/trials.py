@@ -12,13 +12,15 @@ from rich.table import Table
 from pennyweight.command.ending import FAILED, end, run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
+from pennyweight.command.refused import note_lines, problem_lines
+from pennyweight.command.scaler.figures import span
 from pennyweight.command.scaler.link import Days, Scaler, ScalingFile, reach, text_of, trace_of
 from pennyweight.command.show import (
     add_columns,
     console,
+    dollars,
     line,
     moment,
-    money,
     plain,
     print_json,
     print_table,
@@ -26,7 +28,7 @@ from pennyweight.command.show import (
 )
 from pennyweight.errors import PennyweightError
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from pennyweight.wire import duration_of, name_of, seconds_of, time_of
+from pennyweight.wire import duration_of, name_of, problem_of, seconds_of, time_of
 
 DAY_SECONDS = 86_400
 STYLES = {"better": "green", "worse": "red", "unknown": "yellow"}
@@ -112,6 +114,7 @@ def plan(
     async def work() -> None:
         nonlocal worse
         async with reach(target) as scaler:
+            await require_good(scaler, file, text, timeout)
             found = await planned(scaler, text, days, timeout)
         if found is None:
             end("The scaler ended the trial without an answer.")
@@ -141,7 +144,9 @@ def simulate(
         str,
         typer.Option(help="Pool that serves it.", show_default="the only one with a `scale`"),
     ] = "",
-    times: Annotated[float, typer.Option(help="Multiply the arrivals by this.", min=0.0)] = 1.0,
+    times: Annotated[
+        float, typer.Option(help="Multiply the arrivals by this.", min=0.0001, max=10_000.0)
+    ] = 1.0,
     as_json: Json = False,
     timeout: TimeoutSeconds = 240.0,
     address: ScalerAddress = "127.0.0.1:50053",
@@ -150,13 +155,13 @@ def simulate(
     tls_key: TlsKey = None,
 ) -> None:
     """Try a scaling file on a trace. Changes nothing."""
-    request = pb.SimulateRequest(
-        content=text_of(file), pool=pool, trace=trace_of(trace), times=times
-    )
+    text = text_of(file)
+    request = pb.SimulateRequest(content=text, pool=pool, trace=trace_of(trace), times=times)
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
         async with reach(target) as scaler:
+            await require_good(scaler, file, text, timeout)
             found = await _last(scaler, "Simulate", request, "simulation", timeout)
         if found is None:
             end("The scaler ended the trial without an answer.")
@@ -165,11 +170,21 @@ def simulate(
             more = {"pool": found.pool, "seconds": seconds_of(found.span)}
             print_json("simulation", course, **more, requests=found.requests)
             return
-        days = seconds_of(found.span) / DAY_SECONDS
         print_table(console(), _courses({found.pool: course}))
-        say(console(), f"{found.requests:,} requests in {days:.2f} days", "dim")
+        say(console(), f"{found.requests:,} requests in {span(seconds_of(found.span))}", "dim")
 
     run(work(), target, service="scaler")
+
+
+async def require_good(scaler: Scaler, file: Path, text: str, timeout_seconds: float) -> None:
+    """Ends the command where a file would be refused, with what `check` says; tells its notes."""
+    request = pb.ValidatePolicyRequest(content=text)
+    found = await scaler.ask("ValidatePolicy", request, timeout_seconds)
+    if found.problems:
+        problems = problem_lines([problem_of(one) for one in found.problems])
+        end("\n".join([f"{file} would be refused:", *problems]))
+    for note in note_lines([problem_of(one) for one in found.notes]):
+        say(console(stderr=True), note, "yellow")
 
 
 async def planned(
@@ -206,7 +221,7 @@ def print_plan(found: Plan) -> None:
             say(screen, plain(held))
     for one in tried:
         if one.differ_most_at is not None:
-            sizes = f"{one.live_size} replicas by the file in force and {one.planned_size} by this"
+            sizes = f"size {one.live_size} by the file in force and {one.planned_size} by this"
             sentence = f"{one.pool}: they differ most at {moment(one.differ_most_at)}: {sizes}"
             say(screen, plain(sentence))
     for one in found.pools:
@@ -283,7 +298,7 @@ def _figures(course: Course) -> tuple[str, ...]:
     attainment = course.attainment
     return (
         f"{course.replica_hours:,.2f}",
-        money(course.micro_usd) if course.micro_usd else "-",
+        dollars(course.micro_usd) if course.micro_usd else "-",
         "-" if attainment is None else f"{attainment:.2%}",
         f"{course.changes_per_hour:.2f}",
         f"{course.wasted_hours:.2f}",

@@ -30,7 +30,7 @@ from services.common.errors import (
 from services.common.plain_files import read_plain
 from services.scaler.changes.trials import Trials
 from services.scaler.changes.written import read_only, write
-from services.scaler.config import Edits, Scaling
+from services.scaler.config import Edits, Notes, Scaling
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history.versions import Change, Source, Version, Versions, hash_of
 from services.scaler.policy.plans import Plan, Simulation, Verdict
@@ -49,14 +49,27 @@ PLAN_HOLDS_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What is to be said of a file that would be taken.
+
+    Attributes:
+        notes: of its pools.
+        unserved: tiers that the file in force serves and it would not; empty: none.
+    """
+
+    notes: Notes
+    unserved: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """Who changes what, and why.
 
     Attributes:
         author: who asks for it.
         note: what it is for.
-        anyway: why it is to come in force though it does worse, or over a change of somebody else
-            that is not in force; empty: it is not.
+        anyway: why it is to come in force though it does worse, leaves a tier without a pool, or
+            over a change of somebody else that is not in force; empty: it is not.
         based_on: hash of the file that the change began with; empty: whatever is in force.
         span_seconds: how much of the recorded load is tried.
         tenant: whose turn it takes.
@@ -149,14 +162,18 @@ class Policies:
         """Why the file cannot be changed here, in one sentence; empty: it seems that it can."""
         return read_only(self._file.path)
 
-    async def check(self, content: str, *, tenant: str = "") -> None:
-        """Checks a file; `tenant` takes the turn.
+    async def check(self, content: str, *, tenant: str = "") -> Notes:
+        """Checks a file; returns what is to be said of it though it would be taken.
+
+        Args:
+            content: its text.
+            tenant: takes the turn.
 
         Raises:
             ConfigError: it would be refused.
             ServiceError: it cannot be checked; see `Trials.run`.
         """
-        await self._check(content, tenant, (await self._live()).decode())
+        return (await self._check(content, tenant, (await self._live()).decode())).notes
 
     async def plan(
         self,
@@ -236,7 +253,8 @@ class Policies:
 
         Raises:
             BadRequest: it would be refused.
-            NotNow: it does worse than the one in force, or the file is read-only.
+            NotNow: it does worse than the one in force, a tier would be left without a pool, or the
+                file is read-only.
             Outrun: somebody else changed it.
             Unavailable: the disk refuses it.
             ServiceError: it cannot be tried; see `Trials.run`.
@@ -252,9 +270,12 @@ class Policies:
             return Applied(digest, before)
         if why := self.read_only:
             raise NotNow(why, reason="POLICY_READ_ONLY")
+        left = (await self._checked(content, asked.tenant)).unserved
+        if left and not asked.anyway:
+            raise NotNow(left, reason="TIER_UNSERVED")
         unseen = await self._refuse_unseen(before, anyway=bool(asked.anyway))
         plan = await self._gate(content, asked)
-        needed = unseen or plan is None or plan.verdict is Verdict.WORSE
+        needed = unseen or left or plan is None or plan.verdict is Verdict.WORSE
         anyway = asked.anyway if needed else ""
         change = Change(digest, Source.APPLY, asked.author, asked.note, anyway)
         version = await self._write(data, before, change, anyway=bool(asked.anyway))
@@ -390,13 +411,13 @@ class Policies:
     def _surroundings(self, live: str | None) -> dict[str, Any]:
         return {**self._file.surroundings, "live": live, "allowed": self._places_allowed}
 
-    async def _check(self, content: str, tenant: str, live: str | None) -> None:
+    async def _check(self, content: str, tenant: str, live: str | None) -> Checked:
         question = {"kind": "check", "check": self._surroundings(live), "given": content}
-        await self._checks.run(question, tenant=tenant)
+        return TypeAdapter(Checked).validate_python(await self._checks.run(question, tenant=tenant))
 
-    async def _checked(self, content: str, tenant: str) -> None:
+    async def _checked(self, content: str, tenant: str) -> Checked:
         try:
-            await self.check(content, tenant=tenant)
+            return await self._check(content, tenant, (await self._live()).decode())
         except ConfigError as error:
             raise _refused(error) from error
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from services.common.config import MAX_BYTES, ConfigError, parse_document
+from services.common.config import MAX_BYTES, ConfigError, parse_document, unread
 from services.common.files import above
 from services.common.refusal import Refusal
 from services.common.seen import SeenFiles
@@ -71,7 +71,7 @@ class ScalingFile:
             self.content = self._seen.read(self.path, MAX_BYTES)
             text = self.content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(str(self.path), [f"cannot be read: {error}"]) from error
+            raise ConfigError(str(self.path), [unread(error)]) from error
         document = parse_document(text, Scaling, source=str(self.path))
         for pool in document.content.pools.values():  # one that is missing may come
             if pool.repository is not None:

@@ -143,7 +143,9 @@ def _azure(text: str, source: str) -> Iterator[Line]:
             yield number, at * 1000.0, float(row[1]), float(row[2])
         except (IndexError, ValueError, OverflowError) as exc:
             rule = "must be a time, prompt tokens and output tokens"
-            raise ConfigError(source, [Problem(rule, line=number, value=str(row)[:80])]) from exc
+            raise ConfigError(
+                source, [Problem(rule, line=number, value=",".join(row)[:80])]
+            ) from exc
 
 
 def _requests(lines: Iterator[Line], source: str) -> Requests:
@@ -173,7 +175,9 @@ def _rates(text: str, source: str) -> Rates:
             begin, rate = float(row[0]), float(row[1])
         except (IndexError, ValueError) as exc:
             rule = "must be the start of a window in seconds and a rate a second"
-            raise ConfigError(source, [Problem(rule, line=number, value=str(row)[:80])]) from exc
+            raise ConfigError(
+                source, [Problem(rule, line=number, value=",".join(row)[:80])]
+            ) from exc
         if not 0.0 <= rate <= MAX_PER_SECOND:
             rule = f"the rate must be from 0 to {MAX_PER_SECOND:.0f}"
             raise ConfigError(source, [Problem(rule, line=number, value=row[1][:80])])

@@ -47,9 +47,10 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each thread takes address space
     question = json.loads(sys.stdin.readline())
     try:
-        if question["check"] is not None:
-            checks.check(question["given"], **question["check"])
         answer = {}
+        if question["check"] is not None:
+            notes, unserved = checks.check(question["given"], **question["check"])
+            answer = {"notes": [dataclasses.asdict(note) for note in notes], "unserved": unserved}
         if question["kind"] != "check":
             answer = dataclasses.asdict(_answered(question, _Told()))
     except ConfigError as error:

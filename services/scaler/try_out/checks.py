@@ -5,8 +5,9 @@ from pathlib import Path
 
 from services.common.config import parse_document
 from services.common.files import above
-from services.scaler.config import Scaling
+from services.scaler.config import Notes, Scaling, notes
 from services.scaler.try_out.new_places import new_places
+from services.scaler.try_out.unserved import unserved
 
 
 def check(
@@ -18,8 +19,8 @@ def check(
     queries: bool | None,
     live: str | None,
     allowed: Collection[str],
-) -> None:
-    """Checks a file.
+) -> tuple[Notes, str]:
+    """Checks a file; returns what is to be said of it, and which tiers it would leave unserved.
 
     Args:
         given: its text.
@@ -36,8 +37,11 @@ def check(
     """
     file = Path(path)
     document = parse_document(given, Scaling, source=path)
+    left = ""
     if live is not None:
         # Before any folder that it names is looked at: what there is on the host is no caller's.
         in_force = parse_document(live, Scaling, source=path).content
         document.refuse(new_places(document.content, in_force, above(file), allowed))
-    Scaling.of(document, file, cores, gpus=gpus, queries=queries)
+        left = unserved(in_force, document.content)
+    scaling = Scaling.of(document, file, cores, gpus=gpus, queries=queries)
+    return notes(scaling, document, queries=queries), left

@@ -6,6 +6,7 @@ sizes and settings of what is there, not with where tenants' texts go or what ru
 
 import re
 from collections.abc import Collection, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 from services.scaler.config import Pool, Scaling
@@ -33,6 +34,7 @@ def new_places(
         home: what repositories are relative to.
         allowed: places that any file may name; a folder stands for all below it.
     """
+    tiers = {pool.tier for pool in live.pools.values()}
     known: dict[tuple[str, str], set[str]] = {}
     for pool in live.pools.values():
         for key, place in _places(pool, home):
@@ -43,7 +45,9 @@ def new_places(
             if place in there or _is_allowed(place, allowed):
                 continue
             some = ", ".join(sorted(there)[:SHOWN]) + (", …" if len(there) > SHOWN else "")
-            rule = f"must be what the file in force has there for tier {pool.tier}"
+            near = [] if pool.tier in tiers else get_close_matches(pool.tier, tiers, n=1)
+            meant = f", did you mean tier {near[0]}?" if near else ""
+            rule = f"must be what the file in force has there for tier {pool.tier}{meant}"
             otherwise = "anything else has to be written into the file on its host"
             yield (
                 ("pools", name, *key),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import structlog
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from services.common.config import ConfigError
+from services.common.config import ConfigError, Problem
 from services.common.credentials import Identity, Role
 from services.common.durations import set_time
 from services.common.errors import BadRequest, NotFound, Violation
@@ -54,17 +54,10 @@ class PolicyCalls:
         identity.require(Role.OPERATOR)
         refuse([*content_violations(request.content)])
         try:
-            await self._policies.check(request.content, tenant=identity.tenant)
+            notes = await self._policies.check(request.content, tenant=identity.tenant)
         except ConfigError as error:
-            return pb.ValidatePolicyResponse(
-                problems=[
-                    pb.PolicyProblem(
-                        line=problem.line, key=problem.key, rule=problem.rule, value=problem.value
-                    )
-                    for problem in error.details
-                ]
-            )
-        return pb.ValidatePolicyResponse()
+            return pb.ValidatePolicyResponse(problems=map(_problem, error.details))
+        return pb.ValidatePolicyResponse(notes=map(_problem, notes))
 
     async def apply(
         self, request: pb.ApplyPolicyRequest, identity: Identity
@@ -157,6 +150,12 @@ class PolicyCalls:
         return pb.RollbackPolicyResponse(
             version=_applied(applied), in_force=applied.version is not None
         )
+
+
+def _problem(problem: Problem) -> pb.PolicyProblem:
+    return pb.PolicyProblem(
+        line=problem.line, key=problem.key, rule=problem.rule, value=problem.value
+    )
 
 
 def version_message(version: Version, *, operator: bool) -> pb.PolicyVersion:

@@ -145,7 +145,7 @@ async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_p
     assert ended.code == 1, ended.err
     assert "worse: p: " in ended.out
     assert "replica-hours instead of" in ended.out
-    assert "replicas by the file in force and" in ended.out
+    assert " by the file in force and" in ended.out
     request = pb.ApplyPolicyRequest(content=file.read_text(), author="ada", note="n")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await scaler.stub.ApplyPolicy(request, metadata=KEY, timeout=60)
@@ -167,7 +167,7 @@ async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_p
         "scaler", "simulate", str(file), "--trace", str(trace), *where(scaler)
     )
     assert ended.code == 0, ended.err
-    assert "3,000 requests in 0.01 days" in ended.out
+    assert "3,000 requests in 10 minutes" in ended.out
     assert rows_of(ended.out)[0][0] == "p"
 
 
@@ -175,9 +175,19 @@ async def test_what_is_wrong_is_told_by_line_key_rule_and_value(place, tmp_path)
     scaler = await place.start()
     file = tmp_path / "wrong.yaml"
     file.write_text(text_of(place, size=3))
-    ended = await pennyweight("scaler", "apply", str(file), "--note", "n", *where(scaler))
-    assert ended.code == 1
-    assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_start_s,req_per_s\n0,1\n60,1\n")
+    for command in (("apply", "--note", "n"), ("plan",), ("simulate", "--trace", str(trace))):
+        name, *options = command
+        ended = await pennyweight("scaler", name, str(file), *options, *where(scaler))
+        assert ended.code == 1
+        assert ended.err.startswith(f"{file} would be refused:\n  line ")
+        assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
+        assert "content" not in ended.err
+    file.write_text(" ")
+    ended = await pennyweight("scaler", "plan", str(file), *where(scaler))
+    assert (ended.code, ended.err) == (2, f"{file} is empty.\n")
+    file.write_text(text_of(place, size=3))
     found = await scaler.stub.ValidatePolicy(
         pb.ValidatePolicyRequest(content=file.read_text()), metadata=KEY, timeout=5
     )
@@ -229,7 +239,7 @@ async def test_decisions_are_streamed_listed_and_explained(home):
     assert resumed.out == "p is decided again; pin at 2 is over.\n"
     unknown = await pennyweight("scaler", "why", "q", *where(scaler))
     assert unknown.code == 1
-    assert "no pool named 'q'" in unknown.err
+    assert "There is no pool named q." in unknown.err
 
 
 async def test_an_override_outlives_a_restart(place):
@@ -536,11 +546,65 @@ async def test_a_file_is_read_in_a_process_of_its_own_that_is_niced_and_bounded(
         "    bounded = resource.RLIMIT_AS, resource.RLIMIT_CPU",
         "    limits = [resource.getrlimit(one)[0] for one in bounded]",
         f"    open({str(said)!r}, 'w').write(repr([os.getpid(), os.nice(0), *limits]))",
+        "    return (), ''",
         "checks.check = check",
         "try_out.main()",
     )
-    assert await trials.run({"kind": "check", "check": {}, "given": "a: 1"}) == {}
+    assert await trials.run({"kind": "check", "check": {}, "given": "a: 1"}) == {
+        "notes": [],
+        "unserved": "",
+    }
     pid, nice, memory, seconds = ast.literal_eval(said.read_text())
     assert pid != os.getpid()
-    assert nice >= 10
+    assert nice == min(os.nice(0) + 10, 19)
     assert (memory, seconds) == (2 << 30, 180)
+
+
+async def test_an_override_says_what_it_replaces_cannot_bring_and_would_stop(home):
+    place = home(size=None, slots=[{}, {}], scale=SCALE)
+    scaler = await place.start()
+    said = ("--for", "1h", "--reason", "r", "--author")
+    paused = await pennyweight(
+        "scaler", "pause", "p", "--no-scale-down", *said, "ada", *where(scaler)
+    )
+    assert (paused.code, paused.err) == (0, "")
+    assert paused.out.startswith("p: no scale down until ")
+    pinned = await pennyweight("scaler", "pin", "p", "9", *said, "bob", *where(scaler))
+    assert pinned.code == 0
+    can_come, replaced = pinned.err.splitlines()
+    assert can_come == "At most 2 can come (max)."
+    assert replaced.startswith("It takes the place of no scale down by ada, which held until ")
+    stopping = ("scaler", "pin", "p", "0", *said, "bob", *where(scaler))
+    refused = await pennyweight(*stopping)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == (
+        "p is the only pool of tier small: at 0 all requests of small would fail\n"
+        "`--yes` pins it all the same.\n"
+    )
+    assert (await pennyweight(*stopping, "--yes")).code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("pin", "p", "2", "--reason", "r", "--for", "0s"), "--for 0s is not above 0"),
+        (("pause", "p", "--reason", "r", "--for", "400d"), "--for 400d is not above 0 and at most"),
+        (("pin", "p", "-1", "--reason", "r", "--for", "1h"), "Invalid value for 'N'"),
+        (("why", "p", "--at", "2200-01-01T00:00:00Z"), "--at 2200-01-01T00:00:00Z is in the fut"),
+        (("why", "p", "--at", "yesterday"), "--at yesterday is no time."),
+        (("plan", __file__, "--days", "0"), "Invalid value for '--days'"),
+        (("simulate", __file__, "--trace", __file__, "--times", "-1"), "value for '--times'"),
+    ],
+)
+async def test_an_option_that_cannot_be_is_named(command, said):
+    ended = await pennyweight("scaler", *command, "--address", "127.0.0.1:1", COLUMNS="120")
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+
+
+async def test_a_time_before_the_record_is_said_to_be_one(home):
+    place = home(size=None, slots=[{}, {}], scale=SCALE)
+    scaler = await place.start()
+    ended = await pennyweight("scaler", "why", "p", "--at", "10d", *where(scaler))
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("The record has no decision about p up to ")

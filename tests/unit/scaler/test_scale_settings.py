@@ -113,14 +113,16 @@ def test_without_zero_a_pool_has_one_at_least(write):
             (
                 "line 19: pools.a.scale.rules.1.signal: must be a measure or a query of this pool "
                 "(waiting, running, kv, queued_tokens, ttft_seconds, itl_seconds, "
-                "tokens_per_second, backlog), got backlock"
+                "tokens_per_second, backlog), got 'backlock'"
             ),
         ),
-        (", above: 0.7", "", "line 18: pools.a.scale.rules.0: must have one of above and below"),
+        (", above: 0.7", "", "line 18: pools.a.scale.rules.0: must have above or below"),
+        ("target: 0.8", "target: 1.5", "signals.kv.target: must be at most 1, as kv goes from 0"),
+        ("target: 0.8", "target: 70", "from 0 to 1; did you mean 0.7?, got 70"),
         (
             "above: 0.7",
             "above: 0.7, below: 1",
-            "line 18: pools.a.scale.rules.0: must have one of above and below",
+            "line 18: pools.a.scale.rules.0.below: must not stand beside above: a rule has one",
         ),
         (
             "change: 1",
@@ -154,7 +156,7 @@ def test_without_zero_a_pool_has_one_at_least(write):
             "3600, min: 2, time_zone: Europe/Bonn",
             (
                 "line 24: pools.a.scale.schedule.0.time_zone: must be the name of a time zone, "
-                "such as Europe/Berlin, got Europe/Bonn"
+                "such as Europe/Berlin, got 'Europe/Bonn'"
             ),
         ),
         (
@@ -172,21 +174,21 @@ def test_without_zero_a_pool_has_one_at_least(write):
             'min: 2}\n        - {cron: "0  8 * * *", duration_seconds: 60, min: 1}\n',
             (
                 "line 25: pools.a.scale.schedule.1.cron: must begin at other times than schedule 0 "
-                "does, got 0  8 * * *"
+                "does, got '0  8 * * *'"
             ),
         ),
         (
             "pool: b",
             "pool: d",
-            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got d",
+            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got 'd'",
         ),
         (
             "pool: b",
             "pool: a",
-            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got a",
+            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got 'a'",
         ),
-        ("pool: b", "pool: c", "pools.a.scale.spot.pool: must be a pool of capacity spot, got c"),
-        ("pool: b", "pool: c", "must serve the same model of the same tier, small m int8, got c"),
+        ("pool: b", "pool: c", "pools.a.scale.spot.pool: must be a pool of capacity spot, got 'c'"),
+        ("pool: b", "pool: c", "must serve the same model of the same tier, small m int8, got 'c'"),
         (
             "    usd_per_hour: 0.5\n",
             "    scale: {max: 1}\n",
@@ -240,10 +242,10 @@ def test_money_without_a_price_is_refused(write, text: str):
         Scaling.load(write(text.replace("    \n", "")))
 
 
-def test_a_size_outside_of_what_scale_keeps_is_refused(write):
+def test_a_size_beside_scale_is_only_how_many_at_first_and_within_its_bounds(write):
     text = GOOD.replace("max: 3", "max: 2").replace("usd_per_hour: 2\n", "size: 3\n")
-    with pytest.raises(ConfigError, match=r"line 8: pools\.a\.size: must be from 0 to 2, between"):
-        Scaling.load(write(text))
+    assert Scaling.load(write(text)).pools["a"].first == 2
+    assert Scaling.load(write(text.replace("size: 3", "size: 1"))).pools["a"].first == 1
 
 
 def test_a_scale_that_follows_nothing_is_refused(write):

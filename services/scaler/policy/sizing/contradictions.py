@@ -23,6 +23,9 @@ Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
 
 HOURS_A_DAY = 24
+PERCENT = 100
+SHARES = (Measure.RUNNING, Measure.KV)
+"""Measures from 0 to 1: a target above is one that nothing ever reaches."""
 MEASURES = frozenset(map(str, Measure))
 ROUNDING = 1e-9
 
@@ -98,9 +101,6 @@ def _sizes(place: Place, pool: Described, scale: Scale) -> Iterator[Problem]:
         yield (*bounds, "max"), f"{rule}, got {scale.max}"
     if scale.zero is not None and scale.min > 0:
         yield (*bounds, "min"), f"must be 0 where zero is set, got {scale.min}"
-    elif pool.size is not None and not pool.least <= pool.size <= scale.max:
-        rule = f"must be from {pool.least} to {scale.max}, between which scale keeps it"
-        yield (*place, "size"), f"{rule}, got {pool.size}"
 
 
 def _of_scale(
@@ -118,6 +118,12 @@ def _of_scale(
             yield at, f"must not have the name of a measure, got {query}"
         if queries is False:
             yield at, "needs the setting PENNYWEIGHT_SCALER_PROMETHEUS, which is empty"
+    for measure in SHARES:
+        signal = scale.signals.get(measure)
+        if signal is not None and signal.target > 1:
+            meant = f"; did you mean {signal.target / 100:g}?" if signal.target <= PERCENT else ""
+            said = f"must be at most 1, as {measure} goes from 0 to 1{meant}"
+            yield (*place, "signals", measure, "target"), f"{said}, got {signal.target:g}"
     for index, rule in enumerate(scale.rules):
         yield from _of_rule((*place, "rules", index), rule, scale)
     behavior: Place = (*place, "behavior")
@@ -149,8 +155,10 @@ def _of_rule(place: Place, rule: Rule, scale: Scale) -> Iterator[Problem]:
             (*place, "signal"),
             f"must be a measure or a query of this pool ({known}), got {rule.signal}",
         )
-    if (rule.above is None) == (rule.below is None):
-        yield place, "must have one of above and below"
+    if rule.above is None and rule.below is None:
+        yield place, "must have above or below"
+    elif rule.above is not None and rule.below is not None:
+        yield (*place, "below"), "must not stand beside above: a rule has one of them"
     elif rule.change == 0:
         yield (*place, "change"), "must be more than 0 or less, got 0"
     elif measured and (rule.change > 0) != (rule.above is not None):

@@ -60,8 +60,9 @@ def overridden(override: Override, *, wanted: int, current: int) -> tuple[int, C
             size = override.size
         case OverrideKind.NO_SCALE_DOWN:
             size = max(wanted, current)
-    by = override.kind.value + (_BY + override.author if override.author else "")
-    return size, Constraint(Bound.OVERRIDE, size, by, limit=override.until)
+    by = _BY + override.author if override.author else ""
+    said = named(override.kind, override.size) + by
+    return size, Constraint(Bound.OVERRIDE, size, said, limit=override.until)
 
 
 def unsigned(decision: Decision) -> Decision:
@@ -76,3 +77,8 @@ def unsigned(decision: Decision) -> Decision:
     return replace(
         decision, constraints=constraints, why=why, why_not_fewer=fewer, why_not_more=more
     )
+
+
+def named(kind: OverrideKind, size: int) -> str:
+    """What is set, as people call it everywhere; the size is a pin's."""
+    return f"pin at {size}" if kind is OverrideKind.PIN else kind.value.replace("_", " ")

@@ -32,9 +32,9 @@ class Answers:
 
     async def run(self, question, progress=lambda _: None, *, tenant=""):
         if question["check"] is not None:
-            checks.check(question["given"], **question["check"])
+            notes, unserved = checks.check(question["given"], **question["check"])
         if question["kind"] == "check":
-            return {}
+            return {"notes": notes, "unserved": unserved}
         self.questions.append(question)
         progress(1.0)
         if isinstance(self.answer, Exception):
@@ -114,6 +114,22 @@ async def test_a_worse_file_is_refused_and_a_reason_applies_it(scene):
     assert scene.path.read_text() == text(1)
     applied = await scene.policies.apply(text(2), Asked("ada", "save", anyway="money is short"))
     assert applied.version.anyway == "money is short"
+
+
+async def test_a_tier_that_would_lose_its_only_pool_is_named_and_needs_a_reason(scene):
+    slip = text(1).replace("tier: small", "tier: smal")
+    with pytest.raises(BadRequest, match=r"pools.p.repository: .*did you mean tier small\?"):
+        await scene.policies.apply(slip, ASKED)
+    scene.policies._places_allowed = [str(scene.path.parent.parent)]
+    with pytest.raises(NotNow, match="no pool would serve tier small any more") as refused:
+        await scene.policies.apply(slip, ASKED)
+    assert refused.value.reason == "TIER_UNSERVED"
+    assert "did you mean small where p has smal?" in refused.value.message
+    assert (scene.path.read_text(), scene.trials.questions) == (text(1), [])
+    applied = await scene.policies.apply(slip, Asked("ada", "n", anyway="it has a new name"))
+    assert applied.version.anyway == "it has a new name"
+    second = slip + (POOL % 1).replace("  p:", "  q:")
+    assert (await scene.policies.apply(second, ASKED)).version.number == 3
 
 
 async def test_a_reason_that_was_not_needed_is_not_on_record(scene):
@@ -399,7 +415,7 @@ STRANGE = text(1) + "  evil: {tier: small, model: m, precision: int8, external: 
 
 
 async def test_a_file_that_sends_texts_elsewhere_is_refused_whatever_the_reason(scene):
-    with pytest.raises(BadRequest, match=r"content:4: pools.evil.external.dns: .*, got evil:1"):
+    with pytest.raises(BadRequest, match=r"content:4: pools.evil.external.dns: .*, got 'evil:1'"):
         await scene.policies.apply(STRANGE, Asked("eve", "n", anyway="it is urgent"))
     scene.trials.answer = InternalError("the trial failed", reason="TRIAL_FAILED")
     with pytest.raises(BadRequest):
@@ -413,7 +429,7 @@ async def test_a_rollback_to_new_places_is_for_what_a_hand_put_in_force(scene):
     await scene.policies.apply(STRANGE + "# more\n", ASKED)
     scene.path.write_text(text(1))
     scene.look()
-    with pytest.raises(NotNow, match=r"version 3 would be refused now: .*got evil:1"):
+    with pytest.raises(NotNow, match=r"version 3 would be refused now: .*got 'evil:1'"):
         await scene.policies.roll_back(3, "eve", "")
     assert (await scene.policies.roll_back(2, "ada", "")).version.number == 5
 
@@ -422,6 +438,8 @@ async def test_what_callers_send_is_never_read_in_this_process(scene):
     class Elsewhere(Answers):
         async def run(self, question, progress=lambda _: None, *, tenant=""):
             asked.append((question["kind"], tenant))
+            if question["kind"] == "check":
+                return {"notes": [], "unserved": ""}
             return self.answer
 
     asked = []
@@ -429,7 +447,7 @@ async def test_what_callers_send_is_never_read_in_this_process(scene):
     await scene.policies.check("{", tenant="acme")
     await scene.policies.plan("{", 60.0, lambda _: None, tenant="acme")
     await scene.policies.apply("{{", Asked("ada", "n", tenant="globex"))
-    assert asked == [("check", "acme"), ("plan", "acme"), ("plan", "globex")]
+    assert asked == [("check", "acme"), ("plan", "acme"), ("check", "globex"), ("plan", "globex")]
 
 
 async def test_a_file_that_cannot_be_tried_is_checked_all_the_same(scene):

@@ -88,7 +88,7 @@ def test_it_is_worked_out_only_when_a_time_passes():
         ({"cron": "0 0 31 14 *"}, "cron", "wrong: month"),
         ({"cron": "0 0 32 * *"}, "cron", "wrong: day of month"),
         ({"cron": "0 0 1 1 */0"}, "cron", "wrong: day of week"),
-        ({"cron": "61 * * * *"}, "cron", "wrong: minute"),
+        ({"cron": "61 * * * *"}, "cron", "wrong: minute, 0 to 59"),
         ({"cron": "0 8 * * FUN"}, "cron", "wrong: day of week"),
         ({"time_zone": "Mars/Olympus"}, "time_zone", "Europe/Berlin"),
         ({"time_zone": "../etc/passwd"}, "time_zone", "Europe/Berlin"),

@@ -142,7 +142,7 @@ def test_an_override_of_the_pool_on_spot_is_its_own():
     pinned = Override(OverrideKind.PIN, 4e9, size=0, author="ada")
     last = pools(60, spot={"override": pinned})[-1]
     assert (last["spot"].size, last["on-demand"].size) == (0, 5)
-    assert "pin by ada" in last["spot"].why
+    assert "by ada" in last["spot"].why
 
 
 def test_while_one_of_both_cannot_be_seen_both_keep_what_they_have():
