@@ -53,6 +53,12 @@ class WorkMemory:
         """After a jump of the clock: what was learned stays, windows begin anew."""
         return replace(self, samples=(), held=(), learned=self.learned.unseen())
 
+    def lasting(self) -> "WorkMemory":
+        """What holds for whoever begins anew: what replicas can do, and how long texts are."""
+        was = self.learned
+        learned = Learned(was.correction, was.fit, was.capacity)
+        return WorkMemory(lengths=self.lengths, learned=learned)
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
