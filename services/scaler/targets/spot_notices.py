@@ -5,8 +5,8 @@ what it says is the reason, and where it goes the notice is taken back. The meta
 is that of its machine: while it answers with status 200 and anything but "false", the pool goes.
 That is how the clouds tell it: AWS has ``/latest/meta-data/spot/instance-action`` (404 until two
 minutes before; with a token of its version 2 where it gives one), GCP
-``/computeMetadata/v1/instance/preempted`` ("FALSE" until about 30 seconds before). Leaves to `local`
-what is done about it.
+``/computeMetadata/v1/instance/preempted`` ("FALSE" until about 30 seconds before). Leaves to
+`local` what is done about it.
 """
 
 import asyncio
