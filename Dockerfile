@@ -46,6 +46,10 @@ COPY services /app/services
 CMD ["python", "-m", "services.cache"]
 
 FROM service AS scaler
+USER root
+# A volume that is mounted here is the user's too; repositories of models are beside it.
+RUN install -d -o pennyweight -g pennyweight /app/scaling
+USER pennyweight
 COPY --from=scaler-packages /opt/pennyweight /opt/pennyweight
 COPY model_repository/cpu /app/model_repository/cpu
 COPY engines /app/engines

@@ -18,14 +18,16 @@ Scores = dict[str, tuple[float, float]]
 
 VARIANTS: Mapping[str, Work] = {
     "defaults": Work(),
+    "hold 0": Work(hold=0.0),
     "hold 1": Work(hold=1.0),
-    "hold 2": Work(hold=2.0),
     "utilization 0.95": Work(utilization=0.95),
-    "utilization 1.0175": Work(utilization=1.0175),
-    "volatility 1.2": Work(volatility=1.2),
+    "utilization 1": Work(utilization=1.0),
+    "usual_share 0": Work(usual_share=0.0),
+    "usual_share 0.4": Work(usual_share=0.4),
+    "volatility 0.9": Work(volatility=0.9),
     "queue_seconds 8": Work(queue_seconds=8.0),
-    "late_gain 0.0025": Work(late_gain=0.0025),
-    "headroom_min -0.13": Work(headroom_min=-0.13),
+    "late_gain 0.005": Work(late_gain=0.005),
+    "headroom_max 0.5": Work(headroom_max=0.5),
 }
 """Changes of a knob each that are tried around the defaults, on the tuning days."""
 

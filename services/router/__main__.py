@@ -20,6 +20,9 @@ log = structlog.get_logger()
 FLUSH_SECONDS = 2.0
 """Longest wait at the end for the cache to take the last answers."""
 
+LEAVE_SECONDS = 1.0
+"""A scaler that does not hear of our end misses us for some minutes."""
+
 LAST_SECONDS = 2.0
 """How long attempts may take to say how far they came, at the end."""
 
@@ -62,6 +65,7 @@ async def serve(
             finally:
                 await frame.server.close()
                 await background.cut_off(LAST_SECONDS)
+                await parts.scaler.leave(LEAVE_SECONDS)
                 for link in links:
                     link.cancel()
     log.info("stopped")

@@ -102,7 +102,9 @@ async def serve(
         fleet.configure(scaling)
         history.configure(scaling)
 
-    watch = ScalingWatch(file, adopt, metrics, kept=history.versions.in_force)
+    watch = ScalingWatch(
+        file, adopt, metrics, kept=history.versions.in_force, undone=history.policies.undo
+    )
     servicer = ScalerServicer(fleet, watch, loads, metrics, history.calls)
     keda = ExternalScaler(wishes, failed=metrics.keda_unknown.inc)
     async with open_frame("scaler", settings, registry) as frame:

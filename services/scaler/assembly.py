@@ -44,6 +44,7 @@ class History:
         decisions: takes what is decided.
         overrides: tells what operators set.
         versions: hears of each scaling file that comes in force.
+        policies: changes the scaling file.
         calls: what callers ask of it.
     """
 
@@ -82,9 +83,12 @@ class History:
             on_drop=metrics.dropped_watchers.inc,
         )
         self._recorder = Recorder(loads, self._journals[1], self._objective)
+        metrics.history_unwritten.labels("versions").set_function(lambda: self.versions.unwritten)
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
-        policies = Policies(file, self.versions, Trials(), self._load_folder, replicas=replicas)
+        self.policies = policies = Policies(
+            file, self.versions, Trials(), self._load_folder, replicas=replicas
+        )
         self.calls = Calls(
             DecisionCalls(self.decisions),
             PolicyCalls(policies, self.versions),
@@ -121,6 +125,7 @@ class History:
                 await stack.enter_async_context(journal.writing())
             beside = (
                 kept_up("versions of the scaling file", self.versions.run),
+                kept_up("overrides", self.overrides.run),
                 kept_up("recorded load", self._recorder.run),
                 kept_up("lasting", partial(self._lasting_file.run, self._lasting)),
             )

@@ -235,12 +235,20 @@ class Restart:
     quarantine_after: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
+class Edits(StrEnum):
+    """What becomes of changes of the file by hand, past `ApplyPolicy`."""
+
+    RESPECTED = "respected"
+    UNDONE = "undone"
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Scaling:
     """The whole of `scaling.yaml`.
 
     Attributes:
         pools: by name.
+        edits: what becomes of changes by hand while this file is in force.
         restart: when a slot that failed is tried again.
         tick_seconds: how often sizes are decided.
         budgets: what several pools share, by name.
@@ -250,6 +258,7 @@ class Scaling:
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     restart: Restart = field(default_factory=Restart)
     tick_seconds: Annotated[float, Field(ge=1, le=300)] = 10.0
+    edits: Edits = Edits.RESPECTED
     budgets: Annotated[dict[Name, Budget], Field(max_length=64)] = field(default_factory=dict)
     money: Money = field(default_factory=Money)
 

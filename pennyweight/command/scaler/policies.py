@@ -29,6 +29,8 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.wire import duration_of, name_of, time_of
 
 HASH_SHOWN = 12
+SEARCHED = 100
+"""Newest versions, among which one is in force: edits are undone once a minute at most."""
 DAY_SECONDS = 86_400
 IN_FORCE_SECONDS = 30.0
 """What putting a file in force may take, beside the time of a trial."""
@@ -143,7 +145,7 @@ def history(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
 ) -> None:
-    """List the scaling files that were in force: since when, by whom, what for."""
+    """List the scaling files that were in force or undone: since when, by whom, what for."""
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
@@ -203,9 +205,10 @@ def rollback(
 
 
 async def _in_force(scaler: Scaler, timeout_seconds: float) -> pb.PolicyVersion:
-    request = pb.ListPolicyVersionsRequest(max_results=1)
+    request = pb.ListPolicyVersionsRequest(max_results=SEARCHED)
     found = await scaler.ask("ListPolicyVersions", request, timeout_seconds)
-    return found.versions[0] if found.versions else pb.PolicyVersion()
+    were = (one for one in found.versions if one.source != pb.POLICY_SOURCE_UNDONE)
+    return next(were, pb.PolicyVersion())
 
 
 def _version(message: pb.PolicyVersion) -> Version:

@@ -33,6 +33,19 @@ STYLES = {"better": "green", "worse": "red", "unknown": "yellow"}
 APPLY_HINT = "`--anyway REASON` applies it all the same; the reason goes on record."
 
 
+HOLDING = ("budget", "money", "room", "max")
+"""Bounds that keep a pool from more than it asks for."""
+
+
+@dataclass(frozen=True)
+class BoundShare:
+    """How often one thing decided a pool's size, as a share of the decisions."""
+
+    bound: str
+    detail: str
+    share: float
+
+
 @dataclass(frozen=True)
 class Course:
     """How a pool fared in a trial; attainment None: nothing was asked of it."""
@@ -44,6 +57,7 @@ class Course:
     wasted_hours: float
     mean_wait_seconds: float
     max_size: int
+    bounds: tuple[BoundShare, ...]
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,10 @@ class PoolPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a scaling file would have done on the recorded days, beside the one in force."""
+    """What a scaling file would have done on the recorded days, beside the one in force.
+
+    Its own courses are those of all pools together; None: fewer than two were tried.
+    """
 
     verdict: str
     because: str
@@ -69,6 +86,8 @@ class Plan:
     until: dt.datetime | None
     recorded_share: float
     pools: tuple[PoolPlan, ...]
+    live: Course | None
+    planned: Course | None
 
 
 def plan(
@@ -181,7 +200,10 @@ def print_plan(found: Plan) -> None:
     screen = console()
     tried = [one for one in found.pools if not one.untried]
     if tried:
-        print_table(screen, _table(tried), named_by=2)
+        print_table(screen, _table(found, tried), named_by=2)
+    for one in tried:
+        for held in _held(one):
+            say(screen, plain(held))
     for one in tried:
         if one.differ_most_at is not None:
             sizes = f"{one.live_size} replicas by the file in force and {one.planned_size} by this"
@@ -206,6 +228,10 @@ def course_of(message: pb.Course) -> Course:
         wasted_hours=message.wasted_hours,
         mean_wait_seconds=seconds_of(message.mean_wait),
         max_size=message.max_size,
+        bounds=tuple(
+            BoundShare(name_of(pb.Bound.DESCRIPTOR, "BOUND", one.bound), one.detail, one.share)
+            for one in message.bounds
+        ),
     )
 
 
@@ -244,6 +270,8 @@ def _plan(message: pb.Plan) -> Plan:
             )
             for one in message.pools
         ),
+        live=course_of(message.live) if message.HasField("live") else None,
+        planned=course_of(message.planned) if message.HasField("planned") else None,
     )
 
 
@@ -272,11 +300,27 @@ def _courses(found: dict[str, Course]) -> Table:
     return table
 
 
-def _table(pools: list[PoolPlan]) -> Table:
+def _table(found: Plan, pools: list[PoolPlan]) -> Table:
     table = Table()
     add_columns(table, ("pool", "by"), numbers=_FIGURES)
-    for one in pools:
-        for by, course in (("in force", one.live), ("planned", one.planned)):
+    rows = [(one.pool, one.live, one.planned) for one in pools]
+    for name, live, planned in [*rows, ("all", found.live, found.planned)]:
+        for by, course in (("in force", live), ("planned", planned)):
             if course is not None:
-                table.add_row(line(one.pool), by, *_figures(course))
+                table.add_row(line(name), by, *_figures(course))
     return table
+
+
+def _held(pool: PoolPlan) -> list[str]:
+    """What kept a pool from more than it asked for, a sentence each."""
+    shares = [
+        {} if course is None else {(one.bound, one.detail): one.share for one in course.bounds}
+        for course in (pool.live, pool.planned)
+    ]
+    return [
+        f"{pool.pool}: {' '.join(filter(None, which))} held it in "
+        f"{shares[0].get(which, 0.0):.0%} of the decisions by the file in force and in "
+        f"{shares[1].get(which, 0.0):.0%} by this"
+        for which in dict.fromkeys([*shares[0], *shares[1]])
+        if which[0] in HOLDING
+    ]

@@ -246,6 +246,10 @@ class _PolicySourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicySo
     """ApplyPolicy wrote it."""
     POLICY_SOURCE_ROLLBACK: _PolicySource.ValueType  # 4
     """RollbackPolicy wrote it."""
+    POLICY_SOURCE_UNDONE: _PolicySource.ValueType  # 5
+    """Somebody wrote the file, and it was undone as the policy in force had it: it never came in
+    force, and can be applied.
+    """
 
 class PolicySource(_PolicySource, metaclass=_PolicySourceEnumTypeWrapper):
     """Where a version came from."""
@@ -260,6 +264,10 @@ POLICY_SOURCE_APPLY: PolicySource.ValueType  # 3
 """ApplyPolicy wrote it."""
 POLICY_SOURCE_ROLLBACK: PolicySource.ValueType  # 4
 """RollbackPolicy wrote it."""
+POLICY_SOURCE_UNDONE: PolicySource.ValueType  # 5
+"""Somebody wrote the file, and it was undone as the policy in force had it: it never came in
+force, and can be applied.
+"""
 Global___PolicySource: _TypeAlias = PolicySource  # noqa: Y015
 
 class _OverrideKind:
@@ -417,8 +425,13 @@ class ReportLoadRequest(_message.Message):
     TIERS_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """Name of the router, stable over its life, so that a balancer in between never hides one."""
+    leaving: _builtins.bool
+    """The last report of this run, as the router ends and has nothing running: it is forgotten at
+    once. One that stops reporting without it is missed for minutes, in which no pool shrinks.
+    """
     @_builtins.property
     def observed_at(self) -> _timestamp_pb2.Timestamp:
         """When it was observed."""
@@ -445,10 +458,11 @@ class ReportLoadRequest(_message.Message):
         tiers: _abc.Iterable[Global___TierLoad] | None = ...,
         replicas: _abc.Iterable[Global___ReplicaLoad] | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at", "replicas", b"replicas", "router", b"router", "started_at", b"started_at", "tiers", b"tiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaving", b"leaving", "observed_at", b"observed_at", "replicas", b"replicas", "router", b"router", "started_at", b"started_at", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1326,6 +1340,36 @@ class ValidatePolicyResponse(_message.Message):
 Global___ValidatePolicyResponse: _TypeAlias = ValidatePolicyResponse  # noqa: Y015
 
 @_typing.final
+class BoundShare(_message.Message):
+    """How often one thing decided a pool's size in a trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOUND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    bound: Global___Bound.ValueType
+    """Its kind."""
+    detail: _builtins.str
+    """Which one, such as the name of a budget. Empty: there is just one."""
+    share: _builtins.float
+    """Share of the decisions that it bound last, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        bound: Global___Bound.ValueType = ...,
+        detail: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "detail", b"detail", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BoundShare: _TypeAlias = BoundShare  # noqa: Y015
+
+@_typing.final
 class Course(_message.Message):
     """How a pool fared in a trial."""
 
@@ -1338,12 +1382,15 @@ class Course(_message.Message):
     WASTED_HOURS_FIELD_NUMBER: _builtins.int
     MEAN_WAIT_FIELD_NUMBER: _builtins.int
     MAX_SIZE_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
     replica_hours: _builtins.float
     """Hours that replicas were there, starting ones included."""
     micro_usd: _builtins.int
     """What they cost, in micro-USD. 0: what a replica costs is not known."""
     attainment: _builtins.float
-    """Share of the work that began within the objective, 0 to 1. Absent: nothing was asked."""
+    """Share of the work that began within the objective, 0 to 1, of all that its tier was asked for.
+    Absent: nothing was asked.
+    """
     changes_per_hour: _builtins.float
     """Changes of the size by hour."""
     wasted_hours: _builtins.float
@@ -1353,6 +1400,10 @@ class Course(_message.Message):
     @_builtins.property
     def mean_wait(self) -> _duration_pb2.Duration:
         """Mean time that work waited for a place."""
+
+    @_builtins.property
+    def bounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___BoundShare]:
+        """What decided its sizes, most often first."""
 
     def __init__(
         self,
@@ -1364,10 +1415,11 @@ class Course(_message.Message):
         wasted_hours: _builtins.float = ...,
         mean_wait: _duration_pb2.Duration | None = ...,
         max_size: _builtins.int = ...,
+        bounds: _abc.Iterable[Global___BoundShare] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attainment", b"_attainment", "attainment", b"attainment", "mean_wait", b"mean_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attainment", b"_attainment", "attainment", b"attainment", "changes_per_hour", b"changes_per_hour", "max_size", b"max_size", "mean_wait", b"mean_wait", "micro_usd", b"micro_usd", "replica_hours", b"replica_hours", "wasted_hours", b"wasted_hours"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attainment", b"_attainment", "attainment", b"attainment", "bounds", b"bounds", "changes_per_hour", b"changes_per_hour", "max_size", b"max_size", "mean_wait", b"mean_wait", "micro_usd", b"micro_usd", "replica_hours", b"replica_hours", "wasted_hours", b"wasted_hours"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attainment: _TypeAlias = _typing.Literal["attainment"]  # noqa: Y015
     _WhichOneofArgType__attainment: _TypeAlias = _typing.Literal["_attainment", b"_attainment"]  # noqa: Y015
@@ -1439,6 +1491,8 @@ class Plan(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     RECORDED_SHARE_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
     verdict: Global___PlanVerdict.ValueType
     """What is to be thought of it."""
     because: _builtins.str
@@ -1457,6 +1511,14 @@ class Plan(_message.Message):
     def until(self) -> _timestamp_pb2.Timestamp:
         """End of the last one. Absent: none."""
 
+    @_builtins.property
+    def live(self) -> Global___Course:
+        """All pools that were tried, together, by the file in force. Absent: fewer than two were."""
+
+    @_builtins.property
+    def planned(self) -> Global___Course:
+        """The same by the file that was given."""
+
     def __init__(
         self,
         *,
@@ -1466,10 +1528,12 @@ class Plan(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
         recorded_share: _builtins.float = ...,
+        live: Global___Course | None = ...,
+        planned: Global___Course | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "planned", b"planned", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "pools", b"pools", "recorded_share", b"recorded_share", "since", b"since", "until", b"until", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "live", b"live", "planned", b"planned", "pools", b"pools", "recorded_share", b"recorded_share", "since", b"since", "until", b"until", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1617,7 +1681,7 @@ Global___ApplyPolicyResponse: _TypeAlias = ApplyPolicyResponse  # noqa: Y015
 
 @_typing.final
 class PolicyVersion(_message.Message):
-    """A scaling file that was in force."""
+    """A scaling file that was in force, or was undone."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1631,7 +1695,7 @@ class PolicyVersion(_message.Message):
     ROLLED_BACK_TO_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Counts from 1, in the order in which they came in force."""
+    """Counts from 1, in the order in which they came."""
     hash: _builtins.str
     """SHA-256 of the file, in hex."""
     source: Global___PolicySource.ValueType
@@ -1650,7 +1714,7 @@ class PolicyVersion(_message.Message):
     """The whole file. Empty unless it was asked for."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """When it came in force."""
+        """When it came in force, or was undone."""
 
     def __init__(
         self,

@@ -30,9 +30,9 @@ class LoadReports:
         self._wall = wall
         self._started_at = wall()
 
-    def next(self) -> pb.ReportLoadRequest:
-        """The report of this moment."""
-        report = pb.ReportLoadRequest(router=self._router)
+    def next(self, *, leaving: bool = False) -> pb.ReportLoadRequest:
+        """The report of this moment; `leaving`: the last one."""
+        report = pb.ReportLoadRequest(router=self._router, leaving=leaving)
         set_time(report.observed_at, self._wall())
         set_time(report.started_at, self._started_at)
         for load in self._snapshot():

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -70,6 +71,8 @@ class ScalerLink:
         self._load_reports = LoadReports(router, fleet.snapshot, load, wall=wall)
         self._metrics = metrics
         self._chance = chance
+        self._leaving = asyncio.Event()
+        self._left = asyncio.Event()
 
     async def watch(self) -> None:
         """Follows the fleet. Runs for ever; the caller owns it."""
@@ -99,16 +102,30 @@ class ScalerLink:
 
     async def report(self) -> None:
         """Streams this router's load. Runs for ever; the caller owns it."""
-        while True:
+        while not self._left.is_set():
             try:
                 async with self._peer.connected(CONNECT_SECONDS) as scaler:
                     stub = scaler_pb2_grpc.ScalerServiceStub(scaler.channel)
                     await stub.ReportLoad(self._reports(), metadata=scaler.metadata)
+                    if self._leaving.is_set():
+                        self._left.set()
+                        break
             except AWAY as error:
                 if is_cancelled():
                     raise
                 log.debug("load reports broke off", error=named(error))
             await asyncio.sleep(REPORT_SECONDS)
+        await asyncio.Event().wait()  # whoever reported again would be back
+
+    async def leave(self, seconds: float) -> None:
+        """Says that this router ends, so that nothing waits for it; no longer than so many seconds.
+
+        Nothing may run on it any more.
+        """
+        self._leaving.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._left.wait()
 
     async def _messages(self, scaler: Connection) -> AsyncIterator[pb.WatchReplicasResponse]:
         """Messages of one watch, checked for silence and gaps."""
@@ -131,10 +148,14 @@ class ScalerLink:
             call.cancel()
 
     async def _reports(self) -> AsyncIterator[pb.ReportLoadRequest]:
-        while True:
+        while not self._leaving.is_set():
             yield self._load_reports.next()
             self._metrics.load_reports.inc()
-            await asyncio.sleep(REPORT_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPORT_SECONDS):
+                    await self._leaving.wait()
+        yield self._load_reports.next(leaving=True)
+        self._metrics.load_reports.inc()
 
 
 async def _heard(call: Any) -> Any:

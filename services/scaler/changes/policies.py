@@ -1,9 +1,9 @@
-"""Plans, applies and takes back scaling files.
+"""Plans, applies and takes back scaling files, and undoes edits where the policy says so.
 
 A file is checked, tried beside the one in force on the recorded load, refused where it does worse,
 announced to the versions and written whole; the ordinary watch of the file puts it in force. Of two
 who change it at once the second is told to look again: nothing that somebody wrote is overwritten
-unseen.
+unseen, and what is undone is kept.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
-from services.common.config import MAX_BYTES, ConfigError
+from services.common.config import MAX_BYTES, ConfigError, parse_document
 from services.common.errors import (
     BadRequest,
     NotFound,
@@ -30,6 +30,7 @@ from services.common.errors import (
 from services.common.plain_files import read_plain
 from services.scaler.changes.trials import Trials
 from services.scaler.changes.written import read_only, write
+from services.scaler.config import Edits, Scaling
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history.versions import Change, Source, Version, Versions, hash_of
 from services.scaler.policy.plans import Plan, Simulation, Verdict
@@ -39,6 +40,9 @@ log = structlog.get_logger()
 DAY_SECONDS = 86_400.0
 IN_FORCE_SECONDS = 6.0
 """The watch looks every second and takes a change at its second look."""
+
+AGAIN_SECONDS = 60.0
+"""Who edits the file again so soon after an edit was undone means it."""
 
 PLAN_HOLDS_SECONDS = 300.0
 """The recorded load of days is much the same so long."""
@@ -128,6 +132,7 @@ class Policies:
         self._clock = clock
         self._wall = wall
         self._planned: _Planned | None = None
+        self._undone_at: float | None = None
         self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[Version | None]] = set()
 
@@ -242,7 +247,7 @@ class Policies:
             Unavailable: its file cannot be read, or the disk refuses it.
         """
         before = self._in_force()
-        target = self._versions.find(number or before.number - 1)
+        target = self._versions.find(number) if number else self._versions.before(before.number)
         if target is None:
             named = f"version {number}" if number else f"a version before {before.number}"
             raise NotFound(f"{named} is not on record", reason="VERSION_UNKNOWN")
@@ -265,6 +270,28 @@ class Policies:
         version = await self._write(data, before, change, anyway=True)
         return Applied(target.hash, version)
 
+    async def undo(self, content: bytes) -> bool:
+        """Writes the file in force back over an edit by hand, where its policy says so.
+
+        Once: an edit within a minute after the last one was undone is respected. So is one that
+        cannot be undone. The edit is kept as a version that can be applied.
+
+        Args:
+            content: what the file was read to hold.
+
+        Returns:
+            whether it was undone; then it is not to come in force.
+        """
+        if self._versions.expects(content) or await self._edits() is not Edits.UNDONE:
+            return False
+        async with self._writing:
+            if self._versions.expects(content) or await self._on_disk() != hash_of(content):
+                return not self._versions.expects(content)  # another one: the next look finds it
+            if why := self._respected():
+                await self._respect(content, why)
+                return False
+            return await self._write_back(content, self._in_force())
+
     async def content(self, version: Version) -> str:
         """The whole file of a version.
 
@@ -276,6 +303,46 @@ class Policies:
         except (OSError, UnicodeDecodeError) as error:
             message = f"the file of version {version.number} cannot be read: {error}"
             raise NotNow(message, reason="VERSION_LOST") from error
+
+    async def _edits(self) -> Edits:
+        """What the policy in force says of edits; where it cannot be read they are respected."""
+        with suppress(ServiceError, OSError, UnicodeDecodeError, ConfigError):
+            text = (await self._live()).decode()
+            return parse_document(text, Scaling, source=str(self._file.path)).content.edits
+        return Edits.RESPECTED
+
+    def _respected(self) -> str:
+        """Why an edit is respected though edits are to be undone; empty: it is not."""
+        at = self._undone_at
+        if at is not None and self._clock() - at < AGAIN_SECONDS:
+            return "edited again within a minute after an edit was undone"
+        return self.read_only
+
+    async def _respect(self, content: bytes, why: str) -> None:
+        log.warning("an edit of the scaling file is respected", why=why, file=str(self._file.path))
+        change = Change(hash_of(content), Source.FILE, "", f"respected: {why}")
+        with suppress(OSError):  # only its note is lost
+            await asyncio.to_thread(self._versions.announce, change)
+
+    async def _write_back(self, content: bytes, before: Version) -> bool:
+        """Keeps the edit, then writes the file in force over it."""
+        path = self._file.path
+        try:
+            data = await asyncio.to_thread(self._versions.content, before)
+            undone = self._versions.undone(content, f"undone, back to version {before.number}")
+            await self._versions.flush()
+            await asyncio.to_thread(write, path, data)
+        except (OSError, ServiceError) as error:
+            await self._respect(content, f"it cannot be undone: {error}")
+            return False
+        self._undone_at = self._clock()
+        log.warning(
+            "an edit of the scaling file is undone",
+            file=str(path),
+            version=undone.number,
+            back_to=before.number,
+        )
+        return True
 
     def _in_force(self) -> Version:
         version = self._versions.latest

@@ -11,7 +11,10 @@ from services.common.files import whole_file
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 """A file that is mounted by itself cannot be replaced: EBUSY."""
 
-ELSEWHERE = "change it where it comes from, such as the repository that it is deployed from"
+ELSEWHERE = (
+    "change it where it comes from, such as the repository that it is deployed from, and have "
+    "`pennyweight scaler check` and `plan` try it there"
+)
 
 
 def read_only(path: Path) -> str:

@@ -7,7 +7,7 @@ the file says, and to go back where its settings do not work.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,10 @@ class _Read:
     found: Scaling | ConfigError
 
 
+async def _respected(_: bytes) -> bool:
+    return False
+
+
 class ScalingWatch:
     """Looks for changes of the scaling file; state of the process.
 
@@ -144,6 +148,7 @@ class ScalingWatch:
         metrics: Metrics,
         *,
         kept: Callable[[bytes], object] = lambda _: None,
+        undone: Callable[[bytes], Awaitable[bool]] = _respected,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Knows the reading that is in force.
@@ -153,6 +158,7 @@ class ScalingWatch:
             adopt: takes what the file says now.
             metrics: what is counted.
             kept: takes the file whole when it comes in force.
+            undone: is given what was read, and says whether it was undone: then it is not taken.
             wall: gives seconds since 1970.
         """
         self.refusal: Refusal | None = None
@@ -160,6 +166,7 @@ class ScalingWatch:
         self._waiting: _Read | None = None  # for a second look
         self._adopt = adopt
         self._kept = kept
+        self._undone = undone
         self._metrics = metrics
         self._wall = wall
 
@@ -175,6 +182,8 @@ class ScalingWatch:
         if read is None:
             return
         self._file = read.file
+        if read.file.content and await self._undone(read.file.content):
+            return
         if isinstance(read.found, ConfigError):
             self._refuse(read.found)
             return

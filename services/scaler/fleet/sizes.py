@@ -218,12 +218,14 @@ class Sizes:
         """
         self._ticked = now
         seen = self._signals.views(pools, now=now, wall=wall)
+        policies, unread = self._policies(pools, wall)
+        held = {*held, *unread}
         views = {name: view for name, view in seen.items() if name not in held}
-        policies = {one.name: self._policy(one, wall) for one in pools}
         for one in pools:
             if one.ready:
                 self._woken.discard(one.name)
         everything = self._decide(policies, views)
+        self._undecided |= unread
         decided = {name: one for name, one in everything.items() if name not in held}
         for name, decision in decided.items():
             scale = policies[name].scale
@@ -245,9 +247,23 @@ class Sizes:
                 self._decisions.take(name, decision, wall)
         return decided
 
-    def _policy(self, one: PoolNow, wall: float) -> PoolPolicy:
-        override = None if self._overrides is None else self._overrides.of(one.name, wall)
-        return PoolPolicy(one.pool.scale, one.pool.first, override)
+    def _policies(
+        self, pools: Sequence[PoolNow], wall: float
+    ) -> tuple[dict[str, PoolPolicy], set[str]]:
+        """What each pool goes by, and those of which nobody can say what is set against it."""
+        found: dict[str, PoolPolicy] = {}
+        unread: set[str] = set()
+        for one in pools:
+            override = None
+            try:
+                if self._overrides is not None:
+                    override = self._overrides.of(one.name, wall)
+            except Exception:  # it holds up no other pool
+                unread.add(one.name)
+                if one.name not in self._undecided:
+                    log.exception("an override cannot be read", pool=one.name)
+            found[one.name] = PoolPolicy(one.pool.scale, one.pool.first, override)
+        return found, unread
 
     def _decide(
         self, policies: Mapping[str, PoolPolicy], views: Mapping[str, View]

@@ -1,4 +1,4 @@
-"""Every scaling file that was in force, in order, with who put it there and what for.
+"""Every scaling file that was in force or was undone, in order, with who put it there and why.
 
 ``versions.jsonl`` has a line for each time a file came in force, ``<hash>.yaml`` the files whole.
 Who applies a file says so first, in ``applying.json``; the version gets its author when the file
@@ -12,14 +12,17 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import orjson
 import structlog
+from pydantic import Field, TypeAdapter
 
+from services.common.durations import Moment
 from services.common.files import write_whole
 
 log = structlog.get_logger()
@@ -28,7 +31,13 @@ MAX_VERSIONS = 500
 """Beyond it the older half is dropped."""
 
 RETRY_SECONDS = 1.0
+LOOK_SECONDS = 5.0
+"""When it is looked whether the disk still has them."""
 LINES, ANNOUNCED = "versions.jsonl", "applying.json"
+
+Number = Annotated[int, Field(ge=0, le=1 << 53)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of a file, in hex: it names a file here too."""
 
 
 class Source(StrEnum):
@@ -38,6 +47,8 @@ class Source(StrEnum):
     FILE = "file"
     APPLY = "apply"
     ROLLBACK = "rollback"
+    UNDONE = "undone"
+    """A hand's, undone before it came in force."""
 
 
 @dataclass(frozen=True)
@@ -46,41 +57,44 @@ class Change:
 
     Attributes:
         hash: of the file that is to be in force.
-        source: apply or rollback.
+        source: apply or rollback; file: a hand wrote it already.
         author: who asks for it.
         note: what it is for.
         anyway: why, though it does worse on the recorded days; empty: it does not.
         rolled_back_to: the version whose file it is once more; 0: none.
     """
 
-    hash: str
+    hash: Hash
     source: Source
     author: str
     note: str
     anyway: str = ""
-    rolled_back_to: int = 0
+    rolled_back_to: Number = 0
 
 
 @dataclass(frozen=True)
 class Version:
-    """A scaling file that was in force.
+    """A scaling file that was in force, or was undone.
 
     Attributes:
         number: counts from 1.
         hash: SHA-256 of the file, in hex.
-        since: when it came in force, seconds since 1970.
+        since: when it came in force or was undone, seconds since 1970.
         source: where it came from.
         author, note, anyway, rolled_back_to: as in `Change`; empty: not known.
     """
 
-    number: int
-    hash: str
-    since: float
+    number: Number
+    hash: Hash
+    since: Moment
     source: Source
     author: str = ""
     note: str = ""
     anyway: str = ""
-    rolled_back_to: int = 0
+    rolled_back_to: Number = 0
+
+
+_VERSION, _CHANGE = TypeAdapter(Version), TypeAdapter(Change)
 
 
 def hash_of(content: bytes) -> str:
@@ -96,7 +110,7 @@ class Versions:
         self.folder = folder
         self._wall = wall
         self._known: list[Version] = []
-        self._contents: dict[str, bytes] = {}  # that are not on the disk yet
+        self._contents: dict[str, bytes] = {}  # that are not on the disk yet, or are in force
         self._to_write: list[Version] = []
         self._announced: Change | None = None
         self._changed = asyncio.Event()
@@ -111,12 +125,29 @@ class Versions:
     @property
     def latest(self) -> Version | None:
         """The version in force; None: none was seen yet."""
-        return self._known[-1] if self._known else None
+        return self.before(None)
 
     @property
     def number(self) -> int:
         """Number of the version in force; 0: none was seen yet."""
-        return self._known[-1].number if self._known else 0
+        latest = self.latest
+        return latest.number if latest is not None else 0
+
+    def before(self, number: int | None) -> Version | None:
+        """The version that was in force before this one, None: the newest; None: there is none."""
+        return next(
+            (
+                one
+                for one in reversed(self._known)
+                if one.source is not Source.UNDONE and (number is None or one.number < number)
+            ),
+            None,
+        )
+
+    def expects(self, content: bytes) -> bool:
+        """Whether this file is in force or announced, and no hand's."""
+        known = self.latest, self._announced
+        return hash_of(content) in {one.hash for one in known if one is not None}
 
     def open(self) -> None:
         """Reads what is on record. What cannot be read is left out and logged.
@@ -128,12 +159,17 @@ class Versions:
         data = lines.read_bytes() if lines.exists() else b""
         for line in data.splitlines():
             try:
-                self._known.append(_version(json.loads(line)))
-            except (ValueError, TypeError, KeyError):
+                self._known.append(_VERSION.validate_python(orjson.loads(line)))
+            except ValueError:
                 log.error("a line of the scaling file's versions cannot be read", file=str(lines))  # noqa: TRY400
         self._known.sort(key=lambda one: one.number)
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            self._announced = _change(json.loads((self.folder / ANNOUNCED).read_bytes()))
+        announced = self.folder / ANNOUNCED
+        try:
+            self._announced = _CHANGE.validate_python(orjson.loads(announced.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            log.error("who was to change the scaling file cannot be read", file=str(announced))  # noqa: TRY400
 
     def announce(self, change: Change) -> None:
         """Says who is about to put a file in force. Writes: to be called in a thread.
@@ -153,9 +189,10 @@ class Versions:
     def in_force(self, content: bytes) -> Version:
         """A file is in force; comes back at once. The same once more is no new version."""
         digest, latest = hash_of(content), self.latest
+        self._contents[digest] = content
         if latest is not None and latest.hash == digest:
             return latest
-        number, now = self.number + 1, self._wall()
+        number, now = self._next, self._wall()
         said = self._announced
         if said is not None and said.hash == digest:
             version = Version(
@@ -170,12 +207,7 @@ class Versions:
             )
         else:
             version = Version(number, digest, now, Source.FILE if self._known else Source.START)
-        self._known.append(version)
-        del self._known[:-MAX_VERSIONS]
-        self._to_write.append(version)
-        self._contents[digest] = content
-        self._changed.set()
-        self._to_do.set()
+        self._keep(version, content)
         log.info(
             "a version of the scaling file is in force",
             version=version.number,
@@ -184,6 +216,24 @@ class Versions:
             author=version.author,
         )
         return version
+
+    def undone(self, content: bytes, note: str) -> Version:
+        """A hand's file is not to come in force; it is kept. Comes back at once."""
+        version = Version(self._next, hash_of(content), self._wall(), Source.UNDONE, note=note)
+        self._keep(version, content)
+        return version
+
+    @property
+    def _next(self) -> int:
+        return self._known[-1].number + 1 if self._known else 1
+
+    def _keep(self, version: Version, content: bytes) -> None:
+        self._known.append(version)
+        del self._known[:-MAX_VERSIONS]
+        self._to_write.append(version)
+        self._contents[version.hash] = content
+        self._changed.set()
+        self._to_do.set()
 
     async def until_in_force(self, digest: str, seconds: float) -> Version | None:
         """The version of this hash, once it is the one in force; None: not in this time."""
@@ -221,9 +271,12 @@ class Versions:
         """Writes versions, and tries again what the disk refuses. Runs for ever."""
         refused = False
         while True:
-            await self._to_do.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._to_do.wait()
             try:
                 await self.flush()
+                await self.mend()
                 refused = False
             except OSError as error:
                 if not refused:
@@ -242,11 +295,43 @@ class Versions:
                 version = self._to_write[0]
                 await asyncio.to_thread(self._write, version, self._contents[version.hash])
                 self._to_write.remove(version)
-                if all(one.hash != version.hash for one in self._to_write):
-                    self._contents.pop(version.hash, None)
+                needed = {one.hash for one in (*self._to_write, *self._known[-1:])}
+                self._contents = {
+                    digest: content
+                    for digest, content in self._contents.items()
+                    if digest in needed
+                }
                 if self._announced is not None and self._announced.hash == version.hash:
                     self.withdraw()
             self._to_do.clear()
+
+    async def mend(self) -> None:
+        """Makes anew what is gone of the record, but for earlier files, which nobody else has.
+
+        Raises:
+            OSError: the disk refuses; trying again is harmless.
+        """
+        async with self._writes:
+            latest = self.latest
+            content = None if latest is None else self._contents.get(latest.hash)
+            if latest is None or content is None or self._to_write:
+                return
+            if await asyncio.to_thread(self._mend, latest, content):
+                log.warning(
+                    "the record of the scaling file's versions was gone and is made anew",
+                    folder=str(self.folder),
+                )
+
+    def _mend(self, latest: Version, content: bytes) -> bool:
+        """Writes what is gone; whether anything was."""
+        whole = {
+            self.folder / f"{latest.hash}.yaml": content,
+            self.folder / LINES: _lines_of(self._known),
+        }
+        gone = [path for path in whole if not path.exists()]
+        for path in gone:
+            write_whole(path, whole[path])
+        return bool(gone)
 
     def _write(self, version: Version, content: bytes) -> None:
         path = self.folder / f"{version.hash}.yaml"
@@ -257,16 +342,15 @@ class Versions:
         if not there:
             write_whole(path, content)
         lines = self.folder / LINES
-        before = lines.read_bytes() if lines.exists() else b""
+        earlier = [one for one in self._known if one.number < version.number]
+        before = lines.read_bytes() if lines.exists() else _lines_of(earlier)
         kept = before.splitlines(keepends=True)
         if len(kept) >= MAX_VERSIONS:
             kept = kept[MAX_VERSIONS // 2 :]
         if kept and not kept[-1].endswith(b"\n"):
             kept[-1] += b"\n"
         # Whole, not added to: there are few versions, and none may be half there.
-        write_whole(
-            lines, b"".join([*kept, json.dumps(dataclasses.asdict(version)).encode(), b"\n"])
-        )
+        write_whole(lines, b"".join([*kept, _lines_of([version])]))
         if len(kept) < before.count(b"\n"):
             self._drop_contents()
 
@@ -278,9 +362,5 @@ class Versions:
                 path.unlink(missing_ok=True)
 
 
-def _version(said: dict[str, Any]) -> Version:
-    return Version(**{**said, "source": Source(said["source"])})
-
-
-def _change(said: dict[str, Any]) -> Change:
-    return Change(**{**said, "source": Source(said["source"])})
+def _lines_of(versions: Sequence[Version]) -> bytes:
+    return b"".join(json.dumps(dataclasses.asdict(one)).encode() + b"\n" for one in versions)

@@ -44,11 +44,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """A router's load: by tier, requests in flight by replica id, and counters if it has them."""
+    """A router's load: by tier, requests in flight by replica id, and counters if it has them.
+
+    Attributes:
+        leaving: it is the last of its run; the router ends.
+    """
 
     tiers: Mapping[str, TierLoad]
     replicas: Mapping[str, int]
     run: Run | None = None
+    leaving: bool = False
 
 
 class Loads:
@@ -63,11 +68,16 @@ class Loads:
         self._asked: dict[str, float] = {}
 
     def take(self, router: str, report: Report, now: float) -> bool:
-        """Keeps the report; False if there are too many routers for one more."""
+        """Keeps the report; False if there are too many routers for one more.
+
+        A router that leaves is forgotten, but for what it counted.
+        """
         for name, (at, _) in list(self._last.items()):
             if now - at > FORGET_SECONDS:
                 del self._last[name]
                 self._runs.pop(name, None)
+        if report.leaving and self._superseded(router, report.run):
+            return True
         if router not in self._last and len(self._last) >= MAX_ROUTERS:
             return False
         if report.run is not None:
@@ -76,6 +86,9 @@ class Loads:
             self._grow(router, report.run, now)
         self._last[router] = (now, report)
         self._hear(router, report, now)
+        if report.leaving:
+            for known in (self._last, self._runs, self._heard):
+                known.pop(router, None)
         return True
 
     def routers(self, now: float) -> int:
@@ -164,15 +177,20 @@ class Loads:
             ):
                 self._asked[tier] = now
 
+    def _superseded(self, router: str, run: Run | None) -> bool:
+        """Whether a later run of the router reports already."""
+        later = self._runs.get(router)
+        return run is not None and later is not None and run.started_at < later.started_at
+
     def _grow(self, router: str, run: Run, now: float) -> None:
         """Adds what the router's counters grew by since they were last heard of.
 
         A router that was never heard of says where its counters stand, not since when. One of an
         earlier run, which shares its name with a later one, is not counted.
         """
-        before = self._runs.get(router)
-        if before is not None and run.started_at < before.started_at:
+        if self._superseded(router, run):
             return
+        before = self._runs.get(router)
         self._runs[router] = run
         for tier, counted in run.tiers.items():
             growth = LoadTotals()

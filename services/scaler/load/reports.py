@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.buckets import BUCKETS
+from services.common.durations import nanoseconds_of
 from services.common.errors import BadRequest, Violation
 from services.common.load_totals import LoadTotals
 from services.scaler.load.loads import Report, Run, TierLoad
@@ -43,6 +44,7 @@ def checked(request: pb.ReportLoadRequest, router: str) -> Report:
         },
         replicas={replica.replica: replica.in_flight for replica in request.replicas},
         run=_run(request) if request.HasField("started_at") else None,
+        leaving=request.leaving,
     )
 
 
@@ -68,6 +70,8 @@ def _header(request: pb.ReportLoadRequest, router: str) -> Iterator[Violation]:
         yield Violation("router", "must be 1 to 128 letters, digits or ._:/-")
     elif router and request.router != router:
         yield Violation("router", f"must stay {router} for the whole stream")
+    if nanoseconds_of(request.started_at) is None:
+        yield Violation("started_at", "must be a moment in the years 1 to 9999")
 
 
 def _sizes(request: pb.ReportLoadRequest) -> Iterator[Violation]:

@@ -6,17 +6,34 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True)
+class BoundShare:
+    """How often one thing decided a size.
+
+    Attributes:
+        bound: its kind, such as `budget`.
+        detail: which one, such as the budget's name; empty: there is just one.
+        share: of the decisions, those it bound last, 0 to 1.
+    """
+
+    bound: str
+    detail: str
+    share: float
+
+
+@dataclass(frozen=True)
 class Course:
     """How a pool fared in a trial.
 
     Attributes:
         replica_hours: hours that replicas were there, starting ones included.
         usd: what they cost; 0: what a replica costs is not known.
-        attainment: share of the work that began within the objective, 0 to 1; None: no work came.
+        attainment: share of the work that began within the objective, 0 to 1, of all that its tier
+            was asked for; None: no work came.
         changes_per_hour: of the size.
         wasted_hours: replica-hours of starts that never served.
         mean_wait_seconds: mean time that work waited for a place.
         max_size: most replicas at once.
+        bounds: what decided its sizes, most often first.
     """
 
     replica_hours: float
@@ -26,6 +43,7 @@ class Course:
     wasted_hours: float
     mean_wait_seconds: float
     max_size: int
+    bounds: tuple[BoundShare, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,7 @@ class Plan:
         pools: by name.
         since, until: what was tried, seconds since 1970; None: nothing.
         recorded_share: share of the minutes in between that are on record, 0 to 1.
+        live, planned: all pools that were tried, together; None: fewer than two were.
     """
 
     verdict: Verdict
@@ -75,6 +94,8 @@ class Plan:
     since: float | None = None
     until: float | None = None
     recorded_share: float = 0.0
+    live: Course | None = None
+    planned: Course | None = None
 
 
 @dataclass(frozen=True)

@@ -65,49 +65,86 @@ class Core:
 
     def size(self, moment: Moment) -> int:
         """Replicas wanted."""
-        busy = moment.arrivals > 0.0 or moment.running + moment.waiting > 0.5  # noqa: PLR2004
-        self.idle = 0.0 if busy else self.idle + moment.seconds
-        view = View(
-            now=moment.now,
-            wall=self.wall + moment.now,
-            ready=moment.ready,
-            starting=moment.starting,
+        self.idle = 0.0 if busy(moment) else self.idle + moment.seconds
+        view = view_of(
+            moment,
             places=self.places,
             start_seconds=self.start_seconds,
-            traffic=Traffic(
-                seconds=moment.seconds,
-                arrivals=moment.arrivals,
-                prompt_tokens=moment.prompt,
-                finished=moment.finished,
-                output_tokens=moment.output,
-                first_texts=moment.begun,
-                late=moment.late,
-                at=moment.now,
-            ),
-            waiting=moment.waiting,
-            running=moment.running,
-            readings=self._readings(moment),
+            wall=self.wall + moment.now,
             usd_per_hour=self.usd_per_hour,
-            # A request that finds no replica wakes the pool.
-            woken=moment.ready == 0 and moment.waiting > 0.0,
-            idle_seconds=self.idle,
+            idle=self.idle,
         )
         decision, self.memory = decide(self.scale, self.memory, view, worded=False)
         if decision.constraints:
             self.bounds[decision.constraints[-1].bound.value] += 1
         return decision.size
 
-    def _readings(self, moment: Moment) -> dict[Measure | str, Reading]:
-        """What routers say of the pool, as measures."""
-        replicas = max(moment.ready, 1)
-        prompt = moment.prompt / moment.arrivals if moment.arrivals > 0.0 else 0.0
-        values: dict[Measure, float] = {
-            Measure.WAITING: moment.waiting / replicas,
-            Measure.QUEUED_TOKENS: moment.waiting * prompt / replicas,
-            Measure.TOKENS_PER_SECOND: (moment.prompt + moment.output) / moment.seconds / replicas,
-        }
-        if moment.ready:
-            values[Measure.RUNNING] = moment.running / (self.places * moment.ready)
-        if moment.ttft is not None and moment.begun > 0.0:
-            values[Measure.TTFT_SECONDS] = moment.ttft
-        return {measure: Reading(value, moment.now) for measure, value in values.items()}
+
+def busy(moment: Moment) -> bool:
+    """Whether anything came, waits or runs."""
+    return moment.arrivals > 0.0 or moment.running + moment.waiting > 0.5  # noqa: PLR2004
+
+
+def view_of(
+    moment: Moment,
+    *,
+    places: int,
+    start_seconds: float,
+    wall: float,
+    usd_per_hour: float,
+    idle: float,
+    fits: int | None = None,
+) -> View:
+    """What routers and targets would report of a pool.
+
+    Args:
+        moment: the pool.
+        places: requests that a replica runs at once.
+        start_seconds: how long starts take, as measured.
+        wall: seconds since 1970.
+        usd_per_hour: of a replica; 0: not known.
+        idle: seconds since the last request.
+        fits: most replicas that there is room for; None: not known.
+    """
+    return View(
+        now=moment.now,
+        wall=wall,
+        ready=moment.ready,
+        starting=moment.starting,
+        places=places,
+        start_seconds=start_seconds,
+        traffic=Traffic(
+            seconds=moment.seconds,
+            arrivals=moment.arrivals,
+            prompt_tokens=moment.prompt,
+            finished=moment.finished,
+            output_tokens=moment.output,
+            first_texts=moment.begun,
+            late=moment.late,
+            at=moment.now,
+        ),
+        waiting=moment.waiting,
+        running=moment.running,
+        readings=_readings(moment, places),
+        fits=fits,
+        usd_per_hour=usd_per_hour,
+        # A request that finds no replica wakes the pool.
+        woken=moment.ready == 0 and moment.waiting > 0.0,
+        idle_seconds=idle,
+    )
+
+
+def _readings(moment: Moment, places: int) -> dict[Measure | str, Reading]:
+    """What routers say of the pool, as measures."""
+    replicas = max(moment.ready, 1)
+    prompt = moment.prompt / moment.arrivals if moment.arrivals > 0.0 else 0.0
+    values: dict[Measure, float] = {
+        Measure.WAITING: moment.waiting / replicas,
+        Measure.QUEUED_TOKENS: moment.waiting * prompt / replicas,
+        Measure.TOKENS_PER_SECOND: (moment.prompt + moment.output) / moment.seconds / replicas,
+    }
+    if moment.ready:
+        values[Measure.RUNNING] = moment.running / (places * moment.ready)
+    if moment.ttft is not None and moment.begun > 0.0:
+        values[Measure.TTFT_SECONDS] = moment.ttft
+    return {measure: Reading(value, moment.now) for measure, value in values.items()}

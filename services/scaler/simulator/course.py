@@ -4,7 +4,8 @@ Requests are weighed by their work; a replica is paid for from its order until i
 and drains included.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -122,7 +123,7 @@ def course_of(
     return Course(
         seconds=end - warm,
         requests=due,
-        attainment=1.0 - late / due if due > 0.0 else 1.0,
+        attainment=max(1.0 - late / due, 0.0) if due > 0.0 else 1.0,
         replica_hours=hours,
         wasted_hours=(after.wasted - before.wasted) / HOUR,
         starts=after.starts - before.starts,
@@ -138,6 +139,28 @@ def course_of(
         usd=None if usd_per_hour is None else hours * usd_per_hour,
         ticks=ticks,
     )
+
+
+def as_one(courses: Sequence[Course], worth: Sequence[float]) -> Course:
+    """Courses of pools that served one line, as one of it all.
+
+    Args:
+        courses: over the same decisions; one at least.
+        worth: what a replica of each counts for, such as its price by another's.
+    """
+    first = courses[0]
+
+    def added(values: Sequence[Floats]) -> Floats:
+        return np.asarray(sum(w * one for w, one in zip(worth, values, strict=True)), float)
+
+    ticks = replace(
+        first.ticks,
+        wanted=added([one.ticks.wanted for one in courses]),
+        ready=added([one.ticks.ready for one in courses]),
+        starting=added([one.ticks.starting for one in courses]),
+    )
+    hours = sum(w * one.replica_hours for w, one in zip(worth, courses, strict=True))
+    return replace(first, ticks=ticks, replica_hours=hours)
 
 
 def _quantiles(values: Floats, weights: Floats) -> tuple[float, float]:

@@ -19,6 +19,7 @@ import numpy as np
 from services.scaler.simulator.arrivals import Arrivals
 from services.scaler.simulator.course import Counts, Course, Ticks, course_of
 from services.scaler.simulator.silicon import Floats, Serving
+from services.scaler.simulator.starts import Starts
 
 Progress = Callable[[float], None]
 """Told the share that is done."""
@@ -56,6 +57,29 @@ class Moment:
     begun: float
     late: float
     ttft: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What came between two decisions.
+
+    Attributes:
+        moment: what a policy sees at its end.
+        begun: answers begun, in requests of mean work.
+        late: share of them that came late.
+    """
+
+    moment: Moment
+    begun: float
+    late: float
+
+    def row(self, wanted: int, ready: int, starting: int) -> tuple[float, ...]:
+        """A row of `Ticks`, with what was decided of so many replicas."""
+        one = self.moment
+        return (
+            one.now, wanted, ready, starting, one.waiting, one.running, one.work / one.seconds,
+            self.late, one.ttft or 0.0, self.begun,
+        )  # fmt: skip
 
 
 class Sizer(Protocol):
@@ -163,7 +187,8 @@ class Running:
     Attributes:
         at: steps that are done, of `steps`.
         ready: replicas.
-        starting: those on their way: the step each is ready at and was ordered at, earliest first.
+        worth: of the mean one of them, in those that the pool's figures are of.
+        starting: those on their way.
         leaving: those that drain: the step each is gone at, and its requests.
         running: requests.
         admitted, finished: requests that have begun and ended since the trace began.
@@ -190,13 +215,15 @@ class Running:
         self.quick: list[float] = np.where(full < 1.0, mix.places / full, 0.0).tolist()
         self.at = 0
         self.ready = pool.size
-        self.starting: deque[tuple[int, int]] = deque()  # ready at, ordered at
+        self.worth = 1.0
         self.leaving: deque[tuple[int, float]] = deque()  # gone at, requests
         self.running = 0.0
         self.admitted = 0.0
         self.finished = 0.0
         self.load = 0.0
         self.counts = Counts()
+        self.starting = Starts(pool.starts, self.step, self.counts)
+        self._told = self._seen(), 0.0, 0.0
 
     def run(self, sizer: Sizer, progress: Progress | None) -> Course:
         """The whole trace under a policy."""
@@ -204,34 +231,12 @@ class Running:
         warm = round(self.pool.warm / self.step)
         before: Counts | None = None
         rows: list[tuple[float, ...]] = []
-        seen = self._seen()
-        told = self.counts.begun, self.counts.late
         while self.at < self.steps:
             if before is None and self.at >= warm:
                 before = self.mark()
-            begin, self.load = self.at, 0.0
-            self.advance(min(self.steps, self.at + tick))
-            now, seconds = self.at * self.step, (self.at - begin) * self.step
-            seen_before, seen = seen, self._seen()
-            begun, late = self.counts.begun - told[0], self.counts.late - told[1]
-            told = self.counts.begun, self.counts.late
-            heads = seen[3] - seen_before[3]
-            moment = Moment(
-                now=now, seconds=seconds, ready=self.ready, starting=len(self.starting),
-                waiting=seen[0] - seen[3], running=seen[3] - seen[4],
-                load=self.load * self.step / seconds,
-                work=self.arrived[self.at] - self.arrived[begin],
-                arrivals=seen[0] - seen_before[0], prompt=seen[1] - seen_before[1],
-                finished=seen[4] - seen_before[4], output=seen[5] - seen_before[5],
-                begun=heads, late=heads * late / begun if begun > 0.0 else 0.0,
-                ttft=self._wait() + self.pool.first_text,
-            )  # fmt: skip
-            wanted = max(0, sizer.size(moment))
-            rows.append(
-                (now, wanted, self.ready, len(self.starting), moment.waiting, moment.running,
-                 moment.work / seconds, late / begun if begun > 0.0 else 0.0,
-                 self._wait() + self.pool.first_text, begun)
-            )  # fmt: skip
+            turn = self.turn(min(self.steps, self.at + tick))
+            wanted = max(0, sizer.size(turn.moment))
+            rows.append(turn.row(wanted, self.ready, len(self.starting)))
             self._resize(wanted)
             if progress is not None:
                 progress(self.at / self.steps)
@@ -240,6 +245,29 @@ class Running:
             before or Counts(), self.counts, ticks, overdue=self.overdue, warm=self.pool.warm,
             end=self.steps * self.step, usd_per_hour=self.pool.usd_per_hour,
         )  # fmt: skip
+
+    def turn(self, end: int) -> "Turn":
+        """Goes on to a step, at which a decision is due."""
+        begin, self.load = self.at, 0.0
+        seen_before, begun_before, late_before = self._told
+        self.advance(end)
+        now, seconds = self.at * self.step, (self.at - begin) * self.step
+        seen = self._seen()
+        self._told = seen, self.counts.begun, self.counts.late
+        begun, late = self.counts.begun - begun_before, self.counts.late - late_before
+        heads = seen[3] - seen_before[3]
+        share = late / begun if begun > 0.0 else 0.0
+        moment = Moment(
+            now=now, seconds=seconds, ready=self.ready, starting=len(self.starting),
+            waiting=seen[0] - seen[3], running=seen[3] - seen[4],
+            load=self.load * self.step / seconds,
+            work=self.arrived[self.at] - self.arrived[begin],
+            arrivals=seen[0] - seen_before[0], prompt=seen[1] - seen_before[1],
+            finished=seen[4] - seen_before[4], output=seen[5] - seen_before[5],
+            begun=heads, late=heads * share,
+            ttft=self._wait() + self.pool.first_text,
+        )  # fmt: skip
+        return Turn(moment, begun, share)
 
     @property
     def inside(self) -> float:
@@ -261,7 +289,7 @@ class Running:
             self.ready += change
             self.counts.paid += change * start
         for _ in range(min(-change, self.ready)):
-            self._drain()
+            self.counts.paid += self.drain()
 
     def lose(self) -> None:
         """A ready replica is gone at once; what ran on it waits again, ahead of all others."""
@@ -274,10 +302,8 @@ class Running:
     def advance(self, end: int) -> None:
         """Goes on to a step, with each start that ends on the way."""
         while self.at < end:
-            while self.starting and self.starting[0][0] <= self.at:
-                self.starting.popleft()
-                self.ready += 1
-            until = min(end, self.starting[0][0]) if self.starting else end
+            self.ready += self.starting.come(self.at)
+            until = self.starting.until(end)
             self.counts.paid += (self.ready + len(self.starting)) * (until - self.at) * self.step
             self._serve(until)
         while self.leaving and self.leaving[0][0] <= self.at:
@@ -287,7 +313,7 @@ class Running:
         """The steps to `until`, with the replicas that are ready now."""
         arrived, due = self.arrived, self.due
         places, fixed, slope, quick = self.places, self.fixed, self.slope, self.quick
-        ready, running, admitted = self.ready, self.running, self.admitted
+        ready, running, admitted = self.ready * self.worth, self.running, self.admitted
         begun = late = finished = load = 0.0
         for at in range(self.at, until):
             if ready:
@@ -320,37 +346,22 @@ class Running:
         self.counts.late += late
 
     def _resize(self, wanted: int) -> None:
-        counts = self.counts
-        change = wanted - self.ready - len(self.starting)
-        if change:
-            counts.changes += 1
-        for _ in range(change):
-            seconds = self.pool.starts[counts.starts % len(self.pool.starts)]
-            counts.starts += 1
-            ready_at = self.at + max(1, round(seconds / self.step))
-            # Starts that take their own time may overtake each other.
-            place = len(self.starting)
-            while place and self.starting[place - 1][0] > ready_at:
-                place -= 1
-            self.starting.insert(place, (ready_at, self.at))
-        for _ in range(-change):
-            counts.stops += 1
-            if self.starting:
-                newest = max(self.starting, key=lambda one: one[1])
-                self.starting.remove(newest)
-                counts.wasted += (self.at - newest[1]) * self.step
-            else:
-                self._drain()
+        for _ in range(self.starting.resize(wanted - self.ready - len(self.starting), self.at)):
+            self.counts.paid += self.drain()
 
-    def _drain(self) -> None:
-        """Takes a replica out; it is paid for until its requests are done."""
-        share = self.running / self.ready
+    def drain(self, worth: float = 1.0) -> float:
+        """Takes a replica out; gives the seconds that it stays until its requests are done.
+
+        Args:
+            worth: of the replica, in those that the pool's figures are of.
+        """
+        load = self.running / (self.ready * self.worth)
         at = max(self.at - 1, 0)
-        stays = self.step * (self.fixed[at] + self.slope[at] * share)
-        self.leaving.append((self.at + max(1, round(stays / self.step)), share))
-        self.counts.paid += stays
-        self.running -= share
+        stays = self.step * (self.fixed[at] + self.slope[at] * load)
+        self.leaving.append((self.at + max(1, round(stays / self.step)), load * worth))
+        self.running -= load * worth
         self.ready -= 1
+        return stays
 
     def _seen(self) -> tuple[float, ...]:
         """Requests, prompts' and answers' tokens that came; begun, finished, finished's tokens."""

@@ -1,6 +1,6 @@
 """One policy against one trace: what `simulate`, `plan` and the gate of `apply` ask.
 
-The door of this room: online code imports this, `verdict` and nothing else of it.
+The door of this room: online code imports this, `together`, `verdict` and nothing else of it.
 """
 
 import math
@@ -187,23 +187,19 @@ def trial(
         scale: the policy.
         trace: what comes, and what serves it.
         tick: seconds between decisions.
-        warm: seconds at the beginning that are not scored; None: a twentieth of the trace, at
-            most a day.
+        warm: seconds at the beginning that are not scored; None: see `warm_of`.
         wall: time at its beginning, in seconds since 1970, for schedules.
         seed: of start times.
         progress: told the share that is done.
     """
     arrivals, replica = trace.arrivals, trace.replica
-    begin = arrivals.between(0.0, min(SIZE_SECONDS, arrivals.seconds))
-    needed = float(begin.work.sum()) / max(begin.seconds, 1e-9) / trace.serving.throughput
-    least = 0 if scale.zero is not None and scale.min == 0 else max(1, scale.min)
-    size = min(scale.max, max(least, math.ceil(1.2 * needed)))
+    size = begins_with(scale, trace)
     pool = Pool(
         serving=trace.serving,
         objective=scale.objectives.ttft_seconds,
         starts=start_times(replica, seed),
         size=size,
-        warm=min(86_400.0, arrivals.seconds / 20.0) if warm is None else warm,
+        warm=warm_of(trace) if warm is None else warm,
         usd_per_hour=replica.usd_per_hour,
     )
     core = Core(
@@ -216,6 +212,19 @@ def trial(
         usd_per_hour=replica.usd_per_hour or 0.0,
     )
     return run(pool, arrivals, core, progress)
+
+
+def begins_with(scale: Scale, trace: Trace) -> int:
+    """Replicas at the beginning: as many as are needed then."""
+    begin = trace.arrivals.between(0.0, min(SIZE_SECONDS, trace.arrivals.seconds))
+    needed = float(begin.work.sum()) / max(begin.seconds, 1e-9) / trace.serving.throughput
+    least = 0 if scale.zero is not None and scale.min == 0 else max(1, scale.min)
+    return min(scale.max, max(least, math.ceil(1.2 * needed)))
+
+
+def warm_of(trace: Trace) -> float:
+    """Seconds at the beginning that are not scored: a twentieth of the trace, at most a day."""
+    return min(86_400.0, trace.arrivals.seconds / 20.0)
 
 
 def start_times(replica: Replica, seed: int) -> tuple[float, ...]:

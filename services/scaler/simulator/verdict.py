@@ -72,7 +72,14 @@ class Verdict:
     why: str
 
 
-def judged(live: Course, candidate: Course, *, aim: float = 0.99, seed: int = 1) -> Verdict:
+def judged(
+    live: Course,
+    candidate: Course,
+    *,
+    aim: float = 0.99,
+    seed: int = 1,
+    unit: str = "replica-hours",
+) -> Verdict:
     """Compares two runs over the same arrivals.
 
     Worse is who misses the aim by more; where neither does, who costs more. Better is the reverse.
@@ -82,6 +89,7 @@ def judged(live: Course, candidate: Course, *, aim: float = 0.99, seed: int = 1)
         candidate: under the other.
         aim: share of answers that are to begin in time.
         seed: of the draws.
+        unit: what replica-hours are called, where they are weighed.
 
     Raises:
         ValueError: the runs are not over the same time.
@@ -102,12 +110,18 @@ def judged(live: Course, candidate: Course, *, aim: float = 0.99, seed: int = 1)
     attainment = _difference(candidate.attainment - live.attainment, drawn)
     more = (other_hours - hours)[draws].sum(axis=1)
     paid = _difference(candidate.replica_hours - live.replica_hours, more)
-    outcome, why = _outcome(live, candidate, attainment, paid, aim)
+    outcome, why = _outcome(live, candidate, attainment, paid, aim, unit=unit)
     return Verdict(outcome, attainment, paid, why)
 
 
 def _outcome(
-    live: Course, candidate: Course, attainment: Difference, paid: Difference, aim: float
+    live: Course,
+    candidate: Course,
+    attainment: Difference,
+    paid: Difference,
+    aim: float,
+    *,
+    unit: str,
 ) -> tuple[Outcome, str]:
     shares = f"{100 * candidate.attainment:.2f} % in time instead of {100 * live.attainment:.2f} %"
     much = 1.0 - aim
@@ -118,7 +132,7 @@ def _outcome(
     if rises and live.attainment < aim:
         return Outcome.BETTER, f"{shares}, where {100 * aim:g} % are the aim"
     hours = (
-        f"{candidate.replica_hours:.1f} replica-hours instead of {live.replica_hours:.1f}"
+        f"{candidate.replica_hours:.1f} {unit} instead of {live.replica_hours:.1f}"
         f" ({paid.value / max(live.replica_hours, 1e-9):+.1%}), {shares}"
     )
     least = LEAST_SHARE * live.replica_hours

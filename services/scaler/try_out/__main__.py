@@ -65,6 +65,7 @@ def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) ->
                 source=question["path"],
                 load=Path(question["load"]),
                 since=question["now"] - question["seconds"],
+                until=question["now"],
                 replicas=question["replicas"],
                 progress=progress,
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
 from services.scaler.policy.sizing.settings import Capacity, Scale
 from services.scaler.simulator.course import HOUR, Course
 from services.scaler.simulator.silicon import scaled
+from services.scaler.simulator.together import Which
 from services.scaler.simulator.trial import (
     Recorded,
     Replica,
@@ -103,14 +105,21 @@ def not_tried(pool: Pool) -> str:
     return f"it follows what is not on record: {', '.join(names)}"
 
 
-def trace_of(minutes: Sequence[RecordedMinute], replica: Replica) -> Trace:
+def trace_of(
+    minutes: Sequence[RecordedMinute], replica: Replica, *, first: int, count: int
+) -> Trace:
     """Recorded minutes of one tier; a minute that is not on record is one without a request.
+
+    Args:
+        minutes: of the tier.
+        replica: what serves.
+        first: the minute that it begins with, since 1970.
+        count: how many minutes it has.
 
     Raises:
         ValueError: nothing came.
     """
-    first = minutes[0].minute
-    figures = np.zeros((4, minutes[-1].minute - first + 1))
+    figures = np.zeros((4, count))
     for one in minutes:
         counted = one.arrivals, one.prompt_tokens, one.finished, one.output_tokens
         figures[:, one.minute - first] = np.array(counted) * (MINUTE_SECONDS / one.seconds)
@@ -127,9 +136,8 @@ def lengths_of(minutes: Sequence[RecordedMinute]) -> tuple[float, float] | None:
     return prompt, max(output, 1.0)
 
 
-def shown(course: Course) -> plans.Course:
-    """A course in the words of plans."""
-    scored = course.ticks.at > float(course.ticks.at[-1]) - course.seconds
+def shown(course: Course, bounds: Mapping[Which, float] = MappingProxyType({})) -> plans.Course:
+    """A course in the words of plans, with what decided its sizes."""
     requests = course.requests
     return plans.Course(
         replica_hours=course.replica_hours,
@@ -137,7 +145,45 @@ def shown(course: Course) -> plans.Course:
         attainment=course.attainment if requests > 0 else None,
         changes_per_hour=course.changes * HOUR / course.seconds,
         wasted_hours=course.wasted_hours,
-        # By Little's law: those who wait, by those who come.
-        mean_wait_seconds=course.waiting * course.seconds / requests if requests > 0 else 0.0,
-        max_size=int(course.ticks.wanted[scored].max(initial=0.0)),
+        mean_wait_seconds=course.wait,
+        max_size=_most([course]),
+        bounds=tuple(
+            plans.BoundShare(bound, detail, share)
+            for (bound, detail), share in sorted(bounds.items(), key=lambda one: -one[1])
+        ),
     )
+
+
+def added(tiers: Sequence[Sequence[Course]]) -> plans.Course | None:
+    """All pools together; None: there are none.
+
+    Args:
+        tiers: the courses of the pools of each, one at least.
+    """
+    if not tiers:
+        return None
+    every = [course for tier in tiers for course in tier]
+    answers = [tier[0] for tier in tiers]  # which every pool of a tier tells alike
+    requests = sum(one.requests for one in answers)
+
+    def mean(values: Sequence[float]) -> float:
+        weighed = sum(v * one.requests for v, one in zip(values, answers, strict=True))
+        return weighed / requests if requests > 0 else 0.0
+
+    return plans.Course(
+        replica_hours=sum(one.replica_hours for one in every),
+        usd=sum(one.usd or 0.0 for one in every),
+        attainment=mean([one.attainment for one in answers]) if requests > 0 else None,
+        changes_per_hour=sum(one.changes for one in every) * HOUR / every[0].seconds,
+        wasted_hours=sum(one.wasted_hours for one in every),
+        mean_wait_seconds=mean([one.wait for one in answers]),
+        max_size=_most(every),
+    )
+
+
+def _most(courses: Sequence[Course]) -> int:
+    """Most replicas at a decision that is scored; the courses are over the same decisions."""
+    ticks = courses[0].ticks
+    scored = ticks.at > float(ticks.at[-1]) - courses[0].seconds
+    wanted = np.sum([one.ticks.wanted for one in courses], axis=0)
+    return int(wanted[scored].max(initial=0.0))

@@ -1,6 +1,5 @@
 """What requests about scaling files have in common, checked."""
 
-import unicodedata
 from collections.abc import Iterator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
@@ -11,22 +10,7 @@ from services.scaler.changes.policies import DAY_SECONDS
 from services.scaler.history.recorder import DAYS
 from services.scaler.policy.recorded import MINUTE_SECONDS
 
-MAX_AUTHOR = 64
-MAX_REASON = 256
 USUAL_DAYS = 7
-
-
-def text_violations(
-    name: str, text: str, longest: int, *, required: bool = True
-) -> Iterator[Violation]:
-    """What is wrong with a text."""
-    if not text.strip():
-        if required or text:
-            yield Violation(name, "is required")
-    elif len(text) > longest:
-        yield Violation(name, f"must have at most {longest} characters, got {len(text)}")
-    elif any(unicodedata.category(character) == "Cc" for character in text):
-        yield Violation(name, "must hold no control characters")
 
 
 def content_violations(content: str) -> Iterator[Violation]:

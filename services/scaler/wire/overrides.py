@@ -9,14 +9,13 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import seconds_of, set_time
 from services.common.errors import BadRequest, NotFound, Overloaded, Violation
-from services.scaler.history.overrides import Held, OverrideBook
+from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
+from services.scaler.history.overrides import MAX_SIZE, Held, OverrideBook
 from services.scaler.policy.sizing.override import OverrideKind
-from services.scaler.wire.asked import MAX_AUTHOR, MAX_REASON, text_violations
 
 log = structlog.get_logger()
 
 MAX_SECONDS = 30 * 86_400
-MAX_SIZE = 1024
 
 _KINDS = {
     pb.OVERRIDE_KIND_PAUSE: OverrideKind.PAUSE,

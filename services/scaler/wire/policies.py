@@ -9,16 +9,14 @@ from services.common.config import ConfigError
 from services.common.credentials import Identity, Role
 from services.common.durations import set_time
 from services.common.errors import BadRequest, NotFound, Violation
+from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
 from services.scaler.changes.policies import Applied, Asked, Policies
 from services.scaler.history.versions import Source, Version, Versions
 from services.scaler.wire.asked import (
-    MAX_AUTHOR,
-    MAX_REASON,
     content_violations,
     refuse,
     span_of,
     span_violations,
-    text_violations,
 )
 from services.scaler.wire.trials import plan_message
 
@@ -32,6 +30,7 @@ _SOURCES = {
     Source.FILE: pb.POLICY_SOURCE_FILE,
     Source.APPLY: pb.POLICY_SOURCE_APPLY,
     Source.ROLLBACK: pb.POLICY_SOURCE_ROLLBACK,
+    Source.UNDONE: pb.POLICY_SOURCE_UNDONE,
 }
 
 

@@ -96,6 +96,8 @@ def plan_message(plan: Plan) -> pb.Plan:
         because=plan.because,
         pools=[_pool(name, pool) for name, pool in sorted(plan.pools.items())],
         recorded_share=plan.recorded_share,
+        live=None if plan.live is None else _course(plan.live),
+        planned=None if plan.planned is None else _course(plan.planned),
     )
     if plan.since is not None:
         set_time(message.since, plan.since)
@@ -126,6 +128,14 @@ def _course(course: Course) -> pb.Course:
         changes_per_hour=course.changes_per_hour,
         wasted_hours=course.wasted_hours,
         max_size=course.max_size,
+        bounds=[
+            pb.BoundShare(
+                bound=pb.Bound.Value(f"BOUND_{one.bound.upper()}"),
+                detail=one.detail,
+                share=one.share,
+            )
+            for one in course.bounds
+        ],
     )
     set_seconds(message.mean_wait, course.mean_wait_seconds)
     return message

@@ -139,6 +139,11 @@ async def test_a_router_told_to_end_finishes_what_runs_and_takes_nothing_new(
     assert await place.cache.count("stores_total", result="stored") == 1
     last = json.loads(place.log.read_text().splitlines()[-1])
     assert last["event"] == "stopped"
+    # The scaler hears of it when nothing runs any more, and last of all.
+    *before, farewell = place.scaler.reports
+    assert farewell.leaving
+    assert not any(report.leaving for report in before)
+    assert all(not replica.in_flight for replica in farewell.replicas)
 
 
 MARKER = "Zebrafinch"

@@ -112,6 +112,17 @@ async def test_load_is_summed_over_routers(scaler):
     assert (pool.waiting, pool.running) == (7, 2)
 
 
+async def test_a_router_that_says_goodbye_is_forgotten(scaler):
+    call = scaler.stub.ReportLoad(metadata=KEY, timeout=10)
+    tier = pb.TierLoad(tier="small", waiting=3)
+    await call.write(pb.ReportLoadRequest(router="r1", tiers=[tier]))
+    await until_async(scaler.pool)
+    await call.write(pb.ReportLoadRequest(router="r1", tiers=[tier], leaving=True))
+    await call.done_writing()
+    assert (await call).accepted == 2
+    assert (await scaler.pool()).waiting == 0
+
+
 async def test_counters_are_added_up_over_routers_and_over_their_restarts(scaler):
     async def write(call, name: str, started_at: int, arrivals: int) -> None:
         counts = pb.DurationCounts(counts=[0, arrivals])

@@ -11,6 +11,7 @@ import grpc
 import pytest
 import yaml
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -93,6 +94,24 @@ async def test_a_file_is_applied_and_taken_back_by_the_command(place, tmp_path):
         (2, pb.POLICY_SOURCE_APPLY, "ada"),
         (1, pb.POLICY_SOURCE_START, ""),
     ]
+
+
+async def test_an_edit_is_undone_where_the_file_in_force_says_so(place, tmp_path):
+    strict = yaml.safe_dump({"edits": "undone", "pools": {"p": place.pool}})
+    place.scaling.write_text(strict)
+    scaler = await place.start()
+    place.scaling.write_text(text_of(place, drain_seconds=9))
+
+    async def undone() -> bool:
+        return (await versions_of(scaler))[0].source == pb.POLICY_SOURCE_UNDONE
+
+    await until_async(undone)
+    await until_async(lambda: asyncio.to_thread(lambda: place.scaling.read_text() == strict))
+    file = tmp_path / "next.yaml"
+    file.write_text(text_of(place, drain_seconds=7))
+    applied = await pennyweight("scaler", "apply", str(file), "--note", "x", *where(scaler))
+    assert applied.code == 0, applied.err
+    assert "Version 3 is in force." in applied.out
 
 
 async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_path):
@@ -242,6 +261,7 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
         (stub.ClearOverride, pb.ClearOverrideRequest(pool="p", author="a")),
         (stub.ListPolicyVersions, pb.ListPolicyVersionsRequest(number=1)),
         (stub.ListDecisions, pb.ListDecisionsRequest(pool="p")),
+        (stub.ListDecisions, pb.ListDecisionsRequest(max_results=-1)),
     )
     for method, request in changes:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -265,10 +285,57 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
         await stub.ListDecisions(pb.ListDecisionsRequest(current=True), metadata=key, timeout=5)
 
 
+async def test_who_set_an_override_is_for_operators(home, tmp_path):
+    scaler = await home(size=0).start(keys_file=key_file(tmp_path))
+    stub = scaler.stub
+    pause = pb.SetOverrideRequest(
+        pool="p",
+        kind=pb.OVERRIDE_KIND_PAUSE,
+        expires_after=HOUR,
+        author="ada",
+        reason="r",
+    )
+    await stub.SetOverride(pause, metadata=OPERATOR, timeout=5)
+
+    async def told(key) -> list[str]:
+        pools = await stub.ListPools(pb.ListPoolsRequest(), metadata=key, timeout=5)
+        current = pb.ListDecisionsRequest(current=True)
+        decisions = await stub.ListDecisions(current, metadata=key, timeout=5)
+        watching = stub.WatchDecisions(pb.WatchDecisionsRequest(), metadata=key, timeout=5)
+        first = await anext(aiter(watching))
+        watching.cancel()
+        return [str(one) for one in (pools, decisions, first)]
+
+    async def decided() -> bool:
+        return all("pause" in one for one in await told(OPERATOR))
+
+    await until_async(decided)
+    assert all("pause by ada" in one for one in await told(OPERATOR))
+    hidden = await told(CALLER)
+    assert all("pause" in one and "ada" not in one for one in hidden)
+
+
 @pytest.mark.parametrize(
     ("method", "request_", "fields"),
     [
         ("ListDecisions", pb.ListDecisionsRequest(max_results=1001), {"max_results"}),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(
+                since=Timestamp(seconds=2**63 - 1), until=Timestamp(seconds=-(2**63))
+            ),
+            {"since", "until"},
+        ),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(since=Timestamp(seconds=1, nanos=-(2**31))),
+            {"since"},
+        ),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(since=Timestamp(seconds=2), until=Timestamp(seconds=1)),
+            {"since"},
+        ),
         (
             "SetOverride",
             pb.SetOverrideRequest(kind=pb.OVERRIDE_KIND_PIN, reason="a\nb"),
@@ -290,6 +357,22 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
             "ApplyPolicy",
             pb.ApplyPolicyRequest(based_on="abc", span=Duration(seconds=1)),
             {"content", "author", "note", "based_on", "span"},
+        ),
+        (
+            "ApplyPolicy",
+            pb.ApplyPolicyRequest(content="x", author="ada\u202egnimoc", note="x\u2028y"),
+            {"author", "note"},
+        ),
+        (
+            "SetOverride",
+            pb.SetOverrideRequest(
+                pool="p",
+                kind=pb.OVERRIDE_KIND_PAUSE,
+                expires_after=HOUR,
+                author="a\u200bb",
+                reason="\u2066x",
+            ),
+            {"author", "reason"},
         ),
         ("RollbackPolicy", pb.RollbackPolicyRequest(number=-1), {"author", "number"}),
     ],

@@ -82,6 +82,31 @@ def test_each_service_is_unprivileged_and_read_only(name: str) -> None:
     assert f" AS {name}\n" in (ROOT / "Dockerfile").read_text()
 
 
+def test_the_scaler_can_write_its_scaling_file_and_no_other_policy(tmp_path: Path) -> None:
+    scaler, seed = COMPOSE["services"]["scaler"], COMPOSE["services"]["scaling"]
+    file = Path(scaler["environment"]["PENNYWEIGHT_SCALER_SCALING_FILE"])
+    mounted = f"scaling:{file.parent}"
+    assert mounted in scaler["volumes"]
+    assert "scaling" in COMPOSE["volumes"]
+    assert not any("policies" in volume for volume in scaler["volumes"])
+    assert scaler["depends_on"]["scaling"] == {"condition": "service_completed_successfully"}
+    # Whoever seeds it is the user who writes it, and repositories are found from where it lies.
+    assert seed["user"] == scaler["user"]
+    assert mounted in seed["volumes"]
+    assert file.parent.parent == Path("/app")
+    assert f"-o pennyweight -g pennyweight {file.parent}\n" in (ROOT / "Dockerfile").read_text()
+    assert seed["entrypoint"][2:] == ["/app/policies/scaling.yaml", str(file)]
+
+    script = ROOT / "deploy/compose/seed-scaling"
+    (tmp_path / "from.yaml").write_text("one")
+    there = tmp_path / "to.yaml"
+    for text in ("one", "two"):  # what is there stays
+        (tmp_path / "from.yaml").write_text(text)
+        subprocess.run(["sh", script, tmp_path / "from.yaml", there], check=True)
+        assert there.read_text() == "one"
+    assert not (tmp_path / "to.yaml.new").exists()
+
+
 def test_ports_are_published_on_loopback_alone() -> None:
     published = [port for one in COMPOSE["services"].values() for port in one.get("ports", [])]
     assert published

@@ -64,7 +64,7 @@ def test_a_key_has_its_values_and_its_default() -> None:
         )
     ] == [
         ("whole number, from 1 to 1,024", "must be given"),
-        ("number, from 5 to 3,600", "`70`"),
+        ("number, from 5 to 3,600", "`60`"),
         ("number, more than 0 to 1,000,000,000", "must be given"),
         ("whole number, from -100 to 100", "must be given"),
         ("`Max`, `Min`, `Disabled`", "`Max`"),

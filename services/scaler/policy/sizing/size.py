@@ -77,6 +77,8 @@ def decide_all(
     money: Money | None,
     memory: AllMemory,
     views: Mapping[str, View],
+    *,
+    worded: bool = True,
 ) -> tuple[dict[str, Decision], AllMemory]:
     """The sizes of all pools now, and what to keep.
 
@@ -89,6 +91,7 @@ def decide_all(
         money: what all may cost; None: anything.
         memory: what was kept at the tick before.
         views: the pools that can be seen.
+        worded: with their reasons as sentences; trials of many days do without.
     """
     asking = _asking(policies, memory, views)
     prices = {
@@ -107,7 +110,7 @@ def decide_all(
         if grant is not None and grant.short is not None:
             size = grant.size
             wish = replace(wish, constraints=(*wish.constraints, grant.short))
-        decisions[name] = _decision(wish, size, one.before, prices[name])
+        decisions[name] = _decision(wish, size, one.before, prices[name], worded=worded)
         if one.mix is not None:
             mixes[name] = replace(one.mix, on_demand=size)
             pools[name] = one.memory

@@ -4,6 +4,7 @@ import asyncio
 import errno
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.common.errors import BadRequest, InternalError, NotFound, NotNow, Outrun, Unavailable
 from services.scaler.changes import policies as changes
@@ -292,3 +293,96 @@ async def test_rollback_refuses_what_it_cannot_do(scene, tmp_path):
     with pytest.raises(NotNow, match="cannot be read"):
         await scene.policies.roll_back(1, "ada", "")
     assert scene.path.read_text() == text(2)
+
+
+def strict(size, comment=""):
+    return f"edits: undone\n{text(size, comment)}"
+
+
+@pytest.fixture
+async def guarded(scene):
+    """What is in force has edits undone; a hand has written 2 replicas over it."""
+    await scene.policies.apply(strict(1), ASKED)
+    scene.path.write_text(text(2))
+    return scene
+
+
+async def test_an_edit_is_undone_once_and_kept(guarded):
+    with capture_logs() as logs:
+        assert await guarded.policies.undo(text(2).encode())
+    assert guarded.path.read_text() == strict(1)
+    assert [one["event"] for one in logs] == ["an edit of the scaling file is undone"]
+    undone, live, _ = guarded.versions.listed(3)
+    assert (undone.number, undone.source, undone.note) == (
+        (3, Source.UNDONE, "undone, back to version 2")
+    )
+    assert guarded.versions.latest == live  # it was in force all the time
+    guarded.look()
+    assert guarded.versions.latest == live
+    assert not await guarded.policies.undo(strict(1).encode())
+    applied = await guarded.policies.roll_back(3, "ada", "")
+    assert guarded.path.read_text() == text(2)
+    assert (applied.version.number, applied.version.rolled_back_to) == (4, 3)
+    assert (await guarded.policies.roll_back(0, "ada", "")).version.rolled_back_to == 2
+
+
+async def test_who_edits_again_within_a_minute_is_respected(guarded):
+    assert await guarded.policies.undo(text(2).encode())
+    guarded.now = 59.0
+    guarded.path.write_text(text(2))
+    with capture_logs() as logs:
+        assert not await guarded.policies.undo(text(2).encode())
+    assert [one["event"] for one in logs] == ["an edit of the scaling file is respected"]
+    guarded.look()
+    version = guarded.versions.latest
+    assert (version.number, version.source) == (4, Source.FILE)
+    assert "edited again within a minute" in version.note
+
+
+async def test_an_edit_a_minute_later_is_undone_again(guarded):
+    assert await guarded.policies.undo(text(2).encode())
+    guarded.now = 61.0
+    guarded.path.write_text("pools: [")
+    assert await guarded.policies.undo(b"pools: [")  # what would be refused is undone as well
+    assert guarded.path.read_text() == strict(1)
+
+
+async def test_edits_are_respected_where_the_policy_in_force_says_nothing(scene):
+    scene.path.write_text(strict(2))
+    assert not await scene.policies.undo(strict(2).encode())
+    assert scene.path.read_text() == strict(2)
+
+
+async def test_an_edit_that_cannot_be_undone_is_respected_and_says_why(guarded, monkeypatch):
+    why = "it is read-only here"
+    monkeypatch.setattr(changes, "read_only", lambda _: why)
+    assert not await guarded.policies.undo(text(2).encode())
+    guarded.look()
+    assert guarded.versions.latest.note == f"respected: {why}"
+
+    def full(*_):
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(changes, "read_only", lambda _: "")
+    await guarded.versions.flush()
+    guarded.path.write_text(strict(1))
+    guarded.look()
+    guarded.path.write_text(text(2))
+    monkeypatch.setattr(changes, "write", full)
+    assert not await guarded.policies.undo(text(2).encode())
+    guarded.look()
+    assert guarded.versions.latest.note == "respected: it cannot be undone: the disk is full"
+    assert guarded.path.read_text() == text(2)
+
+
+async def test_what_is_applied_is_no_edit(guarded):
+    guarded.watching = False
+    guarded.policies._in_force_seconds = 0.01
+    await guarded.policies.apply(text(2, ""), Asked("ada", "x", anyway="over the edit"))
+    assert not await guarded.policies.undo(text(2, "").encode())
+
+
+async def test_an_edit_that_changed_meanwhile_is_looked_at_again(guarded):
+    guarded.path.write_text(text(1, "# newer\n"))
+    assert await guarded.policies.undo(text(2).encode())  # that is, it is not taken
+    assert guarded.path.read_text() == text(1, "# newer\n")

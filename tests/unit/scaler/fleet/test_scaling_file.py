@@ -143,3 +143,22 @@ async def test_a_file_that_is_still_written_is_not_taken(scene: Scene) -> None:
     await scene.watch.look()
     assert scene.sizes == [1, 2]
     assert set(scene.adopted[1].pools) == {"a", "b"}
+
+
+async def test_an_edit_that_was_undone_is_not_taken(scene: Scene) -> None:
+    heard = []
+
+    async def undone(content: bytes) -> bool:
+        heard.append(content.decode())
+        return len(heard) == 1
+
+    file = ScalingFile(scene.path, {0, 1})
+    file.load()
+    scene.watch = ScalingWatch(
+        file, scene.adopted.append, Metrics(CollectorRegistry()), undone=undone
+    )
+    await scene.change(TWO)
+    assert scene.sizes == [1]
+    await scene.change(f"# once more\n{TWO}")
+    assert scene.sizes == [1, 2]
+    assert heard == [TWO, f"# once more\n{TWO}"]

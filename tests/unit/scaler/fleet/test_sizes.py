@@ -333,6 +333,22 @@ async def test_one_pool_that_cannot_be_decided_holds_up_no_other(scene, monkeypa
     assert scene.fleet.pools()[1].trouble == ""
 
 
+async def test_an_override_that_cannot_be_read_holds_up_no_other_pool(scene, monkeypatch):
+    scene = await scene(a=scaled(), b=scaled(tier="large"))
+
+    def failing(pool, wall):
+        if pool == "b":
+            raise TypeError
+
+    monkeypatch.setattr(scene.overrides, "of", failing)
+    scene.pass_tick(running=10)
+    assert (scene.size("a"), scene.size("b")) == (2, 1)
+    assert [bool(one.trouble) for one in scene.fleet.pools()] == [False, True]
+    monkeypatch.undo()
+    scene.pass_tick(running=10)
+    assert scene.fleet.pools()[1].trouble == ""
+
+
 async def test_budgets_are_shared(scene):
     scene = await scene(a=scaled(), b=pool(tier="large", size=2))
     shares = {"a": BudgetShare(priority=1), "b": BudgetShare()}

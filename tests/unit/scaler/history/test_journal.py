@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from services.common import files
 from services.scaler.history import journal
 from services.scaler.history.journal import GAP, Journal, Limits, read
 
@@ -47,6 +48,27 @@ async def test_lines_are_read_newest_first_and_go_on_after_a_restart(tmp_path, c
         await one.flush()
     assert [line["n"] for line in read(tmp_path)] == [3, 2, 1, 0]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_a_disk_that_refuses_is_offered_one_part_of_what_waits(tmp_path, count, monkeypatch):
+    one, offered, write = Journal(tmp_path, LIMITS, count), [], os.write
+
+    def short(descriptor, data):
+        offered.append(data)
+        if len(offered) == 1:
+            return write(descriptor, data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "APPEND_BYTES", 100)
+    monkeypatch.setattr(files.os, "write", short)
+    for number in range(100):
+        one.add({"n": number})
+    await one.flush()
+    assert [len(data) for data in offered] == [98, 88]
+    assert all(isinstance(data, memoryview) for data in offered)
+    monkeypatch.setattr(files.os, "write", write)
+    await one.flush()
+    assert [line["n"] for line in read(tmp_path)] == list(reversed(range(100)))
 
 
 async def test_what_gathers_is_written_at_the_end_too(tmp_path, count):

@@ -1,6 +1,7 @@
 """What routers report: checked, kept by age, added up."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -311,3 +312,31 @@ def test_a_tier_is_idle_since_the_last_request_was_seen():
     take(9.0, 11)
     assert known.idle_seconds("small", 10.0) == 2.0
     assert known.idle_seconds("small", 30.0) is None, "nobody says so any more"
+
+
+def leaving(one: Report) -> Report:
+    return replace(one, leaving=True)
+
+
+def test_a_router_that_leaves_is_forgotten_at_once_and_what_it_counted_is_not():
+    known = Loads()
+    known.take("a", counting(arrivals=3), now=0.0)
+    known.take("b", report(2, 1, x=1), now=0.0)
+    known.take("a", leaving(counting(arrivals=5)), now=1.0)
+    assert known.counted()["small"].arrivals == 2
+    assert known.routers(1.0) == 1
+    assert known.in_flight("x", since=0.0, now=1.0) == [1]
+    known.take("b", leaving(report()), now=1.0)
+    assert known.silent(12.0) == {}
+    assert known.known_until(12.0) is None
+    known.take("c", report(), now=1.0)
+    assert known.silent(12.0) == {"c": 11.0}  # it vanished
+
+
+def test_who_leaves_does_not_take_a_later_run_of_its_name_along():
+    known = Loads()
+    known.take("a", counting(2, arrivals=1), now=0.0)
+    known.take("a", leaving(counting(1, arrivals=9)), now=1.0)
+    assert known.routers(1.0) == 1
+    known.take("a", counting(2, arrivals=2), now=2.0)
+    assert known.counted()["small"].arrivals == 1

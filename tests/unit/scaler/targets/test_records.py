@@ -75,12 +75,31 @@ def test_the_form_of_a_record_stays(records, tmp_path):
     assert found == before | {"draining": False}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"replica": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"replica": {}}', "[" * 100_000, WRITTEN])
 def test_what_cannot_be_read_is_named_and_no_record(records, tmp_path, text):
     folder = tmp_path / "replicas" / "a-0-b"
     folder.mkdir()
     (folder / "record.json").write_text(text)
     assert list(records.read_all()) == [("a-0-b", None)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"pid": 7', '"pid": -5'),
+        ('"pid": 7', f'"pid": {10**30}'),
+        ('"slot": 0', '"slot": -1'),
+        ('"max_in_flight": 64', f'"max_in_flight": {10**12}'),
+        ('"started_at": 1700000000.5', '"started_at": 1e300'),
+        ('"grpc_port": 18101', '"grpc_port": 70000'),
+    ],
+)
+def test_figures_that_no_replica_has_make_no_record(records, tmp_path, before, after):
+    folder = tmp_path / "replicas" / REPLICA.id
+    folder.mkdir()
+    assert before in WRITTEN
+    (folder / "record.json").write_text(WRITTEN.replace(before, after))
+    assert list(records.read_all()) == [(REPLICA.id, None)]
 
 
 def test_a_state_folder_belongs_to_one_scaler(records, tmp_path):

@@ -2,15 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
+from services.scaler.history.recorder import recorded
 from services.scaler.policy.plans import Verdict
-from services.scaler.try_out import days
+from services.scaler.simulator.trial import trial
+from services.scaler.try_out import days, pools
 from services.scaler.try_out.pools import Unanswerable
 
 FIRST = 29_000_000
-MINUTES = 96
+MINUTES = 192
 MEASURED = {
     "capacity": {"a": 0.01, "b": 0.0008, "c": 1e-7, "p": 1e-5},
     "correction": 1.0,
@@ -32,7 +35,7 @@ def load(tmp_path_factory):
     folder = tmp_path_factory.mktemp("load")
     with (folder / "000000000001.jsonl").open("w") as file:
         for minute in range(MINUTES):
-            came = int(300 * (1.3 + math.sin(minute / MINUTES * 2 * math.pi)))
+            came = int(300 * (1.3 + 0.8 * math.sin(minute / MINUTES * 2 * math.pi)))
             line = {
                 "tier": "small",
                 "minute": FIRST + minute,
@@ -49,13 +52,17 @@ def load(tmp_path_factory):
     return folder
 
 
-def planned(load, live, given, *, since=0.0, replicas=None, progress=lambda _: None):
+NOW = (FIRST + MINUTES) * 60.0
+
+
+def planned(load, live, given, *, since=0.0, until=NOW, replicas=None, progress=lambda _: None):
     return days.planned(
         live=live,
         given=given,
         source="scaling.yaml",
         load=load,
         since=since,
+        until=until,
         replicas={"p": MEASURED} if replicas is None else replicas,
         progress=progress,
     )
@@ -67,9 +74,25 @@ def test_the_same_policy_does_the_same(load):
     assert (plan.verdict, plan.because) == (Verdict.SAME, "both decide the same")
     assert plan.pools["p"].live == plan.pools["p"].planned
     assert (plan.since, plan.until) == (FIRST * 60.0, (FIRST + MINUTES) * 60.0)
-    assert plan.recorded_share == pytest.approx(1 - 2 / MINUTES)
+    assert plan.recorded_share == pytest.approx(1 - 4 / MINUTES)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def test_minutes_of_a_clock_that_was_wrong_change_nothing(load, tmp_path):
+    lines = (load / "000000000001.jsonl").read_text().splitlines()
+    wrong = [json.dumps(json.loads(lines[0]) | {"minute": minute}) for minute in (10**8, 10**30, 0)]
+    (tmp_path / "000000000001.jsonl").write_text("\n".join([*lines, *wrong]) + "\n")
+    wanted = planned(load, text(), text("size: 2"), since=60.0)
+    assert planned(tmp_path, text(), text("size: 2"), since=60.0) == wanted
+
+
+def test_load_that_cannot_be_tried_is_a_refusal(load, tmp_path):
+    lines = (load / "000000000001.jsonl").read_text().splitlines()
+    lines.append(json.dumps(json.loads(lines[0]) | {"minute": FIRST + 10**6}))
+    (tmp_path / "000000000001.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(Unanswerable, match="p: its recorded load is of no use"):
+        planned(tmp_path, text(), text("size: 2"), until=(FIRST + 10**7) * 60.0)
 
 
 def test_a_policy_by_what_is_not_on_record_is_not_tried(load):
@@ -112,12 +135,6 @@ def test_what_mends_that_is_better(load):
         (text("size: 2"), 0.0, {}, "what its replicas can do is not known yet"),
         (text("size: 0"), 0.0, None, "its size is 0"),
         (text("size: 2", tier="large"), 0.0, None, "it changes from tier small to large"),
-        (
-            text(more=POOL % ("q", "small", "size: 1")),
-            0.0,
-            None,
-            "what part of tier small it served beside q is not on record",
-        ),
     ],
 )
 def test_what_cannot_be_tried_says_why_and_proves_nothing(load, given, since, replicas, why):
@@ -161,3 +178,119 @@ def test_the_worst_pool_speaks_for_all():
 def test_a_file_that_is_none_is_refused(load):
     with pytest.raises(Unanswerable, match=r"scaling.yaml: .*pools"):
         planned(load, text(), "pool: {}")
+
+
+def test_one_pool_by_itself_fares_as_simulate_says(load):
+    scaling = pools.read(text(), "scaling.yaml")
+    minutes = recorded(load, 0)
+    replica = pools.replica_of(scaling.pools["p"], pools.Measured.of(MEASURED))
+    trace = pools.trace_of(minutes, replica, first=FIRST, count=MINUTES)
+    alone = trial(scaling.pools["p"].scale, trace, tick=10.0, wall=FIRST * 60.0)
+    together = planned(load, text(), text()).pools["p"].live
+    assert replace(together, bounds=()) == pools.shown(alone)
+
+
+LARGE = POOL % ("l", "large", "scale: {min: 1, max: 4}")
+BUDGET = (
+    "budgets: {gpus: {of: gpus, limit: 3, pools: {p: {priority: %d, each: 1}, l: {each: 1}}}}\n"
+)
+TWO = {"p": MEASURED, "l": MEASURED}
+
+
+@pytest.fixture(scope="module")
+def two(load, tmp_path_factory):
+    """The same load for two tiers."""
+    folder = tmp_path_factory.mktemp("two")
+    text = (load / "000000000001.jsonl").read_text()
+    (folder / "000000000001.jsonl").write_text(text + text.replace('"small"', '"large"'))
+    return folder
+
+
+def share_of(course, bound, detail=""):
+    return sum(one.share for one in course.bounds if (one.bound, one.detail) == (bound, detail))
+
+
+def test_a_shared_budget_binds_in_the_trial_as_it_would_have(two):
+    plan = planned(two, text(more=LARGE), text(more=LARGE + BUDGET % 9), replicas=TWO)
+    small, large = plan.pools["p"], plan.pools["l"]
+    assert share_of(small.live, "budget", "gpus") == share_of(large.live, "budget", "gpus") == 0
+    assert share_of(large.planned, "budget", "gpus") > 0.2
+    assert large.planned.attainment < large.live.attainment
+    # Who comes first is served as before, and together they never have more than there is.
+    assert small.planned.attainment > large.planned.attainment
+    assert plan.live.max_size > plan.planned.max_size == 3
+    assert plan.planned.replica_hours == pytest.approx(
+        small.planned.replica_hours + large.planned.replica_hours
+    )
+    assert plan.verdict is Verdict.WORSE
+    assert plan.because.startswith("l: ")
+
+
+def test_a_change_of_one_pool_is_felt_by_who_shares_with_it(two):
+    live = text(more=LARGE + BUDGET % 9)
+    greedy = text("scale: {min: 2, max: 4}", more=LARGE + BUDGET % 9)
+    plan = planned(two, live, greedy, replicas=TWO)
+    assert plan.pools["l"].planned.replica_hours < plan.pools["l"].live.replica_hours
+    without = planned(two, text(more=LARGE), text("size: 4", more=LARGE), replicas=TWO)
+    assert without.pools["l"].planned == without.pools["l"].live
+
+
+def test_money_binds_all(two):
+    money = "money: {usd_per_hour: 6}\n"
+    plan = planned(two, text(more=LARGE), text(more=LARGE + money), replicas=TWO)
+    assert share_of(plan.pools["p"].planned, "money", "hour") > 0.1
+    assert plan.planned.usd <= 6.0 * MINUTES / 60 * 1.05
+    assert plan.planned.max_size == 3
+
+
+def test_a_pool_that_cannot_be_tried_keeps_what_it_takes_of_what_is_shared(two):
+    more = POOL % ("l", "large", "size: 2") + BUDGET % 9
+    plan = planned(two, text(), text(more=more), replicas={"p": MEASURED})
+    assert "not known yet" in plan.pools["l"].untried
+    assert plan.pools["p"].planned.max_size == 1
+
+
+SPOT = "scale: {min: 1, max: 4, spot: {pool: s, share: 1.0, over_provision: 0}}"
+CHEAP = (
+    "  s: {tier: small, model: m, precision: int8, repository: ., capacity: spot, "
+    "usd_per_hour: 0.5, slots: [{}, {}, {}, {}]}\n"
+)
+
+
+def test_spot_capacity_serves_its_share_and_costs_its_price(load):
+    plan = planned(load, text(), text(SPOT, more=CHEAP))
+    demand, spot = plan.pools["p"], plan.pools["s"]
+    assert spot.live is None
+    assert spot.planned.replica_hours > 2 * demand.planned.replica_hours
+    assert spot.planned.usd == pytest.approx(0.5 * spot.planned.replica_hours)
+    assert share_of(spot.planned, "spot") > 0.5
+    # As much serves, for less: the tier is judged, not each pool of it.
+    assert spot.planned.attainment == demand.planned.attainment
+    assert plan.planned.usd < 0.6 * plan.live.usd
+    assert plan.verdict is Verdict.BETTER
+    assert plan.because.startswith("p and s: ")
+    assert "replica-hours at the price of p instead of" in plan.because
+
+
+def test_pools_of_one_tier_share_its_load_by_their_places(load):
+    second = POOL % ("q", "small", "scale: {min: 1, max: 4}")
+    replicas = {"p": MEASURED, "q": {**MEASURED, "correction": 2.0}}
+    plan = planned(load, text(), text(more=second), replicas=replicas)
+    first, second = plan.pools["p"].planned, plan.pools["q"].planned
+    assert first.attainment == second.attainment > 0.98
+    assert min(first.replica_hours, second.replica_hours) > 1.0
+    assert first.replica_hours < plan.pools["p"].live.replica_hours
+
+
+def test_servers_of_somebody_else_make_a_tier_that_is_not_tried(load):
+    external = "  e: {tier: small, model: m, precision: int8, external: {dns: 'a.b:8001'}}\n"
+    plan = planned(load, text(), text(more=external))
+    assert "how many servers of e there were" in plan.pools["p"].untried
+
+
+def test_more_at_once_than_there_is_memory_for_is_refused(two, monkeypatch):
+    monkeypatch.setattr(days, "MOST_STEPS", 2 * MINUTES * 60 - 1)
+    money = "money: {usd_per_hour: 6}\n"
+    with pytest.raises(Unanswerable, match="try fewer days"):
+        planned(two, text(more=LARGE + money), text(more=LARGE), replicas=TWO)
+    planned(two, text(more=LARGE), text(more=LARGE), replicas=TWO)  # one after the other

@@ -7,7 +7,7 @@ import pytest
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.scaler.history.decisions import Decided
 from services.scaler.history.versions import Source, Version
-from services.scaler.policy.plans import Course, Plan, PoolPlan, Verdict
+from services.scaler.policy.plans import BoundShare, Course, Plan, PoolPlan, Verdict
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
 from services.scaler.wire.decisions import decision_message
 from services.scaler.wire.policies import version_message
@@ -17,14 +17,15 @@ from services.scaler.wire.trials import plan_message
 @pytest.mark.parametrize("bound", Bound)
 def test_every_kind_of_constraint_has_its_name(bound):
     one = Decided("p", 1.5, Decision(2, 1, (Constraint(bound, 2, "x", 0.5),)))
-    (constraint,) = decision_message(one).constraints
+    (constraint,) = decision_message(one, operator=True).constraints
     assert pb.Bound.Name(constraint.bound) == f"BOUND_{bound.upper()}"
     assert (constraint.value, constraint.HasField("limit")) == (0.5, False)
 
 
 def test_a_decision_has_its_money_and_its_time():
     message = decision_message(
-        Decided("p", 1.5, Decision(2, 1, usd_per_hour=2.5, usd_per_hour_before=1.25), 7)
+        Decided("p", 1.5, Decision(2, 1, usd_per_hour=2.5, usd_per_hour_before=1.25), 7),
+        operator=True,
     )
     assert (message.micro_usd_per_hour, message.micro_usd_per_hour_before) == (2_500_000, 1_250_000)
     assert (message.size, message.size_before, message.policy_version) == (2, 1, 7)
@@ -35,7 +36,8 @@ def test_a_decision_has_its_money_and_its_time():
 
 @pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, 1e30])
 def test_money_that_is_none_is_not_known(figure):
-    message = decision_message(Decided("p", 1.5, Decision(2, 1, usd_per_hour=figure)))
+    one = Decided("p", 1.5, Decision(2, 1, usd_per_hour=figure))
+    message = decision_message(one, operator=True)
     assert message.micro_usd_per_hour == 0
 
 
@@ -52,6 +54,17 @@ def test_a_pool_of_one_file_alone_has_one_course():
     assert (pool.HasField("live"), pool.HasField("differ_most_at")) == (False, False)
     assert (pool.planned.micro_usd, pool.planned.HasField("attainment")) == (3_000_000, False)
     assert (pool.planned.mean_wait.nanos, pool.planned.max_size) == (125_000_000, 4)
+
+
+@pytest.mark.parametrize("bound", Bound)
+def test_what_decided_the_sizes_of_a_trial_has_its_name(bound):
+    course = Course(1.5, 3.0, None, 0.5, 0.25, 0.125, 4, (BoundShare(bound.value, "gpus", 0.25),))
+    message = plan_message(Plan(Verdict.SAME, "", {}, live=course, planned=course))
+    (share,) = message.planned.bounds
+    assert pb.Bound.Name(share.bound) == f"BOUND_{bound.upper()}"
+    assert (share.detail, share.share) == ("gpus", 0.25)
+    assert message.live == message.planned
+    assert not plan_message(Plan(Verdict.SAME, "", {})).HasField("planned")
 
 
 @pytest.mark.parametrize("source", Source)

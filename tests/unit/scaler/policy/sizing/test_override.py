@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.scaler.policy.sizing.override import Override, OverrideKind, in_force
+from services.scaler.policy.sizing.override import Override, OverrideKind, in_force, unsigned
 from services.scaler.policy.sizing.settings import Budget, BudgetShare, Resource
 from services.scaler.policy.sizing.size import (
     AllMemory,
@@ -60,6 +60,14 @@ def test_it_is_said_until_when_it_holds():
     assert decision.why == "3 replicas: pin by ada until 2030-03-17 17:46 UTC."
     assert decision.why_not_fewer == "Not 2: pin by ada until 2030-03-17 17:46 UTC."
     assert decision.why_not_more == "Not 4: pin by ada until 2030-03-17 17:46 UTC."
+
+
+@pytest.mark.parametrize("kind", OverrideKind)
+def test_unsigned_it_says_all_but_who_set_it(kind):
+    decision = decided(Override(kind, 1_900_000_000.0, 3, "ada by hand"), 10.0)
+    nobodys = decided(Override(kind, 1_900_000_000.0, 3), 10.0)
+    assert unsigned(decision) == nobodys != decision
+    assert unsigned(nobodys) is nobodys
 
 
 def test_a_pin_goes_before_the_wishes_of_others_but_not_over_a_budget():
