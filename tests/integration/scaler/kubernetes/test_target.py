@@ -232,6 +232,7 @@ async def test_what_a_slow_stream_still_tells_of_before_is_nobodys_by_hand(api, 
         before = dict(pool._workloads.found)
         scene.resize(3)
         await until(lambda: pool._workloads.found["small"].replicas == 3)
+        await until(lambda: pool._hands.ours == 3)  # its own turn is over
         await pool._turn()
         pool._written = pools.Written(3, pool._workloads.found["small"].version, pool._clock())
         pool._workloads._found = before
