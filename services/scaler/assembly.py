@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from services.scaler.fleet.sizes import Sizes
 from services.scaler.history import recorder
 from services.scaler.history.decisions import DecisionLog
 from services.scaler.history.journal import Journal, Limits
+from services.scaler.history.lasting import LastingFile
 from services.scaler.history.overrides import OverrideBook
 from services.scaler.history.recorder import Recorder
 from services.scaler.history.versions import Versions
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
+from services.scaler.policy.sizing.memory import Lasting
 from services.scaler.policy.sizing.settings import Objectives
 from services.scaler.servicer import Calls
 from services.scaler.wire.decisions import DecisionCalls
@@ -57,6 +60,7 @@ class History:
         *,
         places_allowed: Collection[str] = (),
         replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+        lasting: Callable[[], Lasting] = Lasting,
     ) -> None:
         """Touches nothing yet.
 
@@ -67,8 +71,10 @@ class History:
             metrics: what is counted.
             places_allowed: places that callers' scaling files may name anew.
             replicas: what was `measured` of each pool's replicas, by pool.
+            lasting: what of sizes holds beyond a restart.
         """
         self._scaling: Scaling | None = None
+        self._lasting, self._lasting_file = lasting, LastingFile(folder / "sizes.json")
         self._load_folder = folder / "load"
         self.versions = Versions(folder / "versions")
         self.overrides = OverrideBook(folder / "overrides.json")
@@ -101,8 +107,11 @@ class History:
             TrialCalls(policies),
         )
 
-    def open(self) -> None:
+    def open(self) -> Lasting:
         """Takes up what an earlier scaler left. Reads files, once, before anything is decided.
+
+        Returns:
+            what sizes go by of it.
 
         Raises:
             ConfigError: the folder cannot be read.
@@ -112,6 +121,7 @@ class History:
         except OSError as error:
             raise ConfigError("environment", [f"history folder: {error}"]) from error
         self.overrides.open()
+        return self._lasting_file.read()
 
     def configure(self, scaling: Scaling) -> None:
         """Takes the pools that there are now."""
@@ -128,6 +138,7 @@ class History:
                 kept_up("versions of the scaling file", self.versions.run),
                 kept_up("overrides", self.overrides.run),
                 kept_up("recorded load", self._recorder.run),
+                kept_up("lasting", partial(self._lasting_file.run, self._lasting)),
             )
             # No group: what ends the block is to come out of it as it is.
             keeping = [asyncio.create_task(work) for work in beside]
@@ -137,6 +148,7 @@ class History:
                 for task in keeping:
                     task.cancel()
                 await asyncio.gather(*keeping, return_exceptions=True)
+                await self._lasting_file.keep(self._lasting())
 
     def close(self) -> None:
         """Ends the streams of decisions: the scaler is going away."""

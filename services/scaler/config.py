@@ -351,6 +351,8 @@ class Scaling:
         document.refuse(
             [
                 *_shared_ports(scaling),
+                *_shared_workloads(scaling),
+                *_long_drains(scaling),
                 *(_take_models(scaling, read) if models else ()),
                 *_wrong_cores(scaling, cores),
                 *_wrong_gpus(scaling, gpus),
@@ -429,6 +431,30 @@ def _too_many(scaling: Scaling) -> Iterator[Problem]:
         if sum(counts) > most:
             rule = f"must have at most {most:,} {what} together"
             yield ("pools",), f"{rule}, got {sum(counts):,}"
+
+
+def _shared_workloads(scaling: Scaling) -> Iterator[Problem]:
+    """Workloads of several pools: each would set its own number of replicas, for ever."""
+    taken: dict[tuple[str, str, str], str] = {}
+    for name, pool in scaling.pools.items():
+        if (place := pool.kubernetes) is None:
+            continue
+        workload = (place.kind, place.namespace, place.name)
+        first = taken.setdefault(workload, name)
+        if first != name:
+            rule = f"must be a workload of its own, pool {first} has it too"
+            yield (
+                ("pools", name, "kubernetes", "name"),
+                f"{rule}, got {place.kind} {place.namespace}/{place.name}",
+            )
+
+
+def _long_drains(scaling: Scaling) -> Iterator[Problem]:
+    """Spot capacity that is gone before its replicas have drained."""
+    for name, pool in scaling.pools.items():
+        if pool.capacity is Capacity.SPOT and pool.drain_seconds > pool.notice_seconds:
+            rule = f"must be at most notice_seconds, {pool.notice_seconds:g}, on spot"
+            yield ("pools", name, "drain_seconds"), f"{rule}, got {pool.drain_seconds:g}"
 
 
 def _shared_ports(scaling: Scaling) -> Iterator[Problem]:

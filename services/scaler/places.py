@@ -84,8 +84,8 @@ class Kubernetes:
         name: its name.
         port: of its pods, where Triton speaks gRPC.
         metrics_port: of its pods, where Triton publishes metrics; 0: nowhere.
-        service: Service over its pods; a replica is ready once its endpoint there is too. Empty:
-            what the pod itself says.
+        service: Service over its pods; a replica is ready once its endpoint there is too; None:
+            once the pod itself says so.
         actuator: who sets the number of replicas. With ``keda`` the scaler says how many by KEDA's
             protocol, and sets deletion costs alone.
         by_hand: what becomes of a number that somebody else has set.

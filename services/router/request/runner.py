@@ -126,6 +126,7 @@ class Runner:
                     raise Unavailable(
                         f"replica {attempt.replica} was lost in the middle of the answer",
                         reason="REPLICA_LOST",
+                        retry_after_seconds=RETRY.cap_seconds,
                     ) from failure
                 if poisonous:
                     raise self.trouble.poisonous(MARK_SECONDS) from failure

@@ -228,6 +228,17 @@ def test_a_pool_on_kubernetes(write):
     assert (pool.slots, pool.repository) == ((), None)
 
 
+def test_a_workload_is_of_one_pool_alone(write):
+    second = elsewhere(CLUSTER).partition("pools:\n")[2].replace("  a:", "  b:")
+    with pytest.raises(ConfigError) as caught:
+        Scaling.load(write(elsewhere(CLUSTER) + second))
+    (problem,) = caught.value.problems
+    assert "pools.b.kubernetes.name: must be a workload of its own, pool a has it too" in problem
+    assert problem.endswith("got Deployment pw/small")
+    other = second.replace("name: small}", "name: small, kind: LeaderWorkerSet}")
+    assert len(Scaling.load(write(elsewhere(CLUSTER) + other)).pools) == 2
+
+
 @pytest.mark.parametrize("place", ["addresses: ['10.0.0.1:8001', '[::1]:8001']", "dns: a.b:8001"])
 def test_a_pool_of_others_has_no_size(write, place):
     text = elsewhere(f"external: {{{place}}}").replace("    size: 1\n", "")

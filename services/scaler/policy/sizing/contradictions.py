@@ -3,7 +3,8 @@
 Pure. Rules over one key stand with it in `settings`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.scaler.policy.sizing.schedule import problem_of
@@ -88,7 +89,7 @@ def contradictions(
     yield from _spots(pools)
     for name, budget in budgets.items():
         yield from _of_budget(("budgets", name), budget, pools)
-    yield from _of_money(money, pools)
+    yield from _of_money(money, pools, followers)
 
 
 def _sizes(place: Place, pool: Described, scale: Scale) -> Iterator[Problem]:
@@ -126,6 +127,7 @@ def _of_scale(
             yield (*place, "signals", measure, "target"), f"{said}, got {signal.target:g}"
     for index, rule in enumerate(scale.rules):
         yield from _of_rule((*place, "rules", index), rule, scale)
+    yield from _opposed((*place, "rules"), scale.rules)
     behavior: Place = (*place, "behavior")
     up, down = scale.behavior.scale_up, scale.behavior.scale_down
     if up.select_policy is Select.DISABLED and down.select_policy is Select.DISABLED:
@@ -167,6 +169,27 @@ def _of_rule(place: Place, rule: Rule, scale: Scale) -> Iterator[Problem]:
             (*place, "change"),
             f"must be {way}: every measure grows with what is asked, got {rule.change}",
         )
+
+
+def _opposed(place: Place, rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Rules of one signal that go opposite ways at some value: there the size never rests."""
+    for index, rule in enumerate(rules):
+        for first, other in enumerate(rules[:index]):
+            opposite = rule.signal == other.signal and rule.change * other.change < 0
+            if opposite and _above(rule, other) < _below(rule, other):
+                key = "above" if rule.above is not None else "below"
+                said = f"must leave out what rule {first} acts on, which goes the other way"
+                yield (*place, index, key), f"{said}, got {getattr(rule, key):g}"
+
+
+def _above(*rules: Rule) -> float:
+    """Above which all of them may act."""
+    return max((rule.above for rule in rules if rule.above is not None), default=-math.inf)
+
+
+def _below(*rules: Rule) -> float:
+    """Below which all of them may act."""
+    return min((rule.below for rule in rules if rule.below is not None), default=math.inf)
 
 
 def _of_schedules(place: Place, scale: Scale) -> Iterator[Problem]:
@@ -247,18 +270,26 @@ def _of_budget(place: Place, budget: Budget, pools: Mapping[str, Described]) -> 
         yield (*place, "limit"), f"{rule}, got {budget.limit:g}"
 
 
-def _of_money(money: Money, pools: Mapping[str, Described]) -> Iterator[Problem]:
+def _of_money(
+    money: Money, pools: Mapping[str, Described], followers: Collection[str]
+) -> Iterator[Problem]:
     limits = {
         "usd_per_hour": (money.usd_per_hour, 1),
         "usd_per_day": (money.usd_per_day, HOURS_A_DAY),
     }
     needed = sum(pool.usd_per_hour * pool.least for pool in pools.values())
-    priced = any(pool.usd_per_hour for pool in pools.values())
+    # What is somebody else's has no size here, and what it costs is theirs.
+    unpriced = [
+        name
+        for name, pool in pools.items()
+        if not pool.usd_per_hour and (pool.scale is not None or pool.size or name in followers)
+    ]
     for key, (limit, hours) in limits.items():
         if limit is None:
             continue
-        if not priced:
-            yield ("money", key), "needs usd_per_hour at a pool: no price is known"
+        if unpriced:
+            said = f"needs usd_per_hour at each pool: {', '.join(unpriced)} would cost nothing"
+            yield ("money", key), said
         elif needed * hours > limit + ROUNDING:
             rule = f"must be at least {needed * hours:g}, which the least sizes cost"
             yield ("money", key), f"{rule}, got {limit:g}"

@@ -57,6 +57,12 @@ class WorkMemory:
             self, samples=(), usual=rates.Usual(), held=(), learned=self.learned.unseen()
         )
 
+    def lasting(self) -> "WorkMemory":
+        """What holds for whoever begins anew: what replicas can do, and how long texts are."""
+        was = self.learned
+        learned = Learned(was.correction, was.fit, was.capacity)
+        return WorkMemory(lengths=self.lengths, learned=learned)
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
