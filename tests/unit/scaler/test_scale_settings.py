@@ -197,6 +197,16 @@ def test_without_zero_a_pool_has_one_at_least(write):
             "spot: {pool: b, min_on_demand: 4}",
             "pools.a.scale.spot.min_on_demand: must be at most max, 3, got 4",
         ),
+        (
+            "    size: 1\n",
+            "    scale: {max: 1, spot: {pool: b}}\n",
+            "pools.c.scale.spot.pool: must be a pool of its own, pool a has it too, got b",
+        ),
+        (
+            "pools: {a: {priority: 2}, c: {each: 2}}",
+            "pools: {}",
+            "line 42: budgets.rack.pools: must have at least one pool",
+        ),
         ("c: {each", "d: {each", "line 42: budgets.rack.pools.d: must be a pool (a, b, c), got d"),
         (
             "limit: 3",

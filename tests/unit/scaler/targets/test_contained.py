@@ -40,6 +40,10 @@ class Broken(Host):
         self.fail_once("note_ready")
         return super().note_ready(replica_id)
 
+    def note_draining(self, replica_id):
+        self.fail_once("note_draining")
+        super().note_draining(replica_id)
+
     async def running_requests(self, replica_id):
         self.fail_once("running_requests")
         return await super().running_requests(replica_id)
@@ -155,6 +159,20 @@ async def test_an_end_that_fails_again_and_again_keeps_its_slot_until_it_is_done
         scene.resize(0, draining=gone, drained=gone)
         await scene.until(lambda it: it.empty)
         assert (host.times, host.ended) == (0, [(one.replica.id, True)])
+
+
+async def test_a_drain_that_cannot_be_noted_goes_on():
+    host = Broken("note_draining", OSError(errno.ENOSPC, "No space left on device"))
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        gone = (one.replica.id,)
+        scene.resize(0, draining=gone)
+        assert (host.times, host.draining) == (0, [])
+        assert scene.status().replicas[0].draining
+        scene.resize(0, draining=gone, drained=gone)
+        await scene.until(lambda it: it.empty)
+        assert host.ended == [(one.replica.id, True)]
 
 
 LACKS = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EAGAIN, errno.ENOMEM, errno.EMFILE]
