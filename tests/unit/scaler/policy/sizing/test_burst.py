@@ -77,3 +77,11 @@ def test_a_count_that_is_none_takes_nothing_from_the_other(count, broken):
     assert decision.constraints[-1].bound is Bound.BURST
     none = replace(calm, running=broken, waiting=broken)
     assert decide(policy, SizeMemory(4), none)[0].size == 1
+
+
+def test_a_crowd_without_end_is_told_as_a_number():
+    policy = Scale(max=9, work=None, burst=BURST, signals={Measure.KV: Signal(target=0.8)})
+    seen = view(10.0, 1.0, 4, running=math.inf, readings={Measure.KV: Reading(0.1, 10.0)})
+    decision, _ = decide(policy, SizeMemory(4), seen)
+    assert decision.size == 4
+    assert math.isfinite(decision.constraints[-1].value or math.inf)

@@ -80,6 +80,13 @@ def test_after_a_jump_of_the_clock_spot_is_full_from_then_on(jump):
     assert counts == [2] * 6 + [1] * 3  # a whole start, then the safety net
 
 
+def test_after_a_jump_back_nothing_from_before_counts():
+    memory = MixMemory()
+    for now, target, ready in ((5000.0, 1, 0), (5010.0, 1, 0), (1000.0, 4, 3), (1010.0, 4, 3)):
+        mix, memory = mixed(SPOT, memory, target=target, ready=ready, now=now, start_seconds=60.0)
+    assert (mix.serving, mix.availability) == (3, 0.0)
+
+
 def test_a_share_and_what_stays_on_demand_whatever_spot_has():
     half = Spot(pool="spot", share=0.5)
     mix = walked(half, [5] * 30, [4] * 30)[-1]

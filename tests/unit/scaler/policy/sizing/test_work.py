@@ -242,3 +242,15 @@ def test_nothing_is_learned_over_a_jump_of_the_clock(jump):
         now += 10
         _, memory = decide(scale(work=CALM), memory, view(now, 0.04, 1))
     assert 0 < memory.work.learned.stretch.seconds < before.seconds
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -10.0, 0.0])
+def test_traffic_of_no_time_says_nothing(seconds):
+    policy = scale(work=CALM)
+    told = traffic(400.0, 1000.0, seconds=10.0)
+    first = view(1000.0, 400.0, 3, traffic=replace(told, seconds=seconds))
+    decision, memory = decide(policy, SizeMemory(3), first)
+    assert decision.size == 3
+    assert decision.demand is None
+    decision, _ = decide(policy, memory, view(1010.0, 400.0, 3))
+    assert decision.size == math.ceil(400.0 / BEST / CALM.utilization)
