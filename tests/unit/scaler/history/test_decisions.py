@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import Overloaded
+from services.scaler.history import decisions
 from services.scaler.history.decisions import (
     MAX_SEARCHES,
     Decided,
@@ -64,6 +65,16 @@ async def test_only_a_change_of_size_or_reason_is_kept(tmp_path):
     found = await log.find(Wanted())
     assert [one.at for one in found.decisions] == [4.0, 3.0, 2.0, 0.0]
     assert log.current() == [Decided("p", 5.0, decision(3, Bound.QUEUE, detail="kv", value=0.1))]
+
+
+async def test_of_so_many_pools_at_most_something_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(decisions, "MAX_POOLS", 1)
+    log = log_in(tmp_path)
+    log.take("p", decision(2), 0.0)
+    log.take("q", decision(2), 1.0)
+    log.take("p", decision(3), 2.0)
+    assert [(one.pool, one.decision.size) for one in log.current()] == [("p", 3)]
+    assert [one.pool for one in (await log.find(Wanted())).decisions] == ["p", "p"]
 
 
 async def test_decisions_come_back_whole_with_their_version_after_a_restart(tmp_path):

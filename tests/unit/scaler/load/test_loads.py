@@ -53,6 +53,28 @@ def test_routers_are_bounded_and_the_silent_are_forgotten(monkeypatch):
     assert known.take("c", report(), now=61.0)
 
 
+def test_a_silent_router_is_missed_for_a_time_and_so_many_at_most(monkeypatch):
+    monkeypatch.setattr(loads, "MAX_MISSED", 1)
+    known = Loads()
+    known.take("a", report(), now=0.0)
+    known.take("b", report(), now=1.0)
+    assert (known.silent(10.0), known.silent(300.0), known.silent(301.0)) == ({}, {"a": 300.0}, {})
+    assert (known.known_until(300.0), known.known_until(301.0)) == (0.0, None)
+    known.take("b", report(), now=301.0)
+    assert known.silent(320.0) == {"b": 19.0}
+
+
+def test_how_long_a_tier_is_idle_is_known_where_routers_count_and_of_so_many_tiers(monkeypatch):
+    monkeypatch.setattr(loads, "MAX_TIERS", 1)
+    idle = {"small": TierLoad(0, 0), "large": TierLoad(0, 0)}
+    known = Loads()
+    known.take("a", Report(idle, {}), now=10.0)
+    assert known.idle_seconds("small", 11.0) is None
+    known.take("a", Report(idle, {}, Run(1, {})), now=11.0)
+    assert [known.idle_seconds("small", now) for now in (9.0, 12.0)] == [0.0, 2.0]
+    assert known.idle_seconds("large", 12.0) is None
+
+
 def counting(started_at: int = 1, tier: str = "small", **counters: int) -> Report:
     return Report({}, {}, Run(started_at, {tier: LoadTotals(**counters)}))
 
