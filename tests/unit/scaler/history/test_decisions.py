@@ -202,3 +202,21 @@ def test_a_decision_without_constraints_has_its_size_as_reason():
 
 def test_reading_is_of_files_alone(tmp_path):
     assert list(read(tmp_path / "none")) == []
+
+
+async def test_a_search_that_takes_too_long_gives_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(decisions, "SEARCH_SECONDS", -1.0)
+    log = log_in(tmp_path)
+    for at in range(3):
+        log.take("p", decision(at), float(at))
+    found = await log.find(Wanted())
+    assert ([one.at for one in found.decisions], found.more) == ([2.0], True)
+
+
+@pytest.mark.parametrize("wrong", [{"at": None}, {"at": "soon"}, {"constraints": [["min", 1]]}])
+async def test_a_line_that_says_something_else_is_damaged(tmp_path, wrong):
+    log = log_in(tmp_path)
+    log.take("p", decision(2), 1.0)
+    log._journal.add({**line_of(Decided("p", 2.0, decision(3))), **wrong})
+    found = await log.find(Wanted())
+    assert ([one.at for one in found.decisions], found.damaged) == ([1.0], 1)
