@@ -30,10 +30,16 @@ async def broken(_request: web.Request) -> web.Response:
     return web.Response(status=503, text="no")
 
 
+async def cut(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[str]:
     app = web.Application()
-    for handler in (slow, long, elsewhere, fine, broken):
+    for handler in (slow, long, elsewhere, fine, broken, cut):
         app.router.add_get(f"/{handler.__name__}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -58,6 +64,7 @@ async def test_a_page_comes_with_its_status(server, monkeypatch):
         ("long", "its answer is longer than 1,000 bytes"),
         ("elsewhere", "it answers with status 302"),
         ("broken", "it answers with status 503"),
+        ("cut", "it cannot be reached"),
         ("absent", "it answers with status 404"),
     ],
 )

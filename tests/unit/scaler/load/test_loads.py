@@ -10,7 +10,7 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.buckets import BOUNDS, BUCKETS
 from services.common.errors import BadRequest
 from services.common.load_totals import LoadTotals
-from services.scaler.load import loads, reports
+from services.scaler.load import history, loads, reports
 from services.scaler.load.loads import Loads, Report, Run, TierLoad
 
 
@@ -333,3 +333,32 @@ def test_a_tier_is_idle_since_the_last_request_was_seen():
     take(9.0, 11)
     assert known.idle_seconds("small", 10.0) == 2.0
     assert known.idle_seconds("small", 30.0) is None, "nobody says so any more"
+
+
+def test_of_so_many_tiers_at_most_counters_are_kept(monkeypatch):
+    monkeypatch.setattr(loads, "MAX_TIERS", 1)
+    monkeypatch.setattr(history, "MAX_TIERS", 1)
+    known = Loads()
+    for now, arrivals in ((0.0, 5), (5.0, 9)):
+        both = {name: LoadTotals(arrivals=arrivals) for name in ("small", "large")}
+        known.take("a", Report({}, {}, Run(1, both)), now)
+    assert {tier: one.arrivals for tier, one in known.counted().items()} == {"small": 4}
+    assert known.demand("small", 5.0) is not None
+    assert known.demand("large", 5.0) is None
+
+
+def test_no_demand_is_known_for_longer_than_the_history():
+    known = Loads()
+    for now in range(0, 201, 5):
+        known.take("a", counting(arrivals=now), float(now))
+    found = known.demand("small", 200.0, seconds=150.0)
+    assert found is not None
+    assert (found.seconds, found.counted.arrivals) == (60.0, 60)
+
+
+def test_a_tier_whose_requests_came_and_went_between_two_reports_is_not_idle():
+    known = Loads()
+    for now, arrivals in ((0.0, 5), (5.0, 5), (10.0, 6), (15.0, 6)):
+        run = Run(1, {"small": LoadTotals(arrivals=arrivals)})
+        known.take("a", Report({"small": TierLoad(0, 0)}, {}, run), now)
+    assert known.idle_seconds("small", 16.0) == 6.0
