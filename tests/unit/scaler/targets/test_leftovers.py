@@ -84,3 +84,12 @@ def test_what_goes_meanwhile_is_passed_over(tmp_path, alone):
     assert remove_regions([], Racing(tmp_path)) == ["pennyweight_lost-0-a_x"]
     old = made(tmp_path, "python_env_a1B2c3", changed=1000)
     assert remove_temporary_folders(Racing(tmp_path), now=2000) == [old]
+
+
+def test_what_is_of_another_user_is_left_alone(tmp_path, alone, monkeypatch):
+    (tmp_path / "pennyweight_lost-0-a_x").touch()
+    made(tmp_path, "python_env_a1B2c3", changed=1000)
+    other = os.geteuid() + 1
+    monkeypatch.setattr(leftovers.os, "geteuid", lambda: other)
+    assert remove_regions([], tmp_path) == []
+    assert remove_temporary_folders(tmp_path, now=2000) == []
