@@ -34,7 +34,7 @@ class GoodSettings:
             return _ADAPTER.validate_json(json.dumps(found)).having(str(config_pbtxt))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, TypeError):
             log.warning("unusable good settings", pool=pool, file=str(path))
             return None
 
