@@ -1,12 +1,14 @@
 """A changed scaling file is in force whole or not at all, also where it is a link."""
 
+import errno
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from services.common.config import Problem
+from services.common import seen
+from services.common.config import ConfigError, Problem
 from services.scaler.config import Scaling
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
 from services.scaler.metrics import Metrics
@@ -143,3 +145,35 @@ async def test_a_file_that_is_still_written_is_not_taken(scene: Scene) -> None:
     await scene.watch.look()
     assert scene.sizes == [1, 2]
     assert set(scene.adopted[1].pools) == {"a", "b"}
+
+
+async def test_bytes_that_are_no_text_and_what_nobody_foresaw_are_refused(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ScalingFile(scene.path, {0, 1})
+    with pytest.raises(ConfigError, match="must be UTF-8 text"):
+        file.check(b"\xff")
+    (scene.path.parent / "..data" / "scaling.yaml").write_bytes(b"\xff")
+    await scene.look()
+    assert scene.watch.refusal is not None
+    assert "cannot be read" in str(scene.watch.refusal)
+    with monkeypatch.context() as patch:
+        patch.setattr(Scaling, "of", lambda *_args, **_named: 1 / 0)
+        await scene.change(TWO)
+    assert "ZeroDivisionError" in str(scene.watch.refusal)
+    assert scene.sizes == [1]
+
+
+async def test_a_file_that_we_cannot_read_now_is_told_at_once_and_read_when_we_can(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    scene.mounted.swap({"scaling.yaml": TWO})
+    with monkeypatch.context() as patch:
+        patch.setattr(seen, "read_plain", refuse)
+        await scene.watch.look()
+    assert "Too many open files" in str(scene.watch.refusal)
+    await scene.look()
+    assert (scene.sizes, scene.watch.refusal) == ([1, 2], None)
