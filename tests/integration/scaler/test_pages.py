@@ -34,10 +34,16 @@ async def token(request: web.Request) -> web.Response:
     return web.Response(text=f"token for {request.headers['For']}")
 
 
+async def cut(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[str]:
     app = web.Application()
-    for handler in (slow, long, elsewhere, fine, broken):
+    for handler in (slow, long, elsewhere, fine, broken, cut):
         app.router.add_get(f"/{handler.__name__}", handler)
     app.router.add_put("/token", token)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -70,6 +76,7 @@ async def test_what_is_put_is_answered(server):
         ("long", "its answer is longer than 1,000 bytes"),
         ("elsewhere", "it answers with status 302"),
         ("broken", "it answers with status 503"),
+        ("cut", "it cannot be reached"),
         ("absent", "it answers with status 404"),
     ],
 )

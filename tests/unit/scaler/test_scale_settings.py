@@ -225,6 +225,16 @@ def test_without_zero_a_pool_has_one_at_least(write):
             "spot: {pool: b, min_on_demand: 4}",
             "pools.a.scale.spot.min_on_demand: must be at most max, 3, got 4",
         ),
+        (
+            "    size: 1\n",
+            "    scale: {max: 1, spot: {pool: b}}\n",
+            "pools.c.scale.spot.pool: must be a pool of its own, pool a has it too, got 'b'",
+        ),
+        (
+            "pools: {a: {priority: 2}, c: {each: 2}}",
+            "pools: {}",
+            "line 43: budgets.rack.pools: must have at least one pool",
+        ),
         ("c: {each", "d: {each", "line 43: budgets.rack.pools.d: must be a pool (a, b, c), got d"),
         (
             "limit: 3",
@@ -275,7 +285,7 @@ def test_what_an_external_pool_costs_is_not_ours(write):
 
 
 def test_a_size_beside_scale_is_only_how_many_at_first_and_within_its_bounds(write):
-    text = GOOD.replace("max: 3", "max: 2").replace("usd_per_hour: 2\n", "size: 3\n")
+    text = GOOD.replace("max: 3", "max: 2").replace("usd_per_hour: 2\n", "usd_per_hour: 2\n    size: 3\n")
     assert Scaling.load(write(text)).pools["a"].first == 2
     assert Scaling.load(write(text.replace("size: 3", "size: 1"))).pools["a"].first == 1
 

@@ -86,7 +86,7 @@ def wished(
         tick = view.now - before.now
     else:
         memory = before.restarted()
-    tick = min(max(tick, 0.0), JUMP_SECONDS) if tick == tick else FIRST_TICK_SECONDS  # noqa: PLR0124 - NaN
+    tick = min(tick, JUMP_SECONDS)  # of traffic that is not sound nothing is taken
     path = Path()
     least = floor(scale, view, current)
     resting = least.idle and least.size == 0

@@ -349,6 +349,49 @@ async def test_an_override_that_cannot_be_read_holds_up_no_other_pool(scene, mon
     assert scene.fleet.pools()[1].trouble == ""
 
 
+async def test_where_no_size_can_be_decided_all_stay(scene, monkeypatch):
+    scene = await scene(a=scaled(), b=scaled(tier="large"))
+    scene.pass_tick(running=10)
+
+    def failing(*_args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sizes_room, "decide_all", failing)
+    scene.pass_tick(running=20)
+    assert (scene.size("a"), scene.size("b")) == (2, 1)
+    assert all("its size cannot be decided" in one.trouble for one in scene.fleet.pools())
+    monkeypatch.undo()
+    scene.pass_tick(running=20)
+    assert scene.size("a") == 4
+
+
+async def test_a_pool_that_cannot_be_decided_forgets_what_it_remembered(scene, monkeypatch):
+    scene = await scene(a=scaled())
+    scene.pass_tick(running=10)
+    decide_all = sizes_room.decide_all
+
+    def failing(policies, budgets, money, memory, views):
+        if memory.pools["a"].now is not None:
+            raise ZeroDivisionError
+        return decide_all(policies, budgets, money, memory, views)
+
+    monkeypatch.setattr(sizes_room, "decide_all", failing)
+    troubles = []
+    for _ in range(2):
+        scene.pass_tick(running=10)
+        troubles.append(scene.fleet.pools()[0].trouble)
+    assert "its size cannot be decided" in troubles[0]
+    assert troubles[1] == ""
+    assert scene.size() == 2
+
+
+async def test_a_scaler_that_ends_wakes_no_pool(scene):
+    scene = await scene(a=scaled(SLEEPY))
+    scene.fleet._exit_drain_seconds = 1.0
+    assert scene.fleet.wake("small") is None
+    assert not scene.sizes.woken("a")
+
+
 async def test_budgets_are_shared(scene):
     scene = await scene(a=scaled(), b=pool(tier="large", size=2))
     shares = {"a": BudgetShare(priority=1), "b": BudgetShare()}

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import Overloaded
+from services.scaler.history import decisions
 from services.scaler.history.decisions import (
     MAX_SEARCHES,
     Decided,
@@ -66,6 +67,16 @@ async def test_only_a_change_of_size_or_reason_is_kept(tmp_path):
     found = await log.find(Wanted())
     assert [one.at for one in found.decisions] == [4.0, 3.0, 2.0, 0.0]
     assert log.current() == [Decided("p", 5.0, decision(3, Bound.QUEUE, detail="kv", value=0.1))]
+
+
+async def test_of_so_many_pools_at_most_something_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(decisions, "MAX_POOLS", 1)
+    log = log_in(tmp_path)
+    log.take("p", decision(2), 0.0)
+    log.take("q", decision(2), 1.0)
+    log.take("p", decision(3), 2.0)
+    assert [(one.pool, one.decision.size) for one in log.current()] == [("p", 3)]
+    assert [one.pool for one in (await log.find(Wanted())).decisions] == ["p", "p"]
 
 
 async def test_decisions_come_back_whole_with_their_version_after_a_restart(tmp_path):
@@ -233,3 +244,21 @@ def test_a_decision_without_constraints_has_its_size_as_reason():
 
 def test_reading_is_of_files_alone(tmp_path):
     assert list(read(tmp_path / "none")) == []
+
+
+async def test_a_search_that_takes_too_long_gives_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(decisions, "SEARCH_SECONDS", -1.0)
+    log = log_in(tmp_path)
+    for at in range(3):
+        log.take("p", decision(at), float(at))
+    found = await log.find(Wanted())
+    assert ([one.at for one in found.decisions], found.more) == ([2.0], True)
+
+
+@pytest.mark.parametrize("wrong", [{"at": None}, {"at": "soon"}, {"constraints": [["min", 1]]}])
+async def test_a_line_that_says_something_else_is_damaged(tmp_path, wrong):
+    log = log_in(tmp_path)
+    log.take("p", decision(2), 1.0)
+    log._journal.add({**line_of(Decided("p", 2.0, decision(3))), **wrong})
+    found = await log.find(Wanted())
+    assert ([one.at for one in found.decisions], found.damaged) == ([1.0], 1)

@@ -1,5 +1,6 @@
 """Lines that are only added to: bounded, grouped, whole, and never in the way."""
 
+import asyncio
 import errno
 import os
 
@@ -155,3 +156,72 @@ async def test_a_file_that_is_not_ours_is_left_alone(tmp_path, count):
     await one.flush()
     assert [line["n"] for line in read(tmp_path)] == [1]
     assert (tmp_path / "notes.jsonl").read_text() == "mine"
+
+
+async def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all_of_a_line(
+    tmp_path, count, monkeypatch
+):
+    write = os.write
+    monkeypatch.setattr(journal.os, "write", lambda where, data: write(where, data[:3]))
+    one = Journal(tmp_path, LIMITS, count)
+    one.add({"n": 1})
+    await one.flush()
+    assert list(read(tmp_path)) == [{"n": 1}]
+
+
+async def test_what_comes_and_is_given_up_while_lines_are_written_is_kept_and_told(
+    tmp_path, count, monkeypatch
+):
+    monkeypatch.setattr(journal, "MAX_UNWRITTEN", 2)
+    one = Journal(tmp_path, LIMITS, count)
+    write, later = one._write, [3, 4, 5]
+
+    def busy(data):
+        write(data)
+        while later:
+            one.add({"n": later.pop(0)})
+
+    monkeypatch.setattr(one, "_write", busy)
+    for number in (1, 2):
+        one.add({"n": number})
+    await one.flush()
+    await one.flush()
+    found = list(read(tmp_path))
+    assert [line["n"] for line in found if "n" in line] == [5, 4, 2, 1]
+    assert [line[GAP] for line in found if GAP in line] == [count.gone]
+
+
+async def test_what_a_full_disk_refused_is_tried_again_though_nothing_more_comes(
+    tmp_path, monkeypatch
+):
+    class Told(Count):
+        def __init__(self):
+            super().__init__()
+            self.news = asyncio.Queue()
+
+        def unwritten(self, lines):
+            self.news.put_nowait(lines)
+
+    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0.001)
+    monkeypatch.setattr(journal, "RETRY_SECONDS", 0.001)
+    emptied, count = full(monkeypatch), Told()
+    one = Journal(tmp_path, LIMITS, count)
+    async with one.writing(), asyncio.timeout(5.0):
+        one.add({"n": 1})
+        assert await count.news.get() == 1
+        emptied()
+        while await count.news.get():
+            pass
+    assert [line["n"] for line in read(tmp_path)] == [1]
+
+
+async def test_a_file_that_goes_meanwhile_is_passed_over(tmp_path, count, monkeypatch):
+    one = Journal(tmp_path, Limits(file_bytes=1, files=8, seconds=100.0), count)
+    one.add({"n": 1})
+    await one.flush()
+    there = journal._files
+    gone = tmp_path / "000000000000.jsonl"
+    monkeypatch.setattr(journal, "_files", lambda folder: [gone, *there(folder)])
+    one.add({"n": 2})
+    await one.flush()
+    assert (count.waiting, [line["n"] for line in read(tmp_path)]) == (0, [2, 1])

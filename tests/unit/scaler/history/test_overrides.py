@@ -137,3 +137,18 @@ async def test_they_are_bounded_by_those_that_hold(tmp_path, monkeypatch):
     with pytest.raises(OverflowError):
         await one.put(pin("d"))
     await one.put(pin("c", size=9))
+
+
+@pytest.mark.parametrize("text", ["{", "7", "[7]", "[{}]", '[{"kind": "pin"}]'])
+async def test_a_file_of_something_else_holds_nothing(tmp_path, text):
+    path = tmp_path / "overrides.json"
+    path.write_text(text)
+    book = OverrideBook(path)
+    book.open()
+    assert book.listed() == []
+
+
+async def test_a_file_that_cannot_be_opened_holds_nothing(tmp_path):
+    book = OverrideBook(tmp_path)
+    book.open()
+    assert book.listed() == []

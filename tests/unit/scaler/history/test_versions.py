@@ -235,3 +235,18 @@ async def test_who_waits_for_a_version_hears_of_it_and_not_of_another(tmp_path):
     one.in_force(b"b")
     assert (await waits).number == 2
     assert await one.until_in_force(hash_of(b"z"), 0.001) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"hash": "a", "source": "nobody"}'])
+async def test_an_announcement_that_cannot_be_read_is_none(tmp_path, text):
+    (tmp_path / "applying.json").write_text(text)
+    assert opened(tmp_path).in_force(b"a").author == ""
+
+
+async def test_an_announcement_that_cannot_be_removed_is_withdrawn(tmp_path):
+    one = opened(tmp_path)
+    one.announce(change(b"a"))
+    (tmp_path / "applying.json").unlink()
+    (tmp_path / "applying.json").mkdir()
+    one.withdraw()
+    assert one.in_force(b"a").author == ""

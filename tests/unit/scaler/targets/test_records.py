@@ -1,5 +1,6 @@
 """Records of replicas: written whole, read again, also those of an earlier scaler."""
 
+import errno
 import json
 import shutil
 import stat
@@ -168,3 +169,36 @@ def test_a_record_that_is_there_is_left_as_it_is(records, tmp_path):
     before = (tmp_path / "replicas" / REPLICA.id / "record.json").stat().st_ino
     records.keep(RECORD)
     assert (tmp_path / "replicas" / REPLICA.id / "record.json").stat().st_ino == before
+
+
+def test_a_folder_that_cannot_be_used_is_let_go_of(tmp_path):
+    (tmp_path / "replicas").touch()
+    one, other = Records(tmp_path), Records(tmp_path)
+    with pytest.raises(ConfigError, match="state folder"):
+        one.lock()
+    (tmp_path / "replicas").unlink()
+    other.lock()
+    other.unlock()
+
+
+def test_what_can_be_removed_of_a_replica_is(records, tmp_path, monkeypatch):
+    records.write(RECORD)
+    remove = shutil.rmtree
+
+    def hindered(folder, **said):
+        if not said:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", hindered)
+    records.remove(REPLICA.id)
+    assert list(records.read_all()) == []
+
+
+def test_a_replica_that_never_said_anything_has_no_log(records, tmp_path):
+    records.write(RECORD)
+    assert records.last_error(REPLICA.id) == ""
+    with capture_logs() as said:
+        records.remove(REPLICA.id)
+    assert said == []
+    assert list((tmp_path / "logs").iterdir()) == []

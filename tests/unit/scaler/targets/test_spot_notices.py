@@ -9,6 +9,7 @@ from services.scaler.config import Capacity, Scaling, Slot
 from services.scaler.load.pages import Unanswered
 from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus
+from services.scaler.targets import spot_notices
 from services.scaler.targets.local import HEARD_SECONDS, LocalTarget
 from services.scaler.targets.spot_notices import (
     AGAIN_SECONDS,
@@ -134,6 +135,17 @@ async def test_a_token_that_holds_no_more_is_asked_for_anew(tmp_path):
     await notices.look(aws)
     assert notices.of("a") == "its machine is taken away: terminate"
     assert aws.puts == 2
+
+
+async def test_what_gives_notice_is_bounded(notices, monkeypatch):
+    notices, _, folder = notices
+    monkeypatch.setattr(spot_notices, "MAX_FILES", 2)
+    (folder / "a-folder").mkdir(parents=True)
+    (folder / "b-file").write_text("y" * 300)
+    (folder / "c").touch()
+    await notices.look(Pages(200, b"x" * 300))
+    assert notices.of("a") == f"its machine is taken away: {'x' * 200}"
+    assert (notices.of("a-folder"), notices.of("b-file"), notices.of("c")) == ("", "y" * 200, "")
 
 
 class Scene:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scaler.policy.sizing.schedule import Bounds, Times, bounds, problem_of, times
+from services.scaler.policy.sizing.schedule import LATEST, Bounds, Times, bounds, problem_of, times
 from services.scaler.policy.sizing.settings import Schedule
 from services.scaler.policy.sizing.size import SizeMemory, decide
 from services.scaler.policy.sizing.views import Bound
@@ -126,5 +126,5 @@ def test_a_schedule_raises_and_lowers_the_bounds_of_a_pool():
 
 def test_a_clock_at_the_edges_of_time_is_no_trouble():
     policy = scale(schedule=(OFFICE,))
-    for wall in (0.0, 1.0, 253_370_764_799.0):
+    for wall in (-1e12, -1.0, 0.0, 1.0, LATEST - 1, LATEST, 1e12):
         assert decide(policy, SizeMemory(1), view(10.0, 1.0, wall=wall))[0].size >= 1

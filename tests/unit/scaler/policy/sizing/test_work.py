@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.scaler.policy.sizing.capacity import Stretch
 from services.scaler.policy.sizing.settings import Behavior, Direction, Scale, Work
 from services.scaler.policy.sizing.size import SizeMemory, decide
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
@@ -253,3 +254,29 @@ def test_memory_is_bounded_however_short_the_ticks_are():
         _, memory = decide(policy, memory, seen)
     assert len(memory.work.samples) <= 720
     assert len(memory.work.held) <= 720
+
+
+@pytest.mark.parametrize("jump", [-1000.0, 1000.0])
+def test_nothing_is_learned_over_a_jump_of_the_clock(jump):
+    memory, now, _ = settled(scale(work=CALM), 0.04)
+    before = memory.work.learned.stretch
+    assert before.seconds > 0
+    now += jump
+    _, memory = decide(scale(work=CALM), memory, view(now, 0.04, 1))
+    assert memory.work.learned.stretch == Stretch()
+    for _ in range(3):
+        now += 10
+        _, memory = decide(scale(work=CALM), memory, view(now, 0.04, 1))
+    assert 0 < memory.work.learned.stretch.seconds < before.seconds
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -10.0, 0.0])
+def test_traffic_of_no_time_says_nothing(seconds):
+    policy = scale(work=CALM)
+    told = traffic(400.0, 1000.0, seconds=10.0)
+    first = view(1000.0, 400.0, 3, traffic=replace(told, seconds=seconds))
+    decision, memory = decide(policy, SizeMemory(3), first)
+    assert decision.size == 3
+    assert decision.demand is None
+    decision, _ = decide(policy, memory, view(1010.0, 400.0, 3))
+    assert decision.size == math.ceil(400.0 / BEST / CALM.utilization)
