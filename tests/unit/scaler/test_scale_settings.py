@@ -285,7 +285,9 @@ def test_what_an_external_pool_costs_is_not_ours(write):
 
 
 def test_a_size_beside_scale_is_only_how_many_at_first_and_within_its_bounds(write):
-    text = GOOD.replace("max: 3", "max: 2").replace("usd_per_hour: 2\n", "usd_per_hour: 2\n    size: 3\n")
+    text = GOOD.replace("max: 3", "max: 2").replace(
+        "usd_per_hour: 2\n", "usd_per_hour: 2\n    size: 3\n"
+    )
     assert Scaling.load(write(text)).pools["a"].first == 2
     assert Scaling.load(write(text.replace("size: 3", "size: 1"))).pools["a"].first == 1
 
