@@ -4,6 +4,7 @@ With ``-n 2 --dist loadgroup`` tests of one file share a process, and so do all 
 local stack at a time is what two cores bear.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("untimed")
+
+# What tests start is piped, and no screen is to say how wide it is.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 TESTS = Path(__file__).parent
 E2E = TESTS / "e2e"

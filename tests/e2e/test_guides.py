@@ -172,11 +172,11 @@ def test_who_brings_many_costly_guides_does_not_keep_others_waiting(tmp_path: Pa
 def late(words: str, inner: int) -> tuple[str, str]:
     """A guide each of whose steps takes longer than the one before, behind what is tried of it."""
     rules = f"d ::= e{{0,{inner}}}\ne ::= [^\\n]"
-    return "ebnf_grammar", f'root ::= "{"qz" * 68}" {words}\n{rules}'
+    return "ebnf_grammar", f'root ::= "{"qz" * 132}" {words}\n{rules}'
 
 
 def thrice(inner: int) -> tuple[str, str]:
-    """As `(qz){68}((.{0,10}){0,10}a){3}`: steps grow to some seconds."""
+    """As `(qz){132}((.{0,10}){0,10}a){3}`: steps grow to some seconds."""
     kind, text = late("c c c", inner)
     return kind, f'{text}\nc ::= d{{0,10}} "a"'
 
@@ -187,7 +187,7 @@ def beside(
     """A guided answer, others asked one after another meanwhile, and the longest of these."""
     kind, text = guide
     options = {"guided_decoding_guide_type": kind, "guided_decoding_guide": text}
-    request = server.request(PROMPT, 256, end_id=END_ID, **options)
+    request = server.request(PROMPT, 400, end_id=END_ID, **options)
     with ThreadPoolExecutor(1) as pool:
         stream = server.stub.ModelStreamInfer(iter([request]), timeout=100)
         slow = pool.submit(collect, stream)
@@ -216,7 +216,7 @@ def test_others_are_answered_beside_guides_that_are_slow_behind_what_was_tried(
         for inner in (10, 11):
             answer, plain, longest = beside(server, thrice(inner), short)
             assert "too costly: its tokens take too long" in answer.error
-            assert len(answer.tokens) > 128
+            assert len(answer.tokens) > 256
             assert len(plain) > 1
             assert longest < BOUND
             again, _, _ = beside(server, thrice(inner), short)
@@ -227,8 +227,10 @@ def test_others_are_answered_beside_guides_that_are_slow_behind_what_was_tried(
 def test_a_step_without_end_ends_the_engine_and_its_guide_is_refused_by_the_next(
     tmp_path: Path,
 ) -> None:
-    kind, text = late('c{0,30} "a"', 30)  # so steep that no slow step comes before the endless one
-    endless = kind, f"{text}\nc ::= d{{0,30}}"
+    # So steep that no slow step comes before the endless one.
+    kind, text = late('h{0,10} "a"', 10)
+    rules = zip("cfgh", "dcfg", strict=True)
+    endless = kind, text + "".join(f"\n{one} ::= {of}{{0,10}}" for one, of in rules)
     with Triton(tmp_path) as server:
 
         def short() -> Answer:
