@@ -238,12 +238,20 @@ def start_times(replica: Replica, seed: int) -> tuple[float, ...]:
     )
 
 
+PEAKS = frozenset({"ttft", "late", "waiting"})
+"""Of these the worst of the decisions left out is kept: it is what a picture is looked at for."""
+
+
 def thinned(course: Course, points: int) -> Course:
     """With at most so many decisions kept, for a picture or a message."""
-    every = math.ceil(len(course.ticks.at) / max(1, points))
+    count = len(course.ticks.at)
+    every = math.ceil(count / max(1, points))
     if every <= 1:
         return course
+    begins = np.arange(0, count, every)
     kept = {
-        name: getattr(course.ticks, name)[::every] for name in course.ticks.__dataclass_fields__
+        name: np.maximum.reduceat(values, begins) if name in PEAKS else values[begins]
+        for name in course.ticks.__dataclass_fields__
+        for values in (getattr(course.ticks, name),)
     }
     return replace(course, ticks=type(course.ticks)(**kept))
