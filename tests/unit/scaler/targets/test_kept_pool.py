@@ -5,8 +5,9 @@ import dataclasses
 from structlog.testing import capture_logs
 
 from services.scaler.policy.replicas import NEXT_TRY, Patience, State
-from services.scaler.targets.kept_pool import KEPT_STARTS, KeptPool, Wanted
+from services.scaler.targets.kept_pool import KeptPool, Wanted
 from services.scaler.targets.occupants import Occupant
+from services.scaler.targets.start_times import KEPT_STARTS
 from tests.making.replicas import Host, pool
 
 PATIENCE = Patience(stable_seconds=30.0)
