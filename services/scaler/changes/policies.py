@@ -1,17 +1,20 @@
 """Plans, applies and takes back scaling files, and undoes edits where the policy says so.
 
-A file is checked, tried beside the one in force on the recorded load, refused where it does worse,
-announced to the versions and written whole; the ordinary watch of the file puts it in force. Of two
-who change it at once the second is told to look again: nothing that somebody wrote is overwritten
-unseen, and what is undone is kept.
+A file is checked, tried beside the one in force on the recorded load, refused where it does worse
+or nobody can say, announced to the versions and written whole; the ordinary watch of the file puts
+it in force. Of two who change it at once the second is told to look again: nothing that somebody
+wrote is overwritten unseen, and what is undone is kept.
 """
 
 import asyncio
+import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -33,9 +36,12 @@ from services.scaler.changes.written import read_only, write
 from services.scaler.config import Edits, Scaling
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history.versions import Change, Source, Version, Versions, hash_of
-from services.scaler.policy.plans import Plan, Simulation, Verdict
+from services.scaler.policy.plans import Plan, Scene, Simulation, Verdict
 
 log = structlog.get_logger()
+
+LOAD_FOLDER, DECISIONS_FOLDER = "load", "decisions"
+"""What trials read of the history."""
 
 DAY_SECONDS = 86_400.0
 IN_FORCE_SECONDS = 6.0
@@ -87,12 +93,13 @@ class Applied:
 class _Planned:
     """A plan that was just made: who looks at it and then applies the file need not wait again."""
 
-    key: tuple[str, str, float]
+    key: tuple[str, str, float, str]
     until: float
     plan: Plan
+    page: bool
 
-    def holds(self, key: tuple[str, str, float], now: float) -> bool:
-        return key == self.key and now < self.until
+    def holds(self, key: tuple[str, str, float, str], now: float, *, page: bool) -> bool:
+        return key == self.key and now < self.until and (self.page or not page)
 
 
 class Policies:
@@ -103,7 +110,7 @@ class Policies:
         file: ScalingFile,
         versions: Versions,
         trials: Trials,
-        load_folder: Path,
+        folder: Path,
         *,
         replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         in_force_seconds: float = IN_FORCE_SECONDS,
@@ -116,9 +123,10 @@ class Policies:
             file: checks as the watched one does.
             versions: what was in force.
             trials: where files are tried.
-            load_folder: of the recorded load.
+            folder: of the history, with the recorded load and the decisions.
             replicas: what was measured of each pool's replicas: `capacity`, the four constants or
-                None, `correction` of them, and `start_seconds`.
+                None, `correction` of them, `start_seconds`, and `start_spread`, the standard
+                deviation of their logarithm.
             in_force_seconds: how long a written file is waited for.
             clock: gives monotonic seconds.
             wall: gives seconds since 1970.
@@ -126,7 +134,7 @@ class Policies:
         self._file = file
         self._versions = versions
         self._trials = trials
-        self._load_folder = load_folder
+        self._folder = folder
         self._in_force_seconds = in_force_seconds
         self._replicas = replicas
         self._clock = clock
@@ -150,40 +158,53 @@ class Policies:
         await asyncio.to_thread(self._file.check, content.encode())
 
     async def plan(
-        self, content: str, span_seconds: float, progress: Callable[[float], None]
+        self,
+        content: str,
+        span_seconds: float,
+        progress: Callable[[float], None],
+        *,
+        asked: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        page: bool = False,
     ) -> Plan:
         """What a file would have decided beside the one in force.
+
+        Args:
+            content: the file.
+            span_seconds: how much of the recorded load is tried.
+            progress: hears how far it is.
+            asked: what replicas are to be taken to be, by pool, as `replicas` tells it.
+            page: with a page.
 
         Raises:
             BadRequest: it would be refused.
             ServiceError: it cannot be tried; see `Trials.run`.
         """
         await self._checked(content)
-        live = await self._live()
-        key = (hash_of(content.encode()), hash_of(live), span_seconds)
-        if self._planned is not None and self._planned.holds(key, self._clock()):
-            return self._planned.plan
+        live, in_force = await self._live(), self._in_force()
+        assumed = json.dumps(dict(asked), sort_keys=True)
+        key = (hash_of(content.encode()), hash_of(live), span_seconds, assumed)
+        if self._planned is not None and self._planned.holds(key, self._clock(), page=page):
+            return self._planned.plan if page else replace(self._planned.plan, page="")
         question = {
             "kind": "plan",
             "path": str(self._file.path),
             "live": live.decode(),
             "given": content,
-            "load": str(self._load_folder),
+            "load": str(self._folder / LOAD_FOLDER),
+            "decisions": str(self._folder / DECISIONS_FOLDER),
+            "in_force_since": in_force.since,
             "seconds": span_seconds,
             "now": self._wall(),
             "replicas": self._replicas(),
+            "asked": dict(asked),
+            "page": page,
         }
         plan = TypeAdapter(Plan).validate_python(await self._trials.run(question, progress))
-        self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan)
+        self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan, page)
         return plan
 
     async def simulate(
-        self,
-        content: str,
-        pool: str,
-        trace: str,
-        times: float,
-        progress: Callable[[float], None],
+        self, content: str, scene: Scene, progress: Callable[[float], None]
     ) -> Simulation:
         """What a file, empty: the one in force, would have done with a trace.
 
@@ -197,10 +218,8 @@ class Policies:
             "kind": "simulate",
             "path": str(self._file.path),
             "given": content or (await self._live()).decode(),
-            "pool": pool,
-            "trace": trace,
-            "times": times,
-            "load": str(self._load_folder),
+            "scene": dataclasses.asdict(scene),
+            "load": str(self._folder / LOAD_FOLDER),
             "replicas": self._replicas(),
         }
         return TypeAdapter(Simulation).validate_python(await self._trials.run(question, progress))
@@ -210,7 +229,8 @@ class Policies:
 
         Raises:
             BadRequest: it would be refused.
-            NotNow: it does worse than the one in force, or the file is read-only.
+            NotNow: it does worse than the one in force, nobody can say though enough is on record,
+                or the file is read-only.
             Outrun: somebody else changed it.
             Unavailable: the disk refuses it.
             ServiceError: it cannot be tried; see `Trials.run`.
@@ -229,9 +249,11 @@ class Policies:
             raise NotNow(why, reason="POLICY_READ_ONLY")
         unseen = await self._refuse_unseen(before, anyway=bool(asked.anyway))
         plan = await self._gate(content, asked)
-        needed = unseen or plan is None or plan.verdict is Verdict.WORSE
+        needed = unseen or plan is None or plan.reason_needed
         anyway = asked.anyway if needed else ""
         change = Change(digest, Source.APPLY, asked.author, asked.note, anyway)
+        if plan is not None:
+            change = replace(change, verdict=plan.verdict.value, because=plan.because)
         version = await self._write(data, before, change, anyway=bool(asked.anyway))
         return Applied(digest, version, plan)
 
@@ -393,10 +415,13 @@ class Policies:
                 raise
             log.warning("a scaling file is applied untried", error=error.message)
             return None
-        if plan.verdict is Verdict.WORSE and not asked.anyway:
+        if not plan.reason_needed or asked.anyway:
+            return plan
+        if plan.verdict is Verdict.WORSE:
             message = f"it does worse than the one in force: {plan.because}"
             raise NotNow(message, reason="POLICY_WORSE")
-        return plan
+        message = f"nobody can say how it does, though enough load is on record: {plan.because}"
+        raise NotNow(message, reason="POLICY_UNKNOWN")
 
     async def _write(
         self, data: bytes, before: Version, change: Change, *, anyway: bool

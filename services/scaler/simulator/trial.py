@@ -192,26 +192,30 @@ def trial(
         seed: of start times.
         progress: told the share that is done.
     """
-    arrivals, replica = trace.arrivals, trace.replica
-    size = begins_with(scale, trace)
-    pool = Pool(
-        serving=trace.serving,
-        objective=scale.objectives.ttft_seconds,
-        starts=start_times(replica, seed),
-        size=size,
-        warm=warm_of(trace) if warm is None else warm,
-        usd_per_hour=replica.usd_per_hour,
-    )
+    replica = trace.replica
+    pool = pool_of(scale, trace, warm=warm, seed=seed)
     core = Core(
         scale,
-        size=size,
+        size=pool.size,
         places=replica.places,
         start_seconds=replica.start_seconds,
         tick=tick,
         wall=wall,
         usd_per_hour=replica.usd_per_hour or 0.0,
     )
-    return run(pool, arrivals, core, progress)
+    return run(pool, trace.arrivals, core, progress)
+
+
+def pool_of(scale: Scale, trace: Trace, *, warm: float | None = None, seed: int = 1) -> Pool:
+    """What a run of a trace begins with; see `trial`."""
+    return Pool(
+        serving=trace.serving,
+        objective=scale.objectives.ttft_seconds,
+        starts=start_times(trace.replica, seed),
+        size=begins_with(scale, trace),
+        warm=warm_of(trace) if warm is None else warm,
+        usd_per_hour=trace.replica.usd_per_hour,
+    )
 
 
 def begins_with(scale: Scale, trace: Trace) -> int:

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from services.scaler.policy.plans import Scene
+
 NICENESS = 10
 MAX_MEMORY_BYTES = 6 << 30
 NEEDED = ("numpy",)
@@ -66,14 +68,16 @@ def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) ->
                 load=Path(question["load"]),
                 since=question["now"] - question["seconds"],
                 replicas=question["replicas"],
+                asked=question["asked"],
+                decisions=Path(question["decisions"]),
+                in_force_since=question["in_force_since"],
+                page=question["page"],
                 progress=progress,
             )
         return traces.simulated(
             given=question["given"],
             source=question["path"],
-            pool=question["pool"],
-            trace=question["trace"],
-            times=question["times"],
+            scene=Scene(**question["scene"]),
             load=Path(question["load"]),
             replicas=question["replicas"],
             progress=progress,
