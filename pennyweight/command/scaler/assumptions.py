@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -44,8 +45,9 @@ class Assumed:
     @property
     def as_option(self) -> str:
         """As `--capacity` takes it."""
-        constants = f"a={self.a:.6g},b={self.b:.6g},c={self.c:.6g},p={self.p:.6g}"
-        return f"{constants},start={self.start_seconds:.6g},spread={self.start_spread:.6g}"
+        figures = (self.a, self.b, self.c, self.p, self.start_seconds, self.start_spread)
+        named = zip((*CONSTANTS, *STARTS), figures, strict=True)
+        return ",".join(f"{name}={_plain_digits(figure)}" for name, figure in named)
 
     @property
     def in_words(self) -> str:
@@ -162,6 +164,11 @@ def write_page(file: Path, page: str) -> None:
         file.write_text(page, encoding="utf-8")
     except OSError as error:
         end(f"{file} cannot be written: {error.strerror}.", code=USAGE)
+
+
+def _plain_digits(figure: float) -> str:
+    """Six digits that count, without an exponent, as scaling files want them."""
+    return f"{Decimal(f'{figure:.6g}'):f}"
 
 
 def _pairs(given: str, names: Sequence[str], option: str) -> dict[str, str]:

@@ -125,7 +125,7 @@ def _fitted(scene: Scene) -> tuple[Capacity, str]:
         raise Unanswerable(f"{ROWS}: {error.problems[0]}") from error
     except ValueError as error:
         raise Unanswerable(f"{ROWS}: {error}") from error
-    labels = ", ".join(f"{column}={value}" for column, value in scene.rows_of.items())
+    labels = ", ".join(f"{column}={value}" for column, value in sorted(scene.rows_of.items()))
     off = f"off by {found.held_out:.1%} on rows left out"
     return found.capacity, f"{found.rows} rows of {labels or 'all'}, {off}"
 

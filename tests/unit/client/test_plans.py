@@ -70,6 +70,7 @@ def test_differences_have_both_reasons_and_replicas_are_told_to_be_repeated(monk
     assert cells == ["p", "2026-11-29 02:00:00 UTC", "9.0 min", "2 replicas: a.", "3 replicas: b."]
     told = " ".join(shown.split())
     assert "p: of 21 times in which the sizes differ, the 1 of most replica-hours" in told
+    assert replica.as_option.startswith("a=0.01,b=0.0008,c=0.0000001,p=0.00001,start=61.5")
     assert replica.as_option in told
     found = replicas_of([f"p:{replica.as_option}"])["p"]
     assert (found.a, found.b, found.c, found.p) == (0.01, 0.0008, 1e-7, 1e-5)

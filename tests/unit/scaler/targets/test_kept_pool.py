@@ -66,6 +66,7 @@ def test_what_others_see_of_it():
     assert (len(status.replicas), status.pending, status.ending) == (1, 1, 2)
     assert (status.capacity, status.trouble) == (len(pool().slots), "no port is free")
     assert status.typical_start_seconds == (KEPT_STARTS - 1) / 2
+    assert status.start_spread > 1.0
 
 
 def test_new_settings_are_good_once_the_whole_pool_was_ready_with_them_for_a_while():
