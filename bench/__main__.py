@@ -43,6 +43,9 @@ def main() -> None:
         "--whole", action="store_true", help="backtest: all of it, which takes half an hour or so"
     )
     parser.add_argument(
+        "--ours", action="store_true", help="backtest: ours beside the clairvoyant alone"
+    )
+    parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder with the public data sets"
     )
     arguments = parser.parse_args()
@@ -50,7 +53,12 @@ def main() -> None:
     for name in [arguments.name] if arguments.name else BENCHMARKS:
         run = importlib.import_module(f"bench.{name.replace('-', '_')}").run
         wanted = inspect.signature(run).parameters
-        given = {"quick": arguments.quick, "whole": arguments.whole, "data": arguments.data}
+        given = {
+            "quick": arguments.quick,
+            "whole": arguments.whole,
+            "ours": arguments.ours,
+            "data": arguments.data,
+        }
         run(**{key: value for key, value in given.items() if key in wanted})
 
 

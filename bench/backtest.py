@@ -8,7 +8,7 @@ see `scaling_cells`. Costs are mean replicas that were paid for; attainment is T
 
 All cells are served by ours and by each baseline's one setting. `--whole` adds the settings for
 single cells, wrong models, another model and the tighter objective, and single requests; `--quick`
-is Azure's hour alone.
+is Azure's hour alone, `--ours` leaves the others out.
 """
 
 import math
@@ -62,7 +62,7 @@ class Compared:
         return sum(shares) / len(shares)
 
 
-def run(*, quick: bool, whole: bool, data: Path) -> None:
+def run(*, quick: bool, whole: bool, ours: bool, data: Path) -> None:
     """Serves all cells, and prints what came of them."""
     if gone := scaling_cells.missing(data):
         report.say(f"backtest: needs {', '.join(gone)}; give the folder with --data")
@@ -73,12 +73,14 @@ def run(*, quick: bool, whole: bool, data: Path) -> None:
     if not quick:
         groups.append(scaling_cells.days(read, "score", read.serving))
     cells = [cell for group in groups for cell in group]
-    compared = _compared(read.serving, groups, whole=whole)
+    compared = _compared(read.serving, groups, whole=whole, ours=ours)
     _tables(compared, cells, whole=whole)
     if whole:
         _others(read, hours, quick=quick)
-        _by_request(read, compared)
-    _page(read, hours)
+        if not ours:
+            _by_request(read, compared)
+    if not ours:
+        _page(read, hours)
     if not quick:
         _time(read)
     for cell in cells:
@@ -89,14 +91,16 @@ def run(*, quick: bool, whole: bool, data: Path) -> None:
         _gap(compared)
 
 
-def _compared(serving: Serving, groups: Sequence[Sequence[Cell]], *, whole: bool) -> Compared:
+def _compared(
+    serving: Serving, groups: Sequence[Sequence[Cell]], *, whole: bool, ours: bool
+) -> Compared:
     kept = tuned()
     cells = [cell for group in groups for cell in group]
     report.say(f"ours in {len(cells)} cells")
-    ours = scored(cells, [Work(capacity=serving.capacity)])[0]
+    scores = scored(cells, [Work(capacity=serving.capacity)])[0]
     single: dict[str, Scores] = {}
     each: dict[str, Scores] = {}
-    for name, family in families(serving).items():
+    for name, family in ({} if ours else families(serving)).items():
         if name not in kept["baselines"]:
             report.say(f"{family.title}: not tuned; run {COMMAND}")
             continue
@@ -115,7 +119,7 @@ def _compared(serving: Serving, groups: Sequence[Sequence[Cell]], *, whole: bool
         cell.name: float(kept["clairvoyant"][cell.name]["replicas"])
         for cell in cells if cell.name in kept["clairvoyant"]
     }  # fmt: skip
-    return Compared(ours, single, each, least)
+    return Compared(scores, single, each, least)
 
 
 def _shown(score: tuple[float, float]) -> str:

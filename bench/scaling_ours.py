@@ -4,10 +4,11 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 
 from bench import report
 from bench.scaling_cells import load_of
-from services.scaler.policy.sizing.settings import Capacity, Objectives, Scale, Work
+from services.scaler.policy.sizing.settings import Capacity, Forecast, Objectives, Scale, Work
 from services.scaler.simulator.core import Core
 from services.scaler.simulator.fluid import run as serve
 from services.scaler.simulator.lanes import Cell
@@ -17,22 +18,25 @@ Scores = dict[str, tuple[float, float]]
 
 VARIANTS: Mapping[str, Work] = {
     "defaults": Work(),
+    "hold 0": Work(hold=0.0),
     "hold 1": Work(hold=1.0),
-    "hold 2": Work(hold=2.0),
     "utilization 0.95": Work(utilization=0.95),
-    "utilization 1.0175": Work(utilization=1.0175),
-    "volatility 1.2": Work(volatility=1.2),
+    "utilization 1": Work(utilization=1.0),
+    "usual_share 0": Work(usual_share=0.0),
+    "usual_share 0.4": Work(usual_share=0.4),
+    "volatility 0.9": Work(volatility=0.9),
     "queue_seconds 8": Work(queue_seconds=8.0),
-    "late_gain 0.0025": Work(late_gain=0.0025),
-    "headroom_min -0.13": Work(headroom_min=-0.13),
+    "late_gain 0.005": Work(late_gain=0.005),
+    "headroom_max 0.5": Work(headroom_max=0.5),
 }
 """Changes of a knob each that are tried around the defaults, on the tuning days."""
 
 
-def core_of(cell: Cell, work: Work) -> Core:
+def core_of(cell: Cell, work: Work, forecast: Forecast = Forecast.OFF) -> Core:
     """The core with its defaults, but for these of demand."""
     pool = cell.pool
-    scale = Scale(max=1024, objectives=Objectives(ttft_seconds=pool.objective), work=work)
+    objectives = Objectives(ttft_seconds=pool.objective)
+    scale = Scale(max=1024, objectives=objectives, work=work, forecast=forecast)
     return Core(
         scale, size=pool.size, places=pool.serving.places, start_seconds=pool.starts[0]
     )  # fmt: skip
@@ -47,7 +51,7 @@ def scored(cells: Sequence[Cell], works: Sequence[Work]) -> list[Scores]:
     """The core under each of these, in each cell, on all cores of this machine."""
     pairs = [(cell, work) for work in works for cell in cells]
     # A policy under a long trace takes seconds, so processes are worth their start.
-    with ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as processes:
+    with _processes() as processes:
         found = iter(list(processes.map(_served, *zip(*pairs, strict=True))))
     return [{cell.name: next(found) for cell in cells} for _ in works]
 
@@ -65,3 +69,28 @@ def variants(cells: Sequence[Cell], capacity: Capacity) -> list[tuple[str, ...]]
                f"{sum(loads) / len(loads):.4f}")  # fmt: skip
         rows.append(row)
     return rows
+
+
+def forecasts(cells: Sequence[Cell], capacity: Capacity) -> list[tuple[str, ...]]:
+    """Rows of a table: each cell without the core's forecast, with it, and how right that was."""
+    with _processes() as processes:
+        return list(processes.map(forecast_of, cells, repeat(Work(capacity=capacity))))
+
+
+def forecast_of(cell: Cell, work: Work) -> tuple[str, ...]:
+    """A row of `forecasts`; errors are mean ones of ten minutes' growth, as logarithms."""
+    shown = [cell.name]
+    for forecast in (Forecast.OFF, Forecast.SEASON):
+        core = core_of(cell, work, forecast)
+        course = serve(cell.pool, cell.arrivals, core)
+        shown.append(f"{100 * course.attainment:.2f} {course.replicas:.3f}")
+    season = core.memory.work.season
+    errors = (
+        error / season.judged if season.judged else 0.0 for error in (season.error, season.plain)
+    )
+    return (*shown, *(f"{error:.3f}" for error in errors))
+
+
+def _processes() -> ProcessPoolExecutor:
+    """All cores of this machine."""
+    return ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1))

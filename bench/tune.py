@@ -2,7 +2,8 @@
 
 Takes half an hour or so: the knobs of every baseline on the tuning days, and the clairvoyant
 schedules of the days that are scored. What is found goes to ``bench/tuned.json``, a part at a time.
-``--only ours`` tries changes of our own defaults on the tuning days, and keeps nothing.
+``--only ours`` tries changes of our own defaults on the tuning days, ``--only forecast`` the core's
+forecast on those of ServeGen; neither keeps anything.
 """
 
 import argparse
@@ -97,6 +98,17 @@ def ours(data: scaling_cells.Data, chosen_on: float | None) -> None:
     )
 
 
+def forecast(data: scaling_cells.Data, chosen_on: float | None) -> None:
+    """What the core's forecast comes to on ServeGen's tuning days."""
+    cells = scaling_cells.days(data, "tune", data.serving, scored=chosen_on or 6.0)
+    report.table(
+        "Ours on ServeGen's tuning days, without a forecast and with the day before",
+        ("cell", "off", "season", "error of season", "of none"),
+        scaling_ours.forecasts(cells, data.serving.capacity),
+        note="Each: % in time, mean replicas paid for; mean errors of ten minutes' growth.",
+    )
+
+
 def clairvoyants(data: scaling_cells.Data, wanted: list[str]) -> None:
     """The clairvoyant schedule and the floor of each cell that is scored."""
     groups = (
@@ -151,7 +163,7 @@ def main() -> None:
     )
     parser.add_argument("--tried", type=float, default=1.0, help="times as many settings")
     parser.add_argument("--days", type=float, help="that the choice is made on; default: all six")
-    parser.add_argument("--only", choices=["baselines", "clairvoyant", "ours"])
+    parser.add_argument("--only", choices=["baselines", "clairvoyant", "ours", "forecast"])
     arguments = parser.parse_args()
     if gone := scaling_cells.missing(arguments.data):
         parser.error(f"--data: {', '.join(gone)} missing")
@@ -162,6 +174,7 @@ def main() -> None:
         "baselines": lambda: baselines(data, arguments.family, size, arguments.days),
         "clairvoyant": lambda: clairvoyants(data, arguments.cell),
         "ours": lambda: ours(data, arguments.days),
+        "forecast": lambda: forecast(data, arguments.days),
     }
     for name in [arguments.only] if arguments.only else ["baselines", "clairvoyant"]:
         parts[name]()

@@ -73,11 +73,13 @@ def refusal_of(message: pb.PolicyRefusal | scaler_pb.PolicyRefusal) -> PolicyRef
     return PolicyRefusal(
         since=time_of(message.since),
         file=message.file,
-        problems=tuple(
-            PolicyProblem(problem.rule, problem.line, problem.key, problem.value)
-            for problem in message.problems
-        ),
+        problems=tuple(map(problem_of, message.problems)),
     )
+
+
+def problem_of(message: pb.PolicyProblem | scaler_pb.PolicyProblem) -> PolicyProblem:
+    """A value of a policy file, as router and scaler tell what is wrong with it."""
+    return PolicyProblem(message.rule, message.line, message.key, message.value)
 
 
 def levers_of(message: pb.ListLeversResponse) -> LeverList:

@@ -17,20 +17,24 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from services.scaler.config import Pool, Restart
 from services.scaler.policy.sizing.settings import Budget, Measure, Money, Scale
 from tools.settings import attributes, between
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
 BEGIN, END = "<!-- keys: begin -->", "<!-- keys: end -->"
 TITLES: Mapping[str, tuple[type, str]] = {
+    "pools.<name>": (Pool, "Keys of a pool"),
     "scale": (Scale, "Keys of a pool's `scale`"),
     "budgets.<name>": (Budget, "Keys of a budget"),
     "money": (Money, "Keys of `money`"),
+    "restart": (Restart, "Keys of `restart`"),
 }
 PLAIN: Mapping[Any, str] = {
     bool: "true, false",
     float: "number",
     int: "whole number",
+    Path: "path",
     str: "text",
 }
 
@@ -73,16 +77,23 @@ def page(text: str) -> str:
 
 
 def keys(kind: type, prefix: str) -> Iterator[Key]:
-    """The keys of a class, those below each of them right after it."""
+    """The keys of a class, those below each of them right after it.
+
+    Those of a class with a table of its own are left to that.
+    """
+    apart = {one for one, _ in TITLES.values()}
     meanings = _meanings(inspect.getdoc(kind) or "")
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
+        if not field.init:
+            continue
         hint = hints[field.name]
         meaning = meanings[field.name].replace("``", "`").replace("None:", "none:")
         name = f"{prefix}.{field.name}"
         yield Key(name, _values(hint), _default(field), meaning[0].upper() + meaning[1:])
         for below, what in _below(hint):
-            yield from keys(what, name + below)
+            if what not in apart:
+                yield from keys(what, name + below)
 
 
 def measures() -> dict[str, str]:
@@ -148,7 +159,7 @@ def _values(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         return "keys below"
     if origin is tuple:
-        return "list"
+        return "list" if any(_below(hint)) else f"list; each: {_values(inner[0])}"
     if origin is not None:
         return "by measure" if _arguments(inner[0])[0] is Measure else "by name"
     if issubclass(hint, Enum):
@@ -184,6 +195,10 @@ def _default(field: "dataclasses.Field[Any]") -> str:
         return "none"
     if dataclasses.is_dataclass(value):
         return "as below"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{one}`" for one in value)
+    if value == "":
+        return "empty"
     return f"`{_plain(value)}`"
 
 

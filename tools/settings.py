@@ -83,7 +83,7 @@ def attributes(doc: str) -> dict[str, str]:
 
 def _default(field: Any) -> str:
     value = field.default
-    if value is None or value == "":
+    if value in (None, "", ()):
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

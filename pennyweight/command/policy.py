@@ -21,7 +21,7 @@ from rich.text import Text
 from pennyweight.answers import PolicyProblem
 from pennyweight.command.ending import FAILED, USAGE, end
 from pennyweight.command.options import Json
-from pennyweight.command.refused import problem_lines
+from pennyweight.command.refused import note_lines, problem_lines
 from pennyweight.command.show import console, plain
 from pennyweight.command.tree import in_the_tree
 
@@ -36,6 +36,11 @@ class Kind(StrEnum):
     SCALING = "scaling"
 
 
+_GOOD = {
+    Kind.ROUTES: "a router would take these routes",
+    Kind.PRICES: "a router would take these prices",
+    Kind.SCALING: "a scaler would take these pools",
+}
 _KEYS = (("pools", Kind.SCALING), ("routes", Kind.ROUTES), ("tiers", Kind.PRICES))
 
 
@@ -57,6 +62,12 @@ def check(
             help="Prices that belong to the routes.", show_default="prices.yaml beside the file"
         ),
     ] = None,
+    routes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Routes whose tiers the pools serve.", show_default="routes.yaml beside the file"
+        ),
+    ] = None,
     kind: Annotated[
         Kind | None, typer.Option(help="What the files hold.", show_default="seen by their keys")
     ] = None,
@@ -71,16 +82,15 @@ def check(
 ) -> None:
     """Say whether router and scaler would take these files, and whether they go together.
 
-    Exit status 0: they would. 1: not all of them; file, line, key, rule and value say why. 2: they
-    could not be checked.
+    Exit status 0: they would; notes say what else they need. 1: not all of them; file, line, key,
+    rule and value say why. 2: they could not be checked.
     """
     if not all(in_the_tree(f"services.{service}.check") for service in ("router", "scaler")):
         hint = "Run it in the folder that holds services/."
         end("Checking policy files needs Pennyweight's source tree.", hint, code=USAGE)
-    held = {file: kind or _kind_of(file) for file in files}
-    checks = _Checks(
-        [file for file in held if held[file] is Kind.ROUTES], prices, no_models, this_machine
-    )
+    held = {file: _kind_of(file, _text_of(file), kind) for file in files}
+    given = [file for file in held if held[file] is Kind.ROUTES]
+    checks = _Checks([routes] if routes else given, prices, no_models, this_machine)
     wrong = False
     for file in files:
         found = checks.found(file, held[file])
@@ -116,14 +126,21 @@ class _Checks:
         models = ["--no-models"] if self.no_models else []
         cores = ["--this-machine"] if self.this_machine else []
         found = _asked("scaler", *models, *cores, str(file))
-        for routes in () if found["problems"] else self._routes_of(file):
+        if found["problems"]:
+            return found
+        unchecked = "no routes.yaml lies beside it; name its routes with --routes"
+        for routes in self._routes_of(file):
             known = self._of_routes(routes, self._prices_of(routes), no_models=True)
             if (together := _with_tiers(file, known)) is not None:
                 return together
+            unchecked = f"{routes} or its prices would be refused" if known["problems"] else ""
+        if unchecked:
+            note = {"key": "pools", "rule": f"their tiers were not checked: {unchecked}"}
+            found["notes"].append({"line": 0, "value": "", **note})
         return found
 
     def _routes_of(self, file: Path) -> list[Path]:
-        """The routes that a file belongs to: in its folder, or else those given."""
+        """The routes that a file belongs to: of those given, the ones in its folder first."""
         given = [routes for routes in self.routes if routes.parent == file.parent]
         beside = file.with_name("routes.yaml")
         return given or self.routes or ([beside] if beside.is_file() else [])
@@ -144,12 +161,23 @@ def _with_tiers(pools: Path, routes: Mapping[str, Any]) -> dict[str, Any] | None
     return {**found, "taken": True} if found["problems"] else None
 
 
-def _kind_of(file: Path) -> Kind:
-    """What a file holds, by the keys at its left edge."""
+def _text_of(file: Path) -> str:
+    """A file's text; ends the command where it cannot be read."""
+    name = plain(str(file))
+    if file.exists() and not file.is_file() and not file.is_dir():  # a pipe keeps its reader
+        end(f"{name} is no plain file.", code=USAGE)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        end(f"{plain(str(file))} cannot be read: {error}", code=USAGE)
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        end(f"{name} cannot be read: {error.strerror}.", code=USAGE)
+    except UnicodeDecodeError:
+        end(f"{name} is not UTF-8 text.", code=USAGE)
+
+
+def _kind_of(file: Path, text: str, said: Kind | None) -> Kind:
+    """What a file holds: as is said, or by the keys at its left edge."""
+    if said is not None:
+        return said
     keys = set(re.findall(r"^[\"']?(routes|tiers|pools)[\"']?\s*:", text, re.MULTILINE))
     found = next((kind for key, kind in _KEYS if key in keys), None)
     if found is None:
@@ -182,12 +210,16 @@ def _show(file: Path, kind: Kind, found: dict[str, Any], *, as_json: bool) -> No
             "good": not problems,
             "source": source,  # another file may be to blame, such as the prices
             "problems": found["problems"],
+            "notes": found.get("notes", []),
         }
         print(json.dumps(shown, ensure_ascii=False))  # noqa: T201
         return
     screen = console()
     if not problems:
-        screen.print(Text(f"{plain(str(file))}: good {kind}", style="green"), soft_wrap=True)
+        screen.print(Text(f"{plain(str(file))}: {_GOOD[kind]}.", style="green"), soft_wrap=True)
+        notes = [PolicyProblem(**note) for note in found.get("notes", ())]
+        for line in note_lines(notes):
+            screen.print(Text(line, style="yellow"), soft_wrap=True)
         return
     how = "does not go with its routes" if "taken" in found else "would be refused"
     lines = [f"{plain(source)} {how}:", *problem_lines(problems)]

@@ -24,6 +24,11 @@ def problem_lines(problems: Sequence[PolicyProblem]) -> list[str]:
     return [f"  {plain(str(problem))}" for problem in problems]
 
 
+def note_lines(notes: Sequence[PolicyProblem]) -> list[str]:
+    """A line for each thing that is said of a file that would be taken."""
+    return [f"  note: {plain(str(note))}" for note in notes]
+
+
 @dataclass(frozen=True)
 class SettingChange:
     """A key of a pool that is not in force: what the file says, and what holds; empty is absent."""

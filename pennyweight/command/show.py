@@ -126,6 +126,12 @@ def money(micro_usd: int) -> str:
     return f"{sign}${abs(micro_usd) / _MICRO_USD:,.{digits}f}"
 
 
+def dollars(micro_usd: int) -> str:
+    """Dollars and cents, as of replicas; below a cent with more digits."""
+    fine = 0 < abs(micro_usd) < _MICRO_USD_OF_A_CENT
+    return f"${micro_usd / _MICRO_USD:,.{6 if fine else 2}f}"
+
+
 def milliseconds(seconds: float | None) -> str:
     """Milliseconds; a dash where there is nothing to tell."""
     if seconds is None:

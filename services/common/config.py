@@ -7,8 +7,10 @@ with it raises `ConfigError`, which names file, line, key, rule and value and st
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -174,14 +176,24 @@ class Document(Generic[T]):
         Raises:
             ConfigError: any rule is broken.
         """
-        problems = list(broken)
+        problems = self.told(broken)
         if problems:
-            raise ConfigError(
-                self.source, _first(problems, lambda one: self._problem(one[0], one[1]))
-            )
+            raise ConfigError(self.source, problems)
+
+    def told(self, said: Iterable[tuple[Place, str]]) -> tuple[Problem, ...]:
+        """What is said of places, with their lines: the first ones, and how many there are more."""
+        found = _first(list(said), lambda one: self._problem(one[0], one[1]))
+        return tuple(Problem(one) if isinstance(one, str) else one for one in found)
+
+    def has(self, place: Place) -> bool:
+        """Whether the document has such a key, whatever stands there."""
+        above = self._tree.data_at(place[:-1])
+        return isinstance(above, Mapping) and place[-1] in above
 
     def _problem(self, place: Place, said: str) -> Problem:
         rule, _, value = said.partition(", got ")
+        if value and self._tree.data_at(place) == value:  # a text, which stands in quotes
+            value = _shown(value)
         return Problem(rule, self.line(place), ".".join(map(str, place)), value)
 
 
@@ -194,8 +206,15 @@ def load_document(path: Path, kind: type[T]) -> Document[T]:
     try:
         text = read_plain(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
+        raise ConfigError(str(path), [unread(error)]) from error
     return parse_document(text, kind, source=str(path))
+
+
+def unread(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file cannot be read, in words and not in numbers."""
+    if isinstance(error, UnicodeDecodeError):
+        return "cannot be read: it is not UTF-8 text"
+    return f"cannot be read: {error.strerror or error}"
 
 
 def parse_document(text: str, kind: type[T], *, source: str) -> Document[T]:
@@ -240,13 +259,29 @@ def _problem(wrong: ErrorDetails, tree: Tree, kind: Any) -> Problem:
     place = tuple(part for part in wrong["loc"] if part != "[key]")  # a key itself is wrong
     rule = rule_of(wrong)
     if rule == NO_SUCH_KEY and (keys := _keys_at(kind, place[:-1])):
-        rule += f"; there are {', '.join(keys)}"
+        meant = _meant(str(place[-1]), keys)
+        there = f"here are {', '.join(keys)}"
+        rule += f"; did you mean {meant}? T{there}" if meant else f"; t{there}"
     return Problem(
         rule,
         tree.line(place),
         ".".join(str(part) for part in place)[:MAX_SHOWN_KEY],
-        "" if wrong["type"] == "missing" else _shown(wrong["input"]),
+        "" if wrong["type"] in _KEY_IS_WRONG else _shown(wrong["input"]),
     )
+
+
+_KEY_IS_WRONG = ("missing", "unexpected_keyword_argument", "extra_forbidden")
+"""What is said of a key, whatever its value."""
+
+
+def _meant(key: str, keys: Sequence[str]) -> str:
+    """The key that was meant, of those that there are; empty: none is near.
+
+    What others spell ``stabilizationWindowSeconds`` and ``minReplicas`` is near too.
+    """
+    spelt = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", key).lower()
+    near = get_close_matches(spelt, keys, n=1)
+    return next(iter(near), "") or next((one for one in keys if spelt.startswith(f"{one}_")), "")
 
 
 def _keys_at(kind: Any, place: Place) -> list[str]:
@@ -289,5 +324,7 @@ def _shown(value: object) -> str:
         return "keys with values" if value else "{}"
     if isinstance(value, list | tuple):
         return "a list" if value else "[]"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)  # as it may be written, and not as Python says it
     text = repr(value[:MAX_SHOWN] if isinstance(value, str) else value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."

@@ -3,10 +3,19 @@
 To the nanosecond, which is what the messages hold: 0.29 s is 290,000,000 ns, not one less.
 """
 
+from typing import Annotated
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import Field
 
 NANOSECONDS = 1_000_000_000
+
+LATEST = 253_402_300_799.0
+"""The last second that a timestamp of a message holds, in seconds since 1970: in the year 9999."""
+
+Moment = Annotated[float, Field(ge=0.0, le=LATEST)]
+"""Seconds since 1970 that a timestamp of a message holds, for what is read from a disk."""
 
 
 def seconds_of(duration: Duration) -> float:
@@ -29,6 +38,14 @@ def duration_of(seconds: float) -> Duration:
 def set_time(timestamp: Timestamp, seconds: float) -> None:
     """Writes a moment, in seconds since 1970, into a timestamp of a message."""
     timestamp.FromNanoseconds(_nanoseconds(seconds))
+
+
+def nanoseconds_of(timestamp: Timestamp) -> int | None:
+    """A timestamp in nanoseconds since 1970; None: it holds no moment of the years 1 to 9999."""
+    try:
+        return timestamp.ToNanoseconds()
+    except ValueError:
+        return None
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -8,13 +8,19 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from services.common.config import ConfigError
 
+T = TypeVar("T")
+
 LOCK = "lock"
+
+APPEND_BYTES = 1024 * 1024
+"""About as much is added to a file at a time: a disk that refuses it costs no more than that."""
 
 
 def folder_of(path: Path) -> Path:
@@ -98,6 +104,34 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     _sync(path.parent)
+
+
+def first_part(lines: Iterable[T], size: Callable[[T], int]) -> list[T]:
+    """The first of some lines: `APPEND_BYTES` of them, or one that is longer."""
+    part: list[T] = []
+    total = 0
+    for line in lines:
+        total += size(line)
+        if part and total > APPEND_BYTES:
+            break
+        part.append(line)
+    return part
+
+
+def append_whole(descriptor: int, data: bytes) -> None:
+    """Adds data to a file that is open for adding: all of it, on the disk, or none.
+
+    Raises:
+        OSError: it could not be added; the file is as it was.
+    """
+    size, rest = os.fstat(descriptor).st_size, memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except BaseException:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def _unfinished_beside(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """The connections to Redis, and whether it can be used; nothing here knows what is kept there.
 
 Operations that fail in a row open a breaker: from then on they fail at once, so that a Redis that
-hangs costs nobody its timeout again and again. Where nobody listens to Redis, the first operation
+hangs costs nobody its timeout again and again; one that this process was late for itself says
+nothing of Redis. Where nobody listens to Redis, the first operation
 after a rest tries it. Where somebody does (`RedisLink.tend`), Redis is up only while that
 connection is, and only the listener tries again, so that no operation ever waits for the trial.
 """
@@ -26,6 +27,7 @@ from redis.exceptions import RedisError, ResponseError
 from services.common.backoff import Backoff
 from services.common.breaker import Breaker
 from services.common.config import ConfigError
+from services.common.lateness import LATE_SHARE, Limit
 from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 
 log = structlog.get_logger()
@@ -239,17 +241,22 @@ class RedisLink:
             return await self._timed(operation)
 
     async def _timed(self, operation: Callable[[], Awaitable[Any]]) -> Any:
+        seconds, timeout = self._timeout_seconds, asyncio.timeout(None)
+        limit = Limit(seconds, seconds * LATE_SHARE, lambda: timeout.reschedule(0.0))
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with timeout:
                 result = await operation()
         except ResponseError as error:  # it is there, but refuses: no memory left, read-only
             self._warn(error)
             self._works()
             raise RedisRefused(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
-            self._warn(error)
-            self._breaker = self._breaker.failed(self._clock(), self._drawn())
+            if not (timeout.expired() and limit.late):
+                self._warn(error)
+                self._breaker = self._breaker.failed(self._clock(), self._drawn())
             raise RedisFailed from error
+        finally:
+            limit.cancel()
         self._works()
         return result
 

@@ -29,6 +29,9 @@ MAX_VALUES = 50_000
 MAX_DEPTH = 32
 """Mappings and lists within each other."""
 
+MAX_SHOWN_PLACE = 200
+"""Characters of a place that a problem tells."""
+
 MERGE = "<<"
 
 Place = tuple[int | str, ...]
@@ -70,6 +73,16 @@ class Tree:
 
     data: Any
     root: Node | None
+
+    def data_at(self, place: Place) -> Any:
+        """What stands at a place; None: nothing, or an empty value."""
+        found = self.data
+        for part in place:
+            try:
+                found = found[part]
+            except (LookupError, TypeError):
+                return None
+        return found
 
     def line(self, place: Place) -> int:
         """Line of the deepest part of the place that the document has."""
@@ -152,6 +165,7 @@ class _Reading:
     def __init__(self) -> None:
         self._count = 0
         self._within: list[Node] = []
+        self._place: list[str] = []
 
     def value(self, node: Node) -> Any:
         self._count += 1
@@ -167,10 +181,16 @@ class _Reading:
         self._within.append(node)
         try:
             if isinstance(node, SequenceNode):
-                return [self.value(one) for one in node.value]
+                return [self._at(str(place), one) for place, one in enumerate(node.value)]
             return self._mapping(node)
         finally:
             self._within.pop()
+
+    def _at(self, key: str, node: Node) -> Any:
+        self._place.append(key)
+        value = self.value(node)
+        self._place.pop()
+        return value
 
     def _mapping(self, node: Node) -> dict[str, Any]:
         own: dict[str, Any] = {}
@@ -187,9 +207,11 @@ class _Reading:
                     merged = {**self.value(one), **merged}  # the first of several counts
                 continue
             if name in own:
-                raise YamlProblem(_line(key), f"{name[:80]}: appears twice")
+                place = ".".join((*self._place, name))[:MAX_SHOWN_PLACE]
+                first = next(_line(one) for one, _ in node.value if one.value == name)
+                raise YamlProblem(_line(key), f"{place}: appears twice, first in line {first}")
             self._count += 1
-            own[name] = self.value(value)
+            own[name] = self._at(name, value)
         return {**merged, **own}
 
 

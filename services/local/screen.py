@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pennyweight.command.show import money, share
 from services.local.ledger_tail import Totals
-from services.local.plan import ADDRESSES, Plan, StackError
+from services.local.plan import ADDRESSES, SCALING_FILE, Plan, StackError
 from services.local.stack import Step
 from services.local.status import PoolStatus, Status
 
@@ -65,12 +65,18 @@ class Screen:
         """Says that the stack is up and how to use it."""
         router = plan["router"]
         usual = router.listen == ADDRESSES["router"][0]
+        scaler = plan["scaler"]
+        usual_scaler = scaler.listen == ADDRESSES["scaler"][0]
+        fleet = "" if usual_scaler else f" --address {scaler.address}"
+        policy = scaler.environment[SCALING_FILE]
         address = "" if usual else f" --address {router.address}"
         self._print(
             Text.assemble(
                 ("Pennyweight is up", "bold green"),
                 f" at {router.address}; metrics at http://{router.metrics_listen}/metrics\n",
                 f'  .venv/bin/pennyweight ask "My card was declined in a shop"{address}\n',
+                f"  .venv/bin/pennyweight pools{fleet}\n",
+                (f"  the scaler is at {scaler.address}, and {policy} is in force\n", "dim"),
                 (f"  logs are in {plan.logs}, the ledger in {plan.ledger}\n", "dim"),
                 ("  Ctrl-C stops everything; once more kills it", "dim"),
             )

@@ -101,7 +101,7 @@ class Metrics:
         self.ledger_refused = gauge(
             "ledger_refused",
             "Records that wait because the disk has refused them. Not 0: the ledger cannot be "
-            "written; beyond 100,000 the oldest are lost.",
+            "written; beyond 100,000, or 64 MiB of them, the oldest are lost.",
         )
         self.ledger_gaps = counter(
             "ledger_gaps_total",

@@ -348,6 +348,13 @@ class TierText(Protocol):
             BadRequest: the template refuses the conversation.
         """
 
+    def least_tokens(self, messages: Sequence[Message]) -> int:
+        """How few tokens the conversation can have, without tokenising it; 0 where nobody knows.
+
+        Raises:
+            BadRequest: the template refuses the conversation.
+        """
+
     def encode_plain(self, text: str) -> list[int]:
         """Tokens of a bare text."""
 

@@ -85,7 +85,9 @@ async def serve(
         file.again(),
         loads,
         metrics,
+        places_allowed=settings.places_allowed,
         replicas=lambda: {view.name: measured(view, sizes) for view in fleet.pools()},
+        lasting=lambda: sizes.lasting(),  # noqa: PLW0108 - it is made further down
     )
     history.configure(scaling)
     sizes = Sizes(
@@ -113,7 +115,7 @@ async def serve(
         keda_server = open_keda(settings, keda, frame)
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
-        await asyncio.to_thread(history.open)
+        sizes.recall(await asyncio.to_thread(history.open))
         history.versions.in_force(file.content)
         await frame.closing.enter_async_context(history.kept())
         await server.start()

@@ -2,8 +2,9 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,20 @@ from services.common.config import ConfigError
 from services.common.kept_up import kept_up
 from services.scaler.changes.policies import DECISIONS_FOLDER, LOAD_FOLDER, Policies
 from services.scaler.changes.trials import Trials
-from services.scaler.config import Scaling
+from services.scaler.config import Pool, Scaling
 from services.scaler.fleet.fleet import PoolView
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.fleet.sizes import Sizes
 from services.scaler.history import recorder
 from services.scaler.history.decisions import DecisionLog
 from services.scaler.history.journal import Journal, Limits
+from services.scaler.history.lasting import LastingFile
 from services.scaler.history.overrides import OverrideBook
 from services.scaler.history.recorder import Recorder
 from services.scaler.history.versions import Versions
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
+from services.scaler.policy.sizing.memory import Lasting
 from services.scaler.policy.sizing.settings import Objectives
 from services.scaler.servicer import Calls
 from services.scaler.wire.decisions import DecisionCalls
@@ -32,6 +35,9 @@ from services.scaler.wire.trials import TrialCalls
 
 DECISIONS = Limits(file_bytes=4 << 20, files=64)
 """256 MB: about 400,000 decisions; a pool that changes every 10 minutes makes 144 a day."""
+
+CHECK_SECONDS = 30.0
+"""A check takes one or two where nothing else runs."""
 
 
 class History:
@@ -52,18 +58,23 @@ class History:
         loads: Loads,
         metrics: Metrics,
         *,
+        places_allowed: Collection[str] = (),
         replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+        lasting: Callable[[], Lasting] = Lasting,
     ) -> None:
         """Touches nothing yet.
 
         Args:
             folder: of its own.
-            file: checks scaling files as the watched one does.
+            file: what scaling files are checked as.
             loads: what routers report.
             metrics: what is counted.
+            places_allowed: places that callers' scaling files may name anew.
             replicas: what was `measured` of each pool's replicas, by pool.
+            lasting: what of sizes holds beyond a restart.
         """
         self._scaling: Scaling | None = None
+        self._lasting, self._lasting_file = lasting, LastingFile(folder / "sizes.json")
         self.versions = Versions(folder / "versions")
         self.overrides = OverrideBook(folder / "overrides.json")
         self._journals = (
@@ -76,9 +87,18 @@ class History:
             on_drop=metrics.dropped_watchers.inc,
         )
         self._recorder = Recorder(loads, self._journals[1], self._objective)
+        metrics.history_unwritten.labels("versions").set_function(lambda: self.versions.unwritten)
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
-        self.policies = Policies(file, self.versions, Trials(), folder, replicas=replicas)
+        self.policies = Policies(
+            file,
+            self.versions,
+            Trials(),
+            folder,
+            checks=Trials(deadline_seconds=CHECK_SECONDS),
+            places_allowed=places_allowed,
+            replicas=replicas,
+        )
         self.calls = Calls(
             DecisionCalls(self.decisions),
             PolicyCalls(self.policies, self.versions),
@@ -86,8 +106,11 @@ class History:
             TrialCalls(self.policies),
         )
 
-    def open(self) -> None:
+    def open(self) -> Lasting:
         """Takes up what an earlier scaler left. Reads files, once, before anything is decided.
+
+        Returns:
+            what sizes go by of it.
 
         Raises:
             ConfigError: the folder cannot be read.
@@ -97,6 +120,7 @@ class History:
         except OSError as error:
             raise ConfigError("environment", [f"history folder: {error}"]) from error
         self.overrides.open()
+        return self._lasting_file.read()
 
     def configure(self, scaling: Scaling) -> None:
         """Takes the pools that there are now."""
@@ -111,7 +135,9 @@ class History:
                 await stack.enter_async_context(journal.writing())
             beside = (
                 kept_up("versions of the scaling file", self.versions.run),
+                kept_up("overrides", self.overrides.run),
                 kept_up("recorded load", self._recorder.run),
+                kept_up("lasting", partial(self._lasting_file.run, self._lasting)),
             )
             # No group: what ends the block is to come out of it as it is.
             keeping = [asyncio.create_task(work) for work in beside]
@@ -121,13 +147,14 @@ class History:
                 for task in keeping:
                     task.cancel()
                 await asyncio.gather(*keeping, return_exceptions=True)
+                await self._lasting_file.keep(self._lasting())
 
     def close(self) -> None:
         """Ends the streams of decisions: the scaler is going away."""
         self.decisions.close()
 
-    def _pools(self) -> frozenset[str]:
-        return frozenset(self._scaling.pools if self._scaling is not None else ())
+    def _pools(self) -> Mapping[str, Pool]:
+        return self._scaling.pools if self._scaling is not None else {}
 
     def _objective(self, tier: str) -> float:
         """Seconds to the first text that a tier is held to, the strictest of its pools'."""

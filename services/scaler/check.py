@@ -5,6 +5,7 @@ together: a router gives requests of a tier only to replicas of its name, model 
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from services.common.checked import tell
 from services.common.config import load_document
-from services.scaler.config import Scaling, strangers
+from services.scaler.config import Scaling, notes, strangers
 from services.scaler.targets.cores import available_cores, available_gpus
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scaling = Scaling.of(document, asked.file, cores, models=models, gpus=gpus)
         if asked.tiers is not None:
             document.refuse(strangers(scaling, [tuple(tier) for tier in asked.tiers]))
-        return {}
+        return {"notes": [dataclasses.asdict(note) for note in notes(scaling, document)]}
 
     return tell(check)
 

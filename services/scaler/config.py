@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, Document, load_document
+from services.common.config import Problem as PolicyProblem
 from services.common.files import above
 from services.common.plain_files import read_plain
 from services.common.rules import spelled
@@ -22,6 +23,7 @@ from services.common.server import ServerSettings, check_listen
 from services.scaler.model_config import FILE, MAX_BYTES, ModelFolderError, parse_model_config
 from services.scaler.places import External, Kubernetes, wrong_external
 from services.scaler.policy.sizing.contradictions import Described, contradictions
+from services.scaler.policy.sizing.remarks import remarks
 from services.scaler.policy.sizing.settings import Budget, Money, Scale
 
 Name = Annotated[
@@ -46,6 +48,18 @@ Precision = Annotated[
         "must be at most 31 small letters, digits, '_' and '-', the first a letter or a digit",
     ),
 ]
+MOST_POOLS = 256
+MOST_REPLICAS = 4096
+"""Of all pools together: a round over them takes some 50 ms, five times a second."""
+MOST_SLOTS = 1024
+"""Of all pools together."""
+MOST_SERVERS = 512
+"""Addresses of all external pools together: each is asked every second."""
+MOST_RULES = 2048
+MOST_SCHEDULES = 512
+"""Of all pools together: all may begin or end at one tick."""
+MOST_QUERIES = 256
+"""Of all pools together: all are asked every ten seconds."""
 HttpUrl = spelled(
     r"(https?://[^\s/?#]+(/[^\s?#]*)?)?",
     "must be an http or https URL without a query, such as http://prometheus:9090",
@@ -54,6 +68,11 @@ Cpu = Annotated[int, Field(ge=0, le=65_535)]
 Gpu = Annotated[int, Field(ge=0, le=1023)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _listed(value: object) -> object:
+    """A list as a variable has it, with commas."""
+    return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
 
 
 def _as_text(value: object) -> object:
@@ -86,6 +105,10 @@ class ScalerSettings(ServerSettings):
         keda_listen: host:port of KEDA's ExternalScaler; empty: off. Whoever reaches it may ask.
         prometheus: base URL of a Prometheus that answers the queries of scaling.yaml; empty: none
             does, and a file with queries is refused.
+        places_allowed: places that a scaling file which is applied over the network may name
+            though the one in force does not, with commas: host:port of servers, folders with all
+            models below, namespace/kind/name:port of workloads, name=value of parameters, URLs of
+            notices; empty: none. Whoever writes the file on this host may name any.
     """
 
     listen: str = "127.0.0.1:50053"
@@ -108,6 +131,11 @@ class ScalerSettings(ServerSettings):
     identity: Annotated[str, Field(max_length=253)] = ""
     keda_listen: str = ""
     prometheus: Annotated[str, HttpUrl] = ""
+    places_allowed: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
+        BeforeValidator(_listed),
+        Field(max_length=256),
+    ] = ()
 
     def __post_init__(self) -> None:
         """Refuses an address that no router could use, or that is open to anybody by accident."""
@@ -156,8 +184,8 @@ class Pool:
         slots: the places there are on this host. A pool has these, `kubernetes` or `external`.
         kubernetes: the workload whose pods are its replicas.
         external: servers that somebody else runs.
-        size: replicas wanted; with `scale` only how many there are at first, by default its least.
-            An external pool has as many as there are, and neither of the two.
+        size: replicas wanted; with `scale` only how many there are at first, by default its least,
+            and always within its bounds. An external pool has as many as there are, and neither.
         scale: how the size follows what is asked of the pool; None: it stays as it is.
         usd_per_hour: what one replica costs an hour, in US dollars; 0: not known.
         spot_notice: URL of the machine's metadata that tells when its capacity is taken away;
@@ -208,8 +236,20 @@ class Pool:
 
     @property
     def first(self) -> int:
-        """Replicas that it begins with."""
-        return self.least if self.size is None else self.size
+        """Replicas that it begins with; where `scale` decides, within its bounds."""
+        if self.size is None or self.scale is None:
+            return self.least
+        return min(max(self.size, self.least), self.scale.max)
+
+    @property
+    def most(self) -> int:
+        """Most replicas that it may come to have by itself, those of its spot pool included."""
+        if self.external is not None:
+            return len(self.external.addresses)
+        if self.scale is None:
+            return self.size or 0
+        spare = 0 if self.scale.spot is None else self.scale.spot.over_provision
+        return spare + max(self.scale.max, *(one.max or 0 for one in self.scale.schedule), 0)
 
     @field_validator("size")
     @classmethod
@@ -255,7 +295,7 @@ class Scaling:
         money: the most that all pools may cost.
     """
 
-    pools: Annotated[dict[Name, Pool], Field(min_length=1)]
+    pools: Annotated[dict[Name, Pool], Field(min_length=1, max_length=MOST_POOLS)]
     restart: Restart = field(default_factory=Restart)
     tick_seconds: Annotated[float, Field(ge=1, le=300)] = 10.0
     edits: Edits = Edits.RESPECTED
@@ -304,13 +344,15 @@ class Scaling:
         """As `load`, of a file that was read. `read` reads the models' ``config.pbtxt``."""
         scaling = document.content
         home = above(path)
-        document.refuse(_wrong_places(scaling))
+        document.refuse([*_wrong_places(scaling), *_too_many(scaling)])
         for pool in scaling.pools.values():
             if pool.repository is not None:
                 object.__setattr__(pool, "repository", (home / pool.repository).resolve())
         document.refuse(
             [
                 *_shared_ports(scaling),
+                *_shared_workloads(scaling),
+                *_long_drains(scaling),
                 *(_take_models(scaling, read) if models else ()),
                 *_wrong_cores(scaling, cores),
                 *_wrong_gpus(scaling, gpus),
@@ -323,6 +365,20 @@ class Scaling:
             ]
         )
         return scaling
+
+
+Notes = tuple[PolicyProblem, ...]
+
+
+def notes(scaling: Scaling, document: Document[Scaling], *, queries: bool | None = None) -> Notes:
+    """What is to be said of pools that would be taken; `queries` is as `Scaling.load` has it."""
+    empty = [
+        name
+        for name, pool in scaling.pools.items()
+        if pool.scale is None and document.has(("pools", name, "scale"))
+    ]
+    described = {name: _described(pool) for name, pool in scaling.pools.items()}
+    return document.told(remarks(described, empty, queries=queries))
 
 
 Problem = tuple[tuple[str | int, ...], str]
@@ -353,6 +409,52 @@ def _wrong_places(scaling: Scaling) -> Iterator[Problem]:
                     )
         if pool.slots and pool.repository is None:
             yield (*key, "repository"), "is missing: replicas on slots need one"
+
+
+def _too_many(scaling: Scaling) -> Iterator[Problem]:
+    """What each pool may have and all together may not: rounds and ticks go over all of them."""
+    pools = scaling.pools.values()
+    scales = [pool.scale for pool in pools if pool.scale is not None]
+    totals = (
+        (MOST_REPLICAS, "replicas (scale.max, size or addresses)", [p.most for p in pools]),
+        (MOST_SLOTS, "slots", [len(p.slots) for p in pools]),
+        (
+            MOST_SERVERS,
+            "external addresses",
+            [len(p.external.addresses) for p in pools if p.external is not None],
+        ),
+        (MOST_RULES, "rules", [len(one.rules) for one in scales]),
+        (MOST_SCHEDULES, "schedules", [len(one.schedule) for one in scales]),
+        (MOST_QUERIES, "queries", [len(one.queries) for one in scales]),
+    )
+    for most, what, counts in totals:
+        if sum(counts) > most:
+            rule = f"must have at most {most:,} {what} together"
+            yield ("pools",), f"{rule}, got {sum(counts):,}"
+
+
+def _shared_workloads(scaling: Scaling) -> Iterator[Problem]:
+    """Workloads of several pools: each would set its own number of replicas, for ever."""
+    taken: dict[tuple[str, str, str], str] = {}
+    for name, pool in scaling.pools.items():
+        if (place := pool.kubernetes) is None:
+            continue
+        workload = (place.kind, place.namespace, place.name)
+        first = taken.setdefault(workload, name)
+        if first != name:
+            rule = f"must be a workload of its own, pool {first} has it too"
+            yield (
+                ("pools", name, "kubernetes", "name"),
+                f"{rule}, got {place.kind} {place.namespace}/{place.name}",
+            )
+
+
+def _long_drains(scaling: Scaling) -> Iterator[Problem]:
+    """Spot capacity that is gone before its replicas have drained."""
+    for name, pool in scaling.pools.items():
+        if pool.capacity is Capacity.SPOT and pool.drain_seconds > pool.notice_seconds:
+            rule = f"must be at most notice_seconds, {pool.notice_seconds:g}, on spot"
+            yield ("pools", name, "drain_seconds"), f"{rule}, got {pool.drain_seconds:g}"
 
 
 def _shared_ports(scaling: Scaling) -> Iterator[Problem]:

@@ -8,7 +8,10 @@ it fails (KEDA issue 8056). What is not known fails in `GetMetrics` and `IsActiv
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -26,10 +29,17 @@ PREFIX = "pennyweight-"
 REPLICA = 1
 """Value of the metric for each replica."""
 MOST_STREAMS = 512
+"""At once, of all callers. For one more, the connection that has most lets its oldest go."""
 MOST_CALLS = 256
 """Calls that one connection may have open: KEDA has two streams for each ScaledObject on one."""
 AGAIN_SECONDS = 20.0
 """What is active is said again at the latest after this: KEDA may have missed it while it began."""
+
+
+@dataclass(eq=False)
+class _Stream:
+    connection: str
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
@@ -39,30 +49,32 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         """`failed` hears of each question that had no answer."""
         self._wishes = wishes
         self._failed = failed
-        self._streams = 0
-        self._closing = asyncio.Event()
+        self._streams: list[_Stream] = []  # the oldest first
+        self._closing = False
 
     def close(self) -> None:
         """Ends the streams, which KEDA would keep open for ever."""
-        self._closing.set()
+        self._closing = True
+        for stream in self._streams:
+            stream.over.set()
 
     async def IsActive(self, request: pb.ScaledObjectRef, _context: Any) -> pb.IsActiveResponse:
         """Whether any replica shall serve."""
         return pb.IsActiveResponse(result=self._wish(request).active)
 
     async def StreamIsActive(
-        self, request: pb.ScaledObjectRef, _context: Any
+        self, request: pb.ScaledObjectRef, context: Any
     ) -> AsyncIterator[pb.IsActiveResponse]:
         """The same at once, with each change and from time to time; silent while not known."""
-        with _Counted(self):
+        with self._stream(context.peer()) as stream:
             said: bool | None = None
-            while not self._closing.is_set():
+            while not stream.over.is_set():
                 wish = self._known(request)
                 if wish is not None and (wish.active is not said or said):
                     said = wish.active
                     yield pb.IsActiveResponse(result=said)
-                while not self._closing.is_set():
-                    again = await self._changed(AGAIN_SECONDS)
+                while not stream.over.is_set():
+                    again = await self._changed(stream, AGAIN_SECONDS)
                     wish = self._known(request)
                     if not again or (wish is not None and wish.active is not said):
                         break
@@ -86,12 +98,12 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         return pb.GetMetricsResponse(metricValues=[value])
 
     async def StreamMetricSpec(
-        self, request: pb.ScaledObjectRef, _context: Any
+        self, request: pb.ScaledObjectRef, context: Any
     ) -> AsyncIterator[pb.GetMetricSpecResponse]:
         """The same as `GetMetricSpec`, at once. It never changes, so nothing follows."""
-        with _Counted(self):
+        with self._stream(context.peer()) as stream:
             yield _specs(request)
-            await self._closing.wait()
+            await stream.over.wait()
 
     def _wish(self, request: pb.ScaledObjectRef) -> Wish:
         """What is wanted of the pool.
@@ -124,11 +136,43 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         except KeyError:  # it may come
             return None
 
-    async def _changed(self, seconds: float) -> bool:
-        """Waits for a change; False: there was none in time, or this scaler goes away."""
+    @contextmanager
+    def _stream(self, connection: str) -> Iterator[_Stream]:
+        """One of so many streams.
+
+        Raises:
+            Overloaded: it made room for another.
+        """
+        stream = _Stream(connection)
+        self._streams.append(stream)
+        if self._closing:
+            stream.over.set()
+        if len(self._streams) > MOST_STREAMS:
+            self._let_one_go()
+        try:
+            yield stream
+        finally:
+            let_go = stream not in self._streams
+            if not let_go:
+                self._streams.remove(stream)
+        if let_go:
+            raise Overloaded(
+                f"{MOST_STREAMS} streams are enough; this one made room for another",
+                reason="TOO_MANY_STREAMS",
+                retry_after_seconds=5.0,
+            )
+
+    def _let_one_go(self) -> None:
+        most, _ = Counter(stream.connection for stream in self._streams).most_common(1)[0]
+        stream = next(stream for stream in self._streams if stream.connection == most)
+        self._streams.remove(stream)
+        stream.over.set()
+
+    async def _changed(self, stream: _Stream, seconds: float) -> bool:
+        """Waits for a change; False: there was none in time, or the stream is over."""
         waits = [
             asyncio.ensure_future(self._wishes.changed()),
-            asyncio.ensure_future(self._closing.wait()),
+            asyncio.ensure_future(stream.over.wait()),
         ]
         try:
             done, _ = await asyncio.wait(
@@ -139,25 +183,6 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-
-
-class _Counted:
-    """One of so many streams."""
-
-    def __init__(self, servicer: ExternalScaler) -> None:
-        self._servicer = servicer
-
-    def __enter__(self) -> None:
-        if self._servicer._streams >= MOST_STREAMS:
-            raise Overloaded(
-                f"{MOST_STREAMS} streams are enough",
-                reason="TOO_MANY_STREAMS",
-                retry_after_seconds=5.0,
-            )
-        self._servicer._streams += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._servicer._streams -= 1
 
 
 def _pool(request: pb.ScaledObjectRef) -> str:

@@ -167,7 +167,7 @@ class Metrics:
         self.history_unwritten = Gauge(
             "pennyweight_scaler_history_unwritten",
             "Lines of the history that the disk refuses, which are kept in memory and tried again, "
-            "by record: decisions or load.",
+            "by record: decisions, load or versions (of the scaling file).",
             ("record",),
             registry=registry,
         )

@@ -3,6 +3,7 @@
 What `scaling.yaml` may say of them. Leaves to the targets what is done there.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
@@ -83,8 +84,8 @@ class Kubernetes:
         name: its name.
         port: of its pods, where Triton speaks gRPC.
         metrics_port: of its pods, where Triton publishes metrics; 0: nowhere.
-        service: Service over its pods; a replica is ready once its endpoint there is too. Empty:
-            what the pod itself says.
+        service: Service over its pods; a replica is ready once its endpoint there is too; None:
+            once the pod itself says so.
         actuator: who sets the number of replicas. With ``keda`` the scaler says how many by KEDA's
             protocol, and sets deletion costs alone.
         by_hand: what becomes of a number that somebody else has set.
@@ -126,6 +127,6 @@ def wrong_external(name: str, external: External) -> Iterator[Problem]:
     place = ("pools", name, "external")
     if bool(external.addresses) == (external.dns is not None):
         yield place, "must have either addresses or dns"
-    twice = {one for one in external.addresses if external.addresses.count(one) > 1}
+    twice = {one for one, times in Counter(external.addresses).items() if times > 1}
     if twice:
         yield (*place, "addresses"), f"names a server twice, got {', '.join(sorted(twice))}"

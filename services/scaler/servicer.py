@@ -26,6 +26,7 @@ from services.scaler.metrics import Metrics
 from services.scaler.policy.demand import Demand
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.rollout import SettingsRefusal
+from services.scaler.policy.sizing.override import unsigned
 from services.scaler.wire.decisions import DecisionCalls
 from services.scaler.wire.overrides import OverrideCalls
 from services.scaler.wire.policies import PolicyCalls
@@ -228,6 +229,9 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
 
     def _pool(self, view: PoolView, *, operator: bool) -> pb.Pool:
         load = self._loads.tier(view.pool.tier, time.monotonic())
+        decision = view.decision
+        if decision is not None and not operator:
+            decision = unsigned(decision)
         result = pb.Pool(
             name=view.name,
             tier=view.pool.tier,
@@ -240,7 +244,7 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
             trouble=view.trouble,
             waiting=load.waiting,
             running=load.running,
-            why="" if view.decision is None else view.decision.why,
+            why="" if decision is None else decision.why,
         )
         if view.typical_start_seconds is not None:
             set_seconds(result.typical_start, view.typical_start_seconds)

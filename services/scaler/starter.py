@@ -50,7 +50,7 @@ class Starting:
             )
         except OSError as error:
             return {"errno": error.errno, "error": error.strerror or str(error)}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 -- whatever is said, the others' replicas stay
             return {"errno": None, "error": f"not to be understood: {error}"}
         self._living.add(pid)
         return {"pid": pid}

@@ -112,6 +112,10 @@ class Api:
         """What ``kubectl scale`` does."""
         await self._change(f"{DEPLOYMENTS}/{name}", {"spec": {"replicas": replicas}})
 
+    async def tell(self, name: str, condition: dict[str, str]) -> None:
+        """What the Deployment's controller says of it."""
+        await self._change(f"{DEPLOYMENTS}/{name}", {"status": {"conditions": [condition]}})
+
     def pods(self) -> list[str]:
         """Names of pods that are there, in order."""
         return sorted(name for name, _ in self._pods())

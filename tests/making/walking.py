@@ -66,6 +66,9 @@ class Letters:
         tokens = self.encode(messages)
         return tokens if len(tokens) < limit else TooLong(len(tokens))
 
+    def least_tokens(self, messages: Sequence[Message]) -> int:
+        return len(self.encode(messages))
+
     def encode_plain(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
 
@@ -224,11 +227,15 @@ class Cache:
 
 @dataclass
 class Listener:
-    """Writes events; blocks at the one numbered `blocks_at`, as a caller who does not read."""
+    """Writes events; blocks at the one numbered `blocks_at`, as a caller who does not read.
+
+    It goes on once it is let go.
+    """
 
     blocks_at: int = -1
     events: list[str] = field(default_factory=list)
     blocked: asyncio.Event = field(default_factory=asyncio.Event)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
     raises: type[Exception] | None = None
 
     async def _write(self, event: str) -> None:
@@ -236,7 +243,7 @@ class Listener:
             if self.raises is not None:
                 raise self.raises
             self.blocked.set()
-            await asyncio.Event().wait()
+            await self.let_go.wait()
         self.events.append(event)
 
     async def started(self, decision: Decision) -> None:
@@ -397,7 +404,7 @@ class Way:
         self, request: pb.GenerateRequest | None = None, *, streaming: bool | None = None
     ) -> RequestState:
         """A request that is to travel; the path's own unless another is given."""
-        checked = check(request or self.request, "acme", self.compiled, longest=1000)
+        checked = check(request or self.request, "acme", self.compiled, longest=100_000)
         state = self.entry.enter(
             checked,
             "acme",

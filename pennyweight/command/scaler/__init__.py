@@ -22,6 +22,6 @@ scaler.command()(history)
 scaler.command()(rollback)
 scaler.command()(simulate)
 scaler.command()(pause)
-scaler.command()(pin)
+scaler.command(context_settings={"ignore_unknown_options": True})(pin)  # -1 is a wrong size
 scaler.command()(resume)
 scaler.command()(overrides)

@@ -13,23 +13,25 @@ from pennyweight.command.ending import end, run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.levers import seconds_of
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
-from pennyweight.command.scaler.link import PoolName, Scaler, moment_of, reach
+from pennyweight.command.scaler.figures import measured_and_against
+from pennyweight.command.scaler.link import PoolName, Scaler, Word, moment_of, reach
 from pennyweight.command.show import (
     add_columns,
     console,
+    dollars,
     line,
     moment,
-    money,
     plain,
     print_json,
     print_table,
     say,
     words,
 )
-from pennyweight.errors import DeadlineExceeded
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from pennyweight.suggestions import hint_of
 from pennyweight.wire import name_of, time_of
+
+POOLS_SECONDS = 10.0
+"""Until giving up to learn which pools there are."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,14 @@ def why(
     """Say why a pool has its size, why not one fewer, why not one more, and all that bound it."""
     request = pb.ListDecisionsRequest(pool=pool, current=at is None, max_results=1)
     if at is not None:
-        request.until.CopyFrom(moment_of(at, dt.datetime.now(dt.UTC)))
+        request.until.CopyFrom(moment_of(at, dt.datetime.now(dt.UTC), "--at"))
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
         async with reach(target) as scaler:
             found = await scaler.ask("ListDecisions", request, timeout)
             if not found.decisions:
-                await _end_without(scaler, pool, timeout)
+                await _end_without(scaler, pool, timeout, request)
         decision = decision_of(found.decisions[0])
         if as_json:
             print_json("decision", decision)
@@ -116,22 +118,41 @@ def watch(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
 ) -> None:
-    """Show decisions as they are made: what holds now, then each change."""
+    """Show decisions as they are made: what holds now, then each change.
+
+    Where the scaler goes away it waits for it to come back.
+    """
     seconds = None if lasting is None else seconds_of(lasting)
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
+    aside = console(stderr=True)
+    shown: dict[str, tuple[object, ...]] = {}
+
+    def told(word: Word) -> None:
+        away = word == "away"
+        sentence = "The scaler is away; waiting for it." if away else "The scaler is back."
+        say(aside, sentence, "yellow" if away else "green")
+
     async def work() -> None:
         async with reach(target) as scaler:
+            if pool:
+                await scaler.require(pool, POOLS_SECONDS)
             request = pb.WatchDecisionsRequest(pool=pool)
-            try:
-                async for message in scaler.stream("WatchDecisions", request, seconds):
-                    if message.HasField("decision"):
-                        _print_line(decision_of(message.decision), as_json=as_json)
-            except DeadlineExceeded:
-                if seconds is None:
-                    raise
+            async for message in scaler.follow("WatchDecisions", request, seconds, told):
+                if not message.HasField("decision"):
+                    continue
+                decision = decision_of(message.decision)
+                if shown.get(decision.pool) != _reason_of(decision):  # else it held before
+                    shown[decision.pool] = _reason_of(decision)
+                    _print_line(decision, as_json=as_json)
 
     run(work(), target, service="scaler")
+
+
+def _reason_of(decision: Decision) -> tuple[object, ...]:
+    """What makes a decision another one: the size, or what bound it last."""
+    last = decision.constraints[-1:]
+    return decision.size, *((one.bound, one.detail) for one in last)
 
 
 def decision_of(message: pb.Decision) -> Decision:
@@ -171,12 +192,15 @@ def gaps_line(missing: int, damaged: int) -> str:
     return f"The record has gaps: {' and '.join(said)}."
 
 
-async def _end_without(scaler: Scaler, pool: str, timeout_seconds: float) -> None:
-    """Ends the command: nothing is known of the pool."""
-    names = await scaler.pools(timeout_seconds)
-    if pool not in names:
-        end(f"no pool named {pool!r}", hint_of(pool, names, "There are"))
-    end(f"No decision about {pool} is on record.", "A pool with a fixed size has none.")
+async def _end_without(
+    scaler: Scaler, pool: str, timeout_seconds: float, asked: pb.ListDecisionsRequest
+) -> None:
+    """Ends the command: nothing is known of the pool, or not of that time."""
+    await scaler.require(pool, timeout_seconds)
+    if asked.HasField("until"):
+        sentence = f"The record has no decision about {pool} up to {moment(time_of(asked.until))}."
+        end(sentence, f"`pennyweight scaler why {pool}` tells what holds now.")
+    end(f"There is no decision about {pool} yet.", "A pool with a fixed size has none.")
 
 
 def _print(screen: Console, decision: Decision) -> None:
@@ -185,10 +209,10 @@ def _print(screen: Console, decision: Decision) -> None:
     since = f"decided {moment(decision.decided_at)}, before {decision.size_before}"
     details = [since]
     if price or decision.micro_usd_per_hour_before:
-        before = money(decision.micro_usd_per_hour_before)
-        details.append(f"{money(price)} an hour, before {before}")
+        before = dollars(decision.micro_usd_per_hour_before)
+        details.append(f"{dollars(price)} an hour, before {before}")
     if decision.demand is not None:
-        details.append(f"demand {decision.demand:.2f} replicas")
+        details.append(f"demand of {decision.demand:.2f} replicas")
     if decision.policy_version:
         details.append(f"policy version {decision.policy_version}")
     say(screen, Text.assemble(head, (f" · {' · '.join(details)}", "dim")))
@@ -207,19 +231,9 @@ def _table(constraints: tuple[Constraint, ...]) -> Table:
             words(one.bound),
             line(one.detail) or "-",
             str(one.size),
-            _figure(one.value),
-            _until(one.limit) if one.bound == "override" else _figure(one.limit),
+            *measured_and_against(one.bound, one.detail, one.value, one.limit),
         )
     return table
-
-
-def _until(seconds: float | None) -> str:
-    """When an override ends, which is told in seconds since 1970."""
-    return "-" if seconds is None else moment(dt.datetime.fromtimestamp(seconds, dt.UTC))
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}"
 
 
 def _print_line(decision: Decision, *, as_json: bool) -> None:

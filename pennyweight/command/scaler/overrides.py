@@ -1,5 +1,6 @@
 """``scaler pause``, ``pin``, ``resume`` and ``overrides``: what operators set for a time."""
 
+import dataclasses
 import datetime as dt
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,9 +10,9 @@ from rich.table import Table
 
 from pennyweight.command.ending import run
 from pennyweight.command.fleet import ScalerAddress
-from pennyweight.command.levers import name_of_user, seconds_of
+from pennyweight.command.levers import name_of_user
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
-from pennyweight.command.scaler.link import Author, PoolName, reach
+from pennyweight.command.scaler.link import Author, PoolName, lasting_of, reach
 from pennyweight.command.show import (
     add_columns,
     console,
@@ -22,6 +23,7 @@ from pennyweight.command.show import (
     say,
     words,
 )
+from pennyweight.errors import NotNow
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.wire import duration_of, name_of, time_of
 
@@ -52,8 +54,8 @@ def pause(
     *,
     lasting: Lasting,
     reason: Reason,
-    only_down: Annotated[
-        bool, typer.Option("--only-down", help="It may still grow; only nothing goes.")
+    no_scale_down: Annotated[
+        bool, typer.Option("--no-scale-down", help="It may still grow; only nothing goes.")
     ] = False,
     author: Author = None,
     as_json: Json = False,
@@ -64,7 +66,7 @@ def pause(
     tls_key: TlsKey = None,
 ) -> None:
     """Keep a pool at its size for a time."""
-    kind = pb.OVERRIDE_KIND_NO_SCALE_DOWN if only_down else pb.OVERRIDE_KIND_PAUSE
+    kind = pb.OVERRIDE_KIND_NO_SCALE_DOWN if no_scale_down else pb.OVERRIDE_KIND_PAUSE
     request = pb.SetOverrideRequest(pool=pool, kind=kind, reason=reason)
     target = Target(address, tls_ca, tls_certificate, tls_key)
     _set(target, request, lasting, author, timeout, as_json=as_json)
@@ -72,10 +74,15 @@ def pause(
 
 def pin(
     pool: PoolName,
-    size: Annotated[int, typer.Argument(metavar="N", help="Replicas.", show_default=False, min=0)],
+    size: Annotated[
+        int, typer.Argument(metavar="N", help="Replicas.", show_default=False, min=0, max=1024)
+    ],
     *,
     lasting: Lasting,
     reason: Reason,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="At 0: nothing is to serve the pool's tier.")
+    ] = False,
     author: Author = None,
     as_json: Json = False,
     timeout: TimeoutSeconds = 10.0,
@@ -85,7 +92,9 @@ def pin(
     tls_key: TlsKey = None,
 ) -> None:
     """Give a pool a size for a time."""
-    request = pb.SetOverrideRequest(pool=pool, kind=pb.OVERRIDE_KIND_PIN, size=size, reason=reason)
+    request = pb.SetOverrideRequest(
+        pool=pool, kind=pb.OVERRIDE_KIND_PIN, size=size, reason=reason, may_stop_tier=yes
+    )
     target = Target(address, tls_ca, tls_certificate, tls_key)
     _set(target, request, lasting, author, timeout, as_json=as_json)
 
@@ -160,17 +169,32 @@ def _set(
     *,
     as_json: bool,
 ) -> None:
-    request.expires_after.CopyFrom(duration_of(seconds_of(lasting)))
+    request.expires_after.CopyFrom(duration_of(lasting_of(lasting)))
     request.author = author or name_of_user()
 
     async def work() -> None:
         async with reach(target) as scaler:
-            found = await scaler.ask("SetOverride", request, timeout)
+            try:
+                found = await scaler.ask("SetOverride", request, timeout)
+            except NotNow as error:
+                if error.reason == "PIN_STOPS_TIER":
+                    error.add_note("`--yes` pins it all the same.")
+                raise
         held = _override(found.override)
+        replaced = _override(found.replaced) if found.HasField("replaced") else None
         if as_json:
-            print_json("override", held)
+            before = None if replaced is None else dataclasses.asdict(replaced)
+            print_json("override", held, replaced=before, most=found.most or None)
             return
         say(console(), f"{line(held.pool)}: {_what(held)} until {moment(held.expires)}.")
+        if found.most:
+            sentence = f"At most {found.most} can come ({line(found.most_by)})."
+            say(console(stderr=True), sentence, "yellow")
+        if replaced is not None:
+            by = f" by {line(replaced.author)}" if replaced.author else ""
+            until = moment(replaced.expires)
+            sentence = f"It takes the place of {_what(replaced)}{by}, which held until {until}."
+            say(console(stderr=True), sentence, "yellow")
         if held.unsaved:
             say(console(stderr=True), UNSAVED, "yellow")
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +15,7 @@ from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.levers import name_of_user
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
 from pennyweight.command.scaler.link import Author, Days, Scaler, ScalingFile, reach, text_of
-from pennyweight.command.scaler.trials import APPLY_HINT, planned, print_plan
+from pennyweight.command.scaler.trials import APPLY_HINT, planned, print_plan, require_good
 from pennyweight.command.show import (
     add_columns,
     console,
@@ -25,8 +26,12 @@ from pennyweight.command.show import (
     print_table,
     say,
 )
+from pennyweight.errors import NotNow
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.wire import duration_of, name_of, time_of
+
+ANYWAY = ("POLICY_WORSE", "POLICY_UNKNOWN", "TIER_UNSERVED")
+"""Reasons of a refusal that `--anyway` overrules."""
 
 HASH_SHOWN = 12
 SEARCHED = 100
@@ -55,6 +60,12 @@ class Version:
 def check(
     file: ScalingFile,
     *,
+    routes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Routes whose tiers the pools serve.", show_default="routes.yaml beside the file"
+        ),
+    ] = None,
     no_models: Annotated[bool, typer.Option("--no-models", help="Models lie elsewhere.")] = False,
     this_machine: Annotated[
         bool,
@@ -64,11 +75,12 @@ def check(
 ) -> None:
     """Say whether a scaler would take this file; needs none that runs, as in CI.
 
-    The same as `policy check`. Exit status 0: it would. 1: it would not; file, line, key, rule and
-    value say why. 2: it could not be checked.
+    The same as `policy check`. Exit status 0: it would; notes say what else it needs. 1: it would
+    not; file, line, key, rule and value say why. 2: it could not be checked.
     """
     policy.check(
         [file],
+        routes=routes,
         kind=policy.Kind.SCALING,
         no_models=no_models,
         this_machine=this_machine,
@@ -84,8 +96,8 @@ def apply(
         str,
         typer.Option(
             "--anyway",
-            help="Why it is to come in force though it does worse on the recorded days, or though "
-            "nobody can say how it does.",
+            help="Why it is to come in force though it does worse on the recorded days, nobody can "
+            "say how it does, or it leaves a tier without a pool.",
             metavar="REASON",
             show_default="it is refused then",
         ),
@@ -101,15 +113,16 @@ def apply(
 ) -> None:
     """Put a scaling file in force: checked, tried on the recorded days, written whole.
 
-    A file that does worse than the one in force is refused, one of which nobody can say though 30
-    minutes and 100 requests are on record, and one where somebody else changed the file meanwhile.
-    Exit status 1: it is refused.
+    A file that does worse than the one in force is refused, and so is one of which nobody can say
+    though 30 minutes and 100 requests are on record, one that leaves a tier without a pool, and one
+    where somebody else changed the file meanwhile. Exit status 1: it is refused.
     """
     who, text = author or name_of_user(), text_of(file)
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
         async with reach(target) as scaler:
+            await require_good(scaler, file, text, timeout)
             live = await _in_force(scaler, timeout)
             request = pb.ApplyPolicyRequest(
                 content=text,
@@ -125,7 +138,12 @@ def apply(
                     print_plan(plan)
                     if plan.reason_needed and not anyway:
                         end("It is not applied.", APPLY_HINT)
-            found = await scaler.ask("ApplyPolicy", request, timeout)
+            try:
+                found = await scaler.ask("ApplyPolicy", request, timeout)
+            except NotNow as error:
+                if error.reason in ANYWAY:
+                    error.add_note(APPLY_HINT)
+                raise
         version = _version(found.version)
         if as_json:
             print_json("applied", version, in_force=found.in_force)

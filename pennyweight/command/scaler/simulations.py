@@ -20,14 +20,15 @@ from pennyweight.command.scaler.assumptions import (
     rows_of,
     write_page,
 )
+from pennyweight.command.scaler.figures import span
 from pennyweight.command.scaler.link import ScalingFile, reach, text_of, trace_of
 from pennyweight.command.scaler.trials import (
-    DAY_SECONDS,
     FIGURES,
     Course,
     course_of,
     figures_of,
     last_of,
+    require_good,
 )
 from pennyweight.command.show import (
     add_columns,
@@ -74,7 +75,9 @@ def simulate(
         str,
         typer.Option(help="Pool that serves it.", show_default="the only one with a `scale`"),
     ] = "",
-    times: Annotated[float, typer.Option(help="Multiply the arrivals by this.", min=0.0)] = 1.0,
+    times: Annotated[
+        float, typer.Option(help="Multiply the arrivals by this.", min=0.0001, max=10_000.0)
+    ] = 1.0,
     generator: Annotated[
         Generator,
         typer.Option(help="How rates become arrivals; `steps` is harder: its jumps come unseen."),
@@ -121,9 +124,9 @@ def simulate(
     tls_key: TlsKey = None,
 ) -> None:
     """Try a scaling file on a trace. Changes nothing."""
-    arrivals = trace_of(trace)
+    text, arrivals = text_of(file), trace_of(trace)
     request = pb.SimulateRequest(
-        content=text_of(file),
+        content=text,
         pool=pool,
         trace=arrivals,
         times=times,
@@ -138,6 +141,7 @@ def simulate(
 
     async def work() -> None:
         async with reach(target) as scaler:
+            await require_good(scaler, file, text, timeout)
             found = await last_of(scaler, "Simulate", request, "simulation", timeout)
         if found is None:
             end("The scaler ended the trial without an answer.")
@@ -155,7 +159,6 @@ def simulate(
                 replica=assumed, beside=others,
             )  # fmt: skip
             return
-        days = seconds_of(found.span) / DAY_SECONDS
         rows_shown = {found.pool: course}
         rows_shown.update((f"{one.title} (untuned)", one.course) for one in others)
         screen = console()
@@ -163,16 +166,9 @@ def simulate(
         for one in others:
             knobs = ", ".join(f"{name} {value:.4g}" for name, value in sorted(one.knobs.items()))
             say(screen, plain(f"{one.title}, untuned: {knobs}"), "dim")
-        say(
-            screen,
-            plain(f"{found.pool}: replicas are taken to be {assumed.in_words}"),
-            "dim",
-        )
-        say(
-            screen,
-            plain(f"{found.requests:,} requests in {days:.2f} days, {found.arrivals}"),
-            "dim",
-        )
+        say(screen, plain(f"{found.pool}: replicas are taken to be {assumed.in_words}"), "dim")
+        lasting = span(seconds_of(found.span))
+        say(screen, plain(f"{found.requests:,} requests in {lasting}, {found.arrivals}"), "dim")
 
     run(work(), target, service="scaler")
 

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from rich.table import Table
 from pennyweight.command.ending import FAILED, end, run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
+from pennyweight.command.refused import note_lines, problem_lines
 from pennyweight.command.scaler.assumptions import (
     FORM,
     Assumed,
@@ -27,9 +29,9 @@ from pennyweight.command.scaler.link import Days, Scaler, ScalingFile, reach, te
 from pennyweight.command.show import (
     add_columns,
     console,
+    dollars,
     line,
     moment,
-    money,
     plain,
     print_json,
     print_table,
@@ -37,14 +39,11 @@ from pennyweight.command.show import (
 )
 from pennyweight.errors import PennyweightError
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from pennyweight.wire import duration_of, name_of, seconds_of, time_of
+from pennyweight.wire import duration_of, name_of, problem_of, seconds_of, time_of
 
 DAY_SECONDS = 86_400
-
-
 STYLES = {"better": "green", "worse": "red", "unknown": "yellow"}
 APPLY_HINT = "`--anyway REASON` applies it all the same; the reason goes on record."
-
 
 HOLDING = ("budget", "money", "room", "max")
 """Bounds that keep a pool from more than it asks for."""
@@ -144,6 +143,7 @@ def plan(
             replicas=replicas,
         )
         async with reach(target) as scaler:
+            await require_good(scaler, file, text, timeout)
             message = await last_of(scaler, "PlanPolicy", request, "plan", timeout)
         if message is None:
             end("The scaler ended the trial without an answer.")
@@ -159,6 +159,17 @@ def plan(
     run(work(), target, service="scaler")
     if refused:
         raise typer.Exit(FAILED)
+
+
+async def require_good(scaler: Scaler, file: Path, text: str, timeout_seconds: float) -> None:
+    """Ends the command where a file would be refused, with what `check` says; tells its notes."""
+    request = pb.ValidatePolicyRequest(content=text)
+    found = await scaler.ask("ValidatePolicy", request, timeout_seconds)
+    if found.problems:
+        problems = problem_lines([problem_of(one) for one in found.problems])
+        end("\n".join([f"{file} would be refused:", *problems]))
+    for note in note_lines([problem_of(one) for one in found.notes]):
+        say(console(stderr=True), note, "yellow")
 
 
 async def planned(
@@ -285,7 +296,7 @@ def figures_of(course: Course) -> tuple[str, ...]:
     attainment = course.attainment
     return (
         f"{course.replica_hours:,.2f}",
-        money(course.micro_usd) if course.micro_usd else "-",
+        dollars(course.micro_usd) if course.micro_usd else "-",
         "-" if attainment is None else f"{attainment:.2%}",
         f"{course.changes_per_hour:.2f}",
         f"{course.wasted_hours:.2f}",

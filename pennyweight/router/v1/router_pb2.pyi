@@ -543,7 +543,8 @@ class Terms(_message.Message):
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels for cost attribution, such as team or feature; written to the ledger, never to
-        metrics. At most 16; keys and values up to 64 characters.
+        metrics. At most 16; keys and values up to 64 characters, which together are up to 8 KB of
+        JSON: letters of any script are, not as many control characters.
         """
 
     @_builtins.property

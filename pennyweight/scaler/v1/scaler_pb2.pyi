@@ -1350,18 +1350,24 @@ class ValidatePolicyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyProblem]:
         """At most 21 entries. Empty: it would be taken."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyProblem]:
+        """What a file that would be taken says and its author may not mean. At most 21 entries."""
 
     def __init__(
         self,
         *,
         problems: _abc.Iterable[Global___PolicyProblem] | None = ...,
+        notes: _abc.Iterable[Global___PolicyProblem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["problems", b"problems"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notes", b"notes", "problems", b"problems"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1787,9 +1793,9 @@ class ApplyPolicyRequest(_message.Message):
     note: _builtins.str
     """What it is for, 1 to 256 characters. Required."""
     anyway_reason: _builtins.str
-    """Why it is to come in force though it does worse on the recorded days, or though nobody can say
-    how it does and enough load is on record (`Plan.reason_needed`), at most 256 characters; it goes
-    on record. Empty: it is refused then, with FAILED_PRECONDITION.
+    """Why it is to come in force though it does worse on the recorded days, nobody can say how it does
+    and enough load is on record (`Plan.reason_needed`), or a tier is left without a pool, at most 256
+    characters; it goes on record. Empty: it is refused then, with FAILED_PRECONDITION.
     """
     based_on: _builtins.str
     """Hash of the file that was in force when this change was made, as versions tell it; with another
@@ -2099,6 +2105,7 @@ class SetOverrideRequest(_message.Message):
     EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    MAY_STOP_TIER_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Name of a pool. Required."""
     kind: Global___OverrideKind.ValueType
@@ -2109,6 +2116,8 @@ class SetOverrideRequest(_message.Message):
     """Who asks for it, 1 to 64 characters. Required."""
     reason: _builtins.str
     """Why, 1 to 256 characters. Required."""
+    may_stop_tier: _builtins.bool
+    """A pin at 0 may leave a tier without any replica; else it is refused with PIN_STOPS_TIER."""
     @_builtins.property
     def expires_after(self) -> _duration_pb2.Duration:
         """How long it lasts, above 0 and up to 30 days. Required."""
@@ -2122,10 +2131,11 @@ class SetOverrideRequest(_message.Message):
         expires_after: _duration_pb2.Duration | None = ...,
         author: _builtins.str = ...,
         reason: _builtins.str = ...,
+        may_stop_tier: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "expires_after", b"expires_after", "size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "author", b"author", "expires_after", b"expires_after", "kind", b"kind", "pool", b"pool", "reason", b"reason", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "author", b"author", "expires_after", b"expires_after", "kind", b"kind", "may_stop_tier", b"may_stop_tier", "pool", b"pool", "reason", b"reason", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__size: _TypeAlias = _typing.Literal["size"]  # noqa: Y015
     _WhichOneofArgType__size: _TypeAlias = _typing.Literal["_size", b"_size"]  # noqa: Y015
@@ -2140,18 +2150,32 @@ class SetOverrideResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OVERRIDE_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    MOST_BY_FIELD_NUMBER: _builtins.int
+    most: _builtins.int
+    """Most replicas that can come, of a pin that asks for more. 0: not told."""
+    most_by: _builtins.str
+    """What holds them down to that, such as max or room. Empty where `most` is 0."""
     @_builtins.property
     def override(self) -> Global___Override:
         """The override."""
+
+    @_builtins.property
+    def replaced(self) -> Global___Override:
+        """What held for the pool until now. Absent: nothing did."""
 
     def __init__(
         self,
         *,
         override: Global___Override | None = ...,
+        replaced: Global___Override | None = ...,
+        most: _builtins.int = ...,
+        most_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["override", b"override", "replaced", b"replaced"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["most", b"most", "most_by", b"most_by", "override", b"override", "replaced", b"replaced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

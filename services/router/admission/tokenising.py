@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from services.common.memory import give_memory_back
 from services.router.admission.long_work import LongWork
@@ -10,6 +11,8 @@ from services.router.policy.line import Priority
 from services.router.policy.long_prompts import MESSAGE_BYTES, SHORT_BYTES, Room
 from services.router.policy.prompts import Message
 from services.router.ports import TierText, TooLong
+
+T = TypeVar("T")
 
 MEMORY_BYTES = 200_000
 """Prompts from here on leave so much freed memory behind that it is worth giving it back."""
@@ -50,21 +53,45 @@ class Tokenising:
         size = _bytes(messages)
         if size <= SHORT_BYTES:
             return text.encode_below(messages, limit)
-        work = partial(_encode, text, messages, limit, size)
-        return await self._long.run(work, size, tenant=tenant, priority=priority, until=until)
+        work = partial(text.encode_below, messages, limit)
+        return await self._in_thread(work, size, tenant=tenant, priority=priority, until=until)
+
+    async def least_tokens(
+        self,
+        text: TierText,
+        messages: Sequence[Message],
+        limit: int,
+        *,
+        tenant: str,
+        priority: Priority,
+        until: float,
+    ) -> int:
+        """How few tokens the conversation can have; 0 where it is short, or may be below `limit`.
+
+        Args and errors are those of `tokens`.
+        """
+        size = _bytes(messages)
+        if size <= max(SHORT_BYTES, limit):
+            return 0
+        work = partial(text.least_tokens, messages)
+        return await self._in_thread(work, size, tenant=tenant, priority=priority, until=until)
 
     def close(self) -> None:
         """Lets go of the threads; what runs comes to its end."""
         self._long.close()
 
+    async def _in_thread(
+        self, work: Callable[[], T], size: int, *, tenant: str, priority: Priority, until: float
+    ) -> T:
+        run = partial(_run, work, size)
+        return await self._long.run(run, size, tenant=tenant, priority=priority, until=until)
 
-def _encode(
-    text: TierText, messages: Sequence[Message], limit: int, size: int
-) -> Sequence[int] | TooLong:
-    tokens = text.encode_below(messages, limit)
+
+def _run(work: Callable[[], T], size: int) -> T:
+    result = work()
     if size >= MEMORY_BYTES:
         give_memory_back()
-    return tokens
+    return result
 
 
 def _bytes(messages: Sequence[Message]) -> int:

@@ -1,7 +1,8 @@
 """The cache service, spoken to over one long-lived stream.
 
 All operations of this router share a stream; those that pile up while a message is being written
-travel in the next one together. Nothing here raises: a cache that is away is a miss, and counted.
+travel in the next one together, tenants in turns. Nothing here raises: a cache that is away is a
+miss, and counted.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from services.common.backoff import Backoff
 from services.common.calls import is_cancelled
 from services.common.channel import AWAY, Peer, named
 from services.common.durations import set_seconds
+from services.common.lateness import LATE_SHARE, Limit
 from services.common.outbox import Outbox
 from services.common.telemetry import Tracing
 from services.router.clients.cache_messages import read_answer, write_answer, write_request
@@ -43,8 +45,6 @@ CONNECT_SECONDS = 1.5
 """How long a try may take to connect: an address where nobody is any more may swallow it."""
 
 RECONNECT = Backoff(0.1, 1.0)
-LATE_SHARE = 0.2
-"""Of the timeout: so late this process may be, and still say of the cache that it is."""
 
 
 class CacheStream:
@@ -88,7 +88,9 @@ class CacheStream:
         self._leases = Leases()
         self._lost = 0
         self._all_answered = asyncio.Event()
-        self._outbox: Outbox[pb.Operation] = Outbox(pb.Operation.ByteSize)
+        self._outbox: Outbox[pb.Operation] = Outbox(
+            pb.Operation.ByteSize, lambda operation: operation.tenant
+        )
         self._next_id = 0
         self._connected = False
         self._heard = 0.0
@@ -257,11 +259,9 @@ class CacheStream:
         if not self._send(operation):
             return None
         self._asking.begun(operation.tenant)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[pb.OperationResult] = loop.create_future()
+        future: asyncio.Future[pb.OperationResult] = asyncio.get_running_loop().create_future()
         self._pending[operation.id] = future
-        due = loop.time() + seconds
-        timer = loop.call_at(due, self._give_up, future, due)
+        limit = Limit(seconds, self._timeout * LATE_SHARE, future.cancel)
         try:
             result = await future
         except asyncio.CancelledError:
@@ -271,7 +271,7 @@ class CacheStream:
             self._metrics.cache_unavailable.inc()
             return None
         finally:
-            timer.cancel()
+            limit.cancel()
             self._pending.pop(operation.id, None)
             self._asking.over(operation.tenant)
         if result.code != 0:
@@ -279,15 +279,6 @@ class CacheStream:
             log.warning("cache refused an operation", code=result.code, error=result.error)
             return None
         return result
-
-    def _give_up(self, future: "asyncio.Future[Any]", due: float) -> None:
-        """At its time; a little later where this process was late: the result may wait unread."""
-        loop = asyncio.get_running_loop()
-        grace = self._timeout * LATE_SHARE
-        if loop.time() - due > grace:
-            loop.call_later(grace, future.cancel)
-        else:
-            future.cancel()
 
     def _forsake(self, operation: pb.Operation, future: "asyncio.Future[Any]") -> None:
         """Nobody waits for the result any more; a lease in it must not go with who has gone."""

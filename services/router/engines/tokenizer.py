@@ -74,15 +74,18 @@ class ModelText:
     def encode_below(self, messages: Sequence[Message], limit: int) -> list[int] | TooLong:
         """See `TierText.encode_below`."""
         parts = self._parts(messages)
-        if self._reach is not None:
-            least = self._reach.least_tokens([text for _, text in parts])
-            if least >= limit:
-                return TooLong(least)
+        least = self._least_tokens(parts)
+        if least >= limit:
+            return TooLong(least)
         encodings = [_encoding(*part) for part in parts]
         count = sum([len(encoding) for encoding in encodings])
         if count >= limit:
             return TooLong(count)
         return _ids(encodings)
+
+    def least_tokens(self, messages: Sequence[Message]) -> int:
+        """See `TierText.least_tokens`."""
+        return self._least_tokens(self._parts(messages))
 
     def encode_plain(self, text: str) -> list[int]:
         """See `TierText.encode_plain`."""
@@ -92,6 +95,11 @@ class ModelText:
     def detokenizer(self) -> "StreamDetokenizer":
         """See `TierText.detokenizer`."""
         return StreamDetokenizer(self._tokenizer)
+
+    def _least_tokens(self, parts: list[tuple[Tokenizer, str]]) -> int:
+        if self._reach is None:
+            return 0
+        return self._reach.least_tokens([text for _, text in parts])
 
     def _parts(self, messages: Sequence[Message]) -> list[tuple[Tokenizer, str]]:
         """The rendered conversation, and which tokenizer takes each part of it."""

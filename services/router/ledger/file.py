@@ -19,12 +19,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
 import structlog
 
 from pennyweight.ledger.schema import GapRecord, LedgerRecord, RequestRecord
 from services.common.config import ConfigError
 from services.common.faults import fault
+from services.common.files import append_whole, first_part
+from services.common.json_lines import json_line
 from services.router.ledger.mark import Abandoned, Mark, abandoned
 from services.router.metrics import Metrics
 from services.router.ports import MakeRecord
@@ -41,7 +42,9 @@ REST = 4
 """The disk rests so many times as long as it has just worked."""
 
 MAX_UNWRITTEN = 100_000
-"""Records kept in memory while the disk refuses them; beyond it the oldest are given up."""
+MAX_UNWRITTEN_BYTES = 64 * 1024 * 1024
+"""Records, and bytes of their lines, that are kept in memory while the disk refuses them; beyond
+either the oldest are given up."""
 
 
 class _Line(NamedTuple):
@@ -86,6 +89,7 @@ class FileLedger:
         self._wall = wall
         self._records: deque[LedgerRecord | MakeRecord] = deque()
         self._lines: deque[_Line] = deque()  # that the disk has refused so far
+        self._line_bytes = 0
         self._unmade = False  # whether records wait that could not be made into lines
         self._answered = self._written = 0
         self._mark: Mark | None = None
@@ -106,7 +110,10 @@ class FileLedger:
             self._lose(1)
             return
         if len(self._records) + len(self._lines) >= MAX_UNWRITTEN:
-            (self._lines or self._records).popleft()
+            if self._lines:
+                self._next_line()
+            else:
+                self._records.popleft()
             self._metrics.ledger_lost.inc()
         self._records.append(record)
         self._gathered.set()
@@ -167,29 +174,38 @@ class FileLedger:
         if not records:
             return
         try:
-            self._lines += await asyncio.to_thread(self._render, records)
+            lines = await asyncio.to_thread(self._render, records)
         except Exception as error:  # noqa: BLE001 -- such as no thread; the next pass may have one
             self._records.extendleft(reversed(records))
             self._unmade = True
             self._refused(error)
+            return
+        self._lines += lines
+        self._line_bytes += sum(map(_bytes_of, lines))
+        while self._line_bytes > MAX_UNWRITTEN_BYTES:
+            self._next_line()
+            self._metrics.ledger_lost.inc()
 
     async def _write_lines(self) -> float:
-        """Returns how many seconds the disk took."""
-        batch = list(self._lines)
-        if not batch:
-            return 0.0
-        began = time.monotonic()
-        try:
-            await asyncio.to_thread(self._write, batch, self._answered)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the ledger goes on
-            self._refused(error)
-            return time.monotonic() - began
-        for line in batch:
-            if self._lines and self._lines[0] is line:
-                self._lines.popleft()
-        self._metrics.ledger_refused.set(0)
-        self._metrics.ledger_records.inc(len(batch))
+        """Writes what waits now, a part at a time. Returns how many seconds the disk took."""
+        began, left = time.monotonic(), len(self._lines)
+        while left > 0 and (batch := first_part(self._lines, _bytes_of)):
+            try:
+                await asyncio.to_thread(self._write, batch, self._answered)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the ledger goes on
+                self._refused(error)
+                return time.monotonic() - began
+            for line in batch:
+                if self._lines and self._lines[0] is line:  # else it was given up meanwhile
+                    self._next_line()
+            left -= len(batch)
+            self._metrics.ledger_records.inc(len(batch))
+            self._metrics.ledger_refused.set(0)
         return time.monotonic() - began
+
+    def _next_line(self) -> None:
+        """Takes out the oldest line: it is written, or given up."""
+        self._line_bytes -= _bytes_of(self._lines.popleft())
 
     def _refused(self, error: Exception) -> None:
         """What gathered is still to be written, and is tried again."""
@@ -223,7 +239,7 @@ class FileLedger:
         for record in records:
             try:
                 made = record() if callable(record) else record
-                data = orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE)
+                data = json_line(made)
                 gap = self._gaps.get(made.process) if isinstance(made, GapRecord) else None
                 lines.append(_Line(data, isinstance(made, RequestRecord), gap))
             except Exception as error:  # noqa: BLE001 -- one record must not cost the others
@@ -242,15 +258,7 @@ class FileLedger:
         data = b"".join([line.data for line in lines])
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         try:
-            size = os.fstat(descriptor).st_size
-            try:
-                written = 0
-                while written < len(data):
-                    written += os.write(descriptor, data[written:])
-                os.fsync(descriptor)
-            except BaseException:
-                os.ftruncate(descriptor, size)  # all of the batch or none of it
-                raise
+            append_whole(descriptor, data)
         finally:
             os.close(descriptor)
         self._written += sum([line.is_request for line in lines])
@@ -267,6 +275,10 @@ class FileLedger:
                 if before is not None:  # what it told of is in the folder that was moved away
                     before.close(complete=True)
             self._mark.put(answered=answered, written=self._written, wall=self._wall())
+
+
+def _bytes_of(line: _Line) -> int:
+    return len(line.data)
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

@@ -99,6 +99,7 @@ class RequestState:
         sequence: its place among the requests that the process has answered; 0 before that.
         baseline_micro_usd: what the top tier alone would have been charged for the answer, as far
             as it had come when the request ended; 0 where nobody was told anything of one.
+        give_way: has others who ask the same wait no longer for this answer.
         further_records: made and kept with the request's own, once it is settled.
     """
 
@@ -116,6 +117,7 @@ class RequestState:
     ended_at: float = 0.0
     sequence: int = 0
     baseline_micro_usd: int = 0
+    give_way: Callable[[], None] = lambda: None
     further_records: list[MakeRecord] = field(default_factory=list)
     encoded: dict[object, Sequence[int] | TooLong] = field(default_factory=dict)
     _open: int = 1

@@ -52,12 +52,13 @@ class RequestPath:
         Raises:
             ServiceError: what the caller is to see.
         """
-        found = await self.stored.ask(state, lease=True)
+        found = await self._stored(state, lease=True)
         if isinstance(found, CacheHit):
             stale = self.fleet.last_known
             await self.stored.replay(state, found, listener, fleet_stale=stale)
         else:
             lease = found
+            state.give_way = lease.give_way
             try:
                 await self._cascade(state, lease, listener)
             finally:
@@ -70,7 +71,7 @@ class RequestPath:
         Returns:
             the most the answer could cost, in micro-USD.
         """
-        found = await self.stored.ask(state, lease=False)
+        found = await self._stored(state, lease=False)
         if isinstance(found, CacheHit):
             state.decision = self.stored.decide(state, found, fleet_stale=self.fleet.last_known)
             state.replay(found.answer)
@@ -90,6 +91,15 @@ class RequestPath:
             most += sum(tier.price.of(tokens, plan.max_output_tokens) for tier in above)
         return most
 
+    async def _stored(self, state: RequestState, *, lease: bool) -> CacheHit | Lease:
+        """The stored answer, or the leave to write one.
+
+        Nothing is stored for what no tier takes: the cache, which all tenants share, is not asked.
+        """
+        if state.context.checked.read_cache:
+            await self.planner.refuse_too_long(state)
+        return await self.stored.ask(state, lease=lease)
+
     async def _cascade(self, state: RequestState, lease: Lease, listener: Listener) -> None:
         """Up the ladder until an answer stands."""
         cascade = _begin(state.context)
@@ -108,7 +118,6 @@ class RequestPath:
                 cascade.pass_over(Verdict.UNAVAILABLE)
                 continue
             if attempt.ending is Ending.STOOD:
-                lease.store(attempt.answer, tier)
                 return
             # It was not good enough: the next tier has its turn in the cascade.
             state.answer = Answer()

@@ -32,6 +32,32 @@ class Planner:
         self._tokenising = tokenising
         self._clock = clock
 
+    async def refuse_too_long(self, state: RequestState) -> None:
+        """Refuses what no tier can take, as far as that shows without tokenising it.
+
+        `plan` finds that too; this is for what is done with a request before it is planned.
+
+        Raises:
+            BadRequest: it is too long, or the template refuses the conversation.
+            Overloaded, DeadlineExceeded: see `Tokenising.tokens`.
+        """
+        context, counts = state.context, list[int]()
+        compiled = context.checked.compiled
+        for tier in compiled.by_text:
+            limit = compiled.longest(tier)
+            count = await self._tokenising.least_tokens(
+                compiled.text(tier),
+                context.messages,
+                limit,
+                tenant=context.tenant,
+                priority=context.checked.priority,
+                until=context.until,
+            )
+            if count < limit:
+                return
+            counts.append(count)
+        raise _too_long(context.route.top_tier, f"at least {counts[0]}")
+
     async def plan(self, state: RequestState, step: Step) -> Plan | Verdict:
         """The step's plan, or why the tier is passed over: a limit keeps it from its turn.
 

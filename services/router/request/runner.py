@@ -85,7 +85,8 @@ class Runner:
             state: of the request.
             plan: what is to be done.
             listener: the caller; None for evidence, which nobody is told.
-            lease: on the stored answer; an attempt that outlives its caller takes it along.
+            lease: on the stored answer, which is used as soon as there is one that stands; an
+                attempt that outlives its caller takes it along.
 
         Returns:
             the attempt that came to its end. If its answer does not stand, nothing of it was told.
@@ -125,6 +126,7 @@ class Runner:
                     raise Unavailable(
                         f"replica {attempt.replica} was lost in the middle of the answer",
                         reason="REPLICA_LOST",
+                        retry_after_seconds=RETRY.cap_seconds,
                     ) from failure
                 if poisonous:
                     raise self.trouble.poisonous(MARK_SECONDS) from failure
@@ -196,7 +198,7 @@ class Runner:
             )
             self.trouble.company.joined(state, attempt)
             while attempt.ending is None:
-                await self._advance(state, attempt, listener)
+                await self._advance(state, attempt, listener, lease)
         except (ReplicaFailed, ServiceError) as error:
             attempt.fail(error, self.clock())
             if listener is not None and not attempt.committed:
@@ -216,12 +218,17 @@ class Runner:
             self._note_time(attempt)
 
     async def _advance(
-        self, state: RequestState, attempt: Attempt, listener: Listener | None
+        self,
+        state: RequestState,
+        attempt: Attempt,
+        listener: Listener | None,
+        lease: Lease | None,
     ) -> None:
         """Takes the next text of an attempt, and notes its ending with the answer.
 
-        What has come is noted before anybody is told: a caller who hangs up just then leaves an
-        attempt that can go on, or has ended.
+        What has come is noted, and a whole answer that stands stored, before anybody is told: a
+        caller who hangs up just then leaves an attempt that can go on, or has ended, and one who
+        does not read keeps nobody waiting who asks the same.
         """
         call, piece = attempt.call, Piece("", 0, attempt.complete)
         assert call is not None  # noqa: S101 -- it was started
@@ -236,6 +243,8 @@ class Runner:
             if not await judge(state, attempt, self.checks, until):
                 return
             piece = attempt.release(self.clock())
+        if lease is not None and attempt.complete:
+            lease.store(attempt.answer, attempt.plan.step.tier)
         if listener is not None and (state.context.streaming or attempt.complete):
             await self._tell(state, attempt, piece, listener)
         if attempt.complete:
@@ -262,9 +271,7 @@ class Runner:
                 if stoppable and not await lease.is_awaited():
                     attempt.leave(self.clock())
                     return
-                await self._to_its_end(state, attempt)
-                if attempt.ending is Ending.OUTLIVED:
-                    lease.store(attempt.answer, tier)
+                await self._to_its_end(state, attempt, lease)
         except (ReplicaFailed, ServiceError) as error:
             if isinstance(error, ReplicaFailed):
                 self.trouble.hold_against(state, attempt, error)
@@ -272,11 +279,11 @@ class Runner:
         finally:
             lease.give_back()
 
-    async def _to_its_end(self, state: RequestState, attempt: Attempt) -> None:
+    async def _to_its_end(self, state: RequestState, attempt: Attempt, lease: Lease) -> None:
         """Carries an attempt whose caller has gone to its ending."""
         try:
             while attempt.ending is None:
-                await self._advance(state, attempt, None)
+                await self._advance(state, attempt, None, lease)
         except (ReplicaFailed, ServiceError) as error:
             attempt.fail(error, self.clock())
             raise

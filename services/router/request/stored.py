@@ -77,6 +77,12 @@ class Lease:
             self._cache.abandon(context.tenant, context.route.name, self._token)
         self._end()
 
+    def give_way(self) -> None:
+        """Has others who ask the same wait no longer; the answer is stored all the same."""
+        if self._token:
+            self.give_back()
+            self._refreshes = True
+
     async def is_awaited(self) -> bool:
         """Whether somebody else waits for this answer; if not, the lease is given back."""
         if not self._token:

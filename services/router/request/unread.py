@@ -20,6 +20,9 @@ log = structlog.get_logger()
 LOOK_SECONDS = 0.25
 """How often is looked; a write that takes less is nothing to look at."""
 
+GIVE_WAY_SECONDS = 1.0
+"""How long a caller may take nothing while others may wait for the same answer."""
+
 BYTES_A_TOKEN = 192
 """What a token takes that has come from a replica and was not read: its number in a message."""
 
@@ -75,6 +78,8 @@ class SlowReaders:
     def look(self) -> None:
         """Frees the places of answers that are made but not read, and ends calls that are overdue.
 
+        Nor does anybody go on waiting for such an answer who asks the same.
+
         Called from the event loop: between reading and ending nothing else runs.
         """
         now = self.clock()
@@ -85,6 +90,8 @@ class SlowReaders:
             if seconds >= LOOK_SECONDS and reader.given_up is None:
                 for attempt in reader.state.attempts:
                     attempt.place.release()
+                if seconds >= GIVE_WAY_SECONDS:
+                    reader.state.give_way()
                 slow.append(reader)
                 tenant = reader.state.context.tenant
                 found.append(Unread(seconds, reader.held_bytes, tenant))

@@ -19,6 +19,7 @@ class CompiledRoute:
         route: as it was declared.
         policy_version: version of the policies that it is part of.
         uses_features: its calibration predicts from a request's features.
+        by_text: a tier for each text that the ladder has, the top tier's text first.
     """
 
     def __init__(self, route: Route, policy_version: str, texts: Mapping[str, TierText]) -> None:
@@ -31,6 +32,8 @@ class CompiledRoute:
         for tier in route.ladder:
             key, most = id(self._texts[tier.name]), tier.max_sequence_tokens
             self._longest[key] = max(self._longest.get(key, 0), most)
+        downwards = reversed(route.ladder)
+        self.by_text = tuple({id(self._texts[tier.name]): tier for tier in downwards}.values())
         self._looks: dict[frozenset[str], FirstLook] = {}
 
     def first_look(self, halted: Collection[str]) -> FirstLook:

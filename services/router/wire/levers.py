@@ -4,14 +4,13 @@ Callers see the levers of the routes they may use. Operators, and our own servic
 halt and release them.
 """
 
-import unicodedata
-
 import structlog
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import seconds_of, set_time
 from services.common.errors import BadRequest, NotFound, Violation
+from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
 from services.router.levers.board import SeenLever, SharedLeverBoard
 from services.router.policy.guardrail import Guard, GuardState
 from services.router.policy.lever_record import RESERVED_AUTHORS
@@ -21,8 +20,6 @@ from services.router.routes.in_force import InForce
 
 log = structlog.get_logger()
 
-MAX_AUTHOR = 64
-MAX_REASON = 256
 MAX_HALT_SECONDS = 365 * 86_400
 
 
@@ -123,8 +120,8 @@ def _check(request: pb.SetLeverRequest) -> None:
     ]
     if request.state not in (pb.LEVER_STATE_ON, pb.LEVER_STATE_HALTED):
         wrong.append(Violation("state", "must be LEVER_STATE_ON or LEVER_STATE_HALTED"))
-    wrong += _text_violations("author", request.author, MAX_AUTHOR)
-    wrong += _text_violations("reason", request.reason, MAX_REASON)
+    wrong += text_violations("author", request.author, MAX_AUTHOR)
+    wrong += text_violations("reason", request.reason, MAX_REASON)
     if request.author in RESERVED_AUTHORS:
         wrong.append(Violation("author", f"must be a person's name, got {request.author!r}"))
     if request.HasField("expires_after"):
@@ -136,16 +133,6 @@ def _check(request: pb.SetLeverRequest) -> None:
             wrong.append(Violation("expires_after", rule))
     if wrong:
         raise BadRequest.of(*wrong)
-
-
-def _text_violations(name: str, text: str, longest: int) -> list[Violation]:
-    if not text.strip():
-        return [Violation(name, "is required")]
-    if len(text) > longest:
-        return [Violation(name, f"must have at most {longest} characters, got {len(text)}")]
-    if any(unicodedata.category(character) == "Cc" for character in text):
-        return [Violation(name, "must hold no control characters")]
-    return []
 
 
 def _message(seen: SeenLever) -> pb.Lever:

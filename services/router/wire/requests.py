@@ -7,6 +7,8 @@ import math
 import re
 from typing import Protocol
 
+import orjson
+
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest, NotFound, Violation
 from services.router.policy.difficulty import Signals
@@ -27,6 +29,9 @@ MAX_MESSAGES = 1000
 MAX_PASSAGES = 256
 MAX_ATTRIBUTES = 16
 MAX_ATTRIBUTE_CHARACTERS = 64
+MAX_ATTRIBUTE_BYTES = 8192
+"""Of all attributes together as the ledger's line has them: 16 times 128 letters of any script, not
+as many control characters, each of which takes six bytes there."""
 MAX_STOPS = 8
 MAX_STOP_CHARACTERS = 64
 MAX_TOP_K = 1024
@@ -275,6 +280,9 @@ def _check_terms(terms: pb.Terms, wrong: list[Violation]) -> None:
         for key, value in terms.attributes.items()
     ):
         rule = f"keys and values of 1 to {MAX_ATTRIBUTE_CHARACTERS} characters"
+        wrong.append(Violation("terms.attributes", rule))
+    elif terms.attributes and len(orjson.dumps(dict(terms.attributes))) > MAX_ATTRIBUTE_BYTES:
+        rule = f"at most {MAX_ATTRIBUTE_BYTES} bytes of JSON together"
         wrong.append(Violation("terms.attributes", rule))
     signals = terms.signals
     if len(signals.task_type) > MAX_ATTRIBUTE_CHARACTERS:

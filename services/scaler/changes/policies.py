@@ -3,14 +3,15 @@
 A file is checked, tried beside the one in force on the recorded load, refused where it does worse
 or nobody can say, announced to the versions and written whole; the ordinary watch of the file puts
 it in force. Of two who change it at once the second is told to look again: nothing that somebody
-wrote is overwritten unseen, and what is undone is kept.
+wrote is overwritten unseen, and what is undone is kept. What callers send is read in a process of
+its own, never here.
 """
 
 import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from services.common.errors import (
 from services.common.plain_files import read_plain
 from services.scaler.changes.trials import Trials
 from services.scaler.changes.written import read_only, write
-from services.scaler.config import Edits, Scaling
+from services.scaler.config import Edits, Notes, Scaling
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history.versions import Change, Source, Version, Versions, hash_of
 from services.scaler.policy.plans import Plan, Scene, Simulation, Verdict
@@ -55,16 +56,30 @@ PLAN_HOLDS_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What is to be said of a file that would be taken.
+
+    Attributes:
+        notes: of its pools.
+        unserved: tiers that the file in force serves and it would not; empty: none.
+    """
+
+    notes: Notes
+    unserved: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """Who changes what, and why.
 
     Attributes:
         author: who asks for it.
         note: what it is for.
-        anyway: why it is to come in force though it does worse, or over a change of somebody else
-            that is not in force; empty: it is not.
+        anyway: why it is to come in force though it does worse, leaves a tier without a pool, or
+            over a change of somebody else that is not in force; empty: it is not.
         based_on: hash of the file that the change began with; empty: whatever is in force.
         span_seconds: how much of the recorded load is tried.
+        tenant: whose turn it takes.
     """
 
     author: str
@@ -72,6 +87,7 @@ class Asked:
     anyway: str = ""
     based_on: str = ""
     span_seconds: float = 7 * DAY_SECONDS
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,8 @@ class Policies:
         trials: Trials,
         folder: Path,
         *,
+        checks: Trials,
+        places_allowed: Collection[str] = (),
         replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         in_force_seconds: float = IN_FORCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -124,6 +142,8 @@ class Policies:
             versions: what was in force.
             trials: where files are tried.
             folder: of the history, with the recorded load and the decisions.
+            checks: where files are checked alone, which takes no turn of a trial.
+            places_allowed: places that files may name though the one in force does not.
             replicas: what was measured of each pool's replicas: `capacity`, the four constants or
                 None, `correction` of them, `start_seconds`, and `start_spread`, the standard
                 deviation of their logarithm.
@@ -134,6 +154,8 @@ class Policies:
         self._file = file
         self._versions = versions
         self._trials = trials
+        self._checks = checks
+        self._places_allowed = sorted(places_allowed)
         self._folder = folder
         self._in_force_seconds = in_force_seconds
         self._replicas = replicas
@@ -149,13 +171,18 @@ class Policies:
         """Why the file cannot be changed here, in one sentence; empty: it seems that it can."""
         return read_only(self._file.path)
 
-    async def check(self, content: str) -> None:
-        """Checks a file.
+    async def check(self, content: str, *, tenant: str = "") -> Notes:
+        """Checks a file; returns what is to be said of it though it would be taken.
+
+        Args:
+            content: its text.
+            tenant: takes the turn.
 
         Raises:
             ConfigError: it would be refused.
+            ServiceError: it cannot be checked; see `Trials.run`.
         """
-        await asyncio.to_thread(self._file.check, content.encode())
+        return (await self._check(content, tenant, (await self._live()).decode())).notes
 
     async def plan(
         self,
@@ -165,6 +192,7 @@ class Policies:
         *,
         asked: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         page: bool = False,
+        tenant: str = "",
     ) -> Plan:
         """What a file would have decided beside the one in force.
 
@@ -174,19 +202,22 @@ class Policies:
             progress: hears how far it is.
             asked: what replicas are to be taken to be, by pool, as `replicas` tells it.
             page: with a page.
+            tenant: takes the turn.
 
         Raises:
             BadRequest: it would be refused.
             ServiceError: it cannot be tried; see `Trials.run`.
         """
-        await self._checked(content)
         live, in_force = await self._live(), self._in_force()
         assumed = json.dumps(dict(asked), sort_keys=True)
         key = (hash_of(content.encode()), hash_of(live), span_seconds, assumed)
         if self._planned is not None and self._planned.holds(key, self._clock(), page=page):
-            return self._planned.plan if page else replace(self._planned.plan, page="")
+            plan = self._planned.plan
+            await self._checked(content, tenant)  # the folders that it names may have changed
+            return plan if page else replace(plan, page="")
         question = {
             "kind": "plan",
+            "check": self._surroundings(live.decode()),
             "path": str(self._file.path),
             "live": live.decode(),
             "given": content,
@@ -199,12 +230,21 @@ class Policies:
             "asked": dict(asked),
             "page": page,
         }
-        plan = TypeAdapter(Plan).validate_python(await self._trials.run(question, progress))
+        try:
+            answer = await self._trials.run(question, progress, tenant=tenant)
+        except ConfigError as error:
+            raise _refused(error) from error
+        plan = TypeAdapter(Plan).validate_python(answer)
         self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan, page)
         return plan
 
     async def simulate(
-        self, content: str, scene: Scene, progress: Callable[[float], None]
+        self,
+        content: str,
+        scene: Scene,
+        progress: Callable[[float], None],
+        *,
+        tenant: str = "",
     ) -> Simulation:
         """What a file, empty: the one in force, would have done with a trace.
 
@@ -212,17 +252,21 @@ class Policies:
             BadRequest: it would be refused.
             ServiceError: it cannot be tried; see `Trials.run`.
         """
-        if content:
-            await self._checked(content)
+        live = (await self._live()).decode()
         question = {
             "kind": "simulate",
+            "check": self._surroundings(live) if content else None,
             "path": str(self._file.path),
-            "given": content or (await self._live()).decode(),
+            "given": content or live,
             "scene": dataclasses.asdict(scene),
             "load": str(self._folder / LOAD_FOLDER),
             "replicas": self._replicas(),
         }
-        return TypeAdapter(Simulation).validate_python(await self._trials.run(question, progress))
+        try:
+            answer = await self._trials.run(question, progress, tenant=tenant)
+        except ConfigError as error:
+            raise _refused(error) from error
+        return TypeAdapter(Simulation).validate_python(answer)
 
     async def apply(self, content: str, asked: Asked) -> Applied:
         """Puts a file in force.
@@ -230,12 +274,11 @@ class Policies:
         Raises:
             BadRequest: it would be refused.
             NotNow: it does worse than the one in force, nobody can say though enough is on record,
-                or the file is read-only.
+                a tier would be left without a pool, or the file is read-only.
             Outrun: somebody else changed it.
             Unavailable: the disk refuses it.
             ServiceError: it cannot be tried; see `Trials.run`.
         """
-        await self._checked(content)
         data = content.encode()
         before, digest = self._in_force(), hash_of(data)
         if asked.based_on and asked.based_on != before.hash:
@@ -247,9 +290,12 @@ class Policies:
             return Applied(digest, before)
         if why := self.read_only:
             raise NotNow(why, reason="POLICY_READ_ONLY")
+        left = (await self._checked(content, asked.tenant)).unserved
+        if left and not asked.anyway:
+            raise NotNow(left, reason="TIER_UNSERVED")
         unseen = await self._refuse_unseen(before, anyway=bool(asked.anyway))
         plan = await self._gate(content, asked)
-        needed = unseen or plan is None or plan.reason_needed
+        needed = unseen or left or plan is None or plan.reason_needed
         anyway = asked.anyway if needed else ""
         change = Change(digest, Source.APPLY, asked.author, asked.note, anyway)
         if plan is not None:
@@ -257,10 +303,11 @@ class Policies:
         version = await self._write(data, before, change, anyway=bool(asked.anyway))
         return Applied(digest, version, plan)
 
-    async def roll_back(self, number: int, author: str, note: str) -> Applied:
+    async def roll_back(self, number: int, author: str, note: str, *, tenant: str = "") -> Applied:
         """Puts the file of an earlier version in force; 0: of the one before.
 
         It is not tried on recorded load: what takes a mistake back must be quick, and was in force.
+        One that was never in force by hand may name no places that the file in force does not.
 
         Raises:
             NotFound: there is no such version.
@@ -282,9 +329,11 @@ class Policies:
             message = f"the file of version {target.number} cannot be read: {error}"
             raise NotNow(message, reason="VERSION_LOST") from error
         try:
-            await asyncio.to_thread(self._file.check, data)
-        except ConfigError as error:
-            message = f"version {target.number} would be refused now: {error.problems[0]}"
+            live = None if self._versions.by_hand(target) else (await self._live()).decode()
+            await self._check(data.decode(), tenant, live)
+        except (ConfigError, UnicodeDecodeError) as error:
+            why = error.problems[0] if isinstance(error, ConfigError) else error
+            message = f"version {target.number} would be refused now: {why}"
             raise NotNow(message, reason="POLICY_REFUSED") from error
         note = note or f"back to version {target.number}"
         change = Change(target.hash, Source.ROLLBACK, author, note, rolled_back_to=target.number)
@@ -381,20 +430,18 @@ class Policies:
             return hash_of(await asyncio.to_thread(read_plain, self._file.path, MAX_BYTES))
         return ""
 
-    async def _checked(self, content: str) -> None:
+    def _surroundings(self, live: str | None) -> dict[str, Any]:
+        return {**self._file.surroundings, "live": live, "allowed": self._places_allowed}
+
+    async def _check(self, content: str, tenant: str, live: str | None) -> Checked:
+        question = {"kind": "check", "check": self._surroundings(live), "given": content}
+        return TypeAdapter(Checked).validate_python(await self._checks.run(question, tenant=tenant))
+
+    async def _checked(self, content: str, tenant: str) -> Checked:
         try:
-            await self.check(content)
+            return await self._check(content, tenant, (await self._live()).decode())
         except ConfigError as error:
-            raise BadRequest.of(
-                *(
-                    Violation(
-                        f"content:{problem.line}" if problem.line else "content",
-                        f"{problem.key}: {problem.rule}"
-                        + (f", got {problem.value}" if problem.value else ""),
-                    )
-                    for problem in error.details
-                )
-            ) from error
+            raise _refused(error) from error
 
     async def _refuse_unseen(self, before: Version, *, anyway: bool) -> bool:
         """Whether somebody wrote what nobody has seen in force; writing over it is refused."""
@@ -409,10 +456,13 @@ class Policies:
 
     async def _gate(self, content: str, asked: Asked) -> Plan | None:
         try:
-            plan = await self.plan(content, asked.span_seconds, lambda _: None)
+            plan = await self.plan(content, asked.span_seconds, lambda _: None, tenant=asked.tenant)
+        except BadRequest:
+            raise
         except ServiceError as error:
             if not asked.anyway:
                 raise
+            await self._checked(content, asked.tenant)
             log.warning("a scaling file is applied untried", error=error.message)
             return None
         if not plan.reason_needed or asked.anyway:
@@ -450,3 +500,17 @@ class Policies:
                 self._versions.withdraw()
                 raise
             return await self._versions.until_in_force(change.hash, self._in_force_seconds)
+
+
+def _refused(error: ConfigError) -> BadRequest:
+    """What is wrong with a file that somebody sent, by its lines."""
+    return BadRequest.of(
+        *(
+            Violation(
+                f"content:{problem.line}" if problem.line else "content",
+                f"{problem.key}: {problem.rule}"
+                + (f", got {problem.value}" if problem.value else ""),
+            )
+            for problem in error.details
+        )
+    )

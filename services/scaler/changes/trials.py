@@ -1,8 +1,8 @@
-"""Runs trials of scaling files in a process of their own, one at a time.
+"""Checks and tries scaling files in a process of their own, one at a time, tenants in turns.
 
-A trial computes for seconds: in this process it would hold up routers and decisions. What it is
-asked goes in as one line of JSON, and it answers in lines of JSON: how far it is, then what came of
-it. It is ended where nobody waits for it any more, or its time is over.
+Either computes for seconds: in this process it would hold up routers and decisions. What is asked
+goes in as one line of JSON, and the process answers in lines of JSON: how far it is, then what came
+of it. It is ended where nobody waits for it any more, or its time is over.
 """
 
 import asyncio
@@ -14,18 +14,21 @@ from typing import Any
 
 import structlog
 
+from services.common.config import ConfigError, Problem
 from services.common.errors import DeadlineExceeded, InternalError, NotNow, Overloaded
 
 log = structlog.get_logger()
 
-DEADLINE_SECONDS = 180.0
+DEADLINE_SECONDS = 120.0
+MOST_WAITING = 16
+"""Tenants, one question each."""
 MAX_LINE_BYTES = 8 << 20
 COMMAND = (sys.executable, "-m", "services.scaler.try_out")
 """What it runs."""
 
 
 class Trials:
-    """The place for one trial."""
+    """The place for one question."""
 
     def __init__(
         self, *, command: Sequence[str] = COMMAND, deadline_seconds: float = DEADLINE_SECONDS
@@ -33,34 +36,50 @@ class Trials:
         """`command` starts a process that answers as `services.scaler.try_out` does."""
         self._command = command
         self._deadline_seconds = deadline_seconds
-        self._busy = False
+        self._turn = asyncio.Lock()  # who waits longest is next
+        self._waiting: set[str] = set()
 
     async def run(
-        self, question: Mapping[str, Any], progress: Callable[[float], None] = lambda _: None
+        self,
+        question: Mapping[str, Any],
+        progress: Callable[[float], None] = lambda _: None,
+        *,
+        tenant: str = "",
     ) -> Mapping[str, Any]:
-        """Answers a question; cancelled, it ends the trial. `progress` hears how far it is, 0 to 1.
+        """Answers a question in its turn; cancelled, it ends the trial.
+
+        Args:
+            question: see `services.scaler.try_out`.
+            progress: hears how far it is, 0 to 1.
+            tenant: whose it is. One question of each waits, so that tenants take turns.
 
         Raises:
-            Overloaded: another trial runs.
+            ConfigError: the file would be refused.
+            Overloaded: another question of the tenant waits, or too many do.
             DeadlineExceeded: it took too long.
             NotNow: what trials need is not installed, or the question cannot be answered.
             InternalError: it failed.
         """
-        if self._busy:
+        if tenant in self._waiting or len(self._waiting) >= MOST_WAITING:
             raise Overloaded(
-                "another trial runs; try again when it is over",
+                "other scaling files wait to be checked or tried; try again when they are done",
                 reason="TRIAL_RUNNING",
                 retry_after_seconds=5.0,
             )
-        self._busy = True
+        self._waiting.add(tenant)
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting.discard(tenant)
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 return await self._run(question, progress)
         except TimeoutError:
-            message = f"the trial took longer than {self._deadline_seconds:g} s; try fewer days"
+            most = f"{self._deadline_seconds:g} s"
+            message = f"it took longer than {most}; try a smaller file, a shorter trace, fewer days"
             raise DeadlineExceeded(message, reason="TRIAL_TOO_LONG") from None
         finally:
-            self._busy = False
+            self._turn.release()
 
     async def _run(
         self, question: Mapping[str, Any], progress: Callable[[float], None]
@@ -107,6 +126,8 @@ async def _answer(
                 progress(float(share))
             case {"refused": refused}:
                 raise NotNow(str(refused), reason=str(found.get("reason", "TRIAL_REFUSED")))
+            case {"wrong": list() as problems}:
+                raise ConfigError("content", [Problem(**one) for one in problems])
             case {"answer": dict() as answer}:
                 return answer
     return None

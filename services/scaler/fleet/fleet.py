@@ -3,8 +3,8 @@
 Says how large pools are to be, drains who is to go against what routers report, and publishes each
 change. Owns the published states, the revision and the watchers. Deciding never awaits, so nothing
 can change between the snapshot and the recording of what was decided. What a target notices it
-says the moment it happens, and that is published at once. Leaves starting and repairing replicas to
-the target.
+says the moment it happens, and that is published at once, or with the next round where looking
+takes long and much happens. Leaves starting and repairing replicas to the target.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import structlog
 from services.common.errors import Unavailable
 from services.scaler.config import Pool, Scaling
 from services.scaler.fleet.gauges import Counted, Gauges
-from services.scaler.fleet.members import Member, state_of
+from services.scaler.fleet.members import Member, Members, state_of
 from services.scaler.fleet.sizes import Sizes
 from services.scaler.fleet.watchers import Seen, Update, Watcher, Watchers
 from services.scaler.fleet.wishes import WishBoard
@@ -111,8 +111,9 @@ class Fleet:
         self._status: Mapping[str, PoolStatus] = {}
         self._seen = True
         self._started = clock()
+        self._rested = self._started
         self._held: set[str] = set()  # pools of which nothing may be decided
-        self._members: dict[str, Member] = {}
+        self._members = Members()
         self._released: set[str] = set()
         # Milliseconds since the epoch, so that it also grows over restarts of the scaler.
         self._revision = int(wall() * 1000)
@@ -153,7 +154,9 @@ class Fleet:
             tasks.create_task(self._target.run())
             while True:
                 self._wake.clear()
+                begun = self._clock()
                 self._reconcile()
+                await asyncio.sleep(self._rest(begun))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._decide_seconds):
                         await self._wake.wait()
@@ -188,7 +191,7 @@ class Fleet:
                 reason="FLEET_NOT_KNOWN",
                 retry_after_seconds=1.0,
             )
-        whole = tuple(member.seen for member in self._members.values())
+        whole = tuple(member.seen for member in self._members)
         return self._watchers.subscribe(Update(full=True, replicas=whole, revision=self._revision))
 
     def wake(self, tier: str) -> float | None:
@@ -217,7 +220,7 @@ class Fleet:
 
     def metrics_pages(self) -> Iterator[tuple[str, str]]:
         """Id and host:port of the metrics page of each replica that is ready and has one."""
-        for member in self._members.values():
+        for member in self._members:
             if member.state is ReplicaState.READY and member.status.metrics_address:
                 yield member.replica.id, member.status.metrics_address
 
@@ -251,8 +254,21 @@ class Fleet:
         )
 
     def _on_change(self) -> None:
-        self._refresh(self._clock())
+        now = self._clock()
+        if now >= self._rested:
+            self._refresh(now)
+            self._rest(now)
         self._wake.set()
+
+    def _rest(self, begun: float) -> float:
+        """Rests as long as something took: looks and rounds have half of the time at most.
+
+        Returns:
+            for how many seconds.
+        """
+        ended = self._clock()
+        self._rested = ended + (ended - begun)
+        return ended - begun
 
     # Nothing below awaits.
 
@@ -315,10 +331,11 @@ class Fleet:
     def _reconcile_pool(self, name: str, now: float) -> None:
         status = self._status.get(name, _NOTHING)
         drain_seconds = self._drain_seconds(name)
-        loaded = [member.loaded(self._loads, now) for member in self._of(name)]
+        members = {member.replica.id: member for member in self._of(name)}
+        loaded = [member.loaded(self._loads, now) for member in members.values()]
         size = len(loaded) if status.held else self._size(name)
         for action in decide(size, loaded, drain_seconds=drain_seconds, now=now):
-            self._act(action, now)
+            self._act(members[action.replica], action, now)
         if status.held:
             if name in self._scaling.pools:
                 self._wishes.note(name, None)
@@ -348,15 +365,16 @@ class Fleet:
         self._status = status
         found = {each.replica.id: each for pool in status.values() for each in pool.replicas}
         self._released &= found.keys()
-        for replica_id in self._members.keys() - found.keys():
+        for replica_id in set(self._members.ids) - found.keys():
             self._forget(replica_id)
         for replica_id, replica in found.items():
             member = self._members.get(replica_id)
             if member is not None:
                 self._update(member, replica, now)
             elif replica_id not in self._released:
-                self._members[replica_id] = Member(replica, state_of(replica), now)
-                self._publish(self._members[replica_id].seen)
+                member = Member(replica, state_of(replica), now)
+                self._members.add(member)
+                self._publish(member.seen)
 
     def _update(self, member: Member, status: ReplicaStatus, now: float) -> None:
         before, member.status = member.seen, status
@@ -365,8 +383,7 @@ class Fleet:
         if member.seen != before:
             self._publish(member.seen)
 
-    def _act(self, action: Action, now: float) -> None:
-        member = self._members[action.replica]
+    def _act(self, member: Member, action: Action, now: float) -> None:
         match action:
             case Drain(replica_id, reason):
                 log.info("draining", replica=replica_id, reason=reason)
@@ -437,7 +454,7 @@ class Fleet:
         return "; ".join(filter(None, said))
 
     def _of(self, pool: str) -> list[Member]:
-        return [member for member in self._members.values() if member.replica.pool == pool]
+        return self._members.of(pool)
 
     # Counting.
 

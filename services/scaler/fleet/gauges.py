@@ -46,6 +46,7 @@ class Gauges:
         """Nothing is shown yet."""
         self._metrics = metrics
         self._labelled: set[tuple[str, str]] = set()
+        self._shown: dict[str, Counted] = {}
         self._turned: dict[str, tuple[int, float]] = {}  # last direction, and when
 
     def keep(self, tiers: Mapping[str, str]) -> None:
@@ -57,12 +58,16 @@ class Gauges:
         labelled = set(tiers.items())
         for labels in self._labelled - labelled:
             self._metrics.forget(*labels, ReplicaState, Bound)
+            self._shown.pop(labels[0], None)
         self._labelled = labelled
         for gone in self._turned.keys() - tiers.keys():
             del self._turned[gone]
 
     def show(self, pool: str, counted: Counted) -> None:
-        """Shows a pool."""
+        """Shows a pool. What shows already is not set again: that is most of a round's work."""
+        if self._shown.get(pool) == counted:
+            return
+        self._shown[pool] = counted
         metrics, labels = self._metrics, (pool, counted.tier)
         metrics.desired.labels(*labels).set(counted.desired)
         metrics.trouble.labels(*labels).set(counted.troubled)

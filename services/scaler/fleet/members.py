@@ -1,5 +1,6 @@
 """What the fleet knows about one replica, and how that becomes what the policy judges."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from services.scaler.fleet.watchers import Seen
@@ -51,6 +52,50 @@ class Member:
             index=self.status.index,
             started_at=self.replica.started_at,
         )
+
+
+class Members:
+    """The replicas that watchers know of, by id and by pool: a round asks for each pool's."""
+
+    def __init__(self) -> None:
+        """None is known yet."""
+        self._all: dict[str, Member] = {}
+        self._by_pool: dict[str, dict[str, Member]] = {}
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._all.values())
+
+    @property
+    def ids(self) -> Collection[str]:
+        """Of all."""
+        return self._all.keys()
+
+    def get(self, replica_id: str) -> Member | None:
+        """The one of this id; None: there is none."""
+        return self._all.get(replica_id)
+
+    def of(self, pool: str) -> list[Member]:
+        """Those of a pool, in the order in which they came."""
+        return list(self._by_pool.get(pool, {}).values())
+
+    def add(self, member: Member) -> None:
+        """Takes a replica; it stays in its pool."""
+        replica = member.replica
+        self._all[replica.id] = member
+        self._by_pool.setdefault(replica.pool, {})[replica.id] = member
+
+    def pop(self, replica_id: str) -> Member:
+        """Forgets the one of this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        member = self._all.pop(replica_id)
+        of_pool = self._by_pool[member.replica.pool]
+        del of_pool[replica_id]
+        if not of_pool:
+            del self._by_pool[member.replica.pool]
+        return member
 
 
 def state_of(status: ReplicaStatus, before: ReplicaState | None = None) -> ReplicaState:

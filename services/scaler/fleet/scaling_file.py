@@ -7,13 +7,14 @@ the file says, and to go back where its settings do not work.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from services.common.config import MAX_BYTES, ConfigError, parse_document
+from services.common.config import MAX_BYTES, ConfigError, parse_document, unread
 from services.common.files import above
 from services.common.refusal import Refusal
 from services.common.seen import SeenFiles
@@ -70,7 +71,7 @@ class ScalingFile:
             self.content = self._seen.read(self.path, MAX_BYTES)
             text = self.content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(str(self.path), [f"cannot be read: {error}"]) from error
+            raise ConfigError(str(self.path), [unread(error)]) from error
         document = parse_document(text, Scaling, source=str(self.path))
         for pool in document.content.pools.values():  # one that is missing may come
             if pool.repository is not None:
@@ -87,23 +88,15 @@ class ScalingFile:
     def _read_model(self, path: Path) -> bytes:
         return self._seen.read(path, MODEL_BYTES)
 
-    def check(self, content: bytes) -> Scaling:
-        """What the file would say with another content; neither reads nor changes the file.
-
-        Raises:
-            ConfigError: it could not be used.
-        """
-        try:
-            text = content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError(str(self.path), [f"must be UTF-8 text: {error}"]) from error
-        return Scaling.of(
-            parse_document(text, Scaling, source=str(self.path)),
-            self.path,
-            self._cores,
-            gpus=self._gpus,
-            queries=self._queries,
-        )
+    @property
+    def surroundings(self) -> Mapping[str, Any]:
+        """What a content is checked against: arguments of `Scaling.of`, as JSON has them."""
+        return {
+            "path": str(self.path),
+            "cores": sorted(self._cores),
+            "gpus": None if self._gpus is None else sorted(self._gpus),
+            "queries": self._queries,
+        }
 
     def again(self) -> "ScalingFile":
         """A new reading of the same file."""

@@ -12,12 +12,13 @@ import structlog
 from services.scaler.config import Pool, Scaling
 from services.scaler.load.signals import PoolNow, Signals
 from services.scaler.policy.sizing.capacity import Learned
+from services.scaler.policy.sizing.memory import Lasting
 from services.scaler.policy.sizing.settings import Scale
 from services.scaler.policy.sizing.signals import asked_by
 from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, SizeMemory, decide_all
 from services.scaler.policy.sizing.spot import MixMemory
 from services.scaler.policy.sizing.views import Decision, View
-from services.scaler.policy.sizing.work import fresh
+from services.scaler.policy.sizing.work import WorkMemory, fresh
 from services.scaler.ports import Decisions, Overrides
 
 log = structlog.get_logger()
@@ -83,7 +84,30 @@ class Sizes:
                 self._wanted[name] = min(max(there.get(name, 0), pool.first), pool.scale.max)
         for spot in _spots(self._scaling):
             self._wanted[spot] = there.get(spot, 0)
-        self._memory = _remembering(self._scaling, self._wanted)
+        self._memory = _remembering(self._scaling, self._wanted, self._memory)
+
+    def lasting(self) -> Lasting:
+        """What the next scaler may `recall`."""
+        memory = self._memory
+        work = {
+            (name, pool.model, pool.precision): memory.pools[name].work.lasting()
+            for name, pool in self._scaling.pools.items()
+            if name in memory.pools
+        }
+        return Lasting(memory.spent, work)
+
+    def recall(self, lasting: Lasting) -> None:
+        """Takes up what an earlier scaler has spent and learned; sizes stay as they are."""
+        pools = dict(self._memory.pools)
+        for name, model, precision in lasting.work:
+            settings = self._scaling.pools.get(name)
+            if (
+                name in pools
+                and settings
+                and (settings.model, settings.precision) == (model, precision)
+            ):
+                pools[name] = replace(pools[name], work=lasting.work[name, model, precision])
+        self._memory = replace(self._memory, pools=pools, spent=lasting.spent)
 
     def adopt(self, name: str, there: int) -> None:
         """Begins anew with what a pool has of which nothing could be decided until now.
@@ -100,7 +124,7 @@ class Sizes:
             self._wanted[name] = there
         else:  # as its file has it
             return
-        anew = _remembering(self._scaling, self._wanted)
+        anew = _remembering(self._scaling, self._wanted, self._memory)
         mixes = {base: anew.mixes[base]} if base in anew.mixes else {}
         self._memory = replace(
             self._memory,
@@ -123,7 +147,7 @@ class Sizes:
         self._wanted = {name: current.get(name, scaling.pools[name].first) for name in sized}
         self._sized = {name: one for name, one in self._sized.items() if name in scaling.pools}
         # Whose size is split now, or is no longer, begins anew with what there is.
-        anew = _remembering(scaling, self._wanted)
+        anew = _remembering(scaling, self._wanted, self._memory)
         other = {name for pair in before.items() ^ after.items() for name in pair}
         pools = {
             name: one
@@ -194,12 +218,14 @@ class Sizes:
         """
         self._ticked = now
         seen = self._signals.views(pools, now=now, wall=wall)
+        policies, unread = self._policies(pools, wall)
+        held = {*held, *unread}
         views = {name: view for name, view in seen.items() if name not in held}
-        policies = {one.name: self._policy(one, wall) for one in pools}
         for one in pools:
             if one.ready:
                 self._woken.discard(one.name)
         everything = self._decide(policies, views)
+        self._undecided |= unread
         decided = {name: one for name, one in everything.items() if name not in held}
         for name, decision in decided.items():
             scale = policies[name].scale
@@ -221,9 +247,23 @@ class Sizes:
                 self._decisions.take(name, decision, wall)
         return decided
 
-    def _policy(self, one: PoolNow, wall: float) -> PoolPolicy:
-        override = None if self._overrides is None else self._overrides.of(one.name, wall)
-        return PoolPolicy(one.pool.scale, one.pool.first, override)
+    def _policies(
+        self, pools: Sequence[PoolNow], wall: float
+    ) -> tuple[dict[str, PoolPolicy], set[str]]:
+        """What each pool goes by, and those of which nobody can say what is set against it."""
+        found: dict[str, PoolPolicy] = {}
+        unread: set[str] = set()
+        for one in pools:
+            override = None
+            try:
+                if self._overrides is not None:
+                    override = self._overrides.of(one.name, wall)
+            except Exception:  # it holds up no other pool
+                unread.add(one.name)
+                if one.name not in self._undecided:
+                    log.exception("an override cannot be read", pool=one.name)
+            found[one.name] = PoolPolicy(one.pool.scale, one.pool.first, override)
+        return found, unread
 
     def _decide(
         self, policies: Mapping[str, PoolPolicy], views: Mapping[str, View]
@@ -247,7 +287,8 @@ class Sizes:
                 decided, memory = decide_all(policies, budgets, money, before, seen)
             except Exception:
                 log.exception("no size can be decided")
-                decided, memory = {}, _remembering(self._scaling, self._wanted)
+                spent = AllMemory(spent=self._memory.spent)
+                decided, memory = {}, _remembering(self._scaling, self._wanted, spent)
                 undecided = set(policies)
         self._undecided, self._memory = undecided, memory
         return decided
@@ -276,14 +317,20 @@ def _spots(scaling: Scaling) -> dict[str, str]:
     }
 
 
-def _remembering(scaling: Scaling, wanted: Mapping[str, int]) -> AllMemory:
-    """What the core begins with where so many replicas are wanted of pools."""
-    pools = {name: SizeMemory(size) for name, size in wanted.items()}
-    mixes = {}
+def _remembering(scaling: Scaling, wanted: Mapping[str, int], before: AllMemory) -> AllMemory:
+    """What the core begins with where so many replicas are wanted of pools.
+
+    What was spent and what was learned until now holds for it too.
+    """
+    sizes, mixes = dict(wanted), {}
     for spot, base in _spots(scaling).items():
-        pools[base] = SizeMemory(wanted[base] + wanted[spot])
+        sizes[base] = wanted[base] + wanted[spot]
         mixes[base] = MixMemory(on_demand=wanted[base])
-    return AllMemory(pools, mixes)
+    known = {name: one.work.lasting() for name, one in before.pools.items()}
+    pools = {
+        name: SizeMemory(size, work=known.get(name, WorkMemory())) for name, size in sizes.items()
+    }
+    return AllMemory(pools, mixes, spent=before.spent)
 
 
 def stale_signals(scale: Scale, view: View) -> tuple[str, ...]:

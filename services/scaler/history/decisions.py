@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.common.durations import LATEST
 from services.common.errors import Overloaded
 from services.scaler.history.journal import GAP, Journal, read
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
@@ -18,6 +19,13 @@ from services.scaler.watching import Watcher, Watchers
 
 MAX_POOLS = 1024
 """Pools whose newest decision is held; configurations have fewer."""
+
+MOST_REPLICAS = (1 << 31) - 1
+MOST_VERSIONS = 1 << 53
+"""On record: more are a damaged line, and no message holds them."""
+
+OLDER_IN_A_ROW = 100
+"""So many lines older than is wanted end a search; fewer are those of a clock that was wrong."""
 
 SEARCH_SECONDS = 2.0
 """How long the record is searched at once."""
@@ -83,6 +91,7 @@ class _Search:
     missing: int = 0
     damaged: int = 0
     seen: set[tuple[str, float]] = field(default_factory=set)
+    older: int = 0  # lines in a row that are older than is wanted
     over: bool = False  # nothing further back is wanted
     more: bool = False
 
@@ -91,14 +100,16 @@ class _Search:
             self.damaged += 1
             return
         try:
-            at = float(line["at"])
+            at = _moment(line["at"])
             if self.wanted.since is not None and at < self.wanted.since:
-                self.over = True
+                self.older += 1
+                self.over = self.older >= OLDER_IN_A_ROW
                 return
+            self.older = 0
             if self.wanted.until is not None and at > self.wanted.until:
                 return
             if GAP in line:
-                self.missing += int(line[GAP])
+                self.missing += _whole(line[GAP])
                 return
             if self.wanted.pool in ("", line["pool"]):  # before it is made something of
                 self._take(decided_of(line))
@@ -239,26 +250,46 @@ def decided_of(line: Mapping[str, Any]) -> Decided:
     """A decision from a line of the journal; kinds of constraints it does not know are left out.
 
     Raises:
-        KeyError, TypeError, ValueError, IndexError: it is no such line.
+        KeyError, TypeError, ValueError, IndexError: it is no such line, or holds figures that no
+            message does.
     """
     bounds = set(Bound)
-    demand = line["demand"]
     decision = Decision(
-        size=int(line["size"]),
-        before=int(line["before"]),
+        size=_whole(line["size"]),
+        before=_whole(line["before"]),
         constraints=tuple(
-            Constraint(Bound(bound), int(size), str(detail), value, limit)
+            Constraint(Bound(bound), _whole(size), str(detail), _figure(value), _figure(limit))
             for bound, size, detail, value, limit in line["constraints"]
             if bound in bounds
         ),
         usd_per_hour=float(line["usd_per_hour"] or 0),
         usd_per_hour_before=float(line["usd_per_hour_before"] or 0),
-        demand=None if demand is None else float(demand),
+        demand=_figure(line["demand"]),
         why=str(line["why"]),
         why_not_fewer=str(line["why_not_fewer"]),
         why_not_more=str(line["why_not_more"]),
     )
-    return Decided(str(line["pool"]), float(line["at"]), decision, int(line["version"]))
+    return Decided(
+        str(line["pool"]), _moment(line["at"]), decision, _whole(line["version"], MOST_VERSIONS)
+    )
+
+
+def _whole(said: Any, most: int = MOST_REPLICAS) -> int:
+    number = float(said)  # which has no digits without end, as whole numbers have
+    if not 0 <= number <= most:
+        raise ValueError(f"must be 0 to {most}")
+    return int(number)
+
+
+def _moment(said: Any) -> float:
+    moment = float(said)
+    if not 0.0 <= moment <= LATEST:
+        raise ValueError(f"must be 0 to {LATEST:.0f}")
+    return moment
+
+
+def _figure(said: Any) -> float | None:
+    return None if said is None else float(said)
 
 
 def _both(

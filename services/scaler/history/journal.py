@@ -20,6 +20,9 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
+from services.common.files import append_whole, first_part
+from services.common.json_lines import json_line
+
 log = structlog.get_logger()
 
 COMMIT_SECONDS = 0.1
@@ -91,7 +94,7 @@ class Journal:
             self._missing_since = self._missing_since or self._wall()
             self._missing += 1
             self._count.lost(1)
-        self._lines.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+        self._lines.append(json_line(record))
         self._gathered.set()
 
     @asynccontextmanager
@@ -106,27 +109,35 @@ class Journal:
             await task
 
     async def flush(self) -> None:
-        """Writes what has gathered; what fails stays for the next time."""
+        """Writes what has gathered, a part at a time; what fails stays for the next time."""
         async with self._writes:
-            batch = list(self._lines)
-            if not batch and not self._missing:
-                return
-            missing = self._missing
-            gap = [self._gap(missing)] if missing else []
-            try:
-                await asyncio.to_thread(self._write, b"".join([*gap, *batch]))
-            except OSError as error:
-                self._refused(error)
-                return
-            for line in batch:
-                if self._lines and self._lines[0] is line:  # else it was given up meanwhile
-                    self._lines.popleft()
-            self._missing -= missing
-            self._missing_since = self._wall() if self._missing else 0.0
-            if self._refusing:
-                self._refusing = False
-                log.warning("the history can be written again", folder=str(self.folder))
-            self._count.unwritten(0)
+            left = len(self._lines)
+            while written := await self._write_part():
+                left -= written
+                if left <= 0:
+                    break
+
+    async def _write_part(self) -> int:
+        """Writes the oldest lines. Returns how many; 0 where none wait, or the disk refuses."""
+        part, missing = first_part(self._lines, len), self._missing
+        if not part and not missing:
+            return 0
+        gap = [self._gap(missing)] if missing else []
+        try:
+            await asyncio.to_thread(self._write, b"".join([*gap, *part]))
+        except OSError as error:
+            self._refused(error)
+            return 0
+        for line in part:
+            if self._lines and self._lines[0] is line:  # else it was given up meanwhile
+                self._lines.popleft()
+        self._missing -= missing
+        self._missing_since = self._wall() if self._missing else 0.0
+        if self._refusing:
+            self._refusing = False
+            log.warning("the history can be written again", folder=str(self.folder))
+        self._count.unwritten(0)
+        return len(part)
 
     def unwritten(self) -> list[Mapping[str, Any]]:
         """The lines that are not on the disk yet, newest first."""
@@ -162,7 +173,7 @@ class Journal:
 
     def _gap(self, missing: int) -> bytes:
         gap = {GAP: missing, "since": self._missing_since, "at": self._wall()}
-        return orjson.dumps(gap, option=orjson.OPT_APPEND_NEWLINE)
+        return json_line(gap)
 
     def _write(self, data: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -171,14 +182,7 @@ class Journal:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 data = b"\n" + data  # after a line that a crash tore
-            try:
-                written = 0
-                while written < len(data):
-                    written += os.write(descriptor, data[written:])
-                os.fsync(descriptor)
-            except BaseException:
-                os.ftruncate(descriptor, size)  # all of the batch or none of it
-                raise
+            append_whole(descriptor, data)
         finally:
             os.close(descriptor)
 

@@ -7,15 +7,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import orjson
 import structlog
+from pydantic import Field, TypeAdapter, ValidationError
 
+from services.common.durations import Moment
 from services.common.files import write_whole
+from services.common.rules import rule_of
 from services.scaler.policy.sizing.override import Override, OverrideKind
 
 log = structlog.get_logger()
 
 MAX_OVERRIDES = 1024
+AGAIN_SECONDS = 5.0
+"""When it is looked whether the disk has what holds."""
+MAX_SIZE = 1024
+"""Of a pin."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,14 @@ class Held:
 
     pool: str
     kind: OverrideKind
-    size: int
+    size: Annotated[int, Field(ge=0, le=MAX_SIZE)]
     author: str
     reason: str
-    since: float
-    expires: float
+    since: Moment
+    expires: Moment
+
+
+_ADAPTER = TypeAdapter(Held)
 
 
 class OverrideBook:
@@ -48,20 +60,32 @@ class OverrideBook:
         self._path = path
         self._wall = wall
         self._held: dict[str, Held] = {}
+        self._saved = True
         self._writes = asyncio.Lock()
 
     def open(self) -> None:
-        """Reads what an earlier scaler left; of a file that cannot be read nothing holds."""
+        """Reads what an earlier scaler left. What is none is left out and logged."""
         try:
-            found = json.loads(self._path.read_bytes())
-            held = [Held(**{**one, "kind": OverrideKind(one["kind"])}) for one in found]
+            found = orjson.loads(self._path.read_bytes())
+            if not isinstance(found, list):
+                raise ValueError("it is no list")  # noqa: TRY004, TRY301 - of what is read
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError) as error:
             why = f"{self._path}: {error}"
             log.error("overrides cannot be read; none holds", error=why)  # noqa: TRY400
             return
-        self._held = {one.pool: one for one in held}
+        for one in found:
+            try:
+                held = _ADAPTER.validate_python(one)
+            except ValidationError as error:
+                wrong = "; ".join(
+                    " ".join((*map(str, of["loc"]), rule_of(of))) for of in error.errors()
+                )
+                why = f"{self._path}: {wrong}"
+                log.error("an override cannot be read; it does not hold", error=why)  # noqa: TRY400
+            else:
+                self._held[held.pool] = held
 
     def held(self, pool: str, wall: float) -> Held | None:
         """The pool's override at this time; None: there is none, or it is over."""
@@ -97,6 +121,20 @@ class OverrideBook:
         self._held.pop(pool, None)
         return found, await self._keep()
 
+    async def run(self) -> None:
+        """Has on the disk what holds, also after the disk refused or lost it. Runs for ever."""
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            await self.mend()
+
+    async def mend(self) -> None:
+        """Writes what the disk refused or has lost."""
+        lost = bool(self.listed()) and not await asyncio.to_thread(self._path.exists)
+        if lost and self._saved:
+            log.warning("the file of overrides was gone and is made anew", file=str(self._path))
+        if lost or not self._saved:
+            await self._keep()
+
     async def _keep(self) -> bool:
         async with self._writes:
             now = self._wall()
@@ -105,6 +143,11 @@ class OverrideBook:
             try:
                 await asyncio.to_thread(write_whole, self._path, json.dumps(held).encode())
             except OSError as error:
-                log.error("overrides cannot be kept", file=str(self._path), error=str(error))  # noqa: TRY400
-                return False
-        return True
+                if self._saved:
+                    log.error("overrides cannot be kept", file=str(self._path), error=str(error))  # noqa: TRY400
+                self._saved = False
+            else:
+                if not self._saved:
+                    log.warning("overrides can be kept again", file=str(self._path))
+                self._saved = True
+            return self._saved

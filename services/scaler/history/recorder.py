@@ -85,10 +85,18 @@ class Recorder:
             )
 
 
-def recorded(folder: Path, since_minute: int) -> list[RecordedMinute]:
-    """The minutes on record in a journal's folder, from one on, oldest first. Reads files.
+def recorded(
+    folder: Path, since_minute: int, until_minute: int | None = None
+) -> list[RecordedMinute]:
+    """The minutes on record in a journal's folder, from one to another, oldest first. Reads files.
 
-    What cannot be read is left out: a minute without a line is one that nobody knows.
+    What cannot be read is left out: a minute without a line is one that nobody knows. So are those
+    of a clock that was wrong for a while, which lie outside and among the others.
+
+    Args:
+        folder: of the journal.
+        since_minute: the first one.
+        until_minute: the last one; None: whichever there is.
 
     Raises:
         OSError: the record cannot be read.
@@ -96,10 +104,10 @@ def recorded(folder: Path, since_minute: int) -> list[RecordedMinute]:
     found: dict[tuple[str, int], RecordedMinute] = {}
     for line in read(folder):
         one = None if line is None or GAP in line else _minute(line)
-        if one is None:
+        if one is None or one.minute < since_minute:
             continue
-        if one.minute < since_minute:
-            break
+        if until_minute is not None and one.minute > until_minute:
+            continue
         found.setdefault((one.tier, one.minute), one)
     return sorted(found.values(), key=lambda one: (one.minute, one.tier))
 
@@ -111,5 +119,5 @@ def _minute(line: Mapping[str, Any]) -> RecordedMinute | None:
         if min(figures) < 0 or not 0 < seconds <= MINUTE_SECONDS:
             return None
         return RecordedMinute(str(line["tier"]), int(line["minute"]), seconds, *figures)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None

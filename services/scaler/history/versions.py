@@ -12,14 +12,17 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import orjson
 import structlog
+from pydantic import Field, TypeAdapter
 
+from services.common.durations import Moment
 from services.common.files import write_whole
 
 log = structlog.get_logger()
@@ -28,7 +31,13 @@ MAX_VERSIONS = 500
 """Beyond it the older half is dropped."""
 
 RETRY_SECONDS = 1.0
+LOOK_SECONDS = 5.0
+"""When it is looked whether the disk still has them."""
 LINES, ANNOUNCED = "versions.jsonl", "applying.json"
+
+Number = Annotated[int, Field(ge=0, le=1 << 53)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of a file, in hex: it names a file here too."""
 
 
 class Source(StrEnum):
@@ -58,12 +67,12 @@ class Change:
         because: why, in one sentence.
     """
 
-    hash: str
+    hash: Hash
     source: Source
     author: str
     note: str
     anyway: str = ""
-    rolled_back_to: int = 0
+    rolled_back_to: Number = 0
     verdict: str = ""
     because: str = ""
 
@@ -80,16 +89,19 @@ class Version:
         author, note, anyway, rolled_back_to, verdict, because: as in `Change`; empty: not known.
     """
 
-    number: int
-    hash: str
-    since: float
+    number: Number
+    hash: Hash
+    since: Moment
     source: Source
     author: str = ""
     note: str = ""
     anyway: str = ""
-    rolled_back_to: int = 0
+    rolled_back_to: Number = 0
     verdict: str = ""
     because: str = ""
+
+
+_VERSION, _CHANGE = TypeAdapter(Version), TypeAdapter(Change)
 
 
 def hash_of(content: bytes) -> str:
@@ -105,7 +117,7 @@ class Versions:
         self.folder = folder
         self._wall = wall
         self._known: list[Version] = []
-        self._contents: dict[str, bytes] = {}  # that are not on the disk yet
+        self._contents: dict[str, bytes] = {}  # that are not on the disk yet, or are in force
         self._to_write: list[Version] = []
         self._announced: Change | None = None
         self._changed = asyncio.Event()
@@ -154,12 +166,17 @@ class Versions:
         data = lines.read_bytes() if lines.exists() else b""
         for line in data.splitlines():
             try:
-                self._known.append(_version(json.loads(line)))
-            except (ValueError, TypeError, KeyError):
+                self._known.append(_VERSION.validate_python(orjson.loads(line)))
+            except ValueError:
                 log.error("a line of the scaling file's versions cannot be read", file=str(lines))  # noqa: TRY400
         self._known.sort(key=lambda one: one.number)
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            self._announced = _change(json.loads((self.folder / ANNOUNCED).read_bytes()))
+        announced = self.folder / ANNOUNCED
+        try:
+            self._announced = _CHANGE.validate_python(orjson.loads(announced.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            log.error("who was to change the scaling file cannot be read", file=str(announced))  # noqa: TRY400
 
     def announce(self, change: Change) -> None:
         """Says who is about to put a file in force. Writes: to be called in a thread.
@@ -179,6 +196,7 @@ class Versions:
     def in_force(self, content: bytes) -> Version:
         """A file is in force; comes back at once. The same once more is no new version."""
         digest, latest = hash_of(content), self.latest
+        self._contents[digest] = content
         if latest is not None and latest.hash == digest:
             return latest
         number, now = self._next, self._wall()
@@ -244,6 +262,11 @@ class Versions:
         """The version of this number; None: it is not on record any more, or never was."""
         return next((one for one in reversed(self._known) if one.number == number), None)
 
+    def by_hand(self, version: Version) -> bool:
+        """Whether its file was ever in force because somebody wrote it on the host."""
+        hands = (Source.START, Source.FILE)
+        return any(one.hash == version.hash and one.source in hands for one in self._known)
+
     def content(self, version: Version) -> bytes:
         """Its file whole. Reads: to be called in a thread.
 
@@ -262,9 +285,12 @@ class Versions:
         """Writes versions, and tries again what the disk refuses. Runs for ever."""
         refused = False
         while True:
-            await self._to_do.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._to_do.wait()
             try:
                 await self.flush()
+                await self.mend()
                 refused = False
             except OSError as error:
                 if not refused:
@@ -283,11 +309,43 @@ class Versions:
                 version = self._to_write[0]
                 await asyncio.to_thread(self._write, version, self._contents[version.hash])
                 self._to_write.remove(version)
-                if all(one.hash != version.hash for one in self._to_write):
-                    self._contents.pop(version.hash, None)
+                needed = {one.hash for one in (*self._to_write, *self._known[-1:])}
+                self._contents = {
+                    digest: content
+                    for digest, content in self._contents.items()
+                    if digest in needed
+                }
                 if self._announced is not None and self._announced.hash == version.hash:
                     self.withdraw()
             self._to_do.clear()
+
+    async def mend(self) -> None:
+        """Makes anew what is gone of the record, but for earlier files, which nobody else has.
+
+        Raises:
+            OSError: the disk refuses; trying again is harmless.
+        """
+        async with self._writes:
+            latest = self.latest
+            content = None if latest is None else self._contents.get(latest.hash)
+            if latest is None or content is None or self._to_write:
+                return
+            if await asyncio.to_thread(self._mend, latest, content):
+                log.warning(
+                    "the record of the scaling file's versions was gone and is made anew",
+                    folder=str(self.folder),
+                )
+
+    def _mend(self, latest: Version, content: bytes) -> bool:
+        """Writes what is gone; whether anything was."""
+        whole = {
+            self.folder / f"{latest.hash}.yaml": content,
+            self.folder / LINES: _lines_of(self._known),
+        }
+        gone = [path for path in whole if not path.exists()]
+        for path in gone:
+            write_whole(path, whole[path])
+        return bool(gone)
 
     def _write(self, version: Version, content: bytes) -> None:
         path = self.folder / f"{version.hash}.yaml"
@@ -298,16 +356,15 @@ class Versions:
         if not there:
             write_whole(path, content)
         lines = self.folder / LINES
-        before = lines.read_bytes() if lines.exists() else b""
+        earlier = [one for one in self._known if one.number < version.number]
+        before = lines.read_bytes() if lines.exists() else _lines_of(earlier)
         kept = before.splitlines(keepends=True)
         if len(kept) >= MAX_VERSIONS:
             kept = kept[MAX_VERSIONS // 2 :]
         if kept and not kept[-1].endswith(b"\n"):
             kept[-1] += b"\n"
         # Whole, not added to: there are few versions, and none may be half there.
-        write_whole(
-            lines, b"".join([*kept, json.dumps(dataclasses.asdict(version)).encode(), b"\n"])
-        )
+        write_whole(lines, b"".join([*kept, _lines_of([version])]))
         if len(kept) < before.count(b"\n"):
             self._drop_contents()
 
@@ -319,9 +376,5 @@ class Versions:
                 path.unlink(missing_ok=True)
 
 
-def _version(said: dict[str, Any]) -> Version:
-    return Version(**{**said, "source": Source(said["source"])})
-
-
-def _change(said: dict[str, Any]) -> Change:
-    return Change(**{**said, "source": Source(said["source"])})
+def _lines_of(versions: Sequence[Version]) -> bytes:
+    return b"".join(json.dumps(dataclasses.asdict(one)).encode() + b"\n" for one in versions)

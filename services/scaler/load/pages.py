@@ -78,6 +78,25 @@ class Pages:
         Raises:
             Unanswered: nobody answers in time, or with another status, or with too much.
         """
+        return await self._ask("GET", url, query, headers, accept)
+
+    async def put(self, url: str, headers: Mapping[str, str]) -> bytes:
+        """What a page answers to a PUT of nothing with these headers.
+
+        Raises:
+            Unanswered: see `get`.
+        """
+        _, body = await self._ask("PUT", url, None, headers, (OK,))
+        return body
+
+    async def _ask(
+        self,
+        method: str,
+        url: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        accept: Collection[int],
+    ) -> tuple[int, bytes]:
         import aiohttp  # noqa: PLC0415
 
         assert self._session is not None  # noqa: S101 -- it was entered
@@ -85,8 +104,8 @@ class Pages:
             async with (
                 self._room,  # who waits for a turn is not late
                 asyncio.timeout(self._seconds),
-                self._session.get(
-                    url, params=query, headers=headers, allow_redirects=False
+                self._session.request(
+                    method, url, params=query, headers=headers, allow_redirects=False
                 ) as response,
             ):
                 body = await response.content.read(self._max_bytes + 1)

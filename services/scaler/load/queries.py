@@ -1,12 +1,12 @@
 """Answers of a Prometheus to the queries of pools, by its HTTP API for instant queries."""
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
 import structlog
 
 from services.scaler.load.pages import Pages, Unanswered
@@ -35,7 +35,7 @@ def number_of(body: bytes) -> float:
         NoNumber: it is several, infinite or negative, or no answer at all.
     """
     try:
-        answer: Any = json.loads(body)
+        answer: Any = orjson.loads(body)
         status = answer["status"]
         if status != "success":
             raise NoNumber(f"Prometheus refuses it: {str(answer.get('error', status))[:200]}")

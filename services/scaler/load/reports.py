@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.buckets import BUCKETS
+from services.common.durations import nanoseconds_of
 from services.common.errors import BadRequest, Violation
 from services.common.load_totals import LoadTotals
 from services.scaler.load.loads import Report, Run, TierLoad
@@ -69,6 +70,8 @@ def _header(request: pb.ReportLoadRequest, router: str) -> Iterator[Violation]:
         yield Violation("router", "must be 1 to 128 letters, digits or ._:/-")
     elif router and request.router != router:
         yield Violation("router", f"must stay {router} for the whole stream")
+    if nanoseconds_of(request.started_at) is None:
+        yield Violation("started_at", "must be a moment in the years 1 to 9999")
 
 
 def _sizes(request: pb.ReportLoadRequest) -> Iterator[Violation]:

@@ -228,13 +228,13 @@ def _stops(goal: Goal, replicas: Sequence[Observed], patience: Patience, now: fl
         elif replica.released and replica.state is not State.ENDING:
             stops.append(Stop(replica.id, "released", failed=False))
         elif replica.state is State.STARTING and held >= goal.start_seconds:
-            reason = f"not ready after {goal.start_seconds:g} s"
+            reason = f"it was not ready after {goal.start_seconds:g} s"
             stops.append(Stop(replica.id, reason, failed=True))
         elif replica.state is State.READY and now - replica.answered_at >= patience.silence_seconds:
             silent.append(replica)
     if silent and all(replica.state in (State.READY, State.DRAINING) for replica in replicas):
         longest = min(silent, key=lambda replica: (replica.answered_at, replica.id))
-        reason = f"has not answered for {patience.silence_seconds:g} s"
+        reason = f"it has not answered for {patience.silence_seconds:g} s"
         stops.append(Stop(longest.id, reason, failed=True))
     return stops
 

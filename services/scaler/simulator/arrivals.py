@@ -20,7 +20,8 @@ JITTER_SECONDS = 5.0
 FANO = 4.0
 """Variance of a count by its mean, of arrivals whose gaps have a coefficient of variation of 2."""
 NEIGHBOURS = 20
-MAX_STEPS = 40_000_000
+MAX_STEPS = 31 * 86_400
+"""A month of seconds."""
 
 
 class Generator(StrEnum):

@@ -123,7 +123,7 @@ def course_of(
     return Course(
         seconds=end - warm,
         requests=due,
-        attainment=1.0 - late / due if due > 0.0 else 1.0,
+        attainment=max(1.0 - late / due, 0.0) if due > 0.0 else 1.0,
         replica_hours=hours,
         wasted_hours=(after.wasted - before.wasted) / HOUR,
         starts=after.starts - before.starts,

@@ -26,6 +26,9 @@ MAX_WINDOWS = 1_000_000
 MAX_TOKENS = 10_000_000
 """Of one prompt or answer."""
 MAX_PER_SECOND = 1e6
+MAX_SECONDS = 1e12
+"""Of a time, from whatever its trace counts: far beyond any clock, and exact in milliseconds."""
+MIN_WINDOW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -115,22 +118,34 @@ def _jsonl(text: str, source: str) -> Iterator[Line]:
                 float(one["input_length"]),
                 float(one["output_length"]),
             )
-        except (KeyError, TypeError, ValueError, RecursionError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as exc:
             rule = "must be an object with the numbers timestamp, input_length and output_length"
             raise ConfigError(source, [Problem(rule, line=number, value=line[:80])]) from exc
 
 
+def _rows(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a CSV after its first, with their numbers."""
+    rows = csv.reader(io.StringIO(text))
+    try:
+        for number, row in enumerate(rows, start=1):
+            if number > 1 and row:
+                yield number, row
+    except csv.Error as exc:
+        rule = f"must be a line of plain CSV: {exc}"
+        raise ConfigError(source, [Problem(rule, line=rows.line_num)]) from exc
+
+
 def _azure(text: str, source: str) -> Iterator[Line]:
-    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
-        if number == 1 or not row:
-            continue
+    for number, row in _rows(text, source):
         try:
             # Seven digits of a second there; Python's clocks know six.
             at = datetime.fromisoformat(row[0][:26]).replace(tzinfo=UTC).timestamp()
             yield number, at * 1000.0, float(row[1]), float(row[2])
-        except (IndexError, ValueError) as exc:
+        except (IndexError, ValueError, OverflowError) as exc:
             rule = "must be a time, prompt tokens and output tokens"
-            raise ConfigError(source, [Problem(rule, line=number, value=str(row)[:80])]) from exc
+            raise ConfigError(
+                source, [Problem(rule, line=number, value=",".join(row)[:80])]
+            ) from exc
 
 
 def _requests(lines: Iterator[Line], source: str) -> Requests:
@@ -138,8 +153,9 @@ def _requests(lines: Iterator[Line], source: str) -> Requests:
     for number, at, prompt, output in lines:
         if len(found) >= MAX_REQUESTS:
             raise ConfigError(source, [f"has more than {MAX_REQUESTS} requests"])
-        if not (np.isfinite(at) and 0 <= prompt <= MAX_TOKENS and 0 <= output <= MAX_TOKENS):
-            rule = f"tokens must be from 0 to {MAX_TOKENS}, times finite"
+        known = abs(at) <= MAX_SECONDS * 1000.0
+        if not (known and 0 <= prompt <= MAX_TOKENS and 0 <= output <= MAX_TOKENS):
+            rule = f"tokens must be from 0 to {MAX_TOKENS}, times at most {MAX_SECONDS:g} s from 0"
             value = f"{at}, {prompt}, {output}"
             raise ConfigError(source, [Problem(rule, line=number, value=value)])
         # No answer is empty for the engine: its end is a token too.
@@ -154,24 +170,30 @@ def _requests(lines: Iterator[Line], source: str) -> Requests:
 def _rates(text: str, source: str) -> Rates:
     begins: list[float] = []
     rates: list[float] = []
-    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
-        if number == 1 or not row:
-            continue
+    for number, row in _rows(text, source):
         try:
             begin, rate = float(row[0]), float(row[1])
         except (IndexError, ValueError) as exc:
             rule = "must be the start of a window in seconds and a rate a second"
-            raise ConfigError(source, [Problem(rule, line=number, value=str(row)[:80])]) from exc
+            raise ConfigError(
+                source, [Problem(rule, line=number, value=",".join(row)[:80])]
+            ) from exc
         if not 0.0 <= rate <= MAX_PER_SECOND:
             rule = f"the rate must be from 0 to {MAX_PER_SECOND:.0f}"
-            raise ConfigError(source, [Problem(rule, line=number, value=row[1])])
+            raise ConfigError(source, [Problem(rule, line=number, value=row[1][:80])])
+        if not abs(begin) <= MAX_SECONDS:
+            rule = f"a window must begin at most {MAX_SECONDS:g} s from 0"
+            raise ConfigError(source, [Problem(rule, line=number, value=row[0][:80])])
         if len(rates) >= MAX_WINDOWS:
             raise ConfigError(source, [f"has more than {MAX_WINDOWS} windows"])
+        if len(begins) == 1 and begin - begins[0] < MIN_WINDOW_SECONDS:
+            rule = f"windows must follow each other, of {MIN_WINDOW_SECONDS:g} s or more"
+            raise ConfigError(source, [Problem(rule, line=number, value=row[0][:80])])
         if len(begins) > 1 and abs((begin - begins[-1]) - (begins[1] - begins[0])) > 1e-6:  # noqa: PLR2004
             rule = "windows must follow each other, all of one length"
-            raise ConfigError(source, [Problem(rule, line=number, value=row[0])])
+            raise ConfigError(source, [Problem(rule, line=number, value=row[0][:80])])
         begins.append(begin)
         rates.append(rate)
-    if len(rates) < 2 or begins[1] <= begins[0]:  # noqa: PLR2004
-        raise ConfigError(source, ["has fewer than two windows, one after the other"])
+    if len(rates) < 2:  # noqa: PLR2004
+        raise ConfigError(source, ["has fewer than two windows"])
     return Rates(begins[1] - begins[0], np.array(rates))

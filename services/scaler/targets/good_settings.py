@@ -3,9 +3,9 @@
 One JSON file a pool below the state folder. Leaves to `policy.rollout` when settings are good.
 """
 
-import json
 from pathlib import Path
 
+import orjson
 import structlog
 from pydantic import TypeAdapter
 
@@ -29,12 +29,12 @@ class GoodSettings:
         """The pool's last good settings; None where none are kept, or are of another version."""
         path = self._folder / f"{pool}.json"
         try:
-            found = json.loads(path.read_bytes())
+            found = orjson.loads(path.read_bytes())
             config_pbtxt = found.pop(CONFIG_PBTXT, "")
-            return _ADAPTER.validate_json(json.dumps(found)).having(str(config_pbtxt))
+            return _ADAPTER.validate_json(orjson.dumps(found)).having(str(config_pbtxt))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError):  # whatever else it holds
             log.warning("unusable good settings", pool=pool, file=str(path))
             return None
 

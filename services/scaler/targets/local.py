@@ -30,7 +30,7 @@ from services.scaler.policy.replicas import (
 from services.scaler.ports import OnChange, PoolStatus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.kept_pool import KeptPool, Wanted
-from services.scaler.targets.occupants import Occupant, adopted, as_of, new_id
+from services.scaler.targets.occupants import Occupant, adopted, as_of, new_id, silence
 from services.scaler.targets.slots import SlotHost, StartFailed, StartHindered
 
 log = structlog.get_logger()
@@ -197,7 +197,8 @@ class LocalTarget:
             actions = decide(goal, self._observed(name), pool.failures, self._patience, now)
             for action in actions:
                 self._act(name, action, now)
-            pool.note(trouble(goal, self._observed(name), pool.failures, actions, now))
+            said = trouble(goal, self._observed(name), pool.failures, actions, now)
+            pool.note(said or silence(self._of(name)))
 
     def _note_draining(self, occupant: Occupant) -> None:
         """So that the next scaler goes on with it if this one is killed."""

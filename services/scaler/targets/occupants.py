@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from services.scaler.config import Pool
@@ -134,6 +135,14 @@ class Occupant:
             draining=self.state is State.DRAINING and not self.leaving,
             metrics_address=self.replica.metrics_address,
         )
+
+
+def silence(occupants: Iterable[Occupant]) -> str:
+    """How many that were ready do not answer, in one sentence; empty: all do."""
+    quiet = sum(one.quiet and one.state is State.READY for one in occupants)
+    if not quiet:
+        return ""
+    return "1 replica does not answer" if quiet == 1 else f"{quiet} replicas do not answer"
 
 
 def adopted(found: Adopted, pool: Pool | None, now: float) -> Occupant:

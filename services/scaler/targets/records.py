@@ -13,12 +13,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import orjson
 import structlog
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from services.common.config import ConfigError
+from services.common.durations import Moment
 from services.common.files import FolderLock, write_whole
 from services.scaler.ports import Replica
 from services.scaler.targets import processes
@@ -26,6 +28,9 @@ from services.scaler.targets import processes
 log = structlog.get_logger()
 
 KEPT_LOGS = 20
+
+_Whole = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
+_Port = Annotated[int, Field(ge=0, le=65_535)]
 
 _REASONS = (
     re.compile(r"failed to load '[^']*' version \d+: (.*)"),
@@ -39,7 +44,7 @@ _REASONS = (
 class Known:
     """A process: its id, and the tick it started at, which tells it from a later namesake."""
 
-    pid: int
+    pid: Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
     ticks: int
 
 
@@ -53,7 +58,9 @@ class SlotReplica(Replica):
         metrics_address: host:port of its page of metrics; empty in records of old.
     """
 
-    slot: int
+    max_in_flight: _Whole
+    started_at: Moment
+    slot: _Whole
     fingerprint: str
     metrics_address: str = ""
 
@@ -67,8 +74,8 @@ class Record:
     """
 
     replica: SlotReplica
-    grpc_port: int
-    metrics_port: int
+    grpc_port: _Port
+    metrics_port: _Port
     python: bool
     server: Known | None = None
     stubs: tuple[Known, ...] | None = None
@@ -184,8 +191,10 @@ class Records:
         """
         for folder in sorted(self._replicas.iterdir()):
             try:
-                data: Any = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+                data = orjson.loads((folder / "record.json").read_bytes())
                 record = _ADAPTER.validate_python(data)
+                if record.replica.id != folder.name:
+                    raise ValueError(f"it is that of {record.replica.id}")  # noqa: TRY301
             except (OSError, ValueError) as error:
                 if isinstance(error, OSError):
                     processes.heed(error)

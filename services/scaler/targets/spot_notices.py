@@ -4,11 +4,14 @@ A file ``spot-notice/<name>`` below the state folder is about the pool or the re
 what it says is the reason, and where it goes the notice is taken back. The metadata page of a pool
 is that of its machine: while it answers with status 200 and anything but "false", the pool goes.
 That is how the clouds tell it: AWS has ``/latest/meta-data/spot/instance-action`` (404 until two
-minutes before; its token-free version 1), GCP ``/computeMetadata/v1/instance/preempted`` ("FALSE"
-until about 30 seconds before). Leaves to `local` what is done about it.
+minutes before; with a token of its version 2 where it gives one), GCP
+``/computeMetadata/v1/instance/preempted`` ("FALSE" until about 30 seconds before). Leaves to
+`local` what is done about it.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,8 +29,44 @@ MAX_BYTES = 4096
 MAX_FILES = 4096
 MAX_REASON = 200
 NOT_FOUND = 404
+UNAUTHORIZED = 401
+
+AWS = "http://169.254.169.254/latest/"
+"""Where pages of AWS are, which may want a token; other clouds have theirs elsewhere there."""
+TOKEN_SECONDS = 21_600
+"""The longest that AWS lets a token hold."""
+RENEW_SECONDS = TOKEN_SECONDS / 2
+AGAIN_SECONDS = 60.0
+"""Where no token is given, one is asked for again after this long."""
+
 _HEADERS = {"Metadata-Flavor": "Google"}
 _NO_NOTICE = ("", "false", "none")
+
+
+class _Token:
+    """AWS's token, without which version 2 of its metadata tells nothing."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._text = ""
+        self._until = -math.inf
+
+    async def headers(self, pages: Pages) -> Mapping[str, str]:
+        """What a page of AWS is to be asked with; nothing where only version 1 answers."""
+        now = self._clock()
+        if now >= self._until:
+            wanted = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
+            try:
+                self._text = (await pages.put(f"{AWS}api/token", wanted)).decode("ascii")
+                self._until = now + RENEW_SECONDS
+            except (Unanswered, UnicodeDecodeError):
+                self._until = now + AGAIN_SECONDS  # what was given before may hold still
+        return {"X-aws-ec2-metadata-token": self._text} if self._text else {}
+
+    def refused(self) -> None:
+        """It holds no more, as after a machine was started from a picture of itself."""
+        if self._text:
+            self._text, self._until = "", -math.inf
 
 
 class SpotNotices:
@@ -38,6 +77,8 @@ class SpotNotices:
         state_folder: Path,
         pools: Callable[[], Mapping[str, Pool]],
         on_change: Callable[[], None] = lambda: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is known yet.
 
@@ -45,12 +86,14 @@ class SpotNotices:
             state_folder: where the folder of notices is; it need not be there.
             pools: gives the pools that are configured.
             on_change: is called in the event loop when a notice comes or goes.
+            clock: monotonic seconds.
         """
         self._folder = state_folder.absolute() / FOLDER
         self._pools = pools
         self.on_change = on_change
         self._told: dict[str, str] = {}
         self._silent: set[str] = set()
+        self._token = _Token(clock)
 
     def of(self, name: str) -> str:
         """Why the pool or replica of that name is taken away; empty: it is not."""
@@ -68,7 +111,9 @@ class SpotNotices:
         urls = {name: pool.spot_notice for name, pool in self._pools().items() if pool.spot_notice}
         files = await asyncio.to_thread(_files, self._folder)
         asked = sorted(set(urls.values()))
-        said = await asyncio.gather(*(self._page(pages, url) for url in asked))
+        aws = any(url.startswith(AWS) for url in asked)
+        token = await self._token.headers(pages) if aws else {}
+        said = await asyncio.gather(*(self._page(pages, url, token) for url in asked))
         by_url = dict(zip(asked, said, strict=True))
         told = {name: by_url[url] for name, url in urls.items() if by_url[url]}
         told.update(files)
@@ -81,10 +126,16 @@ class SpotNotices:
         self._told = told
         self.on_change()
 
-    async def _page(self, pages: Pages, url: str) -> str:
+    async def _page(self, pages: Pages, url: str, token: Mapping[str, str]) -> str:
         """What a metadata page gives notice of; empty: nothing, or it does not answer."""
+        headers = {**_HEADERS, **token} if url.startswith(AWS) else _HEADERS
         try:
-            status, body = await pages.get(url, headers=_HEADERS, accept=(OK, NOT_FOUND))
+            status, body = await pages.get(
+                url, headers=headers, accept=(OK, NOT_FOUND, UNAUTHORIZED)
+            )
+            if status == UNAUTHORIZED:
+                self._token.refused()
+                raise Unanswered("it wants a token and takes none that it was given")  # noqa: TRY301
         except Unanswered as error:
             if url not in self._silent:
                 log.warning("nobody tells whether capacity is taken away", page=url, why=str(error))

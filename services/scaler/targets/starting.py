@@ -78,7 +78,10 @@ def read_line(connection: socket.socket) -> dict[str, Any]:
         if not more or len(line) + len(more) > MAX_BYTES:
             raise ValueError("the message has no end")
         line += more
-    told = json.loads(line)
+    try:
+        told = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("the message is nested too deeply") from error
     if not isinstance(told, dict):
         raise ValueError("the message has no keys")  # noqa: TRY004 - of what is said, not of code
     return told

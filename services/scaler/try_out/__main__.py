@@ -1,8 +1,9 @@
 """``python -m services.scaler.try_out``: tries scaling files on load, in a process of its own.
 
 Reads one line of JSON, the question; writes lines of JSON: ``progress`` now and then, then
-``answer``, or ``refused`` where the question cannot be answered. The scaler runs it (`Trials`); it
-is the only thing of the scaler that computes with the simulator.
+``answer``, or ``refused`` where the question cannot be answered, or ``wrong`` where the file would
+be refused. The scaler runs it (`Trials`); it is the only thing of the scaler that computes with the
+simulator.
 """
 
 import dataclasses
@@ -15,10 +16,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from services.common.config import ConfigError
 from services.scaler.policy.plans import Scene
+from services.scaler.try_out import checks
 
 NICENESS = 10
-MAX_MEMORY_BYTES = 6 << 30
+MAX_MEMORY_BYTES = 2 << 30
+MAX_PROCESSOR_SECONDS = 180
+"""Where the scaler that would end it was killed itself."""
 NEEDED = ("numpy",)
 PROGRESS_STEP = 0.01
 
@@ -38,17 +43,28 @@ class Refused(Exception):
 def main() -> None:
     """Answers the question on standard input."""
     os.nice(NICENESS)
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    most = MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, MAX_MEMORY_BYTES)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    _bound(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
+    _bound(resource.RLIMIT_CPU, MAX_PROCESSOR_SECONDS)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each thread takes address space
     question = json.loads(sys.stdin.readline())
     try:
-        answer = dataclasses.asdict(_answered(question, _Told()))
+        answer = {}
+        if question["check"] is not None:
+            notes, unserved = checks.check(question["given"], **question["check"])
+            answer = {"notes": [dataclasses.asdict(note) for note in notes], "unserved": unserved}
+        if question["kind"] != "check":
+            answer = dataclasses.asdict(_answered(question, _Told()))
+    except ConfigError as error:
+        _say({"wrong": [dataclasses.asdict(problem) for problem in error.details]})
     except Refused as error:
         _say({"refused": str(error), "reason": error.reason})
     else:
         _say({"answer": answer})
+
+
+def _bound(what: int, most: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(hard, most), hard))
 
 
 def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) -> Any:
@@ -67,6 +83,7 @@ def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) ->
                 source=question["path"],
                 load=Path(question["load"]),
                 since=question["now"] - question["seconds"],
+                until=question["now"],
                 replicas=question["replicas"],
                 asked=question["asked"],
                 decisions=Path(question["decisions"]),

@@ -63,7 +63,11 @@ class _Days:
                 continue
             replica = replica_in(names[0], of, self.measured)
             assert replica is not None  # noqa: S101 - as the tier can be tried
-            trace = trace_of(tier.minutes, replica, first=self.first, count=self.minutes)
+            try:
+                trace = trace_of(tier.minutes, replica, first=self.first, count=self.minutes)
+            except ValueError as error:
+                why = f"{tier.label}: its recorded load is of no use: {error}"
+                raise Unanswerable(why) from error
             lines.append(Line(trace, names, _objective(of)))
         if not lines:
             return {}
@@ -122,6 +126,7 @@ def planned(
     source: str,
     load: Path,
     since: float,
+    until: float,
     replicas: Mapping[str, Any],
     asked: Mapping[str, Any] = MappingProxyType({}),
     decisions: Path | None = None,
@@ -137,6 +142,7 @@ def planned(
         source: names them in errors.
         load: folder of the recorded load.
         since: seconds since 1970 from which on it is tried.
+        until: the same, to which; later minutes are those of a clock that was wrong.
         replicas: what is known of each pool's, by name.
         asked: what they are to be taken to be in its place.
         decisions: folder of the decisions on record, which a trial has to agree with; None: none.
@@ -151,7 +157,7 @@ def planned(
     before, after = read(live, source), read(given, source)
     if strange := sorted(asked.keys() - before.pools.keys() - after.pools.keys()):
         raise Unanswerable(f"there is no pool {strange[0]!r} of which replicas are named")
-    minutes, record = _on_record(load, since, decisions, in_force_since, before)
+    minutes, record = _on_record(load, (since, until), decisions, in_force_since, before)
     measured = {
         name: known(
             replicas.get(name), asked.get(name),
@@ -210,11 +216,16 @@ def planned(
 
 
 def _on_record(
-    load: Path, since: float, decisions: Path | None, in_force_since: float, live: Scaling
+    load: Path,
+    between: tuple[float, float],
+    decisions: Path | None,
+    in_force_since: float,
+    live: Scaling,
 ) -> tuple[list[RecordedMinute], Record]:
     """The recorded load, and what the file in force decided on it."""
+    first, last = (one / MINUTE_SECONDS for one in between)
     try:
-        minutes = recorded(load, math.ceil(since / MINUTE_SECONDS))
+        minutes = recorded(load, math.ceil(first), math.floor(last))
         if not minutes or decisions is None:
             return minutes, Record(0.0, 0.0, {})
         begin = max(float(minutes[0].minute * MINUTE_SECONDS), in_force_since)

@@ -175,8 +175,10 @@ def _named(scaling: Scaling, pool: str) -> str:
         if len(sized) == 1:
             return sized[0]
         there = ", ".join(sized) or "none"
-        raise Unanswerable(f"say which pool serves the trace; with a scale there are: {there}")
+        raise Unanswerable(
+            f"say with --pool which pool serves the trace; with a scale there are: {there}"
+        )
     if pool not in scaling.pools:
         there = ", ".join(sorted(scaling.pools))
-        raise Unanswerable(f"there is no pool {pool!r}; there are: {there}")
+        raise Unanswerable(f"there is no pool named {pool}; there are: {there}")
     return pool

@@ -1,40 +1,27 @@
 """What requests about scaling files have in common, checked."""
 
-import unicodedata
 from collections.abc import Iterator
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from services.common.config import MAX_BYTES
 from services.common.durations import seconds_of
 from services.common.errors import BadRequest, Violation
 from services.scaler.changes.policies import DAY_SECONDS
 from services.scaler.history.recorder import DAYS
 from services.scaler.policy.recorded import MINUTE_SECONDS
 
-MAX_AUTHOR = 64
-MAX_REASON = 256
+MAX_BYTES = 64 << 10
+"""Of a file that is sent: of 1 KiB for each of 64 pools. One that is written on the host may have
+more."""
 USUAL_DAYS = 7
-
-
-def text_violations(
-    name: str, text: str, longest: int, *, required: bool = True
-) -> Iterator[Violation]:
-    """What is wrong with a text."""
-    if not text.strip():
-        if required or text:
-            yield Violation(name, "is required")
-    elif len(text) > longest:
-        yield Violation(name, f"must have at most {longest} characters, got {len(text)}")
-    elif any(unicodedata.category(character) == "Cc" for character in text):
-        yield Violation(name, "must hold no control characters")
 
 
 def content_violations(content: str) -> Iterator[Violation]:
     """What is wrong with a file before it is read."""
     if not content.strip():
         yield Violation("content", "is required")
-    elif len(content.encode()) > MAX_BYTES:
-        yield Violation("content", f"must have at most {MAX_BYTES} bytes")
+    elif (size := len(content.encode())) > MAX_BYTES:
+        rule = f"must have at most {MAX_BYTES:,} bytes, got {size:,}"
+        yield Violation("content", f"{rule}; a larger file is written on its host")
 
 
 def span_violations(request: pb.ApplyPolicyRequest | pb.PlanPolicyRequest) -> Iterator[Violation]:

@@ -1,14 +1,20 @@
-"""ListDecisions and WatchDecisions: any known caller may ask; the record is for operators."""
+"""ListDecisions and WatchDecisions: any known caller may ask.
+
+The record is for operators, and so is who set an override.
+"""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
-from services.common.durations import NANOSECONDS, set_time
+from services.common.durations import NANOSECONDS, nanoseconds_of, set_time
 from services.common.errors import BadRequest, Overloaded, Unavailable, Violation
 from services.scaler.history.decisions import Decided, DecisionLog, Wanted
+from services.scaler.policy.sizing.override import unsigned
 from services.scaler.policy.sizing.views import Constraint
 
 MOST, USUAL = 1000, 100
@@ -36,24 +42,23 @@ class DecisionCalls:
             Overloaded: too many searches wait.
             Unavailable: the record cannot be read.
         """
-        _check(request)
+        if not request.current:
+            identity.require(Role.OPERATOR)
+        since, until = _checked(request)
         if request.current:
+            operator = identity.may_operate
             current = self._decisions.current(request.pool)
-            return pb.ListDecisionsResponse(decisions=[decision_message(one) for one in current])
-        identity.require(Role.OPERATOR)
-        wanted = Wanted(
-            request.pool,
-            request.since.ToNanoseconds() / NANOSECONDS if request.HasField("since") else None,
-            request.until.ToNanoseconds() / NANOSECONDS if request.HasField("until") else None,
-            request.max_results or USUAL,
-        )
+            return pb.ListDecisionsResponse(
+                decisions=[decision_message(one, operator=operator) for one in current]
+            )
+        wanted = Wanted(request.pool, since, until, request.max_results or USUAL)
         try:
             found = await self._decisions.find(wanted)
         except OSError as error:
             message = f"the record of decisions cannot be read: {error.strerror}"
             raise Unavailable(message, reason="HISTORY_UNREAD") from error
         return pb.ListDecisionsResponse(
-            decisions=[decision_message(one) for one in found.decisions],
+            decisions=[decision_message(one, operator=True) for one in found.decisions],
             missing=found.missing,
             damaged=found.damaged,
             more=found.more,
@@ -74,7 +79,8 @@ class DecisionCalls:
                 if decided is None:
                     yield pb.WatchDecisionsResponse()
                 elif request.pool in ("", decided.pool):
-                    yield pb.WatchDecisionsResponse(decision=decision_message(decided))
+                    message = decision_message(decided, operator=identity.may_operate)
+                    yield pb.WatchDecisionsResponse(decision=message)
 
     @contextmanager
     def _place(self, identity: Identity) -> Iterator[None]:
@@ -97,9 +103,9 @@ class DecisionCalls:
             self._watching += Counter()  # without those that have none
 
 
-def decision_message(decided: Decided) -> pb.Decision:
-    """A decision as a message."""
-    decision = decided.decision
+def decision_message(decided: Decided, *, operator: bool) -> pb.Decision:
+    """A decision as a message; who set an override is told to operators alone."""
+    decision = decided.decision if operator else unsigned(decided.decision)
     message = pb.Decision(
         pool=decided.pool,
         size=decision.size,
@@ -132,12 +138,27 @@ def _constraint(constraint: Constraint) -> pb.Constraint:
     )
 
 
-def _check(request: pb.ListDecisionsRequest) -> None:
-    wrong = []
+def _checked(request: pb.ListDecisionsRequest) -> tuple[float | None, float | None]:
+    """The first and the last moment that are asked for, in seconds since 1970.
+
+    Raises:
+        BadRequest: with all violations.
+    """
+    wrong: list[Violation] = []
     if not 0 <= request.max_results <= MOST:
         wrong.append(Violation("max_results", f"must be 0 to {MOST}, got {request.max_results}"))
-    both = request.HasField("since") and request.HasField("until")
-    if both and request.since.ToNanoseconds() > request.until.ToNanoseconds():
+
+    def moment(name: str, said: Timestamp) -> float | None:
+        nanoseconds = nanoseconds_of(said)
+        if nanoseconds is None:
+            wrong.append(Violation(name, "must be a moment in the years 1 to 9999"))
+            return None
+        return nanoseconds / NANOSECONDS
+
+    since = moment("since", request.since) if request.HasField("since") else None
+    until = moment("until", request.until) if request.HasField("until") else None
+    if since is not None and until is not None and since > until:
         wrong.append(Violation("since", "must not be after until"))
     if wrong:
         raise BadRequest.of(*wrong)
+    return since, until

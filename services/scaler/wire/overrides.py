@@ -1,22 +1,22 @@
 """SetOverride, ClearOverride and ListOverrides: operators set them, any caller may see them."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import seconds_of, set_time
-from services.common.errors import BadRequest, NotFound, Overloaded, Violation
-from services.scaler.history.overrides import Held, OverrideBook
+from services.common.errors import BadRequest, NotFound, NotNow, Overloaded, Violation
+from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
+from services.scaler.config import Pool
+from services.scaler.history.overrides import MAX_SIZE, Held, OverrideBook
 from services.scaler.policy.sizing.override import OverrideKind
-from services.scaler.wire.asked import MAX_AUTHOR, MAX_REASON, text_violations
 
 log = structlog.get_logger()
 
 MAX_SECONDS = 30 * 86_400
-MAX_SIZE = 1024
 
 _KINDS = {
     pb.OVERRIDE_KIND_PAUSE: OverrideKind.PAUSE,
@@ -32,7 +32,7 @@ class OverrideCalls:
     def __init__(
         self,
         book: OverrideBook,
-        pools: Callable[[], Collection[str]],
+        pools: Callable[[], Mapping[str, Pool]],
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -50,11 +50,15 @@ class OverrideCalls:
             Forbidden: the caller is no operator.
             BadRequest: with all violations.
             NotFound: there is no such pool.
+            NotNow: nothing would serve the pool's tier any more, and that is not said to be meant.
             Overloaded: there are too many.
         """
         identity.require(Role.OPERATOR)
         _check(request)
         self._require(request.pool)
+        pinned = request.kind == pb.OVERRIDE_KIND_PIN
+        if pinned and not request.size and not request.may_stop_tier:
+            self._keep_serving(request.pool)
         now = self._wall()
         held = Held(
             pool=request.pool,
@@ -65,6 +69,7 @@ class OverrideCalls:
             since=now,
             expires=now + seconds_of(request.expires_after),
         )
+        replaced = self._book.held(request.pool, now)
         try:
             saved = await self._book.put(held)
         except OverflowError as error:
@@ -81,7 +86,13 @@ class OverrideCalls:
             reason=held.reason,
             unsaved=not saved,
         )
-        return pb.SetOverrideResponse(override=_message(held, operator=True, unsaved=not saved))
+        response = pb.SetOverrideResponse(override=_message(held, operator=True, unsaved=not saved))
+        if replaced is not None:
+            response.replaced.CopyFrom(_message(replaced, operator=True))
+        most = _most(self._pools().get(held.pool))
+        if pinned and most is not None and held.size > most[0]:
+            response.most, response.most_by = most
+        return response
 
     async def clear_override(
         self, request: pb.ClearOverrideRequest, identity: Identity
@@ -123,7 +134,31 @@ class OverrideCalls:
 
     def _require(self, pool: str) -> None:
         if pool not in self._pools():
-            raise NotFound(f"no pool named {pool[:80]!r}", reason="POOL_UNKNOWN")
+            raise NotFound(f"there is no pool named {pool[:80]}", reason="POOL_UNKNOWN")
+
+    def _keep_serving(self, name: str) -> None:
+        """Refuses to leave a tier without any pool.
+
+        Raises:
+            NotNow: no other pool serves it.
+        """
+        pools = self._pools()
+        tier = pools[name].tier
+        if any(pool.tier == tier for other, pool in pools.items() if other != name):
+            return
+        message = f"{name} is the only pool of tier {tier}: at 0 all requests of {tier} would fail"
+        raise NotNow(message, reason="PIN_STOPS_TIER")
+
+
+def _most(pool: Pool | None) -> tuple[int, str] | None:
+    """Most replicas that a pin brings, and what holds them down to that; None: nothing known."""
+    if pool is None:
+        return None
+    bounds = [(len(pool.slots), "room")] if pool.slots else []
+    if pool.scale is not None:
+        scheduled = (one.max for one in pool.scale.schedule if one.max is not None)
+        bounds.append((max(pool.scale.max, *scheduled, 0), "max"))
+    return min(bounds, default=None)
 
 
 def _check(request: pb.SetOverrideRequest) -> None:

@@ -5,20 +5,18 @@ from collections.abc import Iterator
 import structlog
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from services.common.config import ConfigError
+from services.common.config import ConfigError, Problem
 from services.common.credentials import Identity, Role
 from services.common.durations import set_time
 from services.common.errors import BadRequest, NotFound, Violation
+from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
 from services.scaler.changes.policies import Applied, Asked, Policies
 from services.scaler.history.versions import Source, Version, Versions
 from services.scaler.wire.asked import (
-    MAX_AUTHOR,
-    MAX_REASON,
     content_violations,
     refuse,
     span_of,
     span_violations,
-    text_violations,
 )
 from services.scaler.wire.trials import VERDICTS, plan_message
 
@@ -51,21 +49,15 @@ class PolicyCalls:
         Raises:
             Forbidden: the caller is no operator.
             BadRequest: it is no file at all.
+            ServiceError: see `Trials.run`.
         """
         identity.require(Role.OPERATOR)
         refuse([*content_violations(request.content)])
         try:
-            await self._policies.check(request.content)
+            notes = await self._policies.check(request.content, tenant=identity.tenant)
         except ConfigError as error:
-            return pb.ValidatePolicyResponse(
-                problems=[
-                    pb.PolicyProblem(
-                        line=problem.line, key=problem.key, rule=problem.rule, value=problem.value
-                    )
-                    for problem in error.details
-                ]
-            )
-        return pb.ValidatePolicyResponse()
+            return pb.ValidatePolicyResponse(problems=map(_problem, error.details))
+        return pb.ValidatePolicyResponse(notes=map(_problem, notes))
 
     async def apply(
         self, request: pb.ApplyPolicyRequest, identity: Identity
@@ -95,6 +87,7 @@ class PolicyCalls:
             request.anyway_reason,
             request.based_on,
             span_of(request),
+            identity.tenant,
         )
         applied = await self._policies.apply(request.content, asked)
         _tell("a scaling file was applied", applied, identity, request.author, request.note)
@@ -150,11 +143,19 @@ class PolicyCalls:
         if request.number < 0:
             wrong.append(Violation("number", f"must be 0 or more, got {request.number}"))
         refuse(wrong)
-        applied = await self._policies.roll_back(request.number, request.author, request.note)
+        applied = await self._policies.roll_back(
+            request.number, request.author, request.note, tenant=identity.tenant
+        )
         _tell("a scaling file was taken back", applied, identity, request.author, request.note)
         return pb.RollbackPolicyResponse(
             version=_applied(applied), in_force=applied.version is not None
         )
+
+
+def _problem(problem: Problem) -> pb.PolicyProblem:
+    return pb.PolicyProblem(
+        line=problem.line, key=problem.key, rule=problem.rule, value=problem.value
+    )
 
 
 def version_message(version: Version, *, operator: bool) -> pb.PolicyVersion:

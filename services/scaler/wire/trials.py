@@ -65,7 +65,12 @@ class TrialCalls:
         asked = {name: replica_of(one) for name, one in request.replicas.items()}
         async for step in _steps(
             lambda told: self._policies.plan(
-                request.content, seconds, told, asked=asked, page=request.page
+                request.content,
+                seconds,
+                told,
+                asked=asked,
+                page=request.page,
+                tenant=identity.tenant,
             )
         ):
             if isinstance(step, float):
@@ -86,7 +91,9 @@ class TrialCalls:
         identity.require(Role.OPERATOR)
         scene = scene_of(request)
         async for step in _steps(
-            lambda told: self._policies.simulate(request.content, scene, told)
+            lambda told: self._policies.simulate(
+                request.content, scene, told, tenant=identity.tenant
+            )
         ):
             if isinstance(step, float):
                 yield pb.SimulateResponse(progress=step)

@@ -11,6 +11,8 @@ from tests.integration.client.test_calibrate_passes_on import only_the_package
 
 ROOT = Path(__file__).resolve().parents[3]
 POLICIES = ROOT / "policies"
+QUERIES = "need a scaler with the setting PENNYWEIGHT_SCALER_PROMETHEUS; else it refuses them"
+EMPTY = "is empty, so that the pool keeps its size; with `max` it follows its load"
 
 
 @pytest.fixture
@@ -36,7 +38,11 @@ async def test_the_policies_of_the_tree_are_good() -> None:
     files = [f"policies/{name}.yaml" for name in ("routes", "prices", "scaling")]
     ended = await pennyweight("policy", "check", *files, cwd=ROOT)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == "".join(f"{file}: good {Path(file).stem}\n" for file in files)
+    assert ended.out == (
+        "policies/routes.yaml: a router would take these routes.\n"
+        "policies/prices.yaml: a router would take these prices.\n"
+        "policies/scaling.yaml: a scaler would take these pools.\n"
+    )
 
 
 async def test_what_would_be_refused_is_told_as_the_services_do(policies: Path) -> None:
@@ -75,7 +81,7 @@ async def test_routes_are_checked_with_their_prices_and_models(policies: Path) -
     assert "tiers.large: has no price in " in ended.out
     prices = str(POLICIES / "prices.yaml")
     ended = await pennyweight("policy", "check", routes, "--prices", prices, cwd=ROOT)
-    assert (ended.code, ended.out) == (0, f"{routes}: good routes\n")
+    assert (ended.code, ended.out) == (0, f"{routes}: a router would take these routes.\n")
     (policies.parent / "model_repository").unlink()
     ended = await pennyweight("policy", "check", routes, "--prices", prices, cwd=ROOT)
     assert ended.code == 1
@@ -140,7 +146,7 @@ async def test_outside_the_source_tree_it_says_where_to_run_it(tmp_path: Path) -
         (
             "tier: large",
             "tier: lage",
-            "must be a tier of the routes (large, small), got lage",
+            "must be a tier of the routes (large, small), got 'lage'",
         ),
         ("precision: int8", "precision: int4", "must be the precision of tier small, int8, got"),
     ],
@@ -161,7 +167,18 @@ async def test_pools_that_serve_no_tier_are_told(
     (policies / "elsewhere").mkdir()
     apart = scaling.rename(policies / "elsewhere" / "scaling.yaml")
     alone = ("policy", "check", "--no-models", str(apart))
-    assert (await pennyweight(*alone, cwd=ROOT)).code == 0
+    ended = await pennyweight(*alone, cwd=ROOT)
+    assert ended.code == 0
+    assert "note: pools: their tiers were not checked: no routes.yaml lies beside it" in ended.out
+    named = ("--routes", str(policies / "routes.yaml"))
+    assert (await pennyweight(*alone, *named, cwd=ROOT)).code == 1
+    told = await pennyweight("scaler", "check", "--no-models", str(apart), *named, cwd=ROOT)
+    assert (told.code, problem in told.out) == (1, True)
+    change(policies / "prices.yaml", "  large", "  huge")
+    ended = await pennyweight(*alone, *named, cwd=ROOT)
+    assert "were not checked: " in ended.out
+    assert "routes.yaml or its prices would be refused" in ended.out
+    change(policies / "prices.yaml", "  huge", "  large")
     assert (await pennyweight(*alone, str(policies / "routes.yaml"), cwd=ROOT)).code == 1
 
 
@@ -173,4 +190,41 @@ async def test_prices_are_checked_with_the_routes_beside_them(policies: Path) ->
     assert f"tiers.large: has no price in {prices}" in ended.out
     (policies / "routes.yaml").rename(policies / "other.yaml")
     ended = await pennyweight("policy", "check", str(prices), cwd=ROOT)
-    assert (ended.code, ended.out) == (0, f"{prices}: good prices\n")
+    assert (ended.code, ended.out) == (0, f"{prices}: a router would take these prices.\n")
+
+
+async def test_what_else_a_file_needs_is_a_note_and_no_fault(policies: Path) -> None:
+    scaling = policies / "scaling.yaml"
+    query = "queries: {busy: {query: sum(busy), target: 70}}"
+    change(scaling, "      work: null ", f"      {query}\n      work: null ")
+    change(scaling, "      min: 1", "      min: 0")
+    change(scaling, "size: 1  ", "size: 0  ")
+    scaling.write_text(scaling.read_text() + "    scale:\n")
+    ended = await pennyweight("policy", "check", str(scaling), cwd=ROOT)
+    assert (ended.code, ended.err) == (0, "")
+    good, *notes = ended.out.splitlines()
+    assert good == f"{scaling}: a scaler would take these pools."
+    begin = "  note: line "
+    assert [note.startswith(begin) for note in notes] == [True] * 4
+    found = [note.removeprefix(begin).partition(": ")[2] for note in notes]
+    assert found == [
+        "pools.small-cpu.scale.min: counts as 1 without `zero`: one replica always stays, got 0",
+        f"pools.small-cpu.scale.queries: {QUERIES}",
+        "pools.small-cpu.size: the pool begins with 1, as scale keeps it from 1 to 2, got 0",
+        f"pools.large-cpu.scale: {EMPTY}",
+    ]
+    ended = await pennyweight("policy", "check", str(scaling), "--json", cwd=ROOT)
+    shown = json.loads(ended.out)
+    assert (shown["good"], len(shown["notes"])) == (True, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nosuch.yaml", "No such file or directory"), (".", "Is a directory")],
+)
+async def test_a_file_that_is_none_is_told_in_words(tmp_path: Path, name: str, said: str) -> None:
+    file = tmp_path / name
+    for command in (("policy", "check"), ("scaler", "check")):
+        ended = await pennyweight(*command, str(file), cwd=ROOT)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == f"{file} cannot be read: {said}.\n"

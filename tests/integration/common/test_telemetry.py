@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from services.common.errors import NotFound
 from services.common.telemetry import Tracing
 from tests.integration.common.serving import KEY, serving
 
@@ -59,3 +61,26 @@ async def test_a_call_is_traced_under_the_callers_span() -> None:
     assert span.trace_id.hex() == PARENT.split("-")[1]
     assert span.parent_span_id.hex() == PARENT.split("-")[2]
     assert sent == [f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(NotFound("no MARKER", reason="MARKER"), "NOT_FOUND"), (ValueError("MARKER"), "INTERNAL")],
+    ids=["service error", "unexpected error"],
+)
+async def test_of_an_error_a_span_has_the_codes_name_alone(error: Exception, code: str) -> None:
+    async with collecting() as collector:
+        tracing = Tracing("shop", f"http://127.0.0.1:{collector.port}")
+
+        async def fail() -> None:
+            raise error
+
+        async with serving(tracing=tracing) as running:
+            running.shop.do = fail
+            with pytest.raises(grpc.aio.AioRpcError):
+                await running.complete()
+        await asyncio.to_thread(tracing.close)
+        (span,) = collector.spans
+    assert span.status.message == code
+    assert not span.events
+    assert b"MARKER" not in span.SerializeToString()

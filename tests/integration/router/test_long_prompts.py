@@ -59,8 +59,8 @@ class Gate:
 
 @pytest.fixture
 async def gate(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
-    made = Gate(tokenising._encode)
-    monkeypatch.setattr(tokenising, "_encode", made)
+    made = Gate(tokenising._run)
+    monkeypatch.setattr(tokenising, "_run", made)
     yield made
     made.open.set()
 

@@ -1,6 +1,5 @@
 """KEDA's protocol over real gRPC, with a client that follows KEDA's own loop."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
 import grpc
@@ -21,17 +20,27 @@ REF = pb.ScaledObjectRef(name="small", namespace="pw", scalerMetadata={"pool": "
 
 
 @asynccontextmanager
-async def serving():
-    wishes, failed = SaidWishes(), []
-    servicer = ExternalScaler(wishes, failed=lambda: failed.append(1))
+async def served(servicer):
     server = grpc.aio.server()
     add_ExternalScalerServicer_to_server(servicer, Keyless(server, keda.MOST_CALLS))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield wishes, channel, servicer, failed
+    yield f"127.0.0.1:{port}"
     servicer.close()
     await server.stop(0.1)
+
+
+@asynccontextmanager
+async def serving():
+    wishes, failed = SaidWishes(), []
+    servicer = ExternalScaler(wishes, failed=lambda: failed.append(1))
+    async with served(servicer) as address, grpc.aio.insecure_channel(address) as channel:
+        yield wishes, channel, servicer, failed
+
+
+def streams_of(channel):
+    stub = ExternalScalerStub(channel)
+    return stub.StreamIsActive, stub.StreamMetricSpec
 
 
 async def test_kedas_loop_follows_the_decision():
@@ -112,21 +121,32 @@ async def test_specs_are_streamed_at_once_and_are_the_same():
             await anext(stream)
 
 
-async def test_streams_are_bounded(monkeypatch):
-    monkeypatch.setattr(keda, "MOST_STREAMS", 2)
-    async with serving() as (_, channel, _, _):
-        stub = ExternalScalerStub(channel)
-        streams = [stub.StreamMetricSpec(REF) for _ in range(2)]
-        for stream in streams:
-            await anext(aiter(stream))
-        with pytest.raises(grpc.aio.AioRpcError) as told:
-            await anext(aiter(stub.StreamMetricSpec(REF)))
-        assert told.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        streams[0].cancel()
-        async with asyncio.timeout(5.0):
-            while True:  # until the server has heard of it
-                try:
-                    await anext(aiter(stub.StreamMetricSpec(REF)))
-                    break
-                except grpc.aio.AioRpcError:
-                    await asyncio.sleep(0.01)
+async def test_for_one_stream_more_the_connection_with_most_lets_its_oldest_go(monkeypatch):
+    monkeypatch.setattr(keda, "MOST_STREAMS", 4)
+    wishes = SaidWishes()
+    wishes.put("a", 1)
+    servicer = ExternalScaler(wishes)
+    apart = [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        served(servicer) as address,
+        grpc.aio.insecure_channel(address, options=apart) as kedas,
+        grpc.aio.insecure_channel(address, options=apart) as strangers,
+    ):
+        own = [aiter(open_(REF)) for open_ in streams_of(kedas)]
+        for stream in own:
+            await anext(stream)
+        held = []
+        for n in range(5):
+            held.append(aiter(streams_of(strangers)[n % 2](REF)))
+            await anext(held[n])
+        for oldest in held[:3]:
+            with pytest.raises(grpc.aio.AioRpcError, match="made room") as told:
+                await anext(oldest)
+            assert told.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        wishes.put("a", 0)
+        for stream in (own[0], held[4]):
+            assert not (await anext(stream)).result, "these go on"
+        servicer.close()
+        for stream in (*own, *held[3:]):
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)

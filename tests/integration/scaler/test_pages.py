@@ -30,11 +30,22 @@ async def broken(_request: web.Request) -> web.Response:
     return web.Response(status=503, text="no")
 
 
+async def token(request: web.Request) -> web.Response:
+    return web.Response(text=f"token for {request.headers['For']}")
+
+
+async def cut(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[str]:
     app = web.Application()
-    for handler in (slow, long, elsewhere, fine, broken):
+    for handler in (slow, long, elsewhere, fine, broken, cut):
         app.router.add_get(f"/{handler.__name__}", handler)
+    app.router.add_put("/token", token)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -51,6 +62,13 @@ async def test_a_page_comes_with_its_status(server, monkeypatch):
         assert await pages.get(f"{server}/broken", accept=(200, 503)) == (503, b"no")
 
 
+async def test_what_is_put_is_answered(server):
+    async with Pages() as pages:
+        assert await pages.put(f"{server}/token", {"For": "60"}) == b"token for 60"
+        with pytest.raises(Unanswered, match="it answers with status 405"):
+            await pages.put(f"{server}/fine", {})
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -58,6 +76,7 @@ async def test_a_page_comes_with_its_status(server, monkeypatch):
         ("long", "its answer is longer than 1,000 bytes"),
         ("elsewhere", "it answers with status 302"),
         ("broken", "it answers with status 503"),
+        ("cut", "it cannot be reached"),
         ("absent", "it answers with status 404"),
     ],
 )

@@ -1,13 +1,19 @@
 """A pool that follows its load over real Triton processes: up, down, to zero and back."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
-from tests.integration.scaler.harness import KEY, READY, Scaler, until_async
+from services.scaler.history.lasting import LastingFile
+from services.scaler.policy.sizing.capacity import Fit, Learned
+from services.scaler.policy.sizing.memory import Lasting
+from services.scaler.policy.sizing.money import DAY_SECONDS, Spent
+from services.scaler.policy.sizing.work import WorkMemory
+from tests.integration.scaler.harness import KEY, MODEL, READY, Scaler, until_async
 from tests.integration.scaler.test_scaler_servicer import CALLER, key_file
 
 SCALE = {
@@ -121,3 +127,28 @@ async def test_a_notice_in_a_file_replaces_a_replica_before_it_goes(home):
 
     await until_async(replaced)
     assert least == 1, "the other was ready first"
+
+
+async def test_what_was_spent_and_learned_holds_over_a_restart(home):
+    home = home(slots=[{}, {}], size=0, scale=SCALE)
+    home.head = {"tick_seconds": 1}
+    home.write()
+    file = LastingFile(home.state / "history/sizes.json")
+    fit = Fit(weight=1.0, constants=(0.02, 0.0, 0.0, 0.0))
+    work = WorkMemory(learned=Learned(0.9, fit, fit.capacity))
+    wall = time.time()
+    spent = Spent(int(wall // DAY_SECONDS), 7.0, wall)
+    await file.keep(Lasting(spent, {("p", MODEL, "int8"): work}))
+    before = (home.state / "history/sizes.json").read_bytes()
+    scaler = await home.start(keep=False)
+
+    async def decided() -> bool:
+        return bool((await scaler.pool()).why)
+
+    await until_async(decided)
+    await scaler.stop()
+    assert (home.state / "history/sizes.json").read_bytes() != before, "it was written anew"
+    found = file.read()
+    assert found.spent.usd == 7.0
+    assert found.spent.wall > wall
+    assert found.work["p", MODEL, "int8"].learned == work.learned

@@ -86,7 +86,18 @@ def test_what_cannot_be_started_is_said(starter: Process, tmp_path: Path) -> Non
     assert alive(start(starter, tmp_path))  # it goes on
 
 
-NONSENSE = [b"", b"no json\n", b"[]\n", b'{"argv": 5}\n', b"{}\n", b"x" * (MAX_BYTES + 1)]
+ELSE = b'"environment": {}, "folder": "/", "output": "/dev/null"}\n'
+NONSENSE = [
+    b"",
+    b"no json\n",
+    b"[]\n",
+    b'{"argv": 5}\n',
+    b"{}\n",
+    b"x" * (MAX_BYTES + 1),
+    b'{"argv": [], ' + ELSE,
+    b'{"argv": ["\\u0000"], ' + ELSE,
+    b'{"a":' * 100_000 + b"\n",
+]
 
 
 def test_nonsense_ends_nobody(starter: Process, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Decisions, scaling files and overrides over real gRPC, with the real command against it."""
 
+import ast
 import asyncio
 import hashlib
 import json
@@ -11,12 +12,13 @@ import grpc
 import pytest
 import yaml
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.errors import DeadlineExceeded, InternalError, NotNow, Overloaded
-from services.scaler.changes.trials import Trials
+from services.scaler.changes.trials import MOST_WAITING, Trials
 from tests.integration.client.running import pennyweight, rows_of
 from tests.integration.scaler.harness import KEY, until_async
 from tests.integration.scaler.test_scaler_servicer import CALLER, OPERATOR, key_file
@@ -180,7 +182,7 @@ async def test_a_file_is_simulated_on_a_trace_beside_rules_of_others(home, tmp_p
         "scaler", "simulate", str(file), "--trace", str(trace), *where(scaler)
     )
     assert ended.code == 0, ended.err
-    assert "3,000 requests in 0.01 days" in ended.out
+    assert "3,000 requests in 10 minutes" in ended.out
     assert rows_of(ended.out)[0][0] == "p"
     rates = tmp_path / "rates.csv"
     rates.write_text("t_start_s,req_per_s\n" + "".join(f"{60 * at},{at}\n" for at in range(30)))
@@ -208,9 +210,19 @@ async def test_what_is_wrong_is_told_by_line_key_rule_and_value(place, tmp_path)
     scaler = await place.start()
     file = tmp_path / "wrong.yaml"
     file.write_text(text_of(place, size=3))
-    ended = await pennyweight("scaler", "apply", str(file), "--note", "n", *where(scaler))
-    assert ended.code == 1
-    assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_start_s,req_per_s\n0,1\n60,1\n")
+    for command in (("apply", "--note", "n"), ("plan",), ("simulate", "--trace", str(trace))):
+        name, *options = command
+        ended = await pennyweight("scaler", name, str(file), *options, *where(scaler))
+        assert ended.code == 1
+        assert ended.err.startswith(f"{file} would be refused:\n  line ")
+        assert "pools.p.size: must not exceed the number of slots, 2, got 3" in ended.err
+        assert "content" not in ended.err
+    file.write_text(" ")
+    ended = await pennyweight("scaler", "plan", str(file), *where(scaler))
+    assert (ended.code, ended.err) == (2, f"{file} is empty.\n")
+    file.write_text(text_of(place, size=3))
     found = await scaler.stub.ValidatePolicy(
         pb.ValidatePolicyRequest(content=file.read_text()), metadata=KEY, timeout=5
     )
@@ -262,7 +274,7 @@ async def test_decisions_are_streamed_listed_and_explained(home):
     assert resumed.out == "p is decided again; pin at 2 is over.\n"
     unknown = await pennyweight("scaler", "why", "q", *where(scaler))
     assert unknown.code == 1
-    assert "no pool named 'q'" in unknown.err
+    assert "There is no pool named q." in unknown.err
 
 
 async def test_an_override_outlives_a_restart(place):
@@ -295,6 +307,7 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
         (stub.ClearOverride, pb.ClearOverrideRequest(pool="p", author="a")),
         (stub.ListPolicyVersions, pb.ListPolicyVersionsRequest(number=1)),
         (stub.ListDecisions, pb.ListDecisionsRequest(pool="p")),
+        (stub.ListDecisions, pb.ListDecisionsRequest(max_results=-1)),
     )
     for method, request in changes:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -318,10 +331,57 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
         await stub.ListDecisions(pb.ListDecisionsRequest(current=True), metadata=key, timeout=5)
 
 
+async def test_who_set_an_override_is_for_operators(home, tmp_path):
+    scaler = await home(size=0).start(keys_file=key_file(tmp_path))
+    stub = scaler.stub
+    pause = pb.SetOverrideRequest(
+        pool="p",
+        kind=pb.OVERRIDE_KIND_PAUSE,
+        expires_after=HOUR,
+        author="ada",
+        reason="r",
+    )
+    await stub.SetOverride(pause, metadata=OPERATOR, timeout=5)
+
+    async def told(key) -> list[str]:
+        pools = await stub.ListPools(pb.ListPoolsRequest(), metadata=key, timeout=5)
+        current = pb.ListDecisionsRequest(current=True)
+        decisions = await stub.ListDecisions(current, metadata=key, timeout=5)
+        watching = stub.WatchDecisions(pb.WatchDecisionsRequest(), metadata=key, timeout=5)
+        first = await anext(aiter(watching))
+        watching.cancel()
+        return [str(one) for one in (pools, decisions, first)]
+
+    async def decided() -> bool:
+        return all("pause" in one for one in await told(OPERATOR))
+
+    await until_async(decided)
+    assert all("pause by ada" in one for one in await told(OPERATOR))
+    hidden = await told(CALLER)
+    assert all("pause" in one and "ada" not in one for one in hidden)
+
+
 @pytest.mark.parametrize(
     ("method", "request_", "fields"),
     [
         ("ListDecisions", pb.ListDecisionsRequest(max_results=1001), {"max_results"}),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(
+                since=Timestamp(seconds=2**63 - 1), until=Timestamp(seconds=-(2**63))
+            ),
+            {"since", "until"},
+        ),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(since=Timestamp(seconds=1, nanos=-(2**31))),
+            {"since"},
+        ),
+        (
+            "ListDecisions",
+            pb.ListDecisionsRequest(since=Timestamp(seconds=2), until=Timestamp(seconds=1)),
+            {"since"},
+        ),
         (
             "SetOverride",
             pb.SetOverrideRequest(kind=pb.OVERRIDE_KIND_PIN, reason="a\nb"),
@@ -343,6 +403,22 @@ async def test_reading_is_for_any_key_and_changing_for_operators(home, tmp_path)
             "ApplyPolicy",
             pb.ApplyPolicyRequest(based_on="abc", span=Duration(seconds=1)),
             {"content", "author", "note", "based_on", "span"},
+        ),
+        (
+            "ApplyPolicy",
+            pb.ApplyPolicyRequest(content="x", author="ada\u202egnimoc", note="x\u2028y"),
+            {"author", "note"},
+        ),
+        (
+            "SetOverride",
+            pb.SetOverrideRequest(
+                pool="p",
+                kind=pb.OVERRIDE_KIND_PAUSE,
+                expires_after=HOUR,
+                author="a\u200bb",
+                reason="\u2066x",
+            ),
+            {"author", "reason"},
         ),
         ("RollbackPolicy", pb.RollbackPolicyRequest(number=-1), {"author", "number"}),
     ],
@@ -447,29 +523,123 @@ async def test_a_trial_that_fails_has_a_name_and_leaves_room(lines, error, reaso
         assert failed.value.reason == reason
 
 
-async def test_one_trial_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_path):
+async def test_one_question_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_path):
     pid = tmp_path / "pid"
     trials = scripted(
-        "import os, time",
-        f"open({str(pid)!r} + '.new', 'w').write(str(os.getpid()))",
-        f"os.rename({str(pid)!r} + '.new', {str(pid)!r})",
-        "time.sleep(60)",
+        "import json, os, time",
+        "if json.loads(input()).get('quick'):",
+        "    print(json.dumps({'answer': {}}))",
+        "else:",
+        f"    open({str(pid)!r} + '.new', 'w').write(str(os.getpid()))",
+        f"    os.rename({str(pid)!r} + '.new', {str(pid)!r})",
+        "    time.sleep(60)",
     )
-    first = asyncio.create_task(trials.run({}))
+    order: list[str] = []
+
+    async def quick(tenant: str) -> None:
+        await trials.run({"quick": True}, tenant=tenant)
+        order.append(tenant)
+
+    first = asyncio.create_task(trials.run({}, tenant="acme"))
 
     async def started() -> bool:
         return pid.exists()
 
     await until_async(started)
-    with pytest.raises(Overloaded) as busy:
-        await trials.run({})
+    waiting = [asyncio.create_task(quick(tenant)) for tenant in ("acme", "globex", "hangs-up")]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as busy:  # one of each tenant waits
+        await quick("acme")
     assert busy.value.reason == "TRIAL_RUNNING"
+    waiting += [asyncio.create_task(quick(f"t{at}")) for at in range(MOST_WAITING - len(waiting))]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await quick("one-too-many")
+    for task in (waiting[2], *waiting[3:]):
+        task.cancel()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert order == ["acme", "globex"]
     trials._deadline_seconds = 0.2
     with pytest.raises(DeadlineExceeded) as late:
         await trials.run({})
     assert late.value.reason == "TRIAL_TOO_LONG"
+
+
+async def test_a_file_is_read_in_a_process_of_its_own_that_is_niced_and_bounded(tmp_path):
+    """Not on threads that the whole scaler shares: a dear file takes nobody else's time."""
+    said = tmp_path / "said"
+    trials = scripted(
+        "import os, resource, sys",
+        "sys.argv = ['try_out']",
+        "from services.scaler.try_out import __main__ as try_out, checks",
+        "def check(given, **_):",
+        "    bounded = resource.RLIMIT_AS, resource.RLIMIT_CPU",
+        "    limits = [resource.getrlimit(one)[0] for one in bounded]",
+        f"    open({str(said)!r}, 'w').write(repr([os.getpid(), os.nice(0), *limits]))",
+        "    return (), ''",
+        "checks.check = check",
+        "try_out.main()",
+    )
+    assert await trials.run({"kind": "check", "check": {}, "given": "a: 1"}) == {
+        "notes": [],
+        "unserved": "",
+    }
+    pid, nice, memory, seconds = ast.literal_eval(said.read_text())
+    assert pid != os.getpid()
+    assert nice == min(os.nice(0) + 10, 19)
+    assert (memory, seconds) == (2 << 30, 180)
+
+
+async def test_an_override_says_what_it_replaces_cannot_bring_and_would_stop(home):
+    place = home(size=None, slots=[{}, {}], scale=SCALE)
+    scaler = await place.start()
+    said = ("--for", "1h", "--reason", "r", "--author")
+    paused = await pennyweight(
+        "scaler", "pause", "p", "--no-scale-down", *said, "ada", *where(scaler)
+    )
+    assert (paused.code, paused.err) == (0, "")
+    assert paused.out.startswith("p: no scale down until ")
+    pinned = await pennyweight("scaler", "pin", "p", "9", *said, "bob", *where(scaler))
+    assert pinned.code == 0
+    can_come, replaced = pinned.err.splitlines()
+    assert can_come == "At most 2 can come (max)."
+    assert replaced.startswith("It takes the place of no scale down by ada, which held until ")
+    stopping = ("scaler", "pin", "p", "0", *said, "bob", *where(scaler))
+    refused = await pennyweight(*stopping)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == (
+        "p is the only pool of tier small: at 0 all requests of small would fail\n"
+        "`--yes` pins it all the same.\n"
+    )
+    assert (await pennyweight(*stopping, "--yes")).code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("pin", "p", "2", "--reason", "r", "--for", "0s"), "--for 0s is not above 0"),
+        (("pause", "p", "--reason", "r", "--for", "400d"), "--for 400d is not above 0 and at most"),
+        (("pin", "p", "-1", "--reason", "r", "--for", "1h"), "Invalid value for 'N'"),
+        (("why", "p", "--at", "2200-01-01T00:00:00Z"), "--at 2200-01-01T00:00:00Z is in the fut"),
+        (("why", "p", "--at", "yesterday"), "--at yesterday is no time."),
+        (("plan", __file__, "--days", "0"), "Invalid value for '--days'"),
+        (("simulate", __file__, "--trace", __file__, "--times", "-1"), "value for '--times'"),
+    ],
+)
+async def test_an_option_that_cannot_be_is_named(command, said):
+    ended = await pennyweight("scaler", *command, "--address", "127.0.0.1:1", COLUMNS="120")
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+
+
+async def test_a_time_before_the_record_is_said_to_be_one(home):
+    place = home(size=None, slots=[{}, {}], scale=SCALE)
+    scaler = await place.start()
+    ended = await pennyweight("scaler", "why", "p", "--at", "10d", *where(scaler))
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("The record has no decision about p up to ")

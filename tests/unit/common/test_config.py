@@ -133,12 +133,12 @@ def test_every_problem_is_told_at_once() -> None:
     assert first == "line 5: shelves.0.height_cm: is missing"
     assert second.startswith("line 2: prices.bread: must be a number in plain digits")
     assert second.endswith("got 'cheap'")
-    assert third == "line 3: shelfs: no such key; there are shelves, prices, got []"
+    assert third == "line 3: shelfs: no such key; did you mean shelves? There are shelves, prices"
 
 
 def test_a_repeated_key_is_refused_at_any_depth() -> None:
     text = "prices: {bread: 1, milk: 2}\nshelves:\n  - label: a\n    height_cm: 1\n    label: b\n"
-    assert problems_of(text) == ["line 5: label: appears twice"]
+    assert problems_of(text) == ["line 5: shelves.0.label: appears twice, first in line 3"]
 
 
 @pytest.mark.parametrize(
@@ -201,3 +201,11 @@ def test_bad_configuration_ends_the_process_with_status_2(
     assert capsys.readouterr().err == (
         "pennyweight: bad configuration in shop.yaml\n  line 1: a: b\n  line 2: c: d\n"
     )
+
+
+def test_a_key_as_others_spell_it_is_answered_with_ours() -> None:
+    for key, meant in (("heightCm", "height_cm"), ("labelText", "label")):
+        text = f"shelves:\n  - label: a\n    height_cm: 1\n    {key}: 1\n"
+        (problem,) = problems_of(text)
+        rule = f"no such key; did you mean {meant}? There are label, height_cm"
+        assert problem == f"line 4: shelves.0.{key}: {rule}"

@@ -6,7 +6,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.common.durations import duration_of, seconds_of, set_seconds, set_time
+from services.common.durations import (
+    LATEST,
+    duration_of,
+    nanoseconds_of,
+    seconds_of,
+    set_seconds,
+    set_time,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,3 +45,23 @@ def test_a_moment_is_counted_from_1970() -> None:
     timestamp = Timestamp()
     set_time(timestamp, 1_700_000_000.25)
     assert (timestamp.seconds, timestamp.nanos) == (1_700_000_000, 250_000_000)
+    assert nanoseconds_of(timestamp) == 1_700_000_000_250_000_000
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        Timestamp(seconds=2**63 - 1),
+        Timestamp(seconds=-(2**63)),
+        Timestamp(seconds=1, nanos=-1),
+        Timestamp(seconds=int(LATEST) + 1),
+    ],
+)
+def test_what_is_no_moment_has_no_nanoseconds(timestamp: Timestamp) -> None:
+    assert nanoseconds_of(timestamp) is None
+
+
+def test_the_latest_moment_is_one() -> None:
+    timestamp = Timestamp()
+    set_time(timestamp, LATEST)
+    assert nanoseconds_of(timestamp) == int(LATEST) * 1_000_000_000

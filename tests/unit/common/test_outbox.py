@@ -9,9 +9,7 @@ async def test_what_piled_up_is_taken_together_and_in_order() -> None:
     outbox: Outbox[int] = Outbox()
     for number in range(5):
         outbox.put(number)
-    assert len(outbox) == 5
     assert [await outbox.take(3), await outbox.take(3)] == [[0, 1, 2], [3, 4]]
-    assert len(outbox) == 0
 
 
 async def test_what_is_too_large_together_is_taken_apart() -> None:
@@ -20,6 +18,16 @@ async def test_what_is_too_large_together_is_taken_apart() -> None:
         outbox.put(item)
     taken = [await outbox.take(10, max_size=4) for _ in range(4)]
     assert taken == [["aa", "bb"], ["c"], ["dddddd"], ["e"]]
+
+
+async def test_whose_items_they_are_take_turns_and_keep_their_own_order() -> None:
+    outbox: Outbox[str] = Outbox(len, whose=lambda item: item[0])
+    for item in ("a1", "a2---", "a3---", "b1", "c1", "b2"):
+        outbox.put(item)
+    taken = [await outbox.take(10, max_size=6) for _ in range(3)]
+    assert taken == [["a1", "b1", "c1"], ["a2---"], ["b2"]]
+    outbox.put("b3")
+    assert await outbox.take(10) == ["a3---", "b3"]
 
 
 async def test_who_takes_waits_until_there_is_something() -> None:

@@ -1,6 +1,7 @@
 """What a link does with operations that fail; no Redis is needed, nor waited for."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -114,6 +115,23 @@ async def test_a_refusal_is_an_answer_of_a_redis_that_is_there(redis: Redis) -> 
     redis.now += REST.first_seconds
     redis.error = ResponseError("READONLY")
     assert await redis.fails(3) == 3
+
+
+async def test_a_timeout_that_this_process_came_late_to_is_no_failure(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis.link, "_timeout_seconds", 0.001)
+    redis.held, answer = asyncio.Event(), redis._answer
+
+    async def held_up() -> str:
+        time.sleep(0.01)  # noqa: ASYNC251 -- as whatever else holds up the loop
+        return await answer()
+
+    monkeypatch.setattr(redis, "_answer", held_up)
+    assert await redis.fails(3 * FAILURES_IN_A_ROW) == 3 * FAILURES_IN_A_ROW
+    assert redis.link.up
+    redis.held.set()
+    assert await redis.use() == "answer"
 
 
 async def test_a_link_that_listens_is_up_only_while_it_does(redis: Redis) -> None:

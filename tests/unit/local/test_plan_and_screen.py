@@ -207,6 +207,19 @@ def test_what_is_no_record_is_noted_and_not_fatal(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_up_says_where_the_scaler_is_and_what_it_goes_by(tmp_path: Path) -> None:
+    usual = ROOT / "policies" / "scaling.yaml"
+    moved = {"PENNYWEIGHT_SCALER_LISTEN": "127.0.0.1:7", "PENNYWEIGHT_SCALER_SCALING_FILE": "mine"}
+    for environ, address, file, option in (
+        ({}, "127.0.0.1:50053", usual, ""),
+        (moved, "127.0.0.1:7", "mine", " --address 127.0.0.1:7"),
+    ):
+        out = io.StringIO()
+        Screen(Console(file=out, width=400)).show_up(plan(environ, tmp_path))
+        assert f"the scaler is at {address}, and {file} is in force\n" in out.getvalue()
+        assert f".venv/bin/pennyweight pools{option}\n" in out.getvalue()
+
+
 def test_a_status_in_one_line() -> None:
     pools = (
         PoolStatus("large", 1, (("ready", 1), ("starting", 1)), 0, 2, ""),

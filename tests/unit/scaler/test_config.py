@@ -82,7 +82,7 @@ def test_a_pipe_in_its_place_is_refused_too(write):
 
 def test_what_it_says_is_no_key_of_the_file(write):
     path = write(GOOD + "    config_pbtxt: ''\n")
-    with pytest.raises(ConfigError, match=r"no such key; .* start_seconds, drain_seconds, got"):
+    with pytest.raises(ConfigError, match=r"no such key; .* start_seconds, drain_seconds$"):
         Scaling.load(path)
 
 
@@ -96,7 +96,11 @@ def test_the_file_we_ship():
     [
         ("size: 1", "size: 3", "line 10: pools.a.size: must not exceed the number of"),
         ("size: 1", "size: -1", "line 10: pools.a.size: must be at least 0, got -1"),
-        ("size: 1", "sice: 1", "line 10: pools.a.sice: no such key; there are tier, model"),
+        (
+            "size: 1",
+            "sice: 1",
+            "line 10: pools.a.sice: no such key; did you mean size? There are tier, model",
+        ),
         ("    size: 1\n", "", "pools.a.size: is missing"),
         (
             "grpc_port: 3",
@@ -115,8 +119,16 @@ def test_the_file_we_ship():
         ("model: m", "model: ../m", "line 4: pools.a.model: must "),
         ("repository: models", "repository: none", "line 6: pools.a.repository: must be a folder"),
         ("  a:", "  A_1:", "pools"),
-        ("pools:", "pool:", "line 1: pool: no such key; there are pools, restart"),
-        ("tier: small", "tier: small\n    tier: large", "line 4: tier: appears twice"),
+        (
+            "pools:",
+            "pool:",
+            "line 1: pool: no such key; did you mean pools? There are pools, restart",
+        ),
+        (
+            "tier: small",
+            "tier: small\n    tier: large",
+            "line 4: pools.a.tier: appears twice, first in line 3",
+        ),
         ("precision: int8", "precision: int8\n    capacity: rented", "line 6: pools.a.capacity"),
     ],
 )
@@ -216,6 +228,17 @@ def test_a_pool_on_kubernetes(write):
     assert (pool.slots, pool.repository) == ((), None)
 
 
+def test_a_workload_is_of_one_pool_alone(write):
+    second = elsewhere(CLUSTER).partition("pools:\n")[2].replace("  a:", "  b:")
+    with pytest.raises(ConfigError) as caught:
+        Scaling.load(write(elsewhere(CLUSTER) + second))
+    (problem,) = caught.value.problems
+    assert "pools.b.kubernetes.name: must be a workload of its own, pool a has it too" in problem
+    assert problem.endswith("got Deployment pw/small")
+    other = second.replace("name: small}", "name: small, kind: LeaderWorkerSet}")
+    assert len(Scaling.load(write(elsewhere(CLUSTER) + other)).pools) == 2
+
+
 @pytest.mark.parametrize("place", ["addresses: ['10.0.0.1:8001', '[::1]:8001']", "dns: a.b:8001"])
 def test_a_pool_of_others_has_no_size(write, place):
     text = elsewhere(f"external: {{{place}}}").replace("    size: 1\n", "")
@@ -286,3 +309,64 @@ def test_kedas_port_is_not_open_to_all_by_accident():
     told = {"PENNYWEIGHT_SCALER_LEASE": "scaler"}
     with pytest.raises(ConfigError, match="must be namespace/name"):
         from_environment(ScalerSettings, prefix_of("scaler"), told)
+
+
+def many(count: int, place: str) -> str:
+    of = "tier: t, model: m, precision: p"
+    return "pools:\n" + "".join(
+        f"  p{at}: {{{of}, {place.replace('AT', str(at))}}}\n" for at in range(count)
+    )
+
+
+POD = "kubernetes: {namespace: n, name: w}"
+WAITING = "{signal: waiting, above: 1, change: 1}"
+NIGHT = "{cron: '0 AT * * *', duration_seconds: 60, max: 1}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (many(257, f"{POD}, size: 0"), "pools: must have at most 256 entries"),
+        (many(5, f"{POD}, size: 1024"), "4,096 replicas (scale.max, size or addresses) together"),
+        (many(5, f"{POD}, scale: {{max: 1024}}"), "4,096 replicas"),
+        (
+            many(5, f"{POD}, scale: {{max: 1, schedule: [{NIGHT.replace('1}', '1024}')}]}}"),
+            "4,096 replicas",
+        ),
+        (
+            many(3, f"repository: m, size: 0, slots: [{', '.join(['{}'] * 400)}]"),
+            "line 1: pools: must have at most 1,024 slots together, got 1,200",
+        ),
+        (
+            many(3, f"external: {{addresses: [{', '.join(f'h{x}:1' for x in range(200))}]}}"),
+            "512 external addresses together, got 600",
+        ),
+        (
+            many(100, f"{POD}, scale: {{max: 1, rules: [{', '.join([WAITING] * 30)}]}}"),
+            "2,048 rules together, got 3,000",
+        ),
+        (
+            many(60, f"{POD}, scale: {{max: 1, schedule: [{', '.join([NIGHT] * 10)}]}}"),
+            "512 schedules together, got 600",
+        ),
+        (
+            many(
+                30,
+                f"{POD}, scale: {{max: 1, queries: "
+                f"{{{', '.join(f'q{x}: {{query: up, target: 1}}' for x in range(10))}}}}}",
+            ),
+            "256 queries together, got 300",
+        ),
+    ],
+)
+def test_what_rounds_and_ticks_go_over_is_bounded_for_all_pools_together(write, text, message):
+    with pytest.raises(ConfigError) as caught:
+        Scaling.load(write(text), models=False)
+    assert any(message in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_places_are_allowed_as_a_list():
+    told = {"PENNYWEIGHT_SCALER_PLACES_ALLOWED": "10.0.0.7:8001, /models/large"}
+    settings = from_environment(ScalerSettings, prefix_of("scaler"), told)
+    assert settings.places_allowed == ("10.0.0.7:8001", "/models/large")
+    assert ScalerSettings().places_allowed == ()

@@ -50,6 +50,7 @@ pools:
     repository: models
     slots: [{gpus: [0, 1]}, {gpus: [2]}]
     size: 1
+    usd_per_hour: 1
 budgets:
   rack: {of: gpus, limit: 3, pools: {a: {priority: 2}, c: {each: 2}}}
 money: {usd_per_hour: 4, usd_per_day: 90}
@@ -113,14 +114,16 @@ def test_without_zero_a_pool_has_one_at_least(write):
             (
                 "line 19: pools.a.scale.rules.1.signal: must be a measure or a query of this pool "
                 "(waiting, running, kv, queued_tokens, ttft_seconds, itl_seconds, "
-                "tokens_per_second, backlog), got backlock"
+                "tokens_per_second, backlog), got 'backlock'"
             ),
         ),
-        (", above: 0.7", "", "line 18: pools.a.scale.rules.0: must have one of above and below"),
+        (", above: 0.7", "", "line 18: pools.a.scale.rules.0: must have above or below"),
+        ("target: 0.8", "target: 1.5", "signals.kv.target: must be at most 1, as kv goes from 0"),
+        ("target: 0.8", "target: 70", "from 0 to 1; did you mean 0.7?, got 70"),
         (
             "above: 0.7",
             "above: 0.7, below: 1",
-            "line 18: pools.a.scale.rules.0: must have one of above and below",
+            "line 18: pools.a.scale.rules.0.below: must not stand beside above: a rule has one",
         ),
         (
             "change: 1",
@@ -154,7 +157,7 @@ def test_without_zero_a_pool_has_one_at_least(write):
             "3600, min: 2, time_zone: Europe/Bonn",
             (
                 "line 24: pools.a.scale.schedule.0.time_zone: must be the name of a time zone, "
-                "such as Europe/Berlin, got Europe/Bonn"
+                "such as Europe/Berlin, got 'Europe/Bonn'"
             ),
         ),
         (
@@ -172,24 +175,49 @@ def test_without_zero_a_pool_has_one_at_least(write):
             'min: 2}\n        - {cron: "0  8 * * *", duration_seconds: 60, min: 1}\n',
             (
                 "line 25: pools.a.scale.schedule.1.cron: must begin at other times than schedule 0 "
-                "does, got 0  8 * * *"
+                "does, got '0  8 * * *'"
             ),
         ),
         (
             "pool: b",
             "pool: d",
-            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got d",
+            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got 'd'",
         ),
         (
             "pool: b",
             "pool: a",
-            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got a",
+            "line 25: pools.a.scale.spot.pool: must be another pool (b, c), got 'a'",
         ),
-        ("pool: b", "pool: c", "pools.a.scale.spot.pool: must be a pool of capacity spot, got c"),
-        ("pool: b", "pool: c", "must serve the same model of the same tier, small m int8, got c"),
+        ("pool: b", "pool: c", "pools.a.scale.spot.pool: must be a pool of capacity spot, got 'c'"),
+        ("pool: b", "pool: c", "must serve the same model of the same tier, small m int8, got 'c'"),
+        (
+            "- {signal: backlog, below: 1, change: -1}",
+            "- {signal: running, below: 0.71, change: -1}",
+            "line 19: pools.a.scale.rules.1.below: must leave out what rule 0 acts on",
+        ),
+        (
+            "- {signal: backlog, below: 1, change: -1}",
+            "- {signal: running, below: 0.7, change: -1}",
+            None,
+        ),
+        (
+            "- {signal: running, above: 0.7, for_seconds: 300, change: 1}",
+            "- {signal: backlog, below: 9, change: 1}",
+            "line 19: pools.a.scale.rules.1.below: must leave out what rule 0 acts on",
+        ),
+        (
+            "    capacity: spot\n",
+            "    capacity: spot\n    drain_seconds: 31\n",
+            "line 32: pools.b.drain_seconds: must be at most notice_seconds, 30, on spot, got 31",
+        ),
+        (
+            "    capacity: spot\n",
+            "    capacity: spot\n    drain_seconds: 31\n    notice_seconds: 31\n",
+            None,
+        ),
         (
             "    usd_per_hour: 0.5\n",
-            "    scale: {max: 1}\n",
+            "    usd_per_hour: 0.5\n    scale: {max: 1}\n",
             "pools.a.scale.spot.pool: must be a pool without scale of its own",
         ),
         (
@@ -197,15 +225,25 @@ def test_without_zero_a_pool_has_one_at_least(write):
             "spot: {pool: b, min_on_demand: 4}",
             "pools.a.scale.spot.min_on_demand: must be at most max, 3, got 4",
         ),
-        ("c: {each", "d: {each", "line 42: budgets.rack.pools.d: must be a pool (a, b, c), got d"),
+        (
+            "    size: 1\n",
+            "    scale: {max: 1, spot: {pool: b}}\n",
+            "pools.c.scale.spot.pool: must be a pool of its own, pool a has it too, got 'b'",
+        ),
+        (
+            "pools: {a: {priority: 2}, c: {each: 2}}",
+            "pools: {}",
+            "line 43: budgets.rack.pools: must have at least one pool",
+        ),
+        ("c: {each", "d: {each", "line 43: budgets.rack.pools.d: must be a pool (a, b, c), got d"),
         (
             "limit: 3",
             "limit: 1",
-            "line 42: budgets.rack.limit: must be at least 2, which the least",
+            "line 43: budgets.rack.limit: must be at least 2, which the least",
         ),
         (
-            "    size: 1\n",
-            "    size: 1\n    usd_per_hour: 5\n",
+            "usd_per_hour: 1\n",
+            "usd_per_hour: 5\n",
             "money.usd_per_hour: must be at least 5, which the least sizes cost, got 4",
         ),
         ("gpus: [2]", "gpus: [1]", "line 39: pools.c.slots.1.gpus: must be GPUs of its own, got 1"),
@@ -232,18 +270,26 @@ def test_what_contradicts_itself_is_told(write, old: str, new: str, message: str
     assert message in str(told.value)
 
 
-@pytest.mark.parametrize(
-    "text", [GOOD.replace("usd_per_hour: 2", "").replace("usd_per_hour: 0.5", "")]
-)
-def test_money_without_a_price_is_refused(write, text: str):
-    with pytest.raises(ConfigError, match=r"line 41: money\.usd_per_hour: needs usd_per_hour at"):
-        Scaling.load(write(text.replace("    \n", "")))
+@pytest.mark.parametrize("price", ["    usd_per_hour: 2\n", "    usd_per_hour: 0.5\n"])
+def test_money_needs_the_price_of_each_pool(write, price: str):
+    pool = "a" if "2" in price else "b"
+    with pytest.raises(
+        ConfigError, match=rf"money\.usd_per_day: needs usd_per_hour at.*: {pool} wo"
+    ):
+        Scaling.load(write(GOOD.replace(price, "")))
 
 
-def test_a_size_outside_of_what_scale_keeps_is_refused(write):
-    text = GOOD.replace("max: 3", "max: 2").replace("usd_per_hour: 2\n", "size: 3\n")
-    with pytest.raises(ConfigError, match=r"line 8: pools\.a\.size: must be from 0 to 2, between"):
-        Scaling.load(write(text))
+def test_what_an_external_pool_costs_is_not_ours(write):
+    theirs = "  d: {tier: small, model: m, precision: int8, external: {dns: 'a.b:1'}}\nbudgets:"
+    assert Scaling.load(write(GOOD.replace("budgets:", theirs))).pools["d"].usd_per_hour == 0
+
+
+def test_a_size_beside_scale_is_only_how_many_at_first_and_within_its_bounds(write):
+    text = GOOD.replace("max: 3", "max: 2").replace(
+        "usd_per_hour: 2\n", "usd_per_hour: 2\n    size: 3\n"
+    )
+    assert Scaling.load(write(text)).pools["a"].first == 2
+    assert Scaling.load(write(text.replace("size: 3", "size: 1"))).pools["a"].first == 1
 
 
 def test_a_scale_that_follows_nothing_is_refused(write):

@@ -121,8 +121,8 @@ def _part(wish: Wish, mix: Mix, size: int, least: int, view: View) -> Wish:
         Constraint(Bound.SPOT, size, said, mix.serving, mix.spot),
     ]
     if view.fits is not None and size > view.fits:
-        size = max(view.fits, 0)
-        constraints.append(Constraint(Bound.ROOM, size, limit=view.fits))
+        asked, size = size, max(view.fits, 0)
+        constraints.append(Constraint(Bound.ROOM, size, value=asked, limit=view.fits))
     return Wish(size, min(least, size), tuple(constraints), wish.demand)
 
 
@@ -141,8 +141,9 @@ def _overruled(policy: PoolPolicy, wish: Wish, before: int, view: View) -> Wish:
     size, constraint = overridden(given, wanted=wish.size, current=before)
     constraints = (*wish.constraints, constraint)
     if view.fits is not None and size > view.fits:
-        size = max(view.fits, 0)
-        constraints = (*constraints, Constraint(Bound.ROOM, size, limit=view.fits))
+        asked, size = size, max(view.fits, 0)
+        room = Constraint(Bound.ROOM, size, value=asked, limit=view.fits)
+        constraints = (*constraints, room)
     kept = size if given.kind is not OverrideKind.NO_SCALE_DOWN else min(wish.least, size)
     return Wish(size, kept, constraints, wish.demand)
 

@@ -29,6 +29,8 @@ SETTLE_TICKS = 1
 
 CORRECTION_SECONDS = 120.0
 CORRECTION_LEAST, CORRECTION_MOST = 0.4, 1.6
+LEAST_OCCUPANCY = 1e-9
+"""Requests on a replica: with fewer, what it could do is too near nothing to divide by."""
 RATIO_LEAST, RATIO_MOST = 0.2, 3.0
 """One stretch says no less and no more than this."""
 
@@ -229,11 +231,11 @@ def _learned(
     before: Learned, given: Capacity | None, stretch: Stretch, places: int, prompt: float
 ) -> Learned:
     """What a stretch teaches."""
-    unseen = max(LEAST_SEEN / stretch.seen, 1.0) if stretch.seen > 0 else 0.0
-    occupancy = unseen * stretch.running_seconds / stretch.replica_seconds
+    occupancy = stretch.running_seconds / stretch.replica_seconds
     output = stretch.output_tokens / stretch.finished
-    if occupancy <= 0 or output < 1:
+    if occupancy < LEAST_OCCUPANCY or output < 1:
         return before
+    occupancy *= max(LEAST_SEEN / stretch.seen, 1.0)
     correction, fit, capacity, strange = before.correction, before.fit, before.capacity, 0
     if given is None:
         step = occupancy * stretch.replica_seconds / stretch.output_tokens

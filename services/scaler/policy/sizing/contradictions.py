@@ -3,7 +3,8 @@
 Pure. Rules over one key stand with it in `settings`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.scaler.policy.sizing.schedule import problem_of
@@ -23,6 +24,9 @@ Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
 
 HOURS_A_DAY = 24
+PERCENT = 100
+SHARES = (Measure.RUNNING, Measure.KV)
+"""Measures from 0 to 1: a target above is one that nothing ever reaches."""
 MEASURES = frozenset(map(str, Measure))
 ROUNDING = 1e-9
 
@@ -85,7 +89,7 @@ def contradictions(
     yield from _spots(pools)
     for name, budget in budgets.items():
         yield from _of_budget(("budgets", name), budget, pools)
-    yield from _of_money(money, pools)
+    yield from _of_money(money, pools, followers)
 
 
 def _sizes(place: Place, pool: Described, scale: Scale) -> Iterator[Problem]:
@@ -98,9 +102,6 @@ def _sizes(place: Place, pool: Described, scale: Scale) -> Iterator[Problem]:
         yield (*bounds, "max"), f"{rule}, got {scale.max}"
     if scale.zero is not None and scale.min > 0:
         yield (*bounds, "min"), f"must be 0 where zero is set, got {scale.min}"
-    elif pool.size is not None and not pool.least <= pool.size <= scale.max:
-        rule = f"must be from {pool.least} to {scale.max}, between which scale keeps it"
-        yield (*place, "size"), f"{rule}, got {pool.size}"
 
 
 def _of_scale(
@@ -118,8 +119,15 @@ def _of_scale(
             yield at, f"must not have the name of a measure, got {query}"
         if queries is False:
             yield at, "needs the setting PENNYWEIGHT_SCALER_PROMETHEUS, which is empty"
+    for measure in SHARES:
+        signal = scale.signals.get(measure)
+        if signal is not None and signal.target > 1:
+            meant = f"; did you mean {signal.target / 100:g}?" if signal.target <= PERCENT else ""
+            said = f"must be at most 1, as {measure} goes from 0 to 1{meant}"
+            yield (*place, "signals", measure, "target"), f"{said}, got {signal.target:g}"
     for index, rule in enumerate(scale.rules):
         yield from _of_rule((*place, "rules", index), rule, scale)
+    yield from _opposed((*place, "rules"), scale.rules)
     behavior: Place = (*place, "behavior")
     up, down = scale.behavior.scale_up, scale.behavior.scale_down
     if up.select_policy is Select.DISABLED and down.select_policy is Select.DISABLED:
@@ -149,8 +157,10 @@ def _of_rule(place: Place, rule: Rule, scale: Scale) -> Iterator[Problem]:
             (*place, "signal"),
             f"must be a measure or a query of this pool ({known}), got {rule.signal}",
         )
-    if (rule.above is None) == (rule.below is None):
-        yield place, "must have one of above and below"
+    if rule.above is None and rule.below is None:
+        yield place, "must have above or below"
+    elif rule.above is not None and rule.below is not None:
+        yield (*place, "below"), "must not stand beside above: a rule has one of them"
     elif rule.change == 0:
         yield (*place, "change"), "must be more than 0 or less, got 0"
     elif measured and (rule.change > 0) != (rule.above is not None):
@@ -159,6 +169,27 @@ def _of_rule(place: Place, rule: Rule, scale: Scale) -> Iterator[Problem]:
             (*place, "change"),
             f"must be {way}: every measure grows with what is asked, got {rule.change}",
         )
+
+
+def _opposed(place: Place, rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Rules of one signal that go opposite ways at some value: there the size never rests."""
+    for index, rule in enumerate(rules):
+        for first, other in enumerate(rules[:index]):
+            opposite = rule.signal == other.signal and rule.change * other.change < 0
+            if opposite and _above(rule, other) < _below(rule, other):
+                key = "above" if rule.above is not None else "below"
+                said = f"must leave out what rule {first} acts on, which goes the other way"
+                yield (*place, index, key), f"{said}, got {getattr(rule, key):g}"
+
+
+def _above(*rules: Rule) -> float:
+    """Above which all of them may act."""
+    return max((rule.above for rule in rules if rule.above is not None), default=-math.inf)
+
+
+def _below(*rules: Rule) -> float:
+    """Below which all of them may act."""
+    return min((rule.below for rule in rules if rule.below is not None), default=math.inf)
 
 
 def _of_schedules(place: Place, scale: Scale) -> Iterator[Problem]:
@@ -239,18 +270,26 @@ def _of_budget(place: Place, budget: Budget, pools: Mapping[str, Described]) -> 
         yield (*place, "limit"), f"{rule}, got {budget.limit:g}"
 
 
-def _of_money(money: Money, pools: Mapping[str, Described]) -> Iterator[Problem]:
+def _of_money(
+    money: Money, pools: Mapping[str, Described], followers: Collection[str]
+) -> Iterator[Problem]:
     limits = {
         "usd_per_hour": (money.usd_per_hour, 1),
         "usd_per_day": (money.usd_per_day, HOURS_A_DAY),
     }
     needed = sum(pool.usd_per_hour * pool.least for pool in pools.values())
-    priced = any(pool.usd_per_hour for pool in pools.values())
+    # What is somebody else's has no size here, and what it costs is theirs.
+    unpriced = [
+        name
+        for name, pool in pools.items()
+        if not pool.usd_per_hour and (pool.scale is not None or pool.size or name in followers)
+    ]
     for key, (limit, hours) in limits.items():
         if limit is None:
             continue
-        if not priced:
-            yield ("money", key), "needs usd_per_hour at a pool: no price is known"
+        if unpriced:
+            said = f"needs usd_per_hour at each pool: {', '.join(unpriced)} would cost nothing"
+            yield ("money", key), said
         elif needed * hours > limit + ROUNDING:
             rule = f"must be at least {needed * hours:g}, which the least sizes cost"
             yield ("money", key), f"{rule}, got {limit:g}"

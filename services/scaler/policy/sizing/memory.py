@@ -4,9 +4,11 @@ It is plain data: whoever keeps it over a restart gives it back as it was. Times
 `View.now`; after a jump of that clock windows begin anew, and what was learned stays.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from services.scaler.policy.sizing.limits import Past, changed
+from services.scaler.policy.sizing.money import Spent
 from services.scaler.policy.sizing.rules import RuleState
 from services.scaler.policy.sizing.schedule import Times
 from services.scaler.policy.sizing.settings import Behavior
@@ -47,3 +49,16 @@ class SizeMemory:
         if self.now is not None:
             past = changed(behavior, past, self.now, size - self.size)
         return SizeMemory(size, self.now, self.work, past, self.rules, self.burst, self.times)
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What of all pools holds beyond a restart.
+
+    Attributes:
+        spent: what was spent today.
+        work: what was learned, by pool, model and precision: of other replicas it says nothing.
+    """
+
+    spent: Spent = field(default_factory=Spent)
+    work: Mapping[tuple[str, str, str], WorkMemory] = field(default_factory=dict)

@@ -4,10 +4,13 @@ Pure. It is applied after everything else but what the hardware and the pool's `
 to others who may set one, and where it is kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from services.scaler.policy.sizing.views import Bound, Constraint
+from services.scaler.policy.sizing.views import Bound, Constraint, Decision
+from services.scaler.policy.sizing.why import sentences
+
+_BY = " by "
 
 
 class OverrideKind(StrEnum):
@@ -57,5 +60,25 @@ def overridden(override: Override, *, wanted: int, current: int) -> tuple[int, C
             size = override.size
         case OverrideKind.NO_SCALE_DOWN:
             size = max(wanted, current)
-    by = f"{override.kind.value} by {override.author}" if override.author else override.kind.value
-    return size, Constraint(Bound.OVERRIDE, size, by, limit=override.until)
+    by = _BY + override.author if override.author else ""
+    said = named(override.kind, override.size) + by
+    return size, Constraint(Bound.OVERRIDE, size, said, limit=override.until)
+
+
+def unsigned(decision: Decision) -> Decision:
+    """The decision without who set an override, for those who are not to know."""
+    constraints = tuple(
+        replace(one, detail=one.detail.partition(_BY)[0]) if one.bound is Bound.OVERRIDE else one
+        for one in decision.constraints
+    )
+    if constraints == decision.constraints:
+        return decision
+    why, fewer, more = sentences(decision.size, constraints)
+    return replace(
+        decision, constraints=constraints, why=why, why_not_fewer=fewer, why_not_more=more
+    )
+
+
+def named(kind: OverrideKind, size: int) -> str:
+    """What is set, as people call it everywhere; the size is a pin's."""
+    return f"pin at {size}" if kind is OverrideKind.PIN else kind.value.replace("_", " ")

@@ -86,7 +86,7 @@ def wished(
         tick = view.now - before.now
     else:
         memory = before.restarted()
-    tick = min(max(tick, 0.0), JUMP_SECONDS) if tick == tick else FIRST_TICK_SECONDS  # noqa: PLR0124 - NaN
+    tick = min(tick, JUMP_SECONDS)  # of traffic that is not sound nothing is taken
     path = Path()
     least = floor(scale, view, current)
     resting = least.idle and least.size == 0
@@ -124,11 +124,12 @@ def wished(
         path.size, constraint = overridden(given, wanted=path.size, current=current)
         path.constraints.append(constraint)
         most = max(most, scale.max)
-        path.take(Bound.MAX, min(path.size, most), limit=most)
+        path.take(Bound.MAX, min(path.size, most), value=path.size, limit=most)
         if given.kind is not OverrideKind.NO_SCALE_DOWN:
             lower = path.size
     if view.fits is not None:
-        path.take(Bound.ROOM, min(path.size, max(view.fits, 0)), limit=view.fits)
+        size = min(path.size, max(view.fits, 0))
+        path.take(Bound.ROOM, size, value=path.size, limit=view.fits)
     wish = Wish(
         size=path.size,
         least=min(path.size, max(lower, least.size)),
@@ -264,5 +265,6 @@ def _bounded(path: Path, scale: Scale, times: schedule.Times) -> tuple[int, int]
     by = Bound.MIN if by_time.least is None else Bound.SCHEDULE
     path.take(by, max(path.size, least), by_time.least_by, limit=least)
     by = Bound.MAX if by_time.most is None else Bound.SCHEDULE
-    path.take(by, min(path.size, most), by_time.most_by, limit=most)
+    wanted = path.size if by is Bound.MAX else None
+    path.take(by, min(path.size, most), by_time.most_by, value=wanted, limit=most)
     return least, most

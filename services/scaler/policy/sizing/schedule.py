@@ -137,5 +137,13 @@ def _is_right_in_other_months(cron: str) -> bool:
 def _field_of(error: CronSimError) -> str:
     """The field that the library found wrong, in our words."""
     field = str(error).rpartition(" ")[2]
-    known = ("minute", "hour", "day-of-month", "month", "day-of-week")
-    return field.replace("-", " ") if field in known else "its form"
+    return f"{field.replace('-', ' ')}, {_RANGES[field]}" if field in _RANGES else "its form"
+
+
+_RANGES = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day-of-month": "1 to 31",
+    "month": "1 to 12 or JAN to DEC",
+    "day-of-week": "0 to 7 or SUN to SAT",
+}

@@ -6,6 +6,7 @@ that lowered it after that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.scaler.policy.sizing.views import Bound, Constraint
@@ -50,7 +51,9 @@ def sentences(size: int, constraints: Sequence[Constraint]) -> tuple[str, str, s
             f"{room:.2f} more than is asked for"
         )
     else:
-        more = f"nothing asks for more than {size}; {holds_said}"
+        more = f"nothing asks for more than {size}"
+    if (pin := _cut(constraints)) is not None:
+        last_said = f"{_said(pin)}, but {_said(replace(last, value=None))}"
     return f"{_replicas(size)}: {last_said}.", fewer, f"Not {size + 1}: {more}."
 
 
@@ -74,6 +77,15 @@ def _holds_down(constraints: Sequence[Constraint]) -> Constraint | None:
         if constraint.size > before:
             return None
     return None
+
+
+def _cut(constraints: Sequence[Constraint]) -> Constraint | None:
+    """What a person set, where the last constraint cut it; None: there is none, or it holds."""
+    last = constraints[-1]
+    if last.bound not in _CUTS:
+        return None
+    given = (one for one in constraints[:-1] if one.bound is Bound.OVERRIDE)
+    return next((one for one in given if one.size > last.size), None)
 
 
 def _said(constraint: Constraint) -> str:
@@ -148,14 +160,22 @@ def _schedule(of: Constraint) -> str:
 
 
 def _budget(of: Constraint) -> str:
-    return f"budget {of.detail} has {of.limit or 0:g}, and {of.value or 0:g} were wished for"
+    return f"budget {of.detail} has {of.limit or 0:g}, and {of.value or 0:g} are asked for"
 
 
 def _money(of: Constraint) -> str:
     return (
-        f"the ceiling of money per {of.detail} leaves {of.limit or 0:.2f} USD an hour, and "
-        f"{of.value or 0:.2f} were wished for"
+        f"the ceiling of money per {of.detail} leaves ${of.limit or 0:,.2f} an hour, and "
+        f"${of.value or 0:,.2f} are asked for"
     )
+
+
+def _most(words: str) -> _Words:
+    def said(of: Constraint) -> str:
+        asked = "" if of.value is None else f", and {of.value:g} are asked for"
+        return f"{words} {of.limit or 0:g}{asked}"
+
+    return said
 
 
 def _rate(of: Constraint) -> str:
@@ -165,6 +185,8 @@ def _rate(of: Constraint) -> str:
 _LOADS = (Bound.DEMAND, Bound.FORECAST, Bound.HEADROOM, Bound.HOLD, Bound.QUEUE)
 _EITHER = (Bound.OVERRIDE, Bound.FIXED, Bound.SPOT)
 """These hold the size up and down alike."""
+_CUTS = (Bound.MAX, Bound.ROOM)
+"""These hold against a person too; so do budgets and money, which say what was asked for."""
 
 _WORDS: Mapping[Bound, _Words] = {
     Bound.FIXED: lambda of: f"the policy names a fixed size of {of.size}",
@@ -177,8 +199,8 @@ _WORDS: Mapping[Bound, _Words] = {
     Bound.RULE: _rule,
     Bound.SCHEDULE: _schedule,
     Bound.MIN: lambda of: f"the least is {of.limit or 0:g}",
-    Bound.MAX: lambda of: f"the most is {of.limit or 0:g}",
-    Bound.ROOM: lambda of: f"there is room for {of.limit or 0:g}",
+    Bound.MAX: _most("the most is"),
+    Bound.ROOM: _most("there is room for"),
     Bound.TOLERANCE: _tolerance,
     Bound.STABILIZATION: _stable,
     Bound.RATE: _rate,

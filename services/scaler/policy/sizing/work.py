@@ -1,9 +1,9 @@
 """Demand in work: what is asked of a pool, what it may grow to while a replica starts, what waits.
 
-Pure. The rate of work over a window, headroom from the volatility that was measured over the time
-a start takes, an error budget fed back from answers that came late, what waits to be worked off,
-and a latch on the first two, so that a fall is not followed at once. Leaves to `path` what becomes
-of it, and to `capacity` what a request weighs.
+Pure. The rate of work over a window and where it tends, headroom from the volatility that was
+measured over the time a start takes, an error budget fed back from answers that came late, what
+waits to be worked off, and a latch on the first two, so that a fall is not followed at once. Leaves
+to `path` what becomes of it, and to `capacity` what a request weighs.
 """
 
 import math
@@ -18,7 +18,7 @@ from services.scaler.policy.sizing.views import Traffic, View
 HORIZON_MOST_SECONDS = 3600.0
 USUAL_START_SECONDS = 60.0
 LATE_MOST = 10.0
-"""Times the mean arrivals that one tick may count late."""
+"""Times the mean arrivals that one tick may count late, or in time."""
 WINDOW = "demand for as long as the window"
 """What is missing just after a beginning."""
 ABILITY = "what a replica can do"
@@ -33,6 +33,7 @@ class WorkMemory:
 
     Attributes:
         samples: by tick; empty: nothing is known.
+        usual: rate of the last while.
         volatility: measured growth over a start.
         lengths: of prompts and answers.
         guard: the error budget: headroom for answers that came late, as a logarithm.
@@ -42,6 +43,7 @@ class WorkMemory:
     """
 
     samples: rates.Samples = ()
+    usual: rates.Usual = field(default_factory=rates.Usual)
     volatility: rates.Volatility = field(default_factory=rates.Volatility)
     lengths: Lengths = field(default_factory=Lengths)
     guard: float = 0.0
@@ -51,7 +53,15 @@ class WorkMemory:
 
     def restarted(self) -> "WorkMemory":
         """After a jump of the clock: what was learned stays, windows begin anew."""
-        return replace(self, samples=(), held=(), learned=self.learned.unseen())
+        return replace(
+            self, samples=(), usual=rates.Usual(), held=(), learned=self.learned.unseen()
+        )
+
+    def lasting(self) -> "WorkMemory":
+        """What holds for whoever begins anew: what replicas can do, and how long texts are."""
+        was = self.learned
+        learned = Learned(was.correction, was.fit, was.capacity)
+        return WorkMemory(lengths=self.lengths, learned=learned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +136,7 @@ def demanded(
     start = min(start, HORIZON_MOST_SECONDS)
     places = max(view.places, 1)
     horizon = start + tick
-    samples, held, season = before.samples, before.held, before.season
+    samples, usual, held, season = before.samples, before.usual, before.held, before.season
     volatility, seen, guard, learned = (
         before.volatility,
         before.lengths,
@@ -155,6 +165,7 @@ def demanded(
         demand = _by_places(asked, view, waiting, running, told=traffic is not None)
     elif traffic is not None:
         came = work(model, places, traffic.arrivals, traffic.prompt_tokens, seen.output)
+        usual = rates.usual(usual, seconds=traffic.seconds, work=came, over=asked.usual_seconds)
         samples = rates.sampled(
             samples,
             view.now,
@@ -162,17 +173,20 @@ def demanded(
             work=came,
             window=asked.window_seconds,
             horizon=horizon,
+            usual=usual.rate,
+            back=asked.usual_share,
         )
         volatility = rates.observed(
             volatility, samples, view.now, window=asked.window_seconds, horizon=horizon
         )
     if model is not None and samples:
-        rate = expected = samples[-1].rate
+        rate, growth = samples[-1].rate, 1.0
         if scale.forecast is Forecast.SEASON:
             season = forecast.noted(season, view.wall, rate)
-            expected = rate * forecast.growth(season, view.wall, horizon)
+            growth = forecast.growth(season, view.wall, horizon)
         deviation = math.sqrt(volatility.variance * horizon)
-        headroom = max(expected * math.exp(asked.volatility * deviation + guard), rate)
+        tends = samples[-1].tends * growth
+        headroom = max(tends * math.exp(asked.volatility * deviation + guard), rate)
         held = windows.with_greatest(held, view.now, headroom, view.now - asked.hold * start)
         one = work(model, places, 1.0, seen.prompt, seen.output)
         short = None
@@ -181,7 +195,7 @@ def demanded(
         covered = rates.covers(samples, asked.window_seconds)
         demand = Demand(
             rate=rate,
-            expected=expected,
+            expected=rate * growth,
             headroom=headroom,
             held=held[0][1],
             queue=(waiting or 0.0) * one / asked.queue_seconds,
@@ -190,7 +204,7 @@ def demanded(
             missing=_missing(waiting, running, told=traffic is not None)
             or ("" if covered else WINDOW),
         )
-    after = WorkMemory(samples, volatility, seen, guard, held, learned, season)
+    after = WorkMemory(samples, usual, volatility, seen, guard, held, learned, season)
     return demand, after
 
 
@@ -199,7 +213,8 @@ def _guard(asked: Work, before: float, traffic: Traffic, arrivals: float) -> flo
     if arrivals <= 0:
         return before
     over = (traffic.late - asked.late_share * traffic.arrivals) / arrivals
-    guard = before + asked.late_gain * min(over, LATE_MOST)
+    over = min(max(over, -asked.late_share * LATE_MOST), LATE_MOST)
+    guard = before + asked.late_gain * over
     return min(max(guard, asked.headroom_min), asked.headroom_max)
 
 

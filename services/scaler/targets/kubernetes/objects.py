@@ -1,7 +1,7 @@
 """Reads objects of the API server into what the policies judge."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +35,17 @@ class Workload:
         version: the cluster's, to change it only as it was seen.
         replicas: that are asked of it.
         labels: that its pods have; None: it chooses them in a way that is not understood here.
+        trouble: why its pods do not come, as its controller says; empty: it says nothing of it.
+        unavailable_since: when it began to have groups that are not ready, seconds since 1970.
+            None: it has none, or its controller does not say.
     """
 
     name: str
     version: str
     replicas: int
     labels: Mapping[str, str] | None
+    trouble: str = ""
+    unavailable_since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,9 @@ def deployment(found: Any) -> Workload:
     selector = found.spec.selector
     labels = None if selector.matchExpressions else dict(selector.matchLabels or {})
     replicas = 1 if found.spec.replicas is None else found.spec.replicas
-    return Workload(found.metadata.name, found.metadata.resourceVersion or "", replicas, labels)
+    meta = found.metadata
+    trouble = _refused((found.status and found.status.conditions) or ())
+    return Workload(meta.name, meta.resourceVersion or "", replicas, labels, trouble)
 
 
 def leader_worker_set(found: Any) -> Workload:
@@ -77,7 +84,9 @@ def leader_worker_set(found: Any) -> Workload:
     meta = found["metadata"]
     labels = {SET_NAME: meta["name"], WORKER_INDEX: "0"}
     version = str(meta.get("resourceVersion", ""))
-    return Workload(meta["name"], version, int(found["spec"].get("replicas", 1)), labels)
+    replicas = int(found["spec"].get("replicas", 1))
+    since = _unavailable_since((found.get("status") or {}).get("conditions") or ())
+    return Workload(meta["name"], version, replicas, labels, unavailable_since=since)
 
 
 def pod(found: Any) -> Pod:
@@ -126,6 +135,30 @@ def node(found: Any) -> Node:
     """Of a Node."""
     taints = (found.spec and found.spec.taints) or ()
     return Node(found.metadata.name, frozenset(taint.key for taint in taints))
+
+
+def _refused(conditions: Iterable[Any]) -> str:
+    """Why a Deployment's pods are not made, or do not become ready in time."""
+    told = {(one.type, one.status): one.message or one.reason for one in conditions}
+    if (failed := ("ReplicaFailure", "True")) in told:
+        return _said("its pods cannot be made", told[failed])
+    if (late := ("Progressing", "False")) in told:
+        return _said("its rollout does not come to its end", told[late])
+    return ""
+
+
+def _unavailable_since(conditions: Iterable[Mapping[str, Any]]) -> float | None:
+    """When a LeaderWorkerSet ceased to be available: it knows no deadline, so that is all it says.
+
+    Its `Progressing` is no longer true once it is available, so that says nothing of trouble.
+    """
+    for one in conditions:
+        if one.get("type") == "Available" and one.get("status") == "False":
+            try:
+                return dt.datetime.fromisoformat(str(one["lastTransitionTime"])).timestamp()
+            except (KeyError, ValueError):
+                return None
+    return None
 
 
 def _trouble(name: str, placed: Any, status: Any) -> str:

@@ -6,9 +6,10 @@ the pool's trouble and tried again after a wait; no other pool waits for it.
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -70,6 +71,7 @@ class KubernetesPool:
         held: Callable[[], str],
         clock: Callable[[], float],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """`held` says why this scaler may not act now; empty: it may."""
         self._name = name
@@ -82,6 +84,7 @@ class KubernetesPool:
         self._held = held
         self._clock = clock
         self._pause = pause
+        self._wall = wall
         self._wake = asyncio.Event()
         kind = client.workloads(kubernetes.kind, kubernetes.namespace, kubernetes.name)
         self._workloads: Watched[Workload] = self._watched(kind)
@@ -279,7 +282,7 @@ class KubernetesPool:
         if told or self._clock() - written.at > WRITTEN_SECONDS:
             self._written = None
             return found
-        return Workload(found.name, written.version, written.replicas, found.labels)
+        return replace(found, version=written.version, replicas=written.replicas)
 
     # Telling.
 
@@ -334,6 +337,13 @@ class KubernetesPool:
             yield f"there is no {where}"
         elif workload.labels is None:
             yield f"{where} chooses its pods by expressions; it must by labels alone"
+        elif workload.trouble:
+            yield f"{where}: {workload.trouble}"
+        elif workload.unavailable_since is not None:
+            # Groups are replaced one by one, and each may take as long as a start.
+            seconds = self._wall() - workload.unavailable_since
+            if seconds > self._pool.start_seconds * max(workload.replicas, 1):
+                yield f"{where}: its groups have not all been ready for {seconds:.0f} s"
         if self.held:
             yield self.held
         if self._fault:

@@ -110,16 +110,17 @@ class Watched(Generic[T]):
 
     async def run(self) -> None:
         """Keeps it for ever; the caller owns it."""
-        failures = 0
+        failures, anew = 0, False
         while True:
             try:
                 version = await self.list()
                 failures = 0
                 await self._follow(version)
+                anew = False
             except ClusterFault as error:
                 self._on_fault(error.fault)
-                if error.fault is Fault.GONE and not failures:
-                    failures = 1  # listed anew at once; who is told so again waits
+                if error.fault is Fault.GONE and not anew:
+                    anew = True  # at once; who is told so again, before a stream ends well, waits
                     continue
                 failures += 1
                 if self.fault != str(error):

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -231,6 +232,7 @@ async def test_what_a_slow_stream_still_tells_of_before_is_nobodys_by_hand(api, 
         before = dict(pool._workloads.found)
         scene.resize(3)
         await until(lambda: pool._workloads.found["small"].replicas == 3)
+        await until(lambda: pool._hands.ours == 3)  # its own turn is over
         await pool._turn()
         pool._written = pools.Written(3, pool._workloads.found["small"].version, pool._clock())
         pool._workloads._found = before
@@ -449,6 +451,70 @@ async def test_a_pod_that_cannot_be_placed_is_told_and_holds_up_nothing(api, tmp
         await until(lambda: api.replicas("small") == 2)
         await api.settle("small")
         assert api.pods() == ["small-1", "small-2"]
+
+
+async def test_a_rollout_that_does_not_come_to_its_end_is_told(api, tmp_path):
+    late = {
+        "type": "Progressing",
+        "status": "False",
+        "reason": "ProgressDeadlineExceeded",
+        "message": 'ReplicaSet "small-5" has timed out progressing.',
+    }
+    said = 'Deployment pw/small: its rollout does not come to its end: ReplicaSet "small-5" has'
+    async with at_work(api, tmp_path) as scene:
+        assert scene.status.trouble == ""
+        await api.tell("small", late)
+        await until(lambda: scene.status.trouble.startswith(said))
+        await api.tell("small", late | {"status": "True", "reason": "ReplicaSetUpdated"})
+        await until(lambda: scene.status.trouble == "")
+        quota = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: gpus"}
+        await api.tell("small", quota)
+        told = "Deployment pw/small: its pods cannot be made: exceeded quota: gpus"
+        await until(lambda: scene.status.trouble == told)
+
+
+@pytest.mark.parametrize(
+    ("condition", "after", "told"),
+    [
+        ({"type": "Available", "status": "False"}, 119.0, ""),
+        (
+            {"type": "Available", "status": "False"},
+            121.0,
+            "LeaderWorkerSet pw/big: its groups have not all been ready for 121 s",
+        ),
+        ({"type": "Available", "status": "True"}, 121.0, ""),
+        ({"type": "Progressing", "status": "False"}, 121.0, ""),
+    ],
+)
+async def test_groups_that_do_not_become_ready_are_told(
+    api, client, condition: dict[str, str], after: float, told: str
+):
+    sets = f"/apis/leaderworkerset.x-k8s.io/v1/namespaces/{NAMESPACE}/leaderworkersets"
+    api.mock.resources["leaderworkerset.x-k8s.io/v1/leaderworkersets"] = {}
+    since = dt.datetime(2026, 11, 29, 2, tzinfo=dt.UTC)
+    condition |= {"lastTransitionTime": since.isoformat().replace("+00:00", "Z")}
+    group = {
+        "metadata": {"name": "big", "namespace": NAMESPACE},
+        "spec": {"replicas": 2},
+        "status": {"conditions": [condition]},
+    }
+    await api.mock.post(sets, json=group)
+    settings = made(name="big", kind="LeaderWorkerSet")
+    assert settings.kubernetes is not None
+    pool = pools.KubernetesPool(
+        "a",
+        settings,
+        settings.kubernetes,
+        client,
+        metrics=Metrics(CollectorRegistry()),
+        on_change=lambda: None,
+        nodes=dict,
+        held=str,
+        clock=time.monotonic,
+        wall=lambda: since.timestamp() + after,
+    )
+    await pool.open()
+    assert pool.status().trouble == told
 
 
 async def test_groups_of_a_leader_worker_set_go_from_the_end(api, client):

@@ -1,6 +1,5 @@
 """What this process is late itself says nothing of the cache."""
 
-import asyncio
 from itertools import chain, repeat
 
 from prometheus_client import CollectorRegistry
@@ -29,15 +28,3 @@ async def test_a_sleep_that_took_too_long_is_slept_again() -> None:
     late = stream(0.0, TIMEOUT * 3, 7.0, 7.0 + TIMEOUT, 99.0)
     await late._rest()
     assert late._clock() == 99.0
-
-
-async def test_a_result_is_given_up_when_it_is_due_or_a_little_later_if_we_are_late() -> None:
-    asked, loop = stream(0.0), asyncio.get_running_loop()
-    asked._timeout = 0.1
-    in_time, late = loop.create_future(), loop.create_future()
-    asked._give_up(in_time, loop.time())
-    asked._give_up(late, loop.time() - 60.0)
-    assert (in_time.cancelled(), late.cancelled()) == (True, False)
-    async with asyncio.timeout(5):
-        await asyncio.wait([late])
-    assert late.cancelled()

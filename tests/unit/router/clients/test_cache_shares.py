@@ -109,6 +109,19 @@ async def test_a_burst_of_one_tenant_skips_no_lookup_of_another(
         await ended(burst)
 
 
+async def test_a_lookup_stands_behind_one_of_each_other_tenant_at_most(
+    stream: CacheStream,
+) -> None:
+    async with connected(stream) as call:
+        call.writes.clear()
+        asked = [lookup(stream, tenant) for tenant in ("loud", "loud", "loud", "quiet")]
+        await asyncio.sleep(0)
+        call.writes.set()
+        written = await call.asked_by("loud", "quiet")
+        assert [one.tenant for one in written if one.tenant != "probe"][:2] == ["loud", "quiet"]
+        await ended(asked)
+
+
 async def test_a_burst_that_was_given_up_leaves_room_too(stream: CacheStream) -> None:
     async with connected(stream) as call:
         call.writes.clear()

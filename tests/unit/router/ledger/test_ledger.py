@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from pennyweight.ledger.reader import Unreadable, opened
 from pennyweight.ledger.schema import LedgerRecord, OutcomeRecord
 from pennyweight.ledger.sums import By, add_up
+from services.common import files
 from services.common.config import ConfigError
 from services.router.ledger import file as module
 from services.router.ledger.file import FileLedger
@@ -161,6 +162,54 @@ async def test_a_full_disk_tears_no_line_and_loses_nothing(book: Book) -> None:
     await book.ledger.flush()
     assert book.numbers() == list(range(101))
     assert (book.count("records"), book.count("lost")) == (101, 0)
+
+
+async def test_a_disk_that_refuses_is_offered_one_part_of_what_waits(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[Any] = []
+    write = module.os.write
+
+    def short(descriptor: int, data: Any) -> int:
+        if len(data) < 100:  # the ledger's mark
+            return write(descriptor, data)
+        offered.append(data)
+        if len(offered) == 1:
+            return write(descriptor, data[:200])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(files, "APPEND_BYTES", 1000)
+    monkeypatch.setattr(module.os, "write", short)
+    for number in range(100):
+        book.ledger.add(numbered(number, "x" * 100))
+    await book.ledger.flush()
+    assert len(offered) == 2
+    assert all(isinstance(data, memoryview) and len(data) <= 1000 for data in offered)
+    assert len(offered[1]) == len(offered[0]) - 200
+    assert book.numbers() == []
+    monkeypatch.setattr(module.os, "write", write)
+    await book.ledger.flush()
+    assert book.numbers() == list(range(100))
+    assert (book.count("records"), book.count("lost")) == (100, 0)
+
+
+async def test_lines_that_wait_are_bounded_in_bytes_and_the_newest_stay(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.folder.rmdir()
+    book.folder.write_text("a file in its place")
+    monkeypatch.setattr(module, "MAX_UNWRITTEN_BYTES", 10_000)
+    for number in range(20):
+        book.ledger.add(numbered(number, "x" * 2000))
+        await book.ledger.flush()
+    book.folder.unlink()
+    await book.ledger.flush()
+    assert book.numbers() == [16, 17, 18, 19]
+    assert (book.count("records"), book.count("lost")) == (4, 16)
+    for number in range(20, 24):  # what was written counts no more
+        book.ledger.add(numbered(number, "x" * 2000))
+    await book.ledger.flush()
+    assert book.count("lost") == 16
 
 
 async def test_a_folder_that_is_gone_keeps_records_until_it_is_back(book: Book) -> None:

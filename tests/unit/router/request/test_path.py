@@ -1,5 +1,7 @@
 """A request's way when its caller hangs up at the worst moments; nothing of the answer is lost."""
 
+import asyncio
+
 import pytest
 
 from services.common.errors import InternalError
@@ -12,9 +14,16 @@ from tests.making.walking import Cache, Engine, Listener, Run
 class Way(walking.Way):
     """A path with one tier, and a request on it."""
 
-    def __init__(self, run: Run | None, cache: Cache, *, cancel: Cancel = Cancel.ABORT) -> None:
-        small = tier("small", cancel=cancel)
-        super().__init__(route("chat", small), Engine({"small": [run] if run else []}), cache=cache)
+    def __init__(
+        self,
+        run: Run | None,
+        cache: Cache,
+        *,
+        cancel: Cancel = Cancel.ABORT,
+        streaming: bool = True,
+    ) -> None:
+        small, engine = tier("small", cancel=cancel), Engine({"small": [run] if run else []})
+        super().__init__(route("chat", small), engine, cache=cache, streaming=streaming)
         self.replica = self.replicas[0]
 
 
@@ -105,3 +114,21 @@ async def test_a_good_answer_is_stored_and_its_lease_with_it() -> None:
     assert [one.output_tokens for one in cache.stored] == [13]
     assert cache.abandoned == []
     assert way.replica.in_flight == 0
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_whole_answer_is_stored_before_its_caller_has_read_it(*, streaming: bool) -> None:
+    cache, listener = Cache(), Listener(blocks_at=3 if streaming else 0)
+    way = Way(Run([*CHUNKS]), cache, streaming=streaming)
+    answering = asyncio.create_task(way.answer(listener))
+    async with asyncio.timeout(5):
+        await listener.blocked.wait()
+    (stored,) = cache.stored
+    assert ("".join(text for text, _ in stored.pieces), stored.output_tokens) == (
+        "one two three",
+        13,
+    )
+    answering.cancel()
+    await asyncio.gather(answering, return_exceptions=True)
+    assert len(cache.stored) == 1
+    assert cache.abandoned == []

@@ -8,13 +8,13 @@ import pytest
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import BadRequest
 from services.router.policy.calibration import Rung
-from services.router.policy.decision import Verdict
+from services.router.policy.decision import CacheOutcome, Verdict
 from services.router.policy.prompts import Message
 from services.router.policy.routes import Limits, Route, Trimming
-from services.router.ports import ReplicaFailed, TooLong
+from services.router.ports import Finish, ReplicaFailed, TooLong, Written
 from services.router.request.runner import MAX_TRIES_BELOW
 from tests.making.policies import ladder, quality, route, tier
-from tests.making.walking import Engine, Letters, Run, Way
+from tests.making.walking import Cache, Engine, Letters, Listener, Run, Way
 
 SURE = -0.125
 CHECKED = Rung(1.0, -0.5)
@@ -37,6 +37,26 @@ async def test_lost_tries_of_a_lower_tier_leave_the_top_one_its_money() -> None:
     await way.go()
     assert engine.order == ["small", "large"]
     assert engine.asked[-1].max_output_tokens == MOST
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+async def test_the_cache_is_asked_about_no_prompt_that_fits_no_tier(spare: int) -> None:
+    small, large = ladder("small", "large")
+    sizes = {small.name: 9_000, large.name: 10_000}
+    tiers = [tier(name, max_sequence_tokens=size) for name, size in sizes.items()]
+    told = route("chat", *tiers, quality=quality(CHECKED))
+    request = pb.GenerateRequest()
+    request.prompt.messages.add(role=pb.ROLE_USER, content="x" * (10_000 - spare))
+    stored = Written((("stored", 6),), Finish.STOP, 2, 6, "large", "large", "int8", "version")
+    cache = Cache(answer=stored)
+    way = Way(told, Engine({}), cache=cache, request=request)
+    if spare:
+        await way.answer(Listener())
+        assert way.state.cache is CacheOutcome.EXACT
+    else:
+        with pytest.raises(BadRequest, match="large takes fewer than 10000 tokens, got at least"):
+            await way.answer(Listener())
+        assert cache.asked == []
 
 
 async def test_no_evidence_runs_on_a_tier_that_the_prompt_leaves_no_room() -> None:

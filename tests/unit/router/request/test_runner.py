@@ -152,6 +152,7 @@ async def test_what_came_before_a_replica_was_lost_is_the_answer_and_its_baselin
     with pytest.raises(Unavailable) as raised:
         await way.go()
     assert raised.value.reason == "REPLICA_LOST"
+    assert raised.value.retry_after_seconds == 1.0
     assert way.state.answer.text == "one two "
     assert way.state.baseline_micro_usd == way.state.context.route.top_tier.price.of(2, 8)
 

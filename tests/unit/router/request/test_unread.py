@@ -8,7 +8,7 @@ import pytest
 from services.router.request.unread import Reader, SlowReaders
 from services.router.servicer import end_now
 from tests.making.policies import ladder, route
-from tests.making.walking import Engine, Way
+from tests.making.walking import Engine, Listener, Run, Way
 
 
 def way() -> Way:
@@ -34,3 +34,24 @@ async def test_a_call_whose_own_time_ends_in_the_turn_of_the_look_is_no_error() 
     with pytest.raises(TimeoutError):
         await call()
     assert looked == [True]
+
+
+async def test_who_reads_nothing_keeps_nobody_waiting_who_asks_the_same() -> None:
+    scene = Way(route("chat", *ladder("small")), Engine({"small": [Run(["one ", "two"])]}))
+    now = iter((0.9, 1.0, 2.0))
+    readers = SlowReaders(scene.metrics, most_seconds=60.0, most_bytes=1000, clock=now.__next__)
+    listener = Listener(blocks_at=0)
+    answering = asyncio.create_task(scene.answer(listener))
+    async with asyncio.timeout(5):
+        await listener.blocked.wait()
+    readers.readers.add(Reader(scene.state, end=lambda: None, since=0.0))
+    given_back: list[list[str]] = []
+    for _ in range(3):
+        readers.look()
+        given_back.append(list(scene.cache.abandoned))
+    assert given_back == [[], ["lease"], ["lease"]]
+    listener.blocks_at = -1
+    listener.let_go.set()
+    await answering
+    assert [answer.output_tokens for answer in scene.cache.stored] == [7]  # all the same
+    assert scene.cache.abandoned == ["lease"]

@@ -112,8 +112,7 @@ def test_the_new_route_of_the_tree_shows_every_key_and_says_what_is_the_default(
             [
                 "line 13: ",
                 "tiers.large.queue: ",
-                "no such key; there are model, precision",
-                "got 7",
+                "no such key; did you mean queue_size? There are model, precision",
             ],
         ),
         (

@@ -168,7 +168,6 @@ def test_a_key_that_there_is_not_is_refused_wherever_it_stands(
         files.load(routes=LADDERED.replace(section, f"{section}misspelt: 7{end}", 1))
     (problem,) = caught.value.problems
     assert f": {place}misspelt: " in problem
-    assert problem.endswith(", got 7")
 
 
 def test_a_tier_that_is_dearer_for_prompts_alone_may_stand_below(files: Files) -> None:

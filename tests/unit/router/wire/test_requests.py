@@ -56,6 +56,11 @@ def broken(request: pb.GenerateRequest) -> dict[str, str]:
     return {one.name: one.rule for one in caught.value.violations}
 
 
+def numbered_attributes(letter: str) -> dict[str, str]:
+    """As many as there may be, each as long as it may be."""
+    return {f"{number:02}".ljust(64, letter): letter * 64 for number in range(16)}
+
+
 def test_defaults_are_filled_in() -> None:
     got = checked(asking("chat", (SYSTEM, "Be kind."), (USER, "How?")))
     assert got.asked == Asked(
@@ -86,6 +91,12 @@ def test_what_is_said_is_kept() -> None:
     assert (got.asked.seed, got.asked.stop) == (2**64 - 1, ("END",))
     assert got.priority is Priority.BATCH
     assert (got.idempotency_key, got.attributes) == ("a b~", {"team": "x"})
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{GREEK SMALL LETTER OMEGA}", "\N{HIRAGANA LETTER A}"])
+def test_the_most_attributes_of_any_script_are_taken(letter: str) -> None:
+    attributes = numbered_attributes(letter)
+    assert checked(asking(terms=pb.Terms(attributes=attributes))).attributes == attributes
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.0, 1e-45, 1e-39, 1e-30, 9e-5])
@@ -223,6 +234,7 @@ def said(*messages: tuple[int, str]) -> Callable[[], pb.GenerateRequest]:
         (termed(attributes={"": "x"}), "terms.attributes"),
         (termed(attributes={"x" * 65: "x"}), "terms.attributes"),
         (termed(attributes={"x": "x" * 65}), "terms.attributes"),
+        (termed(attributes=numbered_attributes("\x01")), "terms.attributes"),
     ],
 )
 def test_a_broken_rule_is_reported_under_its_field(

@@ -14,6 +14,7 @@ from services.scaler.changes.policies import Asked, Policies
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history import versions as history
 from services.scaler.history.versions import Source, Versions, hash_of
+from services.scaler.try_out import checks
 
 ASKED = Asked("ada", "more room")
 POOL = "  p: {tier: small, model: m, precision: int8, repository: ., slots: [{}, {}], size: %d}\n"
@@ -30,8 +31,13 @@ class Answers:
         self.answer = {"verdict": verdict, "because": because, "pools": {}}
         self.questions = []
 
-    async def run(self, question, progress):
-        self.questions.append(json.loads(json.dumps(question)))
+    async def run(self, question, progress=lambda _: None, *, tenant=""):
+        question = json.loads(json.dumps(question))
+        if question["check"] is not None:
+            notes, unserved = checks.check(question["given"], **question["check"])
+        if question["kind"] == "check":
+            return {"notes": notes, "unserved": unserved}
+        self.questions.append(question)
         progress(1.0)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -57,6 +63,8 @@ class Scene:
             self.versions,
             self.trials,
             folder,
+            checks=self.trials,
+            places_allowed=["/allowed"],
             in_force_seconds=5.0,
             clock=lambda: self.now,
         )
@@ -147,6 +155,22 @@ async def test_a_page_and_other_replicas_are_planned_anew(scene):
     assert question["decisions"].endswith("/decisions")
 
 
+async def test_a_tier_that_would_lose_its_only_pool_is_named_and_needs_a_reason(scene):
+    slip = text(1).replace("tier: small", "tier: smal")
+    with pytest.raises(BadRequest, match=r"pools.p.repository: .*did you mean tier small\?"):
+        await scene.policies.apply(slip, ASKED)
+    scene.policies._places_allowed = [str(scene.path.parent.parent)]
+    with pytest.raises(NotNow, match="no pool would serve tier small any more") as refused:
+        await scene.policies.apply(slip, ASKED)
+    assert refused.value.reason == "TIER_UNSERVED"
+    assert "did you mean small where p has smal?" in refused.value.message
+    assert (scene.path.read_text(), scene.trials.questions) == (text(1), [])
+    applied = await scene.policies.apply(slip, Asked("ada", "n", anyway="it has a new name"))
+    assert applied.version.anyway == "it has a new name"
+    second = slip + (POOL % 1).replace("  p:", "  q:")
+    assert (await scene.policies.apply(second, ASKED)).version.number == 3
+
+
 async def test_a_reason_that_was_not_needed_is_not_on_record(scene):
     applied = await scene.policies.apply(text(2), Asked("ada", "n", anyway="just in case"))
     assert applied.version.anyway == ""
@@ -204,7 +228,7 @@ async def test_what_somebody_wrote_by_hand_is_not_overwritten_unseen(scene):
 
 async def test_a_hand_that_is_quicker_than_an_apply_wins(scene):
     class Slow(Answers):
-        async def run(self, question, progress):
+        async def run(self, question, progress, **turn):
             scene.path.write_text(text(0))
             scene.look()
             return self.answer
@@ -252,8 +276,7 @@ async def test_a_full_disk_leaves_file_and_versions_as_they_were(scene, monkeypa
         with pytest.raises(Unavailable, match="No space left"):
             await scene.policies.apply(text(2), ASKED)
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.write_bytes", refuse)
-        patch.setattr(scene.versions, "announce", lambda change: None)
+        patch.setattr(written.shutil, "copymode", refuse)  # of what announces, nothing needs it
         with pytest.raises(Unavailable, match="No space left"):
             await scene.policies.apply(text(2), ASKED)
     assert scene.path.read_text() == text(1)
@@ -424,3 +447,52 @@ async def test_an_edit_that_changed_meanwhile_is_looked_at_again(guarded):
     guarded.path.write_text(text(1, "# newer\n"))
     assert await guarded.policies.undo(text(2).encode())  # that is, it is not taken
     assert guarded.path.read_text() == text(1, "# newer\n")
+
+
+STRANGE = text(1) + "  evil: {tier: small, model: m, precision: int8, external: {dns: 'evil:1'}}\n"
+
+
+async def test_a_file_that_sends_texts_elsewhere_is_refused_whatever_the_reason(scene):
+    with pytest.raises(BadRequest, match=r"content:4: pools.evil.external.dns: .*, got 'evil:1'"):
+        await scene.policies.apply(STRANGE, Asked("eve", "n", anyway="it is urgent"))
+    scene.trials.answer = InternalError("the trial failed", reason="TRIAL_FAILED")
+    with pytest.raises(BadRequest):
+        await scene.policies.apply(STRANGE, Asked("eve", "n", anyway="it is urgent"))
+    assert scene.path.read_text() == text(1)
+
+
+async def test_a_rollback_to_new_places_is_for_what_a_hand_put_in_force(scene):
+    scene.versions.in_force(STRANGE.encode())
+    scene.path.write_text(STRANGE)
+    await scene.policies.apply(STRANGE + "# more\n", ASKED)
+    scene.path.write_text(text(1))
+    scene.look()
+    with pytest.raises(NotNow, match=r"version 3 would be refused now: .*got 'evil:1'"):
+        await scene.policies.roll_back(3, "eve", "")
+    assert (await scene.policies.roll_back(2, "ada", "")).version.number == 5
+
+
+async def test_what_callers_send_is_never_read_in_this_process(scene):
+    class Elsewhere(Answers):
+        async def run(self, question, progress=lambda _: None, *, tenant=""):
+            asked.append((question["kind"], tenant))
+            if question["kind"] == "check":
+                return {"notes": [], "unserved": ""}
+            return self.answer
+
+    asked = []
+    scene.policies._trials = scene.policies._checks = Elsewhere()
+    await scene.policies.check("{", tenant="acme")
+    await scene.policies.plan("{", 60.0, lambda _: None, tenant="acme")
+    await scene.policies.apply("{{", Asked("ada", "n", tenant="globex"))
+    assert asked == [("check", "acme"), ("plan", "acme"), ("check", "globex"), ("plan", "globex")]
+
+
+async def test_a_file_that_cannot_be_tried_is_checked_all_the_same(scene):
+    class Fails(Answers):
+        async def run(self, question, progress=lambda _: None, *, tenant=""):
+            raise InternalError("the trial failed", reason="TRIAL_FAILED")
+
+    scene.policies._trials = Fails()
+    with pytest.raises(BadRequest, match="must not exceed the number of slots"):
+        await scene.policies.apply(text(3), Asked("ada", "n", anyway="it is urgent"))

@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from services.scaler.config import Pool, Restart, Scaling, Slot
+from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
 from services.scaler.fleet.fleet import Fleet
+from services.scaler.fleet.gauges import Counted, Gauges
+from services.scaler.fleet.members import Member
 from services.scaler.fleet.watchers import Watcher
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import ReplicaState
-from services.scaler.ports import PoolStatus, Target
+from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus, Target
 from services.scaler.targets.local import LocalTarget, Rhythm
 from services.scaler.targets.slots import Adopted
 from tests.making.replicas import Clock, Cluster, Host, again, pool, sizes
@@ -364,3 +367,123 @@ async def test_settings_that_fail_are_told_once_with_file_key_and_value():
             await scene.next()
             scene.clock.now += 1.0
         assert scene.fleet.pools()[0].refused is None
+
+
+def served(name: str, index: int) -> Replica:
+    return Replica(
+        id=f"{name}-{index}",
+        pool=name,
+        tier="small",
+        model="m",
+        precision="int8",
+        capacity=Capacity.ON_DEMAND,
+        max_in_flight=8,
+        address=f"{name}:{index}",
+        started_at=1.0,
+    )
+
+
+class Many:
+    """A target with many replicas, which counts how often it is looked at."""
+
+    def __init__(self, pools: dict[str, Pool], each: int) -> None:
+        self.looks = 0
+        self._status = {
+            name: PoolStatus(
+                replicas=tuple(
+                    ReplicaStatus(served(name, index), ready=True) for index in range(each)
+                ),
+                known=True,
+            )
+            for name in pools
+        }
+
+    async def open(self, on_change: OnChange) -> None:
+        self.on_change = on_change
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def observe(self) -> Mapping[str, PoolStatus]:
+        self.looks += 1
+        return self._status
+
+    def configure(self, scaling: Scaling, *, again: bool = False) -> None: ...
+
+    def resize(self, pool: str, size: int, **_: object) -> None: ...
+
+
+async def test_where_a_look_takes_long_many_changes_are_one():
+    """One look for each would take minutes where all servers of many pools change at a time."""
+    target = Many({"a": pool()}, 2)
+    scene = Scene({"a": pool()}, target)
+    await scene.fleet.adopt()
+    looks, observe = target.looks, target.observe
+
+    def slowly() -> Mapping[str, PoolStatus]:
+        scene.clock.now += 0.05
+        return observe()
+
+    target.observe = slowly
+    for _ in range(1000):
+        target.on_change()
+    assert target.looks - looks == 1
+    scene.clock.now += 0.05
+    target.on_change()
+    assert target.looks - looks == 2
+
+
+async def test_a_round_takes_time_by_replicas_not_by_pools_times_replicas(monkeypatch):
+    """Steps are counted, no clock is asked."""
+
+    async def steps(pools: int) -> int:
+        count = 0
+
+        def counted(self: Member) -> Replica:
+            nonlocal count
+            count += 1
+            return self.status.replica
+
+        names = {f"p{at}": pool() for at in range(pools)}
+        scene = Scene(names, Many(names, 4))
+        await scene.fleet.adopt()
+        monkeypatch.setattr(Member, "replica", property(counted))
+        scene.fleet._reconcile()
+        return count
+
+    few, many = await steps(8), await steps(64)
+    assert many <= 9 * few
+
+
+def test_what_shows_already_is_not_set_again():
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    gauges = Gauges(metrics)
+    counted = Counted(
+        tier="small",
+        desired=2,
+        states=[READY],
+        pending=0,
+        ending=0,
+        troubled=False,
+        refused=False,
+        usd_per_hour=1.0,
+        sized=None,
+    )
+
+    def desired() -> float | None:
+        return registry.get_sample_value(
+            "pennyweight_scaler_desired_replicas", {"pool": "a", "tier": "small"}
+        )
+
+    gauges.keep({"a": "small"})
+    gauges.show("a", counted)
+    metrics.desired.labels("a", "small").set(7)
+    gauges.show("a", counted)
+    assert desired() == 7
+    gauges.show("a", replace(counted, desired=3))
+    assert desired() == 3
+    gauges.keep({})
+    gauges.keep({"a": "small"})
+    gauges.show("a", replace(counted, desired=3))
+    assert desired() == 3

@@ -177,3 +177,11 @@ async def test_nothing_is_decided_of_a_held_pool():
     scene.clock.now += 100.0
     scene.turn()
     assert scene.view.decision is decided
+
+
+async def test_more_room_is_thought_of_at_once():
+    scene = await Scene().opened()
+    assert not scene.fleet._sizes.due(scene.clock())
+    scene.target.said = {"capacity": 3}
+    scene.target.on_change()
+    assert scene.fleet._sizes.due(scene.clock())

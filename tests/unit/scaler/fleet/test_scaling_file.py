@@ -1,11 +1,13 @@
 """A changed scaling file is in force whole or not at all, also where it is a link."""
 
+import errno
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from services.common import seen
 from services.common.config import Problem
 from services.scaler.config import Scaling
 from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
@@ -162,3 +164,32 @@ async def test_an_edit_that_was_undone_is_not_taken(scene: Scene) -> None:
     await scene.change(f"# once more\n{TWO}")
     assert scene.sizes == [1, 2]
     assert heard == [TWO, f"# once more\n{TWO}"]
+
+
+async def test_bytes_that_are_no_text_and_what_nobody_foresaw_are_refused(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scene.path.parent / "..data" / "scaling.yaml").write_bytes(b"\xff")
+    await scene.look()
+    assert scene.watch.refusal is not None
+    assert "cannot be read" in str(scene.watch.refusal)
+    with monkeypatch.context() as patch:
+        patch.setattr(Scaling, "of", lambda *_args, **_named: 1 / 0)
+        await scene.change(TWO)
+    assert "ZeroDivisionError" in str(scene.watch.refusal)
+    assert scene.sizes == [1]
+
+
+async def test_a_file_that_we_cannot_read_now_is_told_at_once_and_read_when_we_can(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    scene.mounted.swap({"scaling.yaml": TWO})
+    with monkeypatch.context() as patch:
+        patch.setattr(seen, "read_plain", refuse)
+        await scene.watch.look()
+    assert "Too many open files" in str(scene.watch.refusal)
+    await scene.look()
+    assert (scene.sizes, scene.watch.refusal) == ([1, 2], None)

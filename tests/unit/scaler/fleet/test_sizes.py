@@ -13,13 +13,18 @@ from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.wishes import WishBoard
 from services.scaler.load.loads import Loads, Report, Run, TierLoad
 from services.scaler.metrics import Metrics
+from services.scaler.policy.sizing.capacity import Fit, Learned
+from services.scaler.policy.sizing.memory import Lasting
+from services.scaler.policy.sizing.money import Spent
 from services.scaler.policy.sizing.override import Override, OverrideKind
 from services.scaler.policy.sizing.settings import (
     Behavior,
     Budget,
     BudgetShare,
+    Capacity,
     Direction,
     Measure,
+    Money,
     Resource,
     Rule,
     Scale,
@@ -29,6 +34,7 @@ from services.scaler.policy.sizing.settings import (
 )
 from services.scaler.policy.sizing.views import Bound, Decision
 from services.scaler.ports import Wish
+from services.scaler.try_out.pools import Measured, replica_of
 from tests.making.replicas import Clock, Cluster, pool, sizes
 
 TICK = 10.0
@@ -240,6 +246,59 @@ async def test_an_earlier_scalers_replicas_stay_until_it_is_known_what_is_asked(
     assert second.size() == first.size()
 
 
+async def test_what_was_spent_and_learned_holds_for_the_next_scaler(scene):
+    follows = scaled(Scale(max=4), usd_per_hour=3600.0)
+    first = await scene(a=follows)
+    first.pass_tick(running=10)
+    first.pass_tick(running=10)
+    memory = first.sizes._memory
+    spent = memory.spent
+    assert spent.usd > 0
+    learned = Learned(0.9, Fit(weight=1.0, constants=(0.02, 0.0, 0.0, 0.0)), Capacity(a=0.02))
+    work = replace(memory.pools["a"].work, learned=learned)
+    first.sizes._memory = replace(memory, pools={"a": replace(memory.pools["a"], work=work)})
+    second = Scene(a=follows)
+    second.sizes.recall(first.sizes.lasting())
+    second.cluster = second.fleet._target = first.cluster
+    await second.begin()
+    assert second.sizes.learned("a") == learned
+    assert second.sizes.lasting().spent.usd >= spent.usd
+    measured = Measured.of({"capacity": {"a": 0.02}, "correction": 0.9})
+    assert replica_of(follows, measured) is not None
+    second.sizes.adopt("a", 2)
+    second.fleet.configure(second.scaling)
+    assert second.sizes.learned("a") == learned
+    assert second.sizes.lasting().spent.usd >= spent.usd
+    third = Scene(a=replace(follows, precision="int4"))
+    third.sizes.recall(first.sizes.lasting())
+    assert third.sizes.learned("a") == Learned(), "other replicas do other things"
+    assert third.sizes.lasting().spent == spent
+
+
+async def test_the_days_money_is_gone_for_the_next_scaler_too(scene):
+    money = Money(usd_per_day=4 * 24.0)
+    scaling = Scaling(pools={"a": scaled(usd_per_hour=1.0)}, money=money, tick_seconds=TICK)
+    second = await scene(**scaling.pools)
+    second.fleet.configure(scaling)
+    gone = Spent(0, money.usd_per_day or 0.0, 1000.0)
+    second.sizes.recall(Lasting(gone))
+    second.pass_tick(running=20)
+    assert second.size() == 1
+    assert second.value("bound", bound="money") == 1
+
+
+async def test_money_is_not_given_back_where_nothing_can_be_decided(scene, monkeypatch):
+    scene = await scene(a=scaled(usd_per_hour=1.0))
+    scene.sizes.recall(Lasting(Spent(0, 7.0, 1000.0)))
+
+    def failing(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sizes_room, "decide_all", failing)
+    scene.pass_tick(running=10)
+    assert scene.sizes.lasting().spent.usd == 7.0
+
+
 async def test_a_changed_policy_holds_at_once_and_what_is_wanted_stays(scene):
     scene = await scene(a=scaled())
     scene.pass_tick(running=10)
@@ -272,6 +331,65 @@ async def test_one_pool_that_cannot_be_decided_holds_up_no_other(scene, monkeypa
     monkeypatch.undo()
     scene.pass_tick(running=10)
     assert scene.fleet.pools()[1].trouble == ""
+
+
+async def test_an_override_that_cannot_be_read_holds_up_no_other_pool(scene, monkeypatch):
+    scene = await scene(a=scaled(), b=scaled(tier="large"))
+
+    def failing(pool, wall):
+        if pool == "b":
+            raise TypeError
+
+    monkeypatch.setattr(scene.overrides, "of", failing)
+    scene.pass_tick(running=10)
+    assert (scene.size("a"), scene.size("b")) == (2, 1)
+    assert [bool(one.trouble) for one in scene.fleet.pools()] == [False, True]
+    monkeypatch.undo()
+    scene.pass_tick(running=10)
+    assert scene.fleet.pools()[1].trouble == ""
+
+
+async def test_where_no_size_can_be_decided_all_stay(scene, monkeypatch):
+    scene = await scene(a=scaled(), b=scaled(tier="large"))
+    scene.pass_tick(running=10)
+
+    def failing(*_args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sizes_room, "decide_all", failing)
+    scene.pass_tick(running=20)
+    assert (scene.size("a"), scene.size("b")) == (2, 1)
+    assert all("its size cannot be decided" in one.trouble for one in scene.fleet.pools())
+    monkeypatch.undo()
+    scene.pass_tick(running=20)
+    assert scene.size("a") == 4
+
+
+async def test_a_pool_that_cannot_be_decided_forgets_what_it_remembered(scene, monkeypatch):
+    scene = await scene(a=scaled())
+    scene.pass_tick(running=10)
+    decide_all = sizes_room.decide_all
+
+    def failing(policies, budgets, money, memory, views):
+        if memory.pools["a"].now is not None:
+            raise ZeroDivisionError
+        return decide_all(policies, budgets, money, memory, views)
+
+    monkeypatch.setattr(sizes_room, "decide_all", failing)
+    troubles = []
+    for _ in range(2):
+        scene.pass_tick(running=10)
+        troubles.append(scene.fleet.pools()[0].trouble)
+    assert "its size cannot be decided" in troubles[0]
+    assert troubles[1] == ""
+    assert scene.size() == 2
+
+
+async def test_a_scaler_that_ends_wakes_no_pool(scene):
+    scene = await scene(a=scaled(SLEEPY))
+    scene.fleet._exit_drain_seconds = 1.0
+    assert scene.fleet.wake("small") is None
+    assert not scene.sizes.woken("a")
 
 
 async def test_budgets_are_shared(scene):

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import math
 import threading
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import Overloaded
+from services.scaler.history import decisions
 from services.scaler.history.decisions import (
     MAX_SEARCHES,
     Decided,
@@ -23,6 +25,7 @@ from services.scaler.history.decisions import (
 )
 from services.scaler.history.journal import Journal, Limits, read
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
+from services.scaler.wire.decisions import decision_message
 from tests.unit.scaler.history.test_journal import Count, full
 
 
@@ -66,6 +69,16 @@ async def test_only_a_change_of_size_or_reason_is_kept(tmp_path):
     assert log.current() == [Decided("p", 5.0, decision(3, Bound.QUEUE, detail="kv", value=0.1))]
 
 
+async def test_of_so_many_pools_at_most_something_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(decisions, "MAX_POOLS", 1)
+    log = log_in(tmp_path)
+    log.take("p", decision(2), 0.0)
+    log.take("q", decision(2), 1.0)
+    log.take("p", decision(3), 2.0)
+    assert [(one.pool, one.decision.size) for one in log.current()] == [("p", 3)]
+    assert [one.pool for one in (await log.find(Wanted())).decisions] == ["p", "p"]
+
+
 async def test_decisions_come_back_whole_with_their_version_after_a_restart(tmp_path):
     log = log_in(tmp_path, version=lambda: 4)
     log.take("p", decision(2), 10.0)
@@ -107,6 +120,46 @@ async def test_damage_and_gaps_are_told(tmp_path):
         file.write(b'{"missing": 7, "since": 2.0, "at": 3.0}\n{"at": 4.0, "pool": "p"}\nnone\n')
     found = await log.find(Wanted())
     assert ([one.at for one in found.decisions], found.missing, found.damaged) == ([1.0], 7, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 10**12},
+        {"size": -1},
+        {"before": 1e300},
+        {"at": 1e300},
+        {"at": -1e300},
+        {"version": 10**30},
+        {"demand": "some"},
+        {"constraints": [["demand", 10**12, "", 1.0, 1.0]]},
+        {"constraints": [["demand", 1, "", "x", None]]},
+        {"constraints": [["demand", 1, "", 1.0, [1]]]},
+        {"constraints": [["demand"]]},
+        {"missing": 1e300},
+    ],
+)
+async def test_a_line_that_no_message_holds_is_damaged_and_hides_no_other(tmp_path, wrong):
+    log = log_in(tmp_path)
+    log.take("p", decision(1), 1.0)
+    await log.find(Wanted())
+    (path,) = tmp_path.iterdir()
+    line = orjson.loads(path.read_bytes())
+    with path.open("a") as file:
+        file.write(json.dumps(line | {"at": 2.0} | wrong) + "\n" + "[" * 100_000 + "\n")
+    found = await log.find(Wanted())
+    assert ([one.at for one in found.decisions], found.missing, found.damaged) == ([1.0], 0, 2)
+    for one in found.decisions:
+        decision_message(one, operator=True)
+
+
+async def test_a_clock_that_was_wrong_for_a_while_hides_nothing(tmp_path):
+    log = log_in(tmp_path)
+    for at in (*range(1000, 1300), 7, 8, 1300):
+        log.take("p", decision(at), float(at))
+    found = await log.find(Wanted(since=1298.0))
+    assert [one.at for one in found.decisions] == [1300.0, 1299.0, 1298.0]
+    assert not found.more
 
 
 async def test_searches_take_turns_beside_all_else_and_few_wait(tmp_path, monkeypatch):
@@ -191,3 +244,21 @@ def test_a_decision_without_constraints_has_its_size_as_reason():
 
 def test_reading_is_of_files_alone(tmp_path):
     assert list(read(tmp_path / "none")) == []
+
+
+async def test_a_search_that_takes_too_long_gives_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(decisions, "SEARCH_SECONDS", -1.0)
+    log = log_in(tmp_path)
+    for at in range(3):
+        log.take("p", decision(at), float(at))
+    found = await log.find(Wanted())
+    assert ([one.at for one in found.decisions], found.more) == ([2.0], True)
+
+
+@pytest.mark.parametrize("wrong", [{"at": None}, {"at": "soon"}, {"constraints": [["min", 1]]}])
+async def test_a_line_that_says_something_else_is_damaged(tmp_path, wrong):
+    log = log_in(tmp_path)
+    log.take("p", decision(2), 1.0)
+    log._journal.add({**line_of(Decided("p", 2.0, decision(3))), **wrong})
+    found = await log.find(Wanted())
+    assert ([one.at for one in found.decisions], found.damaged) == ([1.0], 1)

@@ -1,10 +1,12 @@
 """Lines that are only added to: bounded, grouped, whole, and never in the way."""
 
+import asyncio
 import errno
 import os
 
 import pytest
 
+from services.common import files
 from services.scaler.history import journal
 from services.scaler.history.journal import GAP, Journal, Limits, read
 
@@ -47,6 +49,27 @@ async def test_lines_are_read_newest_first_and_go_on_after_a_restart(tmp_path, c
         await one.flush()
     assert [line["n"] for line in read(tmp_path)] == [3, 2, 1, 0]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_a_disk_that_refuses_is_offered_one_part_of_what_waits(tmp_path, count, monkeypatch):
+    one, offered, write = Journal(tmp_path, LIMITS, count), [], os.write
+
+    def short(descriptor, data):
+        offered.append(data)
+        if len(offered) == 1:
+            return write(descriptor, data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "APPEND_BYTES", 100)
+    monkeypatch.setattr(files.os, "write", short)
+    for number in range(100):
+        one.add({"n": number})
+    await one.flush()
+    assert [len(data) for data in offered] == [98, 88]
+    assert all(isinstance(data, memoryview) for data in offered)
+    monkeypatch.setattr(files.os, "write", write)
+    await one.flush()
+    assert [line["n"] for line in read(tmp_path)] == list(reversed(range(100)))
 
 
 async def test_what_gathers_is_written_at_the_end_too(tmp_path, count):
@@ -133,3 +156,72 @@ async def test_a_file_that_is_not_ours_is_left_alone(tmp_path, count):
     await one.flush()
     assert [line["n"] for line in read(tmp_path)] == [1]
     assert (tmp_path / "notes.jsonl").read_text() == "mine"
+
+
+async def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all_of_a_line(
+    tmp_path, count, monkeypatch
+):
+    write = os.write
+    monkeypatch.setattr(journal.os, "write", lambda where, data: write(where, data[:3]))
+    one = Journal(tmp_path, LIMITS, count)
+    one.add({"n": 1})
+    await one.flush()
+    assert list(read(tmp_path)) == [{"n": 1}]
+
+
+async def test_what_comes_and_is_given_up_while_lines_are_written_is_kept_and_told(
+    tmp_path, count, monkeypatch
+):
+    monkeypatch.setattr(journal, "MAX_UNWRITTEN", 2)
+    one = Journal(tmp_path, LIMITS, count)
+    write, later = one._write, [3, 4, 5]
+
+    def busy(data):
+        write(data)
+        while later:
+            one.add({"n": later.pop(0)})
+
+    monkeypatch.setattr(one, "_write", busy)
+    for number in (1, 2):
+        one.add({"n": number})
+    await one.flush()
+    await one.flush()
+    found = list(read(tmp_path))
+    assert [line["n"] for line in found if "n" in line] == [5, 4, 2, 1]
+    assert [line[GAP] for line in found if GAP in line] == [count.gone]
+
+
+async def test_what_a_full_disk_refused_is_tried_again_though_nothing_more_comes(
+    tmp_path, monkeypatch
+):
+    class Told(Count):
+        def __init__(self):
+            super().__init__()
+            self.news = asyncio.Queue()
+
+        def unwritten(self, lines):
+            self.news.put_nowait(lines)
+
+    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0.001)
+    monkeypatch.setattr(journal, "RETRY_SECONDS", 0.001)
+    emptied, count = full(monkeypatch), Told()
+    one = Journal(tmp_path, LIMITS, count)
+    async with one.writing(), asyncio.timeout(5.0):
+        one.add({"n": 1})
+        assert await count.news.get() == 1
+        emptied()
+        while await count.news.get():
+            pass
+    assert [line["n"] for line in read(tmp_path)] == [1]
+
+
+async def test_a_file_that_goes_meanwhile_is_passed_over(tmp_path, count, monkeypatch):
+    one = Journal(tmp_path, Limits(file_bytes=1, files=8, seconds=100.0), count)
+    one.add({"n": 1})
+    await one.flush()
+    there = journal._files
+    gone = tmp_path / "000000000000.jsonl"
+    monkeypatch.setattr(journal, "_files", lambda folder: [gone, *there(folder)])
+    one.add({"n": 2})
+    await one.flush()
+    assert (count.waiting, [line["n"] for line in read(tmp_path)]) == (0, [2, 1])

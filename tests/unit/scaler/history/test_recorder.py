@@ -114,3 +114,32 @@ async def test_what_cannot_be_read_is_left_out(scene):
     assert [one.minute for one in recorded(scene.folder, 6)] == [6]
     assert [one.minute for one in recorded(scene.folder, 0)] == [5, 6]
     assert len(list(read(scene.folder))) == 6
+
+
+async def test_of_a_scaler_that_stood_still_no_more_than_a_minute_is_told(scene):
+    scene.report("a", 5)
+    scene.recorder.begin()
+    scene.now = 400.0
+    scene.report("a", 6)
+    scene.recorder.record()
+    (minute,) = await scene.lines()
+    assert minute.seconds == 60.0
+
+
+async def test_a_moment_says_nothing(scene):
+    scene.report("a", 5)
+    scene.recorder.begin()
+    scene.now = 4.9
+    scene.recorder.record()
+    assert await scene.lines() == []
+
+
+async def test_of_two_lines_about_one_minute_the_later_holds(scene):
+    for seconds, arrivals in ((0.0, 7), (30.0, 9)):
+        scene.now = seconds
+        scene.report("a", arrivals)
+        scene.recorder.begin()
+        scene.now = 40.0
+        scene.recorder.record()
+    (minute,) = await scene.lines()
+    assert (minute.minute, minute.seconds) == (100_000, 10.0)

@@ -3,8 +3,10 @@
 import asyncio
 import errno
 import json
+import shutil
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.scaler.history import versions
 from services.scaler.history.versions import Change, Source, Versions, hash_of
@@ -127,13 +129,88 @@ async def test_damaged_lines_are_left_out_and_numbers_go_on(tmp_path):
     assert [one.number for one in opened(tmp_path).listed(9)] == [3, 2, 1]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"number": "second"},
+        {"number": 10**30},
+        {"number": None},
+        {"since": 1e300},
+        {"since": "now"},
+        {"hash": "../../../keys"},
+        {"hash": 7},
+        {"source": "nobody"},
+        {"author": ["ada"]},
+        {"rolled_back_to": -(10**30)},
+    ],
+)
+async def test_a_line_that_is_no_version_is_left_out(tmp_path, wrong):
+    one = opened(tmp_path)
+    version = one.in_force(b"a")
+    await one.flush()
+    lines = tmp_path / "versions.jsonl"
+    said = json.loads(lines.read_bytes())
+    more = [json.dumps(said | {"number": 2} | wrong), "[" * 100_000, '"a"']
+    lines.write_bytes(lines.read_bytes() + "\n".join(more).encode() + b"\n")
+    again = opened(tmp_path)
+    assert again.listed(9) == [version]
+    assert again.in_force(b"b").number == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[[", "7", '{"hash": "../keys"}', '{"hash": null, "source": 1}']
+)
+def test_an_announcement_that_cannot_be_read_is_none_and_logged(tmp_path, text):
+    (tmp_path / "applying.json").write_text(text)
+    with capture_logs() as logged:
+        one = opened(tmp_path)
+    assert [said["log_level"] for said in logged] == ["error"]
+    assert one.in_force(b"a").author == ""
+
+
 async def test_a_file_that_was_changed_on_the_disk_is_not_taken_for_the_version(tmp_path):
     one = opened(tmp_path)
     version = one.in_force(b"a")
+    one.in_force(b"c")
     await one.flush()
     (tmp_path / f"{version.hash}.yaml").write_bytes(b"b")
     with pytest.raises(OSError, match="not what it was"):
         one.content(version)
+
+
+async def test_what_was_removed_under_a_running_scaler_is_made_anew(tmp_path):
+    folder = tmp_path / "versions"
+    one = opened(folder)
+    for content in (b"a", b"b"):
+        one.in_force(content)
+    await one.flush()
+    shutil.rmtree(folder)
+    await one.mend()
+    again = opened(folder)
+    assert again.listed(9) == one.listed(9)
+    assert opened(folder).content(again.latest) == b"b"
+    shutil.rmtree(folder)
+    one.in_force(b"c")  # quicker than any look
+    await one.flush()
+    again = opened(folder)
+    assert again.listed(9) == one.listed(9)
+    again.in_force(b"c")  # as a scaler that starts anew has it
+    shutil.rmtree(folder)
+    await again.mend()
+    assert opened(folder).content(one.latest) == b"c"
+
+
+async def test_a_look_finds_what_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "LOOK_SECONDS", 0.001)
+    one = opened(tmp_path)
+    one.in_force(b"a")
+    await one.flush()
+    (tmp_path / "versions.jsonl").unlink()
+    task = asyncio.create_task(one.run())
+    async with asyncio.timeout(5):
+        while not (tmp_path / "versions.jsonl").exists():
+            await asyncio.sleep(0.001)
+    task.cancel()
 
 
 async def test_versions_are_bounded_and_what_they_hold_goes_with_them(tmp_path, monkeypatch):
@@ -158,3 +235,18 @@ async def test_who_waits_for_a_version_hears_of_it_and_not_of_another(tmp_path):
     one.in_force(b"b")
     assert (await waits).number == 2
     assert await one.until_in_force(hash_of(b"z"), 0.001) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"hash": "a", "source": "nobody"}'])
+async def test_an_announcement_that_cannot_be_read_is_none(tmp_path, text):
+    (tmp_path / "applying.json").write_text(text)
+    assert opened(tmp_path).in_force(b"a").author == ""
+
+
+async def test_an_announcement_that_cannot_be_removed_is_withdrawn(tmp_path):
+    one = opened(tmp_path)
+    one.announce(change(b"a"))
+    (tmp_path / "applying.json").unlink()
+    (tmp_path / "applying.json").mkdir()
+    one.withdraw()
+    assert one.in_force(b"a").author == ""

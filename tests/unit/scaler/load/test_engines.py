@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.scaler.load import engines
 from services.scaler.load.engines import EngineReading, Engines, reading_of
 from services.scaler.load.pages import Unanswered
 
@@ -61,6 +62,13 @@ def test_two_models_of_a_server_are_one_reading():
     assert reading_of(page, None, 0.0).kv == 0.5
 
 
+def test_no_cache_is_more_than_full_and_one_without_blocks_goes_by_its_own_fraction():
+    assert reading_of(PAGE.replace('"used"} 50', '"used"} 300'), None, 0.0).kv == 1.0
+    without = PAGE.replace('"max"} 200', '"max"} 0')
+    assert reading_of(without, None, 0.0).kv == 0.25
+    assert reading_of(without.replace("} 0.25", "} 1.75"), None, 0.0).kv == 1.0
+
+
 @given(st.text(max_size=200))
 def test_no_page_raises_anything_else(text: str):
     try:
@@ -86,15 +94,22 @@ class Pages:
 async def test_each_engine_keeps_its_last_reading_until_its_replica_is_gone():
     addresses = {"a-0": "one:1", "a-1": "two:1"}
     now = [1.0]
-    engines = Engines(addresses.items, clock=lambda: now[0])
-    await engines.look(Pages(one=PAGE, two=PAGE))  # type: ignore[arg-type]
+    known = Engines(addresses.items, clock=lambda: now[0])
+    await known.look(Pages(one=PAGE, two=PAGE))  # type: ignore[arg-type]
     now[0] = 6.0
-    await engines.look(Pages(one=PAGE, two="{ not metrics"))  # type: ignore[arg-type]
-    first, second = engines.reading("a-0"), engines.reading("a-1")
+    await known.look(Pages(one=PAGE, two="{ not metrics"))  # type: ignore[arg-type]
+    first, second = known.reading("a-0"), known.reading("a-1")
     assert first is not None
     assert second is not None
     assert (first.at, second.at) == (6.0, 1.0)
     del addresses["a-1"]
-    await engines.look(Pages())  # type: ignore[arg-type]
-    assert engines.reading("a-1") is None
-    assert engines.reading("a-0") == first
+    await known.look(Pages())  # type: ignore[arg-type]
+    assert known.reading("a-1") is None
+    assert known.reading("a-0") == first
+
+
+async def test_so_many_engines_are_asked_at_most(monkeypatch):
+    monkeypatch.setattr(engines, "MAX_ENGINES", 1)
+    asked = Engines({"a-0": "one:1", "a-1": "two:1"}.items)
+    await asked.look(Pages(one=PAGE, two=PAGE))  # type: ignore[arg-type]
+    assert [asked.reading(name) is None for name in ("a-0", "a-1")] == [False, True]

@@ -11,7 +11,7 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.buckets import BOUNDS, BUCKETS
 from services.common.errors import BadRequest
 from services.common.load_totals import LoadTotals
-from services.scaler.load import loads, reports
+from services.scaler.load import history, loads, reports
 from services.scaler.load.loads import Loads, Report, Run, TierLoad
 
 
@@ -52,6 +52,28 @@ def test_routers_are_bounded_and_the_silent_are_forgotten(monkeypatch):
     assert not known.take("c", report(), now=1.0)
     assert known.take("a", report(), now=30.0)
     assert known.take("c", report(), now=61.0)
+
+
+def test_a_silent_router_is_missed_for_a_time_and_so_many_at_most(monkeypatch):
+    monkeypatch.setattr(loads, "MAX_MISSED", 1)
+    known = Loads()
+    known.take("a", report(), now=0.0)
+    known.take("b", report(), now=1.0)
+    assert (known.silent(10.0), known.silent(300.0), known.silent(301.0)) == ({}, {"a": 300.0}, {})
+    assert (known.known_until(300.0), known.known_until(301.0)) == (0.0, None)
+    known.take("b", report(), now=301.0)
+    assert known.silent(320.0) == {"b": 19.0}
+
+
+def test_how_long_a_tier_is_idle_is_known_where_routers_count_and_of_so_many_tiers(monkeypatch):
+    monkeypatch.setattr(loads, "MAX_TIERS", 1)
+    idle = {"small": TierLoad(0, 0), "large": TierLoad(0, 0)}
+    known = Loads()
+    known.take("a", Report(idle, {}), now=10.0)
+    assert known.idle_seconds("small", 11.0) is None
+    known.take("a", Report(idle, {}, Run(1, {})), now=11.0)
+    assert [known.idle_seconds("small", now) for now in (9.0, 12.0)] == [0.0, 2.0]
+    assert known.idle_seconds("large", 12.0) is None
 
 
 def counting(started_at: int = 1, tier: str = "small", **counters: int) -> Report:
@@ -340,3 +362,32 @@ def test_who_leaves_does_not_take_a_later_run_of_its_name_along():
     assert known.routers(1.0) == 1
     known.take("a", counting(2, arrivals=2), now=2.0)
     assert known.counted()["small"].arrivals == 1
+
+
+def test_of_so_many_tiers_at_most_counters_are_kept(monkeypatch):
+    monkeypatch.setattr(loads, "MAX_TIERS", 1)
+    monkeypatch.setattr(history, "MAX_TIERS", 1)
+    known = Loads()
+    for now, arrivals in ((0.0, 5), (5.0, 9)):
+        both = {name: LoadTotals(arrivals=arrivals) for name in ("small", "large")}
+        known.take("a", Report({}, {}, Run(1, both)), now)
+    assert {tier: one.arrivals for tier, one in known.counted().items()} == {"small": 4}
+    assert known.demand("small", 5.0) is not None
+    assert known.demand("large", 5.0) is None
+
+
+def test_no_demand_is_known_for_longer_than_the_history():
+    known = Loads()
+    for now in range(0, 201, 5):
+        known.take("a", counting(arrivals=now), float(now))
+    found = known.demand("small", 200.0, seconds=150.0)
+    assert found is not None
+    assert (found.seconds, found.counted.arrivals) == (60.0, 60)
+
+
+def test_a_tier_whose_requests_came_and_went_between_two_reports_is_not_idle():
+    known = Loads()
+    for now, arrivals in ((0.0, 5), (5.0, 5), (10.0, 6), (15.0, 6)):
+        run = Run(1, {"small": LoadTotals(arrivals=arrivals)})
+        known.take("a", Report({"small": TierLoad(0, 0)}, {}, run), now)
+    assert known.idle_seconds("small", 16.0) == 6.0

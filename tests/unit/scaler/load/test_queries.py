@@ -35,6 +35,8 @@ def test_one_number_is_an_answer():
         (answer("scalar", [1, "-2"]), "it gives -2.0"),
         (b'{"status": "error", "error": "parse error"}', "Prometheus refuses it: parse error"),
         (b"<html>", "its answer is not one of Prometheus"),
+        (b"[" * 60_000, "its answer is not one of Prometheus"),
+        (answer("scalar", [1, 10**400]), "its answer is not one of Prometheus"),
         (b"[]", "its answer is not one of Prometheus"),
     ],
 )

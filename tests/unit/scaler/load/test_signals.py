@@ -68,6 +68,21 @@ def test_what_came_is_told_once():
     assert (traffic.arrivals, traffic.at) == (0, 19.0)
 
 
+def test_two_looks_at_the_same_time_tell_of_no_traffic():
+    scene = Scene()
+    scene.report(0.0)
+    scene.view(now=1.0)
+    assert scene.view(now=1.0).traffic is None
+
+
+def test_in_an_engine_no_more_waits_than_routers_have_there():
+    scene = Scene()
+    scene.report(0.0, running={"a-0": 3})
+    scene.engines["a-0"] = EngineReading(0.0, waiting=50.0)
+    seen = scene.view(now=1.0)
+    assert (seen.waiting, seen.running) == (3.0, 0.0)
+
+
 def test_late_is_what_began_after_the_objective():
     scene = Scene()
     scene.report(0.0)

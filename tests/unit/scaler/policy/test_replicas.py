@@ -127,14 +127,14 @@ def test_a_full_pool_is_left_alone():
 def test_a_replica_that_is_not_ready_in_time_is_a_failure():
     late = replica(0, State.STARTING, since=NOW - 60)
     stop, start = decided(late, replica(1))
-    assert stop == Stop("r0", "not ready after 60 s", failed=True)
+    assert stop == Stop("r0", "it was not ready after 60 s", failed=True)
     assert start.slot == 2  # its own slot is not clear yet
 
 
 def test_silence_replaces_one_at_a_time():
     silent = [replica(slot, answered_at=NOW - 31 - slot) for slot in range(2)]
     stop, start = decided(*silent)
-    assert stop == Stop("r1", "has not answered for 30 s", failed=True)
+    assert stop == Stop("r1", "it has not answered for 30 s", failed=True)
     assert start.slot == 2
     moving = replica(2, State.STARTING)
     assert decided(*silent, moving, goal=replace(GOAL, size=3)) == ()

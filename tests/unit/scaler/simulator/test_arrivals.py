@@ -83,6 +83,7 @@ def test_what_would_be_too_much_or_nothing_is_refused():
         multiplied(HOUR, MAX_REQUESTS, 1)
     with pytest.raises(ValueError, match="leave no request"):
         multiplied(HOUR, 1e-9, 1)
-    endless = Rates(1e9, np.ones(2))
-    with pytest.raises(ValueError, match="too long"):
-        from_rates(endless, SERVING, replicas=None, generator=Generator.POISSON, seed=1)
+    for window in (1e9, 16 * 86_400.0):  # two windows of so many seconds each
+        longer = Rates(window, np.ones(2))
+        with pytest.raises(ValueError, match="too long"):
+            from_rates(longer, SERVING, replicas=None, generator=Generator.POISSON, seed=1)

@@ -14,7 +14,12 @@ MOONCAKE = (
     '{"timestamp": 3000, "input_length": 20, "output_length": 2, "hash_ids": [1]}\n'
     '{"timestamp": 1000, "input_length": 10, "output_length": 5}\n'
 )
-SERVEGEN = "t_start_s,req_per_s\n0,2.5\n600,0\n1200,7\n"
+RATES = "t_start_s,req_per_s\n"
+SERVEGEN = f"{RATES}0,2.5\n600,0\n1200,7\n"
+
+
+def one_more(at):
+    return f'{{"timestamp": {at}, "input_length": 1, "output_length": 1}}\n'
 
 
 def test_azure():
@@ -53,7 +58,20 @@ def test_servegen():
         (SERVEGEN + "1800,-1\n", "line 5: the rate must be"),
         (SERVEGEN + "1800,nan\n", "line 5: the rate must be"),
         (SERVEGEN + "1801,1\n", "line 5: windows must follow each other"),
-        ("t_start_s,req_per_s\n600,1\n0,1\n", "fewer than two windows"),
+        (RATES + "600,1\n0,1\n", "line 3: windows must follow each other"),
+        (RATES + "0,1\n1e-300,1\n", "line 3: windows must follow each other, of 1 s or more"),
+        (RATES + "0,1\n", "fewer than two windows"),
+        (RATES + "0,1\ninf,1\n", "line 3: a window must begin"),
+        (RATES + "-1e308,1\n1e308,1\n", "line 2: a window must begin"),
+        (RATES + "0,1\n1e300,1\n", "line 3: a window must begin"),
+        (RATES + f"0,{'1' * 130_000}\n60,1\n", "line 2: the rate must be"),
+        (RATES + f"0,{'1' * 140_000}\n60,1\n", "line 2: must be a line of plain CSV"),
+        (RATES + "0,1\r60,1\r", "line 2: must be a line of plain CSV"),
+        (AZURE + f'"{"a" * 140_000}",1,2\n', "line 4: must be a line of plain CSV"),
+        (one_more("-1e308") + one_more("1e308"), "line 1: tokens must be"),
+        (MOONCAKE + one_more("1" + "0" * 400), "line 3: must be an object"),
+        (MOONCAKE + one_more("1" + "0" * 5000), "line 3: must be an object"),
+        (MOONCAKE + one_more("1e400"), "line 3: tokens must be"),
     ],
 )
 def test_what_is_no_trace_is_named_with_its_line(text, says):

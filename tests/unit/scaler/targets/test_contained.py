@@ -7,7 +7,10 @@ import os
 import pytest
 
 from services.scaler.config import Scaling, Slot
+from services.scaler.policy.replicas import State
+from services.scaler.ports import PoolStatus
 from services.scaler.targets.good_settings import GoodSettings
+from services.scaler.targets.occupants import Occupant
 from services.scaler.targets.replica_processes import ReplicaProcesses
 from services.scaler.targets.slots import StartHindered
 from tests.making.replicas import Host, pool
@@ -39,6 +42,10 @@ class Broken(Host):
     def note_ready(self, replica_id):
         self.fail_once("note_ready")
         return super().note_ready(replica_id)
+
+    def note_draining(self, replica_id):
+        self.fail_once("note_draining")
+        super().note_draining(replica_id)
 
     async def running_requests(self, replica_id):
         self.fail_once("running_requests")
@@ -155,6 +162,45 @@ async def test_an_end_that_fails_again_and_again_keeps_its_slot_until_it_is_done
         scene.resize(0, draining=gone, drained=gone)
         await scene.until(lambda it: it.empty)
         assert (host.times, host.ended) == (0, [(one.replica.id, True)])
+
+
+async def test_a_replica_dies_once():
+    host = Host()
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        host.kill(one.replica.id, "its server process died")
+        host.kill(one.replica.id, "its Python stub died")
+        await scene.until(lambda it: it.empty)
+        await scene.decided()
+        assert "failed once, last because its server process died" in scene.status().trouble
+        assert host.ended == [(one.replica.id, False)]
+
+
+async def test_a_slot_that_has_gone_at_the_moment_of_a_start_is_no_failure():
+    host = Host()
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        late = Occupant("a-1-x", "a", 1, State.STARTING, 0.0)
+        scene.target._occupants[late.id] = late
+        await scene.target._start(late)
+        scene.resize(0)
+        await scene.decided()
+        assert scene.status() == PoolStatus(capacity=1)
+        assert host.ended == []
+
+
+async def test_a_drain_that_cannot_be_noted_goes_on():
+    host = Broken("note_draining", OSError(errno.ENOSPC, "No space left on device"))
+    async with at_work(host, a=pool(slots=(Slot(),))) as scene:
+        scene.resize(1)
+        (one,) = await scene.ready()
+        gone = (one.replica.id,)
+        scene.resize(0, draining=gone)
+        assert (host.times, host.draining) == (0, [])
+        assert scene.status().replicas[0].draining
+        scene.resize(0, draining=gone, drained=gone)
+        await scene.until(lambda it: it.empty)
+        assert host.ended == [(one.replica.id, True)]
 
 
 LACKS = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EAGAIN, errno.ENOMEM, errno.EMFILE]

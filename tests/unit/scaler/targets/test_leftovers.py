@@ -2,6 +2,8 @@
 
 import mmap
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +69,27 @@ def test_what_was_being_written_is_found(tmp_path):
     (tmp_path / "triton-backends-1-python3.11").mkdir()
     (tmp_path / ".hidden").touch()
     assert list(unfinished(tmp_path)) == [lost]
+
+
+class Racing(type(Path())):
+    """A folder of which something is gone once it was seen."""
+
+    def glob(self, pattern: str) -> Iterator[Path]:
+        yield from super().glob(pattern)
+        yield self / pattern.replace("*", "goes-0-a_x")
+
+
+def test_what_goes_meanwhile_is_passed_over(tmp_path, alone):
+    (tmp_path / "pennyweight_lost-0-a_x").touch()
+    assert remove_regions([], Racing(tmp_path)) == ["pennyweight_lost-0-a_x"]
+    old = made(tmp_path, "python_env_a1B2c3", changed=1000)
+    assert remove_temporary_folders(Racing(tmp_path), now=2000) == [old]
+
+
+def test_what_is_of_another_user_is_left_alone(tmp_path, alone, monkeypatch):
+    (tmp_path / "pennyweight_lost-0-a_x").touch()
+    made(tmp_path, "python_env_a1B2c3", changed=1000)
+    other = os.geteuid() + 1
+    monkeypatch.setattr(leftovers.os, "geteuid", lambda: other)
+    assert remove_regions([], tmp_path) == []
+    assert remove_temporary_folders(tmp_path, now=2000) == []

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
@@ -126,10 +127,12 @@ async def test_a_replica_that_falls_silent_is_not_ready_until_it_answers_again()
             assert scene.status().replicas[0].ready
         scene.clock.now += 2.0
         await scene.until(lambda it: not it.replicas[0].ready)
+        await scene.until(lambda it: it.trouble == "1 replica does not answer")
         assert host.ended == []
         host.ready = True
         (same,) = await scene.ready()
         assert same.replica.id == one.replica.id
+        await scene.until(lambda it: not it.trouble)
 
 
 async def test_another_slot_takes_over_at_once():
@@ -465,6 +468,13 @@ async def test_another_model_configuration_is_tried_like_other_settings(tmp_path
         assert change.value != change.before
         assert status.in_force == kept.load("a") == before
         assert host.ended == []
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", '{"slots": 1e400}', '{"size": "x"}'])
+def test_what_are_no_good_settings_are_left_out(tmp_path, text):
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "a.json").write_text(text)
+    assert GoodSettings(tmp_path).load("a") is None
 
 
 async def test_good_settings_outlive_the_scaler(tmp_path):

@@ -2,8 +2,11 @@
 
 import re
 
+import pytest
+
 from services.scaler.policy.replicas import State
-from services.scaler.targets.occupants import EXIT_SECONDS, Occupant, new_id
+from services.scaler.targets.occupants import EXIT_SECONDS, Occupant, adopted, new_id
+from services.scaler.targets.slots import Adopted
 from services.scaler.targets.tritonserver import shared_memory_prefix
 from tests.making.replicas import Host, pool
 
@@ -56,3 +59,10 @@ def test_other_settings_or_no_slot_any_more_make_it_outdated():
     assert one.outdated(pool(parameters={"x": "1"}))
     assert one.outdated(None)
     assert Occupant("a-2-x", "a", 2, State.READY, since=1.0).outdated(pool())
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_one_that_was_never_ready_is_adopted_as_it_starts(draining):
+    replica = Host().replica("a-0-x", "a", pool(), 0)
+    one = adopted(Adopted(replica, ready=False, draining=draining), pool(), 5.0)
+    assert (one.state, one.ready_at, one.since) == (State.STARTING, None, 5.0)

@@ -1,8 +1,10 @@
 """What cannot be found out of a process is no sign that it is gone."""
 
+import asyncio
 import errno
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -51,10 +53,45 @@ async def test_a_watch_that_fails_gives_its_descriptor_back(full) -> None:
     assert descriptors() == before
 
 
+GONE = 2**22 + 1  # above what the kernel gives
+
+
 def test_one_that_has_gone_is_gone() -> None:
-    gone = 2**22 + 1  # above what the kernel gives
-    assert processes.started_ticks(gone) is None
-    assert processes.command_line(gone) == ()
+    assert processes.started_ticks(GONE) is None
+    assert processes.command_line(GONE) == ()
+    assert processes.Watch.open(GONE, 1, lambda: None) is None
+    processes._kill(GONE, "A", "b")
+    processes.reap(GONE)
+
+
+async def test_one_that_goes_meanwhile_needs_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_args: object) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(processes.signal, "pidfd_send_signal", gone)
+    monkeypatch.setattr(processes, "_inherited", lambda *_args: True)
+    ticks = processes.started_ticks(os.getpid())
+    assert ticks is not None
+    watch = processes.Watch.open(os.getpid(), ticks, lambda: None)
+    assert watch is not None
+    watch.send(signal.SIGTERM)
+    watch.close()
+    watch.send(signal.SIGTERM)
+    processes._kill(os.getpid(), "A", "b")
+
+
+def test_another_that_has_its_id_by_now_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[object] = []
+    monkeypatch.setattr(processes.signal, "pidfd_send_signal", lambda *args: killed.append(args))
+    processes._kill(os.getpid(), "A", "b")
+    assert killed == []
+
+
+async def test_a_family_that_cannot_be_killed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "KILL_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "family", lambda *_args: iter([GONE]))
+    async with asyncio.timeout(5.0):
+        assert not await processes.kill_family("A", "b")
 
 
 def recorded(folder: Path, **more: object) -> tuple[Records, str]:

@@ -1,5 +1,6 @@
 """Records of replicas: written whole, read again, also those of an earlier scaler."""
 
+import errno
 import json
 import shutil
 import stat
@@ -75,12 +76,31 @@ def test_the_form_of_a_record_stays(records, tmp_path):
     assert found == before | {"draining": False}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"replica": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"replica": {}}', "[" * 100_000, WRITTEN])
 def test_what_cannot_be_read_is_named_and_no_record(records, tmp_path, text):
     folder = tmp_path / "replicas" / "a-0-b"
     folder.mkdir()
     (folder / "record.json").write_text(text)
     assert list(records.read_all()) == [("a-0-b", None)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"pid": 7', '"pid": -5'),
+        ('"pid": 7', f'"pid": {10**30}'),
+        ('"slot": 0', '"slot": -1'),
+        ('"max_in_flight": 64', f'"max_in_flight": {10**12}'),
+        ('"started_at": 1700000000.5', '"started_at": 1e300'),
+        ('"grpc_port": 18101', '"grpc_port": 70000'),
+    ],
+)
+def test_figures_that_no_replica_has_make_no_record(records, tmp_path, before, after):
+    folder = tmp_path / "replicas" / REPLICA.id
+    folder.mkdir()
+    assert before in WRITTEN
+    (folder / "record.json").write_text(WRITTEN.replace(before, after))
+    assert list(records.read_all()) == [(REPLICA.id, None)]
 
 
 def test_a_state_folder_belongs_to_one_scaler(records, tmp_path):
@@ -149,3 +169,36 @@ def test_a_record_that_is_there_is_left_as_it_is(records, tmp_path):
     before = (tmp_path / "replicas" / REPLICA.id / "record.json").stat().st_ino
     records.keep(RECORD)
     assert (tmp_path / "replicas" / REPLICA.id / "record.json").stat().st_ino == before
+
+
+def test_a_folder_that_cannot_be_used_is_let_go_of(tmp_path):
+    (tmp_path / "replicas").touch()
+    one, other = Records(tmp_path), Records(tmp_path)
+    with pytest.raises(ConfigError, match="state folder"):
+        one.lock()
+    (tmp_path / "replicas").unlink()
+    other.lock()
+    other.unlock()
+
+
+def test_what_can_be_removed_of_a_replica_is(records, tmp_path, monkeypatch):
+    records.write(RECORD)
+    remove = shutil.rmtree
+
+    def hindered(folder, **said):
+        if not said:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", hindered)
+    records.remove(REPLICA.id)
+    assert list(records.read_all()) == []
+
+
+def test_a_replica_that_never_said_anything_has_no_log(records, tmp_path):
+    records.write(RECORD)
+    assert records.last_error(REPLICA.id) == ""
+    with capture_logs() as said:
+        records.remove(REPLICA.id)
+    assert said == []
+    assert list((tmp_path / "logs").iterdir()) == []

@@ -138,6 +138,77 @@ async def test_slots_that_fail_stop_the_start():
         await scene.opened()
 
 
+async def test_slots_that_cannot_be_made_stop_the_start():
+    scene = Scene()
+    scene.fails = Where.SLOTS
+    with pytest.raises(ImportError):
+        await scene.opened()
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [(Where.SLOTS, RuntimeError("odd")), (Where.KUBERNETES, ConfigError("kubeconfig", ["odd"]))],
+)
+async def test_what_no_later_try_would_mend_stops_the_start(place, error):
+    scene = Scene()
+
+    async def fail(_on_change) -> None:
+        raise error
+
+    scene.make(place, scene.scaling).open = fail
+    with pytest.raises(type(error)):
+        await scene.opened()
+
+
+async def test_what_is_over_is_not_told_any_more():
+    scene = Scene()
+    scene.fails = Where.KUBERNETES
+    await scene.opened()
+    scene.fails = None
+    scene.target.configure(scene.scaling)
+    cluster = scene.made[Where.KUBERNETES]
+    cluster.reachable = False
+    assert scene.target.observe()["b"].held == "the replicas cannot be observed"
+    scene = await Scene().opened()
+    cluster = scene.made[Where.KUBERNETES]
+    cluster.broken = True
+    assert "it cannot see" in scene.target.observe()["b"].held
+    cluster.broken = False
+    scene.target.observe()
+    cluster.reachable = False
+    assert scene.target.observe()["b"].held == "the replicas cannot be observed"
+
+
+async def test_one_that_could_not_be_opened_at_the_start_is_opened_as_it_runs():
+    scene, told = Scene(), asyncio.Event()
+    cluster = scene.make(Where.KUBERNETES, scene.scaling)
+    cluster.hangs = True
+    await scene.target.open(told.set)
+    cluster.hangs = False
+    running = asyncio.create_task(scene.target.run())
+    async with asyncio.timeout(5.0):
+        await told.wait()
+    assert cluster.on_change == told.set
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_one_that_cannot_be_closed_keeps_no_other_open():
+    scene = await Scene().opened()
+    closed = []
+
+    async def fail() -> None:
+        raise RuntimeError("odd")
+
+    async def close() -> None:
+        closed.append(Where.KUBERNETES)
+
+    scene.made[Where.SLOTS].close = fail
+    scene.made[Where.KUBERNETES].close = close
+    await scene.target.close()
+    assert closed == [Where.KUBERNETES]
+
+
 async def test_one_that_fails_while_it_runs_is_begun_anew_and_the_rest_goes_on(monkeypatch):
     monkeypatch.setattr("services.common.kept_up.AGAIN_SECONDS", 0.0)
     scene = await Scene().opened()

@@ -9,8 +9,14 @@ from services.scaler.config import Capacity, Scaling, Slot
 from services.scaler.load.pages import Unanswered
 from services.scaler.metrics import Metrics
 from services.scaler.ports import PoolStatus
+from services.scaler.targets import spot_notices
 from services.scaler.targets.local import HEARD_SECONDS, LocalTarget
-from services.scaler.targets.spot_notices import FOLDER, SpotNotices
+from services.scaler.targets.spot_notices import (
+    AGAIN_SECONDS,
+    FOLDER,
+    RENEW_SECONDS,
+    SpotNotices,
+)
 from tests.making.replicas import Clock, Host, Quick, pool
 
 URL = "http://169.254.169.254/notice"
@@ -73,6 +79,73 @@ async def test_a_file_speaks_for_a_pool_or_a_replica_until_it_goes(notices):
     assert notices.of("c") == ""
     await notices.look(Pages())
     assert len(changes) == 2
+
+
+class Aws:
+    """Metadata of AWS: its version 2 wants a token that it has given."""
+
+    def __init__(self, *, version: int) -> None:
+        self.version = version
+        self.puts, self.busy = 0, False
+        self.good = ""
+
+    async def put(self, url: str, headers: dict[str, str]) -> bytes:
+        assert url == "http://169.254.169.254/latest/api/token"
+        assert headers == {"X-aws-ec2-metadata-token-ttl-seconds": "21600"}
+        self.puts += 1
+        if self.version == 1 or self.busy:
+            raise Unanswered("it answers with status 404")
+        self.good = f"token-{self.puts}"
+        return self.good.encode()
+
+    async def get(self, url: str, *, headers: dict[str, str], **_: object) -> tuple[int, bytes]:
+        token = headers.get("X-aws-ec2-metadata-token", "")
+        if self.version == 2 and token != self.good:
+            return 401, b""
+        return 200, b"terminate"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_aws_is_asked_with_a_token_and_without_where_it_gives_none(tmp_path, version: int):
+    url = "http://169.254.169.254/latest/meta-data/spot/instance-action"
+    clock, aws = Clock(), Aws(version=version)
+    notices = SpotNotices(tmp_path, lambda: {"a": pool(spot_notice=url)}, clock=clock)
+    for _ in range(3):
+        await notices.look(aws)
+        assert notices.of("a") == "its machine is taken away: terminate"
+    assert aws.puts == 1, "one token for many looks, and one try for none"
+    clock.now += AGAIN_SECONDS if version == 1 else RENEW_SECONDS
+    await notices.look(aws)
+    assert aws.puts == 2
+    aws.busy = True
+    clock.now += RENEW_SECONDS
+    await notices.look(aws)
+    assert aws.puts == 3
+    assert notices.of("a"), "the token of before holds for a while yet"
+
+
+async def test_a_token_that_holds_no_more_is_asked_for_anew(tmp_path):
+    url = "http://169.254.169.254/latest/meta-data/spot/instance-action"
+    aws = Aws(version=2)
+    notices = SpotNotices(tmp_path, lambda: {"a": pool(spot_notice=url)}, clock=Clock())
+    await notices.look(aws)
+    aws.good = "another"
+    await notices.look(aws)
+    assert notices.of("a") == ""
+    await notices.look(aws)
+    assert notices.of("a") == "its machine is taken away: terminate"
+    assert aws.puts == 2
+
+
+async def test_what_gives_notice_is_bounded(notices, monkeypatch):
+    notices, _, folder = notices
+    monkeypatch.setattr(spot_notices, "MAX_FILES", 2)
+    (folder / "a-folder").mkdir(parents=True)
+    (folder / "b-file").write_text("y" * 300)
+    (folder / "c").touch()
+    await notices.look(Pages(200, b"x" * 300))
+    assert notices.of("a") == f"its machine is taken away: {'x' * 200}"
+    assert (notices.of("a-folder"), notices.of("b-file"), notices.of("c")) == ("", "y" * 200, "")
 
 
 class Scene:

@@ -22,7 +22,7 @@ from services.scaler.try_out.pools import Unanswerable
 from services.scaler.try_out.record import Sizes
 
 FIRST = 29_000_000
-MINUTES = 96
+MINUTES = 192
 MEASURED = {
     "capacity": {"a": 0.01, "b": 0.0008, "c": 1e-7, "p": 1e-5},
     "correction": 1.0,
@@ -44,7 +44,7 @@ def load(tmp_path_factory):
     folder = tmp_path_factory.mktemp("load")
     with (folder / "000000000001.jsonl").open("w") as file:
         for minute in range(MINUTES):
-            came = int(300 * (1.3 + math.sin(minute / MINUTES * 2 * math.pi)))
+            came = int(300 * (1.3 + 0.8 * math.sin(minute / MINUTES * 2 * math.pi)))
             line = {
                 "tier": "small",
                 "minute": FIRST + minute,
@@ -61,13 +61,19 @@ def load(tmp_path_factory):
     return folder
 
 
-def planned(load, live, given, *, since=0.0, replicas=None, progress=lambda _: None, **more):
+NOW = (FIRST + MINUTES) * 60.0
+
+
+def planned(
+    load, live, given, *, since=0.0, until=NOW, replicas=None, progress=lambda _: None, **more
+):
     return days.planned(
         live=live,
         given=given,
         source="scaling.yaml",
         load=load,
         since=since,
+        until=until,
         replicas={"p": MEASURED} if replicas is None else replicas,
         progress=progress,
         **more,
@@ -80,9 +86,25 @@ def test_the_same_policy_does_the_same(load):
     assert (plan.verdict, plan.because) == (Verdict.SAME, "both decide the same")
     assert plan.pools["p"].live == plan.pools["p"].planned
     assert (plan.since, plan.until) == (FIRST * 60.0, (FIRST + MINUTES) * 60.0)
-    assert plan.recorded_share == pytest.approx(1 - 2 / MINUTES)
+    assert plan.recorded_share == pytest.approx(1 - 4 / MINUTES)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def test_minutes_of_a_clock_that_was_wrong_change_nothing(load, tmp_path):
+    lines = (load / "000000000001.jsonl").read_text().splitlines()
+    wrong = [json.dumps(json.loads(lines[0]) | {"minute": minute}) for minute in (10**8, 10**30, 0)]
+    (tmp_path / "000000000001.jsonl").write_text("\n".join([*lines, *wrong]) + "\n")
+    wanted = planned(load, text(), text("size: 2"), since=60.0)
+    assert planned(tmp_path, text(), text("size: 2"), since=60.0) == wanted
+
+
+def test_load_that_cannot_be_tried_is_a_refusal(load, tmp_path):
+    lines = (load / "000000000001.jsonl").read_text().splitlines()
+    lines.append(json.dumps(json.loads(lines[0]) | {"minute": FIRST + 10**6}))
+    (tmp_path / "000000000001.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(Unanswerable, match="p: its recorded load is of no use"):
+        planned(tmp_path, text(), text("size: 2"), until=(FIRST + 10**7) * 60.0)
 
 
 def test_a_policy_by_what_is_not_on_record_is_not_tried(load):
@@ -219,7 +241,7 @@ def test_a_change_of_one_pool_is_felt_by_who_shares_with_it(two):
     live = text(more=LARGE + BUDGET % 9)
     greedy = text("scale: {min: 2, max: 4}", more=LARGE + BUDGET % 9)
     plan = planned(two, live, greedy, replicas=TWO)
-    assert plan.pools["l"].planned.attainment < plan.pools["l"].live.attainment
+    assert plan.pools["l"].planned.replica_hours < plan.pools["l"].live.replica_hours
     without = planned(two, text(more=LARGE), text("size: 4", more=LARGE), replicas=TWO)
     assert without.pools["l"].planned == without.pools["l"].live
 
@@ -288,11 +310,15 @@ def test_more_at_once_than_there_is_memory_for_is_refused(two, monkeypatch):
 def test_times_in_which_sizes_differ_have_both_reasons(load):
     pool = planned(load, text(), text("scale: {min: 2, max: 4}")).pools["p"]
     assert 0 < len(pool.differences) <= pool.differences_found
+    assert {one.planned_size for one in pool.differences} == {2}
+    assert any(
+        one.live_why.startswith("1 replica: requests ask for")
+        and one.planned_why == "2 replicas: the least is 2."
+        for one in pool.differences
+    )
     for one in pool.differences:
-        assert one.live_size == 1
-        assert one.planned_size == 2
-        assert one.live_why.startswith("1 replica: requests ask for")
-        assert one.planned_why == "2 replicas: the least is 2."
+        assert one.live_size != one.planned_size
+        assert one.live_why.startswith(f"{one.live_size} replica")
         assert FIRST * 60 <= one.since < one.until <= (FIRST + MINUTES) * 60
     starts = [one.since for one in pool.differences]
     assert starts == sorted(starts)
@@ -417,7 +443,7 @@ def test_a_trial_in_which_answers_were_not_as_late_is_not_trusted(load, tmp_path
     empty = journal(tmp_path / "none")
     plan = planned(late, text(), SLIGHT, decisions=empty)
     assert plan.verdict is Verdict.UNKNOWN
-    assert "has 100.0% of the answers in time, and on record are 80" in plan.because
+    assert "has 99.1% of the answers in time, and on record are 80" in plan.because
     assert planned(load, text(), SLIGHT, decisions=empty).verdict is Verdict.SAME
 
 

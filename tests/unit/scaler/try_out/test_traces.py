@@ -65,7 +65,7 @@ def test_more_requests_need_more_replicas():
     ("trace", "more", "why"),
     [
         ("what is this", {}, "trace: line 1"),
-        (MOONCAKE, {"pool": "q"}, "there is no pool 'q'; there are: p"),
+        (MOONCAKE, {"pool": "q"}, "there is no pool named q; there are: p"),
         (MOONCAKE, {"replicas": {}}, "p: what its replicas can do is not known yet"),
         (
             MOONCAKE,

@@ -28,14 +28,15 @@ from services.scaler.wire.trials import plan_message
 @pytest.mark.parametrize("bound", Bound)
 def test_every_kind_of_constraint_has_its_name(bound):
     one = Decided("p", 1.5, Decision(2, 1, (Constraint(bound, 2, "x", 0.5),)))
-    (constraint,) = decision_message(one).constraints
+    (constraint,) = decision_message(one, operator=True).constraints
     assert pb.Bound.Name(constraint.bound) == f"BOUND_{bound.upper()}"
     assert (constraint.value, constraint.HasField("limit")) == (0.5, False)
 
 
 def test_a_decision_has_its_money_and_its_time():
     message = decision_message(
-        Decided("p", 1.5, Decision(2, 1, usd_per_hour=2.5, usd_per_hour_before=1.25), 7)
+        Decided("p", 1.5, Decision(2, 1, usd_per_hour=2.5, usd_per_hour_before=1.25), 7),
+        operator=True,
     )
     assert (message.micro_usd_per_hour, message.micro_usd_per_hour_before) == (2_500_000, 1_250_000)
     assert (message.size, message.size_before, message.policy_version) == (2, 1, 7)
@@ -46,7 +47,8 @@ def test_a_decision_has_its_money_and_its_time():
 
 @pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, 1e30])
 def test_money_that_is_none_is_not_known(figure):
-    message = decision_message(Decided("p", 1.5, Decision(2, 1, usd_per_hour=figure)))
+    one = Decided("p", 1.5, Decision(2, 1, usd_per_hour=figure))
+    message = decision_message(one, operator=True)
     assert message.micro_usd_per_hour == 0
 
 

@@ -1,6 +1,10 @@
 """All pools at once: those that were never seen, cannot be seen, or have a fixed size."""
 
-from services.scaler.policy.sizing.settings import Budget, BudgetShare, Resource
+import math
+
+import pytest
+
+from services.scaler.policy.sizing.settings import Budget, BudgetShare, Money, Resource
 from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, decide, decide_all
 from services.scaler.policy.sizing.views import Bound
 from tests.making.sizing import scale, settled, view
@@ -72,3 +76,19 @@ def test_a_trouble_of_one_pool_changes_nothing_for_others():
             {"a": policies["a"]}, {}, None, alone, {"a": view(now, 60.0, 3)}
         )
     assert decisions["a"] == expected["a"]
+
+
+@pytest.mark.parametrize("price", [math.nan, math.inf, -5.0, 1e300])
+def test_a_price_that_is_none_takes_no_money_from_others(price):
+    policies = {"a": PoolPolicy(None, 4), "b": PoolPolicy(None, 4)}
+    money = Money(usd_per_hour=6.0, usd_per_day=100.0)
+    memory = AllMemory()
+    for now in (10.0, 20.0):
+        views = {
+            "a": view(now, 1.0, usd_per_hour=price),
+            "b": view(now, 1.0, usd_per_hour=2.0),
+        }
+        decisions, memory = decide_all(policies, {}, money, memory, views)
+    assert {name: one.size for name, one in decisions.items()} == {"a": 4, "b": 3}
+    assert [one.usd_per_hour for one in decisions.values()] == [0.0, 6.0]
+    assert memory.spent.usd == pytest.approx(2 * 2.0 * 10 / 3600)

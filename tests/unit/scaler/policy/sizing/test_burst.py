@@ -1,11 +1,22 @@
 """Bursts: when they begin, how long they last, and that nothing goes meanwhile."""
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from services.scaler.policy.sizing.burst import burst_until
-from services.scaler.policy.sizing.settings import Behavior, Burst, Direction, Scale, Work
+from services.scaler.policy.sizing.settings import (
+    Behavior,
+    Burst,
+    Direction,
+    Measure,
+    Scale,
+    Signal,
+    Work,
+)
 from services.scaler.policy.sizing.size import SizeMemory, decide
-from services.scaler.policy.sizing.views import Bound
+from services.scaler.policy.sizing.views import Bound, Reading
 from tests.making.sizing import BEST, H100, scale, settled, view
 
 BURST = Burst(window_seconds=6.0, threshold=2.0, keep_seconds=60.0)
@@ -53,3 +64,24 @@ def test_without_demand_in_work_places_tell():
     decision, memory = decide(policy, SizeMemory(2), crowded)
     assert memory.burst == 70.0
     assert decision.size == 2
+
+
+@pytest.mark.parametrize("broken", [-30.0, math.nan, -math.inf])
+@pytest.mark.parametrize("count", ["running", "waiting"])
+def test_a_count_that_is_none_takes_nothing_from_the_other(count, broken):
+    policy = Scale(max=9, work=None, burst=BURST, signals={Measure.KV: Signal(target=0.8)})
+    seen = view(10.0, 1.0, 4, places=10, running=85.0, waiting=85.0)
+    calm = replace(seen, readings={Measure.KV: Reading(0.1, 10.0)})
+    decision, _ = decide(policy, SizeMemory(4), replace(calm, **{count: broken}))
+    assert decision.size == 4
+    assert decision.constraints[-1].bound is Bound.BURST
+    none = replace(calm, running=broken, waiting=broken)
+    assert decide(policy, SizeMemory(4), none)[0].size == 1
+
+
+def test_a_crowd_without_end_is_told_as_a_number():
+    policy = Scale(max=9, work=None, burst=BURST, signals={Measure.KV: Signal(target=0.8)})
+    seen = view(10.0, 1.0, 4, running=math.inf, readings={Measure.KV: Reading(0.1, 10.0)})
+    decision, _ = decide(policy, SizeMemory(4), seen)
+    assert decision.size == 4
+    assert math.isfinite(decision.constraints[-1].value or math.inf)

@@ -4,7 +4,7 @@ import math
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.scaler.policy.sizing.capacity import (
@@ -180,6 +180,7 @@ figures = st.floats(0, 1e14)
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(figures, figures, figures, st.integers(0, 3)), max_size=8), st.booleans())
+@example(ticks=[(0.0, 0.0, 0.0, 1), (0.0, 0.0, 5e-324, 1), (10.0, 10.0, 5e-324, 1)], known=True)
 def test_whatever_is_measured_the_model_stays_within_bounds(ticks, known):
     learned = Learned()
     for finished, tokens, running, ready in ticks:

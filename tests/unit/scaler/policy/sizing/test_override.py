@@ -2,7 +2,13 @@
 
 import pytest
 
-from services.scaler.policy.sizing.override import Override, OverrideKind, in_force
+from services.scaler.policy.sizing.override import (
+    Override,
+    OverrideKind,
+    in_force,
+    named,
+    unsigned,
+)
 from services.scaler.policy.sizing.settings import Budget, BudgetShare, Resource
 from services.scaler.policy.sizing.size import (
     AllMemory,
@@ -41,7 +47,7 @@ def test_what_each_kind_does(kind, size, rate, result):
     decision = decided(Override(kind, LATER, size, "ada", "a launch"), rate)
     assert decision.size == result
     said = [one for one in decision.constraints if one.bound is Bound.OVERRIDE]
-    assert [one.detail for one in said] == [f"{kind.value} by ada"]
+    assert [one.detail for one in said] == [f"{named(kind, size)} by ada"]
 
 
 def test_it_ends_by_itself():
@@ -52,14 +58,40 @@ def test_it_ends_by_itself():
 
 
 def test_nobody_can_pin_more_than_there_is_room_for():
-    assert decided(Override(OverrideKind.PIN, LATER, 7), 10.0, fits=4).size == 4
+    decision = decided(Override(OverrideKind.PIN, 1_900_000_000.0, 7, "ada"), 10.0, fits=4)
+    assert decision.size == 4
+    assert decision.why == (
+        "4 replicas: pin at 7 by ada until 2030-03-17 17:46 UTC, but there is room for 4."
+    )
+    assert decision.why_not_more == "Not 5: there is room for 4, and 7 are asked for."
+
+
+def test_a_pin_that_max_cuts_is_still_named():
+    decision = decided(Override(OverrideKind.PIN, 1_900_000_000.0, 9, "ada"), 160.0)
+    assert decision.why == (
+        "8 replicas: pin at 9 by ada until 2030-03-17 17:46 UTC, but the most is 8."
+    )
+    assert decision.why_not_more == "Not 9: the most is 8, and 9 are asked for."
+
+
+def test_each_kind_has_one_name():
+    kinds = {kind: named(kind, 2) for kind in OverrideKind}
+    assert list(kinds.values()) == ["pause", "pin at 2", "no scale down"]
 
 
 def test_it_is_said_until_when_it_holds():
     decision = decided(Override(OverrideKind.PIN, 1_900_000_000.0, 3, "ada"), 160.0)
-    assert decision.why == "3 replicas: pin by ada until 2030-03-17 17:46 UTC."
-    assert decision.why_not_fewer == "Not 2: pin by ada until 2030-03-17 17:46 UTC."
-    assert decision.why_not_more == "Not 4: pin by ada until 2030-03-17 17:46 UTC."
+    assert decision.why == "3 replicas: pin at 3 by ada until 2030-03-17 17:46 UTC."
+    assert decision.why_not_fewer == "Not 2: pin at 3 by ada until 2030-03-17 17:46 UTC."
+    assert decision.why_not_more == "Not 4: pin at 3 by ada until 2030-03-17 17:46 UTC."
+
+
+@pytest.mark.parametrize("kind", OverrideKind)
+def test_unsigned_it_says_all_but_who_set_it(kind):
+    decision = decided(Override(kind, 1_900_000_000.0, 3, "ada by hand"), 10.0)
+    nobodys = decided(Override(kind, 1_900_000_000.0, 3), 10.0)
+    assert unsigned(decision) == nobodys != decision
+    assert unsigned(nobodys) is nobodys
 
 
 def test_a_pin_goes_before_the_wishes_of_others_but_not_over_a_budget():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +62,29 @@ def test_the_safety_net_goes_once_spot_was_there_for_long_enough():
     assert mixes[40].on_demand == 1
     assert mixes[-1].on_demand == 0
     assert (mixes[-1].availability or 0) > 0.99
+
+
+@pytest.mark.parametrize("jump", [-1000.0, 1000.0])
+def test_after_a_jump_of_the_clock_spot_is_full_from_then_on(jump):
+    memory = MixMemory()
+
+    def tick(now: float, ready: int) -> int:
+        nonlocal memory
+        mix, memory = mixed(SPOT, memory, target=4, ready=ready, now=now, start_seconds=60.0)
+        return mix.on_demand
+
+    for count, ready in enumerate([5] * 20 + [3] * 5 + [5] * 10):
+        tick(10.0 * count, ready)
+    assert (memory.on_demand, memory.full_since) == (2, 310.0)
+    counts = [tick(340.0 + jump + 10.0 * count, 5) for count in range(9)]
+    assert counts == [2] * 6 + [1] * 3  # a whole start, then the safety net
+
+
+def test_after_a_jump_back_nothing_from_before_counts():
+    memory = MixMemory()
+    for now, target, ready in ((5000.0, 1, 0), (5010.0, 1, 0), (1000.0, 4, 3), (1010.0, 4, 3)):
+        mix, memory = mixed(SPOT, memory, target=target, ready=ready, now=now, start_seconds=60.0)
+    assert (mix.serving, mix.availability) == (3, 0.0)
 
 
 def test_a_share_and_what_stays_on_demand_whatever_spot_has():
@@ -142,7 +166,7 @@ def test_an_override_of_the_pool_on_spot_is_its_own():
     pinned = Override(OverrideKind.PIN, 4e9, size=0, author="ada")
     last = pools(60, spot={"override": pinned})[-1]
     assert (last["spot"].size, last["on-demand"].size) == (0, 5)
-    assert "pin by ada" in last["spot"].why
+    assert "by ada" in last["spot"].why
 
 
 def test_while_one_of_both_cannot_be_seen_both_keep_what_they_have():

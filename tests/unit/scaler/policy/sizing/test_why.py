@@ -33,16 +33,16 @@ def test_demand():
 
 def test_a_bound_above_names_what_asks_and_what_stops():
     _, _, decision = settled(scale(work=CALM, max=2), 2.5 * BEST)
-    assert decision.why == "2 replicas: the most is 2."
+    assert decision.why == "2 replicas: the most is 2, and 3 are asked for."
     assert decision.why_not_fewer.startswith("Not 1: requests ask for 2.50 replicas' worth")
-    assert decision.why_not_more == "Not 3: the most is 2."
+    assert decision.why_not_more == "Not 3: the most is 2, and 3 are asked for."
 
 
 def test_the_least():
     _, _, decision = settled(scale(work=CALM, min=2), 0.3 * BEST)
     assert decision.why == "2 replicas: the least is 2."
     assert decision.why_not_fewer == "Not 1: the least is 2."
-    assert decision.why_not_more == "Not 3: nothing asks for more than 2; the least is 2."
+    assert decision.why_not_more == "Not 3: nothing asks for more than 2."
 
 
 def test_a_rate_and_a_window():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.scaler.policy.sizing.capacity import Stretch
 from services.scaler.policy.sizing.settings import Behavior, Direction, Scale, Work
 from services.scaler.policy.sizing.size import SizeMemory, decide
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
@@ -12,8 +13,16 @@ from services.scaler.policy.sizing.work import ABILITY, WINDOW
 from tests.making.sizing import BEST, H100, OUTPUT, PLACES, PROMPT, scale, settled, traffic, view
 
 CALM = Work(
-    capacity=H100, utilization=1.0175, volatility=0.0, late_gain=0.0, hold=0.0
-)  # fmt: skip
+    capacity=H100,
+    window_seconds=70.0,
+    utilization=1.0175,
+    usual_share=0.0,
+    volatility=0.0,
+    late_gain=0.0,
+    late_share=0.01,
+    headroom_max=0.5,
+    hold=0.0,
+)
 
 
 def of(decision: Decision, bound: Bound) -> Constraint | None:
@@ -74,6 +83,24 @@ def test_headroom_is_what_demand_was_seen_to_grow_by():
     # ln(1.5) within 70 s, seen in 7 of 60 ticks of each swing, and what was quiet before.
     swings = math.log(1.5) ** 2 * 7 / 60 / 70 / 2
     assert memory.work.volatility.variance == pytest.approx(swings, rel=0.4)
+
+
+@pytest.mark.parametrize(
+    ("rate", "planned"),
+    [
+        (50.0, 50.0**0.5 * 100.0**0.5),  # a dip, from which demand comes back
+        (100.0, 100.0),
+        (200.0, 200.0),  # a peak, which is not taken to fall
+    ],
+)
+def test_after_a_dip_demand_is_taken_to_come_back_to_its_usual_rate(rate, planned):
+    policy = scale(work=replace(CALM, usual_share=0.5, usual_seconds=36_000.0), max=100)
+    memory, now = SizeMemory(20), 1000.0
+    for asked in [100.0] * 3600 + [rate] * 8:
+        now += 10
+        decision, memory = decide(policy, memory, view(now, asked, 20))
+    load = max(one.value or 0.0 for one in decision.constraints)
+    assert load == pytest.approx(planned / BEST, rel=0.03)
 
 
 def test_what_waits_is_to_be_worked_off_in_the_time_it_may_take():
@@ -227,3 +254,29 @@ def test_memory_is_bounded_however_short_the_ticks_are():
         _, memory = decide(policy, memory, seen)
     assert len(memory.work.samples) <= 720
     assert len(memory.work.held) <= 720
+
+
+@pytest.mark.parametrize("jump", [-1000.0, 1000.0])
+def test_nothing_is_learned_over_a_jump_of_the_clock(jump):
+    memory, now, _ = settled(scale(work=CALM), 0.04)
+    before = memory.work.learned.stretch
+    assert before.seconds > 0
+    now += jump
+    _, memory = decide(scale(work=CALM), memory, view(now, 0.04, 1))
+    assert memory.work.learned.stretch == Stretch()
+    for _ in range(3):
+        now += 10
+        _, memory = decide(scale(work=CALM), memory, view(now, 0.04, 1))
+    assert 0 < memory.work.learned.stretch.seconds < before.seconds
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -10.0, 0.0])
+def test_traffic_of_no_time_says_nothing(seconds):
+    policy = scale(work=CALM)
+    told = traffic(400.0, 1000.0, seconds=10.0)
+    first = view(1000.0, 400.0, 3, traffic=replace(told, seconds=seconds))
+    decision, memory = decide(policy, SizeMemory(3), first)
+    assert decision.size == 3
+    assert decision.demand is None
+    decision, _ = decide(policy, memory, view(1010.0, 400.0, 3))
+    assert decision.size == math.ceil(400.0 / BEST / CALM.utilization)
