@@ -20,7 +20,7 @@ from services.scaler.simulator.trial import thinned
 MAX_POINTS = 1500
 MAX_COURSES = 8
 MAX_PARTS = 40
-"""Of a page; with the points of all it stays below 2 MB."""
+"""Of a page; with the points of all it stays below 3 MB, which a message holds."""
 MAX_POINTS_OF_ALL = 10_000
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#14b8a6", "#ca8a04", "#ec4899")
 """Of runs, in turn; each stands out on white and on black."""
