@@ -18,7 +18,7 @@ RUN pip install -c constraints.txt '.[router]' && pip uninstall -y pennyweight &
 FROM packages AS cache-packages
 RUN pip install -c constraints.txt '.[cache]' && pip uninstall -y pennyweight && slim
 FROM packages AS scaler-packages
-RUN pip install -c constraints.txt '.[scaler,engine,kubernetes]' && pip uninstall -y pennyweight && slim
+RUN pip install -c constraints.txt '.[scaler,engine,kubernetes,simulate]' && pip uninstall -y pennyweight && slim
 FROM packages AS operator-packages
 RUN pip install -c constraints.txt '.[router,calibrate]' && pip uninstall -y pennyweight && slim
 

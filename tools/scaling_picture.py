@@ -17,11 +17,11 @@ from services.scaler.policy.sizing.settings import (
     Scale,
     Signal,
 )
+from services.scaler.simulator import page
 from services.scaler.simulator.course import Course
-from services.scaler.simulator.page import page
 from services.scaler.simulator.silicon import Floats
 from services.scaler.simulator.traces import Rates
-from services.scaler.simulator.trial import Replica, read_as, trial
+from services.scaler.simulator.trial import Replica, read_as, thinned, trial
 
 PICTURE = Path(__file__).parent.parent / "docs" / "scaling.svg"
 WINDOW_SECONDS = 60.0
@@ -90,11 +90,11 @@ def table(found: dict[str, Course]) -> str:
 
 def picture(found: dict[str, Course]) -> str:
     """The drawing of the simulator's page, on paper of its own."""
-    drawn = page("", "", found)
-    svg = drawn[drawn.index("<svg") : drawn.index("</svg>") + len("</svg>\n")]
+    few = {name: thinned(course, page.MAX_POINTS) for name, course in found.items()}
+    svg = page.picture(few)
     begin = svg.index(">") + 1
-    paper = f'\n <rect width="100%" height="100%" fill="{PAPER}"/>'
-    return (svg[:begin] + paper + svg[begin:]).replace("currentColor", INK)
+    paper = f'\n<rect width="100%" height="100%" fill="{PAPER}"/>'
+    return (svg[:begin] + paper + svg[begin:]).replace("currentColor", INK) + "\n"
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from services.common.config import ConfigError
 from services.common.kept_up import kept_up
-from services.scaler.changes.policies import Policies
+from services.scaler.changes.policies import DECISIONS_FOLDER, LOAD_FOLDER, Policies
 from services.scaler.changes.trials import Trials
 from services.scaler.config import Pool, Scaling
 from services.scaler.fleet.fleet import PoolView
@@ -75,12 +75,11 @@ class History:
         """
         self._scaling: Scaling | None = None
         self._lasting, self._lasting_file = lasting, LastingFile(folder / "sizes.json")
-        self._load_folder = folder / "load"
         self.versions = Versions(folder / "versions")
         self.overrides = OverrideBook(folder / "overrides.json")
         self._journals = (
-            Journal(folder / "decisions", DECISIONS, metrics.kept("decisions")),
-            Journal(self._load_folder, recorder.LIMITS, metrics.kept("load")),
+            Journal(folder / DECISIONS_FOLDER, DECISIONS, metrics.kept("decisions")),
+            Journal(folder / LOAD_FOLDER, recorder.LIMITS, metrics.kept("load")),
         )
         self.decisions = DecisionLog(
             self._journals[0],
@@ -91,20 +90,20 @@ class History:
         metrics.history_unwritten.labels("versions").set_function(lambda: self.versions.unwritten)
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
-        self.policies = policies = Policies(
+        self.policies = Policies(
             file,
             self.versions,
             Trials(),
-            self._load_folder,
+            folder,
             checks=Trials(deadline_seconds=CHECK_SECONDS),
             places_allowed=places_allowed,
             replicas=replicas,
         )
         self.calls = Calls(
             DecisionCalls(self.decisions),
-            PolicyCalls(policies, self.versions),
+            PolicyCalls(self.policies, self.versions),
             OverrideCalls(self.overrides, self._pools),
-            TrialCalls(policies),
+            TrialCalls(self.policies),
         )
 
     def open(self) -> Lasting:
@@ -173,4 +172,5 @@ def measured(view: PoolView, sizes: Sizes) -> dict[str, Any]:
         "capacity": None if capacity is None else dataclasses.asdict(capacity),
         "correction": learned.correction,
         "start_seconds": view.typical_start_seconds,
+        "start_spread": view.start_spread,
     }

@@ -83,6 +83,7 @@ class PoolStatus:
         capacity: most replicas that fit; None: not known.
         trouble: what keeps the pool from its size, in one sentence; empty: nothing.
         typical_start_seconds: how long a start takes until it is ready; None: not known.
+        start_spread: standard deviation of the logarithm of starts; 0: not known.
         refused: why the configured settings are not in force; None: they are.
         in_force: the settings it goes by where the configured ones are refused.
         held: why nothing may be decided of it now, as another scaler does, or as what is said here
@@ -98,6 +99,7 @@ class PoolStatus:
     capacity: int | None = None
     trouble: str = ""
     typical_start_seconds: float | None = None
+    start_spread: float = 0.0
     refused: SettingsRefusal | None = None
     in_force: Pool | None = None
     held: str = ""

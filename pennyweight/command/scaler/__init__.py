@@ -5,7 +5,8 @@ import typer
 from pennyweight.command.scaler.decisions import watch, why
 from pennyweight.command.scaler.overrides import overrides, pause, pin, resume
 from pennyweight.command.scaler.policies import apply, check, history, rollback
-from pennyweight.command.scaler.trials import plan, simulate
+from pennyweight.command.scaler.simulations import simulate
+from pennyweight.command.scaler.trials import plan
 
 scaler = typer.Typer(
     help="See why pools have their size; try, apply and take back scaling files.",

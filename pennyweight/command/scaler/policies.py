@@ -30,7 +30,7 @@ from pennyweight.errors import NotNow
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.wire import duration_of, name_of, time_of
 
-ANYWAY = ("POLICY_WORSE", "TIER_UNSERVED")
+ANYWAY = ("POLICY_WORSE", "POLICY_UNKNOWN", "TIER_UNSERVED")
 """Reasons of a refusal that `--anyway` overrules."""
 
 HASH_SHOWN = 12
@@ -53,6 +53,8 @@ class Version:
     note: str
     anyway_reason: str
     rolled_back_to: int
+    verdict: str
+    because: str
 
 
 def check(
@@ -94,8 +96,8 @@ def apply(
         str,
         typer.Option(
             "--anyway",
-            help="Why it is to come in force though it does worse on the recorded days, or leaves "
-            "a tier without a pool.",
+            help="Why it is to come in force though it does worse on the recorded days, nobody can "
+            "say how it does, or it leaves a tier without a pool.",
             metavar="REASON",
             show_default="it is refused then",
         ),
@@ -111,8 +113,9 @@ def apply(
 ) -> None:
     """Put a scaling file in force: checked, tried on the recorded days, written whole.
 
-    A file that does worse than the one in force is refused, and so is one that leaves a tier
-    without a pool, or where somebody else changed the file meanwhile. Exit status 1: it is refused.
+    A file that does worse than the one in force is refused, and so is one of which nobody can say
+    though 30 minutes and 100 requests are on record, one that leaves a tier without a pool, and one
+    where somebody else changed the file meanwhile. Exit status 1: it is refused.
     """
     who, text = author or name_of_user(), text_of(file)
     target = Target(address, tls_ca, tls_certificate, tls_key)
@@ -133,7 +136,7 @@ def apply(
                 plan = await planned(scaler, text, days, timeout, tolerant=bool(anyway))
                 if plan is not None:
                     print_plan(plan)
-                    if plan.verdict == "worse" and not anyway:
+                    if plan.reason_needed and not anyway:
                         end("It is not applied.", APPLY_HINT)
             try:
                 found = await scaler.ask("ApplyPolicy", request, timeout)
@@ -240,6 +243,10 @@ def _version(message: pb.PolicyVersion) -> Version:
         note=message.note,
         anyway_reason=message.anyway_reason,
         rolled_back_to=message.rolled_back_to,
+        verdict=name_of(pb.PlanVerdict.DESCRIPTOR, "PLAN_VERDICT", message.verdict)
+        if message.verdict
+        else "",
+        because=message.because,
     )
 
 
@@ -260,7 +267,7 @@ def _print_change(version: Version, live: pb.PolicyVersion, *, in_force: bool) -
 
 def _table(found: list[Version]) -> Table:
     table = Table()
-    add_columns(table, ("version", "since", "from", "by", "note", "hash"))
+    add_columns(table, ("version", "since", "from", "by", "note", "tried", "hash"))
     for one in found:
         source = f"rollback to {one.rolled_back_to}" if one.rolled_back_to else one.source
         note = one.note
@@ -272,6 +279,7 @@ def _table(found: list[Version]) -> Table:
             source,
             line(one.author) or "not known",
             line(note) or "-",
+            one.verdict or "-",
             one.hash[:HASH_SHOWN],
         )
     return table

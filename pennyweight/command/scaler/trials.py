@@ -1,6 +1,7 @@
-"""``scaler plan`` and ``scaler simulate``: what a scaling file would have done."""
+"""``scaler plan``: what a scaling file would have done on the recorded days."""
 
 import datetime as dt
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,18 @@ from pennyweight.command.ending import FAILED, end, run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
 from pennyweight.command.refused import note_lines, problem_lines
-from pennyweight.command.scaler.figures import span
-from pennyweight.command.scaler.link import Days, Scaler, ScalingFile, reach, text_of, trace_of
+from pennyweight.command.scaler.assumptions import (
+    FORM,
+    Assumed,
+    Difference,
+    Html,
+    assumed_of,
+    difference_of,
+    differences_table,
+    replicas_of,
+    write_page,
+)
+from pennyweight.command.scaler.link import Days, Scaler, ScalingFile, reach, text_of
 from pennyweight.command.show import (
     add_columns,
     console,
@@ -33,7 +44,6 @@ from pennyweight.wire import duration_of, name_of, problem_of, seconds_of, time_
 DAY_SECONDS = 86_400
 STYLES = {"better": "green", "worse": "red", "unknown": "yellow"}
 APPLY_HINT = "`--anyway REASON` applies it all the same; the reason goes on record."
-
 
 HOLDING = ("budget", "money", "room", "max")
 """Bounds that keep a pool from more than it asks for."""
@@ -69,9 +79,9 @@ class PoolPlan:
     pool: str
     live: Course | None
     planned: Course | None
-    differ_most_at: dt.datetime | None
-    live_size: int
-    planned_size: int
+    differences: tuple[Difference, ...]
+    differences_found: int
+    replica: Assumed | None
     untried: str
 
 
@@ -90,12 +100,23 @@ class Plan:
     pools: tuple[PoolPlan, ...]
     live: Course | None
     planned: Course | None
+    reason_needed: bool
 
 
 def plan(
     file: ScalingFile,
     *,
     days: Days = 7.0,
+    capacity: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--capacity",
+            help="Take a pool's replicas to be this, as a plan prints it; one for each pool.",
+            metavar=f"POOL:{FORM}",
+            show_default="as measured",
+        ),
+    ] = None,
+    html: Html = None,
     as_json: Json = False,
     timeout: TimeoutSeconds = 240.0,
     address: ScalerAddress = "127.0.0.1:50053",
@@ -105,75 +126,39 @@ def plan(
 ) -> None:
     """Show what a scaling file would have decided on the recorded days, beside the one in force.
 
-    Changes nothing. Exit status 1: it does worse, and `apply` would refuse it.
+    Changes nothing. Exit status 1: `apply` would refuse it without a reason, as it does worse, or
+    as nobody can say though enough load is on record.
     """
     text = text_of(file)
+    replicas = replicas_of(capacity or [])
     target = Target(address, tls_ca, tls_certificate, tls_key)
-    worse = False
+    refused = False
 
     async def work() -> None:
-        nonlocal worse
+        nonlocal refused
+        request = pb.PlanPolicyRequest(
+            content=text,
+            span=duration_of(days * DAY_SECONDS),
+            page=html is not None,
+            replicas=replicas,
+        )
         async with reach(target) as scaler:
             await require_good(scaler, file, text, timeout)
-            found = await planned(scaler, text, days, timeout)
-        if found is None:
+            message = await last_of(scaler, "PlanPolicy", request, "plan", timeout)
+        if message is None:
             end("The scaler ended the trial without an answer.")
-        worse = found.verdict == "worse"
+        found = _plan(message)
+        refused = found.reason_needed
         if as_json:
             print_json("plan", found)
         else:
             print_plan(found)
+        if html is not None:
+            write_page(html, message.page)
 
     run(work(), target, service="scaler")
-    if worse:
+    if refused:
         raise typer.Exit(FAILED)
-
-
-def simulate(
-    file: ScalingFile,
-    *,
-    trace: Annotated[
-        Path,
-        typer.Option(
-            help="Requests or rates: Azure's CSV, Mooncake's JSON lines, or t_start_s,req_per_s.",
-            metavar="FILE",
-            show_default=False,
-        ),
-    ],
-    pool: Annotated[
-        str,
-        typer.Option(help="Pool that serves it.", show_default="the only one with a `scale`"),
-    ] = "",
-    times: Annotated[
-        float, typer.Option(help="Multiply the arrivals by this.", min=0.0001, max=10_000.0)
-    ] = 1.0,
-    as_json: Json = False,
-    timeout: TimeoutSeconds = 240.0,
-    address: ScalerAddress = "127.0.0.1:50053",
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-) -> None:
-    """Try a scaling file on a trace. Changes nothing."""
-    text = text_of(file)
-    request = pb.SimulateRequest(content=text, pool=pool, trace=trace_of(trace), times=times)
-    target = Target(address, tls_ca, tls_certificate, tls_key)
-
-    async def work() -> None:
-        async with reach(target) as scaler:
-            await require_good(scaler, file, text, timeout)
-            found = await _last(scaler, "Simulate", request, "simulation", timeout)
-        if found is None:
-            end("The scaler ended the trial without an answer.")
-        course = course_of(found.course)
-        if as_json:
-            more = {"pool": found.pool, "seconds": seconds_of(found.span)}
-            print_json("simulation", course, **more, requests=found.requests)
-            return
-        print_table(console(), _courses({found.pool: course}))
-        say(console(), f"{found.requests:,} requests in {span(seconds_of(found.span))}", "dim")
-
-    run(work(), target, service="scaler")
 
 
 async def require_good(scaler: Scaler, file: Path, text: str, timeout_seconds: float) -> None:
@@ -201,7 +186,7 @@ async def planned(
     """
     request = pb.PlanPolicyRequest(content=text, span=duration_of(days * DAY_SECONDS))
     try:
-        found = await _last(scaler, "PlanPolicy", request, "plan", timeout_seconds)
+        found = await last_of(scaler, "PlanPolicy", request, "plan", timeout_seconds)
     except PennyweightError as error:
         if not tolerant:
             raise
@@ -219,11 +204,12 @@ def print_plan(found: Plan) -> None:
     for one in tried:
         for held in _held(one):
             say(screen, plain(held))
+    if any(one.differences for one in tried):
+        differ = {one.pool: one.differences for one in tried}
+        print_table(screen, differences_table(differ), named_by=2)
     for one in tried:
-        if one.differ_most_at is not None:
-            sizes = f"size {one.live_size} by the file in force and {one.planned_size} by this"
-            sentence = f"{one.pool}: they differ most at {moment(one.differ_most_at)}: {sizes}"
-            say(screen, plain(sentence))
+        for said in _notes(one):
+            say(screen, plain(said), "dim")
     for one in found.pools:
         if one.untried:
             say(screen, plain(f"{one.pool} was not tried: {one.untried}"), "dim")
@@ -250,7 +236,7 @@ def course_of(message: pb.Course) -> Course:
     )
 
 
-async def _last(
+async def last_of(
     scaler: Scaler, method: str, request: Any, field: str, timeout_seconds: float
 ) -> Any:
     """The last message of a trial, with a bar on a terminal meanwhile."""
@@ -276,25 +262,37 @@ def _plan(message: pb.Plan) -> Plan:
                 pool=one.pool,
                 live=course_of(one.live) if one.HasField("live") else None,
                 planned=course_of(one.planned) if one.HasField("planned") else None,
-                differ_most_at=time_of(one.differ_most_at)
-                if one.HasField("differ_most_at")
-                else None,
-                live_size=one.live_size,
-                planned_size=one.planned_size,
+                differences=tuple(difference_of(some) for some in one.differences),
+                differences_found=one.differences_found,
+                replica=assumed_of(one.replica) if one.HasField("replica") else None,
                 untried=one.untried,
             )
             for one in message.pools
         ),
         live=course_of(message.live) if message.HasField("live") else None,
         planned=course_of(message.planned) if message.HasField("planned") else None,
+        reason_needed=message.reason_needed,
     )
 
 
-_FIGURES = ("hours", "cost", "in time", "changes/h", "wasted h", "wait", "most")
+def _notes(pool: PoolPlan) -> Iterator[str]:
+    """How many differences are left out, and what its replicas were taken to be."""
+    told = len(pool.differences)
+    if pool.differences_found > told:
+        yield (
+            f"{pool.pool}: of {pool.differences_found:,} times in which the sizes differ, "
+            f"the {told} of most replica-hours"
+        )
+    if pool.replica is not None:
+        yield f"{pool.pool}: replicas are taken to be {pool.replica.in_words}"
+
+
+FIGURES = ("hours", "cost", "in time", "changes/h", "wasted h", "wait", "most")
 """Hours are those of replicas."""
 
 
-def _figures(course: Course) -> tuple[str, ...]:
+def figures_of(course: Course) -> tuple[str, ...]:
+    """A course as cells, in the order of `FIGURES`."""
     attainment = course.attainment
     return (
         f"{course.replica_hours:,.2f}",
@@ -307,22 +305,14 @@ def _figures(course: Course) -> tuple[str, ...]:
     )
 
 
-def _courses(found: dict[str, Course]) -> Table:
-    table = Table()
-    add_columns(table, ("pool",), numbers=_FIGURES)
-    for pool, course in found.items():
-        table.add_row(line(pool), *_figures(course))
-    return table
-
-
 def _table(found: Plan, pools: list[PoolPlan]) -> Table:
     table = Table()
-    add_columns(table, ("pool", "by"), numbers=_FIGURES)
+    add_columns(table, ("pool", "by"), numbers=FIGURES)
     rows = [(one.pool, one.live, one.planned) for one in pools]
     for name, live, planned in [*rows, ("all", found.live, found.planned)]:
         for by, course in (("in force", live), ("planned", planned)):
             if course is not None:
-                table.add_row(line(name), by, *_figures(course))
+                table.add_row(line(name), by, *figures_of(course))
     return table
 
 

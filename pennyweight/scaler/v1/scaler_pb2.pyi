@@ -213,7 +213,9 @@ class _PlanVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlanVerdi
     PLAN_VERDICT_WORSE: _PlanVerdict.ValueType  # 3
     """It does worse than the file in force: it is applied only with a reason."""
     PLAN_VERDICT_UNKNOWN: _PlanVerdict.ValueType  # 4
-    """Nobody can say, as too little load is recorded."""
+    """Nobody can say: too little load is recorded, a file follows what is not recorded, or the file in
+    force does not do in the trial what the record says that it did.
+    """
 
 class PlanVerdict(_PlanVerdict, metaclass=_PlanVerdictEnumTypeWrapper):
     """What is to be thought of a plan."""
@@ -227,7 +229,9 @@ PLAN_VERDICT_BETTER: PlanVerdict.ValueType  # 2
 PLAN_VERDICT_WORSE: PlanVerdict.ValueType  # 3
 """It does worse than the file in force: it is applied only with a reason."""
 PLAN_VERDICT_UNKNOWN: PlanVerdict.ValueType  # 4
-"""Nobody can say, as too little load is recorded."""
+"""Nobody can say: too little load is recorded, a file follows what is not recorded, or the file in
+force does not do in the trial what the record says that it did.
+"""
 Global___PlanVerdict: _TypeAlias = PlanVerdict  # noqa: Y015
 
 class _PolicySource:
@@ -297,6 +301,30 @@ OVERRIDE_KIND_PIN: OverrideKind.ValueType  # 2
 OVERRIDE_KIND_NO_SCALE_DOWN: OverrideKind.ValueType  # 3
 """The size does not fall."""
 Global___OverrideKind: _TypeAlias = OverrideKind  # noqa: Y015
+
+class _Generator:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GeneratorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Generator.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GENERATOR_UNSPECIFIED: _Generator.ValueType  # 0
+    """Poisson."""
+    GENERATOR_POISSON: _Generator.ValueType  # 1
+    """The rate runs straight from the middle of a window to the next one's; counts are Poisson."""
+    GENERATOR_STEPS: _Generator.ValueType  # 2
+    """The rate jumps at the ends of windows; counts vary as of gaps with a coefficient of variation of 2."""
+
+class Generator(_Generator, metaclass=_GeneratorEnumTypeWrapper):
+    """How rates by window become arrivals."""
+
+GENERATOR_UNSPECIFIED: Generator.ValueType  # 0
+"""Poisson."""
+GENERATOR_POISSON: Generator.ValueType  # 1
+"""The rate runs straight from the middle of a window to the next one's; counts are Poisson."""
+GENERATOR_STEPS: Generator.ValueType  # 2
+"""The rate jumps at the ends of windows; counts vary as of gaps with a coefficient of variation of 2."""
+Global___Generator: _TypeAlias = Generator  # noqa: Y015
 
 @_typing.final
 class Replica(_message.Message):
@@ -1434,6 +1462,104 @@ class Course(_message.Message):
 Global___Course: _TypeAlias = Course  # noqa: Y015
 
 @_typing.final
+class AssumedReplica(_message.Message):
+    """What a pool's replicas are taken to be in a trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    A_FIELD_NUMBER: _builtins.int
+    B_FIELD_NUMBER: _builtins.int
+    C_FIELD_NUMBER: _builtins.int
+    P_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    START_SPREAD_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    a: _builtins.float
+    """Constants of the time of a step, in seconds: of any step, of each request, of each token of
+    context, of each prompt token. All 0: as trials know them.
+    """
+    b: _builtins.float
+    """See `a`."""
+    c: _builtins.float
+    """See `a`."""
+    p: _builtins.float
+    """See `a`."""
+    start_spread: _builtins.float
+    """Standard deviation of the logarithm of starts. Absent: as trials know it."""
+    source: _builtins.str
+    """Where the constants come from, in a few words. Not read in requests."""
+    @_builtins.property
+    def start(self) -> _duration_pb2.Duration:
+        """How long a start takes, the median. Absent: as trials know it."""
+
+    def __init__(
+        self,
+        *,
+        a: _builtins.float = ...,
+        b: _builtins.float = ...,
+        c: _builtins.float = ...,
+        p: _builtins.float = ...,
+        start: _duration_pb2.Duration | None = ...,
+        start_spread: _builtins.float | None = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_start_spread", b"_start_spread", "start", b"start", "start_spread", b"start_spread"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_start_spread", b"_start_spread", "a", b"a", "b", b"b", "c", b"c", "p", b"p", "source", b"source", "start", b"start", "start_spread", b"start_spread"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__start_spread: _TypeAlias = _typing.Literal["start_spread"]  # noqa: Y015
+    _WhichOneofArgType__start_spread: _TypeAlias = _typing.Literal["_start_spread", b"_start_spread"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_spread) -> _WhichOneofReturnType__start_spread | None: ...
+
+Global___AssumedReplica: _TypeAlias = AssumedReplica  # noqa: Y015
+
+@_typing.final
+class Difference(_message.Message):
+    """A time in which two files would have given a pool unlike sizes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    LIVE_SIZE_FIELD_NUMBER: _builtins.int
+    PLANNED_SIZE_FIELD_NUMBER: _builtins.int
+    LIVE_WHY_FIELD_NUMBER: _builtins.int
+    PLANNED_WHY_FIELD_NUMBER: _builtins.int
+    live_size: _builtins.int
+    """Size by the file in force."""
+    planned_size: _builtins.int
+    """Size by the file that was given."""
+    live_why: _builtins.str
+    """Why it had this size by the file in force, in one sentence. Empty: not kept."""
+    planned_why: _builtins.str
+    """Why it had this size by the file that was given, in one sentence. Empty: not kept."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Its begin."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Its end."""
+
+    def __init__(
+        self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        live_size: _builtins.int = ...,
+        planned_size: _builtins.int = ...,
+        live_why: _builtins.str = ...,
+        planned_why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["live_size", b"live_size", "live_why", b"live_why", "planned_size", b"planned_size", "planned_why", b"planned_why", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Difference: _TypeAlias = Difference  # noqa: Y015
+
+@_typing.final
 class PoolPlan(_message.Message):
     """What two scaling files would have done with one pool."""
 
@@ -1442,16 +1568,14 @@ class PoolPlan(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
     PLANNED_FIELD_NUMBER: _builtins.int
-    DIFFER_MOST_AT_FIELD_NUMBER: _builtins.int
-    LIVE_SIZE_FIELD_NUMBER: _builtins.int
-    PLANNED_SIZE_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FOUND_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
     UNTRIED_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool."""
-    live_size: _builtins.int
-    """Size by the file in force then."""
-    planned_size: _builtins.int
-    """Size by the file that was given then."""
+    differences_found: _builtins.int
+    """How many such times there were."""
     untried: _builtins.str
     """Why the pool was not tried, in one sentence. Empty: it was."""
     @_builtins.property
@@ -1463,8 +1587,12 @@ class PoolPlan(_message.Message):
         """By the file that was given. Absent: it has no such pool."""
 
     @_builtins.property
-    def differ_most_at(self) -> _timestamp_pb2.Timestamp:
-        """When the two sizes differed most. Absent: they never did."""
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
+        """Times in which the two sizes differed, in order; at most 20, those of most replica-hours."""
+
+    @_builtins.property
+    def replica(self) -> Global___AssumedReplica:
+        """What its replicas were taken to be. Absent: it was not tried."""
 
     def __init__(
         self,
@@ -1472,14 +1600,14 @@ class PoolPlan(_message.Message):
         pool: _builtins.str = ...,
         live: Global___Course | None = ...,
         planned: Global___Course | None = ...,
-        differ_most_at: _timestamp_pb2.Timestamp | None = ...,
-        live_size: _builtins.int = ...,
-        planned_size: _builtins.int = ...,
+        differences: _abc.Iterable[Global___Difference] | None = ...,
+        differences_found: _builtins.int = ...,
+        replica: Global___AssumedReplica | None = ...,
         untried: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["differ_most_at", b"differ_most_at", "live", b"live", "planned", b"planned"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "planned", b"planned", "replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differ_most_at", b"differ_most_at", "live", b"live", "live_size", b"live_size", "planned", b"planned", "planned_size", b"planned_size", "pool", b"pool", "untried", b"untried"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "differences_found", b"differences_found", "live", b"live", "planned", b"planned", "pool", b"pool", "replica", b"replica", "untried", b"untried"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1499,12 +1627,22 @@ class Plan(_message.Message):
     RECORDED_SHARE_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
     PLANNED_FIELD_NUMBER: _builtins.int
+    REASON_NEEDED_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
     verdict: Global___PlanVerdict.ValueType
     """What is to be thought of it."""
     because: _builtins.str
     """Why, in one sentence."""
     recorded_share: _builtins.float
     """Share of the minutes in between that are on record, 0 to 1."""
+    reason_needed: _builtins.bool
+    """True: it is applied only with a reason, as it does worse, or as nobody can say though 30 minutes
+    and 100 requests of the tier are on record.
+    """
+    page: _builtins.str
+    """A page with pictures of it, HTML that loads nothing. Empty: it was not asked for, or nothing was
+    tried.
+    """
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolPlan]:
         """Sorted by name."""
@@ -1536,10 +1674,12 @@ class Plan(_message.Message):
         recorded_share: _builtins.float = ...,
         live: Global___Course | None = ...,
         planned: Global___Course | None = ...,
+        reason_needed: _builtins.bool = ...,
+        page: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "planned", b"planned", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "live", b"live", "planned", b"planned", "pools", b"pools", "recorded_share", b"recorded_share", "since", b"since", "until", b"until", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "live", b"live", "page", b"page", "planned", b"planned", "pools", b"pools", "reason_needed", b"reason_needed", "recorded_share", b"recorded_share", "since", b"since", "until", b"until", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1551,23 +1691,54 @@ class PlanPolicyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ReplicasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___AssumedReplica: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___AssumedReplica | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONTENT_FIELD_NUMBER: _builtins.int
     SPAN_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """The whole file, YAML in UTF-8."""
+    page: _builtins.bool
+    """True: with a page."""
     @_builtins.property
     def span(self) -> _duration_pb2.Duration:
         """How many of the last recorded days, up to 14. Absent: 7."""
+
+    @_builtins.property
+    def replicas(self) -> _containers.MessageMap[_builtins.str, Global___AssumedReplica]:
+        """What replicas are to be taken to be, by pool, in place of what was measured of them."""
 
     def __init__(
         self,
         *,
         content: _builtins.str = ...,
         span: _duration_pb2.Duration | None = ...,
+        page: _builtins.bool = ...,
+        replicas: _abc.Mapping[_builtins.str, Global___AssumedReplica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "span", b"span"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "page", b"page", "replicas", b"replicas", "span", b"span"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1622,8 +1793,9 @@ class ApplyPolicyRequest(_message.Message):
     note: _builtins.str
     """What it is for, 1 to 256 characters. Required."""
     anyway_reason: _builtins.str
-    """Why it is to come in force though it does worse on the recorded days, at most 256 characters;
-    it goes on record. Empty: it is refused then, with FAILED_PRECONDITION.
+    """Why it is to come in force though it does worse on the recorded days, nobody can say how it does
+    and enough load is on record (`Plan.reason_needed`), or a tier is left without a pool, at most 256
+    characters; it goes on record. Empty: it is refused then, with FAILED_PRECONDITION.
     """
     based_on: _builtins.str
     """Hash of the file that was in force when this change was made, as versions tell it; with another
@@ -1700,6 +1872,8 @@ class PolicyVersion(_message.Message):
     ANYWAY_REASON_FIELD_NUMBER: _builtins.int
     ROLLED_BACK_TO_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counts from 1, in the order in which they came."""
     hash: _builtins.str
@@ -1711,13 +1885,17 @@ class PolicyVersion(_message.Message):
     note: _builtins.str
     """What it was for. Empty: not known, or the caller may not know it."""
     anyway_reason: _builtins.str
-    """Why it came in force though it did worse, could not be tried, or was written over a change that
-    was not in force. Empty: nothing of it, or the caller may not know it.
+    """Why it came in force though it did worse, nobody could say how it does, or it was written over a
+    change that was not in force. Empty: nothing of it, or the caller may not know it.
     """
     rolled_back_to: _builtins.int
     """Version whose file it is once more. 0: none."""
     content: _builtins.str
     """The whole file. Empty unless it was asked for."""
+    verdict: Global___PlanVerdict.ValueType
+    """What was to be thought of it when it was applied. Unspecified: it was not tried."""
+    because: _builtins.str
+    """Why, in one sentence. Empty: it was not tried, or the caller may not know it."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """When it came in force, or was undone."""
@@ -1734,10 +1912,12 @@ class PolicyVersion(_message.Message):
         anyway_reason: _builtins.str = ...,
         rolled_back_to: _builtins.int = ...,
         content: _builtins.str = ...,
+        verdict: Global___PlanVerdict.ValueType = ...,
+        because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anyway_reason", b"anyway_reason", "author", b"author", "content", b"content", "hash", b"hash", "note", b"note", "number", b"number", "rolled_back_to", b"rolled_back_to", "since", b"since", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anyway_reason", b"anyway_reason", "author", b"author", "because", b"because", "content", b"content", "hash", b"hash", "note", b"note", "number", b"number", "rolled_back_to", b"rolled_back_to", "since", b"since", "source", b"source", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2098,10 +2278,36 @@ class SimulateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RowsOfEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONTENT_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
     TIMES_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    GENERATOR_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ROWS_OF_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """The whole file, YAML in UTF-8. Empty: the one in force."""
     pool: _builtins.str
@@ -2113,6 +2319,24 @@ class SimulateRequest(_message.Message):
     """
     times: _builtins.float
     """Arrivals are multiplied by this, above 0. 0: 1."""
+    page: _builtins.bool
+    """True: with a page."""
+    generator: Global___Generator.ValueType
+    """How rates become arrivals. Unspecified: interpolated Poisson. Traces of requests are not touched."""
+    rows: _builtins.bytes
+    """Measured rows of engines, CSV in UTF-8, by which the replica's constants are fitted. Empty: none."""
+    @_builtins.property
+    def replica(self) -> Global___AssumedReplica:
+        """What the pool's replicas are to be taken to be. Absent: as measured."""
+
+    @_builtins.property
+    def rows_of(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Which of these rows, such as engine, model, gpu, precision, gemm or tensor_parallel, by column."""
+
+    @_builtins.property
+    def beside(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Rules of others to run beside the file, at most 6: hpa_load, hpa_rate, kpa, wva, dynamo, static."""
+
     def __init__(
         self,
         *,
@@ -2120,14 +2344,78 @@ class SimulateRequest(_message.Message):
         pool: _builtins.str = ...,
         trace: _builtins.bytes = ...,
         times: _builtins.float = ...,
+        page: _builtins.bool = ...,
+        replica: Global___AssumedReplica | None = ...,
+        generator: Global___Generator.ValueType = ...,
+        rows: _builtins.bytes = ...,
+        rows_of: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        beside: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "pool", b"pool", "times", b"times", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "content", b"content", "generator", b"generator", "page", b"page", "pool", b"pool", "replica", b"replica", "rows", b"rows", "rows_of", b"rows_of", "times", b"times", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SimulateRequest: _TypeAlias = SimulateRequest  # noqa: Y015
+
+@_typing.final
+class Baseline(_message.Message):
+    """What a rule of others would have done with a trace, with knobs that nobody has tuned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class KnobsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    COURSE_FIELD_NUMBER: _builtins.int
+    KNOBS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Which, as it was asked for."""
+    title: _builtins.str
+    """In words."""
+    @_builtins.property
+    def course(self) -> Global___Course:
+        """How it fared."""
+
+    @_builtins.property
+    def knobs(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Its knobs, by name."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        title: _builtins.str = ...,
+        course: Global___Course | None = ...,
+        knobs: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["course", b"course"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "knobs", b"knobs", "name", b"name", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Baseline: _TypeAlias = Baseline  # noqa: Y015
 
 @_typing.final
 class SimulateResponse(_message.Message):
@@ -2169,10 +2457,18 @@ class Simulation(_message.Message):
     COURSE_FIELD_NUMBER: _builtins.int
     SPAN_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
+    ARRIVALS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool that served it."""
     requests: _builtins.int
     """Requests in it, times what was asked for."""
+    page: _builtins.str
+    """A page with pictures of it, HTML that loads nothing. Empty: it was not asked for."""
+    arrivals: _builtins.str
+    """Which lengths the requests have, and how they were spread, in a few words."""
     @_builtins.property
     def course(self) -> Global___Course:
         """How it fared."""
@@ -2181,6 +2477,14 @@ class Simulation(_message.Message):
     def span(self) -> _duration_pb2.Duration:
         """Length of the trace."""
 
+    @_builtins.property
+    def replica(self) -> Global___AssumedReplica:
+        """What the pool's replicas were taken to be."""
+
+    @_builtins.property
+    def beside(self) -> _containers.RepeatedCompositeFieldContainer[Global___Baseline]:
+        """Rules of others, in the order in which they were asked for."""
+
     def __init__(
         self,
         *,
@@ -2188,10 +2492,14 @@ class Simulation(_message.Message):
         course: Global___Course | None = ...,
         span: _duration_pb2.Duration | None = ...,
         requests: _builtins.int = ...,
+        page: _builtins.str = ...,
+        replica: Global___AssumedReplica | None = ...,
+        beside: _abc.Iterable[Global___Baseline] | None = ...,
+        arrivals: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "span", b"span"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "replica", b"replica", "span", b"span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["course", b"course", "pool", b"pool", "requests", b"requests", "span", b"span"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals", b"arrivals", "beside", b"beside", "course", b"course", "page", b"page", "pool", b"pool", "replica", b"replica", "requests", b"requests", "span", b"span"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,17 +1,21 @@
 """Plans, applies and takes back scaling files, and undoes edits where the policy says so.
 
-A file is checked, tried beside the one in force on the recorded load, refused where it does worse,
-announced to the versions and written whole; the ordinary watch of the file puts it in force. Of two
-who change it at once the second is told to look again: nothing that somebody wrote is overwritten
-unseen, and what is undone is kept. What callers send is read in a process of its own, never here.
+A file is checked, tried beside the one in force on the recorded load, refused where it does worse
+or nobody can say, announced to the versions and written whole; the ordinary watch of the file puts
+it in force. Of two who change it at once the second is told to look again: nothing that somebody
+wrote is overwritten unseen, and what is undone is kept. What callers send is read in a process of
+its own, never here.
 """
 
 import asyncio
+import dataclasses
+import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -33,9 +37,12 @@ from services.scaler.changes.written import read_only, write
 from services.scaler.config import Edits, Notes, Scaling
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history.versions import Change, Source, Version, Versions, hash_of
-from services.scaler.policy.plans import Plan, Simulation, Verdict
+from services.scaler.policy.plans import Plan, Scene, Simulation, Verdict
 
 log = structlog.get_logger()
+
+LOAD_FOLDER, DECISIONS_FOLDER = "load", "decisions"
+"""What trials read of the history."""
 
 DAY_SECONDS = 86_400.0
 IN_FORCE_SECONDS = 6.0
@@ -102,12 +109,13 @@ class Applied:
 class _Planned:
     """A plan that was just made: who looks at it and then applies the file need not wait again."""
 
-    key: tuple[str, str, float]
+    key: tuple[str, str, float, str]
     until: float
     plan: Plan
+    page: bool
 
-    def holds(self, key: tuple[str, str, float], now: float) -> bool:
-        return key == self.key and now < self.until
+    def holds(self, key: tuple[str, str, float, str], now: float, *, page: bool) -> bool:
+        return key == self.key and now < self.until and (self.page or not page)
 
 
 class Policies:
@@ -118,7 +126,7 @@ class Policies:
         file: ScalingFile,
         versions: Versions,
         trials: Trials,
-        load_folder: Path,
+        folder: Path,
         *,
         checks: Trials,
         places_allowed: Collection[str] = (),
@@ -133,11 +141,12 @@ class Policies:
             file: checks as the watched one does.
             versions: what was in force.
             trials: where files are tried.
-            load_folder: of the recorded load.
+            folder: of the history, with the recorded load and the decisions.
             checks: where files are checked alone, which takes no turn of a trial.
             places_allowed: places that files may name though the one in force does not.
             replicas: what was measured of each pool's replicas: `capacity`, the four constants or
-                None, `correction` of them, and `start_seconds`.
+                None, `correction` of them, `start_seconds`, and `start_spread`, the standard
+                deviation of their logarithm.
             in_force_seconds: how long a written file is waited for.
             clock: gives monotonic seconds.
             wall: gives seconds since 1970.
@@ -147,7 +156,7 @@ class Policies:
         self._trials = trials
         self._checks = checks
         self._places_allowed = sorted(places_allowed)
-        self._load_folder = load_folder
+        self._folder = folder
         self._in_force_seconds = in_force_seconds
         self._replicas = replicas
         self._clock = clock
@@ -181,45 +190,58 @@ class Policies:
         span_seconds: float,
         progress: Callable[[float], None],
         *,
+        asked: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        page: bool = False,
         tenant: str = "",
     ) -> Plan:
         """What a file would have decided beside the one in force.
+
+        Args:
+            content: the file.
+            span_seconds: how much of the recorded load is tried.
+            progress: hears how far it is.
+            asked: what replicas are to be taken to be, by pool, as `replicas` tells it.
+            page: with a page.
+            tenant: takes the turn.
 
         Raises:
             BadRequest: it would be refused.
             ServiceError: it cannot be tried; see `Trials.run`.
         """
-        live = await self._live()
-        key = (hash_of(content.encode()), hash_of(live), span_seconds)
-        if self._planned is not None and self._planned.holds(key, self._clock()):
+        live, in_force = await self._live(), self._in_force()
+        assumed = json.dumps(dict(asked), sort_keys=True)
+        key = (hash_of(content.encode()), hash_of(live), span_seconds, assumed)
+        if self._planned is not None and self._planned.holds(key, self._clock(), page=page):
             plan = self._planned.plan
             await self._checked(content, tenant)  # the folders that it names may have changed
-            return plan
+            return plan if page else replace(plan, page="")
         question = {
             "kind": "plan",
             "check": self._surroundings(live.decode()),
             "path": str(self._file.path),
             "live": live.decode(),
             "given": content,
-            "load": str(self._load_folder),
+            "load": str(self._folder / LOAD_FOLDER),
+            "decisions": str(self._folder / DECISIONS_FOLDER),
+            "in_force_since": in_force.since,
             "seconds": span_seconds,
             "now": self._wall(),
             "replicas": self._replicas(),
+            "asked": dict(asked),
+            "page": page,
         }
         try:
             answer = await self._trials.run(question, progress, tenant=tenant)
         except ConfigError as error:
             raise _refused(error) from error
         plan = TypeAdapter(Plan).validate_python(answer)
-        self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan)
+        self._planned = _Planned(key, self._clock() + PLAN_HOLDS_SECONDS, plan, page)
         return plan
 
     async def simulate(
         self,
         content: str,
-        pool: str,
-        trace: str,
-        times: float,
+        scene: Scene,
         progress: Callable[[float], None],
         *,
         tenant: str = "",
@@ -236,10 +258,8 @@ class Policies:
             "check": self._surroundings(live) if content else None,
             "path": str(self._file.path),
             "given": content or live,
-            "pool": pool,
-            "trace": trace,
-            "times": times,
-            "load": str(self._load_folder),
+            "scene": dataclasses.asdict(scene),
+            "load": str(self._folder / LOAD_FOLDER),
             "replicas": self._replicas(),
         }
         try:
@@ -253,8 +273,8 @@ class Policies:
 
         Raises:
             BadRequest: it would be refused.
-            NotNow: it does worse than the one in force, a tier would be left without a pool, or the
-                file is read-only.
+            NotNow: it does worse than the one in force, nobody can say though enough is on record,
+                a tier would be left without a pool, or the file is read-only.
             Outrun: somebody else changed it.
             Unavailable: the disk refuses it.
             ServiceError: it cannot be tried; see `Trials.run`.
@@ -275,9 +295,11 @@ class Policies:
             raise NotNow(left, reason="TIER_UNSERVED")
         unseen = await self._refuse_unseen(before, anyway=bool(asked.anyway))
         plan = await self._gate(content, asked)
-        needed = unseen or left or plan is None or plan.verdict is Verdict.WORSE
+        needed = unseen or left or plan is None or plan.reason_needed
         anyway = asked.anyway if needed else ""
         change = Change(digest, Source.APPLY, asked.author, asked.note, anyway)
+        if plan is not None:
+            change = replace(change, verdict=plan.verdict.value, because=plan.because)
         version = await self._write(data, before, change, anyway=bool(asked.anyway))
         return Applied(digest, version, plan)
 
@@ -443,10 +465,13 @@ class Policies:
             await self._checked(content, asked.tenant)
             log.warning("a scaling file is applied untried", error=error.message)
             return None
-        if plan.verdict is Verdict.WORSE and not asked.anyway:
+        if not plan.reason_needed or asked.anyway:
+            return plan
+        if plan.verdict is Verdict.WORSE:
             message = f"it does worse than the one in force: {plan.because}"
             raise NotNow(message, reason="POLICY_WORSE")
-        return plan
+        message = f"nobody can say how it does, though enough load is on record: {plan.because}"
+        raise NotNow(message, reason="POLICY_UNKNOWN")
 
     async def _write(
         self, data: bytes, before: Version, change: Change, *, anyway: bool

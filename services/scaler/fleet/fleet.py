@@ -56,6 +56,7 @@ class PoolView:
         refused: why these are not those of the file; None: they are.
         held: why nothing is decided of it now; empty: something is.
         decision: why it has this size; None: it is fixed, or nothing was decided yet.
+        start_spread: standard deviation of the logarithm of starts; 0: not known.
     """
 
     name: str
@@ -68,6 +69,7 @@ class PoolView:
     refused: SettingsRefusal | None = None
     held: str = ""
     decision: Decision | None = None
+    start_spread: float = 0.0
 
 
 class Fleet:
@@ -248,6 +250,7 @@ class Fleet:
             refused=status.refused,
             held=status.held if self._seen else UNSEEN,
             decision=None if sized is None else sized.decision,
+            start_spread=status.start_spread,
         )
 
     def _on_change(self) -> None:

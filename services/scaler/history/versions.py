@@ -60,8 +60,11 @@ class Change:
         source: apply or rollback; file: a hand wrote it already.
         author: who asks for it.
         note: what it is for.
-        anyway: why, though it does worse on the recorded days; empty: it does not.
+        anyway: why, though it does worse on the recorded days or nobody can say; empty: it needs no
+            reason.
         rolled_back_to: the version whose file it is once more; 0: none.
+        verdict: what the trial on the recorded days came to, as plans name it; empty: none was.
+        because: why, in one sentence.
     """
 
     hash: Hash
@@ -70,6 +73,8 @@ class Change:
     note: str
     anyway: str = ""
     rolled_back_to: Number = 0
+    verdict: str = ""
+    because: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Version:
         hash: SHA-256 of the file, in hex.
         since: when it came in force or was undone, seconds since 1970.
         source: where it came from.
-        author, note, anyway, rolled_back_to: as in `Change`; empty: not known.
+        author, note, anyway, rolled_back_to, verdict, because: as in `Change`; empty: not known.
     """
 
     number: Number
@@ -92,6 +97,8 @@ class Version:
     note: str = ""
     anyway: str = ""
     rolled_back_to: Number = 0
+    verdict: str = ""
+    because: str = ""
 
 
 _VERSION, _CHANGE = TypeAdapter(Version), TypeAdapter(Change)
@@ -204,6 +211,8 @@ class Versions:
                 said.note,
                 said.anyway,
                 said.rolled_back_to,
+                said.verdict,
+                said.because,
             )
         else:
             version = Version(number, digest, now, Source.FILE if self._known else Source.START)

@@ -6,7 +6,9 @@ matplotlib, in the colours of the reader's screen, light or dark.
 
 import html
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,17 @@ from services.scaler.simulator.trial import thinned
 
 MAX_POINTS = 1500
 MAX_COURSES = 8
+MAX_PARTS = 40
+"""Of a page; with the points of all it stays below 3 MB, which a message holds."""
+MAX_POINTS_OF_ALL = 10_000
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#14b8a6", "#ca8a04", "#ec4899")
 """Of runs, in turn; each stands out on white and on black."""
 INK = "#010203"
 """What matplotlib draws where the page's own colour is to be."""
+SILENT = ("Creator", "Date", "Format", "Type")
+"""What a picture says of itself unless it is told not to."""
+LEAST_SHOWN = 1e-3
+"""Seconds: nothing is below on a logarithmic axis."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2937; --paper: #ffffff; --line: #d1d5db; }
@@ -38,29 +47,56 @@ i { border-radius: 2px; display: inline-block; height: .8em; margin-right: .5em;
 """
 
 
+@dataclass(frozen=True)
+class Part:
+    """Runs over the same trace.
+
+    Attributes:
+        name: of what was served, such as a pool; empty: it needs none.
+        courses: by the name of the policy, from 1 to 8.
+    """
+
+    name: str
+    courses: Mapping[str, Course]
+
+
 def page(title: str, note: str, courses: Mapping[str, Course], *, aim: float = 0.99) -> str:
+    """The page of runs over one trace; see `pages`."""
+    return pages(title, note, [Part("", courses)], aim=aim)
+
+
+def pages(title: str, note: str, parts: Sequence[Part], *, aim: float = 0.99) -> str:
     """The page.
 
     Args:
         title: of it.
         note: what was simulated, in a sentence or two.
-        courses: runs over the same trace, by the name of the policy; at most 8.
+        parts: one below the other; at most 40.
         aim: share of answers that are to begin in time.
 
     Raises:
         ValueError: there is no run, or too many.
     """
-    if not 1 <= len(courses) <= MAX_COURSES:
-        raise ValueError(f"a page shows from 1 to {MAX_COURSES} runs, not {len(courses)}")
-    few = {name: thinned(course, MAX_POINTS) for name, course in courses.items()}
+    counts = [len(part.courses) for part in parts]
+    if not 1 <= len(parts) <= MAX_PARTS or not all(1 <= one <= MAX_COURSES for one in counts):
+        raise ValueError(
+            f"a page shows from 1 to {MAX_PARTS} parts of 1 to {MAX_COURSES} runs, not {counts}"
+        )
+    points = min(MAX_POINTS, MAX_POINTS_OF_ALL // sum(counts))
+    shown = "\n".join(_part(part, points, aim) for part in parts)
     return (
         "<!doctype html>\n"
         f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>{STYLE}</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>\n<p>{html.escape(note)}</p>\n"
-        f"{_table(courses, aim)}\n{_pictures(few)}\n</body></html>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n<p>{html.escape(note)}</p>\n{shown}\n</body></html>\n"
     )
+
+
+def _part(part: Part, points: int, aim: float) -> str:
+    few = {name: thinned(course, points) for name, course in part.courses.items()}
+    heading = f"<h2>{html.escape(part.name)}</h2>\n" if part.name else ""
+    return f"{heading}{_table(part.courses, aim)}\n{picture(few)}"
 
 
 def _table(courses: Mapping[str, Course], aim: float) -> str:
@@ -92,8 +128,9 @@ def _table(courses: Mapping[str, Course], aim: float) -> str:
     )
 
 
-def _pictures(courses: Mapping[str, Course]) -> str:
-    import matplotlib as mpl  # noqa: PLC0415 - whoever only simulates needs none
+def picture(courses: Mapping[str, Course]) -> str:
+    """Runs over the same trace as one SVG."""
+    import matplotlib as mpl  # noqa: PLC0415 - whoever asks for no page needs none
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     settings: Any = {
@@ -102,33 +139,40 @@ def _pictures(courses: Mapping[str, Course]) -> str:
         "font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False,
     }  # fmt: skip
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(9.0, 9.5), layout="constrained")
+        figure = Figure(figsize=(9.0, 9.5))  # laid out by hand: to measure all takes seconds
         figure.patch.set_alpha(0.0)
         load, replicas, ttft, money = figure.subplots(4, 1, sharex=True)
+        figure.subplots_adjust(left=0.1, right=0.99, bottom=0.05, top=0.99, hspace=0.1)
         some = next(iter(courses.values()))
         unit, name = _unit(some.ticks.at)
         load.plot(some.ticks.at / unit, some.ticks.arrived, color=INK, linewidth=0.8)
-        load.set_ylabel("load\n(mean requests a second)")
+        load.set_ylabel("load (requests a second)")
         for colour, course in zip(COLOURS, courses.values(), strict=False):
-            at = course.ticks.at / unit
-            sizes = course.ticks.ready + course.ticks.starting
+            ticks, at = course.ticks, course.ticks.at / unit
             drawn = {"color": colour, "linewidth": 1.0}
-            replicas.step(at, course.ticks.ready, where="post", **drawn)
-            ttft.plot(at, np.maximum(course.ticks.ttft, 1e-3), **drawn)
-            money.plot(at, _spent(course.ticks.at, sizes, course), **drawn)
+            replicas.step(at, ticks.ready, where="post", **drawn)
+            ttft.plot(at, np.maximum(ticks.ttft, LEAST_SHOWN), **drawn)
+            money.plot(at, _spent(ticks.at, ticks.ready + ticks.starting, course), **drawn)
         replicas.set_ylabel("ready replicas")
         ttft.set_ylabel("time to first text (s)")
         ttft.set_yscale("log")
-        priced = some.usd is not None
-        money.set_ylabel("cost so far (USD)" if priced else "replica-hours so far")
+        money.set_ylabel("replica-hours so far" if some.usd is None else "cost so far (USD)")
         money.set_xlabel(name)
         for axes in (load, replicas, ttft, money):
             axes.patch.set_alpha(0.0)
+            if axes is not ttft:
+                axes.set_ylim(bottom=0.0)
             axes.grid(visible=True, color=INK, alpha=0.12, linewidth=0.6)
         written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None})
-    picture = written.getvalue()
-    return picture[picture.index("<svg") :].replace(INK, "currentColor")
+        figure.savefig(written, format="svg", metadata=dict.fromkeys(SILENT))
+    svg = written.getvalue()
+    return _small(svg[svg.index("<svg") :].replace(INK, "currentColor"))
+
+
+def _small(svg: str) -> str:
+    """Without names that nothing refers to, which a page has once, and with tenths of a point."""
+    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)
+    return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
 
 
 def _unit(at: Floats) -> tuple[float, str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from services.common.config import ConfigError, Problem
 from services.common.plain_files import read_plain
+from services.scaler.policy.plans import COLUMNS
 from services.scaler.policy.sizing.settings import Capacity
 
 Floats = NDArray[np.float64]
@@ -25,9 +26,6 @@ MAX_ROWS = 100_000
 MAX_STEP = 60.0
 LEAST_STEP = 1e-6
 """Seconds of a step; a fit that says less says nothing of it."""
-
-COLUMNS = ("engine", "model", "gpu", "precision", "gemm", "tensor_parallel")
-"""What rows can be chosen by."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,15 @@ def read_rows(path: Path) -> tuple[Row, ...]:
         text = read_plain(path, MAX_BYTES).decode()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(str(path), [f"measured rows cannot be read: {exc}"]) from exc
+    return parse_rows(text, str(path))
+
+
+def parse_rows(text: str, source: str) -> tuple[Row, ...]:
+    """The same of a text; `source` names it in errors."""
     rows: list[Row] = []
     for number, line in enumerate(csv.DictReader(io.StringIO(text)), start=2):
         if len(rows) >= MAX_ROWS:
-            raise ConfigError(str(path), [f"has more than {MAX_ROWS} rows"])
+            raise ConfigError(source, [f"has more than {MAX_ROWS} rows"])
         try:
             row = Row(
                 labels=tuple(str(line[name] or "") for name in COLUMNS),
@@ -133,7 +136,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
             )
         except (KeyError, TypeError, ValueError) as exc:
             rule = "must have the columns of measured rows, with numbers"
-            raise ConfigError(str(path), [Problem(rule, line=number, value=str(exc))]) from exc
+            raise ConfigError(source, [Problem(rule, line=number, value=str(exc))]) from exc
         if row.prompt > 0 and row.output > 0 and row.batch > 0 and 0.0 < row.tpot < MAX_STEP:
             rows.append(row)
     return tuple(rows)

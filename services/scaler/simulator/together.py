@@ -6,6 +6,7 @@ it keeps its size, and what it takes of what is shared.
 """
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,16 @@ from services.scaler.policy.sizing.settings import Budget, Money, Scale, Spot
 from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, SizeMemory, decide_all
 from services.scaler.policy.sizing.spot import MixMemory, mixed
 from services.scaler.policy.sizing.views import Bound, Decision, View
+from services.scaler.policy.sizing.why import why
 from services.scaler.simulator.arrivals import Arrivals
 from services.scaler.simulator.core import busy, view_of
 from services.scaler.simulator.course import Counts, Course, Ticks, course_of
 from services.scaler.simulator.fluid import Moment, Pool, Progress, Running, Turn
 from services.scaler.simulator.starts import Starts
 from services.scaler.simulator.trial import Replica, Trace, begins_with, start_times, warm_of
+
+MAX_REASONS = 20_000
+"""Of a pool, kept: as many as of 14 days with a change a minute."""
 
 NAMED = frozenset({Bound.BUDGET, Bound.MONEY, Bound.SIGNAL})
 """Bounds of which there are several, told apart by name."""
@@ -84,10 +89,21 @@ class Fared:
     Attributes:
         course: of it.
         bounds: share of its decisions that each bound last, 0 to 1.
+        reasons: decisions that changed its size or what bound it last, with the seconds since the
+            beginning; the first ones where there are too many.
     """
 
     course: Course
     bounds: Mapping[Which, float]
+    reasons: Sequence[tuple[float, Decision]] = ()
+
+    def why(self, at: float) -> str:
+        """Why it had its size then, in one sentence; empty: it was not kept."""
+        place = bisect_right(self.reasons, at, key=lambda one: one[0]) - 1
+        if place < 0 or (place == MAX_REASONS - 1 and self.reasons[place][0] < at):
+            return ""
+        decision = self.reasons[place][1]
+        return why(decision.size, decision.constraints)
 
 
 def together(
@@ -127,6 +143,8 @@ class _Part:
         self.starting = Starts(start_times(replica, 1), step, self.counts)
         self.bounds: Counter[Which] = Counter()
         self.decided = 0
+        self.reasons: list[tuple[float, Decision]] = []
+        self.reason: tuple[int, Which] | None = None
         self.rows: list[tuple[float, ...]] = []
 
     @property
@@ -226,8 +244,7 @@ class _All:
                 for name, part in tier.parts.items():
                     wanted = decisions[name].size
                     part.rows.append(turn.row(wanted, part.ready, len(part.starting)))
-                    if marked:
-                        _count(part, decisions[name])
+                    _note(part, turn.moment.now, decisions[name], counted=marked)
                     tier.take(name, wanted)
             if progress is not None:
                 progress(some.at / some.steps)
@@ -324,11 +341,19 @@ def _fared(tier: _Tier, part: _Part) -> Fared:
         warm=tier.pool.warm, end=tier.steps * tier.step,
         usd_per_hour=part.member.usd_per_hour or None,
     )  # fmt: skip
-    return Fared(course, {which: times / part.decided for which, times in part.bounds.items()})
+    shares = {which: times / part.decided for which, times in part.bounds.items()}
+    return Fared(course, shares, part.reasons)
 
 
-def _count(part: _Part, decision: Decision) -> None:
-    part.decided += 1
+def _note(part: _Part, now: float, decision: Decision, *, counted: bool) -> None:
+    which = "", ""
     if decision.constraints:
         last = decision.constraints[-1]
-        part.bounds[last.bound.value, last.detail if last.bound in NAMED else ""] += 1
+        which = last.bound.value, last.detail if last.bound in NAMED else ""
+    if counted:
+        part.decided += 1
+        if decision.constraints:
+            part.bounds[which] += 1
+    if part.reason != (decision.size, which) and len(part.reasons) < MAX_REASONS:
+        part.reason = decision.size, which
+        part.reasons.append((now, decision))

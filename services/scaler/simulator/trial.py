@@ -192,26 +192,30 @@ def trial(
         seed: of start times.
         progress: told the share that is done.
     """
-    arrivals, replica = trace.arrivals, trace.replica
-    size = begins_with(scale, trace)
-    pool = Pool(
-        serving=trace.serving,
-        objective=scale.objectives.ttft_seconds,
-        starts=start_times(replica, seed),
-        size=size,
-        warm=warm_of(trace) if warm is None else warm,
-        usd_per_hour=replica.usd_per_hour,
-    )
+    replica = trace.replica
+    pool = pool_of(scale, trace, warm=warm, seed=seed)
     core = Core(
         scale,
-        size=size,
+        size=pool.size,
         places=replica.places,
         start_seconds=replica.start_seconds,
         tick=tick,
         wall=wall,
         usd_per_hour=replica.usd_per_hour or 0.0,
     )
-    return run(pool, arrivals, core, progress)
+    return run(pool, trace.arrivals, core, progress)
+
+
+def pool_of(scale: Scale, trace: Trace, *, warm: float | None = None, seed: int = 1) -> Pool:
+    """What a run of a trace begins with; see `trial`."""
+    return Pool(
+        serving=trace.serving,
+        objective=scale.objectives.ttft_seconds,
+        starts=start_times(trace.replica, seed),
+        size=begins_with(scale, trace),
+        warm=warm_of(trace) if warm is None else warm,
+        usd_per_hour=trace.replica.usd_per_hour,
+    )
 
 
 def begins_with(scale: Scale, trace: Trace) -> int:
@@ -238,12 +242,20 @@ def start_times(replica: Replica, seed: int) -> tuple[float, ...]:
     )
 
 
+PEAKS = frozenset({"ttft", "late", "waiting"})
+"""Of these the worst of the decisions left out is kept: it is what a picture is looked at for."""
+
+
 def thinned(course: Course, points: int) -> Course:
     """With at most so many decisions kept, for a picture or a message."""
-    every = math.ceil(len(course.ticks.at) / max(1, points))
+    count = len(course.ticks.at)
+    every = math.ceil(count / max(1, points))
     if every <= 1:
         return course
+    begins = np.arange(0, count, every)
     kept = {
-        name: getattr(course.ticks, name)[::every] for name in course.ticks.__dataclass_fields__
+        name: np.maximum.reduceat(values, begins) if name in PEAKS else values[begins]
+        for name in course.ticks.__dataclass_fields__
+        for values in (getattr(course.ticks, name),)
     }
     return replace(course, ticks=type(course.ticks)(**kept))

@@ -4,8 +4,6 @@ Leaves to `local` which replicas it has and what is done with them.
 """
 
 import hashlib
-import statistics
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,10 +17,9 @@ from services.scaler.policy.rollout import Rollout, changes
 from services.scaler.ports import PoolStatus
 from services.scaler.targets.occupants import Occupant
 from services.scaler.targets.slots import fingerprint
+from services.scaler.targets.start_times import StartTimes
 
 log = structlog.get_logger()
-
-KEPT_STARTS = 20
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class KeptPool:
         self.notice = ""
         self._name = name
         self._trouble = ""
-        self._starts: deque[float] = deque(maxlen=KEPT_STARTS)
+        self._starts = StartTimes()
         self.configure(settings)
         self.recall(good)
 
@@ -163,7 +160,7 @@ class KeptPool:
 
     def started(self, seconds: float) -> None:
         """Takes how long a start took, until the replica was ready."""
-        self._starts.append(seconds)
+        self._starts.add(seconds)
 
     def note(self, trouble: str) -> None:
         """Keeps the pool's trouble; logs it when it is another one, not as its time passes."""
@@ -187,7 +184,8 @@ class KeptPool:
             ending=sum(not occupant.present for occupant in occupants),
             capacity=0 if self.settings is None or self.notice else len(self.settings.slots),
             trouble="; ".join(filter(None, (self.notice, self._trouble))),
-            typical_start_seconds=statistics.median(self._starts) if self._starts else None,
+            typical_start_seconds=self._starts.typical_seconds,
+            start_spread=self._starts.spread,
             in_force=self.settings if refused is not None else None,
             refused=refused,
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from services.common.config import ConfigError
+from services.scaler.policy.plans import Scene
 from services.scaler.try_out import checks
 
 NICENESS = 10
@@ -24,6 +25,7 @@ MAX_MEMORY_BYTES = 2 << 30
 MAX_PROCESSOR_SECONDS = 180
 """Where the scaler that would end it was killed itself."""
 NEEDED = ("numpy",)
+NEEDED_BY_PAGES = ("matplotlib",)
 PROGRESS_STEP = 0.01
 
 
@@ -67,9 +69,11 @@ def _bound(what: int, most: int) -> None:
 
 
 def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) -> Any:
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        message = f"trials need {' and '.join(missing)}: install the extra `simulate`"
-        raise Refused(message, "TRIAL_UNAVAILABLE")
+    paged = question["page"] if question["kind"] == "plan" else question["scene"]["page"]
+    for what, needed in (("trials", NEEDED), ("pages", NEEDED_BY_PAGES if paged else ())):
+        if missing := [name for name in needed if find_spec(name) is None]:
+            message = f"{what} need {' and '.join(missing)}: install the extra `simulate`"
+            raise Refused(message, "TRIAL_UNAVAILABLE")
     # Not before: the extra may be missing.
     from services.scaler.try_out import days, traces  # noqa: PLC0415
     from services.scaler.try_out.pools import Unanswerable  # noqa: PLC0415
@@ -84,14 +88,16 @@ def _answered(question: Mapping[str, Any], progress: Callable[[float], None]) ->
                 since=question["now"] - question["seconds"],
                 until=question["now"],
                 replicas=question["replicas"],
+                asked=question["asked"],
+                decisions=Path(question["decisions"]),
+                in_force_since=question["in_force_since"],
+                page=question["page"],
                 progress=progress,
             )
         return traces.simulated(
             given=question["given"],
             source=question["path"],
-            pool=question["pool"],
-            trace=question["trace"],
-            times=question["times"],
+            scene=Scene(**question["scene"]),
             load=Path(question["load"]),
             replicas=question["replicas"],
             progress=progress,

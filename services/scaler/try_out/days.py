@@ -4,44 +4,37 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-
-import numpy as np
 
 from services.scaler.config import Pool, Scaling
 from services.scaler.history.recorder import recorded
-from services.scaler.policy.plans import Plan, PoolPlan, Verdict
-from services.scaler.policy.recorded import MINUTE_SECONDS
-from services.scaler.simulator.course import Course, as_one
+from services.scaler.policy.plans import Difference, Plan, PoolPlan, Verdict
+from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
+from services.scaler.simulator.course import Course
 from services.scaler.simulator.together import Fared, Line, Member, Shares, together
-from services.scaler.simulator.verdict import Outcome, judged
+from services.scaler.try_out.differences import differences
+from services.scaler.try_out.outcomes import concluded, outcome, parts_of
+from services.scaler.try_out.pictures import page_of
 from services.scaler.try_out.pools import (
     Measured,
     Progress,
     Unanswerable,
     added,
+    assumed,
+    known,
     read,
     shown,
     trace_of,
 )
+from services.scaler.try_out.record import Record, sizes_on_record
 from services.scaler.try_out.tiers import Tier, coupled, replica_in, serving, tiers_of
-
-USUAL_LATE_SHARE = 0.01
-"""Of the answers, where the policy in force names no share that may be late."""
 
 USUAL_OBJECTIVE = 2.0
 """Seconds to the first text, where no pool of a tier names any."""
 
 MOST_STEPS = 9_000_000
 """Seconds of all tiers that are tried at once: as much as fits in the memory that a trial has."""
-
-NOTHING_TO_COMPARE = "there is nothing to compare it with, as only one of the files has it"
-
-_VERDICTS = {
-    Outcome.BETTER: Verdict.BETTER,
-    Outcome.WORSE: Verdict.WORSE,
-    Outcome.SAME: Verdict.SAME,
-}
 
 
 @dataclass(frozen=True)
@@ -105,6 +98,26 @@ class _Days:
             progress=progress,
         )
 
+    def compared(
+        self, name: str, courses: tuple[Mapping[str, Fared], Mapping[str, Fared]],
+        pools: Mapping[str, Pool],
+    ) -> PoolPlan:  # fmt: skip
+        """How a pool fared by both files, when its sizes differed, and what its replicas were."""
+        live, given = (of.get(name) for of in courses)
+        told: tuple[Difference, ...] = ()
+        found = 0
+        if live is not None and given is not None:
+            told, found = differences(live, given, float(self.first * MINUTE_SECONDS))
+        replica = replica_in(name, _beside(name, pools), self.measured)
+        source = self.measured(name).source
+        return PoolPlan(
+            None if live is None else shown(live.course, live.bounds),
+            None if given is None else shown(given.course, given.bounds),
+            told,
+            found,
+            None if replica is None else assumed(replica, source),
+        )
+
 
 def planned(
     *,
@@ -115,6 +128,10 @@ def planned(
     since: float,
     until: float,
     replicas: Mapping[str, Any],
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    decisions: Path | None = None,
+    in_force_since: float = 0.0,
+    page: bool = False,
     progress: Progress,
 ) -> Plan:
     """What two files would have decided.
@@ -127,20 +144,29 @@ def planned(
         since: seconds since 1970 from which on it is tried.
         until: the same, to which; later minutes are those of a clock that was wrong.
         replicas: what is known of each pool's, by name.
+        asked: what they are to be taken to be in its place.
+        decisions: folder of the decisions on record, which a trial has to agree with; None: none.
+        in_force_since: seconds since 1970 from which on the file in force was.
+        page: with a page.
         progress: told the share that is done.
 
     Raises:
-        Unanswerable: a file or the record cannot be read, or it is too much at once.
+        Unanswerable: a file or the record cannot be read, there is no such pool, or it is too much
+            at once.
     """
     before, after = read(live, source), read(given, source)
-    try:
-        last_minute = math.floor(until / MINUTE_SECONDS)
-        minutes = recorded(load, math.ceil(since / MINUTE_SECONDS), last_minute)
-    except OSError as error:
-        raise Unanswerable(f"the recorded load cannot be read: {error}") from error
-    measured = {name: Measured.of(said) for name, said in replicas.items()}
+    if strange := sorted(asked.keys() - before.pools.keys() - after.pools.keys()):
+        raise Unanswerable(f"there is no pool {strange[0]!r} of which replicas are named")
+    minutes, record = _on_record(load, (since, until), decisions, in_force_since, before)
+    measured = {
+        name: known(
+            replicas.get(name), asked.get(name),
+            in_force=before.pools.get(name), given=after.pools.get(name),
+        )
+        for name in {*before.pools, *after.pools}
+    }  # fmt: skip
     first, last = (minutes[0].minute, minutes[-1].minute) if minutes else (0, 0)
-    days = _Days(first, last - first + 1, lambda name: measured.get(name, Measured()))
+    days = _Days(first, last - first + 1, measured.__getitem__)
     tiers = tiers_of(before, after, minutes, days.measured)
     groups = coupled(tiers, before, after)
     courses: tuple[dict[str, Fared], dict[str, Fared]] = ({}, {})
@@ -156,14 +182,19 @@ def planned(
     pools: dict[str, PoolPlan] = {}
     outcomes: dict[str, tuple[Verdict, str]] = {}
     for tier in tiers:
-        outcomes[tier.label] = _outcome(tier, *courses)
+        tried = {name: courses[0][name] for name in tier.live if name in courses[0]}
+        doubt = record.doubt(tried, tier.minutes, float(first * MINUTE_SECONDS))
+        outcomes[tier.label] = outcome(tier, *courses, doubt)
         for name in {*tier.live, *tier.given}:
             pools[name] = (
                 PoolPlan(untried=tier.untried)
                 if tier.untried
-                else _compared(courses[0].get(name), courses[1].get(name), first)
+                else days.compared(name, courses, {**tier.live, **tier.given})
             )
-    verdict, because = concluded(outcomes)
+    # Of tiers of which nobody can say, one of which enough is on record speaks first.
+    spoken = sorted(tiers, key=lambda one: not one.recorded)
+    verdict, because = concluded({one.label: outcomes[one.label] for one in spoken})
+    doubted = [one for one in tiers if outcomes[one.label][0] is Verdict.UNKNOWN]
     if not minutes:
         return Plan(verdict, because, pools)
     several = len(courses[0].keys() | courses[1].keys()) > 1
@@ -176,16 +207,32 @@ def planned(
         recorded_share=len({one.minute for one in minutes}) / days.minutes,
         live=added(_lines((tier.live for tier in tiers), courses[0])) if several else None,
         planned=added(_lines((tier.given for tier in tiers), courses[1])) if several else None,
+        reason_needed=verdict is Verdict.WORSE
+        or (verdict is Verdict.UNKNOWN and any(one.recorded for one in doubted)),
+        page=page_of(pools, courses, f"{verdict}: {because}", days.first, days.minutes)
+        if page
+        else "",
     )
 
 
-def concluded(outcomes: Mapping[str, tuple[Verdict, str]]) -> tuple[Verdict, str]:
-    """One verdict of all tiers: the worst that there is, with its reason."""
-    for wanted in (Verdict.WORSE, Verdict.UNKNOWN, Verdict.BETTER, Verdict.SAME):
-        for name, (verdict, because) in outcomes.items():
-            if verdict is wanted and because:
-                return wanted, f"{name}: {because}"
-    return Verdict.SAME, "both decide the same"
+def _on_record(
+    load: Path,
+    between: tuple[float, float],
+    decisions: Path | None,
+    in_force_since: float,
+    live: Scaling,
+) -> tuple[list[RecordedMinute], Record]:
+    """The recorded load, and what the file in force decided on it."""
+    first, last = (one / MINUTE_SECONDS for one in between)
+    try:
+        minutes = recorded(load, math.ceil(first), math.floor(last))
+        if not minutes or decisions is None:
+            return minutes, Record(0.0, 0.0, {})
+        begin = max(float(minutes[0].minute * MINUTE_SECONDS), in_force_since)
+        sizes = sizes_on_record(decisions, live.pools, begin)
+    except OSError as error:
+        raise Unanswerable(f"the record cannot be read: {error}") from error
+    return minutes, Record(begin, float((minutes[-1].minute + 1) * MINUTE_SECONDS), sizes)
 
 
 def _tried(
@@ -206,41 +253,9 @@ def _tried(
     )
 
 
-def _outcome(
-    tier: Tier, live: Mapping[str, Fared], given: Mapping[str, Fared]
-) -> tuple[Verdict, str]:
-    """What is to be thought of one tier. One that is not changed is no reason to doubt."""
-    if tier.untried:
-        if tier.same:
-            return Verdict.SAME, ""
-        return Verdict.UNKNOWN, f"it is not tried: {tier.untried}"
-    if not tier.live or not tier.given:
-        return Verdict.UNKNOWN, NOTHING_TO_COMPARE
-    before, after = _parts(tier.live, live), _parts(tier.given, given)
-    if before.keys() == after.keys() and all(
-        np.array_equal(one.ticks.wanted, after[name].ticks.wanted) for name, one in before.items()
-    ):
-        return Verdict.SAME, ""
-    pools = {**tier.live, **tier.given}
-    prices = {name: pools[name].usd_per_hour for name in {*before, *after}}
-    weighed = min(prices.values()) > 0.0 and len(set(prices.values())) > 1
-    dearest = max(prices, key=lambda name: (prices[name], name))
-    worth = {name: price / prices[dearest] if weighed else 1.0 for name, price in prices.items()}
-    outcome = judged(
-        *(as_one(list(of.values()), [worth[name] for name in of]) for of in (before, after)),
-        aim=1.0 - _late_share(tier.live),
-        unit=f"replica-hours at the price of {dearest}" if weighed else "replica-hours",
-    )
-    return _VERDICTS[outcome.outcome], outcome.why
-
-
-def _parts(pools: Mapping[str, Pool], courses: Mapping[str, Fared]) -> dict[str, Course]:
-    return {name: courses[name].course for name in pools if name in courses}
-
-
 def _lines(tiers: Iterable[Mapping[str, Pool]], courses: Mapping[str, Fared]) -> list[list[Course]]:
     """The courses of each tier that was tried."""
-    parts = [list(_parts(pools, courses).values()) for pools in tiers]
+    parts = [list(parts_of(pools, courses).values()) for pools in tiers]
     return [some for some in parts if some]
 
 
@@ -253,34 +268,3 @@ def _objective(pools: Mapping[str, Pool]) -> float:
     """Seconds to the first text that a tier is held to; of several the least."""
     named = [one.scale.objectives.ttft_seconds for one in pools.values() if one.scale is not None]
     return min(named, default=USUAL_OBJECTIVE)
-
-
-def _late_share(pools: Mapping[str, Pool]) -> float:
-    """Share of the answers that may be late, as the policy in force says."""
-    named = [one.scale.work.late_share for one in pools.values() if one.scale and one.scale.work]
-    return min(named, default=USUAL_LATE_SHARE)
-
-
-def _compared(live: Fared | None, given: Fared | None, first: int) -> PoolPlan:
-    """Both courses of a pool, and when their sizes differed most."""
-    both = PoolPlan(
-        None if live is None else shown(live.course, live.bounds),
-        None if given is None else shown(given.course, given.bounds),
-    )
-    if live is None or given is None:
-        return both
-    at = live.course.ticks.at
-    of_given = given.course.ticks
-    place = np.clip(np.searchsorted(of_given.at, at, side="right") - 1, 0, None)
-    wanted = of_given.wanted[place]
-    differs = np.abs(wanted - live.course.ticks.wanted)
-    most = int(differs.argmax())
-    if not differs[most]:
-        return both
-    return PoolPlan(
-        both.live,
-        both.planned,
-        differ_most_at=float(first * MINUTE_SECONDS + at[most]),
-        live_size=int(live.course.ticks.wanted[most]),
-        planned_size=int(wanted[most]),
-    )

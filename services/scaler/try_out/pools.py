@@ -1,7 +1,7 @@
 """A pool as it is tried: what serves it, under which policy, and how it fared."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +24,8 @@ from services.scaler.simulator.trial import (
 )
 
 USUAL_START_SECONDS = 60.0
+ASKED, IN_FORCE, GIVEN = "asked for", "work.capacity of the file in force", "work.capacity"
+"""Where constants come from, where they were not measured."""
 
 UNKNOWN_REPLICAS = (
     "what its replicas can do is not known yet: it is learned from answers, or named by "
@@ -44,12 +46,16 @@ class Measured:
     Attributes:
         capacity: the four constants as they were learned; None: nothing was yet.
         correction: measured work by the model's.
-        start_seconds: how long a start takes.
+        start_seconds: how long a start takes, the median.
+        start_spread: standard deviation of the logarithm of starts.
+        source: where the constants come from, in a few words.
     """
 
     capacity: Capacity | None = None
     correction: float = 1.0
     start_seconds: float = USUAL_START_SECONDS
+    start_spread: float = 0.0
+    source: str = "measured"
 
     @classmethod
     def of(cls, said: Mapping[str, Any] | None) -> "Measured":
@@ -61,7 +67,50 @@ class Measured:
             None if constants is None else Capacity(**constants),
             float(said.get("correction", 1.0)),
             float(said.get("start_seconds") or USUAL_START_SECONDS),
+            float(said.get("start_spread") or 0.0),
         )
+
+    def asked(self, said: Mapping[str, Any] | None) -> "Measured":
+        """With what who asks says in its place; None: nothing is said."""
+        if said is None:
+            return self
+        constants = said.get("capacity")
+        capacity, correction, source = self.capacity, self.correction, self.source
+        if constants is not None:
+            capacity, correction, source = Capacity(**constants), 1.0, ASKED
+        start, spread = said.get("start_seconds"), said.get("start_spread")
+        return Measured(
+            capacity,
+            correction,
+            self.start_seconds if start is None else float(start),
+            self.start_spread if spread is None else float(spread),
+            source,
+        )
+
+
+def known(
+    said: Mapping[str, Any] | None,
+    asked: Mapping[str, Any] | None,
+    *,
+    in_force: Pool | None,
+    given: Pool | None,
+) -> Measured:
+    """What replicas are taken to be, the same under every file that is tried.
+
+    What who asks says comes first, then what the file in force names, so that a trial can be
+    repeated, then what was measured, then what the other file names.
+    """
+    found = Measured.of(said)
+    if (capacity := _named(in_force)) is not None:
+        found = replace(found, capacity=capacity, correction=1.0, source=IN_FORCE)
+    elif found.capacity is None and (capacity := _named(given)) is not None:
+        found = replace(found, capacity=capacity, source=GIVEN)
+    return found.asked(asked)
+
+
+def _named(pool: Pool | None) -> Capacity | None:
+    """The model that a pool's policy names."""
+    return pool.scale.work.capacity if pool and pool.scale and pool.scale.work else None
 
 
 def read(text: str, source: str) -> Scaling:
@@ -84,17 +133,21 @@ def scale_of(pool: Pool) -> Scale:
 
 
 def replica_of(pool: Pool, measured: Measured) -> Replica | None:
-    """What serves; None: it is not known. What was measured is before what the policy names."""
-    named = pool.scale.work.capacity if pool.scale and pool.scale.work else None
-    capacity = measured.capacity or named
-    if capacity is None:
+    """What serves; None: it is not known."""
+    if measured.capacity is None:
         return None
     return Replica(
-        scaled(capacity, measured.correction),
+        scaled(measured.capacity, measured.correction),
         pool.max_in_flight,
         measured.start_seconds,
+        measured.start_spread,
         usd_per_hour=pool.usd_per_hour or None,
     )
+
+
+def assumed(replica: Replica, source: str) -> plans.Assumed:
+    """A replica in the words of plans."""
+    return plans.Assumed(replica.capacity, replica.start_seconds, replica.start_spread, source)
 
 
 def not_tried(pool: Pool) -> str:

@@ -4,7 +4,7 @@ Pools that share a budget or money have to be tried together, and so do those of
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from services.scaler.config import Pool, Scaling
@@ -46,6 +46,11 @@ class Tier:
     def label(self) -> str:
         """Its pools, as they are named in sentences."""
         return " and ".join(sorted({*self.live, *self.given}))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether enough of its load is on record to say something of it."""
+        return not _unknown(self.name, self.minutes)
 
     @property
     def same(self) -> bool:
@@ -124,9 +129,7 @@ def replica_in(
         return found
     like = replica_of(pools[base], measured(base))
     own = pools[name]
-    return like and Replica(
-        like.capacity, own.max_in_flight, like.start_seconds, usd_per_hour=own.usd_per_hour or None
-    )
+    return like and replace(like, places=own.max_in_flight, usd_per_hour=own.usd_per_hour or None)
 
 
 def _of_tier(tier: str, file: Scaling) -> dict[str, Pool]:

@@ -1,20 +1,35 @@
 """One scaling file on a trace."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from services.common.config import ConfigError
-from services.scaler.config import Scaling
+from services.scaler.config import Pool, Scaling
 from services.scaler.history.recorder import recorded
-from services.scaler.policy.plans import Simulation
-from services.scaler.simulator.traces import parse_trace
-from services.scaler.simulator.trial import USUAL_OUTPUT, USUAL_PROMPT, read_as, trial
+from services.scaler.policy.plans import Baseline, Scene, Simulation
+from services.scaler.policy.sizing.settings import Capacity
+from services.scaler.simulator.arrivals import Generator
+from services.scaler.simulator.course import Course
+from services.scaler.simulator.page import Part, pages
+from services.scaler.simulator.silicon import chosen, fit, parse_rows
+from services.scaler.simulator.traces import Rates, parse_trace
+from services.scaler.simulator.trial import (
+    USUAL_OUTPUT,
+    USUAL_PROMPT,
+    Trace,
+    read_as,
+    trial,
+)
+from services.scaler.simulator.untuned import knobs_of, title_of, untuned
 from services.scaler.try_out.pools import (
     UNKNOWN_REPLICAS,
     Measured,
     Progress,
     Unanswerable,
+    assumed,
+    known,
     lengths_of,
     not_tried,
     read,
@@ -23,16 +38,19 @@ from services.scaler.try_out.pools import (
     shown,
 )
 
-SOURCE = "trace"
+SOURCE, ROWS = "trace", "rows"
+
+_GENERATED = {
+    Generator.POISSON: "rates run straight between the middles of windows, counts are Poisson",
+    Generator.STEPS: "rates jump at the ends of windows, gaps vary by twice their mean",
+}
 
 
 def simulated(
     *,
     given: str,
     source: str,
-    pool: str,
-    trace: str,
-    times: float,
+    scene: Scene,
     load: Path,
     replicas: Mapping[str, Any],
     progress: Progress,
@@ -42,9 +60,7 @@ def simulated(
     Args:
         given: the text of the file.
         source: names it in errors.
-        pool: that serves it; empty: the only one with a `scale`.
-        trace: text; see `services.scaler.simulator.traces`.
-        times: as many requests.
+        scene: what it is tried on.
         load: folder of the recorded load: requests of a trace without lengths are as long as those
             that the pool's tier had.
         replicas: what is known of each pool's, by name.
@@ -54,27 +70,96 @@ def simulated(
         Unanswerable: there is no such pool, nothing is known of its replicas, or the trace is none.
     """
     scaling = read(given, source)
-    name = _named(scaling, pool)
+    name = _named(scaling, scene.pool)
     settings = scaling.pools[name]
     if wrong := not_tried(settings):
         raise Unanswerable(f"{name}: {wrong}")
-    replica = replica_of(settings, Measured.of(replicas.get(name)))
+    measured = _measured(scene, replicas.get(name), settings)
+    made, arrivals = _trace(scene, settings, measured, load, name)
+    scale = scale_of(settings)
+    runs = 1 + len(scene.beside)
+    course = trial(
+        scale, made, tick=scaling.tick_seconds, progress=lambda share: progress(share / runs)
+    )
+    others = {}
+    for place, rule in enumerate(scene.beside, start=1):
+
+        def told(share: float, place: int = place) -> None:
+            progress((place + share) / runs)
+
+        others[rule] = untuned(rule, scale, made, told)
+    return Simulation(
+        name,
+        shown(course),
+        made.arrivals.seconds,
+        round(float(made.arrivals.count.sum())),
+        assumed(made.replica, measured.source),
+        arrivals,
+        tuple(
+            Baseline(rule, title_of(rule, made), shown(one), knobs_of(rule, scale, made))
+            for rule, one in others.items()
+        ),
+        _page(name, course, others, made, arrivals) if scene.page else "",
+    )
+
+
+def _measured(scene: Scene, said: Mapping[str, Any] | None, pool: Pool) -> Measured:
+    """What its replicas are taken to be: rows first, then as for plans."""
+    found = known(said, scene.replica, in_force=None, given=pool)
+    if not scene.rows:
+        return found
+    capacity, source = _fitted(scene)
+    return Measured(
+        capacity, start_seconds=found.start_seconds, start_spread=found.start_spread, source=source
+    )
+
+
+def _fitted(scene: Scene) -> tuple[Capacity, str]:
+    if find_spec("scipy") is None:
+        raise Unanswerable("rows are fitted with scipy: install the extra `simulate`")
+    try:
+        rows = parse_rows(scene.rows, ROWS)
+        some = chosen(rows, **scene.rows_of)
+        found = fit(some)
+    except ConfigError as error:
+        raise Unanswerable(f"{ROWS}: {error.problems[0]}") from error
+    except ValueError as error:
+        raise Unanswerable(f"{ROWS}: {error}") from error
+    labels = ", ".join(f"{column}={value}" for column, value in sorted(scene.rows_of.items()))
+    off = f"off by {found.held_out:.1%} on rows left out"
+    return found.capacity, f"{found.rows} rows of {labels or 'all'}, {off}"
+
+
+def _trace(
+    scene: Scene, pool: Pool, measured: Measured, load: Path, name: str
+) -> tuple[Trace, str]:
+    """The trace with what serves it, and how its requests came to be."""
+    replica = replica_of(pool, measured)
     if replica is None:
         raise Unanswerable(f"{name}: {UNKNOWN_REPLICAS}")
+    generator = Generator(scene.generator)
     try:
-        made = read_as(
-            parse_trace(trace, SOURCE),
-            replica,
-            times=times,
-            lengths=_lengths(load, settings.tier) or (USUAL_PROMPT, USUAL_OUTPUT),
-        )
+        trace = parse_trace(scene.trace, SOURCE)
+        on_record = _lengths(load, pool.tier) if isinstance(trace, Rates) else None
+        lengths = on_record or (USUAL_PROMPT, USUAL_OUTPUT)
+        made = read_as(trace, replica, times=scene.times, lengths=lengths, generator=generator)
     except ConfigError as error:
         raise Unanswerable(f"{SOURCE}: {error.problems[0]}") from error
     except ValueError as error:
         raise Unanswerable(f"{SOURCE}: {error}") from error
-    course = trial(scale_of(settings), made, tick=scaling.tick_seconds, progress=progress)
-    requests = round(float(made.arrivals.count.sum()))
-    return Simulation(name, shown(course), made.arrivals.seconds, requests)
+    if not isinstance(trace, Rates):
+        return made, "requests as the trace has them"
+    prompt, output = lengths
+    known_by = "as on record" if on_record else "as nothing is on record"
+    tokens = f"of {prompt:,.0f} and {output:,.0f} tokens, {known_by}"
+    return made, f"{generator}: {_GENERATED[generator]}; requests {tokens}"
+
+
+def _page(name: str, course: Course, others: Mapping[str, Course], made: Trace, said: str) -> str:
+    courses = {"the file": course}
+    courses.update((f"{title_of(rule, made)} (untuned)", one) for rule, one in others.items())
+    note = f"Pool {name}, {float(made.arrivals.count.sum()):,.0f} requests: {said}."
+    return pages("A scaling file on a trace", note, [Part("", courses)])
 
 
 def _lengths(load: Path, tier: str) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ from services.scaler.wire.asked import (
     span_of,
     span_violations,
 )
-from services.scaler.wire.trials import plan_message
+from services.scaler.wire.trials import VERDICTS, plan_message
 
 log = structlog.get_logger()
 
@@ -168,6 +168,8 @@ def version_message(version: Version, *, operator: bool) -> pb.PolicyVersion:
         note=version.note if operator else "",
         anyway_reason=version.anyway if operator else "",
         rolled_back_to=version.rolled_back_to,
+        verdict=VERDICTS.get(version.verdict, pb.PLAN_VERDICT_UNSPECIFIED),
+        because=version.because if operator else "",
     )
     set_time(message.since, version.since)
     return message

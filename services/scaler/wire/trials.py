@@ -7,18 +7,25 @@ from typing import Any, TypeVar
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import set_seconds, set_time
-from services.common.errors import Violation
 from services.scaler.changes.policies import Policies
-from services.scaler.policy.plans import Course, Plan, PoolPlan, Simulation, Verdict
+from services.scaler.policy.plans import (
+    Assumed,
+    Course,
+    Difference,
+    Plan,
+    PoolPlan,
+    Simulation,
+    Verdict,
+)
 from services.scaler.wire.asked import content_violations, refuse, span_of, span_violations
+from services.scaler.wire.scenes import replica_of, replica_violations, scene_of
 
 MICRO = 1_000_000
 PROGRESS_SECONDS = 0.5
-MAX_TIMES = 1e6
 
 T = TypeVar("T")
 
-_VERDICTS = {
+VERDICTS: dict[str, pb.PlanVerdict.ValueType] = {
     Verdict.SAME: pb.PLAN_VERDICT_SAME,
     Verdict.BETTER: pb.PLAN_VERDICT_BETTER,
     Verdict.WORSE: pb.PLAN_VERDICT_WORSE,
@@ -43,10 +50,28 @@ class TrialCalls:
             ServiceError: see `Trials.run`.
         """
         identity.require(Role.OPERATOR)
-        refuse([*content_violations(request.content), *span_violations(request)])
+        refuse(
+            [
+                *content_violations(request.content),
+                *span_violations(request),
+                *(
+                    wrong
+                    for name, replica in request.replicas.items()
+                    for wrong in replica_violations(f"replicas[{name}]", replica)
+                ),
+            ]
+        )
         seconds = span_of(request)
+        asked = {name: replica_of(one) for name, one in request.replicas.items()}
         async for step in _steps(
-            lambda told: self._policies.plan(request.content, seconds, told, tenant=identity.tenant)
+            lambda told: self._policies.plan(
+                request.content,
+                seconds,
+                told,
+                asked=asked,
+                page=request.page,
+                tenant=identity.tenant,
+            )
         ):
             if isinstance(step, float):
                 yield pb.PlanPolicyResponse(progress=step)
@@ -64,15 +89,10 @@ class TrialCalls:
             ServiceError: see `Trials.run`.
         """
         identity.require(Role.OPERATOR)
-        trace = _trace(request)
+        scene = scene_of(request)
         async for step in _steps(
             lambda told: self._policies.simulate(
-                request.content,
-                request.pool,
-                trace,
-                request.times or 1.0,
-                told,
-                tenant=identity.tenant,
+                request.content, scene, told, tenant=identity.tenant
             )
         ):
             if isinstance(step, float):
@@ -99,12 +119,14 @@ async def _steps(
 def plan_message(plan: Plan) -> pb.Plan:
     """A plan as a message."""
     message = pb.Plan(
-        verdict=_VERDICTS[plan.verdict],
+        verdict=VERDICTS[plan.verdict],
         because=plan.because,
         pools=[_pool(name, pool) for name, pool in sorted(plan.pools.items())],
         recorded_share=plan.recorded_share,
         live=None if plan.live is None else _course(plan.live),
         planned=None if plan.planned is None else _course(plan.planned),
+        reason_needed=plan.reason_needed,
+        page=plan.page,
     )
     if plan.since is not None:
         set_time(message.since, plan.since)
@@ -114,16 +136,35 @@ def plan_message(plan: Plan) -> pb.Plan:
 
 
 def _pool(name: str, pool: PoolPlan) -> pb.PoolPlan:
-    message = pb.PoolPlan(
+    return pb.PoolPlan(
         pool=name,
         live=None if pool.live is None else _course(pool.live),
         planned=None if pool.planned is None else _course(pool.planned),
-        live_size=pool.live_size,
-        planned_size=pool.planned_size,
+        differences=[_difference(one) for one in pool.differences],
+        differences_found=pool.differences_found,
+        replica=None if pool.replica is None else _replica(pool.replica),
         untried=pool.untried,
     )
-    if pool.differ_most_at is not None:
-        set_time(message.differ_most_at, pool.differ_most_at)
+
+
+def _difference(one: Difference) -> pb.Difference:
+    message = pb.Difference(
+        live_size=one.live_size,
+        planned_size=one.planned_size,
+        live_why=one.live_why,
+        planned_why=one.planned_why,
+    )
+    set_time(message.since, one.since)
+    set_time(message.until, one.until)
+    return message
+
+
+def _replica(assumed: Assumed) -> pb.AssumedReplica:
+    one = assumed.capacity
+    message = pb.AssumedReplica(
+        a=one.a, b=one.b, c=one.c, p=one.p, start_spread=assumed.start_spread, source=assumed.source
+    )
+    set_seconds(message.start, assumed.start_seconds)
     return message
 
 
@@ -153,21 +194,13 @@ def _simulation(simulation: Simulation) -> pb.Simulation:
         pool=simulation.pool,
         course=_course(simulation.course),
         requests=simulation.requests,
+        page=simulation.page,
+        replica=_replica(simulation.replica),
+        arrivals=simulation.arrivals,
+        beside=[
+            pb.Baseline(name=one.name, title=one.title, course=_course(one.course), knobs=one.knobs)
+            for one in simulation.beside
+        ],
     )
     set_seconds(message.span, simulation.seconds)
     return message
-
-
-def _trace(request: pb.SimulateRequest) -> str:
-    wrong = [*content_violations(request.content)] if request.content else []
-    if not request.trace:
-        wrong.append(Violation("trace", "is required"))
-    if not 0.0 <= request.times <= MAX_TIMES:
-        wrong.append(Violation("times", "must be 0 to 1,000,000"))
-    trace = ""
-    try:
-        trace = request.trace.decode("utf-8")
-    except UnicodeDecodeError:
-        wrong.append(Violation("trace", "must be UTF-8 text"))
-    refuse(wrong)
-    return trace

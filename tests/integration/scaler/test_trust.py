@@ -115,16 +115,14 @@ async def test_an_edit_is_undone_where_the_file_in_force_says_so(place, tmp_path
     assert "Version 3 is in force." in applied.out
 
 
-async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_path):
-    def scale(utilization: float) -> dict:
-        capacity = {"a": 0.01, "b": 0.0008}
-        return {
-            "min": 0,
-            "max": 4,
-            "zero": {},
-            "work": {"capacity": capacity, "utilization": utilization},
-        }
+def scale(utilization: float) -> dict:
+    """A policy with a model of its own, so that it can be tried at once."""
+    capacity = {"a": 0.01, "b": 0.0008}
+    work = {"capacity": capacity, "utilization": utilization}
+    return {"min": 0, "max": 4, "zero": {}, "work": work}
 
+
+async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_path):
     place = home(size=0, slots=[{}] * 4, scale=scale(1.0))
     load = place.state / "history" / "load"
     load.mkdir(parents=True)
@@ -141,11 +139,22 @@ async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_p
     file = tmp_path / "new.yaml"
     file.write_text(text_of(place, scale=scale(0.3)))
     where_worse = (str(file), *where(scaler))
-    ended = await pennyweight("scaler", "plan", *where_worse, COLUMNS="80")
+    page = tmp_path / "plan.html"
+    ended = await pennyweight("scaler", "plan", "--html", str(page), *where_worse, COLUMNS="80")
     assert ended.code == 1, ended.err
     assert "worse: p: " in ended.out
     assert "replica-hours instead of" in ended.out
-    assert " by the file in force and" in ended.out
+    told = " ".join(ended.out.split())
+    assert "2 replicas: requests ask for" in told
+    assert "4 replicas: " in told
+    model = "a=0.01,b=0.0008,c=0,p=0,start=60,spread=0"
+    assert f"p: replicas are taken to be {model} (work.capacity of the file in force)" in told
+    assert page.read_text().count("<svg") == 1
+    ended = await pennyweight(
+        "scaler", "plan", "--json", "--capacity", f"p:{model},a=0.002", *where_worse
+    )
+    (plan,) = [json.loads(line) for line in ended.out.splitlines()]
+    assert plan["pools"][0]["replica"]["a"] == 0.002
     request = pb.ApplyPolicyRequest(content=file.read_text(), author="ada", note="n")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await scaler.stub.ApplyPolicy(request, metadata=KEY, timeout=60)
@@ -158,6 +167,12 @@ async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_p
     (pool,) = applied.plan.pools
     assert pool.planned.replica_hours > pool.live.replica_hours
 
+
+async def test_a_file_is_simulated_on_a_trace_beside_rules_of_others(home, tmp_path):
+    place = home(size=0, slots=[{}] * 4, scale=scale(1.0))
+    scaler = await place.start()
+    file, page = tmp_path / "new.yaml", tmp_path / "page.html"
+    file.write_text(text_of(place, scale=scale(0.3)))
     trace = tmp_path / "trace.jsonl"
     request_line = {"input_length": 500, "output_length": 200}
     trace.write_text(
@@ -169,6 +184,26 @@ async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_p
     assert ended.code == 0, ended.err
     assert "3,000 requests in 10 minutes" in ended.out
     assert rows_of(ended.out)[0][0] == "p"
+    rates = tmp_path / "rates.csv"
+    rates.write_text("t_start_s,req_per_s\n" + "".join(f"{60 * at},{at}\n" for at in range(30)))
+    measured = "engine,model,gpu,precision,gemm,tensor_parallel,input_tokens,output_tokens,batch,"
+    measured += "ttft_ms,tpot_ms\n"
+    rows = tmp_path / "rows.csv"
+    rows.write_text(
+        measured + "".join(f"trt,m,h100,,,1,500,200,{at},9,{8 + at / 10}\n" for at in range(1, 20))
+    )
+    ended = await pennyweight(
+        "scaler", "simulate", str(file), "--trace", str(rates), "--generator", "steps",
+        "--rows", str(rows), "--replica", "gpu=h100,tensor_parallel=1", "--capacity", "start=9",
+        "--beside", "hpa_rate,dynamo", "--html", str(page), *where(scaler),
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    told = " ".join(ended.out.split())
+    assert "(19 rows of gpu=h100, tensor_parallel=1, off by" in told
+    assert "start=9,spread=0" in told
+    assert "HPA, requests a second, untuned: down_percent 1," in told
+    assert "steps: rates jump at the ends of windows" in told
+    assert "formula (untuned)</td>" in page.read_text()
 
 
 async def test_what_is_wrong_is_told_by_line_key_rule_and_value(place, tmp_path):

@@ -1,13 +1,10 @@
 """Which pods have come since we look, and how long each took until it was ready."""
 
-import statistics
-from collections import deque
 from collections.abc import Collection
 
 from services.scaler.metrics import Metrics
 from services.scaler.policy.workload import Pod
-
-KEPT_STARTS = 20
+from services.scaler.targets.start_times import StartTimes
 
 
 class Starts:
@@ -18,12 +15,7 @@ class Starts:
         self._metrics = metrics
         self._seen: set[str] | None = None
         self._starting: set[str] = set()
-        self._seconds: deque[float] = deque(maxlen=KEPT_STARTS)
-
-    @property
-    def typical_seconds(self) -> float | None:
-        """How long a start takes; None: none was seen."""
-        return statistics.median(self._seconds) if self._seconds else None
+        self.times = StartTimes()
 
     def note(self, pods: Collection[Pod], labels: tuple[str, str]) -> None:
         """Takes which pods are there now; `labels`: pool and tier."""
@@ -39,5 +31,5 @@ class Starts:
             if pod.uid in self._starting and pod.ready_since is not None:
                 self._starting.discard(pod.uid)
                 took = max(0.0, pod.ready_since - pod.created)
-                self._seconds.append(took)
+                self.times.add(took)
                 self._metrics.start_seconds.labels(*labels).observe(took)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 
 import pytest
 from structlog.testing import capture_logs
@@ -31,6 +32,7 @@ class Answers:
         self.questions = []
 
     async def run(self, question, progress=lambda _: None, *, tenant=""):
+        question = json.loads(json.dumps(question))
         if question["check"] is not None:
             notes, unserved = checks.check(question["given"], **question["check"])
         if question["kind"] == "check":
@@ -60,7 +62,7 @@ class Scene:
             ScalingFile(self.path, {0}),
             self.versions,
             self.trials,
-            folder / "load",
+            folder,
             checks=self.trials,
             places_allowed=["/allowed"],
             in_force_seconds=5.0,
@@ -108,12 +110,49 @@ async def test_a_file_that_would_be_refused_is_not_written(scene):
 
 
 async def test_a_worse_file_is_refused_and_a_reason_applies_it(scene):
-    scene.trials.answer = {"verdict": "worse", "because": "p: it is late", "pools": {}}
+    scene.trials.answer = {
+        "verdict": "worse", "because": "p: it is late", "pools": {}, "reason_needed": True
+    }  # fmt: skip
     with pytest.raises(NotNow, match="it does worse than the one in force: p: it is late"):
         await scene.policies.apply(text(2), ASKED)
     assert scene.path.read_text() == text(1)
     applied = await scene.policies.apply(text(2), Asked("ada", "save", anyway="money is short"))
     assert applied.version.anyway == "money is short"
+
+
+async def test_what_nobody_can_say_needs_a_reason_once_enough_is_on_record(scene):
+    dark = {"verdict": "unknown", "because": "p: it follows kv", "pools": {}}
+    scene.trials.answer = dark | {"reason_needed": True}
+    with pytest.raises(NotNow, match="though enough load is on record: p: it follows kv") as error:
+        await scene.policies.apply(text(2), ASKED)
+    assert error.value.reason == "POLICY_UNKNOWN"
+    assert scene.path.read_text() == text(1)
+    version = (await scene.policies.apply(text(2), Asked("ada", "kv", anyway="tested"))).version
+    assert (version.anyway, version.verdict, version.because) == (
+        ("tested", "unknown", "p: it follows kv")
+    )
+    scene.trials.answer = dark
+    version = (await scene.policies.apply(text(0), ASKED)).version
+    assert (version.anyway, version.verdict) == ("", "unknown")
+
+
+async def test_the_verdict_stays_with_the_version_over_a_restart(scene):
+    await scene.policies.apply(text(2), ASKED)
+    await scene.versions.flush()
+    again = Versions(scene.versions.folder)
+    again.open()
+    assert (again.latest.verdict, again.latest.because) == ("same", "both decide the same")
+
+
+async def test_a_page_and_other_replicas_are_planned_anew(scene):
+    asked, span = {"p": {"start_seconds": 9.0}}, ASKED.span_seconds
+    for more in ({}, {"page": True}, {}, {"asked": asked, "page": True}, {"asked": asked}):
+        await scene.policies.plan(text(2), span, lambda _: None, **more)
+    told = [(one["page"], one["asked"]) for one in scene.trials.questions]
+    assert told == [(False, {}), (True, {}), (True, asked)]
+    question = scene.trials.questions[0]
+    assert question["in_force_since"] == 100.0
+    assert question["decisions"].endswith("/decisions")
 
 
 async def test_a_tier_that_would_lose_its_only_pool_is_named_and_needs_a_reason(scene):

@@ -5,8 +5,9 @@ import dataclasses
 from structlog.testing import capture_logs
 
 from services.scaler.policy.replicas import NEXT_TRY, Patience, State
-from services.scaler.targets.kept_pool import KEPT_STARTS, KeptPool, Wanted
+from services.scaler.targets.kept_pool import KeptPool, Wanted
 from services.scaler.targets.occupants import Occupant
+from services.scaler.targets.start_times import KEPT_STARTS
 from tests.making.replicas import Host, pool
 
 PATIENCE = Patience(stable_seconds=30.0)
@@ -65,6 +66,7 @@ def test_what_others_see_of_it():
     assert (len(status.replicas), status.pending, status.ending) == (1, 1, 2)
     assert (status.capacity, status.trouble) == (len(pool().slots), "no port is free")
     assert status.typical_start_seconds == (KEPT_STARTS - 1) / 2
+    assert status.start_spread > 1.0
 
 
 def test_new_settings_are_good_once_the_whole_pool_was_ready_with_them_for_a_while():

@@ -1,16 +1,25 @@
 """Scaling files on recorded load, with the very simulator: what is told, and what cannot be."""
 
+import html
 import json
 import math
 from dataclasses import replace
 
+import numpy as np
+import orjson
 import pytest
 
+from services.scaler.history.decisions import Decided, line_of
 from services.scaler.history.recorder import recorded
 from services.scaler.policy.plans import Verdict
+from services.scaler.policy.sizing.views import Bound, Constraint, Decision
+from services.scaler.simulator.course import Course, Ticks
+from services.scaler.simulator.together import Fared
 from services.scaler.simulator.trial import trial
-from services.scaler.try_out import days, pools
+from services.scaler.try_out import days, outcomes, pools
+from services.scaler.try_out.differences import MOST, differences
 from services.scaler.try_out.pools import Unanswerable
+from services.scaler.try_out.record import Sizes
 
 FIRST = 29_000_000
 MINUTES = 192
@@ -55,7 +64,9 @@ def load(tmp_path_factory):
 NOW = (FIRST + MINUTES) * 60.0
 
 
-def planned(load, live, given, *, since=0.0, until=NOW, replicas=None, progress=lambda _: None):
+def planned(
+    load, live, given, *, since=0.0, until=NOW, replicas=None, progress=lambda _: None, **more
+):
     return days.planned(
         live=live,
         given=given,
@@ -65,6 +76,7 @@ def planned(load, live, given, *, since=0.0, until=NOW, replicas=None, progress=
         until=until,
         replicas={"p": MEASURED} if replicas is None else replicas,
         progress=progress,
+        **more,
     )
 
 
@@ -112,8 +124,7 @@ def test_more_than_is_needed_costs_more_and_is_worse(load):
     assert pool.planned.replica_hours > 1.2 * pool.live.replica_hours
     assert pool.planned.usd == pytest.approx(2.0 * pool.planned.replica_hours)
     assert (pool.planned.changes_per_hour, pool.planned.max_size) == (0.0, 4)
-    assert pool.planned_size - pool.live_size == 3
-    assert plan.since <= pool.differ_most_at <= plan.until
+    assert plan.reason_needed
 
 
 def test_less_than_is_needed_comes_late_and_is_worse(load):
@@ -168,11 +179,11 @@ def test_a_model_that_the_policy_names_serves_where_nothing_was_measured(load):
 def test_the_worst_pool_speaks_for_all():
     worse, unknown = (Verdict.WORSE, "dear"), (Verdict.UNKNOWN, "dark")
     better, same = (Verdict.BETTER, "good"), (Verdict.SAME, "")
-    found = days.concluded({"a": better, "b": unknown, "c": worse, "d": same})
+    found = outcomes.concluded({"a": better, "b": unknown, "c": worse, "d": same})
     assert found == (Verdict.WORSE, "c: dear")
-    assert days.concluded({"a": better, "b": unknown}) == (Verdict.UNKNOWN, "b: dark")
-    assert days.concluded({"a": same, "b": better}) == (Verdict.BETTER, "b: good")
-    assert days.concluded({"a": same}) == (Verdict.SAME, "both decide the same")
+    assert outcomes.concluded({"a": better, "b": unknown}) == (Verdict.UNKNOWN, "b: dark")
+    assert outcomes.concluded({"a": same, "b": better}) == (Verdict.BETTER, "b: good")
+    assert outcomes.concluded({"a": same}) == (Verdict.SAME, "both decide the same")
 
 
 def test_a_file_that_is_none_is_refused(load):
@@ -294,3 +305,150 @@ def test_more_at_once_than_there_is_memory_for_is_refused(two, monkeypatch):
     with pytest.raises(Unanswerable, match="try fewer days"):
         planned(two, text(more=LARGE + money), text(more=LARGE), replicas=TWO)
     planned(two, text(more=LARGE), text(more=LARGE), replicas=TWO)  # one after the other
+
+
+def test_times_in_which_sizes_differ_have_both_reasons(load):
+    pool = planned(load, text(), text("scale: {min: 2, max: 4}")).pools["p"]
+    assert 0 < len(pool.differences) <= pool.differences_found
+    assert {one.planned_size for one in pool.differences} == {2}
+    assert any(
+        one.live_why.startswith("1 replica: requests ask for")
+        and one.planned_why == "2 replicas: the least is 2."
+        for one in pool.differences
+    )
+    for one in pool.differences:
+        assert one.live_size != one.planned_size
+        assert one.live_why.startswith(f"{one.live_size} replica")
+        assert FIRST * 60 <= one.since < one.until <= (FIRST + MINUTES) * 60
+    starts = [one.since for one in pool.differences]
+    assert starts == sorted(starts)
+
+
+def test_of_many_times_those_of_most_replica_hours_are_told():
+    at = np.arange(1, 101) * 10.0
+    live = fared(at, np.ones(100))
+    given = fared(at, np.where(np.arange(100) % 2, 1, 1 + np.arange(100) // 2 % 30))
+    told, found = differences(live, given, 0.0)
+    assert len(told) == MOST
+    assert found == 48  # 50 of which two are of one replica, as by the file in force
+    least = min(abs(one.planned_size - one.live_size) for one in told)
+    assert least > 10
+    assert (told[0].live_why, told[0].planned_why) == ("", "")
+    assert differences(live, live, 0.0) == ((), 0)
+
+
+def fared(at, wanted):
+    course = replace(COURSE, ticks=Ticks(at, wanted, *[np.ones(len(at))] * 8))
+    return Fared(course, {})
+
+
+COURSE = Course(1000.0, 1.0, 1.0, 1.0, 0.0, 0, 0, 0, 0.0, 0.0, 0.0, 1, 0.0, 0.0, None, None)
+
+
+def test_a_page_shows_both_files(load):
+    plan = planned(load, text(), text("size: 2"), page=True)
+    assert plan.page.startswith("<!doctype html>")
+    assert plan.page.count("<svg") == 1
+    assert f"{plan.verdict}: {plan.because}" in html.unescape(plan.page)
+    assert planned(load, text(), text("size: 2"), replicas={}, page=True).page == ""
+    assert planned(load, text(), text("size: 2")).page == ""
+
+
+def test_replicas_are_what_who_asks_says_then_the_file_in_force_then_what_was_measured(load):
+    scale = "scale: {min: 1, max: 4, work: {capacity: {a: 0.02, b: 0.0008}}}"
+    found = planned(load, text(), text(scale)).pools["p"].replica
+    assert (found.capacity.a, found.start_seconds, found.source) == (0.01, 60.0, "measured")
+    named = planned(load, text(scale), text()).pools["p"]
+    assert (named.replica.capacity.a, named.replica.source) == (
+        (0.02, "work.capacity of the file in force")
+    )
+    asked = {"p": {"capacity": {"a": 0.03}, "start_seconds": 9.0, "start_spread": 0.5}}
+    slow = {"p": {**MEASURED, "correction": 0.5}}
+    found = planned(load, text(scale), text(), asked=asked, replicas=slow).pools["p"]
+    assert (found.replica.capacity.a, found.replica.start_seconds) == (0.03, 9.0)
+    assert (found.replica.start_spread, found.replica.source) == (0.5, "asked for")
+    again = planned(load, text(scale), text(), asked=asked, replicas={}).pools["p"]
+    assert again == found
+    with pytest.raises(Unanswerable, match="there is no pool 'q'"):
+        planned(load, text(), text(), asked={"q": {}})
+
+
+def test_starts_that_differ_waste_more_than_those_that_do_not(load):
+    spread = {"p": {**MEASURED, "start_seconds": 180.0, "start_spread": 1.0}}
+    same = {"p": {**MEASURED, "start_seconds": 180.0}}
+    found = [planned(load, text(), text(), replicas=one).pools["p"] for one in (spread, same)]
+    assert found[0].replica.start_spread == 1.0
+    assert found[0].live != found[1].live
+
+
+@pytest.mark.parametrize(
+    ("given", "replicas", "needed"),
+    [
+        (text("size: 2"), {}, True),
+        (text("scale: {max: 4, signals: {kv: {target: 0.8}}}"), None, True),
+        (text("size: 4"), None, True),
+        (text(), None, False),
+        (text(more=POOL % ("q", "new", "size: 1")), None, False),
+    ],
+)
+def test_where_enough_is_on_record_a_reason_is_needed_for_what_nobody_can_say(
+    load, given, replicas, needed
+):
+    assert planned(load, text(), given, replicas=replicas).reason_needed is needed
+    since = (FIRST + MINUTES - 20) * 60.0
+    assert not planned(load, text(), given, replicas=replicas, since=since).reason_needed
+
+
+def journal(folder, *lines):
+    """Decisions on record: time since the first minute, size, and what bound it."""
+    folder.mkdir()
+    file = folder / "000000000001.jsonl"
+    with file.open("w") as out:
+        for seconds, size, bound in lines:
+            decision = Decision(size, 1, (Constraint(Bound(bound), size),))
+            line = line_of(Decided("p", FIRST * 60.0 + seconds, decision, 1))
+            out.write(orjson.dumps(line).decode() + "\n")
+    return folder
+
+
+SLIGHT = text("scale: {min: 1, max: 4, work: {queue_seconds: 11.9}}")
+
+
+def test_a_trial_that_is_not_like_the_record_is_not_trusted(load, tmp_path):
+    agrees = journal(tmp_path / "agrees", (-60, 1, "demand"), (600, 2, "demand"))
+    apart = journal(tmp_path / "apart", (-60, 8, "demand"))
+    pinned = journal(tmp_path / "pinned", (-60, 8, "override"))
+    assert planned(load, text(), SLIGHT, decisions=agrees).verdict is Verdict.SAME
+    plan = planned(load, text(), SLIGHT, decisions=apart)
+    assert plan.verdict is Verdict.UNKNOWN
+    assert plan.reason_needed
+    assert "tried, the file in force has p at 2." in plan.because
+    assert plan.because.endswith("replicas on average, and on record are 8.0")
+    # Who says the same as before is not doubted, nor is what an operator did, or another file.
+    assert planned(load, text(), text(), decisions=apart).verdict is Verdict.SAME
+    assert planned(load, text(), SLIGHT, decisions=pinned).verdict is Verdict.SAME
+    later = (FIRST + MINUTES - 20) * 60.0
+    found = planned(load, text(), SLIGHT, decisions=apart, in_force_since=later)
+    assert found.verdict is Verdict.SAME
+
+
+def test_a_trial_in_which_answers_were_not_as_late_is_not_trusted(load, tmp_path):
+    late = tmp_path / "late"
+    late.mkdir()
+    for path in load.iterdir():
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            line["late"] = line["arrivals"] // 5
+        (late / path.name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    empty = journal(tmp_path / "none")
+    plan = planned(late, text(), SLIGHT, decisions=empty)
+    assert plan.verdict is Verdict.UNKNOWN
+    assert "has 99.1% of the answers in time, and on record are 80" in plan.because
+    assert planned(load, text(), SLIGHT, decisions=empty).verdict is Verdict.SAME
+
+
+def test_mean_sizes_are_weighed_by_time():
+    sizes = Sizes([0.0, 10.0, 30.0], [1, 2, 5])
+    assert sizes.mean(5.0, 35.0) == pytest.approx((5 * 1 + 20 * 2 + 5 * 5) / 30)
+    assert sizes.mean(-1.0, 5.0) is None
+    assert Sizes([], []).mean(0.0, 1.0) is None

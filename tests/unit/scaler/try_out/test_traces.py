@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from services.scaler.policy.plans import RULES, Scene
 from services.scaler.try_out.pools import Unanswerable
 from services.scaler.try_out.traces import simulated
 from tests.unit.scaler.try_out.test_days import MEASURED, POOL, text
@@ -20,13 +21,11 @@ AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(
 )
 
 
-def run(trace, *, given=None, pool="", times=1.0, replicas=None, load=Path("nowhere")):
+def run(trace, *, given=None, replicas=None, load=Path("nowhere"), **scene):
     return simulated(
         given=given or text(),
         source="scaling.yaml",
-        pool=pool,
-        trace=trace,
-        times=times,
+        scene=Scene(trace, **scene),
         load=load,
         replicas={"p": MEASURED} if replicas is None else replicas,
         progress=lambda _: None,
@@ -85,3 +84,74 @@ def test_more_requests_need_more_replicas():
 def test_what_cannot_be_tried_says_why(trace, more, why):
     with pytest.raises(Unanswerable, match=why):
         run(trace, **more)
+
+
+ROWS = "engine,model,gpu,precision,gemm,tensor_parallel,input_tokens,output_tokens,batch,"
+ROWS += "ttft_ms,tpot_ms\n"
+for tp, speed in ((1, 1.0), (4, 4.0)):
+    for prompt in (500, 2000):
+        for batch in (1, 4, 16, 64, 128):
+            tpot = (8.0 + 0.1 * batch + 2e-5 * batch * (prompt + 100)) / speed
+            ROWS += f"trt,m,h100,,,{tp},{prompt},200,{batch},100,{tpot}\n"
+
+
+def test_a_pool_that_never_ran_is_simulated_by_measured_rows():
+    slow, fast = (
+        run(
+            MOONCAKE,
+            times=5.0,
+            rows=ROWS,
+            replicas={},
+            rows_of={"gpu": "h100", "tensor_parallel": tp},
+        )
+        for tp in "14"
+    )
+    assert slow.replica.capacity.a == pytest.approx(0.008, rel=0.01)
+    assert fast.replica.capacity.a == pytest.approx(0.002, rel=0.01)
+    assert fast.course.replica_hours < slow.course.replica_hours
+    assert slow.replica.source.startswith("10 rows of gpu=h100, tensor_parallel=1, off by 0.0%")
+    started = run(MOONCAKE, rows=ROWS, replica={"start_seconds": 240.0})
+    assert (started.replica.start_seconds, started.replica.source[:11]) == (240.0, "20 rows of ")
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"rows": ROWS, "rows_of": {"gpu": "h200"}}, "rows: 0 measured rows are too few"),
+        ({"rows": "a,b\n1,2\n"}, "rows: line 2"),
+    ],
+)
+def test_rows_that_say_nothing_are_refused(more, why):
+    with pytest.raises(Unanswerable, match=why):
+        run(MOONCAKE, **more)
+
+
+RATES = "t_start_s,req_per_s\n" + "\n".join(f"{60 * at},{2 + at % 9}" for at in range(30))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_of_others_run_beside_it_between_the_same_bounds(rule):
+    given = text("scale: {min: 2, max: 3}")
+    found = run(RATES, given=given, beside=(rule,))
+    (one,) = found.beside
+    assert one.name == rule
+    assert one.knobs
+    assert 2 <= one.course.max_size <= 3
+    assert found.course == run(RATES, given=given).course
+    hours = found.seconds * 0.95 / 3600
+    assert 2 * hours * 0.98 < one.course.replica_hours <= 3 * hours * 1.02
+
+
+def test_rates_that_jump_are_another_load_with_its_name():
+    smooth, jumps = run(RATES), run(RATES, generator="steps")
+    assert smooth.requests != jumps.requests
+    assert jumps.arrivals.startswith("steps: rates jump at the ends of windows")
+    assert smooth.arrivals.endswith("1,155 and 211 tokens, as nothing is on record")
+    assert run(MOONCAKE, generator="steps").arrivals == "requests as the trace has them"
+
+
+def test_a_page_names_what_is_untuned():
+    found = run(RATES, page=True, beside=("dynamo",))
+    assert "the file</td>" in found.page
+    assert "formula (untuned)</td>" in found.page
+    assert run(RATES).page == ""
