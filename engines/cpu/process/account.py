@@ -44,6 +44,10 @@ _NO_DEAR = 1000
 """So many times what guides may take in a step may those of a source take beyond it, before no new
 ones are tried and none run that took more than they may, and before no dear ones run at all."""
 
+_KNOWN = 32
+"""So many tokens has a guide made at no cost before it runs for a source that may run none that are
+dear: what a trial says of others is not enough then, as it sees no more than a few answers."""
+
 _FORGET_SECONDS = 600.0
 """What a source took counts 1/e after so long."""
 
@@ -65,6 +69,7 @@ class _Guide:
     most_alone: float = 0.0
     struck: int = 0  # how far it was when it was charged
     key: int = 0  # of the latest answer that was, or has come as far since
+    ended: bool = False  # whether answers were ended for it, and none has come as far since
     charged: dict[str, float] = field(default_factory=dict)  # beside other sources, to whom
 
 
@@ -93,10 +98,16 @@ class Account:
         self.suspicion = Suspicion()
 
     def token_ns(self, guide: bytes) -> int:
-        """What a token takes of a guide that has taken more than it may; 0: of any other."""
+        """What a token takes of a guide that has taken more than it may; 0: of any other.
+
+        One whose answers were ended did so with several answers at once, and takes as much as all
+        may together from then on: so one of its answers runs at a time.
+        """
         known = self._guides.get(guide)
-        most = max(known.most_mean, known.most_alone) if known else 0.0
-        return int(most) if most > self._share_ns else 0
+        if known is None:
+            return 0
+        most = max(known.most_mean, known.most_alone)
+        return int(max(most, self._share_ns)) if known.ended or most > self._share_ns else 0
 
     def no_new(self, source: str, now: float) -> bool:
         """Whether that source's guides took so much that no new ones are tried for a while."""
@@ -109,6 +120,12 @@ class Account:
         """
         most = _NO_NEW if self.token_ns(guide) else _NO_DEAR
         return self._over(source, now) > most * self._share_ns
+
+    def no_unknown(self, source: str, guide: bytes, now: float) -> bool:
+        """Whether they took so much that this one has to be known for cheap, and is not."""
+        if self._over(source, now) <= _NO_DEAR * self._share_ns:
+            return False
+        return self._proven.length(guide) < _KNOWN
 
     def took(self, step_ns: int, following: Sequence[Following], now: float) -> list[Blame]:
         """What follows from a step that took so long beyond one without guides."""
@@ -188,6 +205,7 @@ class Account:
                 self._add(source, -charged, now)
             known.charged.clear()
             known.most_mean = 0.0
+            known.ended = False
             if not self.no_new(one.source, now):
                 known.most_alone /= 2
             known.key = one.key
@@ -236,6 +254,8 @@ class Account:
         dear = (one for one in following if self._of(one.guide).mean > self._share_ns)
         suspects = frozenset(Suspect(one.source, one.guide) for one in dear)
         self.suspicion.accuse(suspects, {one.source for one in following}, now)
+        for guide in ended:
+            self._of(guide).ended = True
         return [Blame(guide, certain=False) for guide in sorted(ended)]
 
     def _of(self, guide: bytes) -> _Guide:

@@ -105,6 +105,10 @@ class Conduct:
         """Whether they took so much that this one, which takes much, may not run."""
         return self._account.no_dear(source, guide, self._clock() / 1e9)
 
+    def no_unknown(self, source: str, guide: bytes) -> bool:
+        """Whether they took so much that this one, which is not known for cheap, may not run."""
+        return self._account.no_unknown(source, guide, self._clock() / 1e9)
+
     def token_ns(self, guide: bytes) -> int:
         """What a token turned out to take of a guide that takes more than it may; 0: no more."""
         return self._account.token_ns(guide)

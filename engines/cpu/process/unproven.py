@@ -155,7 +155,10 @@ class Unproven:
         guide = generation.guide
         cost = 0 if verdict else self._token_ns(guide)
         dear = cost > self._guides_ns * _DEAR_SHARE
-        if dear and self._conduct.no_dear(generation.source, guide_hash(guide)):
+        source, digest = generation.source, guide_hash(guide)
+        if (dear and self._conduct.no_dear(source, digest)) or (
+            not verdict and self._conduct.no_unknown(source, digest)
+        ):
             verdict = TRUST_LOST
         elif dear and not (room and self._has_room(cost)):
             return True  # until others have ended

@@ -54,6 +54,10 @@ class Proven:
         """The guides that are further than ever."""
         return frozenset(one.guide for one in following if one.length > self._of(one.guide))
 
+    def length(self, guide: bytes) -> int:
+        """How far one has come at least; 0: nowhere yet."""
+        return max(self._of(guide), 0)
+
     def prove(self, following: Sequence[Following]) -> list[Following]:
         """A step was fast; return those that it shows to be further than known."""
         further = []

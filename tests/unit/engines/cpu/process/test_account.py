@@ -191,6 +191,21 @@ def test_a_pair_that_is_ended_again_and_again_is_kept_from_bringing_new_ones() -
     assert taken < 500 + 5 * 44
 
 
+def test_a_guide_that_is_dear_by_its_many_answers_is_dear_from_then_on() -> None:
+    """None of its answers takes what a guide may: eight of them at once do, many times over."""
+    scene = Scene()
+    for _ in range(8):
+        scene.begin("a", tokens=130)
+    assert scene.token_ns("a") == 0
+    _, blames = scene.until_blamed(7 * MAY)
+    assert blames == unsure("a")
+    assert scene.token_ns("a") >= MAY, "one of its answers runs at a time"
+    scene.end(*scene.running)
+    scene.begin("a", tokens=130)
+    scene.step(MAY // 4, 1200)
+    assert scene.token_ns("a") == 0, "a later one came as far at no cost"
+
+
 def test_calls_that_are_given_up_are_charged_all_the_same_and_forgotten_after_a_while() -> None:
     scene = Scene()
     for number in range(7):

@@ -802,8 +802,11 @@ def test_answers_that_take_long_without_a_guide_are_held_against_none() -> None:
 
 def test_of_a_source_that_took_too_much_no_new_guides_are_tried_and_no_dear_ones_run() -> None:
     pipeline = FakePipeline({key: [5] * 90 for key in range(1, 3000)})
-    guides = FakeGuides(cheap="", **{f"slow {number}": "" for number in range(200)})
+    slow = {f"slow {number}": "" for number in range(200)}
+    guides = FakeGuides(cheap="", untried="", **slow)
     subject = engine(pipeline, guides=guides, slow=100 * GUIDES)
+    subject.submit(2999, guided("cheap", max_new_tokens=90))
+    steps(subject, pipeline, 10, 100)
     for key in range(1, 200):  # given up each time before anything is ended over it
         subject.submit(key, guided(f"slow {key % 20}", source="acme", max_new_tokens=90))
         subject.turn()
@@ -817,12 +820,14 @@ def test_of_a_source_that_took_too_much_no_new_guides_are_tried_and_no_dear_ones
             assert key in pipeline.handles
     assert 9 < len(pipeline.handles) < 30
     for key, (guide, source) in enumerate(
-        [("slow 1", "acme"), ("cheap", "acme"), ("slow 1", "other")], start=2001
+        [("slow 1", "acme"), ("cheap", "acme"), ("slow 1", "other"), ("untried", "acme")],
+        start=2001,
     ):
         subject.submit(key, guided(guide, source=source))
     news = run(subject)
     assert errors(news[2001]) == {2001: TRUST_LOST}
     assert [errors(news[key]) for key in (2002, 2003)] == [{2002: None}, {2003: None}]
+    assert errors(news[2004]) == {2004: TRUST_LOST}, "a trial's word is not enough any more"
 
 
 def test_steps_that_take_all_as_long_are_held_against_no_guide() -> None:
