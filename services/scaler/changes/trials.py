@@ -115,7 +115,7 @@ async def _answer(
     """What it says; None: it ended without an answer."""
     assert process.stdin is not None  # noqa: S101
     assert process.stdout is not None  # noqa: S101
-    with contextlib.suppress(ConnectionError):  # it says itself why it ended
+    with contextlib.suppress(ConnectionError, RuntimeError):  # it says itself why it ended
         process.stdin.write(json.dumps(question).encode() + b"\n")
         await process.stdin.drain()
     process.stdin.close()

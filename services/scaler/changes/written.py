@@ -21,7 +21,8 @@ def read_only(path: Path) -> str:
     """Why the file cannot be changed here, in one sentence; empty: it seems that it can."""
     if path.is_symlink():
         return f"{path} is a link, as a mounted ConfigMap is: {ELSEWHERE}"
-    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+    there = path.exists()  # one that was removed can be written again
+    if (there and not os.access(path, os.W_OK)) or not os.access(path.parent, os.W_OK):
         return f"{path} is read-only here: {ELSEWHERE}"
     return ""
 
@@ -38,7 +39,8 @@ def write(path: Path, content: bytes) -> None:
     try:
         with whole_file(path) as unfinished:
             unfinished.write_bytes(content)
-            shutil.copymode(path, unfinished)
+            if path.exists():
+                shutil.copymode(path, unfinished)
     except OSError as error:
         if error.errno in _READ_ONLY:
             why = f"{path} is read-only here: {ELSEWHERE}"

@@ -36,6 +36,8 @@ log = structlog.get_logger()
 KEEP_SECONDS = 60.0
 """A scaler that is killed forgets no money for it: the time since is counted, see `GAP_SECONDS`."""
 MAX_BYTES = 8 << 20
+MOST_KEPT = 1024
+"""Pools that are read; each that is not sound is a line in the log."""
 
 _Sum = Annotated[float, Field(ge=0, le=1e60)]
 _Figure = Annotated[float, Field(ge=0, le=FIGURE_MOST)]
@@ -97,9 +99,11 @@ class LastingFile:
         try:
             said = json.loads(read_plain(self._path, MAX_BYTES))
             spent, pools = said["spent"], list(said["pools"])
+            if len(pools) > MOST_KEPT:
+                raise ValueError(f"it has {len(pools):,} pools, of at most {MOST_KEPT:,}")  # noqa: TRY301
         except FileNotFoundError:
             return Lasting()
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             why = f"{self._path}: {error}"
             log.error("what was spent and learned cannot be read; it is forgotten", error=why)  # noqa: TRY400
             return Lasting()

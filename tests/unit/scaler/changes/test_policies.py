@@ -496,3 +496,9 @@ async def test_a_file_that_cannot_be_tried_is_checked_all_the_same(scene):
     scene.policies._trials = Fails()
     with pytest.raises(BadRequest, match="must not exceed the number of slots"):
         await scene.policies.apply(text(3), Asked("ada", "n", anyway="it is urgent"))
+
+
+async def test_a_file_that_was_removed_can_be_applied_again(scene):
+    scene.path.unlink()
+    await scene.policies.apply(text(2), ASKED)
+    assert scene.path.read_text() == text(2)

@@ -52,7 +52,10 @@ async def test_a_part_that_is_not_sound_is_forgotten_alone(path, at: str, figure
     assert found.work == ({} if at != "usd" else known().work) | {B: WorkMemory()}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"spent": null}'])
+MANY = json.dumps({"spent": None, "pools": [0] * 2000})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"spent": null}', "[" * 200_000, MANY])
 def test_of_a_damaged_file_nothing_holds(path, text: str):
     path.write_text(text)
     assert LastingFile(path).read() == Lasting()
