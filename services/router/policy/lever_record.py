@@ -26,6 +26,8 @@ RESERVED_AUTHORS = (GUARDRAIL, CALIBRATION)
 MAX_WATCHES = 4
 """Calibrations whose watch is remembered, the newest: those of routers that are being replaced."""
 
+LATEST_TIME = 253402300799.0
+"""The last second of the year 9999, in seconds since 1970: contracts have no later one."""
 TICK_SECONDS = 0.001
 
 
@@ -352,6 +354,10 @@ def _text(value: object) -> str:
 
 
 def _time(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not -LATEST_TIME <= value <= LATEST_TIME
+    ):
         raise TypeError(f"not a time: {value!r}")
     return float(value)

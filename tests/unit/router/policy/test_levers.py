@@ -212,6 +212,8 @@ GOOD = bad(NEW).halt("ann", "why", 10.0, 5.0).as_json()
         {"setting": {**GOOD["setting"], "author": None}},
         {"setting": {**GOOD["setting"], "since": "today"}},
         {"setting": {**GOOD["setting"], "expires": float("nan")}},
+        {"setting": {**GOOD["setting"], "since": 253402300800}},
+        {"released": 1e300},
         {"released": None},
         {"watches": None},
         {"watches": GOOD["watches"] * 2},
