@@ -69,7 +69,7 @@ def record(scaler: ScalerProcess, replica: pb.Replica) -> dict[str, Any]:
 async def whole(watch: Any, *tiers: str) -> dict[str, pb.Replica]:
     """The ready replica of each tier, once there is one."""
     ready: dict[str, pb.Replica] = {}
-    while set(ready) < set(tiers):
+    while not set(tiers) <= set(ready):
         for replica in (await watch.next()).replicas:
             if replica.state == READY:
                 ready[replica.tier] = replica
