@@ -235,7 +235,8 @@ def test_a_seed_gives_the_same_answer_alone_and_in_any_batch(triton: Triton) -> 
 
 
 def test_without_a_seed_answers_differ(triton: Triton) -> None:
-    assert sampled(triton, None) != sampled(triton, None)
+    # The likeliest answer comes one time in ten: ten of it in a row would be no chance.
+    assert len({tuple(sampled(triton, None)) for _ in range(10)}) > 1
 
 
 def test_penalties_change_the_answer(triton: Triton) -> None:
