@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import grpc
 
 from services.common.errors import BadRequest, DeadlineExceeded
+from services.common.loop_turns import LoopTurns
 from services.common.parts import NoMessage, Shape, counted
 
 MOST_BYTES = 512 * 1024 * 1024
@@ -38,9 +39,6 @@ FEW_PARTS = 512
 MOST_PARTS = 16_384
 """Of any message: more than the fullest that keeps the rules of its call."""
 
-REST = 4.0
-"""How long others run after what was done for a dear message, in times of what that took."""
-
 READ_SECONDS = 30.0
 """How long a message may be on its way once it is read."""
 
@@ -48,7 +46,6 @@ READ_SECONDS = 30.0
 @dataclass
 class _Line:
     turns: asyncio.Semaphore
-    large: asyncio.Lock = field(default_factory=asyncio.Lock)
     users: int = 0
 
 
@@ -65,7 +62,7 @@ class Reading:
         self.most_of_one = most_of_one
         self._all = nullcontext() if most is None else asyncio.Semaphore(most)
         self._lines: dict[str, _Line] = {}
-        self._large = asyncio.Lock()
+        self._large = LoopTurns()
 
     @classmethod
     def of_bytes(cls, largest: int) -> Self:
@@ -139,13 +136,11 @@ class Reading:
         parts = counted(data, shape, FEW_PARTS)
         if not _more(parts) and len(data) <= LONG_BYTES:
             return deserialize(data)
-        async with self._lines[caller].large, self._large:
-            began = clock()
+        async with self._large.turn(caller, clock) as rest:
             while _more(parts):
-                await asyncio.sleep(REST * (clock() - began))
-                began = clock()
+                await rest()
             message = deserialize(data)
-            await asyncio.sleep(REST * (clock() - began))
+            await rest()
             return message
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from services.common.config import ConfigError
 from services.common.kept_up import kept_up
+from services.common.loop_turns import LoopTurns
 from services.scaler.changes.policies import DECISIONS_FOLDER, LOAD_FOLDER, Policies
 from services.scaler.changes.trials import Trials
 from services.scaler.config import Pool, Scaling
@@ -99,9 +100,11 @@ class History:
             places_allowed=places_allowed,
             replicas=replicas,
         )
+        turns = LoopTurns()
         self.calls = Calls(
-            DecisionCalls(self.decisions),
-            PolicyCalls(self.policies, self.versions),
+            turns,
+            DecisionCalls(self.decisions, turns),
+            PolicyCalls(self.policies, self.versions, turns),
             OverrideCalls(self.overrides, self._pools),
             TrialCalls(self.policies),
         )

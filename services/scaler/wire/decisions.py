@@ -4,8 +4,9 @@ The record is for operators, and so is who set an override.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,6 +14,7 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import NANOSECONDS, nanoseconds_of, set_time
 from services.common.errors import BadRequest, Overloaded, Unavailable, Violation
+from services.common.loop_turns import LoopTurns
 from services.scaler.history.decisions import Decided, DecisionLog, Wanted
 from services.scaler.policy.sizing.override import unsigned
 from services.scaler.policy.sizing.views import Constraint
@@ -27,7 +29,9 @@ MICRO, MAX_USD = 1_000_000, 1e12
 class DecisionCalls:
     """The calls about decisions; see scaler.proto."""
 
-    def __init__(self, decisions: DecisionLog) -> None:
+    def __init__(self, decisions: DecisionLog, turns: LoopTurns) -> None:
+        """`turns` are those of all long answers."""
+        self._turns = turns
         self._decisions = decisions
         self._watching: Counter[str] = Counter()  # of callers, by tenant
 
@@ -49,7 +53,7 @@ class DecisionCalls:
             operator = identity.may_operate
             current = self._decisions.current(request.pool)
             return pb.ListDecisionsResponse(
-                decisions=[decision_message(one, operator=operator) for one in current]
+                decisions=await self._messages(current, identity, operator=operator)
             )
         wanted = Wanted(request.pool, since, until, request.max_results or USUAL)
         try:
@@ -58,11 +62,17 @@ class DecisionCalls:
             message = f"the record of decisions cannot be read: {error.strerror}"
             raise Unavailable(message, reason="HISTORY_UNREAD") from error
         return pb.ListDecisionsResponse(
-            decisions=[decision_message(one, operator=True) for one in found.decisions],
+            decisions=await self._messages(found.decisions, identity, operator=True),
             missing=found.missing,
             damaged=found.damaged,
             more=found.more,
         )
+
+    async def _messages(
+        self, decisions: Sequence[Decided], identity: Identity, *, operator: bool
+    ) -> list[pb.Decision]:
+        make = partial(decision_message, operator=operator)
+        return await self._turns.made(identity.tenant, decisions, make)
 
     async def watch_decisions(
         self, request: pb.WatchDecisionsRequest, identity: Identity

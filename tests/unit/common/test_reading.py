@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from services.common.errors import BadRequest, DeadlineExceeded
+from services.common.loop_turns import REST
 from services.common.reading import (
     FEW_PARTS,
     LARGE_BYTES,
@@ -14,7 +15,6 @@ from services.common.reading import (
     LONG_BYTES,
     MOST_BYTES,
     MOST_PARTS,
-    REST,
     Reading,
     single_message,
 )

@@ -7,6 +7,7 @@ import pytest
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.errors import Overloaded
+from services.common.loop_turns import LoopTurns
 from services.scaler.history.decisions import DecisionLog
 from services.scaler.policy.sizing.views import Decision
 from services.scaler.wire.decisions import MOST_OF_ONE, DecisionCalls
@@ -23,7 +24,7 @@ def kept(folder: "object") -> DecisionLog:
 
 
 async def test_one_tenant_has_few_and_gets_them_back(tmp_path: "object") -> None:
-    calls = DecisionCalls(kept(tmp_path))
+    calls = DecisionCalls(kept(tmp_path), LoopTurns())
     request = pb.WatchDecisionsRequest()
     open_ = [calls.watch_decisions(request, LOUD) for _ in range(MOST_OF_ONE)]
     for stream in open_:
