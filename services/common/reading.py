@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import grpc
 
+from services.common.caller_turns import CallerTurns
 from services.common.errors import BadRequest, DeadlineExceeded
-from services.common.loop_turns import LoopTurns
 from services.common.parts import NoMessage, Shape, counted
 
 MOST_BYTES = 512 * 1024 * 1024
@@ -62,7 +62,7 @@ class Reading:
         self.most_of_one = most_of_one
         self._all = nullcontext() if most is None else asyncio.Semaphore(most)
         self._lines: dict[str, _Line] = {}
-        self._large = LoopTurns()
+        self._large = CallerTurns()
 
     @classmethod
     def of_bytes(cls, largest: int) -> Self:

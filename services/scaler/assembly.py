@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from services.common.caller_turns import CallerTurns
 from services.common.config import ConfigError
 from services.common.kept_up import kept_up
-from services.common.loop_turns import LoopTurns
 from services.scaler.changes.policies import DECISIONS_FOLDER, LOAD_FOLDER, Policies
 from services.scaler.changes.trials import Trials
 from services.scaler.config import Pool, Scaling
@@ -100,7 +100,7 @@ class History:
             places_allowed=places_allowed,
             replicas=replicas,
         )
-        turns = LoopTurns()
+        turns = CallerTurns()
         self.calls = Calls(
             turns,
             DecisionCalls(self.decisions, turns),

@@ -11,10 +11,10 @@ import grpc
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
+from services.common.caller_turns import CallerTurns
 from services.common.credentials import Role, current_identity
 from services.common.durations import set_seconds
 from services.common.errors import BadRequest, Overloaded, Violation
-from services.common.loop_turns import LoopTurns
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.scaling_file import ScalingWatch
 from services.scaler.fleet.watchers import Update
@@ -34,7 +34,7 @@ HEARTBEAT_SECONDS = 1.0
 class Calls:
     """The calls that are answered elsewhere, and the turns of answers that take long."""
 
-    turns: LoopTurns
+    turns: CallerTurns
     decisions: DecisionCalls
     policies: PolicyCalls
     overrides: OverrideCalls
@@ -64,8 +64,9 @@ class ScalerServicer(scaler_pb2_grpc.ScalerServiceServicer):
         _context: grpc.aio.ServicerContext[pb.WatchReplicasRequest, pb.WatchReplicasResponse],
     ) -> AsyncIterator[pb.WatchReplicasResponse]:
         """Streams the fleet, its changes and a sign of life."""
-        current_identity().require(Role.SERVICE)
-        with self._fleet.watch() as watcher:
+        identity = current_identity()
+        identity.require(Role.SERVICE)
+        with self._fleet.watch(identity.share) as watcher:
             revision = 0
             while True:
                 update = await watcher.next(HEARTBEAT_SECONDS)

@@ -178,10 +178,11 @@ class Fleet:
         """Ends the watchers' streams: the scaler is going away."""
         self._watchers.close()
 
-    def watch(self) -> AbstractContextManager[Watcher]:
-        """A subscription: the whole fleet, then each change.
+    def watch(self, caller: str = "") -> AbstractContextManager[Watcher]:
+        """A subscription of a caller: the whole fleet, then each change.
 
         Raises:
+            Overloaded: there are too many.
             Unavailable: it is not known yet what pools have.
         """
         unknown = [name for name, status in self._status.items() if not status.known]
@@ -192,7 +193,8 @@ class Fleet:
                 retry_after_seconds=1.0,
             )
         whole = tuple(member.seen for member in self._members)
-        return self._watchers.subscribe(Update(full=True, replicas=whole, revision=self._revision))
+        update = Update(full=True, replicas=whole, revision=self._revision)
+        return self._watchers.subscribe(update, caller=caller)
 
     def wake(self, tier: str) -> float | None:
         """Somebody waits for a tier that has no replica.

@@ -11,10 +11,10 @@ from functools import partial
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.caller_turns import CallerTurns
 from services.common.credentials import Identity, Role
 from services.common.durations import NANOSECONDS, nanoseconds_of, set_time
 from services.common.errors import BadRequest, Overloaded, Unavailable, Violation
-from services.common.loop_turns import LoopTurns
 from services.scaler.history.decisions import Decided, DecisionLog, Wanted
 from services.scaler.policy.sizing.override import unsigned
 from services.scaler.policy.sizing.views import Constraint
@@ -29,7 +29,7 @@ MICRO, MAX_USD = 1_000_000, 1e12
 class DecisionCalls:
     """The calls about decisions; see scaler.proto."""
 
-    def __init__(self, decisions: DecisionLog, turns: LoopTurns) -> None:
+    def __init__(self, decisions: DecisionLog, turns: CallerTurns) -> None:
         """`turns` are those of all long answers."""
         self._turns = turns
         self._decisions = decisions
@@ -43,7 +43,7 @@ class DecisionCalls:
         Raises:
             Forbidden: the caller is no operator and asks for the record.
             BadRequest: with all violations.
-            Overloaded: too many searches wait.
+            Overloaded: too many searches of this caller wait.
             Unavailable: the record cannot be read.
         """
         if not request.current:
@@ -57,7 +57,7 @@ class DecisionCalls:
             )
         wanted = Wanted(request.pool, since, until, request.max_results or USUAL)
         try:
-            found = await self._decisions.find(wanted)
+            found = await self._decisions.find(wanted, identity.share)
         except OSError as error:
             message = f"the record of decisions cannot be read: {error.strerror}"
             raise Unavailable(message, reason="HISTORY_UNREAD") from error
@@ -72,7 +72,7 @@ class DecisionCalls:
         self, decisions: Sequence[Decided], identity: Identity, *, operator: bool
     ) -> list[pb.Decision]:
         make = partial(decision_message, operator=operator)
-        return await self._turns.made(identity.tenant, decisions, make)
+        return await self._turns.made(identity.share, decisions, make)
 
     async def watch_decisions(
         self, request: pb.WatchDecisionsRequest, identity: Identity
@@ -80,10 +80,11 @@ class DecisionCalls:
         """Streams decisions, and a sign of life.
 
         Raises:
-            Overloaded: there are too many watchers, or this one is too slow.
+            Overloaded: there are too many watchers, others have fewer, or this one is too slow.
             Unavailable: the scaler is going away.
         """
-        with self._place(identity), self._decisions.watch(request.pool) as watcher:
+        watching = self._decisions.watch(request.pool, identity.share)
+        with self._place(identity), watching as watcher:
             while True:
                 decided = await watcher.next(HEARTBEAT_SECONDS)
                 if decided is None:

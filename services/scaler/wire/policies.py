@@ -6,11 +6,11 @@ from functools import partial
 import structlog
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.caller_turns import CallerTurns
 from services.common.config import ConfigError, Problem
 from services.common.credentials import Identity, Role
 from services.common.durations import set_time
 from services.common.errors import BadRequest, NotFound, Violation
-from services.common.loop_turns import LoopTurns
 from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
 from services.scaler.changes.policies import Applied, Asked, Policies
 from services.scaler.history.versions import Source, Version, Versions
@@ -39,7 +39,7 @@ _SOURCES = {
 class PolicyCalls:
     """The calls about scaling files; see scaler.proto."""
 
-    def __init__(self, policies: Policies, versions: Versions, turns: LoopTurns) -> None:
+    def __init__(self, policies: Policies, versions: Versions, turns: CallerTurns) -> None:
         """`turns` are those of all long answers."""
         self._turns = turns
         self._policies = policies
@@ -119,7 +119,7 @@ class PolicyCalls:
             found = self._versions.listed(request.max_results or USUAL)
             make = partial(version_message, operator=operator)
             return pb.ListPolicyVersionsResponse(
-                versions=await self._turns.made(identity.tenant, found, make),
+                versions=await self._turns.made(identity.share, found, make),
                 read_only=self._policies.read_only if operator else "",
             )
         identity.require(Role.OPERATOR)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.caller_turns import CallerTurns
 from services.common.credentials import Identity
 from services.common.durations import duration_of, set_seconds, set_time
-from services.common.loop_turns import LoopTurns
 from services.common.refusal import Refusal
 from services.common.shared import Shared
 from services.scaler.config import Capacity
@@ -50,7 +50,7 @@ class PoolCalls:
     each.
     """
 
-    def __init__(self, fleet: Fleet, watch: ScalingWatch, loads: Loads, turns: LoopTurns) -> None:
+    def __init__(self, fleet: Fleet, watch: ScalingWatch, loads: Loads, turns: CallerTurns) -> None:
         """`turns` are those of all long answers."""
         self._fleet = fleet
         self._watch = watch

@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 import pytest
 
+from services.common.caller_turns import REST
 from services.common.errors import BadRequest, DeadlineExceeded
-from services.common.loop_turns import REST
 from services.common.reading import (
     FEW_PARTS,
     LARGE_BYTES,

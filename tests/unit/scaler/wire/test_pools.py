@@ -2,8 +2,8 @@
 
 import asyncio
 
+from services.common.caller_turns import CallerTurns
 from services.common.credentials import Identity, Role
-from services.common.loop_turns import LoopTurns
 from services.scaler.config import Pool
 from services.scaler.fleet.fleet import PoolView
 from services.scaler.load.loads import Loads
@@ -34,7 +34,7 @@ class Watch:
 
 
 async def test_64_lists_of_one_tenant_cost_two_and_delay_nobody_by_more() -> None:
-    fleet, turns = Many(250), LoopTurns()
+    fleet, turns = Many(250), CallerTurns()
     calls = PoolCalls(fleet, Watch(), Loads(), turns)
     crowd = [asyncio.create_task(calls.list_pools(LOUD)) for _ in range(64)]
     await asyncio.sleep(0)
@@ -47,7 +47,7 @@ async def test_64_lists_of_one_tenant_cost_two_and_delay_nobody_by_more() -> Non
 
 
 async def test_who_is_no_operator_is_told_no_reasons_whoever_asks_beside() -> None:
-    calls = PoolCalls(Many(40), Watch(), Loads(), LoopTurns())
+    calls = PoolCalls(Many(40), Watch(), Loads(), CallerTurns())
     told, hidden = await asyncio.gather(calls.list_pools(OPERATOR), calls.list_pools(LOUD))
     assert {one.trouble for one in told.pools} == {"port 80 is taken"}
     assert {one.trouble for one in hidden.pools} == {HIDDEN_TROUBLE}

@@ -1,6 +1,7 @@
-"""Turns at work on the loop that is long enough to hold up everybody: callers take them in turn.
+"""Turns at work that is long enough to hold up others, of one caller after another.
 
-Whoever asks for much waits for its own, and what runs beside has most of the time.
+Whoever asks for much waits for its own. Where the work is done on the loop, what runs beside has
+most of the time.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ class _Line:
     users: int = 0
 
 
-class LoopTurns:
+class CallerTurns:
     """Turns at long work, one at a time; state of a server."""
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class LoopTurns:
             clock: seconds.
 
         Yields:
-            What is awaited after each piece of the work: others run meanwhile.
+            What is awaited after each piece of work on the loop: others run meanwhile.
         """
         line = self._lines.setdefault(caller, _Line())
         line.users += 1

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from services.common.loop_turns import PIECE, REST, LoopTurns
+from services.common.caller_turns import PIECE, REST, CallerTurns
 
 
 async def test_a_crowd_waits_behind_its_own_and_delays_others_by_one_at_most() -> None:
-    turns, order = LoopTurns(), list[str]()
+    turns, order = CallerTurns(), list[str]()
 
     async def ask(caller: str) -> None:
         await turns.made(caller, range(2 * PIECE), lambda _: None)
@@ -20,7 +20,7 @@ async def test_a_crowd_waits_behind_its_own_and_delays_others_by_one_at_most() -
 
 
 async def test_a_few_are_made_at_once_and_wait_for_nobody() -> None:
-    turns = LoopTurns()
+    turns = CallerTurns()
     async with turns.turn("loud"):
         with pytest.raises(StopIteration) as made:  # a coroutine that never waits
             turns.made("loud", range(PIECE), str).send(None)
@@ -28,7 +28,7 @@ async def test_a_few_are_made_at_once_and_wait_for_nobody() -> None:
 
 
 async def test_others_run_most_of_the_time_that_many_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns, now, rests = LoopTurns(), [0.0], list[float]()
+    turns, now, rests = CallerTurns(), [0.0], list[float]()
 
     async def rest(seconds: float) -> None:
         rests.append(seconds)
@@ -43,7 +43,7 @@ async def test_others_run_most_of_the_time_that_many_take(monkeypatch: pytest.Mo
 
 
 async def test_pieces_are_of_a_size_and_what_comes_of_them_is_in_order() -> None:
-    turns, others = LoopTurns(), list[int]()
+    turns, others = CallerTurns(), list[int]()
     made: list[int] = []
 
     def make(item: int) -> int:
@@ -61,7 +61,7 @@ async def test_pieces_are_of_a_size_and_what_comes_of_them_is_in_order() -> None
 
 
 async def test_who_gives_up_leaves_the_turn_to_the_next() -> None:
-    turns = LoopTurns()
+    turns = CallerTurns()
 
     async def hold() -> None:
         async with turns.turn("a"):
