@@ -23,6 +23,7 @@ import structlog
 from pydantic import Field, TypeAdapter
 
 from services.common.durations import Moment
+from services.common.errors import NotNow
 from services.common.files import write_whole
 
 log = structlog.get_logger()
@@ -187,8 +188,14 @@ class Versions:
         write_whole(self.folder / ANNOUNCED, json.dumps(dataclasses.asdict(change)).encode())
         self._announced = change
 
-    def withdraw(self) -> None:
-        """The change that was announced does not happen."""
+    def note(self, change: Change) -> None:
+        """The same where the disk refuses it: then a restart before it happens forgets who."""
+        self._announced = change
+
+    def withdraw(self, change: Change) -> None:
+        """A change that was announced does not happen. Another one that was since stays."""
+        if self._announced != change:
+            return
         self._announced = None
         with contextlib.suppress(OSError):
             (self.folder / ANNOUNCED).unlink(missing_ok=True)
@@ -226,8 +233,17 @@ class Versions:
         )
         return version
 
+    async def keep(self, content: bytes) -> None:
+        """Has a file on the disk whole, which is no version yet.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        async with self._writes:
+            await asyncio.to_thread(self._write_content, hash_of(content), content)
+
     def undone(self, content: bytes, note: str) -> Version:
-        """A hand's file is not to come in force; it is kept. Comes back at once."""
+        """A hand's file is not in force any more, or never was; it is kept. Comes back at once."""
         version = Version(self._next, hash_of(content), self._wall(), Source.UNDONE, note=note)
         self._keep(version, content)
         return version
@@ -244,11 +260,18 @@ class Versions:
         self._changed.set()
         self._to_do.set()
 
-    async def until_in_force(self, digest: str, seconds: float) -> Version | None:
-        """The version of this hash, once it is the one in force; None: not in this time."""
+    async def until_in_force(
+        self, digest: str, seconds: float, before: Version | None = None
+    ) -> Version | None:
+        """The version of this hash, once it is the one in force.
+
+        None: not in this time, or another one than `before` came in force first.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.latest is None or self.latest.hash != digest:
+                    if before is not None and self.latest != before:
+                        return None
                     self._changed.clear()
                     await self._changed.wait()
         latest = self.latest
@@ -280,6 +303,25 @@ class Versions:
             if hash_of(data) != version.hash:
                 raise OSError(f"{path} is not what it was")
         return data
+
+    def in_force_now(self) -> Version:
+        """The version in force.
+
+        Raises:
+            NotNow: none is yet.
+        """
+        if self.latest is None:
+            raise NotNow("no scaling file is in force yet", reason="POLICY_NOT_IN_FORCE")
+        return self.latest
+
+    async def live(self) -> bytes:
+        """The file in force whole.
+
+        Raises:
+            NotNow: none is yet.
+            OSError: it cannot be read, or is not what it was.
+        """
+        return await asyncio.to_thread(self.content, self.in_force_now())
 
     async def run(self) -> None:
         """Writes versions, and tries again what the disk refuses. Runs for ever."""
@@ -316,7 +358,7 @@ class Versions:
                     if digest in needed
                 }
                 if self._announced is not None and self._announced.hash == version.hash:
-                    self.withdraw()
+                    self.withdraw(self._announced)
             self._to_do.clear()
 
     async def mend(self) -> None:
@@ -348,13 +390,7 @@ class Versions:
         return bool(gone)
 
     def _write(self, version: Version, content: bytes) -> None:
-        path = self.folder / f"{version.hash}.yaml"
-        try:
-            there = path.read_bytes() == content
-        except FileNotFoundError:
-            there = False
-        if not there:
-            write_whole(path, content)
+        self._write_content(version.hash, content)
         lines = self.folder / LINES
         earlier = [one for one in self._known if one.number < version.number]
         before = lines.read_bytes() if lines.exists() else _lines_of(earlier)
@@ -367,6 +403,15 @@ class Versions:
         write_whole(lines, b"".join([*kept, _lines_of([version])]))
         if len(kept) < before.count(b"\n"):
             self._drop_contents()
+
+    def _write_content(self, digest: str, content: bytes) -> None:
+        path = self.folder / f"{digest}.yaml"
+        try:
+            there = path.read_bytes() == content
+        except FileNotFoundError:
+            there = False
+        if not there:
+            write_whole(path, content)
 
     def _drop_contents(self) -> None:
         """Removes files that no version on record has."""

@@ -12,7 +12,8 @@ from services.common.credentials import Identity, Role
 from services.common.durations import set_time
 from services.common.errors import BadRequest, NotFound, Violation
 from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
-from services.scaler.changes.policies import Applied, Asked, Policies
+from services.scaler.changes.asked import Applied, Asked
+from services.scaler.changes.policies import Policies
 from services.scaler.history.versions import Source, Version, Versions
 from services.scaler.wire.asked import (
     content_violations,
