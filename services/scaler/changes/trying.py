@@ -16,6 +16,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from services.common.config import ConfigError
+from services.common.durations import wall_clock
 from services.common.errors import BadRequest, NotNow, ServiceError, Violation
 from services.scaler.changes.asked import Asked, Checked
 from services.scaler.changes.trials import Trials
@@ -59,7 +60,7 @@ class Trying:
         places_allowed: Collection[str] = (),
         replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """Tries nothing yet.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.common.durations import wall_clock
 from services.common.errors import Unavailable
 from services.scaler.config import Pool, Scaling
 from services.scaler.fleet.gauges import Counted, Gauges
@@ -94,7 +95,7 @@ class Fleet:
         wishes: WishBoard | None = None,
         file: str = "",
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
         decide_seconds: float = DECIDE_SECONDS,
     ) -> None:
         self._scaling = scaling

@@ -6,7 +6,6 @@ fleet how its pools come to be what the file says, and to go back where its sett
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import structlog
 
 from services.common.config import MAX_BYTES, ConfigError, parse_document, unread
+from services.common.durations import wall_clock
 from services.common.files import above
 from services.common.plain_files import is_being_written
 from services.common.refusal import Refusal
@@ -45,7 +45,7 @@ class ScalingFile:
         *,
         gpus: Collection[int] | None = None,
         queries: bool | None = None,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """Nothing is read yet.
 
@@ -150,7 +150,7 @@ class ScalingWatch:
         *,
         kept: Callable[[bytes], object] = lambda _: None,
         undone: Callable[[bytes], Awaitable[bool]] = _respected,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """Knows the reading that is in force.
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +21,7 @@ import orjson
 import structlog
 from pydantic import Field, TypeAdapter
 
-from services.common.durations import Moment
+from services.common.durations import Moment, wall_clock
 from services.common.errors import NotNow
 from services.common.files import write_whole
 
@@ -113,7 +112,7 @@ def hash_of(content: bytes) -> str:
 class Versions:
     """The versions in a folder of their own; one process at a time writes it."""
 
-    def __init__(self, folder: Path, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, *, wall: Callable[[], float] = wall_clock) -> None:
         """Reads nothing yet. `wall` gives seconds since 1970."""
         self.folder = folder
         self._wall = wall

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.common.durations import wall_clock
 from services.scaler.config import Pool, Restart, Scaling
 from services.scaler.metrics import Metrics
 from services.scaler.policy.replicas import (
@@ -77,7 +78,7 @@ class LocalTarget:
         notice: Callable[[str], str] = lambda _name: "",
         longest: Callable[[str], int] = lambda _tier: 0,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
         rhythm: Rhythm | None = None,
     ) -> None:
         self._pools = {name: KeptPool(name, pool) for name, pool in scaling.pools.items()}
