@@ -43,6 +43,11 @@ def above(path: Path) -> Path:
     return folder_of(path).parent
 
 
+def resolved(path: Path) -> Path:
+    """Where a path leads, absolute; one whose links lead to themselves leads nowhere and stays."""
+    return Path(os.path.realpath(path))  # `Path.resolve` raises RuntimeError there
+
+
 def is_at(path: Path, descriptor: int) -> bool:
     """Whether an open file still has its name: it was not moved, removed or replaced.
 

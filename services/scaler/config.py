@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, Document, load_document
 from services.common.config import Problem as PolicyProblem
-from services.common.files import above
+from services.common.files import above, resolved
 from services.common.plain_files import read_plain
 from services.common.rules import spelled
 from services.common.server import ServerSettings, check_listen
@@ -347,7 +347,7 @@ class Scaling:
         document.refuse([*_wrong_places(scaling), *_too_many(scaling)])
         for pool in scaling.pools.values():
             if pool.repository is not None:
-                object.__setattr__(pool, "repository", (home / pool.repository).resolve())
+                object.__setattr__(pool, "repository", resolved(home / pool.repository))
         document.refuse(
             [
                 *_shared_ports(scaling),
@@ -554,10 +554,10 @@ def _take_models(scaling: Scaling, read: Callable[[Path], bytes]) -> Iterator[Pr
         if pool.repository is None:
             continue
         folder = pool.repository / pool.model
-        if not pool.repository.is_dir():
-            yield ("pools", name, "repository"), f"must be a folder, got {pool.repository}"
-            continue
         try:
+            if not pool.repository.is_dir():
+                yield ("pools", name, "repository"), f"must be a folder, got {pool.repository}"
+                continue
             text = read(folder / FILE).decode("utf-8")
             parse_model_config(text, folder)
         except (FileNotFoundError, NotADirectoryError):

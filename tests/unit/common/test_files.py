@@ -11,7 +11,14 @@ import pytest
 
 from services.common import files
 from services.common.config import ConfigError
-from services.common.files import FolderLock, exchanged_file, whole_file, whole_folder, write_whole
+from services.common.files import (
+    FolderLock,
+    exchanged_file,
+    resolved,
+    whole_file,
+    whole_folder,
+    write_whole,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -238,3 +245,10 @@ def test_a_file_that_was_not_there_takes_nobodys_place(
     with pytest.raises(FileExistsError), exchanged_file(path, b"second"):
         pass
     assert path.read_text() == "first"
+
+
+def test_where_a_path_leads_is_told_of_one_that_leads_nowhere_too(tmp_path: Path) -> None:
+    (tmp_path / "there").symlink_to(tmp_path)
+    (tmp_path / "round").symlink_to("round")
+    assert resolved(tmp_path / "there" / "a") == tmp_path.resolve() / "a"
+    assert resolved(tmp_path / "round" / "a") == tmp_path.resolve() / "round" / "a"
