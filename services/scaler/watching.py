@@ -21,8 +21,10 @@ QUEUE = 256
 class Watcher(Generic[T]):
     """One subscription, read by one task."""
 
-    def __init__(self) -> None:
-        self._pending: deque[T] = deque()
+    def __init__(self, *first: T) -> None:
+        """Begins with `first`, however many, which count for nothing in how far it is behind."""
+        self._pending: deque[T] = deque(first)
+        self._most = QUEUE + len(first)
         self._news = asyncio.Event()
         self._end: ServiceError | None = None
 
@@ -47,7 +49,7 @@ class Watcher(Generic[T]):
 
     def offer(self, item: T) -> bool:
         """Queues the item; False if there was no room, which ends the subscription."""
-        if len(self._pending) < QUEUE:
+        if len(self._pending) < self._most:
             self._pending.append(item)
             self._news.set()
             return True
@@ -90,9 +92,7 @@ class Watchers(Generic[T]):
             raise self._closed
         if len(self._watchers) >= MAX_WATCHERS:
             self._make_room(caller)
-        watcher = Watcher[T]()
-        for item in first:
-            watcher.offer(item)
+        watcher = Watcher[T](*first)
         self._watchers[watcher] = caller
         try:
             yield watcher

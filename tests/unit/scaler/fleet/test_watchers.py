@@ -34,6 +34,14 @@ async def test_closing_ends_watchers_after_what_is_queued():
         pass
 
 
+async def test_what_it_begins_with_is_not_what_it_is_behind():
+    hub: Any = watching.Watchers()
+    first = range(4 * watching.QUEUE)
+    with hub.subscribe(*first) as watcher:
+        hub.publish(-1)
+        assert [await watcher.next(1.0) for _ in range(len(first) + 1)] == [*first, -1]
+
+
 async def test_a_quiet_fleet_gives_no_news():
     hub = Watchers()
     with hub.subscribe(Update(full=True, replicas=(), revision=7)) as watcher:
