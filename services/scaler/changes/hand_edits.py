@@ -53,6 +53,7 @@ class HandEdits:
         self._still_seconds = still_seconds
         self._clock = clock
         self._undone_at: float | None = None
+        self._outrun = ""  # hash of the edit that was being written when it was last to be undone
 
     async def undo(self, content: bytes) -> bool:
         """Writes the file in force, or a change that is about to be, back over an edit by hand.
@@ -118,8 +119,12 @@ class HandEdits:
             data = await self._versions.live() if coming is None else coming.data
             await self._versions.keep(content)
             await self._writing.replace(data, hash_of(content))
-        except Outrun:
-            return True  # it is another one this very moment: the next look finds it
+        except Outrun as error:
+            if self._outrun != hash_of(content):
+                self._outrun = hash_of(content)
+                return True  # it is another one this very moment: the next look finds it
+            await self._respect(content, f"it cannot be undone: {error}")  # as nothing changes
+            return False
         except (OSError, ServiceError) as error:
             await self._respect(content, f"it cannot be undone: {error}")
             return False

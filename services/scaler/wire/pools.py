@@ -68,7 +68,7 @@ class PoolCalls:
         def message(view: PoolView) -> pb.Pool:
             return self._pool(view, operator=operator)
 
-        pools = await self._turns.made("pools", self._fleet.pools(), message)
+        pools = await self._turns.made("who lists pools", self._fleet.pools(), message)
         response = pb.ListPoolsResponse(pools=pools)
         if (refusal := self._watch.refusal) is not None:
             response.refusal.CopyFrom(_refusal(refusal, operator=operator))

@@ -166,6 +166,14 @@ async def test_a_file_that_is_open_to_be_written_is_written_over_by_nobody(guard
     assert kept(guarded) == []
 
 
+async def test_a_file_that_is_held_open_for_good_is_respected_in_the_end(guarded):
+    with guarded.path.open("a"):
+        assert await guarded.edits.undo(text(2).encode())
+        assert not await guarded.edits.undo(text(2).encode())
+    guarded.look()
+    assert "somebody else writes" in guarded.versions.latest.note
+
+
 async def test_what_cannot_be_kept_is_not_undone_and_says_why(guarded, monkeypatch):
     await guarded.versions.flush()
 
