@@ -6,7 +6,7 @@ State per engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from engines.cpu.process.admission import QueueFullError, failure
@@ -26,6 +26,10 @@ _DEAR_SHARE = 1 / 10
 TOO_MANY = (
     f"Too many requests wait for their guides, at most {_MOST_OF_ONE} with {_GUIDES_OF_ONE} guides"
     " may: please try again later"
+)
+TOO_FULL = (
+    "Guides of this caller fill the engine's memory: for some minutes no others wait for their"
+    " guides to be tried"
 )
 TRUST_LOST = (
     "Guides of this caller made steps slow: for some minutes no others wait for their guides to be"
@@ -49,6 +53,9 @@ class Guides(Protocol):
 
     def token_ns(self, guide: Guide) -> int:
         """What a token of its answers took when it was tried."""
+
+    def filled(self) -> Mapping[str, int]:
+        """What those that were compiled since this was asked last keep, by whose they are."""
 
     def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
@@ -114,6 +121,8 @@ class Unproven:
         that take a little less would never leave it any.
         """
         self._short = False
+        for source, kept in self._guides.filled().items():
+            self._conduct.kept(source, kept)
         for key, generation in sorted(
             self._waiting.items(), key=lambda item: self._turns.get(item[1].source, 0)
         ):
@@ -136,9 +145,11 @@ class Unproven:
 
     def _crowded(self, last: Generation) -> str:
         """Why the last request may not wait for the verdict on its guide; empty: it may."""
-        known_only = last.known_only or self._conduct.no_new(last.source)
-        if known_only and last.guide and self._guides.verdict(last.guide, "") is None:
-            return TRUST_LOST
+        if last.guide and self._guides.verdict(last.guide, "") is None:
+            if last.known_only or self._conduct.no_new(last.source):
+                return TRUST_LOST
+            if self._conduct.fills(last.source):
+                return TOO_FULL
         if len(self._waiting) > _MOST:
             return str(QueueFullError(_MOST))
         theirs = [one.guide for one in self._waiting.values() if one.source == last.source]
