@@ -39,7 +39,7 @@ class Trial(Protocol):
 
 
 class Guides:
-    """Verdicts on guides. `verdict`, `token_ns`, `filled`, `drop` are for the loop's thread.
+    """Verdicts on guides. `known` to `drop` are for the loop's thread.
 
     Attributes:
         changed: a descriptor that is readable when a verdict has come; `os.eventfd_read` clears it.
@@ -61,6 +61,11 @@ class Guides:
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.kept_bytes = 0
         self.compiling = False
+
+    def known(self, guide: Guide) -> bool:
+        """Whether `verdict` says one; if not, nothing is begun to find it out."""
+        with self._lock:
+            return guide_hash(guide) in self._verdicts or guide in self._trouble
 
     def verdict(self, guide: Guide, source: str) -> str | None:
         """`GOOD`, or why not; None: not yet known, it will be found out."""

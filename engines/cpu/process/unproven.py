@@ -48,6 +48,9 @@ class Guides(Protocol):
     def compiling(self) -> bool:
         """Whether one is compiled right now, beside the loop."""
 
+    def known(self, guide: Guide) -> bool:
+        """Whether there is a verdict; it is not found out."""
+
     def verdict(self, guide: Guide, source: str) -> str | None:
         """Empty: it may run, at once; a text: why not; None: not yet known, ask again."""
 
@@ -99,6 +102,9 @@ class Unproven:
 
     def add(self, key: int, generation: Generation) -> None:
         """Take a request with a guide, and let it go at once if that is known."""
+        if why := self._distrusted(generation):
+            self._refuse(key, why)
+            return
         self._waiting[key] = generation
         if self._short:
             self.prove()
@@ -143,13 +149,17 @@ class Unproven:
         if len(self._dear) < count:
             self.prove()
 
+    def _distrusted(self, generation: Generation) -> str:
+        """Why a request may have no new guide tried; empty: it may, or needs none."""
+        assert generation.guide is not None  # noqa: S101 - else it is none of ours
+        if self._guides.known(generation.guide):
+            return ""
+        if generation.known_only or self._conduct.no_new(generation.source):
+            return TRUST_LOST
+        return TOO_FULL if self._conduct.fills(generation.source) else ""
+
     def _crowded(self, last: Generation) -> str:
         """Why the last request may not wait for the verdict on its guide; empty: it may."""
-        if last.guide and self._guides.verdict(last.guide, "") is None:
-            if last.known_only or self._conduct.no_new(last.source):
-                return TRUST_LOST
-            if self._conduct.fills(last.source):
-                return TOO_FULL
         if len(self._waiting) > _MOST:
             return str(QueueFullError(_MOST))
         theirs = [one.guide for one in self._waiting.values() if one.source == last.source]

@@ -45,10 +45,13 @@ def test_a_guide_is_tried_once_then_compiled_and_may_run() -> None:
     trial = FakeTrial()
     guides = Guides(trial, trial.compile)
     good = ("regex", "good")
+    assert not guides.known(good)
     assert guides.verdict(good, "") is None
     assert guides.verdict(good, "") is None
+    assert not guides.known(good)
     trial.go.release()
     settled(guides)
+    assert guides.known(good)
     assert guides.verdict(good, "") == ""
     assert guides.token_ns(good) == 2_000_000
     assert guides.token_ns(("regex", "other")) == 0
