@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from services.common.errors import Unavailable
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.fleet.gauges import Counted, Gauges
 from services.scaler.fleet.members import Member, Members, state_of
 from services.scaler.fleet.sizes import Sizes
@@ -30,6 +30,7 @@ from services.scaler.policy.draining import Action, Drain, Release, ReplicaState
 from services.scaler.policy.rollout import SettingsRefusal
 from services.scaler.policy.sizing.settings import Query
 from services.scaler.policy.sizing.views import Decision
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import PoolStatus, ReplicaStatus, Target, Wish
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.scaler.config import Pool, Restart, Scaling
+from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
 from services.scaler.policy.replicas import (
     Action,
@@ -27,6 +27,7 @@ from services.scaler.policy.replicas import (
     decide,
     trouble,
 )
+from services.scaler.pools.pool import Pool, Restart
 from services.scaler.ports import OnChange, PoolStatus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.kept_pool import KeptPool, Wanted

@@ -25,8 +25,8 @@ from lightkube.resources.core_v1 import Node, Pod
 from lightkube.resources.discovery_v1 import EndpointSlice
 from lightkube.types import PatchType
 
-from services.scaler.places import WorkloadKind
 from services.scaler.policy.lease import DURATION_SECONDS, Record
+from services.scaler.pools.places import WorkloadKind
 from services.scaler.targets.kubernetes import objects
 
 CALL_SECONDS = 5.0

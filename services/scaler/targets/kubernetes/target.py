@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from services.common.kept_up import kept_up
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
-from services.scaler.places import Kubernetes
+from services.scaler.pools.places import Kubernetes
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import OnChange, PoolStatus
 from services.scaler.targets.kubernetes import client
 from services.scaler.targets.kubernetes.client import ClusterFault, Fault, KubernetesClient

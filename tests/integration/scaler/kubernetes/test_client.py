@@ -7,9 +7,9 @@ from contextlib import aclosing
 import kmock
 import pytest
 
-from services.scaler.places import WorkloadKind
 from services.scaler.policy.lease import Record
 from services.scaler.policy.workload import DRAINED
+from services.scaler.pools.places import WorkloadKind
 from services.scaler.targets.kubernetes.client import (
     ClusterFault,
     Fault,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.gauges import Counted, Gauges
 from services.scaler.fleet.members import Member
@@ -16,6 +16,7 @@ from services.scaler.fleet.watchers import Watcher
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import ReplicaState
+from services.scaler.pools.pool import Capacity, Pool, Restart, Slot
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus, Target
 from services.scaler.targets.local import LocalTarget, Rhythm
 from services.scaler.targets.slots import Adopted

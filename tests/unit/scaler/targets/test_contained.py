@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from services.scaler.config import Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.policy.replicas import State
+from services.scaler.pools.pool import Slot
 from services.scaler.ports import PoolStatus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.occupants import Occupant

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
+from services.scaler.pools.pool import Capacity, Pool, Restart, Slot
 from services.scaler.ports import PoolStatus, ReplicaStatus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget

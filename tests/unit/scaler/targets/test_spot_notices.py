@@ -5,9 +5,10 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.scaler.config import Capacity, Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.load.pages import Unanswered
 from services.scaler.metrics import Metrics
+from services.scaler.pools.pool import Capacity, Slot
 from services.scaler.ports import PoolStatus
 from services.scaler.targets import spot_notices
 from services.scaler.targets.local import HEARD_SECONDS, LocalTarget
