@@ -18,7 +18,8 @@ from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.pools.pool import Capacity, Pool, Restart, Slot
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus, Target
-from services.scaler.targets.local import LocalTarget, Rhythm
+from services.scaler.targets.care import Rhythm
+from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.slots import Adopted
 from tests.making.replicas import Clock, Cluster, Host, again, pool, sizes
 
