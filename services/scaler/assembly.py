@@ -13,7 +13,7 @@ from services.common.kept_up import kept_up
 from services.scaler.changes.policies import DECISIONS_FOLDER, LOAD_FOLDER, Policies
 from services.scaler.changes.trials import Trials
 from services.scaler.config import Scaling
-from services.scaler.fleet.fleet import PoolView
+from services.scaler.fleet.pools import PoolView
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.fleet.sizes import Sizes
 from services.scaler.history import recorder

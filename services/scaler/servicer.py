@@ -16,7 +16,8 @@ from services.common.credentials import Role, current_identity
 from services.common.durations import duration_of, set_seconds, set_time
 from services.common.errors import BadRequest, Overloaded, Violation
 from services.common.refusal import Refusal
-from services.scaler.fleet.fleet import Fleet, PoolView
+from services.scaler.fleet.fleet import Fleet
+from services.scaler.fleet.pools import PoolView
 from services.scaler.fleet.scaling_file import ScalingWatch
 from services.scaler.fleet.watchers import Seen, Update
 from services.scaler.load import reports

@@ -388,7 +388,7 @@ async def test_a_pool_that_cannot_be_decided_forgets_what_it_remembered(scene, m
 
 async def test_a_scaler_that_ends_wakes_no_pool(scene):
     scene = await scene(a=scaled(SLEEPY))
-    scene.fleet._exit_drain_seconds = 1.0
+    scene.fleet._pools.exit_drain_seconds = 1.0
     assert scene.fleet.wake("small") is None
     assert not scene.sizes.woken("a")
 
