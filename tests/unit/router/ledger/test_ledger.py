@@ -538,7 +538,7 @@ async def test_a_slow_disk_is_left_at_rest(book: Book, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module.os, "fsync", fsync)
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    monkeypatch.setattr(module, "_set_within", waited)
+    monkeypatch.setattr(module, "set_within", waited)
     async with book.ledger.writing(), asyncio.timeout(10):
         for number in range(3):
             book.add(number)
