@@ -22,7 +22,8 @@ from services.scaler.pools.places import Actuator, ByHand, Kubernetes
 from services.scaler.pools.pool import Pool
 from services.scaler.ports import PoolStatus, ReplicaStatus
 from services.scaler.targets.kubernetes import client
-from services.scaler.targets.kubernetes.client import ClusterFault, Fault, KubernetesClient
+from services.scaler.targets.kubernetes.client import KubernetesClient
+from services.scaler.targets.kubernetes.faults import ClusterFault, Fault
 from services.scaler.targets.kubernetes.objects import Endpoints, Node, Workload
 from services.scaler.targets.kubernetes.shown import Around, Notices, replica
 from services.scaler.targets.kubernetes.starts import Starts

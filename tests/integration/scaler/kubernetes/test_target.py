@@ -20,7 +20,8 @@ from services.scaler.pools.places import Actuator, ByHand, Kubernetes
 from services.scaler.pools.pool import Capacity, Pool
 from services.scaler.targets.kubernetes import pool as pools
 from services.scaler.targets.kubernetes import watched
-from services.scaler.targets.kubernetes.client import ClusterFault, KubernetesClient
+from services.scaler.targets.kubernetes.client import KubernetesClient
+from services.scaler.targets.kubernetes.faults import ClusterFault
 from services.scaler.targets.kubernetes.target import Elected, KubernetesTarget
 from tests.making.kubernetes import NAMESPACE, NODES, SLICES, Refusal
 from tests.making.replicas import sizes
