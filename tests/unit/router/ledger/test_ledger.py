@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from pennyweight.ledger.reader import Unreadable, opened
+from pennyweight.ledger.lines import Unreadable
+from pennyweight.ledger.reader import opened
 from pennyweight.ledger.schema import LedgerRecord, OutcomeRecord
 from pennyweight.ledger.sums import By, add_up
 from services.common import files
