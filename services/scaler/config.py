@@ -17,7 +17,7 @@ from services.common.config import STRICT, Document, Problem, load_document
 from services.common.files import above
 from services.common.plain_files import read_plain
 from services.common.rules import spelled
-from services.common.server import ServerSettings, check_listen
+from services.common.server_settings import ServerSettings, check_listen
 from services.scaler.policy.sizing.contradictions import contradictions
 from services.scaler.policy.sizing.remarks import remarks
 from services.scaler.policy.sizing.settings import Budget, Money
