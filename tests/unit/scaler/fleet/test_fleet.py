@@ -21,6 +21,7 @@ from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus, 
 from services.scaler.targets.care import Rhythm
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.slots import Adopted
+from tests.making.beside import beside
 from tests.making.replicas import Clock, Cluster, Host, again, pool, sizes
 
 STARTING, READY = ReplicaState.STARTING, ReplicaState.READY
@@ -92,14 +93,8 @@ async def keeping(target: Target | Host, **pools: Pool):
     scene = Scene(pools or {"a": pool()}, target)
     await scene.fleet.adopt()
     with scene.watching():
-        task = asyncio.create_task(scene.fleet.run())
-        try:
+        async with beside(scene.fleet.run()):
             yield scene
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            if not task.cancelled():
-                task.result()
 
 
 async def test_a_death_is_published_before_anything_else_runs():

@@ -14,6 +14,7 @@ from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.occupants import EXIT_SECONDS
 from services.scaler.targets.slots import Adopted
+from tests.making.beside import beside
 from tests.making.replicas import Clock, Host, Quick, again, pool
 
 
@@ -74,14 +75,8 @@ class Scene:
 async def at_work(host: Host, good: GoodSettings | None = None, **pools: Pool):
     scene = Scene(host, pools or {"a": pool()}, good)
     await scene.target.open(scene.changed.set)
-    task = asyncio.create_task(scene.target.run())
-    try:
+    async with beside(scene.target.run()):
         yield scene
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        if not task.cancelled():
-            task.result()
 
 
 async def test_nothing_is_started_before_a_size_is_wanted():
