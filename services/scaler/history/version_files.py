@@ -48,6 +48,20 @@ class VersionFiles:
         with contextlib.suppress(OSError):
             self.announced.unlink(missing_ok=True)
 
+    def keep(self, digest: str, content: bytes) -> None:
+        """Has the file of this hash on the disk whole.
+
+        Raises:
+            OSError: the disk refuses; trying again is harmless.
+        """
+        path = self.content(digest)
+        try:
+            there = path.read_bytes() == content
+        except FileNotFoundError:
+            there = False
+        if not there:
+            write_whole(path, content)
+
     def add(
         self, digest: str, content: bytes, line: bytes, *, earlier: Callable[[], bytes], most: int
     ) -> bool:
@@ -66,13 +80,7 @@ class VersionFiles:
         Raises:
             OSError: the disk refuses; trying again is harmless.
         """
-        path = self.content(digest)
-        try:
-            there = path.read_bytes() == content
-        except FileNotFoundError:
-            there = False
-        if not there:
-            write_whole(path, content)
+        self.keep(digest, content)
         before = self.lines.read_bytes() if self.lines.exists() else earlier()
         kept = before.splitlines(keepends=True)
         if len(kept) >= most:
