@@ -15,7 +15,11 @@ LINES, ANNOUNCED = "versions.jsonl", "applying.json"
 
 
 class VersionFiles:
-    """The files in a folder of their own; one process at a time writes them."""
+    """The files in a folder of their own; one process at a time writes them.
+
+    Attributes:
+        lines, announced: where they are.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Touches nothing."""
@@ -31,7 +35,7 @@ class VersionFiles:
         """
         return self.lines.read_bytes().splitlines() if self.lines.exists() else []
 
-    def content(self, digest: str) -> Path:
+    def path_of(self, digest: str) -> Path:
         """Where the file of this hash is."""
         return self._folder / f"{digest}.yaml"
 
@@ -54,7 +58,7 @@ class VersionFiles:
         Raises:
             OSError: the disk refuses; trying again is harmless.
         """
-        path = self.content(digest)
+        path = self.path_of(digest)
         try:
             there = path.read_bytes() == content
         except FileNotFoundError:
@@ -103,7 +107,7 @@ class VersionFiles:
         Raises:
             OSError: the disk refuses; trying again is harmless.
         """
-        whole = {self.content(digest): lambda: content, self.lines: lines}
+        whole = {self.path_of(digest): lambda: content, self.lines: lines}
         gone = [path for path in whole if not path.exists()]
         for path in gone:
             write_whole(path, whole[path]())

@@ -262,7 +262,7 @@ class Versions:
         """
         data = self._contents.get(version.hash)
         if data is None:
-            path = self._files.content(version.hash)
+            path = self._files.path_of(version.hash)
             data = path.read_bytes()
             if hash_of(data) != version.hash:
                 raise OSError(f"{path} is not what it was")
