@@ -12,8 +12,8 @@ from services.common.config import ConfigError
 from services.common.kept_up import kept_up
 from services.scaler.changes.policies import DECISIONS_FOLDER, LOAD_FOLDER, Policies
 from services.scaler.changes.trials import Trials
-from services.scaler.config import Pool, Scaling
-from services.scaler.fleet.fleet import PoolView
+from services.scaler.config import Scaling
+from services.scaler.fleet.pools import PoolView
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.fleet.sizes import Sizes
 from services.scaler.history import recorder
@@ -27,6 +27,7 @@ from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.policy.sizing.memory import Lasting
 from services.scaler.policy.sizing.settings import Objectives
+from services.scaler.pools.pool import Pool
 from services.scaler.servicer import Calls
 from services.scaler.wire.decisions import DecisionCalls
 from services.scaler.wire.overrides import OverrideCalls

@@ -16,8 +16,8 @@ from services.common.credentials import Role, current_identity
 from services.common.durations import duration_of, set_seconds, set_time
 from services.common.errors import BadRequest, Overloaded, Violation
 from services.common.refusal import Refusal
-from services.scaler.config import Capacity
-from services.scaler.fleet.fleet import Fleet, PoolView
+from services.scaler.fleet.fleet import Fleet
+from services.scaler.fleet.pools import PoolView
 from services.scaler.fleet.scaling_file import ScalingWatch
 from services.scaler.fleet.watchers import Seen, Update
 from services.scaler.load import reports
@@ -27,6 +27,7 @@ from services.scaler.policy.demand import Demand
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.rollout import SettingsRefusal
 from services.scaler.policy.sizing.override import unsigned
+from services.scaler.pools.pool import Capacity
 from services.scaler.wire.decisions import DecisionCalls
 from services.scaler.wire.overrides import OverrideCalls
 from services.scaler.wire.policies import PolicyCalls

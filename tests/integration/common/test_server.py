@@ -20,7 +20,8 @@ from services.common import server as server_module
 from services.common.channel import Peer
 from services.common.config import ConfigError
 from services.common.credentials import Keyring
-from services.common.server import Server, ServerEnded, ServerSettings
+from services.common.server import Server, ServerEnded
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 from tests.integration.common.serving import CACHE, KEY, ROUTER, SCALER, serving
 

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from services.common.errors import DeadlineExceeded, Unavailable
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import Replica, State
 from services.router.fleet.place import Place
+from services.router.fleet.replica import Replica, State
 from services.router.fleet.waking import TierWaking
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
