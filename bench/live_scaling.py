@@ -20,7 +20,7 @@ from bench import report
 from bench.live_cluster import KedaCluster
 from bench.stack import METADATA, BenchError, Stack, free_port, pool, route, tier
 from pennyweight import Client, PennyweightError
-from pennyweight.ledger.reader import Tail
+from pennyweight.ledger.tail import Tail
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from services.local.traffic import questions

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from bench import report
 from services.common.tally import Counted, Histograms
 from services.router.engines.trtllm import unpack_log_probs
-from services.router.fleet.group import WHOLE, Replica, State
+from services.router.fleet.replica import WHOLE, Replica, State
 from services.router.metrics import SECONDS
 from services.router.policy.replicas import choose_replica
 

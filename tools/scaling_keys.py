@@ -17,8 +17,8 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from services.scaler.config import Pool, Restart
 from services.scaler.policy.sizing.settings import Budget, Measure, Money, Scale
+from services.scaler.pools.pool import Pool, Restart
 from tools.settings import attributes, between
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"

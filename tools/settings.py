@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from services.cache.config import CacheSettings
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 from services.router.config import RouterSettings
 from services.scaler.config import ScalerSettings
 

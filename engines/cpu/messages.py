@@ -100,6 +100,25 @@ class Census(NamedTuple):
     guide_bytes: int = 0
 
 
+class Standing(NamedTuple):
+    """What a source's guides took beyond what they may, and fill, lately, as of `at`.
+
+    `alone_ns` is what it took of that in steps of its own; `at` is in monotonic seconds.
+    """
+
+    source: str
+    taken_ns: float = 0.0
+    alone_ns: float = 0.0
+    kept_bytes: float = 0.0
+    at: float = 0.0
+
+
+class Standings(NamedTuple):
+    """From the engine, as they change; to the next one, once that is ready: how sources stand."""
+
+    sources: tuple[Standing, ...] = ()
+
+
 _STEP = struct.Struct("<I?")  # how many keys follow
 
 

@@ -42,7 +42,8 @@ class Settings:
     of 2.5 times more ends the engine process. A source whose guides took 5 times as much beyond
     that 1 % in ten minutes has no new ones tried.
     `max_guide_memory_mb`: what compiled guides may keep in memory, in MiB, an eighth of it each;
-    then the engine process is replaced, while the old one ends what it runs.
+    then the engine process is replaced, while the old one ends what it runs. A source that filled
+    more than half of it in ten minutes has no new ones tried, by the next process neither.
     `max_silence_ms`: an engine process that says nothing for so long, as in a step that reads a
     long prompt, is killed and replaced; after a quarter of it the replica is not taken for ready.
     `max_responses_per_second`: when more would be due, tokens travel together instead.

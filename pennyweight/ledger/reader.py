@@ -1,40 +1,22 @@
-"""Reads ledger folders, as `schema` has them and as they were before it.
+"""Opens ledger folders for questions, with DuckDB, the extra `ledger`.
 
-Schema 1, of lines without the field `schema`: `time` is seconds since 1970 in requests, ISO 8601
-text in pairs and outcomes, and is missing from the oldest; requests may lack `kind` and
-`request_id`, and have no attempts; what runs for evidence cost stands in their pairs alone, as
-`shadow_micro_usd`, and is to be added to what requests cost. `refused_micro_usd` is part of their
-`micro_usd`. Lines of both may stand in one folder.
-
-No line is fatal: what is torn by a crash, still being written, or no record at all is left out,
-counted and named. So is what says a younger schema, whose fields may mean something else, lacks
-what is added up, or has figures there that no record has. Kinds that are unknown are no fault,
-they may be younger than the reader.
-
-Whole files may be compressed with gzip (`*.jsonl.gz`): `opened` reads them, `Tail` has no use for
-what does not grow. One that lies beside the file it was made of counts once.
-
-`Tail` follows a ledger that grows and needs nothing. `opened` needs DuckDB, the extra `ledger`.
+Whole files may be compressed with gzip (`*.jsonl.gz`). One that lies beside the file it was made of
+counts once. Leaves to `lines` what a record is, to `tail` a ledger that grows.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pennyweight.ledger.schema import time_text
+from pennyweight.ledger.lines import FILES, SCHEMA, Unreadable, record_of
 
 if TYPE_CHECKING:
     import duckdb
 
-FILES = "*.jsonl"
 COMPRESSED = "*.jsonl.?*"
-NAMES_SHOWN = 3
-SCHEMA = 2
-"""The youngest that is known here."""
 
 
 class LedgerError(Exception):
@@ -56,128 +38,6 @@ class NoLedger(LedgerError):
 class ExtraMissing(LedgerError):
     """DuckDB is not installed."""
 
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """What of a folder is no record.
-
-    Attributes:
-        lines: how many, by name of their file.
-        files: why, by name of a file of which nothing could be read.
-        why: how many of the lines are records and yet left out, by what is wrong with them.
-    """
-
-    lines: Mapping[str, int] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    why: Mapping[str, int] = field(default_factory=dict)
-
-    def notes(self) -> tuple[str, ...]:
-        """It in at most two sentences, with names; empty where everything was read."""
-        notes: list[str] = []
-        if self.lines:
-            names = _some([f"{name}: {count}" for name, count in sorted(self.lines.items())])
-            total = sum(self.lines.values())
-            why = [f"{count} {reason}" for reason, count in sorted(self.why.items())]
-            of_them = f"; of them {', '.join(why)}" if why else ""
-            notes.append(
-                f"Lines that could not be read and are left out: {total} ({names}){of_them}."
-            )
-        if self.files:
-            names = _some([f"{name}: {why}" for name, why in sorted(self.files.items())])
-            count = len(self.files)
-            notes.append(f"Files that could not be read and are left out: {count} ({names}).")
-        return tuple(notes)
-
-    def counts(self) -> dict[str, int]:
-        """How many lines and files, by a reason that names the files."""
-        return {
-            f"{what} that cannot be read ({_some(sorted(names))})": count
-            for what, names, count in (
-                ("lines", self.lines, sum(self.lines.values())),
-                ("files", self.files, len(self.files)),
-            )
-            if names
-        }
-
-
-def record_of(line: str | bytes) -> dict[str, Any] | None:
-    """The record of a line, in the spelling of schema 2: `kind` and `time`; None if it is none.
-
-    A record of schema 1 keeps saying so, by the lack of `schema`.
-    """
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict):
-        return None
-    schema = record.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
-        return None
-    if "kind" not in record:
-        if "handle" not in record:
-            return None
-        record["kind"] = "request"
-    record["time"] = _time_of(record.get("time"))
-    return record
-
-
-def _time_of(time: object) -> str | None:
-    """A time of any schema, as schema 2 spells it; None where there is none."""
-    if isinstance(time, str):
-        return time.replace("+00:00", "Z")
-    try:
-        return time_text(time) if isinstance(time, int | float) else None
-    except (ValueError, OverflowError, OSError):  # no year of ours
-        return None
-
-
-class Tail:
-    """Follows a folder. State: how far each file is read, and what in it was no record."""
-
-    def __init__(self, folder: Path) -> None:
-        """Leaves out what is there already."""
-        self._folder = folder
-        self._read = {path: path.stat().st_size for path in self._files()}
-        self._lines = Counter[str]()
-        self._refused: dict[str, str] = {}
-
-    @property
-    def unreadable(self) -> Unreadable:
-        """Lines that were left out so far, and files that cannot be read now."""
-        return Unreadable(dict(self._lines), dict(self._refused))
-
-    def read(self) -> list[dict[str, Any]]:
-        """The records that have come; a line still being written waits for the next time."""
-        found = []
-        self._refused.clear()
-        for path in self._files():
-            try:
-                lines = self._new_lines(path)
-            except OSError as error:
-                self._refused[path.name] = error.strerror or str(error)
-                continue
-            for line in lines:
-                record = record_of(line)
-                if record is not None:
-                    found.append(record)
-                elif line.strip():
-                    self._lines[path.name] += 1
-        return found
-
-    def _files(self) -> list[Path]:
-        return [path for path in sorted(self._folder.glob(FILES)) if path.is_file()]
-
-    def _new_lines(self, path: Path) -> list[bytes]:
-        start = self._read.get(path, 0)
-        with path.open("rb") as file:
-            file.seek(start)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self._read[path] = start + len(whole) + len(newline)
-        return whole.split(b"\n")
-
-
-# --- with DuckDB ---------------------------------------------------------------------------------
 
 COLUMNS = {
     "kind": "VARCHAR",
@@ -366,9 +226,3 @@ def _refused(path: Path) -> str:
     if path.suffix != ".gz":
         return "neither plain nor compressed with gzip"
     return f"{path.stem} is there too" if path.with_suffix("").is_file() else ""
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - NAMES_SHOWN
-    shown = list(names[:NAMES_SHOWN]) + ([f"and {rest} more"] if rest > 0 else [])
-    return ", ".join(shown)

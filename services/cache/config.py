@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from services.common.config import STRICT, ConfigError, prefix_of
 from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 from services.common.redis_settings import RedisSettings
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 MIB = 1024 * 1024
 MIN_HASH_KEY = 16

@@ -30,6 +30,11 @@ which also bound those whose end nobody takes."""
 MOST_STRAYS = 4_096
 """The same of calls of no method, which are refused at once."""
 
+TAKEN_AT_ONCE = 64
+"""Calls of one method that are asked for at a time. gRPC hands them over in the order in which they
+came, whoever makes them, and one a turn of the loop would have a call wait for the work of each
+before it."""
+
 Options = Sequence[tuple[str, int]]
 Handlers = Mapping[str, Any]
 """Method handlers by path."""
@@ -61,10 +66,12 @@ class Listener(_aio.Server):  # type: ignore[misc]
 
     async def stop(self, grace: float | None) -> None:
         """See `grpc.aio.Server`; stops a server that has ended by itself as well."""
+        self._server.stopping = True
         if self._server.failure.done():
             with suppress(Exception):  # gRPC tells the first of the failure, and stops nothing
                 await super().stop(grace)
         await super().stop(grace)
+        await self._server.taken()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
         """Adds nothing: generated code adds the same methods as registered ones too."""
@@ -80,7 +87,9 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         self._resolver = _MethodResolver([], {})
         self._by_path: dict[str, Any] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._takers: list[asyncio.Future[None]] = []
         self.ended = 0
+        self.stopping = False
 
     def add_registered_method_handlers(self, method_handlers: Handlers) -> None:
         super().add_registered_method_handlers(dict(method_handlers))
@@ -100,18 +109,31 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         gRPC's loop awaits a single call by it, which here never comes: the loop is left with
         seeing the server stop.
         """
-        return self._event_loop.create_task(self._take(method))
+        return self._event_loop.create_task(self._take_all(method))
 
     def _one_ended(self) -> None:
         self.ended += 1
 
-    async def _take(self, method: bytes | None) -> None:
-        """Takes calls until the server stops, which gRPC's own error says."""
-        path = "" if method is None else method.decode()
-        room = asyncio.Semaphore(MOST_STRAYS if method is None else MOST_CALLS)
+    async def taken(self) -> None:
+        """Waits, once the server has stopped, until nobody asks gRPC for calls any more.
 
+        gRPC writes each call where whoever asked for it waits, so none may go before.
+        """
+        await asyncio.gather(*self._takers, return_exceptions=True)
+
+    async def _take_all(self, method: bytes | None) -> None:
+        """Takes calls until the server stops, which gRPC's own error says."""
+        room = asyncio.Semaphore(MOST_STRAYS if method is None else MOST_CALLS)
+        takers = [asyncio.ensure_future(self._take(method, room)) for _ in range(TAKEN_AT_ONCE)]
+        self._takers += takers
+        await asyncio.shield(asyncio.gather(*takers))  # gRPC's loop cancels us at a failure
+
+    async def _take(self, method: bytes | None, room: asyncio.Semaphore) -> None:
+        path = "" if method is None else method.decode()
         while True:
             await room.acquire()
+            if self.stopping:  # there may be no server any more to ask
+                raise _core.UsageError("the server stops")
             call = await (
                 self._request_call() if method is None else self._request_registered_call(method)
             )

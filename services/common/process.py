@@ -28,7 +28,8 @@ from services.common.keys_in_force import KeysInForce
 from services.common.log_lines import LogCollector
 from services.common.logs import logging_to_standard_error
 from services.common.self_watch import StartWatch
-from services.common.server import Server, ServerEnded, ServerSettings, stop_on_signals
+from services.common.server import Server, ServerEnded, stop_on_signals
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 from services.common.threads import take_threads
 from services.common.tls import TlsRefusals

@@ -9,7 +9,7 @@ And turns at parsing them: that holds up everybody, as long as the message has p
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -60,7 +60,7 @@ class Reading:
     def __init__(self, most: int | None, most_of_one: int) -> None:
         self.most = most
         self.most_of_one = most_of_one
-        self._all = nullcontext() if most is None else asyncio.Semaphore(most)
+        self._all = () if most is None else (asyncio.Semaphore(most),)
         self._lines: dict[str, _Line] = {}
         self._large = CallerTurns()
 
@@ -91,19 +91,23 @@ class Reading:
             line = self._lines[caller] = _Line(asyncio.Semaphore(self.most_of_one))
         line.users += 1
         until = asyncio.get_running_loop().time() + seconds
+        wanted, held = (line.turns, *self._all), list[asyncio.Semaphore]()
+        waits = any(turns.locked() for turns in wanted)  # else none of them does
         try:
-            async with AsyncExitStack() as held:
-                try:
-                    async with asyncio.timeout_at(until):
-                        await held.enter_async_context(line.turns)
-                        await held.enter_async_context(self._all)
-                except TimeoutError:
-                    raise DeadlineExceeded(
-                        f"other messages of this caller took all of {seconds:g} s",
-                        reason="READ_LATE",
-                    ) from None
-                yield max(0.0, until - asyncio.get_running_loop().time())
+            async with asyncio.timeout_at(until if waits else None):
+                for turns in wanted:
+                    await turns.acquire()
+                    held.append(turns)
+            yield max(0.0, until - asyncio.get_running_loop().time())
+        except TimeoutError:
+            if len(held) == len(wanted):  # it was no wait of ours
+                raise
+            raise DeadlineExceeded(
+                f"other messages of this caller took all of {seconds:g} s", reason="READ_LATE"
+            ) from None
         finally:
+            for turns in held:
+                turns.release()
             line.users -= 1
             if not line.users:
                 del self._lines[caller]

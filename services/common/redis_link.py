@@ -1,16 +1,18 @@
 """The connections to Redis, and whether it can be used; nothing here knows what is kept there.
 
 Operations that fail in a row open a breaker: from then on they fail at once, so that a Redis that
-hangs costs nobody its timeout again and again; one that this process was late for itself says
-nothing of Redis. Where nobody listens to Redis, the first operation
-after a rest tries it. Where somebody does (`RedisLink.tend`), Redis is up only while that
+hangs costs nobody its timeout again and again. Only what Redis was asked counts: neither waits for
+a turn, which callers take one after another, nor what this process was late for itself; and what
+was under way together says one thing, however much it is. Where nobody listens to Redis, the first
+operation after a rest tries it. Where somebody does (`RedisLink.tend`), Redis is up only while that
 connection is, and only the listener tries again, so that no operation ever waits for the trial.
 """
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,6 +29,7 @@ from redis.exceptions import RedisError, ResponseError
 from services.common.backoff import Backoff
 from services.common.breaker import Breaker
 from services.common.config import ConfigError
+from services.common.fair_semaphore import FairSemaphore
 from services.common.lateness import LATE_SHARE, Limit
 from services.common.plain_files import MAX_SECRET_BYTES, read_plain
 
@@ -123,7 +126,7 @@ class RedisLink:
             password: reads that to it, anew for each connection; None for none.
             ca_file: PEM bundle that signed its certificate; None for the system's.
             timeout_seconds: longest that an operation may take.
-            connections: most operations at a time; more wait for their turn.
+            connections: most operations at a time; more wait, and callers take turns.
             clock: seconds that only grow.
             drawn: uniformly from [0, 1], spreads rests.
 
@@ -135,7 +138,7 @@ class RedisLink:
             user, url = _without_user(url)
             options["credential_provider"] = _Credentials(user, password)
         self._timeout_seconds = timeout_seconds
-        self._turns = asyncio.Semaphore(connections)
+        self._turns = FairSemaphore(connections)
         self._client = Redis.from_url(
             url,
             protocol=2,
@@ -149,6 +152,7 @@ class RedisLink:
         self._clock = clock
         self._drawn = drawn
         self._breaker = Breaker(FAILURES_IN_A_ROW, REST)
+        self._failed_at = -math.inf  # the latest failure that counted
         self._listening: bool | None = None  # None where nobody ever did
         self._quiet_until = 0.0
         self.tried = asyncio.Event()
@@ -164,23 +168,25 @@ class RedisLink:
         """A script that is loaded when Redis does not have it."""
         return self._client.register_script(lua)
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Runs a script.
+    async def run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Any], *, whose: Hashable = ""
+    ) -> Any:
+        """Runs a script, in a turn of the caller `whose` it is.
 
         Raises:
             RedisRefused: Redis says why not.
             RedisFailed: within the timeout there was no result.
         """
-        return await self._timely(lambda: script(keys=keys, args=args))
+        return await self._timely(lambda: script(keys=keys, args=args), whose)
 
-    async def get(self, key: str) -> bytes | None:
-        """Reads a value.
+    async def get(self, key: str, *, whose: Hashable = "") -> bytes | None:
+        """Reads a value, in a turn of the caller `whose` it is.
 
         Raises:
             RedisRefused: Redis says why not.
             RedisFailed: within the timeout there was no result.
         """
-        value: bytes | None = await self._timely(lambda: self._client.get(key))
+        value: bytes | None = await self._timely(lambda: self._client.get(key), whose)
         return value
 
     async def tend(
@@ -233,16 +239,20 @@ class RedisLink:
             with suppress(RedisError, OSError):
                 await listener.aclose()  # type: ignore[no-untyped-call]
 
-    async def _timely(self, operation: Callable[[], Awaitable[Any]]) -> Any:
-        async with self._turns:  # a queue of our own making says nothing about Redis
+    async def _timely(self, operation: Callable[[], Awaitable[Any]], whose: Hashable) -> Any:
+        await self._turns.take(whose)
+        try:
             if not self.up:
                 raise RedisFailed
             self._breaker = self._breaker.tried(self._clock())
             return await self._timed(operation)
+        finally:
+            self._turns.give_back()
 
     async def _timed(self, operation: Callable[[], Awaitable[Any]]) -> Any:
         seconds, timeout = self._timeout_seconds, asyncio.timeout(None)
         limit = Limit(seconds, seconds * LATE_SHARE, lambda: timeout.reschedule(0.0))
+        began = self._clock()
         try:
             async with timeout:
                 result = await operation()
@@ -252,13 +262,24 @@ class RedisLink:
             raise RedisRefused(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
             if not (timeout.expired() and limit.late):
-                self._warn(error)
-                self._breaker = self._breaker.failed(self._clock(), self._drawn())
+                self._fails(error, began)
             raise RedisFailed from error
         finally:
             limit.cancel()
         self._works()
         return result
+
+    def _fails(self, error: Exception, began: float) -> None:
+        """An operation that began then has failed.
+
+        One that was under way when another failed is no second failure in a row: whatever Redis did
+        in that moment, all of them suffer from it.
+        """
+        self._warn(error)
+        if began < self._failed_at:
+            return
+        self._failed_at = self._clock()
+        self._breaker = self._breaker.failed(self._failed_at, self._drawn())
 
     def _works(self) -> None:
         if not self._breaker.closed:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pennyweight.ledger.lines import Unreadable
 from pennyweight.ledger.money import NOTHING, Money, money_of
-from pennyweight.ledger.reader import Tail, Unreadable
+from pennyweight.ledger.tail import Tail
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pennyweight.ledger.money import Money, money_of
-from pennyweight.ledger.reader import Tail
+from pennyweight.ledger.tail import Tail
 
 LOOK_SECONDS = 0.2
 

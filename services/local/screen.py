@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pennyweight.command.show import money, share
+from services.local.asking import Step
 from services.local.ledger_tail import Totals
 from services.local.plan import ADDRESSES, SCALING_FILE, Plan, StackError
-from services.local.stack import Step
 from services.local.status import PoolStatus, Status
 
 _NEXT_TRY = re.compile(r"; next try in \d+ s")  # the words of the scaler

@@ -5,19 +5,11 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from pennyweight.answers import PolicyRefusal
-from pennyweight.channel import metadata_for, open_channel
-from pennyweight.router.v1 import router_pb2, router_pb2_grpc
-from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
-from pennyweight.wire import refusal_of
 from services.common.files import FolderLock
+from services.local.asking import Asking, Step
 from services.local.children import Child, end_replicas, is_held, lock_state, recorded_replicas
 from services.local.plan import STATES, Plan, Service, StackError, check_ports
 from services.local.restarts import BAD_SETTINGS, pause_before_restart
@@ -30,16 +22,6 @@ LEFT_SECONDS = 30.0
 """For what a stack that was killed left: its services drain."""
 
 POLL_SECONDS = 0.1
-CALL_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something the start waits for: what, how it is, whether that will do."""
-
-    name: str
-    state: str
-    done: bool
 
 
 class Stop:
@@ -59,6 +41,8 @@ class Stop:
 class Stack:
     """A context manager: inside it the services run, after it nothing of them is left.
 
+    `services` asks them how they are.
+
     Args:
         plan: what to start.
         stop: what the user wants; `forced` cuts the orderly end short.
@@ -73,8 +57,7 @@ class Stack:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan = plan
-        self.channels = {one.name: open_channel(one.address) for one in plan.services}
-        self.metadata = metadata_for(plan["router"].address, plan.key())
+        self.services = Asking(plan)
         self._stop = stop
         self._say = say
         self._clock = clock
@@ -188,7 +171,7 @@ class Stack:
         """
         deadline = time.monotonic() + START_SECONDS
         while True:
-            steps = await self._steps()
+            steps = await self.services.steps()
             yield steps
             missing = [step for step in steps if not step.done]
             if not missing:
@@ -202,102 +185,18 @@ class Stack:
                 )
             await asyncio.sleep(POLL_SECONDS)
 
-    async def pools(self) -> list[scaler_pb2.Pool]:
-        """The pools as the scaler lists them; none while it cannot be asked."""
-        stub = scaler_pb2_grpc.ScalerServiceStub(self.channels["scaler"])
-        request = scaler_pb2.ListPoolsRequest()
-        try:
-            found = await stub.ListPools(request, timeout=CALL_SECONDS, metadata=self.metadata)
-        except grpc.aio.AioRpcError:
-            return []
-        return list(found.pools)
-
-    async def refusals(self) -> list[PolicyRefusal]:
-        """Policy files that router and scaler refuse; of one that cannot be asked nothing."""
-        router = router_pb2_grpc.RouterServiceStub(self.channels["router"])
-        scaler = scaler_pb2_grpc.ScalerServiceStub(self.channels["scaler"])
-        options: dict[str, Any] = {"timeout": CALL_SECONDS, "metadata": self.metadata}
-        answers = await asyncio.gather(
-            router.ListRoutes(router_pb2.ListRoutesRequest(), **options),
-            scaler.ListPools(scaler_pb2.ListPoolsRequest(), **options),
-            return_exceptions=True,
-        )
-        return [
-            refusal_of(answer.refusal)
-            for answer in answers
-            if not isinstance(answer, BaseException) and answer.HasField("refusal")
-        ]
-
-    async def troubles(self) -> list[str]:
-        """What ails tiers, a sentence each; empty while the router cannot be asked."""
-        tiers = {one.name: one.trouble for one in await self._listed() if one.trouble}
-        return [f"tier {name}: {trouble}" for name, trouble in sorted(tiers.items())]
-
-    async def _steps(self) -> tuple[Step, ...]:
-        names = [service.name for service in self.plan.services]
-        healthy, pools, tiers = await asyncio.gather(
-            asyncio.gather(*(self._is_healthy(name) for name in names)),
-            self.pools(),
-            self._listed(),
-        )
-        steps = [
-            Step(name, "ready" if is_healthy else "starting", is_healthy)
-            for name, is_healthy in zip(names, healthy, strict=True)
-        ]
-        steps += [_pool_step(pool) for pool in pools]
-        if not pools:
-            steps.append(Step("replicas", "waiting for the scaler", done=False))
-        without = sorted(
-            {
-                f"{tier.name} ({tier.trouble})" if tier.trouble else tier.name
-                for tier in tiers
-                if not tier.ready_replicas
-            }
-        )
-        state = (
-            f"no replica yet for {', '.join(without)}" if without else "every tier has a replica"
-        )
-        if not tiers:
-            state = "waiting for the router"
-        steps.append(Step("routes", state, bool(tiers) and not without))
-        return tuple(steps)
-
     async def silent(self) -> list[str]:
         """Services that run and do not answer, a sentence each: hung, or not up again yet."""
         names = [name for name, child in self._children.items() if child.code is None]
-        found = await asyncio.gather(*(self._health(name) for name in names))
+        found = await asyncio.gather(*(self.services.health(name) for name in names))
         return [
             f"the {name} does not answer"
             for name, health in zip(names, found, strict=True)
             if health is None
         ]
 
-    async def _is_healthy(self, name: str) -> bool:
-        return await self._health(name) == health_pb2.HealthCheckResponse.SERVING
-
-    async def _health(self, name: str) -> int | None:
-        """What a service says of its health; None: it does not answer."""
-        stub: Any = health_pb2_grpc.HealthStub(self.channels[name])
-        request = health_pb2.HealthCheckRequest(service=self.plan[name].full_name)
-        try:
-            answer = await stub.Check(request, timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError:
-            return None
-        return int(answer.status)
-
-    async def _listed(self) -> list[router_pb2.Tier]:
-        """Tiers as the router sees them, route by route; empty while it cannot be asked."""
-        stub = router_pb2_grpc.RouterServiceStub(self.channels["router"])
-        request = router_pb2.ListRoutesRequest()
-        try:
-            found = await stub.ListRoutes(request, timeout=CALL_SECONDS, metadata=self.metadata)
-        except grpc.aio.AioRpcError:
-            return []
-        return [tier for route in found.routes for tier in route.ladder]
-
     async def _end(self) -> None:
-        for channel in self.channels.values():
-            await channel.close()
+        await self.services.close()
         for child in reversed(self._children.values()):
             if child.code is None:
                 what = " and its replicas" if child.service.name == "scaler" else ""
@@ -325,11 +224,3 @@ class Stack:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         return child.code is not None
-
-
-def _pool_step(pool: scaler_pb2.Pool) -> Step:
-    ready = sum(one.state == scaler_pb2.REPLICA_STATE_READY for one in pool.replicas)
-    state = f"{ready} of {pool.desired_replicas} ready"
-    if pool.trouble:
-        state += f" ({pool.trouble})"
-    return Step(f"pool {pool.name}", state, ready >= pool.desired_replicas)

@@ -12,8 +12,9 @@ from pennyweight.cache.v1 import cache_pb2, cache_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2
 from pennyweight.wire import name_of
 from services.common.folders import free_bytes
+from services.local.asking import CALL_SECONDS
 from services.local.ledger_tail import LedgerTail, Totals
-from services.local.stack import CALL_SECONDS, Stack
+from services.local.stack import Stack
 
 RATE_SECONDS = 5.0
 LOW_BYTES = 50_000_000
@@ -66,11 +67,11 @@ class Observer:
             self._past.popleft()
         then, before = self._past[0]
         pools, cached_answers, silent, refusals, troubles = await asyncio.gather(
-            self._stack.pools(),
+            self._stack.services.pools(),
             self._cached_answers(),
             self._stack.silent(),
             self._refusals(),
-            self._stack.troubles(),
+            self._stack.services.troubles(),
         )
         seconds = max(now - then, 1e-3)
         return Status(
@@ -90,7 +91,7 @@ class Observer:
 
     async def _refusals(self) -> tuple[str, ...]:
         """Which policy files are refused, a sentence each; none that cannot be asked."""
-        found = await self._stack.refusals()
+        found = await self._stack.services.refusals()
         return tuple(
             f"{refusal.file} is refused, what was in force stays: {refusal.problems[0]}"
             for refusal in found
@@ -98,11 +99,11 @@ class Observer:
         )
 
     async def _cached_answers(self) -> int | None:
-        stub = cache_pb2_grpc.CacheServiceStub(self._stack.channels["cache"])
+        stub = cache_pb2_grpc.CacheServiceStub(self._stack.services.channels["cache"])
         request = cache_pb2.GetStatsRequest()
         try:
             stats = await stub.GetStats(
-                request, timeout=CALL_SECONDS, metadata=self._stack.metadata
+                request, timeout=CALL_SECONDS, metadata=self._stack.services.metadata
             )
         except grpc.aio.AioRpcError:
             return None

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from pennyweight.address import check_target
 from services.common.config import STRICT, Name, prefix_of
 from services.common.redis_settings import RedisSettings
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 FILE = "file"
 

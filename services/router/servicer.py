@@ -223,6 +223,8 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def _begin(self, request: Request, context: Any, *, streaming: bool) -> RequestState:
         """Checks who asks for what and in which time.
 
+        The time first: nothing else is looked at of what could not be answered in it.
+
         Raises:
             ServiceError: the request is refused.
         """
@@ -230,6 +232,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         identity, compiled = current_identity(), self._in_force.compiled
         tenant = identity.tenant
         try:
+            asked = compiled.policies.routes.get(request.route)
+            if asked is not None and asked.admits(tenant):  # else `check` says so
+                self._entry.seconds(asked, left)
             work = functools.partial(check, request, tenant, compiled, longest=self._longest)
             if takes_long(request):
                 checked = await self._checks.run(

@@ -16,8 +16,8 @@ from services.scaler.changes.policies import Policies
 from services.scaler.changes.trials import Trials
 from services.scaler.changes.trying import DECISIONS_FOLDER, LOAD_FOLDER, Trying
 from services.scaler.changes.writing import Writing
-from services.scaler.config import Pool, Scaling
-from services.scaler.fleet.fleet import PoolView
+from services.scaler.config import Scaling
+from services.scaler.fleet.pools import PoolView
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.fleet.sizes import Sizes
 from services.scaler.history import recorder
@@ -31,6 +31,7 @@ from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
 from services.scaler.policy.sizing.memory import Lasting
 from services.scaler.policy.sizing.settings import Objectives
+from services.scaler.pools.pool import Pool
 from services.scaler.servicer import Calls
 from services.scaler.wire.decisions import DecisionCalls
 from services.scaler.wire.overrides import OverrideCalls

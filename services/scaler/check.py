@@ -13,7 +13,8 @@ from pathlib import Path
 
 from services.common.checked import tell
 from services.common.config import load_document
-from services.scaler.config import Scaling, notes, strangers
+from services.scaler.config import Scaling, notes
+from services.scaler.pools.rules import strangers
 from services.scaler.targets.cores import available_cores, available_gpus
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         models = not asked.no_models
         scaling = Scaling.of(document, asked.file, cores, models=models, gpus=gpus)
         if asked.tiers is not None:
-            document.refuse(strangers(scaling, [tuple(tier) for tier in asked.tiers]))
+            document.refuse(strangers(scaling.pools, [tuple(tier) for tier in asked.tiers]))
         return {"notes": [dataclasses.asdict(note) for note in notes(scaling, document)]}
 
     return tell(check)

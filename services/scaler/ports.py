@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.scaler.config import Capacity, Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.policy.rollout import SettingsRefusal
 from services.scaler.policy.sizing.override import Override
 from services.scaler.policy.sizing.views import Decision
+from services.scaler.pools.pool import Capacity, Pool
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import grpc
 import psutil
 import pytest
 
+from engines.cpu.process.unproven import TOO_FULL
 from services.scaler.targets.triton_client import TritonClient
 from tests.e2e.triton_fixtures import (
     REPOSITORY,
@@ -191,6 +192,20 @@ def test_an_engine_that_stands_still_is_replaced(directory: Path) -> None:
         until(lambda: not server.generate(PROMPT, 3).error, seconds=20)
 
 
+def of_form(server: Triton, number: int, source: str = "") -> str:
+    """Asks for an answer of a large form, another one for each number; the error, if any."""
+    names = [f"name {number} {one}" for one in range(150)]
+    schema = {"type": "object", "properties": {name: {"type": "null"} for name in names}}
+    return server.generate(
+        PROMPT,
+        20,
+        end_id=2,
+        source=source,
+        guided_decoding_guide_type="json_schema",
+        guided_decoding_guide=json.dumps(schema),
+    ).error
+
+
 def test_an_engine_that_guides_fill_is_replaced_and_no_request_fails(directory: Path) -> None:
     with Triton(directory, "large", parameters={"max_guide_memory_mb": "32"}) as server:
         server.wait_ready()
@@ -198,17 +213,26 @@ def test_an_engine_that_guides_fill_is_replaced_and_no_request_fails(directory: 
         call, answer = start(server, PROMPT, 900)
         asked = 0
         while len(server.engines()) == 1 and asked < 200:
-            names = [f"name {asked} {number}" for number in range(150)]
-            schema = {"type": "object", "properties": {name: {"type": "null"} for name in names}}
-            guided = server.generate(
-                PROMPT,
-                20,
-                end_id=2,
-                guided_decoding_guide_type="json_schema",
-                guided_decoding_guide=json.dumps(schema),
-            )
-            assert not guided.error
+            assert not of_form(server, asked)
             asked += 1
         assert len(finish(call, answer).tokens) == 900
         until(lambda: not alive(first), seconds=30)
         assert not server.generate(PROMPT, 5).error
+
+
+def test_a_caller_who_fills_an_engine_with_guides_fills_no_other(directory: Path) -> None:
+    with Triton(directory, "large", parameters={"max_guide_memory_mb": "32"}) as server:
+        server.wait_ready()
+        (engine,) = server.engines()
+        asked = 0
+        while not (error := of_form(server, asked, "many")) and asked < 200:
+            asked += 1
+        assert TOO_FULL in error
+        time.sleep(1.0)  # so long the engine may keep to itself what it holds against whom
+        for _ in range(2):  # it has turned since then
+            assert not of_form(server, 0, "many"), "what it has it may use"
+        assert server.engines() == [engine]
+        engine.kill()
+        until(lambda: not server.generate(PROMPT, 3).error, seconds=20)
+        assert TOO_FULL in of_form(server, asked, "many")
+        assert not of_form(server, asked, "another")

@@ -7,7 +7,8 @@ from typing import Any
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Calibrated
-from services.router.routes.artefact import Artefact, Data, Model, write
+from services.router.routes.artefact import Artefact, Data, Model
+from services.router.routes.artefact_file import write
 from tests.making.policies import calibrated
 
 

@@ -5,12 +5,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from services.scaler.config import Capacity, Pool, Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.fleet.sizes import Sizes
 from services.scaler.load.engines import Engines
 from services.scaler.load.loads import Loads
 from services.scaler.load.queries import Queries
 from services.scaler.load.signals import Signals
+from services.scaler.pools.pool import Capacity, Pool, Slot
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus
 from services.scaler.targets.records import SlotReplica
 from services.scaler.targets.slots import Adopted, OnDeath, StartFailed, fingerprint

@@ -17,8 +17,8 @@ from services.router.admission.tokenising import Tokenising
 from services.router.engines.pieces import Pieces
 from services.router.evidence.outcomes import turns_at_the_state
 from services.router.evidence.pairs import Pairs
-from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
+from services.router.fleet.replica import Replica, State
 from services.router.metrics import Metrics
 from services.router.policy.decision import Decision
 from services.router.policy.long_prompts import Room

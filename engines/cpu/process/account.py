@@ -11,12 +11,12 @@ State per engine; times are processor time in nanoseconds, `now` is in monotonic
 
 from __future__ import annotations
 
-import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engines.cpu.process.contrast import Contrast
+from engines.cpu.process.sources import Sources
 from engines.cpu.process.watch import Blame, Following, Proven
 from engines.cpu.suspicion import Suspect, Suspicion
 
@@ -48,11 +48,7 @@ _KNOWN = 32
 """So many tokens has a guide made at no cost before it runs for a source that may run none that are
 dear: what a trial says of others is not enough then, as it sees no more than a few answers."""
 
-_FORGET_SECONDS = 600.0
-"""What a source took counts 1/e after so long."""
-
 _GUIDES = 4096
-_SOURCES = 256
 
 
 @dataclass
@@ -73,26 +69,14 @@ class _Guide:
     charged: dict[str, float] = field(default_factory=dict)  # beside other sources, to whom
 
 
-@dataclass
-class _Source:
-    """What its guides took beyond what they may as of `at`, and what of it in steps of its own."""
-
-    taken: float
-    alone: float
-    at: float
-
-    def as_of(self, now: float) -> _Source:
-        kept = math.exp((self.at - now) / _FORGET_SECONDS)
-        return _Source(self.taken * kept, self.alone * kept, now)
-
-
 class Account:
     """Keeps the account; `share_ns` is what all guides of a step may take together."""
 
-    def __init__(self, share_ns: int) -> None:
+    def __init__(self, share_ns: int, sources: Sources) -> None:
+        """What it finds of `sources` it adds there."""
         self._share_ns = share_ns
+        self._sources = sources
         self._guides: OrderedDict[bytes, _Guide] = OrderedDict()
-        self._sources: OrderedDict[str, _Source] = OrderedDict()
         self._proven = Proven()
         self._contrast = Contrast(share_ns)
         self.suspicion = Suspicion()
@@ -160,7 +144,7 @@ class Account:
             mean = self._of(one.guide).mean
             times = _NEW if one.guide in new else 1
             weights.setdefault(one.source, {})[one.guide] = (1 + mean / self._share_ns) * times
-            alone = self._known(one.source, now).alone
+            alone = self._sources.of(one.source, now).alone_ns
             guess = (1 + alone / self._share_ns / _TOKENS) * times
             guesses[one.source] = guesses.get(one.source, 0.0) + guess
         parts: dict[tuple[str, bytes], float] = {}
@@ -202,7 +186,7 @@ class Account:
             # A later answer has come as far at no cost: it was another guide that took it, or took
             # another way, or something went wrong once.
             for source, charged in known.charged.items():
-                self._add(source, -charged, now)
+                self._sources.add(source, now, taken=-charged)
             known.charged.clear()
             known.most_mean = 0.0
             known.ended = False
@@ -222,7 +206,7 @@ class Account:
         for one in following:
             known = self._of(one.guide)
             charge = each[one.source, one.guide]
-            self._add(one.source, charge, now, alone=not company)
+            self._sources.add(one.source, now, taken=charge, alone=0.0 if company else charge)
             known.struck = max(known.struck, one.length)
             known.key = max(known.key, one.key)
             if alone:
@@ -266,20 +250,4 @@ class Account:
         return known
 
     def _over(self, source: str, now: float) -> float:
-        return self._known(source, now).taken
-
-    def _known(self, source: str, now: float) -> _Source:
-        known = self._sources.get(source)
-        return known.as_of(now) if known else _Source(0.0, 0.0, now)
-
-    def _add(self, source: str, ns: float, now: float, *, alone: bool = False) -> None:
-        """Nothing is kept of an empty source, which may be many."""
-        if not source:
-            return
-        known = self._known(source, now)
-        known.taken = max(0.0, known.taken + ns)
-        known.alone += ns if alone else 0.0
-        self._sources.pop(source, None)
-        self._sources[source] = known
-        if len(self._sources) > _SOURCES:
-            self._sources.popitem(last=False)
+        return self._sources.of(source, now).taken_ns

@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from engines.cpu.messages import Standings
 from engines.cpu.process.account import Account
+from engines.cpu.process.sources import Sources
 from engines.cpu.process.unguided import Answering, Reading
 from engines.cpu.process.watch import Blame, Following, Watch
 from engines.cpu.suspicion import Suspect
@@ -18,6 +20,9 @@ from engines.cpu.suspicion import Suspect
 _FIRST_READING = 2
 _MOST_READING = 10
 """So many slow steps reading prompts is taken for, until it is known, and at most."""
+
+_FILLED = 1 / 2
+"""Of what all guides may keep in memory may those of a source, before no new ones are tried."""
 
 
 class Alarm(Protocol):
@@ -70,14 +75,17 @@ class Conduct:
         read_at_once: int,
         slow_step_ns: int,
         guides_ns: int,
+        guides_bytes: int,
         clock: Callable[[], int],
         worked: Callable[[], int],
     ) -> None:
         """See `Engine` for what guides may take."""
+        self._guides_bytes = guides_bytes
         self._alarm = alarm
         self._slow_step_ns = slow_step_ns
         self._watch = Watch(slow_step_ns)
-        self._account = Account(guides_ns)
+        self._sources = Sources()
+        self._account = Account(guides_ns, self._sources)
         self._reading = Reading(
             read_at_once, _FIRST_READING * slow_step_ns, _MOST_READING * slow_step_ns
         )
@@ -108,6 +116,23 @@ class Conduct:
     def no_unknown(self, source: str, guide: bytes) -> bool:
         """Whether they took so much that this one, which is not known for cheap, may not run."""
         return self._account.no_unknown(source, guide, self._clock() / 1e9)
+
+    def kept(self, source: str, kept_bytes: int) -> None:
+        """A guide that was tried for that source keeps so much from now on."""
+        self._sources.add(source, self._clock() / 1e9, kept=kept_bytes)
+
+    def fills(self, source: str) -> bool:
+        """Whether that source's guides filled so much that no new ones are tried for a while."""
+        kept = self._sources.of(source, self._clock() / 1e9).kept_bytes
+        return kept > _FILLED * self._guides_bytes
+
+    def standings(self) -> Standings | None:
+        """How all sources stand, if it is to be told: something new is held against any."""
+        return self._sources.told(self._clock() / 1e9)
+
+    def inherit(self, standings: Standings) -> None:
+        """Hold against sources what another engine process did."""
+        self._sources.inherit(standings)
 
     def token_ns(self, guide: bytes) -> int:
         """What a token turned out to take of a guide that takes more than it may; 0: no more."""

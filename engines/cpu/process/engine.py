@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engines.cpu.messages import MAYBE, TOO_SLOW, Census, End, Progress
+from engines.cpu.messages import MAYBE, TOO_SLOW, Census, End, Progress, Standings
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed, failure
 from engines.cpu.process.conduct import Alarm, Conduct, Step
 from engines.cpu.process.prefix import PrefixEstimate
@@ -100,6 +100,7 @@ class Engine:
         read_at_once: int,
         slow_step_ns: int,
         guides_ns: int,
+        guides_bytes: int,
         clock: Callable[[], int],
         worked: Callable[[], int],
     ) -> None:
@@ -107,7 +108,8 @@ class Engine:
 
         `slow_step_ns`: how long steps that follow guides may take on average, beside what reading
         prompts takes, at most `read_at_once` tokens in a step; `guides_ns`: how much all guides of
-        a step may take together, when they were tried and ever after; `worked`: the process's
+        a step may take together, when they were tried and ever after; `guides_bytes`: how much all
+        may keep before the process is replaced; `worked`: the process's
         processor time in nanoseconds, as a step that had to wait for the processor was not slow.
         """
         self._pipeline = pipeline
@@ -117,6 +119,7 @@ class Engine:
             read_at_once=read_at_once,
             slow_step_ns=slow_step_ns,
             guides_ns=guides_ns,
+            guides_bytes=guides_bytes,
             clock=clock,
             worked=worked,
         )
@@ -171,6 +174,14 @@ class Engine:
     def prove(self) -> None:
         """Line up, or end, the requests whose guides have a verdict by now."""
         self._unproven.prove()
+
+    def standings(self) -> Standings | None:
+        """What is held against sources, if it is to be told."""
+        return self._conduct.standings()
+
+    def inherit(self, standings: Standings) -> None:
+        """Hold against sources what another engine process did."""
+        self._conduct.inherit(standings)
 
     def _line_up(self, key: int, generation: Generation) -> bool:
         """Whether it runs or stands in line from now on."""

@@ -39,7 +39,7 @@ class Trial(Protocol):
 
 
 class Guides:
-    """Verdicts on guides. `verdict`, `token_ns`, `drop` are for the loop's thread.
+    """Verdicts on guides. `known` to `drop` are for the loop's thread.
 
     Attributes:
         changed: a descriptor that is readable when a verdict has come; `os.eventfd_read` clears it.
@@ -56,10 +56,16 @@ class Guides:
         self._tried: Guide | None = None
         self._verdicts: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
         self._trouble: OrderedDict[Guide, str] = OrderedDict()
+        self._filled: dict[str, int] = {}
         self._thread: threading.Thread | None = None
         self.changed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.kept_bytes = 0
         self.compiling = False
+
+    def known(self, guide: Guide) -> bool:
+        """Whether `verdict` says one; if not, nothing is begun to find it out."""
+        with self._lock:
+            return guide_hash(guide) in self._verdicts or guide in self._trouble
 
     def verdict(self, guide: Guide, source: str) -> str | None:
         """`GOOD`, or why not; None: not yet known, it will be found out."""
@@ -88,6 +94,12 @@ class Guides:
         """Processor time that a token of its answers takes, nanoseconds; 0 where not known."""
         with self._lock:
             return self._verdicts.get(guide_hash(guide), ("", 0))[1]
+
+    def filled(self) -> dict[str, int]:
+        """What those that were compiled since this was asked last keep, by who asked first."""
+        with self._lock:
+            filled, self._filled = self._filled, {}
+            return filled
 
     def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
@@ -126,7 +138,7 @@ class Guides:
                 self._turns.move_to_end(source)
                 self._tried = guide = next(iter(theirs))
                 self._take_out(guide)
-            verdict, token_ns, lasting = self._judged(guide)
+            verdict, token_ns, lasting = self._judged(guide, source)
             with self._lock:
                 self._tried = None
                 if lasting:
@@ -137,7 +149,7 @@ class Guides:
                         self._trouble.popitem(last=False)
             os.eventfd_write(self.changed, 1)
 
-    def _judged(self, guide: Guide) -> tuple[str, int, bool]:
+    def _judged(self, guide: Guide, source: str) -> tuple[str, int, bool]:
         """The verdict, `token_ns`, and whether both would be the same next time."""
         try:
             cost = self._trial(guide)
@@ -149,5 +161,8 @@ class Guides:
             return f"guides cannot be tried now: {error}", 0, False
         finally:
             self.compiling = False
-        self.kept_bytes += max(cost.bytes, _LEAST_BYTES)
+        kept = max(cost.bytes, _LEAST_BYTES)
+        with self._lock:
+            self.kept_bytes += kept
+            self._filled[source] = self._filled.get(source, 0) + kept
         return GOOD, int(cost.token_seconds * 1e9), True

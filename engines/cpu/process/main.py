@@ -19,7 +19,16 @@ import time
 import traceback
 from pathlib import Path
 
-from engines.cpu.messages import Batch, Cancel, Load, LoadFailed, Quit, Ready, Submit
+from engines.cpu.messages import (
+    Batch,
+    Cancel,
+    Load,
+    LoadFailed,
+    Quit,
+    Ready,
+    Standings,
+    Submit,
+)
 from engines.cpu.process.admission import Admission
 from engines.cpu.process.alarm import StepAlarm
 from engines.cpu.process.engine import Engine
@@ -102,7 +111,7 @@ def _serve(transport: Transport, parents: Parents, note: int) -> None:
             os.eventfd_read(guides.changed)
             engine.prove()
         if engine and (engine.busy or not (ready or transport.unsent)):
-            transport.send(Batch(engine.turn(), engine.census()))
+            _tell(transport, engine)
 
 
 def _hand(message: object, engine: Engine) -> None:
@@ -110,6 +119,14 @@ def _hand(message: object, engine: Engine) -> None:
         engine.submit(*message)
     elif isinstance(message, Cancel):
         engine.cancel(message.key)
+    elif isinstance(message, Standings):
+        engine.inherit(message)
+
+
+def _tell(transport: Transport, engine: Engine) -> None:
+    transport.send(Batch(engine.turn(), engine.census()))
+    if standings := engine.standings():
+        transport.send(standings)
 
 
 def _load(message: Load, transport: Transport, note: int) -> tuple[Engine, Guides]:
@@ -137,6 +154,7 @@ def _load(message: Load, transport: Transport, note: int) -> tuple[Engine, Guide
         read_at_once=max(settings.max_batched_tokens, settings.max_batch),
         slow_step_ns=settings.max_guide_ms * 1_000_000 // 2,
         guides_ns=int(settings.max_guide_ms * 1_000_000 * TOKEN_SHARE),
+        guides_bytes=settings.max_guide_memory_mb << 20,
         clock=time.monotonic_ns,
         worked=time.process_time_ns,
     )

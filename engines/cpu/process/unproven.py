@@ -6,7 +6,7 @@ State per engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from engines.cpu.process.admission import QueueFullError, failure
@@ -27,6 +27,10 @@ TOO_MANY = (
     f"Too many requests wait for their guides, at most {_MOST_OF_ONE} with {_GUIDES_OF_ONE} guides"
     " may: please try again later"
 )
+TOO_FULL = (
+    "Guides of this caller fill the engine's memory: for some minutes no others wait for their"
+    " guides to be tried"
+)
 TRUST_LOST = (
     "Guides of this caller made steps slow: for some minutes no others wait for their guides to be"
     " tried, and none that take much run"
@@ -44,11 +48,17 @@ class Guides(Protocol):
     def compiling(self) -> bool:
         """Whether one is compiled right now, beside the loop."""
 
+    def known(self, guide: Guide) -> bool:
+        """Whether there is a verdict; it is not found out."""
+
     def verdict(self, guide: Guide, source: str) -> str | None:
         """Empty: it may run, at once; a text: why not; None: not yet known, ask again."""
 
     def token_ns(self, guide: Guide) -> int:
         """What a token of its answers took when it was tried."""
+
+    def filled(self) -> Mapping[str, int]:
+        """What those that were compiled since this was asked last keep, by whose they are."""
 
     def drop(self, guide: Guide) -> None:
         """Nobody waits for it any more."""
@@ -92,6 +102,9 @@ class Unproven:
 
     def add(self, key: int, generation: Generation) -> None:
         """Take a request with a guide, and let it go at once if that is known."""
+        if why := self._distrusted(generation):
+            self._refuse(key, why)
+            return
         self._waiting[key] = generation
         if self._short:
             self.prove()
@@ -114,6 +127,8 @@ class Unproven:
         that take a little less would never leave it any.
         """
         self._short = False
+        for source, kept in self._guides.filled().items():
+            self._conduct.kept(source, kept)
         for key, generation in sorted(
             self._waiting.items(), key=lambda item: self._turns.get(item[1].source, 0)
         ):
@@ -134,11 +149,17 @@ class Unproven:
         if len(self._dear) < count:
             self.prove()
 
+    def _distrusted(self, generation: Generation) -> str:
+        """Why a request may have no new guide tried; empty: it may, or needs none."""
+        assert generation.guide is not None  # noqa: S101 - else it is none of ours
+        if self._guides.known(generation.guide):
+            return ""
+        if generation.known_only or self._conduct.no_new(generation.source):
+            return TRUST_LOST
+        return TOO_FULL if self._conduct.fills(generation.source) else ""
+
     def _crowded(self, last: Generation) -> str:
         """Why the last request may not wait for the verdict on its guide; empty: it may."""
-        known_only = last.known_only or self._conduct.no_new(last.source)
-        if known_only and last.guide and self._guides.verdict(last.guide, "") is None:
-            return TRUST_LOST
         if len(self._waiting) > _MOST:
             return str(QueueFullError(_MOST))
         theirs = [one.guide for one in self._waiting.values() if one.source == last.source]

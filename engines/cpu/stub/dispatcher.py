@@ -5,7 +5,8 @@ read what the engine says, send what is due, see which callers left, publish met
 
 A dead engine process ends all its requests at once with an error and is started again, as does one
 that falls silent. One whose compiled guides fill its memory, which nothing empties, is replaced
-without failing anything: another takes what comes, the old one ends what it runs.
+without failing anything: another takes what comes, the old one ends what it runs. What is held
+against sources goes from each process to the next.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from engines.cpu.messages import (
     Census,
     LoadFailed,
     Ready,
+    Standings,
     Step,
     Submit,
 )
@@ -69,6 +71,7 @@ class Dispatcher:
         self._settings = settings
         self._processes = Processes(launch, settings.max_guide_memory_mb << 20)
         self._suspects = Suspects()
+        self._standings = Standings()
         self._log = log
         self._lock = threading.Lock()  # held while a stream comes or all go, and to write
         self._key = 0  # the latest request's
@@ -251,15 +254,24 @@ class Dispatcher:
                             stream.answer.add(progress)
                             self._judge(stream.answer)
             elif isinstance(message, Ready):
-                with self._lock:
-                    self._processes.take_over(engine, self._key + 1)
-                self._log("the engine is ready again")
+                self._take_over(engine)
+            elif isinstance(message, Standings):
+                if engine is self._processes.current:
+                    self._standings = message
             elif isinstance(message, LoadFailed):
                 self._log(f"the engine cannot load: {message.reason}")
         if not messages and engine.quiet(pause) * 1e3 > self._settings.max_silence_ms:
             reason = f"the engine said nothing for {engine.silence:.0f} s"
             among = self._suspect(engine, engine.link.last_step())
             self._lose(engine, reason, among or None)
+
+    def _take_over(self, engine: EngineProcess) -> None:
+        """Have an engine that is loaded take requests, after what is held against whom."""
+        with self._lock, contextlib.suppress(ClosedError):  # reading it says so too
+            self._processes.take_over(engine, self._key + 1)
+            if self._standings.sources:
+                engine.link.transport.send(self._standings)
+        self._log("the engine is ready again")
 
     def _judge(self, answer: Answer) -> None:
         """Remember what an answer's end tells of its guide, longer than engine processes live."""

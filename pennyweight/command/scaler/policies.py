@@ -15,7 +15,8 @@ from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.levers import name_of_user
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
 from pennyweight.command.scaler.link import Author, Days, Scaler, ScalingFile, reach, text_of
-from pennyweight.command.scaler.trials import APPLY_HINT, planned, print_plan, require_good
+from pennyweight.command.scaler.plans import print_plan
+from pennyweight.command.scaler.trials import APPLY_HINT, DAY_SECONDS, planned, require_good
 from pennyweight.command.show import (
     add_columns,
     console,
@@ -36,7 +37,6 @@ ANYWAY = ("POLICY_WORSE", "POLICY_UNKNOWN", "TIER_UNSERVED")
 HASH_SHOWN = 12
 SEARCHED = 100
 """Newest versions, among which one is in force: edits are undone once a minute at most."""
-DAY_SECONDS = 86_400
 IN_FORCE_SECONDS = 30.0
 """What putting a file in force may take, beside the time of a trial."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pennyweight.command.ending import end, run
+from pennyweight.command.ending import run
 from pennyweight.command.fleet import ScalerAddress
 from pennyweight.command.options import Json, Target, TimeoutSeconds, TlsCa, TlsCertificate, TlsKey
 from pennyweight.command.scaler.assumptions import (
@@ -20,16 +20,10 @@ from pennyweight.command.scaler.assumptions import (
     rows_of,
     write_page,
 )
+from pennyweight.command.scaler.courses import FIGURES, Course, course_of, figures_of
 from pennyweight.command.scaler.figures import span
 from pennyweight.command.scaler.link import ScalingFile, reach, text_of, trace_of
-from pennyweight.command.scaler.trials import (
-    FIGURES,
-    Course,
-    course_of,
-    figures_of,
-    last_of,
-    require_good,
-)
+from pennyweight.command.scaler.trials import require_good, tried
 from pennyweight.command.show import (
     add_columns,
     console,
@@ -142,9 +136,7 @@ def simulate(
     async def work() -> None:
         async with reach(target) as scaler:
             await require_good(scaler, file, text, timeout)
-            found = await last_of(scaler, "Simulate", request, "simulation", timeout)
-        if found is None:
-            end("The scaler ended the trial without an answer.")
+            found = await tried(scaler, "Simulate", request, "simulation", timeout)
         if html is not None:
             write_page(html, found.page)
         course, assumed = course_of(found.course), assumed_of(found.replica)

@@ -184,7 +184,7 @@ class RedisStore:
             return failed
 
     async def _look(self, key: Key, wanted: frozenset[bytes]) -> Outcome:
-        data = await self._at(key, lambda: self._link.get(_keys(key)[0]))
+        data = await self._at(key, lambda: self._link.get(_keys(key)[0], whose=key.partition))
         record = None if data is None else await self._opened(key, data)
         return Found(record) if record and serves(record, wanted) else NoEntry.ABSENT
 
@@ -254,7 +254,10 @@ class RedisStore:
         return kept
 
     async def _script(self, script: Script, key: Key, args: Sequence[Any]) -> Any:
-        return await self._at(key, lambda: self._link.run(script, _keys(key), args))
+        return await self._at(key, lambda: self._run_script(script, key, args))
+
+    def _run_script(self, script: Script, key: Key, args: Sequence[Any]) -> Awaitable[Any]:
+        return self._link.run(script, _keys(key), args, whose=key.partition)
 
     async def _at(self, key: Key, use: Callable[[], Awaitable[T]]) -> T:
         """Uses the keys of a request; what no cache has put there is dropped, once."""
@@ -264,7 +267,7 @@ class RedisStore:
             if WRONG_TYPE not in str(refused):
                 raise
         keys = _keys(key)
-        cleared = await self._link.run(self._clear_script, keys, ())
+        cleared = await self._run_script(self._clear_script, key, ())
         self._damaged += cleared
         log.warning("dropped what no cache has written", keys=cleared, where=f"{keys[0][:-5]}*")
         return await use()
@@ -275,7 +278,7 @@ class RedisStore:
         if record is None:
             self._damaged += 1
             log.warning("dropped an entry that is damaged or sealed with another hash key")
-            await self._link.run(self._drop_script, _keys(key), (data,))
+            await self._run_script(self._drop_script, key, (data,))
         return record
 
     def _follow(self, key: Key) -> None:

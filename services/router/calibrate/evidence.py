@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pennyweight.ledger.reader import FILES, LedgerError, NoLedger, opened
+from pennyweight.ledger.lines import FILES
+from pennyweight.ledger.reader import LedgerError, NoLedger, opened
 from services.router.calibrate.outcomes import first_of_each, judged
 from services.router.policy.certainty import Certainty
 from services.router.policy.difficulty import FEATURES, Signals, SparseFeatures, features

@@ -19,7 +19,8 @@ from typing import Any
 from services.common.files import write_whole
 from services.router.calibrate.evidence import BadEvidence, Record
 from services.router.calibrate.process import Settings
-from services.router.routes.artefact import Artefact, BadArtefact, read
+from services.router.routes.artefact import Artefact
+from services.router.routes.artefact_file import BadArtefact, read
 
 ROUNDING = 1e-9
 

@@ -16,15 +16,8 @@ from services.router.calibrate.page import page
 from services.router.calibrate.process import Result, Settings, calibrate_records
 from services.router.calibrate.report import print_report
 from services.router.calibrate.wanted import Wanted, named, obstacles
-from services.router.routes.artefact import (
-    Artefact,
-    BadArtefact,
-    Data,
-    Model,
-    are_same,
-    read,
-    write,
-)
+from services.router.routes.artefact import Artefact, Data, Model
+from services.router.routes.artefact_file import BadArtefact, are_same, read, write
 
 ALONE = (
     "Without a routes file: what the command line left out are defaults, and no router looks for "

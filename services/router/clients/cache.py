@@ -37,6 +37,14 @@ MAX_PENDING = 10_000
 """Operations without an answer; beyond it, or the part that one tenant has of it, the cache counts
 as away."""
 
+MAX_ON_THEIR_WAY = 16
+"""Operations of one tenant that are written and not answered. What is written keeps its order, and
+so do its answers, so the rest of a crowd waits here, where tenants take turns."""
+
+ON_THEIR_WAY_SECONDS = 0.1
+"""After which an operation counts as on its way no more: it waits for another's answer, which holds
+up nobody."""
+
 MAX_IN_MESSAGE = 64
 MAX_MESSAGE_BYTES = 1024 * 1024
 """A longer operation travels alone. The cache takes several MiB, and breaks off at more."""
@@ -89,8 +97,9 @@ class CacheStream:
         self._lost = 0
         self._all_answered = asyncio.Event()
         self._outbox: Outbox[pb.Operation] = Outbox(
-            pb.Operation.ByteSize, lambda operation: operation.tenant
+            pb.Operation.ByteSize, lambda operation: operation.tenant, MAX_ON_THEIR_WAY
         )
+        self._on_their_way: dict[int, str] = {}  # by tenant
         self._next_id = 0
         self._connected = False
         self._heard = 0.0
@@ -349,6 +358,7 @@ class CacheStream:
                 for owed in self._leases.take_owed():
                     self.abandon(*owed)
             for result in message.results:
+                self._arrived(result.id)
                 future = self._pending.get(result.id)
                 if future is not None and not future.done():
                     if lease := result.lookup.miss.lease:
@@ -360,11 +370,21 @@ class CacheStream:
                 else:
                     self._note_answer(result.id)
 
+    def _arrived(self, *numbers: int) -> None:
+        """Operations are answered, or wait for what others do; the next of their tenants go."""
+        for number in numbers:
+            if (tenant := self._on_their_way.pop(number, None)) is not None:
+                self._outbox.over(tenant)
+
     async def _write(self, call: Any) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             operations = await self._outbox.take(MAX_IN_MESSAGE, MAX_MESSAGE_BYTES)
             for operation in operations:
                 self._unwritten.over(operation.tenant)
+                self._on_their_way[operation.id] = operation.tenant
+            numbers = [operation.id for operation in operations]
+            loop.call_later(ON_THEIR_WAY_SECONDS, self._arrived, *numbers)
             try:
                 await call.write(pb.ExchangeRequest(operations=operations))
             except asyncio.InvalidStateError:
@@ -373,6 +393,7 @@ class CacheStream:
     def _disconnect(self) -> None:
         self._connected = False
         self._outbox.clear()
+        self._on_their_way.clear()
         self._forsaken.clear()
         for under_way in (self._posted, self._leaving, self._unwritten):
             under_way.clear()  # what is asked for ends by itself

@@ -20,8 +20,8 @@ from services.common.calls import is_cancelled
 from services.common.channel import AWAY, Connection, Peer, named
 from services.router.clients.load_reports import LoadReports
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import Replica, State
 from services.router.fleet.load import LoadWindow
+from services.router.fleet.replica import Replica, State
 from services.router.metrics import Metrics
 
 log = structlog.get_logger()

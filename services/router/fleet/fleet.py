@@ -14,8 +14,9 @@ from typing import Any
 
 import structlog
 
-from services.router.fleet.group import SILENT, WHOLE, Replica, State, TierReplicas
+from services.router.fleet.group import TierReplicas
 from services.router.fleet.place import Place
+from services.router.fleet.replica import SILENT, WHOLE, Replica, State
 from services.router.fleet.served import strangers, unserved
 from services.router.fleet.snapshot import ReplicaLoad, TierLoad
 from services.router.fleet.waking import TierWaking

@@ -11,7 +11,7 @@ from typing import Any, Self
 import structlog
 
 from services.common.errors import ServiceError
-from services.router.fleet.group import Replica
+from services.router.fleet.replica import Replica
 from services.router.policy.routes import Cancel, Tier
 from services.router.ports import Engine, EngineCall, EngineRequest, ReplicaFailed, brief
 

@@ -6,7 +6,7 @@ a tier without replicas while everything else looks well. Pure.
 
 from collections.abc import Collection, Iterable
 
-from services.router.fleet.group import Replica, State
+from services.router.fleet.replica import Replica, State
 from services.router.policy.routes import Tier
 
 SHOWN = 3

@@ -14,8 +14,8 @@ import datetime as dt
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from services.common.config import ConfigError
 from services.common.faults import fault
 from services.common.files import append_whole, first_part
 from services.common.json_lines import json_line
+from services.common.writing import any_set, set_within, writing
 from services.router.ledger.mark import Abandoned, Mark, abandoned
 from services.router.metrics import Metrics
 from services.router.ports import MakeRecord
@@ -118,16 +119,9 @@ class FileLedger:
         self._records.append(record)
         self._gathered.set()
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
+    def writing(self) -> AbstractAsyncContextManager[None]:
         """Writes what gathers; at the end of the block all that is left."""
-        stop = asyncio.Event()
-        task = asyncio.create_task(self._run(stop))
-        try:
-            yield
-        finally:
-            stop.set()
-            await task
+        return writing(self._run)
 
     async def flush(self) -> None:
         """Makes lines of what has gathered, and writes them; what fails stays for the next time."""
@@ -140,7 +134,7 @@ class FileLedger:
         pause = COMMIT_SECONDS
         while not stop.is_set():
             await self._something_to_do(stop)
-            await _set_within(stop, pause)
+            await set_within(stop, pause)
             self._gathered.clear()
             await self._make_lines()
             if write is None or write.done():
@@ -161,12 +155,9 @@ class FileLedger:
     async def _something_to_do(self, stop: asyncio.Event) -> None:
         """Waits for records; not for long where the disk still has to take some."""
         if self._lines or self._unmade:
-            return await _set_within(stop, MAX_COMMIT_SECONDS)
-        waits = [asyncio.create_task(event.wait()) for event in (stop, self._gathered)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        return None
+            await set_within(stop, MAX_COMMIT_SECONDS)
+        else:
+            await any_set(stop, self._gathered)
 
     async def _make_lines(self) -> None:
         records, self._records = self._records, deque()
@@ -279,8 +270,3 @@ class FileLedger:
 
 def _bytes_of(line: _Line) -> int:
     return len(line.data)
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)

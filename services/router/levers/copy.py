@@ -14,6 +14,7 @@ import structlog
 
 from services.common.errors import Unavailable
 from services.router.policy.lever_record import DAMAGED, LeverRecord
+from services.router.policy.lever_values import lever_record_of, values_of
 from services.router.state.store import SharedState
 
 log = structlog.get_logger()
@@ -173,8 +174,8 @@ def parse_record(stored: bytes) -> LeverRecord:
     Raises:
         ValueError: it is damaged.
     """
-    return LeverRecord.from_json(orjson.loads(stored))
+    return lever_record_of(orjson.loads(stored))
 
 
 def _dumped(record: LeverRecord) -> bytes:
-    return orjson.dumps(record.as_json())
+    return orjson.dumps(values_of(record))

@@ -225,6 +225,10 @@ class Writer:
             self._names[body] = f"r{len(self._names)}"
         return self._names[body]
 
+    def choice(self, names: Sequence[str]) -> str:
+        """The name of a rule for any of some."""
+        return names[0] if len(names) == 1 else self.named(" | ".join(dict.fromkeys(names)))
+
     def _refuse_more(self, rules: int) -> None:
         if len(self._names) + len(self._states) + rules > MAX_RULES:
             raise NoGrammar(f"at most {MAX_RULES} parts")

@@ -12,9 +12,8 @@ earlier on its clock, whatever those clocks say.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from services.router.policy.guardrail import Guard, GuardState, explain, update
 
@@ -26,8 +25,6 @@ RESERVED_AUTHORS = (GUARDRAIL, CALIBRATION)
 MAX_WATCHES = 4
 """Calibrations whose watch is remembered, the newest: those of routers that are being replaced."""
 
-LATEST_TIME = 253402300799.0
-"""The last second of the year 9999, in seconds since 1970: contracts have no later one."""
 TICK_SECONDS = 0.001
 
 
@@ -263,24 +260,6 @@ class LeverRecord:
             watches=_newest(watches.values()),
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for a store."""
-        record = asdict(self)
-        del record["damaged"]
-        return record
-
-    @staticmethod
-    def from_json(record: object) -> "LeverRecord":
-        """The record that `as_json` wrote.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-        try:
-            return _record(record)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no record of a lever: {error!r}") from error
-
     def _after(self, now: float) -> float:
         """Now, or just after the last thing that happened, if clocks say that was later."""
         times = [self.released, *([self.setting.since] if self.setting else [])]
@@ -306,58 +285,3 @@ def _rank(watch: Watch) -> tuple[bool, int]:
 
 def _newest(watches: Iterable[Watch]) -> tuple[Watch, ...]:
     return tuple(sorted(watches, key=lambda watch: (watch.began, watch.calibration))[-MAX_WATCHES:])
-
-
-def _record(record: Any) -> LeverRecord:
-    said, watches = record["setting"], tuple(map(_watch, record["watches"]))
-    if len({watch.calibration for watch in watches}) != len(watches):
-        raise ValueError("no record of a lever: two watches of one calibration")
-    return LeverRecord(
-        setting=None if said is None else _setting(said),
-        released=_time(record["released"]),
-        watches=watches,
-    )
-
-
-def _setting(setting: Mapping[str, Any]) -> Setting:
-    halted, expires = setting["halted"], setting["expires"]
-    if not isinstance(halted, bool):
-        raise TypeError("halted")
-    return Setting(
-        halted=halted,
-        author=_text(setting["author"]),
-        reason=_text(setting["reason"]),
-        since=_time(setting["since"]),
-        expires=None if expires is None else _time(expires),
-    )
-
-
-def _watch(watch: Mapping[str, Any]) -> Watch:
-    state, halted = GuardState.from_json(watch["state"]), watch["halted"]
-    if state.halted is not (halted is not None):
-        raise ValueError("no record of a lever: halted, and not halted")
-    return Watch(
-        calibration=_text(watch["calibration"]),
-        began=_time(watch["began"]),
-        state=state,
-        halted=None if halted is None else _time(halted),
-        reason=_text(watch["reason"]),
-        blamed=_text(watch.get("blamed", "")),  # routers of before write neither
-        levers=_time(watch.get("levers", 0.0)),
-    )
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"not a text: {value!r}")
-    return value
-
-
-def _time(value: object) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not -LATEST_TIME <= value <= LATEST_TIME
-    ):
-        raise TypeError(f"not a time: {value!r}")
-    return float(value)

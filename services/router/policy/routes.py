@@ -206,7 +206,7 @@ class EvidencePolicy:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration in force; see `routes.artefact` for the file it comes in.
+    """A calibration in force; see `routes.artefact_file` for the file it comes in.
 
     Attributes:
         version: names it in decisions.

@@ -5,9 +5,8 @@ What engines make of a schema themselves ignores keywords silently (bounds of nu
 reads names as parts of a grammar. So each schema is written as a grammar here, from a table of the
 keywords that are kept for each type (`kept`); a schema that asks for more is refused by name, as
 one that can be asked for as a validator. A grammar never allows what its schema does not; it may
-allow less:
-properties come in the order of the schema, other ones only where it says `additionalProperties`,
-and numbers have at most 15 digits.
+allow less: properties come in the order of the schema, other ones only where it says
+`additionalProperties`, and numbers have at most 15 digits.
 """
 
 import json
@@ -15,19 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from services.router.policy.at_once import MOST_AT_ONCE, AtOnce
+from services.router.policy.constants import any_text
 from services.router.policy.effort import Effort, TooMuch
-from services.router.policy.expressions import (
-    LAST,
-    Choice,
-    NoGrammar,
-    Part,
-    Ranges,
-    Repeat,
-    Row,
-    Set,
-    without,
-)
-from services.router.policy.grammars import FEW_WAYS, Writer, characters, quoted
+from services.router.policy.expressions import NoGrammar
+from services.router.policy.grammars import FEW_WAYS, Writer, quoted
+from services.router.policy.json_texts import PLAIN_LETTER, in_json
 from services.router.policy.kept import (
     ALONE,
     ASSERTIONS,
@@ -35,7 +26,6 @@ from services.router.policy.kept import (
     LARGEST,
     LETTERS_OF_WORK,
     MAX_DEPTH,
-    MAX_DIGITS,
     MAX_OPTIONAL,
     MAX_WORK,
     Lengths,
@@ -51,6 +41,7 @@ from services.router.policy.kept import (
     whole_bound,
     why,
 )
+from services.router.policy.whole_numbers import WholeNumbers
 
 _RULES = """\
 ws ::= [ \\n\\t]*
@@ -74,9 +65,6 @@ member ::= text ws ":" ws any
 STEPS_OF_WORK = 1
 
 _PLAIN = {"null": "null", "boolean": "boolean", "integer": "integer", "number": "number"}
-_SHORT = {'"': '"', "\\": "\\", "\n": "n", "\t": "t", "\r": "r", "\b": "b", "\f": "f"}
-_UNSAFE = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
-_PLAIN_LETTER = f"plain ::= {characters(without(_UNSAFE))}\n"
 
 
 def told(schema: str, effort: Effort | None = None) -> str:
@@ -105,12 +93,12 @@ class _Grammar:
         self._alternatives: dict[str, Sequence[str]] = {}
         self._lengths: dict[str, Lengths] = {}
         self._patterns: dict[str, tuple[str, int]] = {}
-        self._integers: dict[tuple[int, int], str] = {}
+        self._whole = WholeNumbers(self._writer)
 
     def write(self) -> str:
         try:
             root = self._value(self._schema, "json_schema", 0)
-            return self._writer.joined(root, _RULES + _PLAIN_LETTER)
+            return self._writer.joined(root, _RULES + PLAIN_LETTER)
         except (NoGrammar, TooMuch, RecursionError) as error:
             what = "is too deep" if isinstance(error, RecursionError) else str(error)
             raise NotKept(f"json_schema: {what}") from error
@@ -168,7 +156,7 @@ class _Grammar:
         if len(lengths) > 1:
             others = [one for one in flat if one not in self._lengths]
             flat = [*others, *(self._text(*one) for one in together(lengths))]
-        chosen = self._choice(flat)
+        chosen = self._writer.choice(flat)
         if len(flat) > 1:
             self._alternatives[chosen] = flat
             if self._at_once.choice(chosen, flat) > MOST_AT_ONCE:
@@ -199,25 +187,9 @@ class _Grammar:
         self._count(place, len(values) + sum(map(len, texts)) // LETTERS_OF_WORK)
         if any(map(is_surrogate, "".join(texts))):
             raise NotKept(f"{place}: holds half of a character")
-        rule = self._one_of(sorted(texts))
+        rule = any_text(self._writer, sorted(texts))
         self._at_once.constants(rule, texts)
         return rule
-
-    def _one_of(self, texts: list[str]) -> str:
-        """Any of some texts, branching where they differ: engines mix up long alternatives."""
-        if len(texts) == 1:
-            return self._rule(quoted(texts[0])) if texts[0] else '""'
-        common = _common(texts)
-        by_first: dict[str, list[str]] = {}
-        for text in texts:
-            rest = text[common:]
-            by_first.setdefault(rest[:1], []).append(rest[1:])
-        bodies = [
-            f"{quoted(first)} {self._one_of(rests)}" if first else '""'
-            for first, rests in by_first.items()
-        ]
-        chosen = self._rule(" | ".join(bodies))
-        return self._rule(f"{quoted(texts[0][:common])} {chosen}") if common else chosen
 
     def _typed(self, kind: str, part: Mapping[str, Any], place: str, depth: int) -> str:
         if kind == "integer":
@@ -236,38 +208,7 @@ class _Grammar:
             raise NotKept(f"{place}: no integer is between its bounds")
         if (low, high) == (-LARGEST, LARGEST):
             return "integer"
-        if (known := self._integers.get((low, high))) is not None:
-            return known
-        bodies = [f'"-" {one}' for one in self._naturals(max(1, -high), -low)]
-        bodies += self._naturals(max(0, low), high)
-        self._integers[low, high] = found = self._choice([self._rule(body) for body in bodies])
-        return found
-
-    def _naturals(self, low: int, high: int) -> list[str]:
-        """Rules for each count of digits between two integers, both included."""
-        found = []
-        for digits in range(1, MAX_DIGITS + 1):
-            first = max(low, 10 ** (digits - 1) if digits > 1 else 0)
-            last = min(high, 10**digits - 1)
-            if first <= last:
-                found.append(self._digits(str(first), str(last)))
-        return found
-
-    def _digits(self, low: str, high: str) -> str:
-        """A rule for the numbers between two of equally many digits."""
-        more = len(low) - 1
-        if low.strip("0") == "" and high.strip("9") == "":
-            return self._rule(f"d{{{more + 1}}}") if more else "d"
-        if not more:
-            return self._rule(f"[{low}-{high}]")
-        first, last = int(low[0]), int(high[0])
-        if first == last:
-            return self._rule(f'"{first}" {self._digits(low[1:], high[1:])}')
-        bodies = [f'"{first}" {self._digits(low[1:], "9" * more)}']
-        if last - first > 1:
-            bodies.append(f"[{first + 1}-{last - 1}] d{{{more}}}")
-        bodies.append(f'"{last}" {self._digits("0" * more, high[1:])}')
-        return self._rule(" | ".join(bodies))
+        return self._whole.between(low, high)
 
     def _string(self, part: Mapping[str, Any], place: str) -> str:
         least, most = counts(part, "minLength", "maxLength", place)
@@ -294,7 +235,7 @@ class _Grammar:
         """A rule for an expression, read once, however often it is referred to; and its weight."""
         if pattern not in self._patterns:
             meant = self._writer.read(pattern)
-            body, steps = self._writer.language(_in_json(meant, {}), meant)
+            body, steps = self._writer.language(in_json(meant, {}), meant)
             self._patterns[pattern] = self._writer.named(body), max(1, steps // FEW_WAYS)
         return self._patterns[pattern]
 
@@ -378,9 +319,6 @@ class _Grammar:
             found = found[step]
         return found
 
-    def _choice(self, names: list[str]) -> str:
-        return names[0] if len(names) == 1 else self._rule(" | ".join(dict.fromkeys(names)))
-
     def _rule(self, body: str) -> str:
         return self._writer.named(body)
 
@@ -393,44 +331,3 @@ class _Grammar:
     def _refuse(self, asked: Iterable[str], place: str, where: str) -> None:
         for key in sorted(asked):
             raise NotKept(f"{place}.{key}: {why(where)}")
-
-
-def _common(texts: list[str]) -> int:
-    """Characters that sorted texts begin with alike."""
-    first, last = texts[0], texts[-1]
-    at = 0
-    while at < min(len(first), len(last)) and first[at] == last[at]:
-        at += 1
-    return at
-
-
-def _in_json(part: Part, known: dict[Ranges, Part]) -> Part:
-    """What a text between quotation marks in JSON looks like, for the text that is meant.
-
-    Sets that were looked at are `known` from then on.
-    """
-    match part:
-        case Row(parts):
-            return Row(tuple([_in_json(each, known) for each in parts]))
-        case Choice(parts):
-            return Choice(tuple([_in_json(each, known) for each in parts]))
-        case Repeat(each, least, most):
-            return Repeat(_in_json(each, known), least, most)
-        case Set(ranges):
-            if ranges not in known:
-                known[ranges] = _letters(ranges)
-            return known[ranges]
-
-
-def _letters(ranges: Ranges) -> Part:
-    missing = [*without(ranges), *_UNSAFE]
-    plain = tuple(span for span in without(missing) if span[0] <= LAST)
-    found: list[Part] = [Set(plain)] if plain else []
-    found += [
-        Row((Set(((0x5C, 0x5C),)), Set(((ord(short), ord(short)),))))
-        for letter, short in _SHORT.items()
-        if any(start <= ord(letter) <= end for start, end in ranges)
-    ]
-    if not found:
-        raise NoGrammar("a control character cannot be in an answer")
-    return found[0] if len(found) == 1 else Choice(tuple(found))

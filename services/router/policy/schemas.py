@@ -1,16 +1,15 @@
 """JSON schemas of callers: which may be used, and checks of answers by them, in counted steps.
 
-A check ends after so many steps, however a schema multiplies itself: a step is one keyword looked
-at, or one schema within it entered, or so many characters of what they compare and describe.
+A check ends after so many steps, however a schema multiplies itself; `counted` says what is one.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import re2
-from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
+from jsonschema import Draft202012Validator, ValidationError
 from jsonschema_specifications import (  # type: ignore[import-untyped]
     REGISTRY as SPECIFICATIONS,
 )
@@ -18,6 +17,7 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from services.router.policy.counted import STEPS_OF_REFERENCE, Bounded, Check, sizes
 from services.router.policy.effort import Effort, TooMuch
 
 MAX_RULE = 65_536
@@ -32,17 +32,8 @@ MAX_STEPS_OF_SCHEMA = 50_000
 EFFORT_OF_STEP = 2
 """Of finding out whether a text is a schema."""
 
-STEPS_OF_REFERENCE = 10
-CHARACTERS_OF_STEP = 256
-VALUES_OF_STEP = 8
 READ_CHARACTERS_OF_STEP = 32
 """Of an answer, which each schema reads anew."""
-
-MOVES_OF_STEP = 2000
-"""Of an expression, at worst one for each of its parts and each character of a text."""
-
-UNIQUE_CHARACTERS_OF_STEP = 32
-"""Of values that are told apart: each is written out once more."""
 
 
 class BadValidator(ValueError):
@@ -82,14 +73,14 @@ class Schema:
         effort.spend(len(text) // READ_CHARACTERS_OF_STEP)
         try:
             answer = json.loads(text, parse_constant=_no_json)
-            return self._first_error(answer, _Check(patterns, {}, effort)) is None
+            return self._first_error(answer, Check(patterns, {}, effort)) is None
         except (ValueError, ArithmeticError, RecursionError, LookupError, Unresolvable):
             return False
 
-    def _first_error(self, answer: Any, check: "_Check") -> ValidationError | None:
+    def _first_error(self, answer: Any, check: Check) -> ValidationError | None:
         check.sizes = {**self._sizes, **sizes(answer)}
         # A registry of its own: the library's default one would fetch what a schema refers to.
-        bounded = _Bounded(
+        bounded = Bounded(
             self.root, registry=Registry(), _resolver=self._resolver, format_checker=check
         )
         return next(bounded.iter_errors(answer), None)
@@ -115,141 +106,6 @@ def schema_of(text: str, effort: Effort) -> Schema:
         raise BadValidator("json_schema: is not one: too deeply nested") from None
     _refuse_lost(found, effort)
     return found
-
-
-def sizes(value: Any) -> dict[int, int]:
-    """About how many characters each list and object within a value has, by its identity."""
-    found: dict[int, int] = {}
-
-    def size(inner: Any) -> int:
-        if isinstance(inner, dict):
-            total = sum(size(each) + len(key) + 2 for key, each in inner.items())
-        elif isinstance(inner, list):
-            total = sum(size(each) + 2 for each in inner)
-        else:
-            return _plain_size(inner)
-        found[id(inner)] = total
-        return total
-
-    size(value)
-    return found
-
-
-def _plain_size(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    return value.bit_length() // 3 if isinstance(value, int) else 5
-
-
-class _Check(FormatChecker):
-    """One check of a text: what it may take, and the schema's expressions.
-
-    A validator hands its format checker, and nothing else of ours, on to those that it makes for
-    the parts of its schema. Formats themselves are not checked.
-    """
-
-    def __init__(
-        self, patterns: Mapping[str, Any], sizes: Mapping[int, int], effort: Effort
-    ) -> None:
-        super().__init__(formats=())
-        self.spend = effort.spend
-        self.patterns = patterns
-        self.sizes = sizes
-
-    def size(self, value: Any) -> int:
-        """Characters of a value of the schema or of the answer."""
-        if isinstance(value, dict | list):
-            return self.sizes.get(id(value), 0)
-        return _plain_size(value)
-
-
-_Rule = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
-
-_APPLIED = frozenset(
-    (
-        *("allOf", "anyOf", "if", "then", "else", "items", "prefixItems", "contains", "properties"),
-        *("additionalProperties", "propertyNames", "dependentSchemas"),
-    )
-)
-"""Keywords that hold schemas, whose steps are counted where they are entered."""
-
-
-def _counted(keyword: str, rule: _Rule) -> _Rule:
-    def bounded(
-        validator: Any, value: Any, instance: Any, part: Any
-    ) -> Iterable[ValidationError] | None:
-        check = validator.format_checker
-        # What does not fit is described, with all of the value and often of the rule.
-        characters = check.size(instance)
-        if keyword == "$ref":
-            check.spend(STEPS_OF_REFERENCE + value.count("/"))
-        elif keyword in _APPLIED:
-            characters += len(value) if isinstance(value, dict | list) else 0
-        else:
-            characters += check.size(value)
-            check.spend(len(value) // VALUES_OF_STEP if isinstance(value, list) else 0)
-        check.spend(1 + characters // CHARACTERS_OF_STEP)
-        return rule(validator, value, instance, part)
-
-    return bounded
-
-
-def _pattern(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
-    if not isinstance(instance, str):
-        return
-    check = validator.format_checker
-    compiled = check.patterns[wanted]
-    check.spend(len(instance) * compiled.programsize // MOVES_OF_STEP)
-    if compiled.search(instance) is None:
-        yield ValidationError("does not match")
-
-
-def _unique(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
-    """The library compares each item with each."""
-    if not wanted or not isinstance(instance, list):
-        return
-    check = validator.format_checker
-    check.spend(check.size(instance) // UNIQUE_CHARACTERS_OF_STEP)
-    seen = {json.dumps(_alike(item), sort_keys=True) for item in instance}
-    if len(seen) < len(instance):
-        yield ValidationError("has items that are not unique")
-
-
-def _alike(value: Any) -> Any:
-    """The same for all values that JSON schema calls equal: 1.0 is 1."""
-    if isinstance(value, dict):
-        return {key: _alike(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_alike(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-_RULES: Mapping[str, _Rule] = {
-    **Draft202012Validator.VALIDATORS,
-    "pattern": _pattern,
-    "uniqueItems": _unique,
-}
-_extend: Callable[..., Any] = validators.extend
-_Bounded = _extend(
-    Draft202012Validator, {keyword: _counted(keyword, rule) for keyword, rule in _RULES.items()}
-)
-_evolve, _descend = _Bounded.evolve, _Bounded.descend
-
-
-def _evolve_counted(self: Any, **changes: Any) -> Any:
-    """Each schema that is entered is a step, also one without keywords."""
-    self.format_checker.spend(1)
-    return _evolve(self, **changes)
-
-
-def _descend_counted(self: Any, instance: Any, schema: Any, *rest: Any, **more: Any) -> Any:
-    """True and False are entered without a validator of their own."""
-    if isinstance(schema, bool):
-        self.format_checker.spend(1)
-    return _descend(self, instance, schema, *rest, **more)
-
-
-_Bounded.evolve, _Bounded.descend = _evolve_counted, _descend_counted
 
 
 def _no_json(constant: str) -> Any:
@@ -369,7 +225,7 @@ _THEIR_PATTERNS = {
 
 def _refuse_no_schema(value: Mapping[str, Any], effort: Effort) -> None:
     steps = Effort(MAX_STEPS_OF_SCHEMA)
-    check = _Check(_THEIR_PATTERNS, {}, steps)
+    check = Check(_THEIR_PATTERNS, {}, steps)
     try:
         error = _SCHEMAS._first_error(value, check)  # noqa: SLF001 -- of this module
     except TooMuch:

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from services.router.fleet.group import Replica
+from services.router.fleet.replica import Replica
 from services.router.policy.poison import MARK_SECONDS
 from services.router.request.attempt import Attempt
 from services.router.request.context import RequestState

@@ -50,7 +50,7 @@ class Entry:
             DeadlineExceeded: less is left than its route needs.
         """
         route = checked.route
-        until, until_is_ours = arrived + self._seconds(route, left), _is_ours(route, left)
+        until, until_is_ours = arrived + self.seconds(route, left), _is_ours(route, left)
         halted, propensity = self.levers.halted(route), 0.0
         if route.quality is not None:
             evidence = route.quality.evidence
@@ -73,8 +73,8 @@ class Entry:
         return RequestState(context, settled=self.settled)
 
     @staticmethod
-    def _seconds(route: Route, left: float | None) -> float:
-        """How long the request may take.
+    def seconds(route: Route, left: float | None) -> float:
+        """How long a request to the route may take whose caller gave it `left`; None: no deadline.
 
         Raises:
             DeadlineExceeded: less is left than the route needs.

@@ -8,7 +8,8 @@ from pathlib import Path
 from services.router.policy.calibration import SKIPPED
 from services.router.policy.certainty import Measure
 from services.router.policy.routes import Calibrated, Hold, Quality, QualityOptions, Tier
-from services.router.routes.artefact import Artefact, BadArtefact, Model, parse
+from services.router.routes.artefact import Artefact, Model
+from services.router.routes.artefact_file import BadArtefact, parse
 
 ROUNDING = 1e-9
 

@@ -16,7 +16,7 @@ from services.common.config import ConfigError, Document, load_document, parse_d
 from services.common.files import above, folder_of
 from services.common.seen import SeenFiles
 from services.router.policy.routes import Policies, Route
-from services.router.routes.artefact import MAX_BYTES, BadArtefact
+from services.router.routes.artefact_file import MAX_BYTES, BadArtefact
 from services.router.routes.calibration import load_calibration
 from services.router.routes.rules import Broken, broken_prices, broken_rules
 from services.router.routes.schema import PricesFile, RoutesFile, tier_of

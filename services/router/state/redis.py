@@ -130,13 +130,13 @@ class RedisState:
         """See `ports.Keeper.keep_once`."""
         args = (value, max(1, round(seconds * 1000)), self._max_kept)
         name = KEPT + key
-        use = self._link.run(self._keep_once, (name, HELD + tenant), args)
+        use = self._link.run(self._keep_once, (name, HELD + tenant), args, whose=tenant)
         before: bytes | None = await self._reached(use, name)
         return before
 
-    async def kept(self, key: str, *, tenant: str) -> bytes | None:  # noqa: ARG002
+    async def kept(self, key: str, *, tenant: str) -> bytes | None:
         """See `ports.Keeper.kept`."""
-        return await self._reached(self._link.get(KEPT + key), KEPT + key)
+        return await self._reached(self._link.get(KEPT + key, whose=tenant), KEPT + key)
 
     async def close(self) -> None:
         """Closes all connections."""

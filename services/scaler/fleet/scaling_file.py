@@ -21,8 +21,8 @@ from services.common.refusal import Refusal
 from services.common.seen import SeenFiles
 from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
-from services.scaler.model_config import FILE
-from services.scaler.model_config import MAX_BYTES as MODEL_BYTES
+from services.scaler.pools.models import FILE
+from services.scaler.pools.models import MAX_BYTES as MODEL_BYTES
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from services.common.durations import bounded
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.load.signals import PoolNow, Signals
 from services.scaler.policy.sizing.capacity import Learned
 from services.scaler.policy.sizing.memory import Lasting
@@ -20,6 +20,7 @@ from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, SizeMemory
 from services.scaler.policy.sizing.spot import MixMemory
 from services.scaler.policy.sizing.views import Decision, View
 from services.scaler.policy.sizing.work import WorkMemory, fresh
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import Decisions, Overrides
 
 log = structlog.get_logger()

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ import structlog
 from services.common.durations import wall_clock
 from services.common.files import append_whole, first_part
 from services.common.json_lines import json_line
+from services.common.writing import any_set, set_within, writing
 
 log = structlog.get_logger()
 
@@ -97,16 +98,9 @@ class Journal:
         self._lines.append(json_line(record))
         self._gathered.set()
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
+    def writing(self) -> AbstractAsyncContextManager[None]:
         """Writes what gathers; at the end of the block what is left."""
-        stop = asyncio.Event()
-        task = asyncio.create_task(self._run(stop))
-        try:
-            yield
-        finally:
-            stop.set()
-            await task
+        return writing(self._run)
 
     async def flush(self) -> None:
         """Writes what has gathered, a part at a time; what fails stays for the next time."""
@@ -145,13 +139,8 @@ class Journal:
 
     async def _run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            waits = [asyncio.create_task(event.wait()) for event in (stop, self._gathered)]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-            pause = RETRY_SECONDS if self._refusing else COMMIT_SECONDS
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
+            await any_set(stop, self._gathered)
+            await set_within(stop, RETRY_SECONDS if self._refusing else COMMIT_SECONDS)
             self._gathered.clear()
             await self.flush()
             if self._refusing:

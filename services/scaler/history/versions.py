@@ -1,9 +1,9 @@
 """Every scaling file that was in force or was undone, in order, with who put it there and why.
 
-``versions.jsonl`` has a line for each time a file came in force, ``<hash>.yaml`` the files whole.
-Who applies a file says so first, in ``applying.json``; the version gets its author when the file
-is seen in force, so that a kill at any moment leaves either the old version or the new one whole. A
-file that nobody announced was written by a hand: its author is not known.
+Who applies a file says so first; the version gets its author when the file is seen in force, so
+that a kill at any moment leaves either the old version or the new one whole. A file that nobody
+announced was written by a hand: its author is not known. Leaves to `version_files` how they lie on
+the disk.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from pydantic import Field, TypeAdapter
 
 from services.common.durations import Moment, wall_clock
 from services.common.errors import NotNow
-from services.common.files import write_whole
+from services.scaler.history.version_files import VersionFiles
 
 log = structlog.get_logger()
 
@@ -33,7 +33,6 @@ MAX_VERSIONS = 500
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 5.0
 """When it is looked whether the disk still has them."""
-LINES, ANNOUNCED = "versions.jsonl", "applying.json"
 
 Number = Annotated[int, Field(ge=0, le=1 << 53)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -115,6 +114,7 @@ class Versions:
     def __init__(self, folder: Path, *, wall: Callable[[], float] = wall_clock) -> None:
         """Reads nothing yet. `wall` gives seconds since 1970."""
         self.folder = folder
+        self._files = VersionFiles(folder)
         self._wall = wall
         self._known: list[Version] = []
         self._contents: dict[str, bytes] = {}  # that are not on the disk yet, or are in force
@@ -162,15 +162,14 @@ class Versions:
         Raises:
             OSError: the folder cannot be read.
         """
-        lines = self.folder / LINES
-        data = lines.read_bytes() if lines.exists() else b""
-        for line in data.splitlines():
+        for line in self._files.read_lines():
             try:
                 self._known.append(_VERSION.validate_python(orjson.loads(line)))
             except ValueError:
-                log.error("a line of the scaling file's versions cannot be read", file=str(lines))  # noqa: TRY400
+                file = str(self._files.lines)
+                log.error("a line of the scaling file's versions cannot be read", file=file)  # noqa: TRY400
         self._known.sort(key=lambda one: one.number)
-        announced = self.folder / ANNOUNCED
+        announced = self._files.announced
         try:
             self._announced = _CHANGE.validate_python(orjson.loads(announced.read_bytes()))
         except FileNotFoundError:
@@ -184,7 +183,7 @@ class Versions:
         Raises:
             OSError: it cannot be written; nothing is announced.
         """
-        write_whole(self.folder / ANNOUNCED, json.dumps(dataclasses.asdict(change)).encode())
+        self._files.announce(json.dumps(dataclasses.asdict(change)).encode())
         self._announced = change
 
     def note(self, change: Change) -> None:
@@ -196,8 +195,7 @@ class Versions:
         if self._announced != change:
             return
         self._announced = None
-        with contextlib.suppress(OSError):
-            (self.folder / ANNOUNCED).unlink(missing_ok=True)
+        self._files.withdraw()
 
     def in_force(self, content: bytes) -> Version:
         """A file is in force; comes back at once. The same once more is no new version."""
@@ -208,18 +206,7 @@ class Versions:
         number, now = self._next, self._wall()
         said = self._announced
         if said is not None and said.hash == digest:
-            version = Version(
-                number,
-                digest,
-                now,
-                said.source,
-                said.author,
-                said.note,
-                said.anyway,
-                said.rolled_back_to,
-                said.verdict,
-                said.because,
-            )
+            version = Version(number=number, since=now, **dataclasses.asdict(said))
         else:
             version = Version(number, digest, now, Source.FILE if self._known else Source.START)
         self._keep(version, content)
@@ -239,7 +226,7 @@ class Versions:
             OSError: the disk refuses.
         """
         async with self._writes:
-            await asyncio.to_thread(self._write_content, hash_of(content), content)
+            await asyncio.to_thread(self._files.keep, hash_of(content), content)
 
     def undone(self, content: bytes, note: str) -> Version:
         """A hand's file is not in force any more, or never was; it is kept. Comes back at once."""
@@ -297,7 +284,7 @@ class Versions:
         """
         data = self._contents.get(version.hash)
         if data is None:
-            path = self.folder / f"{version.hash}.yaml"
+            path = self._files.path_of(version.hash)
             data = path.read_bytes()
             if hash_of(data) != version.hash:
                 raise OSError(f"{path} is not what it was")
@@ -378,46 +365,18 @@ class Versions:
                 )
 
     def _mend(self, latest: Version, content: bytes) -> bool:
-        """Writes what is gone; whether anything was."""
-        whole = {
-            self.folder / f"{latest.hash}.yaml": content,
-            self.folder / LINES: _lines_of(self._known),
-        }
-        gone = [path for path in whole if not path.exists()]
-        for path in gone:
-            write_whole(path, whole[path])
-        return bool(gone)
+        return self._files.mend(latest.hash, content, lambda: _lines_of(self._known))
 
     def _write(self, version: Version, content: bytes) -> None:
-        self._write_content(version.hash, content)
-        lines = self.folder / LINES
-        earlier = [one for one in self._known if one.number < version.number]
-        before = lines.read_bytes() if lines.exists() else _lines_of(earlier)
-        kept = before.splitlines(keepends=True)
-        if len(kept) >= MAX_VERSIONS:
-            kept = kept[MAX_VERSIONS // 2 :]
-        if kept and not kept[-1].endswith(b"\n"):
-            kept[-1] += b"\n"
-        # Whole, not added to: there are few versions, and none may be half there.
-        write_whole(lines, b"".join([*kept, _lines_of([version])]))
-        if len(kept) < before.count(b"\n"):
-            self._drop_contents()
-
-    def _write_content(self, digest: str, content: bytes) -> None:
-        path = self.folder / f"{digest}.yaml"
-        try:
-            there = path.read_bytes() == content
-        except FileNotFoundError:
-            there = False
-        if not there:
-            write_whole(path, content)
-
-    def _drop_contents(self) -> None:
-        """Removes files that no version on record has."""
-        named = {one.hash for one in self._known}
-        for path in self.folder.glob("*.yaml"):
-            if path.stem not in named:
-                path.unlink(missing_ok=True)
+        dropped = self._files.add(
+            version.hash,
+            content,
+            _lines_of([version]),
+            earlier=lambda: _lines_of([one for one in self._known if one.number < version.number]),
+            most=MAX_VERSIONS,
+        )
+        if dropped:
+            self._files.keep_only({one.hash for one in self._known})
 
 
 def _lines_of(versions: Sequence[Version]) -> bytes:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from services.common.buckets import longer_than
 from services.common.load_totals import LoadTotals
-from services.scaler.config import Pool
 from services.scaler.load.engines import EngineReading, Engines
 from services.scaler.load.loads import Loads
 from services.scaler.load.queries import Queries
 from services.scaler.policy.demand import Demand
 from services.scaler.policy.sizing.settings import Measure, Objectives
 from services.scaler.policy.sizing.views import Reading, Traffic, View
+from services.scaler.pools.pool import Pool
 
 SLOW_FRACTION = 0.95
 

@@ -9,7 +9,7 @@ fits `ports.Target`:
 4. A replica that will be taken away says why in `leaving`, so that the fleet drains it first.
 5. `configure` takes changed settings: replace replicas one at a time, and where they fail go back,
    which `PoolStatus.refused` and `in_force` say. `policy.rollout` decides when.
-6. Give it a key in `services.scaler.places` and a place in `several`, name it in
+6. Give it a key in `services.scaler.pools.places` and a place in `several`, name it in
    `services.scaler.elsewhere`, and run the fleet's tests over it as they run over `Cluster`, which
    is such a place in a hundred lines.
 """

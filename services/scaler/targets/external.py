@@ -19,8 +19,9 @@ import structlog
 
 from services.common.durations import wall_clock
 from services.common.kept_up import kept_up
-from services.scaler.config import Pool, Scaling
-from services.scaler.places import MOST_ADDRESSES, External
+from services.scaler.config import Scaling
+from services.scaler.pools.places import MOST_ADDRESSES, External
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus
 from services.scaler.targets.triton_client import TritonClient
 

@@ -10,7 +10,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from services.common.files import write_whole
-from services.scaler.config import Pool
+from services.scaler.pools.pool import Pool
 
 log = structlog.get_logger()
 

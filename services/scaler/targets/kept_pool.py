@@ -10,10 +10,10 @@ from typing import Any
 
 import structlog
 
-from services.scaler.config import Pool
-from services.scaler.model_config import FILE
 from services.scaler.policy.replicas import NEXT_TRY, Failures, Goal, Patience, State, after_failure
 from services.scaler.policy.rollout import Rollout, changes
+from services.scaler.pools.models import FILE
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import PoolStatus
 from services.scaler.targets.occupants import Occupant
 from services.scaler.targets.slots import fingerprint

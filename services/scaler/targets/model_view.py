@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 from services.common.descriptors import is_own_want
 from services.common.files import resolved
 from services.common.plain_files import read_plain
-from services.scaler.model_config import FILE, MAX_BYTES, ModelFolderError, parse_model_config
+from services.scaler.pools.models import FILE, MAX_BYTES, ModelFolderError, parse_model_config
 from services.scaler.targets.tritonserver import ReplicaLaunch
 
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from services.scaler.config import Pool
 from services.scaler.policy.replicas import Observed, State
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import ReplicaStatus
 from services.scaler.targets.records import SlotReplica
 from services.scaler.targets.slots import Adopted, fingerprint

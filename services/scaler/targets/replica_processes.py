@@ -20,8 +20,8 @@ import structlog
 
 from services.common.descriptors import is_own_want
 from services.common.durations import wall_clock
-from services.scaler.config import Pool
-from services.scaler.model_config import ModelFolderError
+from services.scaler.pools.models import ModelFolderError
+from services.scaler.pools.pool import Pool
 from services.scaler.targets import leftovers, processes, tritonserver
 from services.scaler.targets.model_view import model_config_of, prepare_view
 from services.scaler.targets.records import Known, Record, Records, SlotReplica

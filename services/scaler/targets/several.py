@@ -14,7 +14,8 @@ import structlog
 
 from services.common.config import ConfigError
 from services.common.kept_up import kept_up
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import OnChange, PoolStatus, Target
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.scaler.config import Pool, Slot
+from services.scaler.pools.pool import Pool, Slot
 from services.scaler.targets.records import SlotReplica
 
 

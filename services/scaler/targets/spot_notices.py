@@ -17,8 +17,8 @@ from pathlib import Path
 
 import structlog
 
-from services.scaler.config import Pool
 from services.scaler.load.pages import OK, Pages, Unanswered
+from services.scaler.pools.pool import Pool
 
 log = structlog.get_logger()
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.history.recorder import recorded
 from services.scaler.policy.plans import Difference, Plan, PoolPlan, Verdict
 from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
+from services.scaler.pools.pool import Pool
 from services.scaler.simulator.course import Course
 from services.scaler.simulator.together import Fared, Line, Member, Shares, together
 from services.scaler.try_out.differences import differences

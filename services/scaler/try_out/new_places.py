@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from services.common.files import resolved
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
+from services.scaler.pools.pool import Pool
 
 SETTING = "PENNYWEIGHT_SCALER_PLACES_ALLOWED"
 SHOWN = 5

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from services.scaler.config import Pool
 from services.scaler.policy.plans import Verdict
+from services.scaler.pools.pool import Pool
 from services.scaler.simulator.course import Course, as_one
 from services.scaler.simulator.together import Fared
 from services.scaler.simulator.verdict import Outcome, judged

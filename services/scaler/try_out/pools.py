@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from services.common.config import ConfigError, parse_document
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.policy import plans
 from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
 from services.scaler.policy.sizing.settings import Capacity, Scale
+from services.scaler.pools.pool import Pool
 from services.scaler.simulator.course import HOUR, Course
 from services.scaler.simulator.silicon import scaled
 from services.scaler.simulator.together import Which

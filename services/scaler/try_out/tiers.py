@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.policy.recorded import RecordedMinute
 from services.scaler.policy.sizing.settings import Money
+from services.scaler.pools.pool import Pool
 from services.scaler.simulator.trial import Replica
 from services.scaler.try_out.pools import (
     UNKNOWN_REPLICAS,

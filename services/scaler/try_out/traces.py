@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from services.common.config import ConfigError
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.history.recorder import recorded
 from services.scaler.policy.plans import Baseline, Scene, Simulation
 from services.scaler.policy.sizing.settings import Capacity
+from services.scaler.pools.pool import Pool
 from services.scaler.simulator.arrivals import Generator
 from services.scaler.simulator.course import Course
 from services.scaler.simulator.page import Part, pages

@@ -9,9 +9,9 @@ from services.common.credentials import Identity, Role
 from services.common.durations import seconds_of, set_time, wall_clock
 from services.common.errors import BadRequest, NotFound, NotNow, Overloaded, Violation
 from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
-from services.scaler.config import Pool
 from services.scaler.history.overrides import MAX_SIZE, Held, OverrideBook
 from services.scaler.policy.sizing.override import OverrideKind
+from services.scaler.pools.pool import Pool
 
 log = structlog.get_logger()
 

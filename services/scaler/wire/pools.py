@@ -16,8 +16,8 @@ from services.common.credentials import Identity
 from services.common.durations import duration_of, set_seconds, set_time
 from services.common.refusal import Refusal
 from services.common.shared import Shared
-from services.scaler.config import Capacity
-from services.scaler.fleet.fleet import Fleet, PoolView
+from services.scaler.fleet.fleet import Fleet
+from services.scaler.fleet.pools import PoolView
 from services.scaler.fleet.scaling_file import ScalingWatch
 from services.scaler.fleet.watchers import Seen
 from services.scaler.load.loads import Loads
@@ -25,6 +25,7 @@ from services.scaler.policy.demand import Demand
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.rollout import SettingsRefusal
 from services.scaler.policy.sizing.override import unsigned
+from services.scaler.pools.pool import Capacity
 
 QUANTILES = (0.5, 0.95)
 """What is shown of how long answers took."""

@@ -11,7 +11,8 @@ import grpc
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
 from services.common.credentials import Keyring, current_identity
-from services.common.server import Server, ServerSettings
+from services.common.server import Server
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 
 DECISION = pb.Decision(

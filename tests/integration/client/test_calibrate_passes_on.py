@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from services.router.routes.artefact import read
+from services.router.routes.artefact_file import read
 from tests.integration.client.running import pennyweight
 from tests.making.paired import lines, record, write_routes
 

@@ -12,7 +12,8 @@ from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
 from services.common.credentials import Keyring
 from services.common.errors import NotFound
-from services.common.server import Server, ServerSettings
+from services.common.server import Server
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 from tests.integration.client.running import Ended, pennyweight, rows_of
 from tests.integration.client.scripted_router import ScriptedRouter, Stage, lever, serve

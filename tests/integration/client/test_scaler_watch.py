@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -14,6 +13,7 @@ from pennyweight.errors import NotFound, Unavailable
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.scaler.v1 import scaler_pb2_grpc
 from tests.integration.client.running import pennyweight
+from tests.integration.client.scripted_scaler import serving
 
 AGED = (("grpc.max_connection_age_ms", 300), ("grpc.max_connection_age_grace_ms", 100))
 
@@ -39,18 +39,6 @@ class Scripted(scaler_pb2_grpc.ScalerServiceServicer):
         decision.decided_at.FromSeconds(self.watched)
         yield pb.WatchDecisionsResponse(decision=decision)
         await asyncio.Event().wait()
-
-
-@asynccontextmanager
-async def serving(servicer: Scripted, port: int = 0, *options: Any) -> AsyncIterator[int]:
-    server = grpc.aio.server(options=options)
-    scaler_pb2_grpc.add_ScalerServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    try:
-        yield port
-    finally:
-        await server.stop(None)
 
 
 async def test_a_connection_that_ends_of_its_age_shows_nothing() -> None:

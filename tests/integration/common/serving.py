@@ -13,7 +13,8 @@ from pennyweight.cache.v1 import cache_pb2, cache_pb2_grpc
 from pennyweight.router.v1 import router_pb2, router_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2, scaler_pb2_grpc
 from services.common.credentials import DEVELOPMENT_KEY, Identity, Keyring, current_identity
-from services.common.server import Server, ServerSettings
+from services.common.server import Server
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 
 KEY = (("authorization", f"Bearer {DEVELOPMENT_KEY}"),)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from services.common.credentials import Keyring
-from services.common.server import Server, ServerSettings
+from services.common.server import Server
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 from tests.integration.common.serving import serving
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common.config import ConfigError
 from services.common.process import Frame, open_frame
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 from tests.integration.common.raw_http2 import answer, request
 from tests.making.opened import opened, taken_port
 
@@ -91,7 +91,7 @@ async def test_the_server_is_stopped_before_what_the_service_opened_last_first(
 PROGRAM = """
 import asyncio, sys
 from services.common.process import run
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 async def serve(settings, stop):
     print(settings.drain_seconds, type(asyncio.get_running_loop()).__module__, flush=True)
@@ -128,7 +128,7 @@ async def test_a_service_runs_until_it_is_told_to_end(number: signal.Signals) ->
 STARVED = """
 import asyncio, threading
 from services.common.process import run
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 def fail(_):
     raise RuntimeError("can't start new thread")
@@ -163,7 +163,7 @@ import asyncio
 from prometheus_client import CollectorRegistry
 from services.common import intake
 from services.common.process import open_frame, run
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 def fail(*_):
     raise ZeroDivisionError
@@ -198,7 +198,7 @@ import asyncio, logging, os, sys
 import structlog
 from services.common.log_lines import LOST
 from services.common.process import run
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 async def serve(settings, stop):
     for n in range(20_000):

@@ -11,7 +11,8 @@ import pytest
 from services.common.credentials import Keyring
 from services.common.health import Health
 from services.common.self_watch import ask_health
-from services.common.server import Server, ServerSettings
+from services.common.server import Server
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 from tests.integration.common.test_process import start
 from tests.integration.common.test_server import Certificates, certificates
@@ -23,7 +24,7 @@ import asyncio, threading, time
 from prometheus_client import CollectorRegistry
 from services.common import health, self_watch
 from services.common.process import open_frame, run
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 self_watch.ASK_SECONDS = self_watch.ANSWER_SECONDS = self_watch.LOOK_SECONDS = 0.4
 self_watch.LAST_SECONDS = 3.0
@@ -64,7 +65,7 @@ import time
 from prometheus_client import CollectorRegistry
 from services.common import self_watch
 from services.common.process import open_frame, run
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 self_watch.START_SECONDS = self_watch.SAID_SECONDS = 0.5
 

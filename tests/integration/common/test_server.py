@@ -5,7 +5,9 @@ import os
 import shutil
 import socket
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,7 +20,8 @@ from services.common import server as server_module
 from services.common.channel import Peer
 from services.common.config import ConfigError
 from services.common.credentials import Keyring
-from services.common.server import Server, ServerEnded, ServerSettings
+from services.common.server import Server, ServerEnded
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 from tests.integration.common.serving import CACHE, KEY, ROUTER, SCALER, serving
 
@@ -123,6 +126,31 @@ async def test_a_server_that_ends_by_itself_is_noticed(monkeypatch: pytest.Monke
 
     with pytest.raises(ServerEnded, match="ZeroDivisionError"):
         await serve()
+
+
+async def test_calls_that_come_together_wait_for_no_turn_of_the_loop_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken, turn, handle = Counter[int](), 0, intake._handle
+
+    def count(*call: Any) -> Any:
+        taken[turn] += 1
+        return handle(*call)
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(intake, "_handle", count)
+    async with serving() as running:
+        await running.complete()
+        counting = asyncio.create_task(turns())
+        answers = await asyncio.gather(*(running.complete(str(number)) for number in range(200)))
+        counting.cancel()
+    assert answers == [str(number) for number in range(200)]
+    assert max(taken.values()) > 1
 
 
 class Certificates:

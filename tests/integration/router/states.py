@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from services.common.redis_link import RedisLink
 from services.router.levers.copy import parse_record
 from services.router.policy.lever_record import LeverRecord
+from services.router.policy.lever_values import values_of
 from services.router.state.file import FileState
 from services.router.state.redis import KEPT, RedisState
 from services.router.state.store import SharedState
@@ -23,7 +24,7 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 def a_record(said: str = "why") -> bytes:
-    return orjson.dumps(LeverRecord().halt("ann", said, 10.0).as_json())
+    return orjson.dumps(values_of(LeverRecord().halt("ann", said, 10.0)))
 
 
 ONE, TWO, THREE = map(a_record, ("one", "two", "three"))

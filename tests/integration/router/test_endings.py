@@ -18,7 +18,7 @@ from services.common.server import Server
 from services.common.telemetry import Tracing
 from services.router.clients.cache import CacheStream
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import Replica
+from services.router.fleet.replica import Replica
 from services.router.metrics import Metrics
 from services.router.policy.prompts import Message
 from services.router.ports import Asked, CacheHit, Finish, Written

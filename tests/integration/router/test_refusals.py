@@ -145,6 +145,25 @@ async def test_a_deadline_too_short_for_the_route_is_refused_at_once(
     assert triton.received == []
 
 
+async def test_of_a_request_whose_time_is_too_short_nothing_else_is_looked_at(
+    world: World, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+    inner = servicer.check
+
+    def noted(request: Any, *given: Any, **named: Any) -> Any:
+        checked.append(request.route)
+        return inner(request, *given, **named)
+
+    monkeypatch.setattr(servicer, "check", noted)
+    told = await caller.refused(asking("slow", ""))  # breaks a rule too
+    assert (told.code, told.reason) == (CODES.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT")
+    assert checked == []
+    other = await world.caller("umbrella")
+    told = await other.refused(asking("slow"))
+    assert (told.code, told.reason) == (CODES.NOT_FOUND, "ROUTE_UNKNOWN")  # whose it is not
+
+
 async def test_without_a_deadline_the_default_of_the_route_holds(
     world: World, caller: Caller
 ) -> None:

@@ -14,7 +14,8 @@ from services.cache import __main__ as cache_main
 from services.cache.config import CacheSettings
 from services.common.channel import Peer
 from services.common.keys_in_force import KeysInForce
-from services.common.server import Server, ServerSettings
+from services.common.server import Server
+from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
 from services.router.clients.cache import CacheStream
 from services.router.clients.scaler import ScalerLink

@@ -143,14 +143,14 @@ async def test_what_tenants_cause_holds_up_no_lever() -> None:
     with RedisServer() as server:
         state = redis_state(server.url)
         for _ in range(8):  # as many as have a connection: what follows would wait behind them
-            await state._link._turns.acquire()
+            await state._link._turns.take("acme")
         kept = asyncio.create_task(state.kept("pair:1", tenant="acme"))
         async with asyncio.timeout(PATIENCE):
             await state.changes()
             assert await state.swap("chat/cache", None, ONE) == (True, ONE)
             assert dict((await state.records())[1]) == {"chat/cache": ONE}
         assert not kept.done()
-        state._link._turns.release()
+        state._link._turns.give_back()
         assert await kept is None
         await state.close()
 

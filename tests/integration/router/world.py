@@ -49,6 +49,11 @@ routes:
     ladder: [small]
     fixed_tier: small
     deadline: {default_seconds: 0.6, shortest_seconds: 0.2}
+  slow:
+    ladder: [small]
+    fixed_tier: small
+    tenants: [acme]
+    deadline: {default_seconds: 3600, shortest_seconds: 1800}
   bounded: {ladder: [small], fixed_tier: small, limits: {seconds: 0.5}}
   cached: {ladder: [small], fixed_tier: small, cache: {use: true}}
   tight: {ladder: [tight], fixed_tier: tight}

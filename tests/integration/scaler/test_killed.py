@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.scaler.config import Slot
+from services.scaler.pools.pool import Slot
 from services.scaler.targets import processes
 from services.scaler.targets.replica_processes import ReplicaProcesses
 from services.scaler.targets.starting import OwnStarter

@@ -77,9 +77,7 @@ async def test_where_replicas_are_and_what_ails_them_is_for_operators(home, tmp_
 )
 async def test_only_services_watch_and_report(guarded, key, code):
     watch = guarded.stub.WatchReplicas(pb.WatchReplicasRequest(), metadata=key, timeout=5)
-    report = guarded.stub.ReportLoad(
-        iter([pb.ReportLoadRequest(router="r")]), metadata=key, timeout=5
-    )
+    report = guarded.stub.ReportLoad(metadata=key, timeout=5)  # writes nothing: it is refused
     for call in (watch.read(), report):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call

@@ -13,7 +13,8 @@ from pennyweight.command.scaler.assumptions import (
     rows_of,
     write_page,
 )
-from pennyweight.command.scaler.trials import BoundShare, Course, Plan, PoolPlan, print_plan
+from pennyweight.command.scaler.courses import BoundShare, Course
+from pennyweight.command.scaler.plans import Plan, PoolPlan, print_plan
 
 
 def course(hours, *bounds):

@@ -17,7 +17,7 @@ from services.common.config import (
     parse_document,
     prefix_of,
 )
-from services.common.server import ServerSettings
+from services.common.server_settings import ServerSettings
 
 PREFIX = "PENNYWEIGHT_SHOP_"
 

@@ -61,3 +61,36 @@ async def test_a_writer_that_ends_takes_nothing_with_it() -> None:
     taking.cancel()
     await asyncio.gather(taking, return_exceptions=True)
     assert await outbox.take(1) == ["kept"]
+
+
+async def test_of_what_one_has_only_so_much_is_out_and_others_pass_by() -> None:
+    outbox: Outbox[str] = Outbox(len, whose=lambda item: item[0], most_out=2)
+    for item in ("a1", "a2", "a3", "a4"):
+        outbox.put(item)
+    assert await outbox.take(10) == ["a1", "a2"]
+    outbox.put("b1")
+    outbox.put("a5")
+    assert await outbox.take(10) == ["b1"]
+    taking = asyncio.create_task(outbox.take(10))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not taking.done()
+    outbox.over("a")
+    assert await taking == ["a3"]
+    outbox.over("a")
+    outbox.over("a")
+    assert await outbox.take(10) == ["a4", "a5"]
+    outbox.over("a")
+    outbox.over("a")
+    outbox.put("a6")
+    assert await outbox.take(10) == ["a6"]
+
+
+async def test_on_a_new_stream_nothing_is_out() -> None:
+    outbox: Outbox[str] = Outbox(whose=lambda item: item[0], most_out=1)
+    outbox.put("a1")
+    outbox.put("a2")
+    assert await outbox.take(10) == ["a1"]
+    outbox.clear()
+    outbox.put("a3")
+    assert await outbox.take(10) == ["a3"]

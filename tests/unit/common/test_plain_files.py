@@ -23,7 +23,7 @@ from services.common.redis_settings import RedisSettings
 from services.router.engines.texts import Texts
 from services.router.engines.tokenizer import ModelText
 from services.router.evidence.handles import HandleSigner
-from services.router.routes.artefact import BadArtefact, read
+from services.router.routes.artefact_file import BadArtefact, read
 from services.scaler.config import Scaling
 
 

@@ -37,7 +37,7 @@ class Redis:
         return "answer"
 
     def use(self) -> Awaitable[Any]:
-        return self.link._timely(self._answer)
+        return self.link._timely(self._answer, "")
 
     async def fails(self, times: int = 1) -> int:
         """Uses it, each time in vain; returns how often Redis itself was asked."""
@@ -79,6 +79,22 @@ async def test_after_a_rest_one_tries_it_and_the_others_do_not_wait(redis: Redis
     redis.held.set()
     assert await trial == "answer"
     assert [await redis.use() for _ in range(3)] == ["answer"] * 3
+
+
+async def test_failures_of_what_was_under_way_together_are_one(redis: Redis) -> None:
+    for times in range(1, FAILURES_IN_A_ROW + 1):
+        assert redis.link.up
+        redis.held = asyncio.Event()
+        together = [asyncio.ensure_future(redis.use()) for _ in range(4)]
+        await asyncio.sleep(0)
+        redis.now += 1.0
+        redis.error = Gone("away")
+        redis.held.set()
+        await asyncio.gather(*together, return_exceptions=True)
+        assert redis.asked == 4 * times
+        redis.now += 1.0
+    redis.now -= 1.0
+    assert not redis.link.up
 
 
 async def test_a_trial_that_fails_makes_the_rest_longer(redis: Redis) -> None:

@@ -10,16 +10,9 @@ from typing import Any
 import pytest
 
 from pennyweight.ledger import reader
+from pennyweight.ledger.lines import Unreadable, record_of
 from pennyweight.ledger.money import Money, money_of
-from pennyweight.ledger.reader import (
-    ExtraMissing,
-    LedgerError,
-    NoLedger,
-    Tail,
-    Unreadable,
-    opened,
-    record_of,
-)
+from pennyweight.ledger.reader import ExtraMissing, LedgerError, NoLedger, opened
 from tests.making import old_ledger
 from tests.making.ledger import TIME, attempt, gap, line, outcome, pair, plain, request
 
@@ -143,17 +136,6 @@ def test_a_folder_without_a_ledger_is_refused(tmp_path: Path) -> None:
     assert "folder.jsonl" in refused.value.hint
 
 
-def test_of_many_files_some_are_named() -> None:
-    unreadable = Unreadable({f"{n}.jsonl": n for n in range(1, 6)})
-    (note,) = unreadable.notes()
-    assert note.endswith(" left out: 15 (1.jsonl: 1, 2.jsonl: 2, 3.jsonl: 3, and 2 more).")
-    assert unreadable.counts() == {
-        "lines that cannot be read (1.jsonl, 2.jsonl, 3.jsonl, and 2 more)": 15
-    }
-    assert Unreadable().notes() == ()
-    assert Unreadable().counts() == {}
-
-
 def test_times_of_every_age_are_timestamps(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(
         old_ledger.lines(
@@ -231,49 +213,6 @@ def test_evidence_is_spent_once() -> None:
         assert sum(money_of(record).spent for record in records) == 43
     assert money_of(old_ledger.request("1", paid=None)).spent == 0
     assert money_of(plain(outcome())) == Money()
-
-
-# --- a ledger that grows -------------------------------------------------------------------------
-
-
-def test_a_tail_reads_what_comes(tmp_path: Path) -> None:
-    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
-    old.write_text(GOOD)
-    tail = Tail(tmp_path)
-    assert tail.read() == []
-    with old.open("a") as file:
-        file.write(line(request("2")))
-    new.write_text(line(request("3")) + line(request("4"))[:50])
-    assert [record["request_id"] for record in tail.read()] == ["3", "2"]
-    with new.open("a") as file:
-        file.write(line(request("4"))[50:])
-    assert tail.read() == [plain(request("4"))]
-    assert tail.read() == []
-    assert tail.unreadable == Unreadable()
-
-
-def test_a_tail_goes_on_after_what_it_cannot_read(tmp_path: Path) -> None:
-    tail = Tail(tmp_path)
-    (tmp_path / "a.jsonl").write_bytes(b"\0\0\0{\n\xff\xfe\n" + GOOD.encode())
-    (tmp_path / "folder.jsonl").mkdir()
-    assert len(tail.read()) == 3
-    assert tail.unreadable == Unreadable({"a.jsonl": 2})
-
-
-def test_a_tail_names_a_file_it_may_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, *_: Any) -> Any:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    tail = Tail(tmp_path)
-    (tmp_path / "a.jsonl").write_text(GOOD)
-    with monkeypatch.context() as locked:
-        locked.setattr(Path, "open", refuse)
-        assert tail.read() == []
-    assert tail.unreadable == Unreadable(files={"a.jsonl": "Permission denied"})
-    assert len(tail.read()) == 3
-    assert tail.unreadable == Unreadable()
 
 
 def test_columns_are_fields_of_the_schema() -> None:

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from pennyweight.channel import DEVELOPMENT_KEY
 from pennyweight.ledger.money import Money
+from services.local.asking import Step
 from services.local.ledger_tail import LedgerTail, Totals
 from services.local.plan import ADDRESSES, ROOT, StackError, plan, plan_demo
 from services.local.screen import Screen, status_line, status_panel
-from services.local.stack import Step
 from services.local.status import PoolStatus, Status
 from services.scaler.policy.replicas import NEXT_TRY
 from tests.making import old_ledger

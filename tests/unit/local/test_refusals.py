@@ -34,9 +34,7 @@ async def test_each_refused_file_is_a_note(tmp_path: Path, monkeypatch: pytest.M
 
     stack: Any = SimpleNamespace(
         plan=SimpleNamespace(ledger=tmp_path, state=tmp_path),
-        pools=nothing,
-        refusals=refusals,
-        troubles=troubles,
+        services=SimpleNamespace(pools=nothing, refusals=refusals, troubles=troubles),
         silent=silent,
     )
     observer = Observer(stack)

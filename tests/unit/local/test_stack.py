@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.common.files import FolderLock
+from services.local import asking
 from services.local import stack as stack_module
 from services.local.plan import STATES, StackError, plan
 from services.local.stack import LEFT_SECONDS, Stack
@@ -37,7 +38,7 @@ def ports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise StackError("the port is in use")
 
     monkeypatch.setattr(stack_module, "check_ports", check)
-    monkeypatch.setattr(stack_module, "open_channel", lambda _address: None)
+    monkeypatch.setattr(asking, "open_channel", lambda _address: None)
     return taken
 
 
@@ -86,7 +87,7 @@ async def test_who_runs_and_does_not_answer_is_named(
     async def health(name: str) -> int | None:
         return found[name]
 
-    monkeypatch.setattr(scene.stack, "_health", health)
+    monkeypatch.setattr(scene.stack.services, "health", health)
     ended = {"scaler": 1}
     children: Any = {name: SimpleNamespace(code=ended.get(name)) for name in found}
     scene.stack._children = children

@@ -1,7 +1,5 @@
 """What of sizes the scaler refuses: each contradiction with line, key, rule and value."""
 
-from pathlib import Path
-
 import pytest
 
 from services.common.config import ConfigError, load_document
@@ -56,19 +54,6 @@ budgets:
 money: {usd_per_hour: 4, usd_per_day: 90}
 tick_seconds: 5
 """
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(text: str) -> Path:
-        (tmp_path / "models/m").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "models/m/config.pbtxt").touch()
-        (tmp_path / "policies").mkdir(exist_ok=True)
-        path = tmp_path / "policies/scaling.yaml"
-        path.write_text(text)
-        return path
-
-    return write
 
 
 def test_a_good_file(write):

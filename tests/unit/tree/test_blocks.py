@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from pennyweight.command.app import app
 from services.common.config import parse_document
 from services.common.credentials import KeyFile
-from services.scaler.places import External, Kubernetes
 from services.scaler.policy.sizing.settings import Behavior, Budget, Money, Scale, Schedule
+from services.scaler.pools.places import External, Kubernetes
 from tests.making.pages import BLOCKS, ROOT, Block
 from tests.unit.ledger import test_page as ledger_page
 

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from services.scaler.config import Pool, Restart
-from services.scaler.places import TAINTS
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.sizing.settings import Budget, Measure, Money, Scale
+from services.scaler.pools.places import TAINTS
+from services.scaler.pools.pool import Pool, Restart
 from tools import metrics, scaling_keys, settings
 
 ROOT = Path(__file__).parents[3]

@@ -13,6 +13,7 @@ answered with no number (NaN) in time, not where nobody answered.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from services.scaler.policy.sizing.limits import EPSILON, tolerated
 from services.scaler.policy.sizing.settings import Behavior, Scale
@@ -59,6 +60,7 @@ def asked_by(scale: Scale, view: View, current: int) -> Iterator[Asked]:
     if not (scale.signals or scale.queries):
         return
     nothing_to_do = idle(scale, view)
+    by_ratio = partial(_by_ratio, scale.behavior, view.ready, current)
     for measure, signal in scale.signals.items():
         name = measure.value
         value = _value(view.readings.get(measure), view.now, signal.stale_seconds)
@@ -67,14 +69,7 @@ def asked_by(scale: Scale, view: View, current: int) -> Iterator[Asked]:
         elif value is None:
             yield Asked(name, None, None, signal.target)
         else:
-            yield _by_ratio(
-                scale.behavior,
-                view.ready,
-                current,
-                name=name,
-                value=value,
-                target=signal.target,
-            )
+            yield by_ratio(name=name, value=value, target=signal.target)
     for name, query in scale.queries.items():
         reading = view.readings.get(name)
         value = _value(reading, view.now, query.stale_seconds)
@@ -84,14 +79,7 @@ def asked_by(scale: Scale, view: View, current: int) -> Iterator[Asked]:
         elif query.per_replica:
             yield _by_replica(scale.behavior, current, name, value, query.target)
         else:
-            yield _by_ratio(
-                scale.behavior,
-                view.ready,
-                current,
-                name=name,
-                value=value,
-                target=query.target,
-            )
+            yield by_ratio(name=name, value=value, target=query.target)
 
 
 def known_value(view: View, scale: Scale, name: str) -> float | None:

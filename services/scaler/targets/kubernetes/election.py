@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from services.scaler.policy.lease import RENEW_SECONDS, RETRY_SECONDS, Record, Step, step
-from services.scaler.targets.kubernetes.client import ClusterFault, Fault
+from services.scaler.targets.kubernetes.faults import ClusterFault, Fault
 
 log = structlog.get_logger()
 

@@ -15,14 +15,15 @@ import structlog
 
 from services.common.backoff import Backoff
 from services.common.durations import wall_clock
-from services.scaler.config import Pool
 from services.scaler.metrics import Metrics
-from services.scaler.places import Actuator, ByHand, Kubernetes
 from services.scaler.policy.by_hand import Hands
 from services.scaler.policy.workload import DRAINED, Plan, Pod, plan
+from services.scaler.pools.places import Actuator, ByHand, Kubernetes
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import PoolStatus, ReplicaStatus
 from services.scaler.targets.kubernetes import client
-from services.scaler.targets.kubernetes.client import ClusterFault, Fault, KubernetesClient
+from services.scaler.targets.kubernetes.client import KubernetesClient
+from services.scaler.targets.kubernetes.faults import ClusterFault, Fault
 from services.scaler.targets.kubernetes.objects import Endpoints, Node, Workload
 from services.scaler.targets.kubernetes.shown import Around, Notices, replica
 from services.scaler.targets.kubernetes.starts import Starts

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from services.scaler.config import Pool
-from services.scaler.places import Kubernetes
 from services.scaler.policy.workload import DRAINED, DRAINS, Pod
+from services.scaler.pools.places import Kubernetes
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import Replica, ReplicaStatus
 from services.scaler.targets.kubernetes.objects import Endpoints, Node
 

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 import structlog
 
 from services.common.kept_up import kept_up
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
-from services.scaler.places import Kubernetes
+from services.scaler.pools.places import Kubernetes
+from services.scaler.pools.pool import Pool
 from services.scaler.ports import OnChange, PoolStatus
 from services.scaler.targets.kubernetes import client
-from services.scaler.targets.kubernetes.client import ClusterFault, Fault, KubernetesClient
+from services.scaler.targets.kubernetes.client import KubernetesClient
 from services.scaler.targets.kubernetes.election import Election
+from services.scaler.targets.kubernetes.faults import ClusterFault, Fault
 from services.scaler.targets.kubernetes.objects import Node
 from services.scaler.targets.kubernetes.pool import KubernetesPool, Wanted
 from services.scaler.targets.kubernetes.watched import Watched

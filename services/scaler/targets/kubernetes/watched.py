@@ -14,7 +14,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from services.common.backoff import Backoff
-from services.scaler.targets.kubernetes.client import ClusterFault, Fault, Kind
+from services.scaler.targets.kubernetes.client import Kind
+from services.scaler.targets.kubernetes.faults import ClusterFault, Fault
 
 log = structlog.get_logger()
 

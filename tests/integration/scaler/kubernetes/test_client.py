@@ -7,16 +7,11 @@ from contextlib import aclosing
 import kmock
 import pytest
 
-from services.scaler.places import WorkloadKind
 from services.scaler.policy.lease import Record
 from services.scaler.policy.workload import DRAINED
-from services.scaler.targets.kubernetes.client import (
-    ClusterFault,
-    Fault,
-    KubernetesClient,
-    pods,
-    workloads,
-)
+from services.scaler.pools.places import WorkloadKind
+from services.scaler.targets.kubernetes.client import KubernetesClient, pods, workloads
+from services.scaler.targets.kubernetes.faults import ClusterFault, Fault
 from tests.making.kubernetes import NAMESPACE, Refusal
 
 KIND = WorkloadKind.DEPLOYMENT

@@ -8,14 +8,15 @@ from prometheus_client import CollectorRegistry
 from externalscaler import externalscaler_pb2 as pb
 from externalscaler.externalscaler_pb2_grpc import add_ExternalScalerServicer_to_server
 from services.common.keyless import Keyless
-from services.scaler.config import Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.wishes import WishBoard
 from services.scaler.keda import MOST_CALLS, ExternalScaler
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
-from services.scaler.places import Actuator, Kubernetes
 from services.scaler.policy.draining import ReplicaState
+from services.scaler.pools.places import Actuator, Kubernetes
+from services.scaler.pools.pool import Pool
 from services.scaler.targets.kubernetes.client import KubernetesClient
 from services.scaler.targets.kubernetes.target import KubernetesTarget
 from tests.making.keda import Keda

@@ -10,16 +10,18 @@ import kmock
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.scaler.config import Capacity, Pool, Scaling
+from services.scaler.config import Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.load.loads import Loads, Report
 from services.scaler.metrics import Metrics
-from services.scaler.places import Actuator, ByHand, Kubernetes
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.workload import DRAINED, DRAINS
+from services.scaler.pools.places import Actuator, ByHand, Kubernetes
+from services.scaler.pools.pool import Capacity, Pool
 from services.scaler.targets.kubernetes import pool as pools
 from services.scaler.targets.kubernetes import watched
-from services.scaler.targets.kubernetes.client import ClusterFault, KubernetesClient
+from services.scaler.targets.kubernetes.client import KubernetesClient
+from services.scaler.targets.kubernetes.faults import ClusterFault
 from services.scaler.targets.kubernetes.target import Elected, KubernetesTarget
 from tests.making.kubernetes import NAMESPACE, NODES, SLICES, Refusal
 from tests.making.replicas import sizes
@@ -519,7 +521,7 @@ async def test_groups_that_do_not_become_ready_are_told(
 
 async def test_groups_of_a_leader_worker_set_go_from_the_end(api, client):
     path = f"/apis/leaderworkerset.x-k8s.io/v1/namespaces/{NAMESPACE}/leaderworkersets"
-    from services.scaler.places import WorkloadKind
+    from services.scaler.pools.places import WorkloadKind
     from services.scaler.targets.kubernetes.client import workloads
 
     kind = WorkloadKind.LEADER_WORKER_SET

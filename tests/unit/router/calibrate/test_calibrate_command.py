@@ -11,7 +11,8 @@ from services.router.calibrate.__main__ import main
 from services.router.calibrate.cascade import outcome, table_of
 from services.router.calibrate.labelled import from_labelled
 from services.router.policy.certainty import Measure
-from services.router.routes.artefact import Artefact, Model, read
+from services.router.routes.artefact import Artefact, Model
+from services.router.routes.artefact_file import read
 from tests.making.paired import LADDER, STATED, labelled, lines, record, write_routes
 
 CERTIFIED, REFUSED, MISSING = 0, 2, 3

@@ -13,7 +13,7 @@ from services.router.calibrate.__main__ import main
 from services.router.calibrate.evidence import BadEvidence, Found
 from services.router.calibrate.labelled import from_labelled
 from services.router.policy.certainty import Certainty, Measure
-from services.router.routes.artefact import read
+from services.router.routes.artefact_file import read
 from tests.making.paired import STATED, lines, record, write_routes
 
 CERTIFIED, REFUSED, MISSING = 0, 2, 3

@@ -12,7 +12,8 @@ from services.router.calibrate.page import page
 from services.router.calibrate.picture import CERTIFIED, INK, LIMIT, MUTED, PAPER, SIZES, curve
 from services.router.policy.calibration import Certificate, Judgement, Rung, Thresholds
 from services.router.policy.drift import Bands, Rate
-from services.router.routes.artefact import Artefact, Data, Model, read
+from services.router.routes.artefact import Artefact, Data, Model
+from services.router.routes.artefact_file import read
 from tests.making.policies import calibrated
 
 ROOT = Path(__file__).parents[4]

@@ -69,6 +69,10 @@ async def connected(stream: CacheStream) -> AsyncIterator[Call]:
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> CacheStream:
     monkeypatch.setattr(module, "MAX_PENDING", MOST)
+    return made()
+
+
+def made() -> CacheStream:
     return CacheStream(
         Peer("127.0.0.1:1"),
         timeout_seconds=30.0,
@@ -119,6 +123,39 @@ async def test_a_lookup_stands_behind_one_of_each_other_tenant_at_most(
         call.writes.set()
         written = await call.asked_by("loud", "quiet")
         assert [one.tenant for one in written if one.tenant != "probe"][:2] == ["loud", "quiet"]
+        await ended(asked)
+
+
+async def test_what_is_written_of_one_tenant_waits_for_its_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_ON_THEIR_WAY", 2)
+    monkeypatch.setattr(module, "ON_THEIR_WAY_SECONDS", 60.0)
+    async with connected(stream := made()) as call:
+        asked = [lookup(stream, "loud") for _ in range(3)]
+        first, second = [one.id for one in await call.asked_by("loud") if one.tenant == "loud"]
+        asked.append(lookup(stream, "quiet"))
+        assert [one.tenant for one in await call.asked_by("quiet")] == [
+            *("probe", "loud", "loud", "quiet")
+        ]
+        call.written.clear()
+        call.answers.put_nowait(pb.ExchangeResponse(results=[pb.OperationResult(id=second)]))
+        (third,) = await call.asked_by("loud")
+        assert third.id not in (first, second)
+        await ended(asked)
+
+
+async def test_what_waits_long_for_its_answer_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_ON_THEIR_WAY", 1)
+    monkeypatch.setattr(module, "ON_THEIR_WAY_SECONDS", 0.001)
+    async with connected(stream := made()) as call:
+        asked = [lookup(stream, "loud") for _ in range(3)]
+        async with asyncio.timeout(5):
+            while [one.tenant for one in call.written].count("loud") < len(asked):
+                call.news.clear()
+                await call.news.wait()
         await ended(asked)
 
 

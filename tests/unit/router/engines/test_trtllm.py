@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from engines.cpu.process.unproven import TOO_MANY, TRUST_LOST
+from engines.cpu.process.unproven import TOO_FULL, TOO_MANY, TRUST_LOST
 from services.common.errors import BadRequest, InternalError, Overloaded
 from services.router.engines.trtllm import (
     TOKENS_PER_BLOCK,
@@ -285,7 +285,7 @@ def test_an_error_message_ends_the_request_with_or_without_the_flag(*, final: bo
         decode(told)
 
 
-@pytest.mark.parametrize("message", [TOO_MANY, TRUST_LOST])
+@pytest.mark.parametrize("message", [TOO_MANY, TOO_FULL, TRUST_LOST])
 def test_too_many_new_forms_are_told_and_not_tried_elsewhere(message: str) -> None:
     error = classify(message)
     assert isinstance(error, Overloaded)

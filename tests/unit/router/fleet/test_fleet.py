@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from services.common.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import WHOLE, Replica, State
 from services.router.fleet.place import Place
+from services.router.fleet.replica import WHOLE, Replica, State
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.policy.routes import Tier

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from services.common.errors import Overloaded, ServiceError
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import Replica, State
 from services.router.fleet.place import Place
+from services.router.fleet.replica import Replica, State
 from services.router.fleet.snapshot import LoadCollector
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority

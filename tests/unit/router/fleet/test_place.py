@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from services.router.fleet.group import Replica, State
 from services.router.fleet.place import Place
+from services.router.fleet.replica import Replica, State
 from services.router.policy.routes import Cancel, Tier
 from services.router.ports import EngineRequest, Piece, ReplicaFailed
 from tests.making.policies import tier

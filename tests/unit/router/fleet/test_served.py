@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from services.common.errors import Unavailable
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import Replica, State
+from services.router.fleet.replica import Replica, State
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority
 from services.router.wire.messages import route_message

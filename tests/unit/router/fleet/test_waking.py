@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry
 from services.common.errors import DeadlineExceeded, Unavailable
 from services.router.fleet import waking as waking_room
 from services.router.fleet.fleet import Fleet
-from services.router.fleet.group import SOON_SECONDS, UNKNOWN_SECONDS, Replica, State
+from services.router.fleet.group import SOON_SECONDS, UNKNOWN_SECONDS
 from services.router.fleet.place import Place
+from services.router.fleet.replica import Replica, State
 from services.router.fleet.waking import TierWaking
 from services.router.metrics import Metrics
 from services.router.policy.line import Priority

@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from pennyweight.ledger.reader import Unreadable, opened
+from pennyweight.ledger.lines import Unreadable
+from pennyweight.ledger.reader import opened
 from pennyweight.ledger.schema import LedgerRecord, OutcomeRecord
 from pennyweight.ledger.sums import By, add_up
 from services.common import files
@@ -538,7 +539,7 @@ async def test_a_slow_disk_is_left_at_rest(book: Book, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module.os, "fsync", fsync)
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    monkeypatch.setattr(module, "_set_within", waited)
+    monkeypatch.setattr(module, "set_within", waited)
     async with book.ledger.writing(), asyncio.timeout(10):
         for number in range(3):
             book.add(number)

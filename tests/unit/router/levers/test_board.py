@@ -13,6 +13,7 @@ from services.router.levers.copy import READ_EVERY, TRIES, UNKNOWN_SECONDS
 from services.router.metrics import Metrics
 from services.router.policy.calibration import Rung
 from services.router.policy.lever_record import LeverRecord
+from services.router.policy.lever_values import lever_record_of, values_of
 from services.router.policy.routes import EvidencePolicy, JudgeKind, Judging, Route
 from services.router.routes.in_force import InForce
 from tests.making.memory_state import MemoryState
@@ -106,9 +107,9 @@ async def test_others_who_are_quicker_now_and_then_cost_nothing(
     def also() -> None:
         if left[0]:
             left[0] -= 1
-            record = LeverRecord.from_json(orjson.loads(state.kept_records[f"chat/{SMALL}"]))
+            record = lever_record_of(orjson.loads(state.kept_records[f"chat/{SMALL}"]))
             halted = record.halt("bob", f"reason {left[0]}", other.now, 1.0)
-            state.kept_records[f"chat/{SMALL}"] = orjson.dumps(halted.as_json())
+            state.kept_records[f"chat/{SMALL}"] = orjson.dumps(values_of(halted))
 
     await other.levers.judged(CHAT, {SMALL: 0.0}, 1.0)
     state.before_swap = also
@@ -126,7 +127,7 @@ async def test_others_who_are_always_quicker_are_given_way_to(
     def always() -> None:
         times.append(None)
         halted = LeverRecord().halt("bob", str(len(times)), one.now, 0.0)  # over at once
-        state.kept_records[f"chat/{SMALL}"] = orjson.dumps(halted.as_json())
+        state.kept_records[f"chat/{SMALL}"] = orjson.dumps(values_of(halted))
 
     state.before_swap = always
     await one.levers.judged(CHAT, {SMALL: 0.0}, 1.0)
@@ -216,7 +217,7 @@ async def test_a_halt_wins_over_what_others_say_meanwhile(state: MemoryState, on
     def also() -> None:
         state.before_swap = lambda: None
         released = LeverRecord().release("bob", "was fine", one.now + 5.0)
-        state.kept_records[f"chat/{SMALL}"] = orjson.dumps(released.as_json())
+        state.kept_records[f"chat/{SMALL}"] = orjson.dumps(values_of(released))
 
     state.before_swap = also
     seen = await one.levers.halt(CHAT, SMALL, author="ann", reason="why")

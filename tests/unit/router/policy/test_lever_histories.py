@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.router.policy.guardrail import Guard
 from services.router.policy.lever_record import LeverRecord
+from services.router.policy.lever_values import lever_record_of, values_of
 
 GUARD = Guard(tolerance=0.02, run_length=200.0)
 """One so nervous that a few bad samples halt the lever."""
@@ -119,4 +120,4 @@ def test_a_lever_is_halted_exactly_by_a_person_or_its_watch(taken: list[Step]) -
 @given(steps)
 def test_a_record_comes_back_from_json(taken: list[Step]) -> None:
     record = histories(taken)[-1]
-    assert LeverRecord.from_json(json.loads(json.dumps(record.as_json()))) == record
+    assert lever_record_of(json.loads(json.dumps(values_of(record)))) == record

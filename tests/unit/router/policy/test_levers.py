@@ -200,41 +200,6 @@ def test_a_release_counts_also_where_clocks_disagree() -> None:
     assert not halted.joined(released).standing(1001.0, "v1").halted
 
 
-GOOD = bad(NEW).halt("ann", "why", 10.0, 5.0).as_json()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        {"setting": []},
-        {"setting": {}},
-        {"setting": {**GOOD["setting"], "halted": "yes"}},
-        {"setting": {**GOOD["setting"], "author": None}},
-        {"setting": {**GOOD["setting"], "since": "today"}},
-        {"setting": {**GOOD["setting"], "expires": float("nan")}},
-        {"setting": {**GOOD["setting"], "since": 253402300800}},
-        {"released": 1e300},
-        {"released": None},
-        {"watches": None},
-        {"watches": GOOD["watches"] * 2},
-        {"watches": [{}]},
-        {"watches": [{**GOOD["watches"][0], "halted": None}]},
-        {"watches": [{**GOOD["watches"][0], "began": True}]},
-        {"watches": [{**GOOD["watches"][0], "state": {}}]},
-    ],
-)
-def test_a_damaged_record_is_refused(damage: dict[str, Any]) -> None:
-    assert LeverRecord.from_json(GOOD)
-    with pytest.raises(ValueError, match=r"no (record of a lever|state of a guardrail)"):
-        LeverRecord.from_json({**GOOD, **damage})
-
-
-@pytest.mark.parametrize("document", [None, [], "", 3, {}])
-def test_what_is_no_record_at_all_is_refused(document: object) -> None:
-    with pytest.raises(ValueError, match="no record of a lever"):
-        LeverRecord.from_json(document)
-
-
 # -- what a route's levers are held to
 
 LADDER = ladder("small", "large")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.breaker import Breaker
-from services.router.fleet.group import WHOLE
+from services.router.fleet.replica import WHOLE
 from services.router.policy.replicas import choose_replica, least_loaded
 
 NOW = 100.0

@@ -7,6 +7,7 @@ import pytest
 
 from services.router.policy.guardrail import Guard
 from services.router.policy.lever_record import LeverRecord
+from services.router.policy.lever_values import lever_record_of, values_of
 from services.router.policy.total import Blame, blame, total_judged
 
 GUARD = Guard(tolerance=0.02, run_length=200.0)
@@ -106,8 +107,8 @@ def test_the_watch_begins_anew_when_a_lever_was_halted_or_released(clock: float)
 
 def test_a_record_with_a_blamed_lever_comes_back_from_json() -> None:
     record = blamed(NEW, {TINY: NEW, SMALL: NEW})
-    written = json.loads(json.dumps(record.as_json()))
-    assert LeverRecord.from_json(written) == record
+    written = json.loads(json.dumps(values_of(record)))
+    assert lever_record_of(written) == record
     del written["watches"][0]["blamed"], written["watches"][0]["levers"]
-    before = LeverRecord.from_json(written).watches[0]  # as routers of before write it
+    before = lever_record_of(written).watches[0]  # as routers of before write it
     assert (before.blamed, before.levers) == ("", 0.0)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.router.fleet.group import Replica, State
 from services.router.fleet.place import Place
+from services.router.fleet.replica import Replica, State
 from services.router.policy.cascade import Step
 from services.router.policy.line import Priority
 from services.router.ports import Piece, Prompt

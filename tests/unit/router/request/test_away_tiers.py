@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from services.common.errors import Unavailable
-from services.router.fleet.group import Replica, State
+from services.router.fleet.replica import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.policy.decision import Reason, Verdict
 from services.router.policy.line import Priority

@@ -8,7 +8,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import DeadlineExceeded, InternalError, Overloaded, Unavailable
-from services.router.fleet.group import WHOLE
+from services.router.fleet.replica import WHOLE
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.decision import Reason, Verdict

@@ -10,7 +10,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import ServiceError
-from services.router.fleet.group import Replica, State
+from services.router.fleet.replica import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.policy.poison import MARK_SECONDS
 from services.router.policy.routes import Route

@@ -7,7 +7,7 @@ import pytest
 
 from services.common.buckets import bucket_of
 from services.common.errors import Unavailable
-from services.router.fleet.group import Replica, State
+from services.router.fleet.replica import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.policy.line import Priority
 from services.router.policy.routes import Cancel, Route

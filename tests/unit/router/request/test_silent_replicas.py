@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import Unavailable
-from services.router.fleet.group import Replica, State
+from services.router.fleet.replica import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.policy.line import Priority
 from services.router.policy.routes import Route

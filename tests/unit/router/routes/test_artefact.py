@@ -12,7 +12,7 @@ from services.router.calibrate.__main__ import main
 from services.router.calibrate.evidence import BadEvidence, from_ledger
 from services.router.calibrate.labelled import from_labelled
 from services.router.policy.certainty import Certainty
-from services.router.routes.artefact import BadArtefact, read
+from services.router.routes.artefact_file import BadArtefact, read
 from tests.making.paired import lines, record, write_routes
 
 
@@ -201,7 +201,7 @@ def test_an_artefact_of_before_says_nothing_of_worse_answers(folder: Path, tmp_p
 
 def signed(document: dict[str, Any]) -> str:
     """The text of an artefact whose checksum is right whatever it says."""
-    from services.router.routes.artefact import _checksum
+    from services.router.routes.artefact_file import _checksum
 
     document.pop("checksum", None)
     return json.dumps({**document, "checksum": _checksum(document)})

@@ -15,7 +15,9 @@ from services.router.policy.calibration import SKIPPED, Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.difficulty import FEATURES_VERSION
 from services.router.policy.routes import Calibrated, Quality
-from services.router.routes.artefact import FORM, Data, Model, read
+from services.router.routes.artefact import Data, Model
+from services.router.routes.artefact_file import read
+from services.router.routes.artefact_form import FORM
 from services.router.routes.calibration import misfits
 from tests.making.policies import calibrated
 from tests.making.policy_folder import LADDERED, MODELS, Files

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common.config import ConfigError
-from services.router.fleet.group import Replica, State
+from services.router.fleet.replica import Replica, State
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.routes import watch as policies_module

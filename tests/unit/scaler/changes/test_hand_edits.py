@@ -9,7 +9,7 @@ from services.common import files
 from services.common.errors import Outrun, Unavailable
 from services.scaler.changes import hand_edits
 from services.scaler.changes.asked import Asked
-from services.scaler.history import versions as history
+from services.scaler.history import version_files as history
 from services.scaler.history.versions import Source
 from tests.unit.scaler.changes.test_policies import ASKED, guarded, scene, strict, text
 

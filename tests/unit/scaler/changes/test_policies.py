@@ -17,7 +17,7 @@ from services.scaler.changes.policies import Policies
 from services.scaler.changes.trying import PLAN_HOLDS_SECONDS, Trying
 from services.scaler.changes.writing import Writing
 from services.scaler.fleet.scaling_file import ScalingFile
-from services.scaler.history import versions as history
+from services.scaler.history import version_files
 from services.scaler.history.versions import Source, Versions, hash_of
 from services.scaler.try_out import checks
 
@@ -283,7 +283,7 @@ async def test_a_full_disk_leaves_file_and_versions_as_they_were(scene, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(history, "write_whole", refuse)
+        patch.setattr(version_files, "write_whole", refuse)
         with pytest.raises(Unavailable, match="No space left"):
             await scene.policies.apply(text(2), ASKED)
     with monkeypatch.context() as patch:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.gauges import Counted, Gauges
 from services.scaler.fleet.members import Member
@@ -16,9 +16,12 @@ from services.scaler.fleet.watchers import Watcher
 from services.scaler.load.loads import LIVE_SECONDS, Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import ReplicaState
+from services.scaler.pools.pool import Capacity, Pool, Restart, Slot
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus, Target
-from services.scaler.targets.local import LocalTarget, Rhythm
+from services.scaler.targets.care import Rhythm
+from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.slots import Adopted
+from tests.making.beside import beside
 from tests.making.replicas import Clock, Cluster, Host, again, pool, sizes
 
 STARTING, READY = ReplicaState.STARTING, ReplicaState.READY
@@ -90,14 +93,8 @@ async def keeping(target: Target | Host, **pools: Pool):
     scene = Scene(pools or {"a": pool()}, target)
     await scene.fleet.adopt()
     with scene.watching():
-        task = asyncio.create_task(scene.fleet.run())
-        try:
+        async with beside(scene.fleet.run()):
             yield scene
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            if not task.cancelled():
-                task.result()
 
 
 async def test_a_death_is_published_before_anything_else_runs():

@@ -12,9 +12,9 @@ from services.scaler.fleet.fleet import WHOLE_SECONDS, Fleet
 from services.scaler.fleet.wishes import WishBoard
 from services.scaler.load.loads import Loads
 from services.scaler.metrics import Metrics
-from services.scaler.places import External, Kubernetes
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.sizing.settings import Scale
+from services.scaler.pools.places import External, Kubernetes
 from services.scaler.ports import Wish
 from tests.making.replicas import Clock, Cluster, pool, sizes
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common.durations import bounded
 from services.common.load_totals import LoadTotals
-from services.scaler.config import Pool, Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.fleet import sizes as sizes_room
 from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.wishes import WishBoard
@@ -35,6 +35,7 @@ from services.scaler.policy.sizing.settings import (
     Zero,
 )
 from services.scaler.policy.sizing.views import Bound, Decision
+from services.scaler.pools.pool import Pool, Slot
 from services.scaler.ports import Wish
 from services.scaler.try_out.pools import Measured, replica_of
 from tests.making.replicas import Clock, Cluster, pool, sizes
@@ -389,7 +390,7 @@ async def test_a_pool_that_cannot_be_decided_forgets_what_it_remembered(scene, m
 
 async def test_a_scaler_that_ends_wakes_no_pool(scene):
     scene = await scene(a=scaled(SLEEPY))
-    scene.fleet._exit_drain_seconds = 1.0
+    scene.fleet._pools.exit_drain_seconds = 1.0
     assert scene.fleet.wake("small") is None
     assert not scene.sizes.woken("a")
 

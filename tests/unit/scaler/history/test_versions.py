@@ -8,7 +8,7 @@ import shutil
 import pytest
 from structlog.testing import capture_logs
 
-from services.scaler.history import versions
+from services.scaler.history import version_files, versions
 from services.scaler.history.versions import Change, Source, Versions, hash_of
 
 
@@ -77,17 +77,17 @@ async def test_a_scaler_killed_before_the_file_was_written_makes_no_version_of_i
 
 async def test_a_version_that_the_disk_refuses_is_held_and_written_later(tmp_path, monkeypatch):
     one = opened(tmp_path)
-    write = versions.write_whole
+    write = version_files.write_whole
 
     def refuse(path, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(versions, "write_whole", refuse)
+    monkeypatch.setattr(version_files, "write_whole", refuse)
     version = one.in_force(b"a")
     with pytest.raises(OSError, match="No space"):
         await one.flush()
     assert (one.unwritten, one.latest, one.content(version)) == (1, version, b"a")
-    monkeypatch.setattr(versions, "write_whole", write)
+    monkeypatch.setattr(version_files, "write_whole", write)
     await one.flush()
     assert one.unwritten == 0
     assert opened(tmp_path).latest == version
@@ -95,15 +95,15 @@ async def test_a_version_that_the_disk_refuses_is_held_and_written_later(tmp_pat
 
 async def test_the_writer_goes_on_after_a_disk_that_refused(tmp_path, monkeypatch):
     one = opened(tmp_path)
-    write, refused = versions.write_whole, asyncio.Event()
+    write, refused = version_files.write_whole, asyncio.Event()
 
     def refuse(path, data):
-        monkeypatch.setattr(versions, "write_whole", write)
+        monkeypatch.setattr(version_files, "write_whole", write)
         loop.call_soon_threadsafe(refused.set)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(versions, "write_whole", refuse)
+    monkeypatch.setattr(version_files, "write_whole", refuse)
     monkeypatch.setattr(versions, "RETRY_SECONDS", 0.001)
     task = asyncio.create_task(one.run())
     one.in_force(b"a")

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from services.scaler.config import Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.policy.replicas import State
+from services.scaler.pools.pool import Slot
 from services.scaler.ports import PoolStatus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.occupants import Occupant
@@ -181,8 +182,8 @@ async def test_a_slot_that_has_gone_at_the_moment_of_a_start_is_no_failure():
     host = Host()
     async with at_work(host, a=pool(slots=(Slot(),))) as scene:
         late = Occupant("a-1-x", "a", 1, State.STARTING, 0.0)
-        scene.target._occupants[late.id] = late
-        await scene.target._start(late)
+        scene.target._kept.occupants[late.id] = late
+        await scene.target._care.start(late)
         scene.resize(0)
         await scene.decided()
         assert scene.status() == PoolStatus(capacity=1)

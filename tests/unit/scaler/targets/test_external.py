@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from services.scaler.config import Pool, Scaling
-from services.scaler.places import External
+from services.scaler.config import Scaling
+from services.scaler.pools.places import External
+from services.scaler.pools.pool import Pool
 from services.scaler.targets.external import LOOK_UP_SECONDS, MISSES, UNNAMED, ExternalTarget
 from tests.making.replicas import Clock
 

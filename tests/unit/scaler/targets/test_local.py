@@ -6,13 +6,15 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.scaler.config import Capacity, Pool, Restart, Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
+from services.scaler.pools.pool import Capacity, Pool, Restart, Slot
 from services.scaler.ports import PoolStatus, ReplicaStatus
 from services.scaler.targets.good_settings import GoodSettings
 from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.occupants import EXIT_SECONDS
 from services.scaler.targets.slots import Adopted
+from tests.making.beside import beside
 from tests.making.replicas import Clock, Host, Quick, again, pool
 
 
@@ -73,14 +75,8 @@ class Scene:
 async def at_work(host: Host, good: GoodSettings | None = None, **pools: Pool):
     scene = Scene(host, pools or {"a": pool()}, good)
     await scene.target.open(scene.changed.set)
-    task = asyncio.create_task(scene.target.run())
-    try:
+    async with beside(scene.target.run()):
         yield scene
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        if not task.cancelled():
-            task.result()
 
 
 async def test_nothing_is_started_before_a_size_is_wanted():

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from services.scaler.model_config import ModelFolderError
+from services.scaler.pools.models import ModelFolderError
 from services.scaler.targets import model_view
 from services.scaler.targets.model_view import prepare_view
 from services.scaler.targets.tritonserver import ReplicaLaunch

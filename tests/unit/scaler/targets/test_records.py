@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common.config import ConfigError
-from services.scaler.config import Capacity
+from services.scaler.pools.pool import Capacity
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
 
 REPLICA = SlotReplica(

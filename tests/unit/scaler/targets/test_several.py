@@ -7,7 +7,7 @@ import pytest
 
 from services.common.config import ConfigError
 from services.scaler.config import Scaling
-from services.scaler.places import External, Kubernetes
+from services.scaler.pools.places import External, Kubernetes
 from services.scaler.targets.several import MOVED, SeveralTargets, Where
 from tests.making.replicas import Cluster, pool
 

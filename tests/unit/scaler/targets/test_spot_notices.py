@@ -5,12 +5,14 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.scaler.config import Capacity, Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.load.pages import Unanswered
 from services.scaler.metrics import Metrics
+from services.scaler.pools.pool import Capacity, Slot
 from services.scaler.ports import PoolStatus
 from services.scaler.targets import spot_notices
-from services.scaler.targets.local import HEARD_SECONDS, LocalTarget
+from services.scaler.targets.kept_pools import HEARD_SECONDS
+from services.scaler.targets.local import LocalTarget
 from services.scaler.targets.spot_notices import (
     AGAIN_SECONDS,
     FOLDER,

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.scaler.config import Scaling, Slot
+from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
+from services.scaler.pools.pool import Slot
 from services.scaler.ports import PoolStatus
 from services.scaler.targets.local import LocalTarget
 from tests.making.replicas import Cluster, Host, Quick, pool

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.scaler.targets.kubernetes.client import ClusterFault, Fault, Kind
+from services.scaler.targets.kubernetes.client import Kind
+from services.scaler.targets.kubernetes.faults import ClusterFault, Fault
 from services.scaler.targets.kubernetes.watched import AGAIN, Watched
 
 ENDS = None

@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from engines.cpu.process.account import Account
+from engines.cpu.process.sources import Sources
 from engines.cpu.process.watch import Blame, Following
 from engines.cpu.suspicion import Suspect
 
@@ -16,7 +17,7 @@ class Scene:
     """Answers that go on a token a step."""
 
     def __init__(self) -> None:
-        self.account = Account(MAY)
+        self.account = Account(MAY, Sources())
         self.running: dict[int, Following] = {}
         self.key = 0
         self.now = 0.0

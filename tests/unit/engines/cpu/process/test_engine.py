@@ -11,12 +11,13 @@ from engines.cpu.messages import TOO_SLOW, End, Progress
 from engines.cpu.process.admission import Admission
 from engines.cpu.process.engine import BrokenError, Engine
 from engines.cpu.process.prefix import PrefixEstimate
-from engines.cpu.process.unproven import TRUST_LOST
+from engines.cpu.process.unproven import TOO_FULL, TRUST_LOST
 from engines.cpu.request import Generation, InvalidRequestError, guide_hash
 
 BLOCK = 4
 SLOW = 1000
 GUIDES = 300
+BYTES = 1000
 AT_ONCE = 100
 
 
@@ -84,9 +85,17 @@ class FakeGuides:
         self.dropped: list[str] = []
         self.costs: dict[str, int] = {}
         self.refused: dict[bytes, str] = {}
+        self.fills: dict[str, int] = {}
+
+    def filled(self) -> dict[str, int]:
+        fills, self.fills = self.fills, {}
+        return fills
 
     def refuse(self, guide: bytes, why: str) -> None:
         self.refused[guide] = why
+
+    def known(self, guide: tuple[str, str]) -> bool:
+        return guide[1] in self.verdicts
 
     def verdict(self, guide: tuple[str, str], source: str) -> str | None:
         self.sources.append(source)
@@ -139,6 +148,7 @@ def engine(
         read_at_once=AT_ONCE,
         slow_step_ns=slow,
         guides_ns=GUIDES,
+        guides_bytes=BYTES,
         clock=lambda: next(clock) + pipeline.slept,
         worked=lambda: pipeline.slept - pipeline.waited,
     )
@@ -442,7 +452,7 @@ def test_who_is_not_trusted_has_known_guides_run_alone() -> None:
     news = run(subject)
     assert "no others wait for their guides" in str(errors(news[1])[1])
     assert [errors(news[key]) for key in (2, 3)] == [{2: None}, {3: None}]
-    assert guides.dropped == ["new"]
+    assert "new" not in guides.asked, "its trial might begin before it is dropped"
 
 
 def test_who_waits_for_room_is_not_passed_by_others_that_take_less() -> None:
@@ -828,6 +838,77 @@ def test_of_a_source_that_took_too_much_no_new_guides_are_tried_and_no_dear_ones
     assert errors(news[2001]) == {2001: TRUST_LOST}
     assert [errors(news[key]) for key in (2002, 2003)] == [{2002: None}, {2003: None}]
     assert errors(news[2004]) == {2004: TRUST_LOST}, "a trial's word is not enough any more"
+
+
+def filled_by_acme(pipeline: FakePipeline) -> tuple[Engine, FakeGuides]:
+    """An engine whose memory for guides that source has filled to more than a half."""
+    guides = FakeGuides(own="")
+    subject = engine(pipeline, guides=guides)
+    guides.fills = {"acme": BYTES // 2, "other": BYTES // 2, "": BYTES}
+    subject.prove()
+    subject.submit(1, guided("new", source="acme"))
+    assert subject.turn() == []  # half of it is its part
+    guides.fills = {"acme": 1}
+    subject.prove()
+    return subject, guides
+
+
+def test_of_a_source_that_filled_most_of_the_memory_no_new_guides_are_tried() -> None:
+    pipeline = FakePipeline({key: [5] for key in range(1, 10)})
+    subject, guides = filled_by_acme(pipeline)
+    subject.submit(2, guided("newer", source="acme"))
+    subject.submit(3, guided("own", source="acme"))
+    subject.submit(4, guided("newer", source="other"))
+    subject.submit(5, guided("newest"))
+    guides.verdicts |= {"newer": "", "newest": ""}
+    subject.prove()
+    news = run(subject)
+    assert ("acme", "newer") not in zip(guides.sources, guides.asked, strict=True)
+    assert {key: errors(found)[key] for key, found in news.items()} == {
+        2: TOO_FULL,
+        3: None,
+        4: None,
+        5: None,
+    }
+
+
+def test_what_a_source_filled_counts_in_the_next_engine_and_is_forgotten() -> None:
+    first, _ = filled_by_acme(FakePipeline({}))
+    standings = first.standings()
+    assert standings is not None
+    assert first.standings() is None
+    pipeline = FakePipeline({})
+    second = engine(pipeline)
+    second.inherit(standings)
+    second.submit(1, guided("again", source="acme"))
+    assert errors(second.turn()) == {1: TOO_FULL}
+    pipeline.slept += 60 * 10**9  # a minute
+    second.submit(2, guided("again", source="acme"))
+    assert second.turn() == []
+
+
+def test_what_guides_of_a_source_took_counts_in_the_next_engine() -> None:
+    pipeline = FakePipeline({key: [5] * 90 for key in range(1, 100)})
+    guides = FakeGuides(cheap="", **{f"slow {number}": "" for number in range(100)})
+    first = engine(pipeline, guides=guides, slow=100 * GUIDES)
+    first.submit(99, guided("cheap", max_new_tokens=90))
+    steps(first, pipeline, 10, 100)
+    for key in range(1, 60):
+        first.submit(key, guided(f"slow {key}", source="acme", max_new_tokens=90))
+        first.turn()
+        steps(first, pipeline, 40 * GUIDES, 3)
+        first.cancel(key)
+        first.turn()
+    standings = first.standings()
+    assert standings is not None
+    second = engine(FakePipeline({}))
+    second.submit(1, guided("before", source="acme"))
+    assert second.turn() == []
+    second.inherit(standings)
+    second.submit(2, guided("new", source="acme"))
+    assert errors(second.turn()) == {2: TRUST_LOST}
+    second.submit(3, guided("new", source="other"))
+    assert second.turn() == []
 
 
 def test_steps_that_take_all_as_long_are_held_against_no_guide() -> None:

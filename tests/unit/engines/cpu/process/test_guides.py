@@ -45,15 +45,30 @@ def test_a_guide_is_tried_once_then_compiled_and_may_run() -> None:
     trial = FakeTrial()
     guides = Guides(trial, trial.compile)
     good = ("regex", "good")
+    assert not guides.known(good)
     assert guides.verdict(good, "") is None
     assert guides.verdict(good, "") is None
+    assert not guides.known(good)
     trial.go.release()
     settled(guides)
+    assert guides.known(good)
     assert guides.verdict(good, "") == ""
     assert guides.token_ns(good) == 2_000_000
     assert guides.token_ns(("regex", "other")) == 0
     assert (trial.tried, trial.compiled) == (["good"], ["good"])
     assert guides.kept_bytes == 1 << 20
+
+
+def test_what_guides_keep_is_told_once_by_who_asked_first() -> None:
+    trial = FakeTrial()
+    guides = Guides(trial, trial.compile)
+    for text, source in (("one", "a"), ("two", "b"), ("three", "a"), ("costly", "b")):
+        guides.verdict(("regex", text), source)
+        guides.verdict(("regex", text), "late")
+        trial.go.release()
+        settled(guides)
+    assert guides.filled() == {"a": 2 << 20, "b": 1 << 20}
+    assert guides.filled() == {}
 
 
 def test_what_compiles_beside_the_loop_is_known() -> None:

@@ -20,6 +20,8 @@ from engines.cpu.messages import (
     LoadFailed,
     Progress,
     Ready,
+    Standing,
+    Standings,
     Step,
     Submit,
 )
@@ -417,6 +419,30 @@ def test_an_engine_that_guides_fill_is_replaced_and_nothing_fails(scene: Scene) 
     assert (running.sent, still.sent, fresh.sent) == ([[5], [6]], [[7]], [[8]])
     until(lambda: old.ended)
     assert not scene.links[1].ended
+
+
+def test_what_is_held_against_sources_goes_from_each_engine_to_the_next(scene: Scene) -> None:
+    old = scene.links[0]
+    latest = Standings((Standing("acme", kept_bytes=9.0, at=2.0),))
+    full = Census(guide_bytes=SETTINGS.max_guide_memory_mb << 20)
+    for message in (Standings((Standing("acme", at=1.0),)), latest, Batch([], full)):
+        old.engine.send(message)
+    until(lambda: len(scene.links) == 2)
+    still = scene.submit()
+    key = old.hear().key
+    scene.links[1].engine.send(Ready(LIMITS))
+    until(lambda: AGAIN in scene.log)
+    assert scene.links[1].hear() == latest
+    old.engine.send(Standings((Standing("other", at=3.0),)))  # of what it still runs
+    old.engine.send(Batch([Progress(key, [5], [], END)], full))
+    until(lambda: still.finals)
+    scene.links[1].engine.close()
+    until(lambda: len(scene.links) == 3)
+    scene.links[2].engine.send(Ready(LIMITS))
+    until(lambda: scene.log.count(AGAIN) == 2)
+    assert scene.links[2].hear() == latest
+    scene.submit()
+    assert isinstance(scene.links[2].hear(), Submit)
 
 
 def test_a_replaced_engine_that_dies_takes_only_its_own_along(scene: Scene) -> None:

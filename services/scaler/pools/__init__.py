@@ -1,0 +1,1 @@
+"""What `scaling.yaml` may say of pools, and what must hold between them."""
