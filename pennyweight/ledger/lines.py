@@ -7,8 +7,9 @@ text in pairs and outcomes, and is missing from the oldest; requests may lack `k
 `micro_usd`. Lines of both may stand in one folder.
 
 No line is fatal: what is torn by a crash, still being written, or no record at all is left out,
-counted and named. So is what says a younger schema, whose fields may mean something else, or lacks
-what is added up. Kinds that are unknown are no fault, they may be younger than the reader.
+counted and named. So is what says a younger schema, whose fields may mean something else, lacks
+what is added up, or has figures there that no record has. Kinds that are unknown are no fault,
+they may be younger than the reader.
 """
 
 import json

@@ -79,10 +79,24 @@ LACKING = " OR ".join(
     f"(kind = '{kind}' AND ({' OR '.join(f'{name} IS NULL' for name in names)}))"
     for kind, names in NEEDED.items()
 )
+FIGURE_MOST = 1 << 53
+"""Tokens, micro-USD or requests of one line: more are a damaged line, and so are fewer than 0."""
+FIGURES = (
+    *("prompt_tokens", "output_tokens", "micro_usd", "baseline_micro_usd", "shadow_micro_usd"),
+    "missing",
+)
+STRANGE = " OR ".join(f"{name} NOT BETWEEN 0 AND {FIGURE_MOST}" for name in FIGURES)
+STRANGE_ATTEMPTS = f"""
+    len([one FOR one IN attempts
+        IF coalesce(one.micro_usd NOT BETWEEN 0 AND {FIGURE_MOST}, true)]) > 0
+"""
+EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
+"""Seconds from 1970 to the first and the last of the years 1 to 9999."""
 WRONG = f"""
     CASE WHEN kind IS NULL AND handle IS NULL THEN '{NO_RECORD}'
     WHEN schema > {SCHEMA} THEN 'of a younger schema'
-    WHEN schema = {SCHEMA} AND ({LACKING}) THEN 'without fields that a record has' END
+    WHEN schema = {SCHEMA} AND ({LACKING}) THEN 'without fields that a record has'
+    WHEN {STRANGE} OR {STRANGE_ATTEMPTS} THEN 'with figures that no record has' END
 """
 """What is wrong with a line; NULL for nothing."""
 
@@ -91,7 +105,8 @@ LINES = f"""
         coalesce(kind, 'request') AS kind,
         coalesce(schema, 1) AS schema,
         coalesce(
-            make_timestamp(TRY_CAST(TRY_CAST(time AS DOUBLE) * 1e6 AS BIGINT)),
+            CASE WHEN TRY_CAST(time AS DOUBLE) BETWEEN {EARLIEST} AND {LATEST}
+                THEN make_timestamp(CAST(TRY_CAST(time AS DOUBLE) * 1e6 AS BIGINT)) END,
             TRY_CAST(time AS TIMESTAMP)
         ) AS time
     ) FROM raw WHERE ({WRONG}) IS NULL
@@ -115,7 +130,7 @@ class Ledger:
 
     def gaps(self) -> dict[str, int]:
         """How many requests are missing at least, by the process that was killed."""
-        query = "SELECT process, sum(missing)::BIGINT FROM lines WHERE kind = 'gap' GROUP BY ALL"
+        query = "SELECT process, sum(missing)::HUGEINT FROM lines WHERE kind = 'gap' GROUP BY ALL"
         return {process: missing or 0 for process, missing in self.base.execute(query).fetchall()}
 
     def records(self, route: str, kinds: Sequence[str]) -> list[dict[str, Any]]:

@@ -36,12 +36,12 @@ SUMS = """
         SELECT coalesce({request}, {pair}) AS name, pairs.shadow
         FROM pairs LEFT JOIN requests ON pairs.id = requests.request_id
     )
-    SELECT coalesce(name, '') AS name, coalesce(sum(requests), 0)::BIGINT,
+    SELECT coalesce(name, '') AS name, coalesce(sum(requests), 0)::HUGEINT,
         count(*) FILTER (cached),
-        coalesce(sum(prompt_tokens), 0)::BIGINT, coalesce(sum(output_tokens), 0)::BIGINT,
-        coalesce(sum(paid), 0)::BIGINT AS paid, coalesce(sum(shadow), 0)::BIGINT,
-        coalesce(sum(baseline), 0)::BIGINT,
-        count(resolved), count(*) FILTER (resolved), coalesce(sum(known_cost), 0)::BIGINT,
+        coalesce(sum(prompt_tokens), 0)::HUGEINT, coalesce(sum(output_tokens), 0)::HUGEINT,
+        coalesce(sum(paid), 0)::HUGEINT AS paid, coalesce(sum(shadow), 0)::HUGEINT,
+        coalesce(sum(baseline), 0)::HUGEINT,
+        count(resolved), count(*) FILTER (resolved), coalesce(sum(known_cost), 0)::HUGEINT,
         count(rating), coalesce(sum(rating), 0.0)::DOUBLE
     FROM parts GROUP BY name ORDER BY {order}
 """

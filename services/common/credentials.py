@@ -105,6 +105,14 @@ class Identity:
         """Whether the caller may see and set the levers of all routes."""
         return self.may(Role.OPERATOR)
 
+    @property
+    def share(self) -> str:
+        """By whom what there is little of is shared out: by tenants, and by keys of operators.
+
+        Operators are often of one tenant, and a service's key acts for any.
+        """
+        return f"key {self.key_id}" if self.may_operate and self.key_id else self.tenant
+
     def may(self, role: Role) -> bool:
         """Whether the caller may do what is for this role; services may do all."""
         ranks = tuple(Role)

@@ -3,6 +3,7 @@
 To the nanosecond, which is what the messages hold: 0.29 s is 290,000,000 ns, not one less.
 """
 
+import time
 from typing import Annotated
 
 from google.protobuf.duration_pb2 import Duration
@@ -14,8 +15,24 @@ NANOSECONDS = 1_000_000_000
 LATEST = 253_402_300_799.0
 """The last second that a timestamp of a message holds, in seconds since 1970: in the year 9999."""
 
+MARGIN_SECONDS = 366 * 86_400.0
+"""What is reckoned ahead of now, such as the end of an override, is a moment too."""
+
 Moment = Annotated[float, Field(ge=0.0, le=LATEST)]
 """Seconds since 1970 that a timestamp of a message holds, for what is read from a disk."""
+
+
+def wall_clock() -> float:
+    """Now in seconds since 1970, or the nearest moment that calendars and messages can reckon from.
+
+    A clock that is wrong by thousands of years is not worth an error at each use of it.
+    """
+    return bounded(time.time())
+
+
+def bounded(wall: float) -> float:
+    """A moment, in seconds since 1970, from 1970 to a year before the end of the year 9999."""
+    return min(max(wall, 0.0), LATEST - MARGIN_SECONDS)
 
 
 def seconds_of(duration: Duration) -> float:

@@ -4,6 +4,8 @@ What is written here is on the disk when the call returns, and no reader ever se
 even after the machine has stopped in between.
 """
 
+import ctypes
+import errno
 import fcntl
 import os
 import secrets
@@ -18,6 +20,10 @@ from services.common.config import ConfigError
 T = TypeVar("T")
 
 LOCK = "lock"
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_HERE, _EXCHANGE = -100, 2
+"""Of renameat2: names are from the working folder; both stay."""
 
 APPEND_BYTES = 1024 * 1024
 """About as much is added to a file at a time: a disk that refuses it costs no more than that."""
@@ -35,6 +41,11 @@ def folder_of(path: Path) -> Path:
 def above(path: Path) -> Path:
     """The folder above `folder_of` a file: where relative paths in policy files start."""
     return folder_of(path).parent
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads, absolute; one whose links lead to themselves leads nowhere and stays."""
+    return Path(os.path.realpath(path))  # `Path.resolve` raises RuntimeError there
 
 
 def is_at(path: Path, descriptor: int) -> bool:
@@ -77,6 +88,66 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         unfinished.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+@contextmanager
+def exchanged_file(path: Path, data: bytes) -> Iterator[Path | None]:
+    """Puts a file in the place of one, in one step, and says where that is until the block ends.
+
+    So nothing that is written there meanwhile goes unseen. Where the block fails, what was there is
+    put back; else it is dropped. The mode stays.
+
+    Yields:
+        Where the file of before is now; None: there was none.
+
+    Raises:
+        FileExistsError: there was none, and there is one now.
+        OSError: it could not be put there; what was there before still is.
+    """
+    unfinished = _unfinished_beside(path)
+    try:
+        unfinished.write_bytes(data)
+        there = path.exists()
+        if there:
+            shutil.copymode(path, unfinished)
+        _sync(unfinished)
+        own = unfinished.stat()
+        if not there:
+            os.link(unfinished, path)  # which takes nobody's place
+            yield None
+        else:
+            exchange(unfinished, path)
+            try:
+                yield unfinished
+            except BaseException:
+                exchange(unfinished, path)
+                if not os.path.samestat(unfinished.stat(), own):  # somebody was quicker once more
+                    exchange(unfinished, path)
+                raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Has two files take each other's place, in one step where the file system can.
+
+    Raises:
+        OSError: they are where they were.
+    """
+    names = os.fsencode(one), os.fsencode(other)
+    if not _LIBC.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE):
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(code, os.strerror(code), str(other))
+    spare = _unfinished_beside(one)
+    try:
+        os.link(other, spare)
+        one.replace(other)
+        spare.replace(one)
+    finally:
+        spare.unlink(missing_ok=True)
 
 
 @contextmanager

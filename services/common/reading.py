@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import grpc
 
+from services.common.caller_turns import CallerTurns
 from services.common.errors import BadRequest, DeadlineExceeded
 from services.common.parts import NoMessage, Shape, counted
 
@@ -38,9 +39,6 @@ FEW_PARTS = 512
 MOST_PARTS = 16_384
 """Of any message: more than the fullest that keeps the rules of its call."""
 
-REST = 4.0
-"""How long others run after what was done for a dear message, in times of what that took."""
-
 READ_SECONDS = 30.0
 """How long a message may be on its way once it is read."""
 
@@ -48,7 +46,6 @@ READ_SECONDS = 30.0
 @dataclass
 class _Line:
     turns: asyncio.Semaphore
-    large: asyncio.Lock = field(default_factory=asyncio.Lock)
     users: int = 0
 
 
@@ -65,7 +62,7 @@ class Reading:
         self.most_of_one = most_of_one
         self._all = () if most is None else (asyncio.Semaphore(most),)
         self._lines: dict[str, _Line] = {}
-        self._large = asyncio.Lock()
+        self._large = CallerTurns()
 
     @classmethod
     def of_bytes(cls, largest: int) -> Self:
@@ -143,13 +140,11 @@ class Reading:
         parts = counted(data, shape, FEW_PARTS)
         if not _more(parts) and len(data) <= LONG_BYTES:
             return deserialize(data)
-        async with self._lines[caller].large, self._large:
-            began = clock()
+        async with self._large.turn(caller, clock) as rest:
             while _more(parts):
-                await asyncio.sleep(REST * (clock() - began))
-                began = clock()
+                await rest()
             message = deserialize(data)
-            await asyncio.sleep(REST * (clock() - began))
+            await rest()
             return message
 
 

@@ -19,7 +19,7 @@ from pennyweight.channel import DEVELOPMENT_KEY
 from pennyweight.router.v1 import router_pb2
 from pennyweight.scaler.v1 import scaler_pb2
 from services.common.config import prefix_of
-from services.common.files import above
+from services.common.files import above, resolved
 from services.common.strict_yaml import YamlProblem, read_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -277,7 +277,7 @@ def _changed_scaling(source: Path, *, any_port: bool, weights: Sequence[str]) ->
         scaling = read_tree(source.read_text(encoding="utf-8")).data
         pools = list(scaling["pools"].values())
         for pool in pools:
-            pool["repository"] = str((above(source) / pool["repository"]).resolve())
+            pool["repository"] = str(resolved(above(source) / pool["repository"]))
             if any_port:
                 pool["slots"] = [
                     {**slot, "grpc_port": 0, "metrics_port": 0} for slot in pool["slots"]

@@ -104,7 +104,7 @@ async def serve(
         history.configure(scaling)
 
     watch = ScalingWatch(
-        file, adopt, metrics, kept=history.versions.in_force, undone=history.policies.undo
+        file, adopt, metrics, kept=history.versions.in_force, undone=history.edits.undo
     )
     servicer = ScalerServicer(fleet, watch, loads, metrics, history.calls)
     keda = ExternalScaler(wishes, failed=metrics.keda_unknown.inc)

@@ -8,10 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from services.common.caller_turns import CallerTurns
 from services.common.config import ConfigError
 from services.common.kept_up import kept_up
-from services.scaler.changes.policies import DECISIONS_FOLDER, LOAD_FOLDER, Policies
+from services.scaler.changes.hand_edits import HandEdits
+from services.scaler.changes.policies import Policies
 from services.scaler.changes.trials import Trials
+from services.scaler.changes.trying import DECISIONS_FOLDER, LOAD_FOLDER, Trying
+from services.scaler.changes.writing import Writing
 from services.scaler.config import Scaling
 from services.scaler.fleet.pools import PoolView
 from services.scaler.fleet.scaling_file import ScalingFile
@@ -48,7 +52,7 @@ class History:
         decisions: takes what is decided.
         overrides: tells what operators set.
         versions: hears of each scaling file that comes in force.
-        policies: changes the scaling file.
+        edits: judges edits of the scaling file by hand.
         calls: what callers ask of it.
     """
 
@@ -91,7 +95,7 @@ class History:
         metrics.history_unwritten.labels("versions").set_function(lambda: self.versions.unwritten)
         metrics.policy_version.set_function(lambda: self.versions.number)
         metrics.overrides.set_function(lambda: len(self.overrides.listed()))
-        self.policies = Policies(
+        trying = Trying(
             file,
             self.versions,
             Trials(),
@@ -100,11 +104,16 @@ class History:
             places_allowed=places_allowed,
             replicas=replicas,
         )
+        writing = Writing(file, self.versions)
+        self.edits = HandEdits(writing, self.versions)
+        policies = Policies(self.versions, trying, writing)
+        turns = CallerTurns()
         self.calls = Calls(
-            DecisionCalls(self.decisions),
-            PolicyCalls(self.policies, self.versions),
+            turns,
+            DecisionCalls(self.decisions, turns),
+            PolicyCalls(policies, self.versions, turns),
             OverrideCalls(self.overrides, self._pools),
-            TrialCalls(self.policies),
+            TrialCalls(trying),
         )
 
     def open(self) -> Lasting:

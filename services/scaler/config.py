@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from services.common.config import STRICT, Document, Problem, load_document
-from services.common.files import above
+from services.common.files import above, resolved
 from services.common.plain_files import read_plain
 from services.common.rules import spelled
 from services.common.server_settings import ServerSettings, check_listen
@@ -169,7 +169,7 @@ class Scaling:
         document.refuse([*rules.wrong_places(scaling.pools), *rules.too_many(scaling.pools)])
         for pool in scaling.pools.values():
             if pool.repository is not None:
-                object.__setattr__(pool, "repository", (home / pool.repository).resolve())
+                object.__setattr__(pool, "repository", resolved(home / pool.repository))
         document.refuse(
             [
                 *rules.shared_ports(scaling.pools),

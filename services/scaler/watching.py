@@ -1,7 +1,10 @@
-"""Sends watchers each item, in order, without ever waiting for one of them."""
+"""Sends watchers each item, in order, without ever waiting for one of them.
+
+Where there is no more room, the caller with most subscriptions loses its oldest to one with fewer.
+"""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -18,8 +21,10 @@ QUEUE = 256
 class Watcher(Generic[T]):
     """One subscription, read by one task."""
 
-    def __init__(self) -> None:
-        self._pending: deque[T] = deque()
+    def __init__(self, *first: T) -> None:
+        """Begins with `first`, however many, which count for nothing in how far it is behind."""
+        self._pending: deque[T] = deque(first)
+        self._most = QUEUE + len(first)
         self._news = asyncio.Event()
         self._end: ServiceError | None = None
 
@@ -44,7 +49,7 @@ class Watcher(Generic[T]):
 
     def offer(self, item: T) -> bool:
         """Queues the item; False if there was no room, which ends the subscription."""
-        if len(self._pending) < QUEUE:
+        if len(self._pending) < self._most:
             self._pending.append(item)
             self._news.set()
             return True
@@ -68,7 +73,7 @@ class Watchers(Generic[T]):
     """All subscriptions. `on_drop` is called for each that is dropped for its slowness."""
 
     def __init__(self, on_drop: Callable[[], None] = lambda: None) -> None:
-        self._watchers: set[Watcher[T]] = set()
+        self._watchers: dict[Watcher[T], str] = {}  # whose, the oldest first
         self._on_drop = on_drop
         self._closed: ServiceError | None = None
 
@@ -76,36 +81,50 @@ class Watchers(Generic[T]):
         return len(self._watchers)
 
     @contextmanager
-    def subscribe(self, *first: T) -> Iterator[Watcher[T]]:
-        """A subscription that begins with `first`.
+    def subscribe(self, *first: T, caller: str = "") -> Iterator[Watcher[T]]:
+        """A subscription of this caller that begins with `first`.
 
         Raises:
-            Overloaded: there are too many.
+            Overloaded: there are too many, and nobody has more than this caller.
             Unavailable: the scaler is going away.
         """
         if self._closed is not None:
             raise self._closed
         if len(self._watchers) >= MAX_WATCHERS:
-            raise Overloaded(
-                f"{MAX_WATCHERS} watchers are enough",
-                reason="TOO_MANY_WATCHERS",
-                retry_after_seconds=5.0,
-            )
-        watcher = Watcher[T]()
-        for item in first:
-            watcher.offer(item)
-        self._watchers.add(watcher)
+            self._make_room(caller)
+        watcher = Watcher[T](*first)
+        self._watchers[watcher] = caller
         try:
             yield watcher
         finally:
-            self._watchers.discard(watcher)
+            self._watchers.pop(watcher, None)
 
     def publish(self, item: T) -> None:
         """Sends it to all watchers; those without room are dropped."""
         for watcher in list(self._watchers):
             if not watcher.offer(item):
-                self._watchers.discard(watcher)
+                del self._watchers[watcher]
                 self._on_drop()
+
+    def _make_room(self, caller: str) -> None:
+        """Ends the oldest of whoever has most, where that is more than this caller then has."""
+        held = Counter(self._watchers.values())
+        crowd, most = held.most_common(1)[0]
+        if held[caller] + 1 >= most:  # else two would take one from each other for ever
+            raise Overloaded(
+                f"{MAX_WATCHERS} watchers are enough",
+                reason="TOO_MANY_WATCHERS",
+                retry_after_seconds=5.0,
+            )
+        oldest = next(watcher for watcher, whose in self._watchers.items() if whose == crowd)
+        del self._watchers[oldest]
+        oldest.end(
+            Overloaded(
+                f"{most} watchers of this caller are too many beside those of others",
+                reason="TOO_MANY_WATCHERS",
+                retry_after_seconds=5.0,
+            )
+        )
 
     def close(self) -> None:
         """Ends every subscription: the scaler is going away."""

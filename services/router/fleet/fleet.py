@@ -173,6 +173,19 @@ class Fleet:
         group = self._groups.get((tier.name, tier.model, tier.precision))
         return group is not None and group.can_answer(avoid)
 
+    async def again_seconds(self, tier: Tier) -> float:
+        """In about how many seconds it is worth to ask for a tier again whose replica was lost.
+
+        Where none is left the scaler is asked, for half a second at most.
+        """
+        group = self._group(tier)
+        try:
+            if self._waking is not None and not group.can_answer():
+                await self._waking.ask_once(tier.name)
+            return group.again_seconds()
+        finally:
+            self._drop_if_unused(group)
+
     async def place(
         self,
         tier: Tier,

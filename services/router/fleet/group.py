@@ -21,6 +21,12 @@ from services.router.ports import Coming, ComingAnswer
 TRUE_SECONDS = 3.0
 """How long it counts that a replica is on its way, or none, unless another answer comes."""
 
+SOON_SECONDS = 1.0
+"""When to ask again where a replica takes requests, or is about to."""
+
+UNKNOWN_SECONDS = 5.0
+"""When to ask again where nobody knows when one will."""
+
 
 @dataclass(eq=False)
 class _Wait:
@@ -58,6 +64,7 @@ class TierReplicas:
         self._clock = clock
         self._missed_by = missed
         self._coming_until = 0.0
+        self._ready_at = 0.0
         self._none_until = 0.0
         self.replicas: dict[str, Replica] = {}
         self._metrics = metrics
@@ -138,6 +145,18 @@ class TierReplicas:
             if replica.id not in avoid
         )
 
+    def again_seconds(self) -> float:
+        """In about how many seconds it is worth to ask again, by what is known of the replicas."""
+        now = self._clock()
+        if not self.can_answer() and now < self._coming_until and now < self._ready_at:
+            return max(SOON_SECONDS, self._ready_at - now)
+        rests = [
+            0.0 if replica.breaker.allows(now) else replica.breaker.open_until - now
+            for replica in self.replicas.values()
+            if replica.state is State.READY
+        ]
+        return max(SOON_SECONDS, min(rests, default=UNKNOWN_SECONDS))
+
     def serve(self) -> None:
         """Gives free places to those who wait; who may go elsewhere waits for no absent replica."""
         if not len(self._line):
@@ -154,6 +173,7 @@ class TierReplicas:
         now = self._clock()
         if coming.answer is ComingAnswer.COMING:
             self._coming_until = now + TRUE_SECONDS
+            self._ready_at = now + coming.seconds
             self._none_until = 0.0
         elif coming.answer is ComingAnswer.NONE:
             self._coming_until = 0.0
@@ -266,7 +286,7 @@ class TierReplicas:
                 raise Unavailable(
                     self._missed(),
                     reason="NO_REPLICA",
-                    retry_after_seconds=1.0,
+                    retry_after_seconds=self.again_seconds(),
                 )
         return wait.room.result()
 

@@ -7,9 +7,12 @@ may be taken away. Leaves to `group` who waits, and for how long.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from services.common.backoff import Backoff
+from services.common.shared import Shared
 from services.router.metrics import Metrics
 from services.router.ports import Coming, Waking
 
@@ -17,6 +20,8 @@ AGAIN_SECONDS = 1.0
 """Until a tier whose replica is on its way is asked about again."""
 UNKNOWN = Backoff(0.2, 5.0)
 """Where nobody answers."""
+HINT_SECONDS = 0.5
+"""How long an error waits for what it is to say of the replica that comes."""
 
 
 class TierWaking:
@@ -52,6 +57,7 @@ class TierWaking:
         self._pause = pause
         self._chance = chance
         self._asking: set[str] = set()
+        self._once: dict[str, Shared[Coming]] = {}
 
     def miss(self, tier: str) -> None:
         """Somebody waits for a replica of the tier; comes back at once."""
@@ -59,13 +65,27 @@ class TierWaking:
             self._asking.add(tier)
             self._spawn(self._ask(tier))
 
+    async def ask_once(self, tier: str) -> None:
+        """Asks for a tier whose replica was lost; many who do are one. Takes half a second at most.
+
+        Who lost it comes back: so it is woken, and said when that is worth it.
+        """
+        shared = self._once.setdefault(tier, Shared(partial(self._told, tier)))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HINT_SECONDS):
+                await shared.get()
+
+    async def _told(self, tier: str) -> Coming:
+        coming = await self._waking.wake(tier)
+        self._metrics.wakes.labels(tier, str(coming.answer)).inc()
+        self._answered(tier, coming)
+        return coming
+
     async def _ask(self, tier: str) -> None:
         failures = 0
         try:
             while self._needed(tier):
-                coming = await self._waking.wake(tier)
-                self._metrics.wakes.labels(tier, str(coming.answer)).inc()
-                self._answered(tier, coming)
+                coming = await self._told(tier)
                 failures = failures + 1 if coming.unknown else 0
                 unknown = UNKNOWN.seconds(failures, self._chance())
                 await self._pause(unknown if coming.unknown else AGAIN_SECONDS)

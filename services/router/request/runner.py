@@ -126,12 +126,12 @@ class Runner:
                     raise Unavailable(
                         f"replica {attempt.replica} was lost in the middle of the answer",
                         reason="REPLICA_LOST",
-                        retry_after_seconds=RETRY.cap_seconds,
+                        retry_after_seconds=await self.fleet.again_seconds(tier),
                     ) from failure
                 if poisonous:
                     raise self.trouble.poisonous(MARK_SECONDS) from failure
                 failed.add(attempt.replica)
-                self._note_useless(attempt, failure, useless)
+                await self._note_useless(attempt, failure, useless)
                 self.metrics.retries.labels(tier.name).inc()
                 log.warning(
                     "trying again", replica=attempt.replica, number=number, why=str(failure)
@@ -150,10 +150,12 @@ class Runner:
         raise Unavailable(
             f"no replica of {tier.name} could answer after {tries} tries",
             reason="NO_REPLICA",
-            retry_after_seconds=RETRY.cap_seconds,
+            retry_after_seconds=await self.fleet.again_seconds(tier),
         )
 
-    def _note_useless(self, attempt: Attempt, failure: ReplicaFailed, useless: set[str]) -> None:
+    async def _note_useless(
+        self, attempt: Attempt, failure: ReplicaFailed, useless: set[str]
+    ) -> None:
         """Whether the replica would say the same again. Raises Unavailable if all would."""
         tier = attempt.plan.step.tier
         if not failure.lasting:
@@ -163,7 +165,7 @@ class Runner:
             raise Unavailable(
                 f"no replica of {tier.name} takes this request now",
                 reason="NO_REPLICA",
-                retry_after_seconds=RETRY.cap_seconds,
+                retry_after_seconds=await self.fleet.again_seconds(tier),
             )
 
     def _begin(self, state: RequestState, plan: Plan, cause: Cause, place: Place) -> Attempt:

@@ -2,11 +2,14 @@
 
 import errno
 import os
-import shutil
+from collections.abc import Collection
 from pathlib import Path
 
-from services.common.errors import NotNow, Unavailable
-from services.common.files import whole_file
+from services.common.config import MAX_BYTES
+from services.common.errors import NotNow, Outrun, Unavailable
+from services.common.files import exchanged_file
+from services.common.plain_files import is_being_written, read_plain
+from services.scaler.history.versions import hash_of
 
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 """A file that is mounted by itself cannot be replaced: EBUSY."""
@@ -27,23 +30,48 @@ def read_only(path: Path) -> str:
     return ""
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, expected: Collection[str] | None = None) -> bytes:
     """Puts the content in the place of the file, whole or not at all; its mode stays.
+
+    Args:
+        path: of the file.
+        content: to be there.
+        expected: hashes of what it may be put in the place of; None: of whatever is there whole.
+
+    Returns:
+        What was there, read after it was replaced; empty: there was no file.
 
     Raises:
         NotNow: the file is read-only.
-        Unavailable: the disk refuses.
+        Outrun: something else is there, or is being written.
+        Unavailable: the disk refuses, or what is there cannot be read.
     """
     if why := read_only(path):
         raise NotNow(why, reason="POLICY_READ_ONLY")
+    if is_being_written(path):
+        raise _outrun(path)
     try:
-        with whole_file(path) as unfinished:
-            unfinished.write_bytes(content)
-            if path.exists():
-                shutil.copymode(path, unfinished)
+        with exchanged_file(path, content) as before:
+            if before is None:
+                return b""
+            found = read_plain(before, MAX_BYTES)
+            if is_being_written(before) or (
+                expected is not None and hash_of(found) not in expected
+            ):
+                raise _outrun(path)
+            return found
+    except FileExistsError as error:
+        raise _outrun(path) from error
     except OSError as error:
         if error.errno in _READ_ONLY:
             why = f"{path} is read-only here: {ELSEWHERE}"
             raise NotNow(why, reason="POLICY_READ_ONLY") from error
         message = f"{path} cannot be written: {error.strerror}; what was in force stays"
         raise Unavailable(message, reason="POLICY_UNWRITTEN") from error
+
+
+def _outrun(path: Path) -> Outrun:
+    return Outrun(
+        f"somebody else writes {path} this very moment; look at it first, then try again",
+        reason="POLICY_CHANGED",
+    )

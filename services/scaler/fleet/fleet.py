@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 
 import structlog
 
+from services.common.durations import wall_clock
 from services.common.errors import Unavailable
 from services.scaler.config import Scaling
 from services.scaler.fleet.gauges import Counted, Gauges
@@ -64,7 +65,7 @@ class Fleet:
         wishes: WishBoard | None = None,
         file: str = "",
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
         decide_seconds: float = DECIDE_SECONDS,
     ) -> None:
         self._target = target
@@ -143,10 +144,11 @@ class Fleet:
         """Ends the watchers' streams: the scaler is going away."""
         self._published.close()
 
-    def watch(self) -> AbstractContextManager[Watcher]:
-        """A subscription: the whole fleet, then each change.
+    def watch(self, caller: str = "") -> AbstractContextManager[Watcher]:
+        """A subscription of a caller: the whole fleet, then each change.
 
         Raises:
+            Overloaded: there are too many.
             Unavailable: it is not known yet what pools have.
         """
         unknown = [name for name, status in self._pools.status.items() if not status.known]
@@ -156,7 +158,7 @@ class Fleet:
                 reason="FLEET_NOT_KNOWN",
                 retry_after_seconds=1.0,
             )
-        return self._published.watch()
+        return self._published.watch(caller)
 
     def wake(self, tier: str) -> float | None:
         """Somebody waits for a tier that has no replica.

@@ -37,10 +37,15 @@ class Published:
         """How many watch."""
         return len(self._watchers)
 
-    def watch(self) -> AbstractContextManager[Watcher]:
-        """A subscription: the whole fleet, then each change."""
+    def watch(self, caller: str) -> AbstractContextManager[Watcher]:
+        """A subscription of a caller: the whole fleet, then each change.
+
+        Raises:
+            Overloaded: there are too many.
+        """
         whole = tuple(member.seen for member in self.members)
-        return self._watchers.subscribe(Update(full=True, replicas=whole, revision=self._revision))
+        update = Update(full=True, replicas=whole, revision=self._revision)
+        return self._watchers.subscribe(update, caller=caller)
 
     def close(self) -> None:
         """Ends the watchers' streams."""

@@ -1,12 +1,11 @@
 """Takes up changes of the scaling file while the scaler runs, whole or not at all.
 
-A change is taken once two looks in a row have found the same: a file that an editor or a copy
-still writes may be good up to where it has come. Leaves to the fleet how its pools come to be what
-the file says, and to go back where its settings do not work.
+A change is taken once two looks in a row have found the same and nobody has the file open to write
+it: a file that an editor or a copy still writes may be good up to where it has come. Leaves to the
+fleet how its pools come to be what the file says, and to go back where its settings do not work.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Any
 import structlog
 
 from services.common.config import MAX_BYTES, ConfigError, parse_document, unread
+from services.common.durations import wall_clock
 from services.common.files import above
+from services.common.plain_files import is_being_written
 from services.common.refusal import Refusal
 from services.common.seen import SeenFiles
 from services.scaler.config import Scaling
@@ -26,6 +27,8 @@ from services.scaler.pools.models import MAX_BYTES as MODEL_BYTES
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
+MOST_LOOKS = 30
+"""At a file that stands still and that somebody has open to write it: then it is taken."""
 
 
 class ScalingFile:
@@ -42,7 +45,7 @@ class ScalingFile:
         *,
         gpus: Collection[int] | None = None,
         queries: bool | None = None,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """Nothing is read yet.
 
@@ -115,12 +118,17 @@ class ScalingFile:
         return self._seen.changed()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Read:
-    """What a new reading brought."""
+    """What a new reading brought.
+
+    Attributes:
+        looks: at it since, which found the same.
+    """
 
     file: ScalingFile
     found: Scaling | ConfigError
+    looks: int = 0
 
 
 async def _respected(_: bytes) -> bool:
@@ -142,7 +150,7 @@ class ScalingWatch:
         *,
         kept: Callable[[bytes], object] = lambda _: None,
         undone: Callable[[bytes], Awaitable[bool]] = _respected,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """Knows the reading that is in force.
 
@@ -174,9 +182,9 @@ class ScalingWatch:
         read = await asyncio.to_thread(self._read_if_changed)
         if read is None:
             return
-        self._file = read.file
         if read.file.content and await self._undone(read.file.content):
-            return
+            return  # looked at anew: what is there now may be another edit
+        self._file = read.file
         if isinstance(read.found, ConfigError):
             self._refuse(read.found)
             return
@@ -192,7 +200,11 @@ class ScalingWatch:
         if not self._file.changed:
             return None
         if waiting is not None and not waiting.file.changed:
-            return waiting
+            waiting.looks += 1
+            if waiting.looks >= MOST_LOOKS or not is_being_written(self._file.path):
+                return waiting
+            self._waiting = waiting
+            return None
         read = self._read(self._file.again())
         if read.file.hindered:  # which is tried again at each look
             return read

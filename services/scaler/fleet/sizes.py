@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from services.common.durations import bounded
 from services.scaler.config import Scaling
 from services.scaler.load.signals import PoolNow, Signals
 from services.scaler.policy.sizing.capacity import Learned
@@ -217,7 +218,7 @@ class Sizes:
         Returns:
             what was decided, by pool.
         """
-        self._ticked = now
+        self._ticked, wall = now, bounded(wall)
         seen = self._signals.views(pools, now=now, wall=wall)
         policies, unread = self._policies(pools, wall)
         held = {*held, *unread}

@@ -5,12 +5,14 @@ A reason is the constraint that bound last: figures in it change at every tick, 
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.common.caller_turns import CallerTurns
 from services.common.durations import LATEST
 from services.common.errors import Overloaded
 from services.scaler.history.journal import GAP, Journal, read
@@ -30,8 +32,8 @@ OLDER_IN_A_ROW = 100
 SEARCH_SECONDS = 2.0
 """How long the record is searched at once."""
 
-MAX_SEARCHES = 16
-"""Searches that may be asked for at once: they take turns, in a thread of their own."""
+MOST_OF_ONE = 4
+"""Searches that one caller may ask for at once: callers take turns, in a thread of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,8 @@ class DecisionLog:
         self._watchers: Watchers[Decided] = Watchers(on_drop)
         # The threads that all else shares start replicas too: none of them searches.
         self._searcher = ThreadPoolExecutor(1, "decisions")
-        self._searches = 0
+        self._turns = CallerTurns()
+        self._searches: Counter[str] = Counter()  # by whose they are
 
     def take(self, pool: str, decision: Decision, wall: float) -> None:
         """See `Decisions.take`."""
@@ -170,36 +173,39 @@ class DecisionLog:
         """What holds now for each pool, by name, with the figures of the last tick."""
         return [self._now[name] for name in sorted(self._now) if pool in ("", name)]
 
-    async def find(self, wanted: Wanted) -> Found:
-        """Looks decisions up.
+    async def find(self, wanted: Wanted, caller: str = "") -> Found:
+        """Looks decisions up, callers in turns.
 
         Raises:
-            Overloaded: too many are looked for already.
+            Overloaded: this caller looks for too many already.
             OSError: the record cannot be read.
         """
-        if self._searches >= MAX_SEARCHES:
+        if self._searches[caller] >= MOST_OF_ONE:
             raise Overloaded(
-                f"{MAX_SEARCHES} searches wait already",
+                f"{MOST_OF_ONE} searches of this caller wait already",
                 reason="TOO_MANY_SEARCHES",
                 retry_after_seconds=SEARCH_SECONDS,
             )
-        self._searches += 1
+        self._searches[caller] += 1
         try:
-            await self._journal.flush()
-            unwritten = self._journal.unwritten()  # what the disk refuses is on record here alone
-            search = self._searcher.submit(self._find, wanted, unwritten)
-            return await asyncio.wrap_future(search)  # one that is given up never begins
+            async with self._turns.turn(caller):
+                await self._journal.flush()
+                unwritten = self._journal.unwritten()  # what the disk refuses is here alone
+                search = self._searcher.submit(self._find, wanted, unwritten)
+                return await asyncio.wrap_future(search)  # one that is given up never begins
         finally:
-            self._searches -= 1
+            self._searches[caller] -= 1
+            if not self._searches[caller]:
+                del self._searches[caller]
 
-    def watch(self, pool: str = "") -> AbstractContextManager[Watcher[Decided]]:
-        """A subscription: what holds now, then each change of all pools.
+    def watch(self, pool: str = "", caller: str = "") -> AbstractContextManager[Watcher[Decided]]:
+        """A subscription of a caller: what holds now, then each change of all pools.
 
         Raises:
             Overloaded: there are too many.
             Unavailable: the scaler is going away.
         """
-        return self._watchers.subscribe(*self.current(pool))
+        return self._watchers.subscribe(*self.current(pool), caller=caller)
 
     def close(self) -> None:
         """Ends every subscription: the scaler is going away."""

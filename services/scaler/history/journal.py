@@ -9,7 +9,6 @@ A line that a crash tore is closed by the next process, and left out by readers,
 import asyncio
 import contextlib
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
+from services.common.durations import wall_clock
 from services.common.files import append_whole, first_part
 from services.common.json_lines import json_line
 from services.common.writing import any_set, set_within, writing
@@ -74,7 +74,7 @@ class Journal:
         limits: Limits,
         count: Count,
         *,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """Touches nothing; the folder is made with the first line. `wall`: seconds since 1970."""
         self.folder = folder

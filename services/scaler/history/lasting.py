@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from services.scaler.policy.sizing.capacity import (
 )
 from services.scaler.policy.sizing.lengths import Lengths
 from services.scaler.policy.sizing.memory import Lasting
-from services.scaler.policy.sizing.money import DAY_SECONDS, Spent
+from services.scaler.policy.sizing.money import KEPT_DAYS, Spent, day_of
 from services.scaler.policy.sizing.work import FIGURE_MOST, WorkMemory
 
 log = structlog.get_logger()
@@ -41,6 +41,7 @@ MOST_KEPT = 1024
 
 _Sum = Annotated[float, Field(ge=0, le=1e60)]
 _Figure = Annotated[float, Field(ge=0, le=FIGURE_MOST)]
+_Day = Annotated[int, Field(ge=0, le=1 << 32)]
 _Four = tuple[_Sum, _Sum, _Sum, _Sum]
 _Seconds = Annotated[float, Field(ge=0, le=60)]
 _ByToken = Annotated[float, Field(ge=0, le=1)]
@@ -72,10 +73,12 @@ class _Pool:
 
 @dataclass(frozen=True, config=STRICT)
 class _Spent:
-    """`Spent` in the file."""
+    """`Spent` in the file; without days, as scalers of before wrote it, of one day."""
 
-    usd: _Figure
     wall: _Figure
+    usd: _Figure = 0.0
+    days: Annotated[tuple[tuple[_Day, _Figure], ...], Field(max_length=KEPT_DAYS)] = ()
+    behind_seconds: _Figure = 0.0
 
 
 _SPENT, _POOL = TypeAdapter(_Spent), TypeAdapter(_Pool)
@@ -154,7 +157,7 @@ class LastingFile:
 def _said(lasting: Lasting) -> dict[str, Any]:
     spent = lasting.spent
     return {
-        "spent": {"usd": spent.usd, "wall": spent.wall} if spent.day >= 0 else None,
+        "spent": asdict(spent) if spent.days else None,
         "pools": [
             {
                 "pool": pool,
@@ -174,7 +177,8 @@ def _said(lasting: Lasting) -> dict[str, Any]:
 
 def _spent(said: Any) -> Spent:
     found = _SPENT.validate_python(said)
-    return Spent(int(found.wall // DAY_SECONDS), found.usd, found.wall)
+    days = found.days or ((day_of(found.wall), found.usd),)
+    return Spent(tuple(sorted(days)), found.wall, found.behind_seconds)
 
 
 def _work(said: Any) -> tuple[tuple[str, str, str], WorkMemory]:

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import orjson
 import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
-from services.common.durations import Moment
+from services.common.durations import Moment, wall_clock
 from services.common.files import write_whole
 from services.common.rules import rule_of
 from services.scaler.policy.sizing.override import Override, OverrideKind
@@ -55,7 +54,7 @@ _ADAPTER = TypeAdapter(Held)
 class OverrideBook:
     """One override at most for each pool, in a file of their own."""
 
-    def __init__(self, path: Path, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, wall: Callable[[], float] = wall_clock) -> None:
         """Reads nothing yet. `wall` gives seconds since 1970."""
         self._path = path
         self._wall = wall

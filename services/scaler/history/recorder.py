@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.common.buckets import longer_than
+from services.common.durations import wall_clock
 from services.common.load_totals import LoadTotals
 from services.scaler.history.journal import GAP, Journal, Limits, read
 from services.scaler.load.loads import Loads
@@ -36,7 +37,7 @@ class Recorder:
         objective: Callable[[str], float],
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """`objective` gives the seconds to the first text that a tier is held to."""
         self._loads = loads

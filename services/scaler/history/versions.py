@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +21,8 @@ import orjson
 import structlog
 from pydantic import Field, TypeAdapter
 
-from services.common.durations import Moment
+from services.common.durations import Moment, wall_clock
+from services.common.errors import NotNow
 from services.scaler.history.version_files import VersionFiles
 
 log = structlog.get_logger()
@@ -111,7 +111,7 @@ def hash_of(content: bytes) -> str:
 class Versions:
     """The versions in a folder of their own; one process at a time writes it."""
 
-    def __init__(self, folder: Path, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, *, wall: Callable[[], float] = wall_clock) -> None:
         """Reads nothing yet. `wall` gives seconds since 1970."""
         self.folder = folder
         self._files = VersionFiles(folder)
@@ -186,8 +186,14 @@ class Versions:
         self._files.announce(json.dumps(dataclasses.asdict(change)).encode())
         self._announced = change
 
-    def withdraw(self) -> None:
-        """The change that was announced does not happen."""
+    def note(self, change: Change) -> None:
+        """The same where the disk refuses it: then a restart before it happens forgets who."""
+        self._announced = change
+
+    def withdraw(self, change: Change) -> None:
+        """A change that was announced does not happen. Another one that was since stays."""
+        if self._announced != change:
+            return
         self._announced = None
         self._files.withdraw()
 
@@ -213,8 +219,17 @@ class Versions:
         )
         return version
 
+    async def keep(self, content: bytes) -> None:
+        """Has a file on the disk whole, which is no version yet.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        async with self._writes:
+            await asyncio.to_thread(self._files.keep, hash_of(content), content)
+
     def undone(self, content: bytes, note: str) -> Version:
-        """A hand's file is not to come in force; it is kept. Comes back at once."""
+        """A hand's file is not in force any more, or never was; it is kept. Comes back at once."""
         version = Version(self._next, hash_of(content), self._wall(), Source.UNDONE, note=note)
         self._keep(version, content)
         return version
@@ -231,11 +246,18 @@ class Versions:
         self._changed.set()
         self._to_do.set()
 
-    async def until_in_force(self, digest: str, seconds: float) -> Version | None:
-        """The version of this hash, once it is the one in force; None: not in this time."""
+    async def until_in_force(
+        self, digest: str, seconds: float, before: Version | None = None
+    ) -> Version | None:
+        """The version of this hash, once it is the one in force.
+
+        None: not in this time, or another one than `before` came in force first.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.latest is None or self.latest.hash != digest:
+                    if before is not None and self.latest != before:
+                        return None
                     self._changed.clear()
                     await self._changed.wait()
         latest = self.latest
@@ -267,6 +289,25 @@ class Versions:
             if hash_of(data) != version.hash:
                 raise OSError(f"{path} is not what it was")
         return data
+
+    def in_force_now(self) -> Version:
+        """The version in force.
+
+        Raises:
+            NotNow: none is yet.
+        """
+        if self.latest is None:
+            raise NotNow("no scaling file is in force yet", reason="POLICY_NOT_IN_FORCE")
+        return self.latest
+
+    async def live(self) -> bytes:
+        """The file in force whole.
+
+        Raises:
+            NotNow: none is yet.
+            OSError: it cannot be read, or is not what it was.
+        """
+        return await asyncio.to_thread(self.content, self.in_force_now())
 
     async def run(self) -> None:
         """Writes versions, and tries again what the disk refuses. Runs for ever."""
@@ -303,7 +344,7 @@ class Versions:
                     if digest in needed
                 }
                 if self._announced is not None and self._announced.hash == version.hash:
-                    self.withdraw()
+                    self.withdraw(self._announced)
             self._to_do.clear()
 
     async def mend(self) -> None:

@@ -14,8 +14,17 @@ MAX_TIERS = 256
 
 @dataclass
 class _Tier:
+    """What a tier was asked for, added up since it is known: any span of it is one difference.
+
+    Attributes:
+        since: when it began to be known.
+        before: all until the first of `totals`.
+        totals: when it grew, and all until then.
+    """
+
     since: float
-    growth: deque[tuple[float, LoadTotals]] = field(default_factory=deque)
+    before: LoadTotals = field(default_factory=LoadTotals)
+    totals: deque[tuple[float, LoadTotals]] = field(default_factory=deque)
 
 
 class History:
@@ -34,11 +43,12 @@ class History:
             if len(self._tiers) >= MAX_TIERS:
                 return
             known = self._tiers[tier] = _Tier(since=now)
-        if known.growth and int(known.growth[-1][0]) == int(now):
-            growth += known.growth.pop()[1]
-        known.growth.append((now, growth))
-        while known.growth[0][0] < now - HISTORY_SECONDS:
-            known.growth.popleft()
+        total = (known.totals[-1][1] if known.totals else known.before) + growth
+        if known.totals and int(known.totals[-1][0]) == int(now):
+            known.totals.pop()
+        known.totals.append((now, total))
+        while known.totals[0][0] < now - HISTORY_SECONDS:
+            known.before = known.totals.popleft()[1]
 
     def forget(self) -> None:
         """Nobody was heard of for a while: what comes next is the beginning."""
@@ -52,8 +62,9 @@ class History:
         span = min(seconds, HISTORY_SECONDS, now - known.since)
         if span < SHORTEST_SECONDS:
             return None
-        counted = LoadTotals()
-        for at, growth in known.growth:
+        before = known.before
+        for at, total in known.totals:
             if at > now - span:
-                counted += growth
-        return Demand(span, counted)
+                break
+            before = total
+        return Demand(span, known.totals[-1][1] + -before)

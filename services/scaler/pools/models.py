@@ -45,10 +45,10 @@ def take_models(pools: dict[str, Pool], read: Callable[[Path], bytes]) -> Iterat
         if pool.repository is None:
             continue
         folder = pool.repository / pool.model
-        if not pool.repository.is_dir():
-            yield ("pools", name, "repository"), f"must be a folder, got {pool.repository}"
-            continue
         try:
+            if not pool.repository.is_dir():
+                yield ("pools", name, "repository"), f"must be a folder, got {pool.repository}"
+                continue
             text = read(folder / FILE).decode("utf-8")
             parse_model_config(text, folder)
         except (FileNotFoundError, NotADirectoryError):

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import structlog
 
+from services.common.durations import wall_clock
 from services.common.kept_up import kept_up
 from services.scaler.config import Scaling
 from services.scaler.pools.places import MOST_ADDRESSES, External
@@ -110,7 +111,7 @@ class ExternalTarget:
         resolve: Resolve = look_up,
         server: Callable[[str, str], Server] = ask,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._resolve = resolve

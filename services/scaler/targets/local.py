@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
+from services.common.durations import wall_clock
 from services.scaler.config import Scaling
 from services.scaler.metrics import Metrics
 from services.scaler.policy.replicas import Action, Retire, Start, State, Stop, decide, trouble
@@ -51,7 +52,7 @@ class LocalTarget:
         notice: Callable[[str], str] = lambda _name: "",
         longest: Callable[[str], int] = lambda _tier: 0,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
         rhythm: Rhythm | None = None,
     ) -> None:
         self._kept = KeptPools(scaling, metrics, clock=clock, wall=wall)

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from services.common.descriptors import is_own_want
+from services.common.files import resolved
 from services.common.plain_files import read_plain
 from services.scaler.pools.models import FILE, MAX_BYTES, ModelFolderError, parse_model_config
 from services.scaler.targets.tritonserver import ReplicaLaunch
@@ -22,7 +23,7 @@ def prepare_view(launch: ReplicaLaunch, directory: Path) -> Path:
     folders are links into the real model folder, so weights are not copied and a Python model
     still finds its own source tree. Raises `ModelFolderError`.
     """
-    source = (launch.repository / launch.model).resolve()
+    source = resolved(launch.repository / launch.model)
     config = model_config_of(launch)
     for key, value in launch.parameters.items():
         config.parameters[key].string_value = value

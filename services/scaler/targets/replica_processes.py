@@ -11,7 +11,6 @@ import errno
 import os
 import shutil
 import socket
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from services.common.descriptors import is_own_want
+from services.common.durations import wall_clock
 from services.scaler.pools.models import ModelFolderError
 from services.scaler.pools.pool import Pool
 from services.scaler.targets import leftovers, processes, tritonserver
@@ -242,7 +242,7 @@ class ReplicaProcesses:
             capacity=pool.capacity,
             max_in_flight=pool.max_in_flight,
             address=f"{self._advertise_host}:{grpc_port}",
-            started_at=time.time(),
+            started_at=wall_clock(),
             fingerprint=fingerprint(pool, place),
             metrics_address=f"{self._local_host}:{metrics_port}",
         )

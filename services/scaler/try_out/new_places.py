@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from services.common.files import resolved
 from services.scaler.config import Scaling
 from services.scaler.pools.pool import Pool
 
@@ -58,7 +59,7 @@ def new_places(
 
 def _places(pool: Pool, home: Path) -> Iterator[tuple[Key, str]]:
     if pool.repository is not None:
-        yield ("repository",), str((home / pool.repository / pool.model).resolve())
+        yield ("repository",), str(resolved(home / pool.repository / pool.model))
     for name, value in pool.parameters.items():
         if _PLAIN.fullmatch(value) is None:
             yield ("parameters", name), f"{name}={value}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.durations import seconds_of
 from services.common.errors import BadRequest, Violation
-from services.scaler.changes.policies import DAY_SECONDS
+from services.scaler.changes.asked import DAY_SECONDS
 from services.scaler.history.recorder import DAYS
 from services.scaler.policy.recorded import MINUTE_SECONDS
 

@@ -4,12 +4,14 @@ The record is for operators, and so is who set an override.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.caller_turns import CallerTurns
 from services.common.credentials import Identity, Role
 from services.common.durations import NANOSECONDS, nanoseconds_of, set_time
 from services.common.errors import BadRequest, Overloaded, Unavailable, Violation
@@ -27,7 +29,9 @@ MICRO, MAX_USD = 1_000_000, 1e12
 class DecisionCalls:
     """The calls about decisions; see scaler.proto."""
 
-    def __init__(self, decisions: DecisionLog) -> None:
+    def __init__(self, decisions: DecisionLog, turns: CallerTurns) -> None:
+        """`turns` are those of all long answers."""
+        self._turns = turns
         self._decisions = decisions
         self._watching: Counter[str] = Counter()  # of callers, by tenant
 
@@ -39,7 +43,7 @@ class DecisionCalls:
         Raises:
             Forbidden: the caller is no operator and asks for the record.
             BadRequest: with all violations.
-            Overloaded: too many searches wait.
+            Overloaded: too many searches of this caller wait.
             Unavailable: the record cannot be read.
         """
         if not request.current:
@@ -49,20 +53,26 @@ class DecisionCalls:
             operator = identity.may_operate
             current = self._decisions.current(request.pool)
             return pb.ListDecisionsResponse(
-                decisions=[decision_message(one, operator=operator) for one in current]
+                decisions=await self._messages(current, identity, operator=operator)
             )
         wanted = Wanted(request.pool, since, until, request.max_results or USUAL)
         try:
-            found = await self._decisions.find(wanted)
+            found = await self._decisions.find(wanted, identity.share)
         except OSError as error:
             message = f"the record of decisions cannot be read: {error.strerror}"
             raise Unavailable(message, reason="HISTORY_UNREAD") from error
         return pb.ListDecisionsResponse(
-            decisions=[decision_message(one, operator=True) for one in found.decisions],
+            decisions=await self._messages(found.decisions, identity, operator=True),
             missing=found.missing,
             damaged=found.damaged,
             more=found.more,
         )
+
+    async def _messages(
+        self, decisions: Sequence[Decided], identity: Identity, *, operator: bool
+    ) -> list[pb.Decision]:
+        make = partial(decision_message, operator=operator)
+        return await self._turns.made(identity.share, decisions, make)
 
     async def watch_decisions(
         self, request: pb.WatchDecisionsRequest, identity: Identity
@@ -70,10 +80,11 @@ class DecisionCalls:
         """Streams decisions, and a sign of life.
 
         Raises:
-            Overloaded: there are too many watchers, or this one is too slow.
+            Overloaded: there are too many watchers, others have fewer, or this one is too slow.
             Unavailable: the scaler is going away.
         """
-        with self._place(identity), self._decisions.watch(request.pool) as watcher:
+        watching = self._decisions.watch(request.pool, identity.share)
+        with self._place(identity), watching as watcher:
             while True:
                 decided = await watcher.next(HEARTBEAT_SECONDS)
                 if decided is None:

@@ -1,13 +1,12 @@
 """SetOverride, ClearOverride and ListOverrides: operators set them, any caller may see them."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import structlog
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
-from services.common.durations import seconds_of, set_time
+from services.common.durations import seconds_of, set_time, wall_clock
 from services.common.errors import BadRequest, NotFound, NotNow, Overloaded, Violation
 from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
 from services.scaler.history.overrides import MAX_SIZE, Held, OverrideBook
@@ -34,7 +33,7 @@ class OverrideCalls:
         book: OverrideBook,
         pools: Callable[[], Mapping[str, Pool]],
         *,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """`pools` names those that there are; `wall` gives seconds since 1970."""
         self._book = book

@@ -1,16 +1,19 @@
 """ValidatePolicy, ApplyPolicy, ListPolicyVersions and RollbackPolicy."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import structlog
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
+from services.common.caller_turns import CallerTurns
 from services.common.config import ConfigError, Problem
 from services.common.credentials import Identity, Role
 from services.common.durations import set_time
 from services.common.errors import BadRequest, NotFound, Violation
 from services.common.notes import MAX_AUTHOR, MAX_REASON, text_violations
-from services.scaler.changes.policies import Applied, Asked, Policies
+from services.scaler.changes.asked import Applied, Asked
+from services.scaler.changes.policies import Policies
 from services.scaler.history.versions import Source, Version, Versions
 from services.scaler.wire.asked import (
     content_violations,
@@ -37,7 +40,9 @@ _SOURCES = {
 class PolicyCalls:
     """The calls about scaling files; see scaler.proto."""
 
-    def __init__(self, policies: Policies, versions: Versions) -> None:
+    def __init__(self, policies: Policies, versions: Versions, turns: CallerTurns) -> None:
+        """`turns` are those of all long answers."""
+        self._turns = turns
         self._policies = policies
         self._versions = versions
 
@@ -113,8 +118,9 @@ class PolicyCalls:
             raise BadRequest.of(Violation("max_results", rule))
         if not request.number:
             found = self._versions.listed(request.max_results or USUAL)
+            make = partial(version_message, operator=operator)
             return pb.ListPolicyVersionsResponse(
-                versions=[version_message(one, operator=operator) for one in found],
+                versions=await self._turns.made(identity.share, found, make),
                 read_only=self._policies.read_only if operator else "",
             )
         identity.require(Role.OPERATOR)

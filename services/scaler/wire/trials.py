@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.common.credentials import Identity, Role
 from services.common.durations import set_seconds, set_time
-from services.scaler.changes.policies import Policies
+from services.scaler.changes.trying import Trying
 from services.scaler.policy.plans import (
     Assumed,
     Course,
@@ -36,8 +36,8 @@ VERDICTS: dict[str, pb.PlanVerdict.ValueType] = {
 class TrialCalls:
     """The calls that try scaling files; see scaler.proto."""
 
-    def __init__(self, policies: Policies) -> None:
-        self._policies = policies
+    def __init__(self, trying: Trying) -> None:
+        self._trying = trying
 
     async def plan(
         self, request: pb.PlanPolicyRequest, identity: Identity
@@ -64,7 +64,7 @@ class TrialCalls:
         seconds = span_of(request)
         asked = {name: replica_of(one) for name, one in request.replicas.items()}
         async for step in _steps(
-            lambda told: self._policies.plan(
+            lambda told: self._trying.plan(
                 request.content,
                 seconds,
                 told,
@@ -91,9 +91,7 @@ class TrialCalls:
         identity.require(Role.OPERATOR)
         scene = scene_of(request)
         async for step in _steps(
-            lambda told: self._policies.simulate(
-                request.content, scene, told, tenant=identity.tenant
-            )
+            lambda told: self._trying.simulate(request.content, scene, told, tenant=identity.tenant)
         ):
             if isinstance(step, float):
                 yield pb.SimulateResponse(progress=step)

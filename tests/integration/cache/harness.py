@@ -31,6 +31,7 @@ class Cache:
     stub: CacheServiceStub
     registry: CollectorRegistry
     counts: Callable[[], StoreCounts]
+    address: str
 
     @property
     def waiters(self) -> int:
@@ -68,9 +69,10 @@ async def cache_over(
     server = Server(chosen, keyring or Keyring.load(None), tracing)
     server.add(add_to_server, service)
     port = await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    address = f"127.0.0.1:{port}"
+    async with grpc.aio.insecure_channel(address) as channel:
         try:
-            yield Cache(service, CacheServiceStub(channel), registry, store.counts)
+            yield Cache(service, CacheServiceStub(channel), registry, store.counts, address)
         finally:
             await server.grpc.stop(0)
 

@@ -10,6 +10,7 @@ from grpc_status import rpc_status
 
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.scaler import servicer
+from services.scaler.wire import pools
 from tests.integration.scaler.harness import KEY, until_async
 
 CALLER = (("authorization", "Bearer caller"),)
@@ -67,7 +68,7 @@ async def test_where_replicas_are_and_what_ails_them_is_for_operators(home, tmp_
     (replica,) = found.replicas
     assert replica.id
     assert bool(replica.address) is told
-    assert (found.trouble != servicer.HIDDEN_TROUBLE) is told
+    assert (found.trouble != pools.HIDDEN_TROUBLE) is told
 
 
 @pytest.mark.parametrize(

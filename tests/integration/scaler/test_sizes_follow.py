@@ -137,7 +137,7 @@ async def test_what_was_spent_and_learned_holds_over_a_restart(home):
     fit = Fit(weight=1.0, constants=(0.02, 0.0, 0.0, 0.0))
     work = WorkMemory(learned=Learned(0.9, fit, fit.capacity))
     wall = time.time()
-    spent = Spent(int(wall // DAY_SECONDS), 7.0, wall)
+    spent = Spent(((int(wall // DAY_SECONDS), 7.0),), wall)
     await file.keep(Lasting(spent, {("p", MODEL, "int8"): work}))
     before = (home.state / "history/sizes.json").read_bytes()
     scaler = await home.start(keep=False)

@@ -1,5 +1,7 @@
 """Files are whole or as they were, and a folder has one owner at a time."""
 
+import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -7,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from services.common import files
 from services.common.config import ConfigError
-from services.common.files import FolderLock, whole_file, whole_folder, write_whole
+from services.common.files import (
+    FolderLock,
+    exchanged_file,
+    resolved,
+    whole_file,
+    whole_folder,
+    write_whole,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -176,3 +186,69 @@ def test_who_was_refused_holds_nothing_open(tmp_path: Path) -> None:
             FolderLock(tmp_path, "router")
     assert len(names(Path("/proc/self/fd"))) == len(before)
     lock.close()
+
+
+@pytest.mark.parametrize("at_once", ["exchange", "link"])
+def test_a_file_is_exchanged_in_one_step_and_put_back_where_the_block_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: str
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    path.chmod(0o640)
+    if at_once == "link":  # a file system that exchanges no files
+
+        class Old:
+            @staticmethod
+            def renameat2(*_: object) -> int:
+                ctypes.set_errno(errno.EINVAL)
+                return -1
+
+        monkeypatch.setattr(files, "_LIBC", Old)
+    with exchanged_file(path, b"new") as before:
+        assert before is not None
+        assert (path.read_text(), before.read_text()) == ("new", "old")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+    def refuse() -> None:
+        with exchanged_file(path, b"newer"):
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - it is this very one
+        refuse()
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_put_there_while_a_file_is_put_back_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def outrun() -> None:
+        with exchanged_file(path, b"new"):
+            write_whole(path, b"newest")
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - it is this very one
+        outrun()
+    assert path.read_text() == "newest"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_was_not_there_takes_nobodys_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    with exchanged_file(path, b"first") as before:
+        assert before is None
+    assert path.read_text() == "first"
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # it came this very moment
+    with pytest.raises(FileExistsError), exchanged_file(path, b"second"):
+        pass
+    assert path.read_text() == "first"
+
+
+def test_where_a_path_leads_is_told_of_one_that_leads_nowhere_too(tmp_path: Path) -> None:
+    (tmp_path / "there").symlink_to(tmp_path)
+    (tmp_path / "round").symlink_to("round")
+    assert resolved(tmp_path / "there" / "a") == tmp_path.resolve() / "a"
+    assert resolved(tmp_path / "round" / "a") == tmp_path.resolve() / "round" / "a"

@@ -17,7 +17,7 @@ from services.common.channel import Peer
 from services.common.config import ConfigError, load_document
 from services.common.credentials import Keyring, read_key
 from services.common.keys_in_force import KeysInForce
-from services.common.plain_files import read_plain
+from services.common.plain_files import is_being_written, read_plain
 from services.common.redis_link import RedisLink
 from services.common.redis_settings import RedisSettings
 from services.router.engines.texts import Texts
@@ -146,3 +146,15 @@ async def test_a_stream_of_ours_reads_its_authority_beside_the_loop(
     with pytest.raises(OSError, match="is no plain file"):
         await opens(Peer("localhost:1", tls_ca=pipe))
     assert any(there)
+
+
+def test_whether_somebody_writes_a_file_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    assert not is_being_written(path)  # there is none
+    path.write_text("1")
+    assert not is_being_written(path)
+    with path.open("a"):
+        assert is_being_written(path)
+    with path.open("r"):
+        assert not is_being_written(path)
+    assert not is_being_written(tmp_path)

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
+from services.common.caller_turns import REST
 from services.common.errors import BadRequest, DeadlineExceeded
 from services.common.reading import (
     FEW_PARTS,
@@ -14,7 +15,6 @@ from services.common.reading import (
     LONG_BYTES,
     MOST_BYTES,
     MOST_PARTS,
-    REST,
     Reading,
     single_message,
 )

@@ -1,11 +1,12 @@
 """Sums of a ledger: the same whatever age its lines have, and the same as in plain SQL."""
 
+import json
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from pennyweight.ledger.reader import opened
+from pennyweight.ledger.reader import FIGURE_MOST, opened
 from pennyweight.ledger.schema import TextRecord
 from pennyweight.ledger.sums import By, Sums, add_up, total
 from tests.making import old_ledger
@@ -143,3 +144,47 @@ def test_plain_duckdb_reads_a_folder_and_agrees(folder: Path) -> None:
     assert asked == (chat.requests, chat.paid + chat.shadow, chat.baseline, chat.output_tokens)
     assert evidence == (chat.shadow,)
     assert days == [(row.name, row.requests) for row in sums(folder, By.DAY)]
+
+
+FIGURES = ("prompt_tokens", "output_tokens", "micro_usd", "baseline_micro_usd")
+
+
+STRANGE = (2**63 - 1, -(2**63), 2**63, 10**40, -1, 1e308)
+
+
+@pytest.mark.parametrize("field", [*FIGURES, "attempt", "missing", "shadow"])
+def test_a_figure_that_no_record_has_is_told_and_ends_nothing(folder: Path, field: str) -> None:
+    before, records = sums(folder), []
+    for figure in STRANGE:
+        record = json.loads(line(request("9", attempt())))
+        match field:
+            case "attempt":
+                record["attempts"][0]["micro_usd"] = figure
+            case "missing":
+                record = {"kind": "gap", "schema": 2, "process": "p", "missing": figure}
+            case "shadow":
+                record = json.loads(line(pair("9"))) | {"shadow_micro_usd": figure}
+            case _:
+                record[field] = figure
+        records.append(json.dumps(record) + "\n")
+    (folder / "d.jsonl").write_text("".join(records))
+    with opened(folder) as ledger:
+        assert add_up(ledger, By.ROUTE) == before
+        assert ledger.unreadable.lines == {"d.jsonl": len(STRANGE)}
+        assert ledger.gaps() == {}
+
+
+def test_sums_of_the_greatest_figures_are_exact(tmp_path: Path) -> None:
+    most = dict.fromkeys(FIGURES, FIGURE_MOST)
+    many = 3000  # together more than 64 bits
+    (tmp_path / "a.jsonl").write_text(line(request("1", **most)) * many)
+    (row,) = sums(tmp_path)
+    assert (row.paid, row.prompt_tokens, row.baseline) == (many * FIGURE_MOST,) * 3
+
+
+@pytest.mark.parametrize("time", [-9_223_372_036_854.0, 9.3e12, -1e300, 253_402_300_800.0])
+def test_a_time_in_no_year_of_ours_is_unknown(tmp_path: Path, time: float) -> None:
+    old = json.loads(old_ledger.lines(old_ledger.request("1"))) | {"time": time}
+    (tmp_path / "a.jsonl").write_text(json.dumps(old) + "\n")
+    (row,) = sums(tmp_path, By.DAY)
+    assert (row.name, row.requests) == ("", 1)

@@ -21,34 +21,59 @@ GENTLE_HOURS = 300.0 / 3600
 HOUR, DAY = "hour", "day"
 
 
+KEPT_DAYS = 3
+"""So many days are remembered, for a clock that goes back to one of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was spent today.
+    """What was spent lately.
 
     Attributes:
-        day: days since 1970, UTC; -1: nothing was counted yet.
-        usd: spent in it.
+        days: days since 1970, UTC, the latest last, with what was spent in each; empty: nothing
+            was counted yet.
         wall: until when it is counted, in seconds since 1970.
+        behind_seconds: for how long the clock has been on an earlier day than the latest.
     """
 
-    day: int = -1
-    usd: float = 0.0
+    days: tuple[tuple[int, float], ...] = ()
     wall: float = 0.0
+    behind_seconds: float = 0.0
+
+    @property
+    def usd(self) -> float:
+        """What counts as spent today: what was spent on later days, by this clock, came before."""
+        today = day_of(self.wall)
+        return sum(usd for day, usd in self.days if day >= today)
+
+
+def day_of(wall: float) -> int:
+    """The day, counted from 1970, UTC."""
+    return int(wall // DAY_SECONDS)
 
 
 def spent(before: Spent, wall: float, usd_per_hour: float) -> Spent:
     """What was spent by now, with what ran since the last tick.
 
-    A clock that goes back to an earlier day does not give money back.
+    A clock that goes back to an earlier day gives no money back, neither then nor when it comes
+    forward again: what is spent meanwhile goes to the latest day. Once it has been back for a whole
+    day, it is the later days that are taken to have been wrong, and the next midnight counts. A
+    clock that goes ahead begins a day's money: nobody can tell it from one who slept.
     """
-    day = int(wall // DAY_SECONDS)
-    if before.day < 0:
-        return Spent(day, 0.0, wall)
+    day = day_of(wall)
+    if not before.days:
+        return Spent(((day, 0.0),), wall)
+    latest, so_far = before.days[-1]
     gone = min(max(wall - before.wall, 0.0), GAP_SECONDS)
-    if day > before.day:
+    if day > latest:
         gone = min(gone, wall - day * DAY_SECONDS)
-        return Spent(day, usd_per_hour * gone / 3600, wall)
-    return Spent(day, before.usd + usd_per_hour * gone / 3600, wall)
+        days = (*before.days, (day, usd_per_hour * gone / 3600))
+        return Spent(days[-KEPT_DAYS:], wall)
+    behind = before.behind_seconds + gone if day < latest else 0.0
+    if behind > DAY_SECONDS and day > day_of(before.wall):
+        earlier = tuple(one for one in before.days if one[0] < day)
+        return Spent((*earlier, (day, usd_per_hour * gone / 3600)), wall)
+    return Spent((*before.days[:-1], (latest, so_far + usd_per_hour * gone / 3600)), wall, behind)
 
 
 def ceilings(

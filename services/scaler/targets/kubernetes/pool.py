@@ -6,7 +6,6 @@ the pool's trouble and tried again after a wait; no other pool waits for it.
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 import structlog
 
 from services.common.backoff import Backoff
+from services.common.durations import wall_clock
 from services.scaler.metrics import Metrics
 from services.scaler.policy.by_hand import Hands
 from services.scaler.policy.workload import DRAINED, Plan, Pod, plan
@@ -72,7 +72,7 @@ class KubernetesPool:
         held: Callable[[], str],
         clock: Callable[[], float],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
         """`held` says why this scaler may not act now; empty: it may."""
         self._name = name

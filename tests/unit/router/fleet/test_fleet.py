@@ -238,7 +238,7 @@ async def test_a_wait_beyond_what_the_tier_allows_is_unavailable() -> None:
     scene = Scene(replace(SMALL, queue_seconds=0.005))
     with pytest.raises(Unavailable) as caught:
         await asyncio.wait_for(scene.acquire(), 10.0)
-    assert (caught.value.reason, caught.value.retry_after_seconds) == ("NO_REPLICA", 1.0)
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("NO_REPLICA", 5.0)
 
 
 async def test_a_deadline_that_passes_when_the_tiers_patience_ends_is_told_as_such() -> None:

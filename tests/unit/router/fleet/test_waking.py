@@ -7,7 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import DeadlineExceeded, Unavailable
+from services.router.fleet import waking as waking_room
 from services.router.fleet.fleet import Fleet
+from services.router.fleet.group import SOON_SECONDS, UNKNOWN_SECONDS
 from services.router.fleet.place import Place
 from services.router.fleet.replica import Replica, State
 from services.router.fleet.waking import TierWaking
@@ -191,3 +193,55 @@ async def test_it_asks_again_as_long_as_somebody_waits():
     waking.miss("small")
     await asyncio.gather(*tasks)
     assert len(heard) == 4
+
+
+async def lose(scene: Scene) -> float:
+    """A replica fails a request and is gone; when its caller is to ask again."""
+    scene.fleet.update([replica(State.READY, 4)])
+    async with await scene.place() as place:
+        scene.fleet.failed(place.replica)
+        scene.fleet.update([replica(State.GONE, 4)])
+    return float(await scene.fleet.again_seconds(SMALL))
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [(Coming(ComingAnswer.COMING, 42.0), 42.0), (UNKNOWN, UNKNOWN_SECONDS), (NONE, 5.0)],
+    ids=str,
+)
+async def test_who_lost_the_last_replica_is_told_when_one_is_expected(scene, answer, seconds):
+    scene = scene(answer)
+    assert await lose(scene) == pytest.approx(seconds)
+    assert scene.scaler.asked == ["small"]
+
+
+async def test_a_crowd_that_lost_a_replica_asks_twice_and_waits_for_no_scaler(scene, monkeypatch):
+    monkeypatch.setattr(waking_room, "HINT_SECONDS", 0.01)
+    scene = scene(COMING)
+    scene.scaler.may.clear()
+    assert await lose(scene) == UNKNOWN_SECONDS
+    scene.scaler.asked.clear()
+    monkeypatch.setattr(waking_room, "HINT_SECONDS", 20.0)
+    crowd = [asyncio.create_task(scene.fleet.again_seconds(SMALL)) for _ in range(50)]
+    await asyncio.sleep(0)
+    scene.scaler.may.set()
+    assert set(await asyncio.gather(*crowd)) == {5.0}
+    assert len(scene.scaler.asked) <= 2
+
+
+async def test_where_another_replica_answers_it_is_soon_and_nobody_is_asked(scene):
+    scene = scene(COMING)
+    other = Replica("small-1", "small", SMALL.model, SMALL.precision, "a:2", State.READY, 4)
+    scene.fleet.update([other])
+    assert await lose(scene) == SOON_SECONDS
+    assert scene.scaler.asked == []
+
+
+async def test_a_replica_that_is_avoided_is_expected_when_it_is_tried_again(scene):
+    scene = scene(Coming(ComingAnswer.COMING, 0.0))  # as far as the scaler knows it is well
+    scene.fleet.update([replica(State.READY, 4)])
+    async with await scene.place() as place:
+        scene.fleet.failed(place.replica, silent=True)
+    rest = place.replica.breaker.open_until - scene.clock.now
+    assert rest >= 10.0
+    assert await scene.fleet.again_seconds(SMALL) == pytest.approx(rest)

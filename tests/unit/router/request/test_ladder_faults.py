@@ -8,6 +8,7 @@ import pytest
 
 from pennyweight.router.v1 import router_pb2 as pb
 from services.common.errors import DeadlineExceeded, InternalError, Overloaded, Unavailable
+from services.router.fleet.replica import WHOLE
 from services.router.policy.calibration import Rung
 from services.router.policy.certainty import Measure
 from services.router.policy.decision import Reason, Verdict
@@ -65,13 +66,15 @@ async def test_a_retried_answer_that_nobody_was_told_is_no_baseline() -> None:
     assert way.state.baseline_micro_usd == 0
 
 
-async def test_who_found_no_replica_that_answers_is_to_come_back_after_the_longest_pause() -> None:
+async def test_who_found_no_replica_that_answers_is_to_come_back_when_one_is_tried_again() -> None:
     lost = [Run([ReplicaFailed("gone", lost=True)], SURE) for _ in range(MAX_TRIES)]
     way = Way(route("chat", *ladder("small")), runs(small=lost))
     with pytest.raises(Unavailable) as raised:
         await way.go()
     assert len(way.engine.started) == MAX_TRIES
-    assert (raised.value.reason, raised.value.retry_after_seconds) == ("NO_REPLICA", 1.0)
+    assert raised.value.reason == "NO_REPLICA"
+    rest = WHOLE.rest.cap_seconds
+    assert 1.0 < (raised.value.retry_after_seconds or 0.0) <= rest
 
 
 async def test_a_lower_tier_without_room_leaves_time_for_the_next_one() -> None:

@@ -7,10 +7,15 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
+from services.common import files
 from services.common.errors import BadRequest, InternalError, NotFound, NotNow, Outrun, Unavailable
-from services.scaler.changes import policies as changes
+from services.scaler.changes import writing as changes
 from services.scaler.changes import written
-from services.scaler.changes.policies import Asked, Policies
+from services.scaler.changes.asked import Asked
+from services.scaler.changes.hand_edits import HandEdits
+from services.scaler.changes.policies import Policies
+from services.scaler.changes.trying import PLAN_HOLDS_SECONDS, Trying
+from services.scaler.changes.writing import Writing
 from services.scaler.fleet.scaling_file import ScalingFile
 from services.scaler.history import version_files
 from services.scaler.history.versions import Source, Versions, hash_of
@@ -58,21 +63,27 @@ class Scene:
         self.versions.in_force(self.path.read_bytes())
         self.trials = Answers()
         self.now = 0.0
-        self.policies = Policies(
-            ScalingFile(self.path, {0}),
+        file = ScalingFile(self.path, {0})
+        self.trying = Trying(
+            file,
             self.versions,
             self.trials,
             folder,
             checks=self.trials,
             places_allowed=["/allowed"],
-            in_force_seconds=5.0,
             clock=lambda: self.now,
         )
+        self.writing = Writing(file, self.versions, in_force_seconds=5.0)
+        self.edits = HandEdits(
+            self.writing, self.versions, still_seconds=0.0, clock=lambda: self.now
+        )
+        self.policies = Policies(self.versions, self.trying, self.writing)
         write = written.write
 
-        def seen(path, content):
-            write(path, content)
+        def seen(path, content, expected=None):
+            found = write(path, content, expected)
             loop.call_soon_threadsafe(self.look)
+            return found
 
         loop = asyncio.get_running_loop()
         self.watching = True
@@ -147,7 +158,7 @@ async def test_the_verdict_stays_with_the_version_over_a_restart(scene):
 async def test_a_page_and_other_replicas_are_planned_anew(scene):
     asked, span = {"p": {"start_seconds": 9.0}}, ASKED.span_seconds
     for more in ({}, {"page": True}, {}, {"asked": asked, "page": True}, {"asked": asked}):
-        await scene.policies.plan(text(2), span, lambda _: None, **more)
+        await scene.trying.plan(text(2), span, lambda _: None, **more)
     told = [(one["page"], one["asked"]) for one in scene.trials.questions]
     assert told == [(False, {}), (True, {}), (True, asked)]
     question = scene.trials.questions[0]
@@ -159,7 +170,7 @@ async def test_a_tier_that_would_lose_its_only_pool_is_named_and_needs_a_reason(
     slip = text(1).replace("tier: small", "tier: smal")
     with pytest.raises(BadRequest, match=r"pools.p.repository: .*did you mean tier small\?"):
         await scene.policies.apply(slip, ASKED)
-    scene.policies._places_allowed = [str(scene.path.parent.parent)]
+    scene.trying._places_allowed = [str(scene.path.parent.parent)]
     with pytest.raises(NotNow, match="no pool would serve tier small any more") as refused:
         await scene.policies.apply(slip, ASKED)
     assert refused.value.reason == "TIER_UNSERVED"
@@ -186,14 +197,14 @@ async def test_a_file_that_cannot_be_tried_needs_a_reason_too(scene):
 
 async def test_what_was_just_planned_is_not_planned_again(scene):
     span = ASKED.span_seconds
-    await scene.policies.plan(text(2), span, lambda _: None)
+    await scene.trying.plan(text(2), span, lambda _: None)
     await scene.policies.apply(text(2), ASKED)
     assert len(scene.trials.questions) == 1
     question = scene.trials.questions[0]
     assert (question["live"], question["given"]) == (text(1), text(2))
-    await scene.policies.plan(text(1), span, lambda _: None)  # another file in force by now
-    scene.now += changes.PLAN_HOLDS_SECONDS
-    await scene.policies.plan(text(1), span, lambda _: None)
+    await scene.trying.plan(text(1), span, lambda _: None)  # another file in force by now
+    scene.now += PLAN_HOLDS_SECONDS
+    await scene.trying.plan(text(1), span, lambda _: None)
     assert len(scene.trials.questions) == 3
 
 
@@ -233,7 +244,7 @@ async def test_a_hand_that_is_quicker_than_an_apply_wins(scene):
             scene.look()
             return self.answer
 
-    scene.policies._trials = Slow()
+    scene.trying._trials = Slow()
     with pytest.raises(Outrun):
         await scene.policies.apply(text(2), ASKED)
     assert scene.path.read_text() == text(0)
@@ -259,7 +270,7 @@ async def test_a_file_system_that_refuses_for_good_is_read_only(scene, monkeypat
     def refuse(source, target):
         raise OSError(code, "refused")
 
-    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    monkeypatch.setattr(files, "exchange", refuse)
     monkeypatch.setattr(scene.versions, "announce", lambda change: None)
     with pytest.raises(NotNow, match="is read-only here"):
         await scene.policies.apply(text(2), ASKED)
@@ -276,7 +287,7 @@ async def test_a_full_disk_leaves_file_and_versions_as_they_were(scene, monkeypa
         with pytest.raises(Unavailable, match="No space left"):
             await scene.policies.apply(text(2), ASKED)
     with monkeypatch.context() as patch:
-        patch.setattr(written.shutil, "copymode", refuse)  # of what announces, nothing needs it
+        patch.setattr(files.shutil, "copymode", refuse)  # of what announces, nothing needs it
         with pytest.raises(Unavailable, match="No space left"):
             await scene.policies.apply(text(2), ASKED)
     assert scene.path.read_text() == text(1)
@@ -307,7 +318,7 @@ async def test_whoever_hangs_up_leaves_file_and_version_together(scene):
 
 async def test_a_file_that_the_watch_does_not_take_is_told_as_written_alone(scene):
     scene.watching = False
-    scene.policies._in_force_seconds = 0.01
+    scene.writing._in_force_seconds = 0.01
     applied = await scene.policies.apply(text(2), ASKED)
     assert applied.version is None
     assert scene.path.read_text() == text(2)
@@ -370,7 +381,7 @@ async def guarded(scene):
 
 async def test_an_edit_is_undone_once_and_kept(guarded):
     with capture_logs() as logs:
-        assert await guarded.policies.undo(text(2).encode())
+        assert await guarded.edits.undo(text(2).encode())
     assert guarded.path.read_text() == strict(1)
     assert [one["event"] for one in logs] == ["an edit of the scaling file is undone"]
     undone, live, _ = guarded.versions.listed(3)
@@ -380,7 +391,7 @@ async def test_an_edit_is_undone_once_and_kept(guarded):
     assert guarded.versions.latest == live  # it was in force all the time
     guarded.look()
     assert guarded.versions.latest == live
-    assert not await guarded.policies.undo(strict(1).encode())
+    assert not await guarded.edits.undo(strict(1).encode())
     applied = await guarded.policies.roll_back(3, "ada", "")
     assert guarded.path.read_text() == text(2)
     assert (applied.version.number, applied.version.rolled_back_to) == (4, 3)
@@ -388,11 +399,11 @@ async def test_an_edit_is_undone_once_and_kept(guarded):
 
 
 async def test_who_edits_again_within_a_minute_is_respected(guarded):
-    assert await guarded.policies.undo(text(2).encode())
+    assert await guarded.edits.undo(text(2).encode())
     guarded.now = 59.0
     guarded.path.write_text(text(2))
     with capture_logs() as logs:
-        assert not await guarded.policies.undo(text(2).encode())
+        assert not await guarded.edits.undo(text(2).encode())
     assert [one["event"] for one in logs] == ["an edit of the scaling file is respected"]
     guarded.look()
     version = guarded.versions.latest
@@ -401,23 +412,23 @@ async def test_who_edits_again_within_a_minute_is_respected(guarded):
 
 
 async def test_an_edit_a_minute_later_is_undone_again(guarded):
-    assert await guarded.policies.undo(text(2).encode())
+    assert await guarded.edits.undo(text(2).encode())
     guarded.now = 61.0
     guarded.path.write_text("pools: [")
-    assert await guarded.policies.undo(b"pools: [")  # what would be refused is undone as well
+    assert await guarded.edits.undo(b"pools: [")  # what would be refused is undone as well
     assert guarded.path.read_text() == strict(1)
 
 
 async def test_edits_are_respected_where_the_policy_in_force_says_nothing(scene):
     scene.path.write_text(strict(2))
-    assert not await scene.policies.undo(strict(2).encode())
+    assert not await scene.edits.undo(strict(2).encode())
     assert scene.path.read_text() == strict(2)
 
 
 async def test_an_edit_that_cannot_be_undone_is_respected_and_says_why(guarded, monkeypatch):
     why = "it is read-only here"
     monkeypatch.setattr(changes, "read_only", lambda _: why)
-    assert not await guarded.policies.undo(text(2).encode())
+    assert not await guarded.edits.undo(text(2).encode())
     guarded.look()
     assert guarded.versions.latest.note == f"respected: {why}"
 
@@ -430,7 +441,7 @@ async def test_an_edit_that_cannot_be_undone_is_respected_and_says_why(guarded, 
     guarded.look()
     guarded.path.write_text(text(2))
     monkeypatch.setattr(changes, "write", full)
-    assert not await guarded.policies.undo(text(2).encode())
+    assert not await guarded.edits.undo(text(2).encode())
     guarded.look()
     assert guarded.versions.latest.note == "respected: it cannot be undone: the disk is full"
     assert guarded.path.read_text() == text(2)
@@ -438,14 +449,14 @@ async def test_an_edit_that_cannot_be_undone_is_respected_and_says_why(guarded, 
 
 async def test_what_is_applied_is_no_edit(guarded):
     guarded.watching = False
-    guarded.policies._in_force_seconds = 0.01
+    guarded.writing._in_force_seconds = 0.01
     await guarded.policies.apply(text(2, ""), Asked("ada", "x", anyway="over the edit"))
-    assert not await guarded.policies.undo(text(2, "").encode())
+    assert not await guarded.edits.undo(text(2, "").encode())
 
 
 async def test_an_edit_that_changed_meanwhile_is_looked_at_again(guarded):
     guarded.path.write_text(text(1, "# newer\n"))
-    assert await guarded.policies.undo(text(2).encode())  # that is, it is not taken
+    assert await guarded.edits.undo(text(2).encode())  # that is, it is not taken
     assert guarded.path.read_text() == text(1, "# newer\n")
 
 
@@ -481,9 +492,9 @@ async def test_what_callers_send_is_never_read_in_this_process(scene):
             return self.answer
 
     asked = []
-    scene.policies._trials = scene.policies._checks = Elsewhere()
+    scene.trying._trials = scene.trying._checks = Elsewhere()
     await scene.policies.check("{", tenant="acme")
-    await scene.policies.plan("{", 60.0, lambda _: None, tenant="acme")
+    await scene.trying.plan("{", 60.0, lambda _: None, tenant="acme")
     await scene.policies.apply("{{", Asked("ada", "n", tenant="globex"))
     assert asked == [("check", "acme"), ("plan", "acme"), ("check", "globex"), ("plan", "globex")]
 
@@ -493,7 +504,7 @@ async def test_a_file_that_cannot_be_tried_is_checked_all_the_same(scene):
         async def run(self, question, progress=lambda _: None, *, tenant=""):
             raise InternalError("the trial failed", reason="TRIAL_FAILED")
 
-    scene.policies._trials = Fails()
+    scene.trying._trials = Fails()
     with pytest.raises(BadRequest, match="must not exceed the number of slots"):
         await scene.policies.apply(text(3), Asked("ada", "n", anyway="it is urgent"))
 

@@ -13,7 +13,7 @@ from services.scaler.fleet.fleet import Fleet
 from services.scaler.fleet.gauges import Counted, Gauges
 from services.scaler.fleet.members import Member
 from services.scaler.fleet.watchers import Watcher
-from services.scaler.load.loads import Loads, Report
+from services.scaler.load.loads import LIVE_SECONDS, Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import ReplicaState
 from services.scaler.pools.pool import Capacity, Pool, Restart, Slot
@@ -231,6 +231,25 @@ async def test_a_cluster_takes_the_replica_that_was_drained():
         assert sorted(cluster.deployments["a"].pods) == ["a-1", "a-3"]
         await scene.decided()
         assert cluster.deployments["a"].replicas == 2
+
+
+async def test_a_router_that_is_frozen_holds_a_drain_until_it_counts_no_more():
+    cluster = Cluster("a")
+    async with keeping(cluster, a=pool(size=2, slots=(Slot(),) * 2, drain_seconds=30)) as scene:
+        await scene.decided()
+        cluster.settle()
+        for name in ("a-1", "a-2"):
+            cluster.change(name, ready=True)
+        assert await scene.states(4) == [STARTING] * 2 + [READY] * 2
+        scene.report("frozen", **{"a-1": 1, "a-2": 2})  # its last word
+        scene.pools["a"] = pool(size=1, drain_seconds=30)
+        assert (await scene.next())[:2] == ("a-1", DRAINING)
+        for scene.clock.now in (1.0, LIVE_SECONDS):
+            scene.report("well", **{"a-2": 2})
+            await scene.decided()
+        assert [one.state for one in scene.fleet.pools()[0].replicas] == [DRAINING, READY]
+        scene.clock.now = LIVE_SECONDS + 0.1
+        assert (await scene.next())[:2] == ("a-1", GONE)
 
 
 async def test_what_a_cluster_takes_away_is_drained_and_replaced():

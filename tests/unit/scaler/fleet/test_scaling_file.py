@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from services.common import seen
 from services.common.config import Problem
 from services.scaler.config import Scaling
-from services.scaler.fleet.scaling_file import ScalingFile, ScalingWatch
+from services.scaler.fleet.scaling_file import MOST_LOOKS, ScalingFile, ScalingWatch
 from services.scaler.metrics import Metrics
 from tests.making.config_map import ConfigMap
 
@@ -193,3 +193,54 @@ async def test_a_file_that_we_cannot_read_now_is_told_at_once_and_read_when_we_c
     assert "Too many open files" in str(scene.watch.refusal)
     await scene.look()
     assert (scene.sizes, scene.watch.refusal) == ([1, 2], None)
+
+
+async def test_a_file_that_somebody_has_open_to_write_is_taken_when_it_is_closed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "policies" / "scaling.yaml"
+    path.parent.mkdir()
+    (tmp_path / "models/m").mkdir(parents=True)
+    (tmp_path / "models/m/config.pbtxt").touch()
+    path.write_text(ONE)
+    adopted = list[Scaling]()
+    file = ScalingFile(path, {0, 1})
+    file.load()
+    watch = ScalingWatch(file, adopted.append, Metrics(CollectorRegistry()))
+
+    async def looks(count: int) -> int:
+        for _ in range(count):
+            await watch.look()
+        return len(adopted)
+
+    with path.open("w") as hand:
+        hand.write(TWO)  # which would do, and is not all
+        hand.flush()
+        assert await looks(5) == 0
+        hand.write(f"  b: {POOL % 1}\n")
+    assert await looks(3) == 1
+    assert set(adopted[0].pools) == {"a", "b"}
+    with path.open("a") as hand:  # and never closes it
+        hand.write("# done\n")
+        hand.flush()
+        assert await looks(MOST_LOOKS) == 1
+        assert await looks(2) == 2
+
+
+async def test_an_edit_that_is_neither_undone_nor_taken_is_looked_at_again(scene: Scene) -> None:
+    heard = []
+
+    async def undone(content: bytes) -> bool:
+        heard.append(content.decode())
+        return len(heard) < 3
+
+    file = ScalingFile(scene.path, {0, 1})
+    file.load()
+    scene.watch = ScalingWatch(
+        file, scene.adopted.append, Metrics(CollectorRegistry()), undone=undone
+    )
+    await scene.change(TWO)
+    await scene.look()
+    assert scene.sizes == [1]
+    await scene.look()
+    assert (scene.sizes, heard) == ([1, 2], [TWO] * 3)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.common.durations import bounded
 from services.common.load_totals import LoadTotals
 from services.scaler.config import Scaling
 from services.scaler.fleet import sizes as sizes_room
@@ -28,6 +29,7 @@ from services.scaler.policy.sizing.settings import (
     Resource,
     Rule,
     Scale,
+    Schedule,
     Signal,
     Spot,
     Zero,
@@ -281,7 +283,7 @@ async def test_the_days_money_is_gone_for_the_next_scaler_too(scene):
     scaling = Scaling(pools={"a": scaled(usd_per_hour=1.0)}, money=money, tick_seconds=TICK)
     second = await scene(**scaling.pools)
     second.fleet.configure(scaling)
-    gone = Spent(0, money.usd_per_day or 0.0, 1000.0)
+    gone = Spent(((0, money.usd_per_day or 0.0),), 1000.0)
     second.sizes.recall(Lasting(gone))
     second.pass_tick(running=20)
     assert second.size() == 1
@@ -290,7 +292,7 @@ async def test_the_days_money_is_gone_for_the_next_scaler_too(scene):
 
 async def test_money_is_not_given_back_where_nothing_can_be_decided(scene, monkeypatch):
     scene = await scene(a=scaled(usd_per_hour=1.0))
-    scene.sizes.recall(Lasting(Spent(0, 7.0, 1000.0)))
+    scene.sizes.recall(Lasting(Spent(((0, 7.0),), 1000.0)))
 
     def failing(*_: object) -> None:
         raise ZeroDivisionError
@@ -450,3 +452,20 @@ async def test_bounds_are_shown_and_forgotten_with_their_pool(scene):
     scene.fleet.configure(replace(scene.scaling, pools={"b": scaled()}))
     for name, labels in (("bound", {"bound": "rule"}), ("usd_per_hour", {}), ("stale_signals", {})):
         assert scene.value(name, **labels) is None
+
+
+@pytest.mark.parametrize("wall", [253_402_300_799.0, 253_402_300_800.0, 1e17, -1e12])
+async def test_a_clock_that_is_wrong_by_thousands_of_years_keeps_no_size_from_being_decided(
+    scene, wall: float
+):
+    scale = replace(BUSY, schedule=(Schedule(cron="0 8 * * *", duration_seconds=60, min=1),))
+    scene = await scene(a=scaled(scale, usd_per_hour=1.0))
+    scene.fleet.configure(replace(scene.scaling, money=Money(usd_per_day=100.0)))
+    scene.fleet._wall = lambda: wall
+    until = bounded(wall) + 30 * 86_400.0
+    scene.overrides.overrides["a"] = Override(OverrideKind.PIN, until, size=2, author="ada")
+    scene.pass_tick()
+    assert (scene.size(), scene.trouble()) == (2, "")
+    scene.overrides.overrides.clear()
+    scene.pass_tick(running=8)
+    assert (scene.size(), scene.trouble()) == (2, "")

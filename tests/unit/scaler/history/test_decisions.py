@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.common.errors import Overloaded
 from services.scaler.history import decisions
 from services.scaler.history.decisions import (
-    MAX_SEARCHES,
+    MOST_OF_ONE,
     Decided,
     DecisionLog,
     Found,
@@ -174,7 +174,7 @@ async def test_searches_take_turns_beside_all_else_and_few_wait(tmp_path, monkey
         return Found()
 
     monkeypatch.setattr(kept, "_find", held)
-    searches = [asyncio.create_task(kept.find(Wanted())) for _ in range(MAX_SEARCHES)]
+    searches = [asyncio.create_task(kept.find(Wanted())) for _ in range(MOST_OF_ONE)]
     while not begun:
         await asyncio.sleep(0.001)
     with pytest.raises(Overloaded):
@@ -186,7 +186,7 @@ async def test_searches_take_turns_beside_all_else_and_few_wait(tmp_path, monkey
     go_on.set()
     await asyncio.gather(*searches, return_exceptions=True)
     assert set(at_once) == {0}
-    assert len(at_once) == MAX_SEARCHES - 1
+    assert len(at_once) == MOST_OF_ONE - 1
     assert await kept.find(Wanted()) == Found()
 
 
@@ -262,3 +262,25 @@ async def test_a_line_that_says_something_else_is_damaged(tmp_path, wrong):
     log._journal.add({**line_of(Decided("p", 2.0, decision(3))), **wrong})
     found = await log.find(Wanted())
     assert ([one.at for one in found.decisions], found.damaged) == ([1.0], 1)
+
+
+async def test_one_callers_searches_delay_anothers_by_one_at_most(tmp_path, monkeypatch):
+    kept = log_in(tmp_path)
+    order, go_on = [], threading.Event()
+
+    def held(wanted, unwritten):
+        go_on.wait(20)
+        order.append(wanted.pool)
+        return Found()
+
+    monkeypatch.setattr(kept, "_find", held)
+    loud = [asyncio.create_task(kept.find(Wanted("loud"), "a")) for _ in range(MOST_OF_ONE)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="of this caller"):
+        await kept.find(Wanted("loud"), "a")
+    quiet = asyncio.create_task(kept.find(Wanted("quiet"), "b"))
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(*loud, quiet)
+    assert order.index("quiet") <= 1
+    assert kept._searches == {}

@@ -21,7 +21,7 @@ def known(pool=A, usd=12.5):
     fit = fitted(Fit(), 8.0, 500.0, 100.0, step=0.02, seconds=60.0)
     lengths = Lengths(20.0, 4000.0, 21.0, 9000.0, 200.0, 428.0, 3.0, 40.0)
     work = WorkMemory(lengths=lengths, learned=Learned(0.9, fit, fit.capacity))
-    return Lasting(Spent(3, usd, 3 * DAY_SECONDS + 60.0), {pool: work, B: WorkMemory()})
+    return Lasting(Spent(((3, usd),), 3 * DAY_SECONDS + 60.0), {pool: work, B: WorkMemory()})
 
 
 @pytest.fixture
@@ -44,12 +44,22 @@ async def test_what_was_kept_is_read_as_it_was(path):
 async def test_a_part_that_is_not_sound_is_forgotten_alone(path, at: str, figure: str):
     await LastingFile(path).keep(known())
     said = json.loads(path.read_text())
-    place = said["spent"] if at == "usd" else said["pools"][0]
-    place[at] = "here"
+    if at == "usd":
+        said["spent"]["days"][0][1] = "here"
+    else:
+        said["pools"][0][at] = "here"
     path.write_text(json.dumps(said).replace('"here"', figure))
     found = LastingFile(path).read()
     assert found.spent == (Spent() if at == "usd" else known().spent)
     assert found.work == ({} if at != "usd" else known().work) | {B: WorkMemory()}
+
+
+async def test_what_a_scaler_of_before_kept_is_read_as_one_day(path):
+    await LastingFile(path).keep(known())
+    said = json.loads(path.read_text())
+    said["spent"] = {"usd": 12.5, "wall": 3 * DAY_SECONDS + 60.0}
+    path.write_text(json.dumps(said))
+    assert LastingFile(path).read() == known()
 
 
 MANY = json.dumps({"spent": None, "pools": [0] * 2000})

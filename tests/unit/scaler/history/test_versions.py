@@ -248,5 +248,5 @@ async def test_an_announcement_that_cannot_be_removed_is_withdrawn(tmp_path):
     one.announce(change(b"a"))
     (tmp_path / "applying.json").unlink()
     (tmp_path / "applying.json").mkdir()
-    one.withdraw()
+    one.withdraw(change(b"a"))
     assert one.in_force(b"a").author == ""

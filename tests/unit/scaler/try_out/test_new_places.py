@@ -87,3 +87,24 @@ def test_allowed_places_and_those_of_a_hand_are_taken(checked, tmp_path):
     with pytest.raises(ConfigError, match="others/m"):
         checked(new, [str(tmp_path / "other"), "new:1"])
     checked(new, by_hand=True)
+
+
+@pytest.mark.parametrize("where", ["repository", "model", "repository in force", "name too long"])
+@pytest.mark.parametrize("by_hand", [False, True], ids=["sent", "by hand"])
+def test_a_folder_that_leads_nowhere_is_named(checked, tmp_path, where, *, by_hand):
+    round_, pool = tmp_path / "round", dict(LOCAL)
+    round_.symlink_to("round")
+    match where:
+        case "repository":
+            pool["repository"] = "round"
+        case "model":
+            (tmp_path / "models" / "round").symlink_to("round")
+            pool["model"] = "round"
+        case "repository in force":
+            (tmp_path / "models").rename(tmp_path / "away")
+            (tmp_path / "models").symlink_to("models")
+        case "name too long":
+            pool["repository"] = "round" * 100
+    named = "round" if pool != LOCAL else "models"
+    with pytest.raises(ConfigError, match=rf"pools.local.(model|repository): must .*/{named}"):
+        checked({"local": pool}, by_hand=by_hand)

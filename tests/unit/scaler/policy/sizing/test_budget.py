@@ -1,5 +1,6 @@
 """What pools share: nobody over the limit, nobody starved, the important first, then by turns."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,13 @@ from services.scaler.policy.sizing.budget import (
     limits_of,
     priorities_of,
 )
-from services.scaler.policy.sizing.money import DAY_SECONDS, Spent, ceilings, spent
+from services.scaler.policy.sizing.money import (
+    DAY_SECONDS,
+    KEPT_DAYS,
+    Spent,
+    ceilings,
+    spent,
+)
 from services.scaler.policy.sizing.settings import Budget, BudgetShare, Money, Resource
 from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, decide_all
 from services.scaler.policy.sizing.views import Bound
@@ -146,24 +153,64 @@ def test_what_is_spent_is_counted_from_midnight():
     assert now.usd == 0.0
     now = spent(now, 10 * DAY_SECONDS + 200.0, 36.0)
     assert now.usd == 1.0
-    late = Spent(10, 50.0, 11 * DAY_SECONDS - 60.0)
-    assert spent(late, 11 * DAY_SECONDS + 40.0, 36.0) == Spent(11, 0.4, 11 * DAY_SECONDS + 40.0)
+    late = Spent(((10, 50.0),), 11 * DAY_SECONDS - 60.0)
+    early = spent(late, 11 * DAY_SECONDS + 40.0, 36.0)
+    assert (early.usd, early.days) == (0.4, ((10, 50.0), (11, 0.4)))
 
 
 def test_a_clock_that_goes_back_gives_no_money_back_and_a_jump_costs_little():
-    now = Spent(10, 50.0, 10 * DAY_SECONDS + 100.0)
+    now = Spent(((10, 50.0),), 10 * DAY_SECONDS + 100.0)
     assert spent(now, 9 * DAY_SECONDS, 36.0).usd == 50.0
     assert spent(now, 10 * DAY_SECONDS + 50_000.0, 36.0).usd == 50.0 + 36.0 * 300 / 3600
+
+
+def ran(now: Spent, since: float, seconds: float) -> Spent:
+    """What is spent where a USD a minute is, from one time of the clock on."""
+    for passed in range(0, int(seconds) + 1, 60):
+        now = spent(now, since + passed, 60.0)
+    return now
+
+
+@pytest.mark.parametrize("jump", [-1, -2, -9, -10, 1, 2, 3, 100, 2_900_000])
+def test_a_clock_that_jumps_by_days_and_comes_back_gives_no_money_back(jump: int):
+    noon = 10 * DAY_SECONDS + 43_200.0
+    now = ran(Spent(((9, 70.0), (10, 50.0)), noon), noon, 600.0)
+    assert now.usd == pytest.approx(60.0)
+    wrong = ran(now, noon + jump * DAY_SECONDS, 600.0)
+    assert wrong.usd >= 60.0 or jump > 0  # ahead, nobody knows that it is no new day
+    again = ran(wrong, noon + 1200.0, 600.0)
+    assert again.usd >= 60.0 + 10.0 + 10.0 - 0.001
+    assert again.usd <= 60.0 + 10.0 + 10.0 + 5 * 2 + 0.001  # a gap is counted at each jump at most
+
+
+@pytest.mark.parametrize("ahead", [1, 30, 2_900_000])
+def test_after_a_jump_ahead_and_back_days_count_again_within_two(ahead: int):
+    noon = 10 * DAY_SECONDS + 43_200.0
+    now = ran(Spent(((10, 50.0),), noon), noon + ahead * DAY_SECONDS, 600.0)
+    now = ran(now, noon, 3.5 * DAY_SECONDS)  # until midnight
+    assert now.usd <= 1440.0 + 0.001
+    now = ran(now, noon + 3.5 * DAY_SECONDS, 3600.0)
+    assert now.usd <= 60.0 + 0.001
+    assert len(now.days) <= KEPT_DAYS
+
+
+def test_a_step_back_over_midnight_costs_the_new_day_little():
+    midnight = 11 * DAY_SECONDS
+    now = ran(Spent(((10, 50.0),), midnight - 60.0), midnight - 60.0, 120.0)
+    assert now.usd == pytest.approx(1.0)
+    back = spent(now, midnight - 1.0, 60.0)
+    assert back.usd == pytest.approx(51.0)
+    assert ran(back, midnight, 60.0).usd <= 3.0
 
 
 def test_the_rest_of_the_day_is_kept_for_the_least_sizes():
     noon = 10 * DAY_SECONDS + DAY_SECONDS / 2
     money = Money(usd_per_day=100.0)
-    (limit,) = ceilings(money, Spent(10, 40.0, noon), noon, {"a": 1.0}, 5.0)
+    (limit,) = ceilings(money, Spent(((10, 40.0),), noon), noon, {"a": 1.0}, 5.0)
     assert limit.limit == 5.0  # 12 hours of 5 USD are what is left
-    (limit,) = ceilings(money, Spent(10, 39.0, noon), noon, {"a": 1.0}, 5.0)
+    (limit,) = ceilings(money, Spent(((10, 39.0),), noon), noon, {"a": 1.0}, 5.0)
     assert limit.limit == 5.0 + 1.0 * 12  # one USD to be spent within five minutes
-    (limit,) = ceilings(money, Spent(10, 99.0, noon), noon, {"a": 1.0}, 5.0)
+    (limit,) = ceilings(money, Spent(((10, 99.0),), noon), noon, {"a": 1.0}, 5.0)
     assert limit.limit == 5.0
 
 
