@@ -9,7 +9,7 @@ from services.common import files
 from services.common.errors import Outrun, Unavailable
 from services.scaler.changes import hand_edits
 from services.scaler.changes.asked import Asked
-from services.scaler.history import version_files as history
+from services.scaler.history import version_files
 from services.scaler.history.versions import Source
 from tests.unit.scaler.changes.test_policies import ASKED, guarded, scene, strict, text
 
@@ -180,7 +180,7 @@ async def test_what_cannot_be_kept_is_not_undone_and_says_why(guarded, monkeypat
     def refuse(path, data):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(history, "write_whole", refuse)
+    monkeypatch.setattr(version_files, "write_whole", refuse)
     assert not await guarded.edits.undo(text(2).encode())
     assert guarded.path.read_text() == text(2)
     guarded.look()

@@ -4,9 +4,9 @@ import asyncio
 
 from services.common.caller_turns import CallerTurns
 from services.common.credentials import Identity, Role
-from services.scaler.fleet.pools import PoolView
+from services.scaler.config import Pool
+from services.scaler.fleet.fleet import PoolView
 from services.scaler.load.loads import Loads
-from services.scaler.pools.pool import Pool
 from services.scaler.wire.pools import HIDDEN_TROUBLE, PoolCalls
 from tests.making.replicas import pool
 
