@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.descriptors import is_own_want
-from services.common.plain_files import read_plain
+from services.common.plain_files import is_being_written, read_plain
 
 YOUNG_SECONDS = 2.0
 """A file that was so young when it was read may have been written again within one tick of its
@@ -68,6 +68,11 @@ class SeenFiles:
     def hindered(self) -> bool:
         """Whether one could not be read because we lacked something ourselves."""
         return any(was.stamp == _NEVER for was in self._seen.values())
+
+    @property
+    def being_written(self) -> bool:
+        """Whether somebody has one of them open to write it, as far as can be told."""
+        return any(is_being_written(path) for path in self._seen)
 
     def note(self, path: Path) -> None:
         """Notes how a file is, or a folder and what is in it, without reading."""

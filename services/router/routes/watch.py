@@ -1,7 +1,7 @@
 """Puts changed policy files in force while the router runs, all at once or not at all.
 
-A change is taken once two looks in a row have found the same: a file that an editor or a copy
-still writes may be good policy up to where it has come.
+A change is taken once two looks in a row have found the same and nobody has a file open to write
+it: one that an editor or a copy still writes may be good policy up to where it has come.
 """
 
 import asyncio
@@ -26,13 +26,20 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
 
+MOST_LOOKS = 30
+"""At files that stand still while somebody has one open to write it: then they are taken."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class _Read:
-    """What a new reading of the files brought: a version ready for requests, or what is wrong."""
+    """What a new reading of the files brought: a version ready for requests, or what is wrong.
+
+    `looks` is how often the files stood still since.
+    """
 
     files: PolicyFiles
     found: Compiled | ConfigError
+    looks: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,11 @@ class PolicyWatch:
         if not self._files.seen.changed():
             return None
         if waiting is not None and not waiting.files.seen.changed():
-            return waiting
+            waiting.looks += 1
+            if waiting.looks >= MOST_LOOKS or not waiting.files.seen.being_written:
+                return waiting
+            self._waiting = waiting
+            return None
         read = self._read(self._files.again())
         if read.files.seen.hindered:  # which is tried again at each look
             return read

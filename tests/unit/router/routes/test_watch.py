@@ -257,6 +257,29 @@ async def test_the_watch_goes_on_looking(scene: Scene, monkeypatch: pytest.Monke
     watching.cancel()
 
 
+async def test_a_file_that_somebody_has_open_to_write_it_is_not_taken_for_a_while(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, half = scene.version, LADDERED[: LADDERED.index("  good:")]
+    with scene.files.routes.open("w") as file:
+        file.write(half)
+        file.flush()
+        for _ in range(4):
+            await scene.watch.look()
+        assert scene.version == before
+    await scene.watch.look()
+    assert (taken := scene.version) != before
+    monkeypatch.setattr(policies_module, "MOST_LOOKS", 3)
+    with scene.files.routes.open("w") as file:
+        file.write(LADDERED)
+        file.flush()
+        for _ in range(3):
+            await scene.watch.look()
+        assert scene.version == taken
+        await scene.watch.look()
+        assert scene.version == before
+
+
 async def test_a_file_that_is_still_written_is_not_taken(scene: Scene) -> None:
     before = scene.version
     half = LADDERED[: LADDERED.index("  good:")]  # a policy of its own, with fewer routes
