@@ -126,14 +126,16 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         room = asyncio.Semaphore(MOST_STRAYS if method is None else MOST_CALLS)
         takers = [asyncio.ensure_future(self._take(method, room)) for _ in range(TAKEN_AT_ONCE)]
         self._takers += takers
-        await asyncio.shield(asyncio.gather(*takers))  # gRPC's loop cancels us at a failure
+        taking = asyncio.gather(*takers)
+        taking.add_done_callback(_seen)
+        await asyncio.shield(taking)  # gRPC's loop cancels us at a failure
 
     async def _take(self, method: bytes | None, room: asyncio.Semaphore) -> None:
         path = "" if method is None else method.decode()
         while True:
             await room.acquire()
             if self.stopping:  # there may be no server any more to ask
-                raise _core.UsageError("the server stops")
+                raise _core._RequestCallError("the server stops")  # noqa: SLF001 - which gRPC expects
             call = await (
                 self._request_call() if method is None else self._request_registered_call(method)
             )
@@ -145,6 +147,12 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             task.add_done_callback(place.leave)  # where the work never began
+
+
+def _seen(ended: asyncio.Future[Any]) -> None:
+    """Takes note of how it ended, so that nobody has to."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 class _Place:

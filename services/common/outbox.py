@@ -37,6 +37,11 @@ class Outbox(Generic[T]):
         self._out: Counter[str] = Counter()
         self._filled = asyncio.Event()
 
+    @property
+    def rests(self) -> bool:
+        """Whether anything waits for what is out."""
+        return bool(self._resting)
+
     def put(self, item: T) -> None:
         """Adds what is written after all that waits already of the same one."""
         whose = self._whose(item)

@@ -38,12 +38,10 @@ MAX_PENDING = 10_000
 as away."""
 
 MAX_ON_THEIR_WAY = 16
-"""Operations of one tenant that are written and not answered. What is written keeps its order, and
-so do its answers, so the rest of a crowd waits here, where tenants take turns."""
-
-ON_THEIR_WAY_SECONDS = 0.1
-"""After which an operation counts as on its way no more: it waits for another's answer, which holds
-up nobody."""
+"""Operations of one tenant that are written and not begun. What is written keeps its order, and so
+do its answers, so the rest of a crowd waits here, where tenants take turns. The cache begins what
+it reads in order: once it has answered a probe, whatever was written before and has no answer waits
+there for what others do, and holds up nobody."""
 
 MAX_IN_MESSAGE = 64
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -99,7 +97,8 @@ class CacheStream:
         self._outbox: Outbox[pb.Operation] = Outbox(
             pb.Operation.ByteSize, lambda operation: operation.tenant, MAX_ON_THEIR_WAY
         )
-        self._on_their_way: dict[int, str] = {}  # by tenant
+        self._on_their_way: dict[int, str] = {}  # by tenant, in the order of writing
+        self._asked_for = 0  # the probe on its way that tells what was begun; 0: none
         self._next_id = 0
         self._connected = False
         self._heard = 0.0
@@ -244,6 +243,14 @@ class CacheStream:
     def _put(self, operation: pb.Operation) -> None:
         self._unwritten.begun(operation.tenant)
         self._outbox.put(operation)
+        self._ask_what_is_begun()
+
+    def _ask_what_is_begun(self) -> None:
+        """Has a probe follow what is on its way, where anything waits for that."""
+        if self._outbox.rests and not self._asked_for:
+            probe = self._probe()
+            self._asked_for = probe.id
+            self._put(probe)
 
     def _post(self, operation: pb.Operation) -> None:
         """Sends what nobody awaits the result of; `flush` waits for all of them."""
@@ -358,7 +365,7 @@ class CacheStream:
                 for owed in self._leases.take_owed():
                     self.abandon(*owed)
             for result in message.results:
-                self._arrived(result.id)
+                self._begun(result.id)
                 future = self._pending.get(result.id)
                 if future is not None and not future.done():
                     if lease := result.lookup.miss.lease:
@@ -370,21 +377,25 @@ class CacheStream:
                 else:
                     self._note_answer(result.id)
 
-    def _arrived(self, *numbers: int) -> None:
-        """Operations are answered, or wait for what others do; the next of their tenants go."""
-        for number in numbers:
+    def _begun(self, number: int) -> None:
+        """An operation is answered; the next ones of its tenant go."""
+        if number != self._asked_for:
             if (tenant := self._on_their_way.pop(number, None)) is not None:
                 self._outbox.over(tenant)
+            return
+        self._asked_for = earlier = 0
+        while earlier != number:
+            earlier, tenant = next(iter(self._on_their_way.items()))
+            del self._on_their_way[earlier]
+            self._outbox.over(tenant)
 
     async def _write(self, call: Any) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             operations = await self._outbox.take(MAX_IN_MESSAGE, MAX_MESSAGE_BYTES)
             for operation in operations:
                 self._unwritten.over(operation.tenant)
                 self._on_their_way[operation.id] = operation.tenant
-            numbers = [operation.id for operation in operations]
-            loop.call_later(ON_THEIR_WAY_SECONDS, self._arrived, *numbers)
+            self._ask_what_is_begun()
             try:
                 await call.write(pb.ExchangeRequest(operations=operations))
             except asyncio.InvalidStateError:
@@ -394,6 +405,7 @@ class CacheStream:
         self._connected = False
         self._outbox.clear()
         self._on_their_way.clear()
+        self._asked_for = 0
         self._forsaken.clear()
         for under_way in (self._posted, self._leaving, self._unwritten):
             under_way.clear()  # what is asked for ends by itself

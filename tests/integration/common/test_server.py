@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from services.common.credentials import Keyring
 from services.common.server import Server, ServerEnded
 from services.common.server_settings import ServerSettings
 from services.common.telemetry import Tracing
-from tests.integration.common.serving import CACHE, KEY, ROUTER, SCALER, serving
+from tests.integration.common.serving import CACHE, KEY, ROUTER, SCALER, Running, serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -126,6 +127,32 @@ async def test_a_server_that_ends_by_itself_is_noticed(monkeypatch: pytest.Monke
 
     with pytest.raises(ServerEnded, match="ZeroDivisionError"):
         await serve()
+
+
+async def test_calls_that_come_while_it_stops_cost_those_that_run_nothing() -> None:
+    entered, may_end = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        entered.set()
+        await may_end.wait()
+
+    async def come_again(running: Running) -> None:
+        """One who has no key, and asks anew however it ends."""
+        while not running.stopped.done():
+            with suppress(grpc.aio.AioRpcError):
+                await running.complete(metadata=(), timeout=2)
+
+    async with serving(drain_seconds=5.0) as running:
+        running.shop.do = wait
+        runs = asyncio.create_task(running.complete())
+        await entered.wait()
+        crowd = [asyncio.create_task(come_again(running)) for _ in range(60)]
+        await asyncio.sleep(0.1)
+        running.stop.set()
+        asyncio.get_running_loop().call_later(0.5, may_end.set)
+        assert await runs == "r"
+        await running.stopped
+        await asyncio.gather(*crowd)
 
 
 async def test_calls_that_come_together_wait_for_no_turn_of_the_loop_each(
