@@ -7,7 +7,7 @@ import pytest
 from services.cache.__main__ import serve
 from services.cache.config import CacheSettings
 from services.common.config import ConfigError
-from tests.making.opened import opened, taken_port
+from tests.making.opened import closes, opened, taken_port
 
 
 async def test_an_address_that_is_taken_leaves_nothing_open() -> None:
@@ -21,4 +21,4 @@ async def test_an_address_that_is_taken_leaves_nothing_open() -> None:
         )
         with pytest.raises(ConfigError, match="listen address"):
             await serve(settings, asyncio.Event())
-    assert opened() == before
+    await closes(before)

@@ -17,7 +17,7 @@ from services.common.config import ConfigError
 from services.common.process import Frame, open_frame
 from services.common.server_settings import ServerSettings
 from tests.integration.common.raw_http2 import answer, request
-from tests.making.opened import opened, taken_port
+from tests.making.opened import closes, opened, taken_port
 
 TRACED = {"otlp_endpoint": "http://127.0.0.1:1"}
 
@@ -53,7 +53,7 @@ async def test_a_service_that_fails_leaves_nothing_open(begin: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         await fail()
     assert all(map(is_free, ports))
-    assert opened() == before
+    await closes(before)
 
 
 async def test_an_address_that_is_taken_leaves_nothing_open() -> None:
@@ -65,9 +65,7 @@ async def test_an_address_that_is_taken_leaves_nothing_open() -> None:
         with pytest.raises(ConfigError, match="metrics listen address"):
             async with framed(metrics_listen=f"127.0.0.1:{port}"):
                 pass
-        async with asyncio.timeout(20):
-            while opened() != before:  # a thread that ends may take its time
-                await asyncio.sleep(0.01)
+        await closes(before)
 
 
 async def test_the_server_is_stopped_before_what_the_service_opened_last_first(

@@ -9,7 +9,7 @@ from services.common.config import ConfigError
 from services.scaler.__main__ import serve
 from services.scaler.config import ScalerSettings
 from tests.integration.scaler.harness import Home
-from tests.making.opened import opened, taken_port
+from tests.making.opened import closes, opened, taken_port
 
 
 async def test_an_address_that_is_taken_leaves_nothing_open(home: Callable[..., Home]) -> None:
@@ -24,4 +24,4 @@ async def test_an_address_that_is_taken_leaves_nothing_open(home: Callable[..., 
         )
         with pytest.raises(ConfigError, match="listen address"):
             await serve(settings, {}, asyncio.Event())
-    assert opened() == before
+    await closes(before)
