@@ -156,6 +156,12 @@ def days(
     return cells
 
 
+def groups(data: Data, part: str, serving: Serving, *, quick: bool) -> list[list[Cell]]:
+    """Cells whose traces are of one length each: Azure's, and unless `quick` ServeGen's."""
+    short = hours(data, part, serving)
+    return [short] if quick else [short, days(data, part, serving)]
+
+
 def load_of(cell: Cell) -> float:
     """Full replicas that the scored part needs on average."""
     part = cell.arrivals.between(cell.pool.warm, cell.arrivals.seconds)
