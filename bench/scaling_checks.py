@@ -5,11 +5,12 @@ language on other GPUs, also by the rows of another engine; a tighter objective;
 on engines that go iteration by iteration instead of a fluid.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
 from bench import report, scaling_cells
-from bench.scaling_ours import Scores, core_of, processes, scored
+from bench.scaling_ours import Score, Scores, core_of, processes, scored
 from bench.scaling_scores import OURS, Compared, percent, shown
 from bench.tune import tuned
 from services.scaler.policy.sizing.settings import Capacity, Work
@@ -21,8 +22,6 @@ from services.scaler.simulator.silicon import scaled
 from services.scaler.simulator.tokens import run_tokens
 from services.scaler.simulator.traces import Requests
 
-CHECKED = "azure8.w60"
-"""The cell that is served request by request too, and drawn."""
 TIGHT_STEP, TIGHT_SECONDS, TIGHT_DAYS = 0.25, 0.5, 2.0
 """The tighter objective, served in shorter steps, and so on fewer of ServeGen's days."""
 
@@ -38,7 +37,7 @@ def _models(true: Capacity) -> list[tuple[str, str, Capacity | None]]:
 
 def others(
     read: scaling_cells.Data, cells: Sequence[Cell], compared: Compared, *, quick: bool
-) -> Mapping[str, Scores]:
+) -> None:
     """The core with wrong models and none, another model of language, a tighter objective."""
     true = read.serving.capacity
     large, other = read.serving_70b("trtllm"), read.serving_70b("vllm")
@@ -59,11 +58,10 @@ def others(
         ("70b", "70B FP8 on 2 H200, right model", large_cells, large.capacity),
         ("70b_vllm", f"70B, by vLLM's rows ({share:.2f} x)", large_cells, other.capacity),
     ]
-    known: dict[str, Scores] = {}
     rows = [_other("8B on H100, right model", cells, compared.ours, compared)]
     for name, label, of, capacity in cases:
         report.say(f"ours, {label}")
-        scores = known[name] = scored(of, [Work(capacity=capacity)])[0]
+        scores = scored(of, [Work(capacity=capacity)])[0]
         rows.append(_other(label, of, scores, compared if of is cells else None))
         worst = min(scores.values())
         report.figure(f"backtest.{name}.attainment", percent(worst), "%")
@@ -78,7 +76,6 @@ def others(
         note="Mean replicas paid for, by the clairvoyant's and by the mean load in full replicas."
         f"\nServeGen with {TIGHT_SECONDS:g} s: {TIGHT_DAYS:g} days.",
     )
-    return known
 
 
 def _other(
@@ -95,58 +92,48 @@ def _other(
     )  # fmt: skip
 
 
-def by_request(
-    read: scaling_cells.Data, compared: Compared, others: Mapping[str, Scores], *, ours: bool
-) -> None:
+def by_request(read: scaling_cells.Data, *, ours: bool) -> None:
     """Winners again, request by request, where lengths matter most: on Azure's hour."""
     serving = read.serving
-    rows: list[tuple[str, str, str, Future[Course]]] = []
+    groups = [
+        scaling_cells.hour_requests(read, "score", serving, load=load)
+        for load in scaling_cells.LOADS
+    ]
+    tried = [(OURS, serving.capacity)]
+    tried += [(f"{OURS}, {label}", capacity) for _, label, capacity in _models(serving.capacity)]
+    rows: dict[str, list[Future[Score]]] = defaultdict(list)
     with processes() as pool:
-        for load in scaling_cells.LOADS:
-            requests, cells = scaling_cells.hour_requests(read, "score", serving, load=load)
+        for requests, cells in groups:
             for cell in cells:
-                tried = [(OURS, compared.ours, Work(capacity=serving.capacity))]
-                if cell.name == CHECKED:
-                    tried += [
-                        (f"{OURS}, {label}", others[name], Work(capacity=capacity))
-                        for name, label, capacity in _models(serving.capacity)
-                    ]
-                for name, fluid, work in tried:
-                    done = pool.submit(_ours_by_request, cell, requests, work)
-                    rows.append((cell.name, name, shown(fluid[cell.name]), done))
-                if ours or cell.name != CHECKED:
-                    continue
-                for name, knobs, fluid in _settings(compared, cell):
-                    done = pool.submit(_other_by_request, cell, requests, name.split(",")[0], knobs)
-                    rows.append((cell.name, name, shown(fluid[cell.name]), done))
-        report.say(f"request by request: {len(rows)} runs")
-        found = [(*row, shown(_score(done.result()))) for *row, done in rows]
+                for name, capacity in tried:
+                    rows[name].append(pool.submit(_ours_by_request, cell, requests, capacity))
+                for name, family, knobs in () if ours else _settings(cell):
+                    rows[name].append(pool.submit(_by_request, cell, requests, family, knobs))
+        report.say(f"request by request: {sum(map(len, rows.values()))} runs")
+        found = [(name, *(shown(done.result()) for done in row)) for name, row in rows.items()]
     report.table(
-        "Azure's hour as a fluid and request by request",
-        ("cell", "policy", "fluid", "request by request"),
+        "Azure's hour request by request",
+        ("policy", *(cell.name for _, cells in groups for cell in cells)),
         found,
+        note="Each: % in time, mean replicas paid for; ! below 99 %.",
     )
 
 
-def _settings(compared: Compared, cell: Cell) -> Iterator[tuple[str, Mapping[str, float], Scores]]:
-    """Others' settings for all cells and for this one; a static size is what it is."""
+def _settings(cell: Cell) -> Iterator[tuple[str, str, Mapping[str, float]]]:
+    """Others' settings for all cells and for this one, with the family that they are of."""
     for name, found in tuned()["baselines"].items():
-        if name != "static":
-            yield name, found["single"], compared.single[name]
-            if knobs := found["each"].get(cell.name):
-                yield f"{name}, its own setting", knobs, compared.each[name]
+        yield name, name, found["single"]
+        yield f"{name}, of this cell", name, found["each"].get(cell.name) or found["single"]
 
 
-def _ours_by_request(cell: Cell, requests: Requests, work: Work) -> Course:
-    return run_tokens(cell.pool, requests, core_of(cell, work))
+def _ours_by_request(cell: Cell, requests: Requests, capacity: Capacity | None) -> Score:
+    return _score(run_tokens(cell.pool, requests, core_of(cell, Work(capacity=capacity))))
 
 
-def _other_by_request(
-    cell: Cell, requests: Requests, name: str, knobs: Mapping[str, float]
-) -> Course:
+def _by_request(cell: Cell, requests: Requests, name: str, knobs: Mapping[str, float]) -> Score:
     serving = cell.pool.serving
-    return run_tokens(cell.pool, requests, Alone(families(serving)[name], knobs, serving))
+    return _score(run_tokens(cell.pool, requests, Alone(families(serving)[name], knobs, serving)))
 
 
-def _score(course: Course) -> tuple[float, float]:
+def _score(course: Course) -> Score:
     return course.attainment, course.replicas

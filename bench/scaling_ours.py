@@ -13,8 +13,10 @@ from services.scaler.simulator.core import Core
 from services.scaler.simulator.fluid import run as serve
 from services.scaler.simulator.lanes import Cell
 
-Scores = dict[str, tuple[float, float]]
-"""Attainment and mean replicas of each cell, by its name."""
+Score = tuple[float, float]
+"""Attainment and mean replicas."""
+Scores = dict[str, Score]
+"""Of each cell, by its name."""
 
 VARIANTS: Mapping[str, Work] = {
     "defaults": Work(),
@@ -42,7 +44,7 @@ def core_of(cell: Cell, work: Work, forecast: Forecast = Forecast.OFF) -> Core:
     )  # fmt: skip
 
 
-def _served(cell: Cell, work: Work) -> tuple[float, float]:
+def _served(cell: Cell, work: Work) -> Score:
     course = serve(cell.pool, cell.arrivals, core_of(cell, work))
     return course.attainment, course.replicas
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.scaling_ours import Scores
+from bench.scaling_ours import Score, Scores
 from services.scaler.simulator.search import ATTAINMENT
 
 OURS = "ours"
@@ -38,12 +38,12 @@ def over(scores: Scores, least: Mapping[str, float]) -> float:
     return sum(shares) / len(shares)
 
 
-def percent(score: tuple[float, float]) -> float:
+def percent(score: Score) -> float:
     """Percent in time, down to a tenth: rounding up would reach an aim that was missed."""
     return math.floor(1000 * score[0]) / 10
 
 
-def shown(score: tuple[float, float]) -> str:
+def shown(score: Score) -> str:
     """Percent in time, marked where it is too little, and mean replicas."""
     mark = "" if score[0] >= ATTAINMENT else "!"
     return f"{100 * score[0]:.2f}{mark} {score[1]:.2f}"
