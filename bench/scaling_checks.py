@@ -99,7 +99,7 @@ def by_request(read: scaling_cells.Data, *, ours: bool) -> None:
         scaling_cells.hour_requests(read, "score", serving, load=load)
         for load in scaling_cells.LOADS
     ]
-    tried = [(OURS, serving.capacity)]
+    tried: list[tuple[str, Capacity | None]] = [(OURS, serving.capacity)]
     tried += [(f"{OURS}, {label}", capacity) for _, label, capacity in _models(serving.capacity)]
     rows: dict[str, list[Future[Score]]] = defaultdict(list)
     with processes() as pool:
