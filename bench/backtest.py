@@ -93,13 +93,13 @@ def _compared(
 
 def _tables(compared: Compared, cells: Sequence[Cell], *, whole: bool) -> None:
     note = (
-        "Each: % in time, mean replicas paid for; ! below 99 %. Clairvoyant: a schedule of who\n"
-        "knows all arrivals, >= 99 %. Floor: what no schedule can go below, with fractions of\n"
-        "replicas; what is possible lies between both. Settings were found on other days; w:\n"
-        "seconds of a start."
+        "Each: % in time, mean replicas paid for; ! below 99 %. Clairvoyant: a schedule of who"
+        " knows all arrivals, >= 99 %. Floor: what no schedule can go below, with fractions of"
+        " replicas; what is possible lies between both. Settings were found on other days; w:"
+        " seconds of a start."
     )
     tables = [("One setting for all cells", compared.single)]
-    if whole:
+    if whole and compared.each:
         tables.append(("Others with a setting for each cell", compared.each))
     for title, rows in tables:
         report.table(

@@ -74,7 +74,7 @@ def others(
         ("case", "cells below 99 %", "worst, % in time", "over clairvoyant", "by mean load"),
         rows,
         note="Mean replicas paid for, by the clairvoyant's and by the mean load in full replicas."
-        f"\nServeGen with {TIGHT_SECONDS:g} s: {TIGHT_DAYS:g} days.",
+        f" ServeGen with {TIGHT_SECONDS:g} s: {TIGHT_DAYS:g} days.",
     )
 
 

@@ -106,7 +106,7 @@ def run(*, quick: bool, data: Path) -> None:
         ("market and mix", "saved", "in time", "on demand alone", "lost a day"),
         rows,
         note=f"{days:g} days, {seeds} seeds of zones each, in brackets the least and most of them."
-        "\nIn time: TTFT within 2 s. Up / down: mean times of a zone.",
+        " In time: TTFT within 2 s. Up / down: mean times of a zone.",
     )
 
 
