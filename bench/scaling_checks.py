@@ -132,8 +132,10 @@ def by_request(read: scaling_cells.Data, *, ours: bool) -> None:
 def _settings(cell: Cell) -> Iterator[tuple[str, str, Mapping[str, float]]]:
     """Others' settings for all cells and for this one, with the family that they are of."""
     for name, found in tuned()["baselines"].items():
-        yield name, name, found["single"]
-        yield f"{name}, of this cell", name, found["each"].get(cell.name) or found["single"]
+        # A static size is what it is, and its idle replicas take long to go through.
+        if name != "static":
+            yield name, name, found["single"]
+            yield f"{name}, of this cell", name, found["each"].get(cell.name) or found["single"]
 
 
 def _ours_by_request(cell: Cell, requests: Requests, capacity: Capacity | None) -> Score:
