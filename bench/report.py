@@ -23,7 +23,8 @@ def table(
     """Prints a table; all columns but the first are figures."""
     shown = Table(title=title, title_justify="left", caption=note, caption_justify="left")
     for number, column in enumerate(columns):
-        shown.add_column(column, justify="right" if number else "left")
+        # Names stay whole; figures may take two lines.
+        shown.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         shown.add_row(*row)
     _console.print(shown)

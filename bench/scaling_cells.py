@@ -144,16 +144,32 @@ def days(
     begin, end = (0.0, 7 * DAY) if part == "tune" else (6 * DAY, 14 * DAY)
     if scored is not None:
         end = begin + (1.0 + scored) * DAY
+    rates, share, first = data.servegen, 1.0, 0.0
+    if step < 1.0:
+        # Two weeks are too many short steps: only what is served is filled.
+        rates, first = _windows(rates, begin, end), begin
+        share = float(rates.per_second.mean() / data.servegen.per_second.mean())
     cells: list[Cell] = []
     for generator in Generator:
         for load in LOADS:
             arrivals = from_rates(
-                data.servegen, serving, replicas=load, generator=generator, seed=SEEDS[part],
+                rates, serving, replicas=load * share, generator=generator, seed=SEEDS[part],
                 step=step,
-            ).between(begin, end)  # fmt: skip
+            ).between(begin - first, end - first)  # fmt: skip
             name = f"servegen{load:.0f}{'-steps' if generator is Generator.STEPS else ''}"
             cells += _cells(name, arrivals, serving, DAY, objective)
     return cells
+
+
+def _windows(rates: Rates, begin: float, end: float) -> Rates:
+    first, last = (round(at / rates.window_seconds) for at in (begin, end))
+    return Rates(rates.window_seconds, rates.per_second[first:last])
+
+
+def groups(data: Data, part: str, serving: Serving, *, quick: bool) -> list[list[Cell]]:
+    """Cells whose traces are of one length each: Azure's, and unless `quick` ServeGen's."""
+    short = hours(data, part, serving)
+    return [short] if quick else [short, days(data, part, serving)]
 
 
 def load_of(cell: Cell) -> float:

@@ -13,8 +13,10 @@ from services.scaler.simulator.core import Core
 from services.scaler.simulator.fluid import run as serve
 from services.scaler.simulator.lanes import Cell
 
-Scores = dict[str, tuple[float, float]]
-"""Attainment and mean replicas of each cell, by its name."""
+Score = tuple[float, float]
+"""Attainment and mean replicas."""
+Scores = dict[str, Score]
+"""Of each cell, by its name."""
 
 VARIANTS: Mapping[str, Work] = {
     "defaults": Work(),
@@ -42,7 +44,7 @@ def core_of(cell: Cell, work: Work, forecast: Forecast = Forecast.OFF) -> Core:
     )  # fmt: skip
 
 
-def _served(cell: Cell, work: Work) -> tuple[float, float]:
+def _served(cell: Cell, work: Work) -> Score:
     course = serve(cell.pool, cell.arrivals, core_of(cell, work))
     return course.attainment, course.replicas
 
@@ -51,8 +53,8 @@ def scored(cells: Sequence[Cell], works: Sequence[Work]) -> list[Scores]:
     """The core under each of these, in each cell, on all cores of this machine."""
     pairs = [(cell, work) for work in works for cell in cells]
     # A policy under a long trace takes seconds, so processes are worth their start.
-    with _processes() as processes:
-        found = iter(list(processes.map(_served, *zip(*pairs, strict=True))))
+    with processes() as pool:
+        found = iter(list(pool.map(_served, *zip(*pairs, strict=True))))
     return [{cell.name: next(found) for cell in cells} for _ in works]
 
 
@@ -73,8 +75,8 @@ def variants(cells: Sequence[Cell], capacity: Capacity) -> list[tuple[str, ...]]
 
 def forecasts(cells: Sequence[Cell], capacity: Capacity) -> list[tuple[str, ...]]:
     """Rows of a table: each cell without the core's forecast, with it, and how right that was."""
-    with _processes() as processes:
-        return list(processes.map(forecast_of, cells, repeat(Work(capacity=capacity))))
+    with processes() as pool:
+        return list(pool.map(forecast_of, cells, repeat(Work(capacity=capacity))))
 
 
 def forecast_of(cell: Cell, work: Work) -> tuple[str, ...]:
@@ -91,6 +93,6 @@ def forecast_of(cell: Cell, work: Work) -> tuple[str, ...]:
     return (*shown, *(f"{error:.3f}" for error in errors))
 
 
-def _processes() -> ProcessPoolExecutor:
+def processes() -> ProcessPoolExecutor:
     """All cores of this machine."""
     return ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1))

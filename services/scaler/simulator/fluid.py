@@ -58,6 +58,23 @@ class Moment:
     late: float
     ttft: float | None = None
 
+    def part(self, ready: int, starting: int, *, share: float, runs: float) -> "Moment":
+        """What one of several pools that serve the line sees.
+
+        Args:
+            ready: its replicas.
+            starting: those on their way.
+            share: of what comes and waits that is its.
+            runs: share of what runs that runs on it.
+        """
+        return replace(
+            self, ready=ready, starting=starting, running=self.running * runs,
+            waiting=self.waiting * share, load=self.load * share, work=self.work * share,
+            arrivals=self.arrivals * share, prompt=self.prompt * share,
+            finished=self.finished * share, output=self.output * share,
+            begun=self.begun * share, late=self.late * share,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -298,6 +315,8 @@ class Running:
         self.admitted -= share
         self.counts.begun -= share
         self.ready -= 1
+        # It is told as if it had never begun.
+        self._told = self._seen(), self.counts.begun, self.counts.late
 
     def advance(self, end: int) -> None:
         """Goes on to a step, with each start that ends on the way."""

@@ -191,14 +191,7 @@ class _Tier(Running):
         for name, part in self.parts.items():
             share = part.places / places if places else float(name == able)
             runs = part.ready * part.worth / power if power else share
-            found[name] = replace(
-                moment, ready=part.ready, starting=len(part.starting),
-                waiting=moment.waiting * share, running=moment.running * runs,
-                load=moment.load * share, work=moment.work * share,
-                arrivals=moment.arrivals * share, prompt=moment.prompt * share,
-                finished=moment.finished * share, output=moment.output * share,
-                begun=moment.begun * share, late=moment.late * share,
-            )  # fmt: skip
+            found[name] = moment.part(part.ready, len(part.starting), share=share, runs=runs)
         return found
 
     def _weigh(self) -> None:

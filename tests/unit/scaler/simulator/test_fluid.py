@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.scaler.policy.sizing.settings import Capacity
 from services.scaler.simulator.arrivals import Arrivals
-from services.scaler.simulator.fluid import Moment, Pool, run
+from services.scaler.simulator.fluid import Moment, Pool, Running, run
 from services.scaler.simulator.lanes import Cell, Seen, run_lanes
 from services.scaler.simulator.silicon import Serving
 
@@ -137,6 +137,18 @@ def test_without_a_replica_all_wait_and_are_late():
     course = run(pool(0), level(1.0, 120), Script(0))
     assert course.attainment < 0.05
     assert course.replica_hours == 0.0
+
+
+def test_what_ran_on_a_lost_replica_is_told_as_if_it_had_never_begun():
+    running = Running(pool(2), level(0.98 * FULL * 2, 600))
+    running.turn(500)
+    running.lose()
+    # The one that is left is full, so that fewer begin than were lost; a figure below nothing
+    # would tell nothing.
+    after = running.turn(501).moment
+    assert after.waiting > FULL
+    assert after.begun >= 0.0
+    assert after.late >= 0.0
 
 
 def test_nothing_asked_is_all_in_time():
