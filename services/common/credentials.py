@@ -174,16 +174,33 @@ class Keyring:
         """Finds out who calls from the call's metadata.
 
         Raises:
-            Unauthenticated: no key, or an unknown one.
+            Unauthenticated: no key, several, or an unknown one.
             Forbidden: a caller's key together with somebody else's tenant.
-            BadRequest: a service's key together with what cannot be a tenant.
+            BadRequest: a service's key together with what cannot be a tenant, or several tenants.
         """
-        authorization = tenant = None
-        for name, value in metadata or ():
-            if name == "authorization":
-                authorization = value
-            elif name == TENANT_METADATA:
-                tenant = value
+        metadata = tuple(metadata or ())
+        identity = self._holder([value for name, value in metadata if name == "authorization"])
+        tenants = [value for name, value in metadata if name == TENANT_METADATA]
+        if not tenants or tenants == [identity.tenant]:
+            return identity
+        if identity.role is not Role.SERVICE:
+            raise Forbidden("this key may not act for another tenant", reason="TENANT_FORBIDDEN")
+        if len(tenants) > 1:
+            raise BadRequest.of(Violation(f"metadata {TENANT_METADATA}", "is sent once"))
+        tenant = str(tenants[0])
+        if not _TENANT.fullmatch(tenant):
+            raise BadRequest.of(
+                Violation(f"metadata {TENANT_METADATA}", f"matches {TENANT_PATTERN}")
+            )
+        return Identity(tenant, Role.SERVICE, key_id=identity.key_id)
+
+    def _holder(self, shown: list[str | bytes]) -> Identity:
+        """Whose key the metadata show. Raises `Unauthenticated`."""
+        if len(shown) > 1:  # what stands between may go by the first one, or by the last
+            raise Unauthenticated(
+                "several API keys: send the metadata 'authorization' once", reason="KEY_REPEATED"
+            )
+        authorization = shown[0] if shown else None
         if not isinstance(authorization, str) or authorization[:7].lower() != "bearer ":
             raise Unauthenticated(
                 "no API key: send the metadata 'authorization: Bearer <key>'", reason="KEY_MISSING"
@@ -194,15 +211,7 @@ class Keyring:
             if identity is None:
                 raise Unauthenticated("unknown API key", reason="KEY_UNKNOWN")
             self._shown[authorization] = identity
-        if tenant is None or tenant == identity.tenant:
-            return identity
-        if identity.role is not Role.SERVICE:
-            raise Forbidden("this key may not act for another tenant", reason="TENANT_FORBIDDEN")
-        if not _TENANT.fullmatch(str(tenant)):
-            raise BadRequest.of(
-                Violation(f"metadata {TENANT_METADATA}", f"matches {TENANT_PATTERN}")
-            )
-        return Identity(str(tenant), Role.SERVICE, key_id=identity.key_id)
+        return identity
 
 
 def read_key(path: Path | None) -> str:

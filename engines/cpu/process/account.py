@@ -11,11 +11,12 @@ State per engine; times are processor time in nanoseconds, `now` is in monotonic
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engines.cpu.process.contrast import Contrast
+from engines.cpu.process.parts import Parts
 from engines.cpu.process.sources import Sources
 from engines.cpu.process.watch import Blame, Following, Proven
 from engines.cpu.suspicion import Suspect, Suspicion
@@ -76,7 +77,7 @@ class Account:
         """What it finds of `sources` it adds there."""
         self._share_ns = share_ns
         self._sources = sources
-        self._guides: OrderedDict[bytes, _Guide] = OrderedDict()
+        self._guides = Parts[_Guide](_GUIDES)
         self._proven = Proven()
         self._contrast = Contrast(share_ns)
         self.suspicion = Suspicion()
@@ -114,6 +115,7 @@ class Account:
     def took(self, step_ns: int, following: Sequence[Following], now: float) -> list[Blame]:
         """What follows from a step that took so long beyond one without guides."""
         step_ns = max(0, step_ns)
+        self._note(following)
         parts = self._parts(step_ns, following, now)
         answers = Counter((one.source, one.guide) for one in following)
         clip = min(1.0, _CLIPPED * self._share_ns / max(1, step_ns))
@@ -242,12 +244,15 @@ class Account:
             self._of(guide).ended = True
         return [Blame(guide, certain=False) for guide in sorted(ended)]
 
+    def _note(self, following: Sequence[Following]) -> None:
+        """Keep account of these: who brings many guides has its own forgotten first."""
+        for one in following:
+            if self._guides.use(one.guide, one.source) is None:
+                self._guides.put(one.guide, one.source, _Guide())
+
     def _of(self, guide: bytes) -> _Guide:
-        known = self._guides.pop(guide, None) or _Guide()
-        self._guides[guide] = known
-        if len(self._guides) > _GUIDES:
-            self._guides.popitem(last=False)
-        return known
+        """One of those that the step followed."""
+        return self._guides.get(guide) or _Guide()
 
     def _over(self, source: str, now: float) -> float:
         return self._sources.of(source, now).taken_ns

@@ -1,17 +1,18 @@
 """How guides behave while they run: what steps take that follow them, and what follows from that.
 
-Brings together what steps may take (`unguided`), who makes them slow (`watch`), what each guide
-takes (`account`) and the alarm over a step that does not end. State per engine.
+Brings together what steps may take (`unguided`, `choosing`), who makes them slow (`watch`), what
+each guide takes (`account`) and the alarm over a step that does not end. State per engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from engines.cpu.messages import Standings
 from engines.cpu.process.account import Account
+from engines.cpu.process.choosing import Choice, Choosing
 from engines.cpu.process.sources import Sources
 from engines.cpu.process.unguided import Answering, Reading
 from engines.cpu.process.watch import Blame, Following, Watch
@@ -47,11 +48,13 @@ class Step:
         following: the answers of which it makes a token that a guide allows.
         tokens: how many tokens of prompts it reads, about.
         context: how many tokens its answers look back on.
+        choices: how all answers that run choose their tokens, also those that make none yet.
     """
 
     following: Sequence[Following]
     tokens: int
     context: int
+    choices: Sequence[Choice]
 
 
 class Ended(NamedTuple):
@@ -76,6 +79,7 @@ class Conduct:
         slow_step_ns: int,
         guides_ns: int,
         guides_bytes: int,
+        choosing_ns: Mapping[Choice, int],
         clock: Callable[[], int],
         worked: Callable[[], int],
     ) -> None:
@@ -90,6 +94,7 @@ class Conduct:
             read_at_once, _FIRST_READING * slow_step_ns, _MOST_READING * slow_step_ns
         )
         self._answering = Answering()
+        self._choosing = Choosing(choosing_ns)
         self._suspicions = self._watch.suspicion, self._account.suspicion
         self._clock = clock
         self._worked = worked
@@ -144,7 +149,8 @@ class Conduct:
             suspects = self._watch.suspects(step.following)
             keys = [one.key for one in step.following if one.guide in suspects]
             alone = all(one.guide == step.following[0].guide for one in step.following)
-            usual = self._slow_step_ns + self._reading.allowed(step.tokens)
+            answering = self._answering.usual(len(step.choices), step.context)
+            usual = self._slow_step_ns + answering + self._beside(step, step.choices)
             self._alarm.set(keys, usual, alone=alone)
         self._began, self._worked_before = self._clock(), self._worked()
 
@@ -155,27 +161,36 @@ class Conduct:
         now = self._clock()
         return Ended(now, min(now - self._began, self._worked() - self._worked_before))
 
-    def took(self, step: Step, ended: Ended, answers: int, *, compiling: bool) -> list[Blame]:
-        """What follows from a step that made a token for each of `answers`.
+    def took(
+        self, step: Step, ended: Ended, choices: Sequence[Choice], *, compiling: bool
+    ) -> list[Blame]:
+        """What follows from a step that made tokens, each chosen as one of `choices` says.
 
         `compiling`: a guide was compiled beside it, which takes processor time as well.
         """
         now, step_ns = ended.at_ns / 1e9, ended.step_ns
+        self._learn(step, step_ns, choices)
         if not step.following:
-            self._learn(step, step_ns, answers)
             return self._watch.rest(now)
-        beyond = step_ns - self._reading.allowed(step.tokens)
-        blames = self._watch.took(beyond, step.following, now)
-        if answers and not step.tokens:
-            self._answering.bound(step_ns, answers, step.context)
+        beyond = step_ns - self._beside(step, choices)
+        usual = self._answering.usual(len(choices), step.context)
+        blames = self._watch.took(beyond - usual, step.following, now)
         if not compiling:
-            beyond -= self._answering.allowed(answers, step.context)
+            beyond -= self._answering.allowed(len(choices), step.context)
             blames += self._account.took(beyond, step.following, now)
         return blames
 
-    def _learn(self, step: Step, step_ns: int, answers: int) -> None:
-        """Learn from a step that followed no guide what they take."""
+    def _beside(self, step: Step, choices: Sequence[Choice]) -> int:
+        """What a step may take for reading prompts and for choosing its tokens."""
+        return self._reading.allowed(step.tokens) + self._choosing.allowed(choices)
+
+    def _learn(self, step: Step, step_ns: int, choices: Sequence[Choice]) -> None:
+        """Learn from a step what they take that follow no guide."""
         if step.tokens:
-            self._reading.learn(step_ns, step.tokens)
-        elif answers:
-            self._answering.learn(step_ns, answers, step.context)
+            if not step.following:
+                self._reading.learn(step_ns, step.tokens)
+        elif choices:
+            # Of what guides or dear choices took, only that it was not less is known.
+            plain = not step.following and all(choice is Choice.BEST for choice in choices)
+            learn = self._answering.learn if plain else self._answering.bound
+            learn(step_ns, len(choices), step.context)

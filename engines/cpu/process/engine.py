@@ -6,12 +6,13 @@ Knows nothing of OpenVINO, which is `pipeline.py`'s, nor of processes and socket
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from engines.cpu.messages import MAYBE, TOO_SLOW, Census, End, Progress, Standings
 from engines.cpu.process.admission import Admission, QueueFullError, blocks_needed, failure
+from engines.cpu.process.choosing import Choice, choice_of
 from engines.cpu.process.conduct import Alarm, Conduct, Step
 from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.process.unproven import Guides, Unproven
@@ -66,6 +67,7 @@ class _Run:
     total_blocks: int
     reused_blocks: int
     first_scheduled_ns: int
+    choice: Choice
     guide: bytes | None = None  # its hash
     unread: int = 0  # tokens of the prompt, about
     first_token_ns: int = 0
@@ -101,6 +103,7 @@ class Engine:
         slow_step_ns: int,
         guides_ns: int,
         guides_bytes: int,
+        choosing_ns: Mapping[Choice, int],
         clock: Callable[[], int],
         worked: Callable[[], int],
     ) -> None:
@@ -109,8 +112,9 @@ class Engine:
         `slow_step_ns`: how long steps that follow guides may take on average, beside what reading
         prompts takes, at most `read_at_once` tokens in a step; `guides_ns`: how much all guides of
         a step may take together, when they were tried and ever after; `guides_bytes`: how much all
-        may keep before the process is replaced; `worked`: the process's
-        processor time in nanoseconds, as a step that had to wait for the processor was not slow.
+        may keep before the process is replaced; `choosing_ns`: what choosing a token takes at most,
+        beyond taking the likeliest, by how it is chosen; `worked`: the process's processor time in
+        nanoseconds, as a step that had to wait for the processor was not slow.
         """
         self._pipeline = pipeline
         self._guides = guides
@@ -120,6 +124,7 @@ class Engine:
             slow_step_ns=slow_step_ns,
             guides_ns=guides_ns,
             guides_bytes=guides_bytes,
+            choosing_ns=choosing_ns,
             clock=clock,
             worked=worked,
         )
@@ -251,6 +256,7 @@ class Engine:
                 total_blocks=blocks_needed(len(generation.prompt), 0, self._block_size),
                 reused_blocks=reused,
                 first_scheduled_ns=self._clock(),
+                choice=choice_of(generation),
                 guide=guide_hash(generation.guide) if generation.guide else None,
                 unread=max(1, len(generation.prompt) - reused * self._block_size),
             )
@@ -258,7 +264,8 @@ class Engine:
     def _step(self) -> None:
         leaving, self._leaving = self._leaving, []
         tokens = self._tokens_read()
-        step = Step(self._following(), tokens, self._context())
+        choices = [run.choice for run in self._running.values()]
+        step = Step(self._following(), tokens, self._context(), choices)
         compiling = self._guides.compiling
         self._conduct.begin(step)
         try:
@@ -274,9 +281,9 @@ class Engine:
         for key in leaving:
             self._admission.release(key)
         running = list(self._running.items())
-        answers = sum([self._read(key, run, ended.at_ns) for key, run in running])
+        made = [run.choice for key, run in running if self._read(key, run, ended.at_ns)]
         compiling = compiling or self._guides.compiling
-        blames = self._conduct.took(step, ended, answers, compiling=compiling)
+        blames = self._conduct.took(step, ended, made, compiling=compiling)
         for one in step.following:
             if cost := self._conduct.token_ns(one.guide):
                 self._unproven.turned_out(one.key, cost)

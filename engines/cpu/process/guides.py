@@ -15,12 +15,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
+from engines.cpu.process.parts import Parts
 from engines.cpu.request import Cost, Guide, InvalidRequestError, guide_hash
 
 GOOD = ""
 """The verdict on a guide that may run; any other says why it may not."""
 
-_REMEMBERED = 4096  # verdicts, by hash
+_REMEMBERED = 4096  # verdicts, by hash; who brings many pushes out none of others
 _TROUBLES = 64
 _LEAST_BYTES = 16 << 10  # of a compiled guide
 _NICENESS = 5
@@ -54,7 +55,7 @@ class Guides:
         self._turns: OrderedDict[str, OrderedDict[Guide, None]] = OrderedDict()  # by source
         self._waiting: dict[Guide, str] = {}
         self._tried: Guide | None = None
-        self._verdicts: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
+        self._verdicts = Parts[tuple[str, int]](_REMEMBERED)
         self._trouble: OrderedDict[Guide, str] = OrderedDict()
         self._filled: dict[str, int] = {}
         self._thread: threading.Thread | None = None
@@ -70,10 +71,8 @@ class Guides:
     def verdict(self, guide: Guide, source: str) -> str | None:
         """`GOOD`, or why not; None: not yet known, it will be found out."""
         with self._lock:
-            key = guide_hash(guide)
-            found = self._verdicts.get(key)
+            found = self._verdicts.use(guide_hash(guide), source)
             if found is not None:
-                self._verdicts.move_to_end(key)
                 return found[0]
             if guide in self._trouble:  # told once: the next one who asks has it tried again
                 return self._trouble.pop(guide)
@@ -93,7 +92,8 @@ class Guides:
     def token_ns(self, guide: Guide) -> int:
         """Processor time that a token of its answers takes, nanoseconds; 0 where not known."""
         with self._lock:
-            return self._verdicts.get(guide_hash(guide), ("", 0))[1]
+            _, token_ns = self._verdicts.get(guide_hash(guide)) or ("", 0)
+            return token_ns
 
     def filled(self) -> dict[str, int]:
         """What those that were compiled since this was asked last keep, by who asked first."""
@@ -110,12 +110,7 @@ class Guides:
     def refuse(self, guide: bytes, why: str) -> None:
         """From now on that is the verdict on the guide of that hash, whatever its trial said."""
         with self._lock:
-            self._settle(guide, why, 0)
-
-    def _settle(self, key: bytes, verdict: str, token_ns: int) -> None:
-        self._verdicts[key] = verdict, token_ns
-        if len(self._verdicts) > _REMEMBERED:
-            self._verdicts.popitem(last=False)
+            self._verdicts.put(guide, "", (why, 0))
 
     def _take_out(self, guide: Guide) -> None:
         source = self._waiting.pop(guide, None)
@@ -142,7 +137,7 @@ class Guides:
             with self._lock:
                 self._tried = None
                 if lasting:
-                    self._settle(guide_hash(guide), verdict, token_ns)
+                    self._verdicts.put(guide_hash(guide), source, (verdict, token_ns))
                 else:
                     self._trouble[guide] = verdict
                     if len(self._trouble) > _TROUBLES:

@@ -155,6 +155,7 @@ def _load(message: Load, transport: Transport, note: int) -> tuple[Engine, Guide
         slow_step_ns=settings.max_guide_ms * 1_000_000 // 2,
         guides_ns=int(settings.max_guide_ms * 1_000_000 * TOKEN_SHARE),
         guides_bytes=settings.max_guide_memory_mb << 20,
+        choosing_ns=pipeline.choosing_ns,
         clock=time.monotonic_ns,
         worked=time.process_time_ns,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
+from engines.cpu.process.choosing import measured
 from engines.cpu.process.guided import (
     NoVocabularyError,
     structured_output,
@@ -73,6 +75,7 @@ class OpenVinoPipeline:
     Attributes:
         limits: what it allows.
         no_guides: why it can follow none; empty if it can.
+        choosing_ns: what choosing a token takes at most, beyond taking the likeliest.
     """
 
     def __init__(self, weights: Path, settings: Settings) -> None:
@@ -113,6 +116,7 @@ class OpenVinoPipeline:
         self._probe: Probe | None = None
         try:
             self._warm_up()
+            self.choosing_ns = measured(self, settings.max_batch, time.process_time_ns)
         except Exception as error:
             raise LoadError(f"{weights}: it loads but cannot run: {error}") from error
 

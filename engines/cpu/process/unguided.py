@@ -5,6 +5,8 @@ State per engine; times are nanoseconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 _SHORT = 4
 """A step that reads less than this part of what it may tells no more than one that reads that."""
 
@@ -44,7 +46,7 @@ class Answering:
     """What a step takes that makes a token for each of `answers`, which look back on `context`.
 
     That is no more than proportional to both, so each step says something of every other. Those
-    that follow guides say how much it is at most.
+    that follow guides, or choose their tokens in ways that take more, say how much it is at most.
     """
 
     def __init__(self) -> None:
@@ -52,24 +54,30 @@ class Answering:
         self._most: dict[tuple[int, int], int] = {}
 
     def learn(self, step_ns: int, answers: int, context: int) -> None:
-        """A step took so long that read no prompt and followed no guide."""
+        """A step took so long that read no prompt and did nothing else."""
         cell = answers.bit_length(), context.bit_length()
         mean = self._means.get(cell, step_ns)
         self._means[cell] = mean + (step_ns - mean) / _LATEST
 
     def bound(self, step_ns: int, answers: int, context: int) -> None:
-        """A step took so long that read no prompt and followed guides."""
+        """A step took so long that read no prompt and did something else as well."""
         cell = answers.bit_length(), context.bit_length()
         self._most[cell] = min(step_ns, self._most.get(cell, step_ns))
 
     def allowed(self, answers: int, context: int) -> int:
         """What such a step may take; 0 where nothing is known of any."""
+        return self._allowed(answers, context, {**self._most, **self._means})
+
+    def usual(self, answers: int, context: int) -> int:
+        """What it may take by those alone that did nothing else; 0 where there were none."""
+        return self._allowed(answers, context, self._means)
+
+    def _allowed(self, answers: int, context: int, known: Mapping[tuple[int, int], float]) -> int:
         cell = answers.bit_length(), context.bit_length()
-        usual = self._means.get(cell)
-        if usual is None:
-            known: dict[tuple[int, int], float] = {**self._most, **self._means}
-            usual = min((ns * _times(cell, other) for other, ns in known.items()), default=0.0)
-        return int(_MARGIN * usual)
+        mean = self._means.get(cell)
+        if mean is None:
+            mean = min((ns * _times(cell, other) for other, ns in known.items()), default=0.0)
+        return int(_MARGIN * mean)
 
 
 def _times(cell: tuple[int, int], other: tuple[int, int]) -> int:

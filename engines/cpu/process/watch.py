@@ -9,10 +9,10 @@ State per engine; times are nanoseconds of a step beyond what reading prompts ma
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from engines.cpu.process.parts import Parts
 from engines.cpu.suspicion import Suspect, Suspicion
 
 _STEPS = 4
@@ -48,7 +48,7 @@ class Proven:
     """How far each guide has come in fast steps; the latest guides."""
 
     def __init__(self) -> None:
-        self._lengths: OrderedDict[bytes, int] = OrderedDict()
+        self._lengths = Parts[int](_REMEMBERED)
 
     def new(self, following: Sequence[Following]) -> frozenset[bytes]:
         """The guides that are further than ever."""
@@ -62,23 +62,23 @@ class Proven:
         """A step was fast; return those that it shows to be further than known."""
         further = []
         for one in following:
+            self._lengths.use(one.guide, one.source)
             proven = self._of(one.guide)
             # Nothing is known of what lies between, but the first token may go unnoticed.
             if not proven < one.length <= max(proven, 0) + 1:
                 continue
-            self._lengths[one.guide] = one.length
+            self._lengths.put(one.guide, one.source, one.length)
             further.append(one)
-            if len(self._lengths) > _REMEMBERED:
-                self._lengths.popitem(last=False)
         return further
 
     def disprove(self, one: Following) -> None:
         """It went another way when it came so far."""
         if self._of(one.guide) >= one.length:
-            self._lengths[one.guide] = one.length - 1
+            self._lengths.put(one.guide, one.source, one.length - 1)
 
     def _of(self, guide: bytes) -> int:
-        return self._lengths.get(guide, -1)
+        length = self._lengths.get(guide)
+        return -1 if length is None else length
 
 
 class Watch:

@@ -32,6 +32,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 MAX_TOKENIZER_BYTES = 2**28
 """Of each file of a tokenizer; the largest known have some 30 MiB."""
 
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What unfinished characters are decoded to; an answer may also have it as a character."""
+
+_SPELLED = (REPLACEMENT, "ï¿½", "<0xEF><0xBF><0xBD>")
+"""How tokens spell that character: as it is, and its bytes as vocabularies write bytes."""
+
 FIRST_PRIVATE = 0xF0000
 """Start of a private-use plane; stands for a message while the template renders around it."""
 
@@ -198,8 +204,16 @@ class StreamDetokenizer:
         if not self._held:
             return ""
         text: str = self._tokenizer.decode(self._held, skip_special_tokens=True)
+        if text.endswith(REPLACEMENT) and not self._spelled().endswith(_SPELLED):
+            text = text.rstrip(REPLACEMENT)
         self._held.clear()
-        return text.rstrip("\N{REPLACEMENT CHARACTER}")
+        return text
+
+    def _spelled(self) -> str:
+        """What is held as its tokens spell it."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        plain = (one for one in self._held if one not in added or not added[one].special)
+        return "".join([self._tokenizer.id_to_token(one) or "" for one in plain])
 
 
 def _encoding(tokenizer: Tokenizer, text: str) -> Encoding:

@@ -114,6 +114,7 @@ async def test_a_message_that_is_too_large_is_refused(caller: Caller) -> None:
         ((), CODES.UNAUTHENTICATED, "KEY_MISSING"),
         ((("authorization", "Bearer wrong"),), CODES.UNAUTHENTICATED, "KEY_UNKNOWN"),
         ((("authorization", "Basic key-of-acme"),), CODES.UNAUTHENTICATED, "KEY_MISSING"),
+        ((("authorization", "Bearer key-of-acme"),) * 2, CODES.UNAUTHENTICATED, "KEY_REPEATED"),
         (
             (("authorization", "Bearer key-of-acme"), ("pennyweight-tenant", "umbrella")),
             CODES.PERMISSION_DENIED,

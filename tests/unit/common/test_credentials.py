@@ -123,6 +123,19 @@ def test_no_key_is_refused(keyring: Keyring, metadata: list[tuple[str, str | byt
     assert caught.value.reason == "KEY_MISSING"
 
 
+@pytest.mark.parametrize("others", ["for-acme", "for-us", "unknown"])
+def test_several_keys_are_refused_whichever_comes_last(keyring: Keyring, others: str) -> None:
+    for metadata in (shown("for-acme") + shown(others), shown(others) + shown("for-acme")):
+        with pytest.raises(Unauthenticated) as caught:
+            keyring.identify(metadata)
+        assert caught.value.reason == "KEY_REPEATED"
+
+
+def test_several_tenants_are_refused(keyring: Keyring) -> None:
+    with pytest.raises(BadRequest, match="pennyweight-tenant: is sent once"):
+        keyring.identify([*shown("for-us", "acme"), ("pennyweight-tenant", "other")])
+
+
 @pytest.mark.parametrize("key", ["", "for-acme ", "FOR-ACME", digest("for-acme"), DEVELOPMENT_KEY])
 def test_an_unknown_key_is_refused_and_never_repeated(keyring: Keyring, key: str) -> None:
     with pytest.raises(Unauthenticated) as caught:

@@ -13,11 +13,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteFallback, ByteLevel, Fuse
+from tokenizers.decoders import Sequence as InTurn
+from tokenizers.models import BPE
 
 from services.common.config import ConfigError
 from services.common.errors import BadRequest
 from services.router.engines import tokenizer
-from services.router.engines.tokenizer import ModelText
+from services.router.engines.tokenizer import ModelText, StreamDetokenizer
 from services.router.policy.prompts import Message
 from services.router.ports import TooLong
 from tests.making.policies import TOKENIZER
@@ -49,6 +52,8 @@ def pieces(tokens: list[int], sizes: list[int]) -> list[str]:
 
 @given(anything)
 @example("🎈é ü\u0000\U000f0000")
+@example("\ufffd")
+@example("x\ufffd\ufffd")
 def test_plain_text_survives_the_way_to_tokens_and_back(text: str) -> None:
     tokens = TEXT.encode_plain(text)
     assert not IDS.intersection(tokens)
@@ -57,6 +62,7 @@ def test_plain_text_survives_the_way_to_tokens_and_back(text: str) -> None:
 
 @given(anything, st.lists(st.integers(1, 5), max_size=20))
 @example("a🎈b🎈", [1] * 20)
+@example("a\ufffd", [1] * 20)
 def test_characters_are_never_broken_however_the_tokens_come(text: str, sizes: list[int]) -> None:
     told = pieces(TEXT.encode_plain(text), sizes)
     assert "".join(told) == text
@@ -76,6 +82,21 @@ def test_of_several_tokens_the_finished_characters_come_at_once() -> None:
 def test_a_character_that_is_never_finished_is_left_out() -> None:
     tokens = TEXT.encode_plain("yes 🎈")[:-1]
     assert decoded(tokens).strip() == "yes"
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_replacement_character_at_the_end_is_told_where_it_is_one(*, fallback: bool) -> None:
+    """Tokens spell bytes in an alphabet of letters, or as their numbers."""
+    byte = "<0x{:02X}>" if fallback else "{:c}"
+    names = [byte.format(number) for number in b"\xef\xbf\xbd"] + ["yes", "<end>"]
+    model = BPE({name: number for number, name in enumerate(names)}, [], byte_fallback=fallback)
+    plain = Tokenizer(model)
+    plain.decoder = InTurn([ByteFallback(), Fuse()]) if fallback else ByteLevel()
+    plain.add_special_tokens(["<end>"])
+    watch = StreamDetokenizer(plain)
+    assert watch.feed([3, 0, 1, 2, 4]) + watch.rest() == "yes\ufffd"
+    watch = StreamDetokenizer(plain)
+    assert watch.feed([3, 0, 1, 4]) + watch.rest() == "yes"
 
 
 @given(st.lists(st.integers(0, 400), max_size=30), st.lists(st.integers(1, 4), max_size=30))

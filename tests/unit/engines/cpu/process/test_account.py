@@ -423,3 +423,19 @@ def test_who_brings_what_is_dear_loses_trust_and_a_neighbour_keeps_it(
     )
     assert (lost, stopped, kept) == (True, True, True)
     assert dear * (cost - 1) < 2.5 * 500, "little of it is held against others"
+
+
+def test_who_brings_many_guides_has_its_own_forgotten_not_those_of_others() -> None:
+    scene = Scene()
+    scene.begin("dear", "one", tokens=130)
+    scene.step(3 * MAY, 60)
+    scene.end(*scene.running)
+    scene.end(scene.begin("good", "other", tokens=200))
+    for number in range(5000):
+        scene.end(scene.begin(str(number), "many", tokens=1))
+    assert scene.token_ns("dear") > 2 * MAY
+    scene.begin("good", "other")
+    scene.begin("new", "another")
+    scene.step(0, 130)
+    scene.step(20 * MAY, 2)
+    assert scene.token_ns("good") == 0, "it came further before"

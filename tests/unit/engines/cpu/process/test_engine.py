@@ -9,16 +9,18 @@ import pytest
 
 from engines.cpu.messages import TOO_SLOW, End, Progress
 from engines.cpu.process.admission import Admission
+from engines.cpu.process.choosing import Choice
 from engines.cpu.process.engine import BrokenError, Engine
 from engines.cpu.process.prefix import PrefixEstimate
 from engines.cpu.process.unproven import TOO_FULL, TRUST_LOST
-from engines.cpu.request import Generation, InvalidRequestError, guide_hash
+from engines.cpu.request import Generation, InvalidRequestError, Sampling, guide_hash
 
 BLOCK = 4
 SLOW = 1000
 GUIDES = 300
 BYTES = 1000
 AT_ONCE = 100
+CHOOSING = {Choice.WEIGHED: 20, Choice.SORTED: 2000}
 
 
 @dataclass
@@ -149,6 +151,7 @@ def engine(
         slow_step_ns=slow,
         guides_ns=GUIDES,
         guides_bytes=BYTES,
+        choosing_ns=CHOOSING,
         clock=lambda: next(clock) + pipeline.slept,
         worked=lambda: pipeline.slept - pipeline.waited,
     )
@@ -808,6 +811,87 @@ def test_answers_that_take_long_without_a_guide_are_held_against_none() -> None:
     assert steps(subject, pipeline, 10, 2) == {1: None}
     assert steps(subject, pipeline, SLOW, 100) == {}
     assert subject._conduct.token_ns(guide_hash(("regex", "a"))) == 0
+
+
+SORTED = Sampling(greedy=False, temperature=2.0, top_p=0.999)
+
+
+def beside_sampled(sampled: int, **options: Any) -> tuple[Engine, FakePipeline]:
+    """Plain answers have taught what they take; now a known guide runs beside `sampled` others."""
+    pipeline = FakePipeline({key: [5] * 500 for key in range(1, 40)})
+    subject = engine(pipeline, guides=FakeGuides(a="", new=""), total_blocks=9000, max_batch=20)
+    for key in range(1, 12):
+        subject.submit(key, ask(max_new_tokens=500))
+    steps(subject, pipeline, GUIDES // 10, 60)
+    for key in range(1, 12):
+        subject.cancel(key)
+    subject.turn()
+    subject.submit(20, guided("a", source="alice", max_new_tokens=500, **options))
+    for key in range(21, 21 + sampled):
+        subject.submit(key, ask(source="mallory", sampling=SORTED, max_new_tokens=500))
+    steps(subject, pipeline, GUIDES // 10, 60)
+    return subject, pipeline
+
+
+def test_what_others_sample_is_not_held_against_a_guide() -> None:
+    subject, pipeline = beside_sampled(10)
+    assert steps(subject, pipeline, 10 * CHOOSING[Choice.SORTED], 300) == {}
+    assert subject._conduct.token_ns(guide_hash(("regex", "a"))) == 0
+    assert not subject._conduct.no_new("alice")
+    subject.submit(39, guided("new", source="alice"))
+    subject.turn()
+    assert subject.census().running == 12
+
+
+def test_what_a_guides_own_answers_sample_is_not_held_against_it() -> None:
+    subject, pipeline = beside_sampled(0, sampling=SORTED)
+    assert steps(subject, pipeline, CHOOSING[Choice.SORTED], 300) == {}
+    assert subject._conduct.token_ns(guide_hash(("regex", "a"))) == 0
+
+
+def test_a_dear_guide_is_found_beside_sampled_answers() -> None:
+    subject, pipeline = beside_sampled(1)
+    took = 2 * CHOOSING[Choice.SORTED] + 10 * GUIDES
+    assert steps(subject, pipeline, took, 20) == {20: TOO_SLOW}
+
+
+def test_sampled_answers_leave_no_room_for_a_dear_guide_once_they_have_ended() -> None:
+    pipeline = FakePipeline({key: [5] * 300 for key in range(1, 4)})
+    subject = engine(pipeline, guides=FakeGuides(a=""), total_blocks=200)
+    for key, sampling, ns in ((1, Sampling(), 10), (2, SORTED, CHOOSING[Choice.SORTED])):
+        subject.submit(key, ask(sampling=sampling, max_new_tokens=300))
+        steps(subject, pipeline, ns, 290)
+        subject.cancel(key)
+        subject.turn()
+    subject.submit(3, guided("a", max_new_tokens=300))
+    assert steps(subject, pipeline, 10, 140) == {}
+    assert steps(subject, pipeline, 10 * GUIDES, 20) == {3: TOO_SLOW}
+
+
+def test_steps_slow_by_plain_answers_alone_end_no_guide() -> None:
+    pipeline = FakePipeline({key: [5] * 200 for key in range(1, 4)})
+    subject = engine(pipeline, guides=FakeGuides(a=""), total_blocks=200)
+    subject.submit(1, ask(max_new_tokens=200))
+    subject.submit(2, ask(max_new_tokens=200))
+    steps(subject, pipeline, 2 * SLOW, 40)
+    subject.cancel(1)
+    subject.submit(3, guided("a", max_new_tokens=200))
+    assert steps(subject, pipeline, 10, 2) == {1: None}
+    assert steps(subject, pipeline, 2 * SLOW, 100) == {}
+
+
+def test_a_step_of_many_sampled_answers_may_take_longer_before_the_alarm() -> None:
+    pipeline = FakePipeline({key: [5] * 9 for key in range(1, 4)})
+    alarm = FakeAlarm()
+    subject = engine(pipeline, guides=FakeGuides(a=""), alarm=alarm)
+    subject.submit(1, guided("a", max_new_tokens=9))
+    subject.turn()
+    subject.turn()
+    before = alarm.steps[-1][1]
+    subject.submit(2, ask(sampling=SORTED, max_new_tokens=9))
+    subject.turn()
+    subject.turn()
+    assert alarm.steps[-1][1] - before == pytest.approx(1.5 * CHOOSING[Choice.SORTED], rel=0.1)
 
 
 def test_of_a_source_that_took_too_much_no_new_guides_are_tried_and_no_dear_ones_run() -> None:

@@ -4,6 +4,8 @@ import os
 import select
 import threading
 
+import pytest
+
 from engines.cpu.process.guides import Guides
 from engines.cpu.request import Cost, InvalidRequestError, guide_hash
 
@@ -152,3 +154,16 @@ def test_a_guide_that_proves_slow_is_refused_from_then_on() -> None:
     guides.refuse(guide_hash(good), "Invalid request: too slow")
     assert guides.verdict(good, "") == "Invalid request: too slow"
     assert trial.tried == ["good"]
+
+
+def test_who_brings_many_pushes_out_no_verdicts_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.cpu.process.guides._REMEMBERED", 8)
+    trial = FakeTrial()
+    guides = Guides(trial, trial.compile)
+    trial.go.release(1000)
+    asked = [("one", "few"), *((f"many {number}", "many") for number in range(20)), ("one", "few")]
+    for text, source in asked:
+        while guides.verdict(("regex", text), source) is None:
+            settled(guides)
+    assert trial.tried.count("one") == 1
+    assert not guides.known(("regex", "many 0"))
