@@ -23,6 +23,8 @@ DEADLINE_SECONDS = 120.0
 MOST_WAITING = 16
 """Tenants, one question each."""
 MAX_LINE_BYTES = 8 << 20
+TRIES = 2
+"""Of a question whose process somebody else kills, as the kernel does when memory is short."""
 COMMAND = (sys.executable, "-m", "services.scaler.try_out")
 """What it runs."""
 
@@ -73,17 +75,24 @@ class Trials:
             self._waiting.discard(tenant)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return await self._run(question, progress)
+                for _ in range(TRIES):
+                    answer, status = await self._run(question, progress)
+                    if answer is not None:
+                        return answer
+                    if status >= 0:
+                        break
         except TimeoutError:
             most = f"{self._deadline_seconds:g} s"
             message = f"it took longer than {most}; try a smaller file, a shorter trace, fewer days"
             raise DeadlineExceeded(message, reason="TRIAL_TOO_LONG") from None
         finally:
             self._turn.release()
+        raise InternalError("the trial failed; the scaler's log says why", reason="TRIAL_FAILED")
 
     async def _run(
         self, question: Mapping[str, Any], progress: Callable[[float], None]
-    ) -> Mapping[str, Any]:
+    ) -> tuple[Mapping[str, Any] | None, int]:
+        """What a process answers, None: nothing, and its exit status, negative after a signal."""
         process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -95,7 +104,7 @@ class Trials:
         try:
             answer = await _answer(process, question, progress)
             if answer is not None:
-                return answer
+                return answer, 0
             status = await process.wait()
             last = (await errors).decode(errors="replace").strip().splitlines()
         finally:
@@ -104,7 +113,7 @@ class Trials:
                 process.kill()
             await process.wait()
         log.error("a trial failed", status=status, error=last[-1] if last else "")
-        raise InternalError("the trial failed; the scaler's log says why", reason="TRIAL_FAILED")
+        return None, status
 
 
 async def _answer(
