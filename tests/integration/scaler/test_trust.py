@@ -555,10 +555,10 @@ async def test_one_question_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_pa
     order: list[str] = []
 
     async def quick(tenant: str) -> None:
-        await trials.run({"quick": True}, tenant=tenant)
+        await trials.run({"quick": True}, caller=tenant)
         order.append(tenant)
 
-    first = asyncio.create_task(trials.run({}, tenant="acme"))
+    first = asyncio.create_task(trials.run({}, caller="acme"))
 
     async def started() -> bool:
         return pid.exists()
