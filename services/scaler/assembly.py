@@ -101,6 +101,7 @@ class History:
             Trials(),
             folder,
             checks=Trials(deadline_seconds=CHECK_SECONDS),
+            urgent_checks=Trials(deadline_seconds=CHECK_SECONDS),
             places_allowed=places_allowed,
             replicas=replicas,
         )

@@ -33,7 +33,7 @@ class Asked:
             over a change of somebody else that is not in force; empty: it is not.
         based_on: hash of the file that the change began with; empty: whatever is in force.
         span_seconds: how much of the recorded load is tried.
-        tenant: whose turn it takes.
+        caller: whose turn it takes.
     """
 
     author: str
@@ -41,7 +41,7 @@ class Asked:
     anyway: str = ""
     based_on: str = ""
     span_seconds: float = 7 * DAY_SECONDS
-    tenant: str = ""
+    caller: str = ""
 
 
 @dataclass(frozen=True)

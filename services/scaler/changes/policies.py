@@ -36,19 +36,19 @@ class Policies:
         """Why the file cannot be changed here, in one sentence; empty: it seems that it can."""
         return self._writing.read_only
 
-    async def check(self, content: str, *, tenant: str = "") -> Notes:
+    async def check(self, content: str, *, caller: str = "") -> Notes:
         """Checks a file; returns what is to be said of it though it would be taken.
 
         Args:
             content: its text.
-            tenant: takes the turn.
+            caller: whose turn it takes.
 
         Raises:
             ConfigError: it would be refused.
             ServiceError: it cannot be checked; see `Trials.run`.
         """
         live = (await self._versions.live()).decode()
-        return (await self._trying.check(content, tenant=tenant, live=live)).notes
+        return (await self._trying.check(content, caller=caller, live=live)).notes
 
     async def apply(self, content: str, asked: Asked) -> Applied:
         """Puts a file in force.
@@ -72,7 +72,7 @@ class Policies:
             return Applied(digest, before)
         if why := self.read_only:
             raise NotNow(why, reason="POLICY_READ_ONLY")
-        left = (await self._trying.checked(content, asked.tenant)).unserved
+        left = (await self._trying.checked(content, asked.caller)).unserved
         if left and not asked.anyway:
             raise NotNow(left, reason="TIER_UNSERVED")
         unseen = await self._writing.refuse_unseen(before, anyway=bool(asked.anyway))
@@ -85,7 +85,7 @@ class Policies:
         version = await self._writing.write(data, before, change, anyway=bool(asked.anyway))
         return Applied(digest, version, plan)
 
-    async def roll_back(self, number: int, author: str, note: str, *, tenant: str = "") -> Applied:
+    async def roll_back(self, number: int, author: str, note: str, *, caller: str = "") -> Applied:
         """Puts the file of an earlier version in force; 0: of the one before.
 
         It is not tried on recorded load: what takes a mistake back must be quick, and was in force.
@@ -114,7 +114,7 @@ class Policies:
             live = (
                 None if self._versions.by_hand(target) else (await self._versions.live()).decode()
             )
-            await self._trying.check(data.decode(), tenant=tenant, live=live)
+            await self._trying.check(data.decode(), caller=caller, live=live, urgent=True)
         except (ConfigError, UnicodeDecodeError) as error:
             why = error.problems[0] if isinstance(error, ConfigError) else error
             message = f"version {target.number} would be refused now: {why}"

@@ -1,4 +1,4 @@
-"""Checks and tries scaling files in a process of their own, one at a time, tenants in turns.
+"""Checks and tries scaling files in a process of their own, one at a time, callers in turns.
 
 Either computes for seconds: in this process it would hold up routers and decisions. What is asked
 goes in as one line of JSON, and the process answers in lines of JSON: how far it is, then what came
@@ -21,8 +21,10 @@ log = structlog.get_logger()
 
 DEADLINE_SECONDS = 120.0
 MOST_WAITING = 16
-"""Tenants, one question each."""
+"""Callers, one question each."""
 MAX_LINE_BYTES = 8 << 20
+TRIES = 2
+"""Of a question whose process somebody else kills, as the kernel does when memory is short."""
 COMMAND = (sys.executable, "-m", "services.scaler.try_out")
 """What it runs."""
 
@@ -44,46 +46,53 @@ class Trials:
         question: Mapping[str, Any],
         progress: Callable[[float], None] = lambda _: None,
         *,
-        tenant: str = "",
+        caller: str = "",
     ) -> Mapping[str, Any]:
         """Answers a question in its turn; cancelled, it ends the trial.
 
         Args:
             question: see `services.scaler.try_out`.
             progress: hears how far it is, 0 to 1.
-            tenant: whose it is. One question of each waits, so that tenants take turns.
+            caller: whose it is, see `Identity.share`. One question of each waits: they take turns.
 
         Raises:
             ConfigError: the file would be refused.
-            Overloaded: another question of the tenant waits, or too many do.
+            Overloaded: another question of the caller waits, or too many do.
             DeadlineExceeded: it took too long.
             NotNow: what trials need is not installed, or the question cannot be answered.
             InternalError: it failed.
         """
-        if tenant in self._waiting or len(self._waiting) >= MOST_WAITING:
+        if caller in self._waiting or len(self._waiting) >= MOST_WAITING:
             raise Overloaded(
                 "other scaling files wait to be checked or tried; try again when they are done",
                 reason="TRIAL_RUNNING",
                 retry_after_seconds=5.0,
             )
-        self._waiting.add(tenant)
+        self._waiting.add(caller)
         try:
             await self._turn.acquire()
         finally:
-            self._waiting.discard(tenant)
+            self._waiting.discard(caller)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return await self._run(question, progress)
+                for _ in range(TRIES):
+                    answer, status = await self._run(question, progress)
+                    if answer is not None:
+                        return answer
+                    if status >= 0:
+                        break
         except TimeoutError:
             most = f"{self._deadline_seconds:g} s"
             message = f"it took longer than {most}; try a smaller file, a shorter trace, fewer days"
             raise DeadlineExceeded(message, reason="TRIAL_TOO_LONG") from None
         finally:
             self._turn.release()
+        raise InternalError("the trial failed; the scaler's log says why", reason="TRIAL_FAILED")
 
     async def _run(
         self, question: Mapping[str, Any], progress: Callable[[float], None]
-    ) -> Mapping[str, Any]:
+    ) -> tuple[Mapping[str, Any] | None, int]:
+        """What a process answers, None: nothing, and its exit status, negative after a signal."""
         process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -95,7 +104,7 @@ class Trials:
         try:
             answer = await _answer(process, question, progress)
             if answer is not None:
-                return answer
+                return answer, 0
             status = await process.wait()
             last = (await errors).decode(errors="replace").strip().splitlines()
         finally:
@@ -104,7 +113,7 @@ class Trials:
                 process.kill()
             await process.wait()
         log.error("a trial failed", status=status, error=last[-1] if last else "")
-        raise InternalError("the trial failed; the scaler's log says why", reason="TRIAL_FAILED")
+        return None, status
 
 
 async def _answer(

@@ -57,6 +57,7 @@ class Trying:
         folder: Path,
         *,
         checks: Trials,
+        urgent_checks: Trials,
         places_allowed: Collection[str] = (),
         replicas: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         clock: Callable[[], float] = time.monotonic,
@@ -70,6 +71,7 @@ class Trying:
             trials: where files are tried.
             folder: of the history, with the recorded load and the decisions.
             checks: where files are checked alone, which takes no turn of a trial.
+            urgent_checks: where those are that a mistake is taken back to, which take none either.
             places_allowed: places that files may name though the one in force does not.
             replicas: what was measured of each pool's replicas: `capacity`, the four constants or
                 None, `correction` of them, `start_seconds`, and `start_spread`, the standard
@@ -81,6 +83,7 @@ class Trying:
         self._versions = versions
         self._trials = trials
         self._checks = checks
+        self._urgent_checks = urgent_checks
         self._places_allowed = sorted(places_allowed)
         self._folder = folder
         self._replicas = replicas
@@ -88,22 +91,26 @@ class Trying:
         self._wall = wall
         self._planned: _Planned | None = None
 
-    async def check(self, content: str, *, tenant: str, live: str | None) -> Checked:
+    async def check(
+        self, content: str, *, caller: str, live: str | None, urgent: bool = False
+    ) -> Checked:
         """Checks a file.
 
         Args:
             content: its text.
-            tenant: takes the turn.
+            caller: whose turn it takes.
             live: the file in force, whose places it may name; None: it may name any.
+            urgent: it is to be taken back to, and waits for no check of what may come.
 
         Raises:
             ConfigError: it would be refused.
             ServiceError: it cannot be checked; see `Trials.run`.
         """
         question = {"kind": "check", "check": self._surroundings(live), "given": content}
-        return TypeAdapter(Checked).validate_python(await self._checks.run(question, tenant=tenant))
+        checks = self._urgent_checks if urgent else self._checks
+        return TypeAdapter(Checked).validate_python(await checks.run(question, caller=caller))
 
-    async def checked(self, content: str, tenant: str) -> Checked:
+    async def checked(self, content: str, caller: str) -> Checked:
         """Checks a file that somebody sends.
 
         Raises:
@@ -111,7 +118,7 @@ class Trying:
             ServiceError: it cannot be checked; see `Trials.run`.
         """
         try:
-            return await self.check(content, tenant=tenant, live=await self._live())
+            return await self.check(content, caller=caller, live=await self._live())
         except ConfigError as error:
             raise _refused(error) from error
 
@@ -123,7 +130,7 @@ class Trying:
         *,
         asked: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         page: bool = False,
-        tenant: str = "",
+        caller: str = "",
     ) -> Plan:
         """What a file would have decided beside the one in force.
 
@@ -133,7 +140,7 @@ class Trying:
             progress: hears how far it is.
             asked: what replicas are to be taken to be, by pool, as `replicas` tells it.
             page: with a page.
-            tenant: takes the turn.
+            caller: whose turn it takes.
 
         Raises:
             BadRequest: it would be refused.
@@ -144,7 +151,7 @@ class Trying:
         key = (hash_of(content.encode()), hash_of(live.encode()), span_seconds, assumed)
         if self._planned is not None and self._planned.holds(key, self._clock(), page=page):
             plan = self._planned.plan
-            await self.checked(content, tenant)  # the folders that it names may have changed
+            await self.checked(content, caller)  # the folders that it names may have changed
             return plan if page else replace(plan, page="")
         question = {
             "kind": "plan",
@@ -162,7 +169,7 @@ class Trying:
             "page": page,
         }
         try:
-            answer = await self._trials.run(question, progress, tenant=tenant)
+            answer = await self._trials.run(question, progress, caller=caller)
         except ConfigError as error:
             raise _refused(error) from error
         plan = TypeAdapter(Plan).validate_python(answer)
@@ -175,7 +182,7 @@ class Trying:
         scene: Scene,
         progress: Callable[[float], None],
         *,
-        tenant: str = "",
+        caller: str = "",
     ) -> Simulation:
         """What a file, empty: the one in force, would have done with a trace.
 
@@ -194,7 +201,7 @@ class Trying:
             "replicas": self._replicas(),
         }
         try:
-            answer = await self._trials.run(question, progress, tenant=tenant)
+            answer = await self._trials.run(question, progress, caller=caller)
         except ConfigError as error:
             raise _refused(error) from error
         return TypeAdapter(Simulation).validate_python(answer)
@@ -209,13 +216,13 @@ class Trying:
             ServiceError: it cannot be tried, and no reason is given; see `Trials.run`.
         """
         try:
-            plan = await self.plan(content, asked.span_seconds, lambda _: None, tenant=asked.tenant)
+            plan = await self.plan(content, asked.span_seconds, lambda _: None, caller=asked.caller)
         except BadRequest:
             raise
         except ServiceError as error:
             if not asked.anyway:
                 raise
-            await self.checked(content, asked.tenant)
+            await self.checked(content, asked.caller)
             log.warning("a scaling file is applied untried", error=error.message)
             return None
         if not plan.reason_needed or asked.anyway:

@@ -59,7 +59,7 @@ class PolicyCalls:
         identity.require(Role.OPERATOR)
         refuse([*content_violations(request.content)])
         try:
-            notes = await self._policies.check(request.content, tenant=identity.tenant)
+            notes = await self._policies.check(request.content, caller=identity.share)
         except ConfigError as error:
             return pb.ValidatePolicyResponse(problems=map(_problem, error.details))
         return pb.ValidatePolicyResponse(notes=map(_problem, notes))
@@ -92,7 +92,7 @@ class PolicyCalls:
             request.anyway_reason,
             request.based_on,
             span_of(request),
-            identity.tenant,
+            identity.share,
         )
         applied = await self._policies.apply(request.content, asked)
         _tell("a scaling file was applied", applied, identity, request.author, request.note)
@@ -150,7 +150,7 @@ class PolicyCalls:
             wrong.append(Violation("number", f"must be 0 or more, got {request.number}"))
         refuse(wrong)
         applied = await self._policies.roll_back(
-            request.number, request.author, request.note, tenant=identity.tenant
+            request.number, request.author, request.note, caller=identity.share
         )
         _tell("a scaling file was taken back", applied, identity, request.author, request.note)
         return pb.RollbackPolicyResponse(

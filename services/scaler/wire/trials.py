@@ -70,7 +70,7 @@ class TrialCalls:
                 told,
                 asked=asked,
                 page=request.page,
-                tenant=identity.tenant,
+                caller=identity.share,
             )
         ):
             if isinstance(step, float):
@@ -91,7 +91,7 @@ class TrialCalls:
         identity.require(Role.OPERATOR)
         scene = scene_of(request)
         async for step in _steps(
-            lambda told: self._trying.simulate(request.content, scene, told, tenant=identity.tenant)
+            lambda told: self._trying.simulate(request.content, scene, told, caller=identity.share)
         ):
             if isinstance(step, float):
                 yield pb.SimulateResponse(progress=step)

@@ -123,6 +123,34 @@ async def test_a_service_runs_until_it_is_told_to_end(number: signal.Signals) ->
         assert (out, errors, running.returncode) == ("ends\n", "", 0)
 
 
+FORKING = """
+import asyncio, os
+import {first}
+import grpc, services
+
+async def fork():
+    server = grpc.aio.server()
+    server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    if not (child := os.fork()):
+        os._exit(0)
+    os.waitpid(child, 0)
+    await server.stop(0)
+
+asyncio.run(fork())
+"""
+
+
+@pytest.mark.parametrize(("first", "says"), [("services.common.process", ""), ("grpc", "fork")])
+async def test_grpc_does_nothing_at_forks_of_a_service(first: str, says: str) -> None:
+    """Children die of it now and then before they are their program; it says so where it does."""
+    program = FORKING.replace("{first}", first)
+    with start(program, GRPC_VERBOSITY="info", GRPC_ENABLE_FORK_SUPPORT="") as running:
+        _, errors = await asyncio.to_thread(running.communicate, timeout=30)
+    assert running.returncode == 0
+    assert ("fork" if "fork" in errors else "") == says
+
+
 STARVED = """
 import asyncio, threading
 from services.common.process import run

@@ -523,6 +523,24 @@ async def test_a_trial_that_fails_has_a_name_and_leaves_room(lines, error, reaso
         assert failed.value.reason == reason
 
 
+@pytest.mark.parametrize(("kills", "starts"), [(1, 2), (2, 2)])
+async def test_a_trial_that_somebody_else_kills_is_tried_once_more(tmp_path, kills, starts):
+    said = tmp_path / "said"
+    trials = scripted(
+        "import os, signal",
+        f"with open({str(said)!r}, 'a') as said: print('starts', file=said)",
+        f"if open({str(said)!r}).read().count('starts') <= {kills}:",
+        "    os.kill(os.getpid(), signal.SIGKILL)",
+        "print('{\"answer\": {}}')",
+    )
+    if kills < starts:
+        assert await trials.run({}) == {}
+    else:
+        with pytest.raises(InternalError):
+            await trials.run({})
+    assert said.read_text().count("starts") == starts
+
+
 async def test_one_question_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_path):
     pid = tmp_path / "pid"
     trials = scripted(
@@ -537,10 +555,10 @@ async def test_one_question_runs_at_a_time_and_ends_with_who_waits_for_it(tmp_pa
     order: list[str] = []
 
     async def quick(tenant: str) -> None:
-        await trials.run({"quick": True}, tenant=tenant)
+        await trials.run({"quick": True}, caller=tenant)
         order.append(tenant)
 
-    first = asyncio.create_task(trials.run({}, tenant="acme"))
+    first = asyncio.create_task(trials.run({}, caller="acme"))
 
     async def started() -> bool:
         return pid.exists()

@@ -8,7 +8,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common import files
-from services.common.errors import BadRequest, InternalError, NotFound, NotNow, Outrun, Unavailable
+from services.common.errors import (
+    BadRequest,
+    InternalError,
+    NotFound,
+    NotNow,
+    Outrun,
+    Overloaded,
+    Unavailable,
+)
 from services.scaler.changes import writing as changes
 from services.scaler.changes import written
 from services.scaler.changes.asked import Asked
@@ -36,7 +44,7 @@ class Answers:
         self.answer = {"verdict": verdict, "because": because, "pools": {}}
         self.questions = []
 
-    async def run(self, question, progress=lambda _: None, *, tenant=""):
+    async def run(self, question, progress=lambda _: None, *, caller=""):
         question = json.loads(json.dumps(question))
         if question["check"] is not None:
             notes, unserved = checks.check(question["given"], **question["check"])
@@ -70,6 +78,7 @@ class Scene:
             self.trials,
             folder,
             checks=self.trials,
+            urgent_checks=self.trials,
             places_allowed=["/allowed"],
             clock=lambda: self.now,
         )
@@ -342,6 +351,18 @@ async def test_rollback_is_one_call_and_a_version_of_its_own(scene):
     assert len(scene.trials.questions) == 1  # a rollback waits for no trial
 
 
+async def test_a_rollback_waits_for_no_check_of_what_may_come(scene):
+    class Never(Answers):
+        async def run(self, question, progress=lambda _: None, *, caller=""):
+            raise Overloaded("other scaling files wait", reason="TRIAL_RUNNING")
+
+    await scene.policies.apply(text(2), ASKED)
+    scene.trying._trials = scene.trying._checks = Never()
+    with pytest.raises(Overloaded):
+        await scene.policies.check(text(1))
+    assert (await scene.policies.roll_back(0, "bob", "")).version.number == 3
+
+
 async def test_a_rollback_takes_a_broken_hand_edit_back(scene):
     await scene.policies.apply(text(2), ASKED)
     scene.path.write_text("pools: {oh no")
@@ -485,23 +506,23 @@ async def test_a_rollback_to_new_places_is_for_what_a_hand_put_in_force(scene):
 
 async def test_what_callers_send_is_never_read_in_this_process(scene):
     class Elsewhere(Answers):
-        async def run(self, question, progress=lambda _: None, *, tenant=""):
-            asked.append((question["kind"], tenant))
+        async def run(self, question, progress=lambda _: None, *, caller=""):
+            asked.append((question["kind"], caller))
             if question["kind"] == "check":
                 return {"notes": [], "unserved": ""}
             return self.answer
 
     asked = []
     scene.trying._trials = scene.trying._checks = Elsewhere()
-    await scene.policies.check("{", tenant="acme")
-    await scene.trying.plan("{", 60.0, lambda _: None, tenant="acme")
-    await scene.policies.apply("{{", Asked("ada", "n", tenant="globex"))
+    await scene.policies.check("{", caller="acme")
+    await scene.trying.plan("{", 60.0, lambda _: None, caller="acme")
+    await scene.policies.apply("{{", Asked("ada", "n", caller="globex"))
     assert asked == [("check", "acme"), ("plan", "acme"), ("check", "globex"), ("plan", "globex")]
 
 
 async def test_a_file_that_cannot_be_tried_is_checked_all_the_same(scene):
     class Fails(Answers):
-        async def run(self, question, progress=lambda _: None, *, tenant=""):
+        async def run(self, question, progress=lambda _: None, *, caller=""):
             raise InternalError("the trial failed", reason="TRIAL_FAILED")
 
     scene.trying._trials = Fails()
