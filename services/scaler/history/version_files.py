@@ -75,8 +75,8 @@ class VersionFiles:
             digest: hash of the file.
             content: the file.
             line: what is to be kept of the version.
-            earlier: the lines before it, for where they are gone.
-            most: lines that are kept; beyond it the older half is dropped.
+            earlier: the lines before it that are to stay, for where there are none or too many.
+            most: lines that are kept.
 
         Returns:
             whether lines were dropped.
@@ -88,7 +88,7 @@ class VersionFiles:
         before = self.lines.read_bytes() if self.lines.exists() else earlier()
         kept = before.splitlines(keepends=True)
         if len(kept) >= most:
-            kept = kept[most // 2 :]
+            kept = earlier().splitlines(keepends=True)
         if kept and not kept[-1].endswith(b"\n"):
             kept[-1] += b"\n"
         # Whole, not added to: there are few versions, and none may be half there.

@@ -28,7 +28,7 @@ from services.scaler.history.version_files import VersionFiles
 log = structlog.get_logger()
 
 MAX_VERSIONS = 500
-"""Beyond it the older half is dropped."""
+"""Beyond it the older half is dropped, but for what is in force and what it can go back to."""
 
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 5.0
@@ -239,8 +239,7 @@ class Versions:
         return self._known[-1].number + 1 if self._known else 1
 
     def _keep(self, version: Version, content: bytes) -> None:
-        self._known.append(version)
-        del self._known[:-MAX_VERSIONS]
+        self._known = _bounded([*self._known, version])
         self._to_write.append(version)
         self._contents[version.hash] = content
         self._changed.set()
@@ -337,7 +336,7 @@ class Versions:
                 version = self._to_write[0]
                 await asyncio.to_thread(self._write, version, self._contents[version.hash])
                 self._to_write.remove(version)
-                needed = {one.hash for one in (*self._to_write, *self._known[-1:])}
+                needed = {one.hash for one in (*self._to_write, self.latest) if one is not None}
                 self._contents = {
                     digest: content
                     for digest, content in self._contents.items()
@@ -376,7 +375,19 @@ class Versions:
             most=MAX_VERSIONS,
         )
         if dropped:
-            self._files.keep_only({one.hash for one in self._known})
+            self._files.keep_only({one.hash for one in (*self._known, *self._to_write)})
+
+
+def _bounded(versions: list[Version]) -> list[Version]:
+    """What of them is kept: hands whose edits are undone push out nothing that was in force last.
+
+    The two that were in force last stay, so that there is always one to go back to.
+    """
+    if len(versions) <= MAX_VERSIONS:
+        return versions
+    newer = len(versions) - MAX_VERSIONS // 2
+    last = [one for one in versions if one.source is not Source.UNDONE][-2:]
+    return [one for one in versions[:newer] if one in last] + versions[newer:]
 
 
 def _lines_of(versions: Sequence[Version]) -> bytes:
