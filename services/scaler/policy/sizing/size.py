@@ -171,13 +171,14 @@ def _granted(
     limits = budget.limits_of(budgets)
     now_spent = before
     if views:
+        now = max(view.now for view in views.values())
         wall = max(view.wall for view in views.values())
         running = sum(
             prices[name] * (view.ready + view.starting)
             for name, view in views.items()
             if name in prices
         )
-        now_spent = spent(before, wall, running)
+        now_spent = spent(before, running, now=now, wall=wall)
         if money is not None:
             least = sum(prices[name] * one.wish.least for name, one in asking.items())
             limits += ceilings(money, now_spent, wall, prices, least)

@@ -16,7 +16,7 @@ from services.scaler.load.loads import Loads, Report, Run, TierLoad
 from services.scaler.metrics import Metrics
 from services.scaler.policy.sizing.capacity import Fit, Learned
 from services.scaler.policy.sizing.memory import Lasting
-from services.scaler.policy.sizing.money import Spent
+from services.scaler.policy.sizing.money import Day, Spent
 from services.scaler.policy.sizing.override import Override, OverrideKind
 from services.scaler.policy.sizing.settings import (
     Behavior,
@@ -283,7 +283,7 @@ async def test_the_days_money_is_gone_for_the_next_scaler_too(scene):
     scaling = Scaling(pools={"a": scaled(usd_per_hour=1.0)}, money=money, tick_seconds=TICK)
     second = await scene(**scaling.pools)
     second.fleet.configure(scaling)
-    gone = Spent(((0, money.usd_per_day or 0.0),), 1000.0)
+    gone = Spent((Day(0, money.usd_per_day or 0.0),), 1000.0)
     second.sizes.recall(Lasting(gone))
     second.pass_tick(running=20)
     assert second.size() == 1
@@ -292,7 +292,7 @@ async def test_the_days_money_is_gone_for_the_next_scaler_too(scene):
 
 async def test_money_is_not_given_back_where_nothing_can_be_decided(scene, monkeypatch):
     scene = await scene(a=scaled(usd_per_hour=1.0))
-    scene.sizes.recall(Lasting(Spent(((0, 7.0),), 1000.0)))
+    scene.sizes.recall(Lasting(Spent((Day(0, 7.0),), 1000.0)))
 
     def failing(*_: object) -> None:
         raise ZeroDivisionError
