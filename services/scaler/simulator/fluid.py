@@ -40,6 +40,7 @@ class Moment:
         finished, output: answers that ended, and their tokens.
         begun, late: answers that began, and those of them that came late.
         ttft: seconds to the first text of the request that was admitted last; None: not told.
+        leaving: replicas that drain.
     """
 
     now: float
@@ -57,6 +58,7 @@ class Moment:
     begun: float
     late: float
     ttft: float | None = None
+    leaving: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +267,7 @@ class Running:
             arrivals=seen[0] - seen_before[0], prompt=seen[1] - seen_before[1],
             finished=seen[4] - seen_before[4], output=seen[5] - seen_before[5],
             begun=heads, late=heads * share,
-            ttft=self._wait() + self.pool.first_text,
+            ttft=self._wait() + self.pool.first_text, leaving=len(self.leaving),
         )  # fmt: skip
         return Turn(moment, begun, share)
 

@@ -146,6 +146,7 @@ class _Part:
         self.reasons: list[tuple[float, Decision]] = []
         self.reason: tuple[int, Which] | None = None
         self.rows: list[tuple[float, ...]] = []
+        self.gone_at: list[int] = []  # of those that drain
 
     @property
     def places(self) -> int:
@@ -179,6 +180,7 @@ class _Tier(Running):
         change = wanted - part.ready - len(part.starting)
         for _ in range(part.starting.resize(change, self.at)):
             part.counts.paid += self.drain(part.worth)
+            part.gone_at.append(self.leaving[-1][0])
             part.ready -= 1
             self._weigh()
 
@@ -191,8 +193,9 @@ class _Tier(Running):
         for name, part in self.parts.items():
             share = part.places / places if places else float(name == able)
             runs = part.ready * part.worth / power if power else share
+            part.gone_at = [at for at in part.gone_at if at > self.at]
             found[name] = replace(
-                moment, ready=part.ready, starting=len(part.starting),
+                moment, ready=part.ready, starting=len(part.starting), leaving=len(part.gone_at),
                 waiting=moment.waiting * share, running=moment.running * runs,
                 load=moment.load * share, work=moment.work * share,
                 arrivals=moment.arrivals * share, prompt=moment.prompt * share,

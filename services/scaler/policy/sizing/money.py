@@ -3,15 +3,16 @@
 Pure. What runs is counted at its price. The ceiling of a day leaves what the least sizes cost until
 midnight untouched; what is beyond that may be spent at any rate, and dries up gently near its end.
 Least sizes run even when the day's money is gone: nobody wants to save an outage's worth. The
-ceiling of an hour holds for all.
+ceiling of an hour holds for all, and what drains counts until it is gone: nothing starts beside it
+that would go over the ceiling. It takes nothing from what serves, which would drain and cost too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from services.scaler.policy.sizing.budget import Limit
+from services.scaler.policy.sizing.budget import SLACK, Claim, Grant, Limit, granted
 from services.scaler.policy.sizing.settings import Money
 from services.scaler.policy.sizing.views import Bound
 
@@ -21,6 +22,7 @@ GAP_SECONDS = 300.0
 GENTLE_HOURS = 300.0 / 3600
 """What is left of a day is spent no faster than within this: replicas take time to go."""
 HOUR, DAY = "hour", "day"
+DRAINING = "hour with what still drains"
 
 OVER_SECONDS = 2 * DAY_SECONDS
 """Once so much was counted after a day, no clock goes back to it."""
@@ -141,3 +143,38 @@ def ceilings(
         rate = least_usd_per_hour + max(over, 0.0) / GENTLE_HOURS
         limits.append(Limit(Bound.MONEY, DAY, rate, prices))
     return limits
+
+
+def startable(
+    usd_per_hour: float,
+    runs_usd_per_hour: float,
+    *,
+    claims: Mapping[str, Claim],
+    kept: Mapping[str, int],
+    prices: Mapping[str, float],
+    priorities: Mapping[str, int],
+) -> dict[str, Grant]:
+    """What each pool may have until what drains is gone; only what is to start can be too much.
+
+    Args:
+        usd_per_hour: the ceiling.
+        runs_usd_per_hour: what all that runs costs, draining replicas included.
+        claims: what each pool was granted of the ceiling, as if nothing drained.
+        kept: replicas that serve or start, by pool.
+        prices: of a replica an hour, by pool.
+        priorities: by pool.
+    """
+    more = {
+        pool: Claim(max(claim.wished - kept[pool], 0), max(claim.least - kept[pool], 0))
+        for pool, claim in claims.items()
+    }
+    room = max(usd_per_hour * (1 + SLACK) - runs_usd_per_hour, 0.0)
+    grants = granted(more, [Limit(Bound.MONEY, DRAINING, room, prices)], priorities)
+    found = {}
+    for pool, grant in grants.items():
+        size, short = min(claims[pool].wished, kept[pool]) + grant.size, grant.short
+        if short is not None:
+            asked = runs_usd_per_hour + (short.value or 0.0)
+            short = replace(short, size=size, value=asked, limit=usd_per_hour)
+        found[pool] = Grant(size, short)
+    return found

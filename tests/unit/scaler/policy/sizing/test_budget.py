@@ -304,3 +304,80 @@ def test_when_the_day_is_spent_only_the_least_sizes_run():
 
 def test_limits_of_nothing_are_no_trouble():
     assert granted({}, [Limit(Bound.BUDGET, "g", 1.0, {"a": 1.0})], {}) == {}
+
+
+HOURLY = Money(usd_per_hour=4.0)
+
+
+def sizes_of(
+    wanted: dict[str, int], seen: dict[str, tuple[int, int]], memory: AllMemory | None = None
+) -> tuple[dict[str, int], AllMemory, str]:
+    """Sizes under a ceiling of 4 USD an hour, of replicas of 1 USD; `a` goes first.
+
+    Args:
+        wanted: of each pool.
+        seen: those that are ready, and those that drain.
+        memory: of the tick before.
+    """
+    policies = {name: PoolPolicy(None, size) for name, size in wanted.items()}
+    views = {
+        name: view(0.0, 0.0, ready, leaving=leaving, usd_per_hour=1.0)
+        for name, (ready, leaving) in seen.items()
+    }
+    ranks = {"ranks": budget(99, a=(5, 1), b=(0, 1))}
+    decisions, after = decide_all(policies, ranks, HOURLY, memory or AllMemory(), views)
+    return {name: one.size for name, one in decisions.items()}, after, decisions["a"].why
+
+
+def test_nothing_starts_over_the_ceiling_of_an_hour_while_others_drain():
+    wanted = {"a": 4, "b": 0}
+    assert sizes_of(wanted, {"a": (0, 0), "b": (4, 0)})[0] == {"a": 0, "b": 0}  # b is to drain
+    sizes, _, why = sizes_of(wanted, {"a": (0, 0), "b": (0, 4)})
+    assert sizes == {"a": 0, "b": 0}
+    assert why == (
+        "0 replicas: the ceiling of money per hour with what still drains leaves $4.00 an hour, "
+        "and $8.00 are asked for."
+    )
+    assert sizes_of(wanted, {"a": (0, 0), "b": (0, 3)})[0] == {"a": 1, "b": 0}
+    assert sizes_of(wanted, {"a": (1, 0), "b": (0, 1)})[0] == {"a": 3, "b": 0}
+    assert sizes_of(wanted, {"a": (3, 0), "b": (0, 0)})[0] == {"a": 4, "b": 0}
+
+
+def test_what_drains_takes_nothing_from_what_serves():
+    assert sizes_of({"a": 2, "b": 2}, {"a": (2, 2), "b": (2, 3)})[0] == {"a": 2, "b": 2}
+
+
+def test_who_goes_first_grows_once_the_others_have_drained_for_it():
+    wanted = {"a": 4, "b": 2}
+    assert sizes_of(wanted, {"a": (2, 0), "b": (2, 0)})[0] == {"a": 2, "b": 0}
+    assert sizes_of(wanted, {"a": (2, 0), "b": (0, 2)})[0] == {"a": 2, "b": 0}
+    assert sizes_of(wanted, {"a": (2, 0), "b": (0, 0)})[0] == {"a": 4, "b": 0}
+
+
+def test_a_pool_that_cannot_be_seen_costs_as_before():
+    wanted = {"a": 1, "b": 3}
+    _, memory, _ = sizes_of(wanted, {"a": (1, 0), "b": (3, 0)})
+    assert sizes_of({"a": 4, "b": 3}, {"a": (1, 0)}, memory)[0]["a"] == 1
+    later = {"a": view(100.0, 0.0, 1, usd_per_hour=1.0)}
+    policies = {name: PoolPolicy(None, size) for name, size in wanted.items()}
+    _, after = decide_all(policies, {}, None, memory, later)
+    assert after.spent.usd == pytest.approx(4.0 * 100 / 3600)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from("ab"),
+        st.tuples(*[st.integers(0, 6)] * 3),
+        min_size=2,
+        max_size=2,
+    )
+)
+def test_no_start_takes_what_runs_over_the_ceiling(pools):
+    wanted = {name: one[0] for name, one in pools.items()}
+    seen = {name: (ready, leaving) for name, (_, ready, leaving) in pools.items()}
+    sizes, _, _ = sizes_of(wanted, seen)
+    runs = sum(map(sum, seen.values()))
+    starts = sum(max(sizes[name] - seen[name][0], 0) for name in pools)
+    assert starts == 0 or runs + starts <= 4
+    assert sum(sizes.values()) <= 4
