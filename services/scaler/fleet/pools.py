@@ -188,11 +188,14 @@ class Pools:
         starting = status.pending + sum(
             one.state is ReplicaState.STARTING and not one.status.outdated for one in members
         )
+        starting = min(starting, max(self.size(name) - len(ready), 0))
+        there = len(members) + status.pending + status.ending
         return PoolNow(
             name,
             self.settings(name),
             ready=tuple(one.replica.id for one in ready),
-            starting=min(starting, max(self.size(name) - len(ready), 0)),
+            starting=starting,
+            leaving=there - len(ready) - starting,
             fits=status.capacity,
             start_seconds=self.start_seconds(name),
             woken=self._sizes.woken(name),

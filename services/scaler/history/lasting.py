@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from services.scaler.policy.sizing.capacity import (
 )
 from services.scaler.policy.sizing.lengths import Lengths
 from services.scaler.policy.sizing.memory import Lasting
-from services.scaler.policy.sizing.money import KEPT_DAYS, Spent, day_of
+from services.scaler.policy.sizing.money import KEPT_DAYS, Day, Spent, day_of
 from services.scaler.policy.sizing.work import FIGURE_MOST, WorkMemory
 
 log = structlog.get_logger()
@@ -73,11 +73,14 @@ class _Pool:
 
 @dataclass(frozen=True, config=STRICT)
 class _Spent:
-    """`Spent` in the file; without days, as scalers of before wrote it, of one day."""
+    """`Spent` in the file; without days, or their seconds, as scalers of before wrote it."""
 
     wall: _Figure
     usd: _Figure = 0.0
-    days: Annotated[tuple[tuple[_Day, _Figure], ...], Field(max_length=KEPT_DAYS)] = ()
+    days: Annotated[
+        tuple[tuple[_Day, _Figure] | tuple[_Day, _Figure, _Figure], ...],
+        Field(max_length=KEPT_DAYS),
+    ] = ()
     behind_seconds: _Figure = 0.0
 
 
@@ -157,7 +160,13 @@ class LastingFile:
 def _said(lasting: Lasting) -> dict[str, Any]:
     spent = lasting.spent
     return {
-        "spent": asdict(spent) if spent.days else None,
+        "spent": {
+            "days": spent.days,
+            "wall": spent.wall,
+            "behind_seconds": spent.behind_seconds,
+        }
+        if spent.days
+        else None,
         "pools": [
             {
                 "pool": pool,
@@ -178,7 +187,7 @@ def _said(lasting: Lasting) -> dict[str, Any]:
 def _spent(said: Any) -> Spent:
     found = _SPENT.validate_python(said)
     days = found.days or ((day_of(found.wall), found.usd),)
-    return Spent(tuple(sorted(days)), found.wall, found.behind_seconds)
+    return Spent(tuple(sorted(Day(*one) for one in days)), found.wall, found.behind_seconds)
 
 
 def _work(said: Any) -> tuple[tuple[str, str, str], WorkMemory]:

@@ -6,6 +6,7 @@ the disk: to be called in a thread while the scaler serves.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class VersionFiles:
         self._folder = folder
         self.lines = folder / LINES
         self.announced = folder / ANNOUNCED
+        self._one_changes = threading.Lock()
 
     def read_lines(self) -> list[bytes]:
         """The line of each version, in the order in which they were written.
@@ -59,12 +61,13 @@ class VersionFiles:
             OSError: the disk refuses; trying again is harmless.
         """
         path = self.path_of(digest)
-        try:
-            there = path.read_bytes() == content
-        except FileNotFoundError:
-            there = False
-        if not there:
-            write_whole(path, content)
+        with self._one_changes:
+            try:
+                there = path.read_bytes() == content
+            except FileNotFoundError:
+                there = False
+            if not there:
+                write_whole(path, content)
 
     def add(
         self, digest: str, content: bytes, line: bytes, *, earlier: Callable[[], bytes], most: int
@@ -75,8 +78,8 @@ class VersionFiles:
             digest: hash of the file.
             content: the file.
             line: what is to be kept of the version.
-            earlier: the lines before it, for where they are gone.
-            most: lines that are kept; beyond it the older half is dropped.
+            earlier: the lines before it that are to stay, for where there are none or too many.
+            most: lines that are kept.
 
         Returns:
             whether lines were dropped.
@@ -88,18 +91,33 @@ class VersionFiles:
         before = self.lines.read_bytes() if self.lines.exists() else earlier()
         kept = before.splitlines(keepends=True)
         if len(kept) >= most:
-            kept = kept[most // 2 :]
+            kept = earlier().splitlines(keepends=True)
         if kept and not kept[-1].endswith(b"\n"):
             kept[-1] += b"\n"
         # Whole, not added to: there are few versions, and none may be half there.
         write_whole(self.lines, b"".join([*kept, line]))
         return len(kept) < before.count(b"\n")
 
-    def keep_only(self, digests: Collection[str]) -> None:
-        """Removes files of other hashes, which no version on record has."""
-        for path in self._folder.glob("*.yaml"):
-            if path.stem not in digests:
+    def keep_only(self, digests: Callable[[], Collection[str]]) -> None:
+        """Removes files of other hashes than these now, which no version on record has."""
+        with self._one_changes:
+            for path in self._others(digests()):
                 path.unlink(missing_ok=True)
+
+    def others(self, digests: Collection[str], most: int) -> dict[str, bytes]:
+        """The newest files of other hashes than these, by what is said to be their hash.
+
+        The oldest of them comes first. One that cannot be read is left out.
+        """
+        found: list[tuple[float, str, bytes]] = []
+        for path in self._others(digests):
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime, path.stem, path.read_bytes()))
+                found = sorted(found)[-most:]
+        return {digest: content for _, digest, content in found}
+
+    def _others(self, digests: Collection[str]) -> list[Path]:
+        return [path for path in self._folder.glob("*.yaml") if path.stem not in digests]
 
     def mend(self, digest: str, content: bytes, lines: Callable[[], bytes]) -> bool:
         """Writes the file of this hash and the lines where they are gone; whether any was.

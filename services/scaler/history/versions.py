@@ -28,7 +28,11 @@ from services.scaler.history.version_files import VersionFiles
 log = structlog.get_logger()
 
 MAX_VERSIONS = 500
-"""Beyond it the older half is dropped."""
+"""Beyond it the older half is dropped, but for what is in force and what it can go back to."""
+
+MOST_FOUND = 16
+"""Files without a line that are taken up at a start; a kill leaves one."""
+FOUND = "found without a line on record, as a kill leaves it"
 
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 5.0
@@ -120,6 +124,8 @@ class Versions:
         self._contents: dict[str, bytes] = {}  # that are not on the disk yet, or are in force
         self._to_write: list[Version] = []
         self._announced: Change | None = None
+        self._found: dict[str, bytes] = {}  # at the start, by hash; no version has them
+        self._ahead = ""  # hash of what was kept last, which may be no version yet
         self._changed = asyncio.Event()
         self._to_do = asyncio.Event()
         self._writes = asyncio.Lock()
@@ -169,6 +175,8 @@ class Versions:
                 file = str(self._files.lines)
                 log.error("a line of the scaling file's versions cannot be read", file=file)  # noqa: TRY400
         self._known.sort(key=lambda one: one.number)
+        recorded = {one.hash for one in self._known}
+        self._found = self._files.others(recorded, MOST_FOUND)
         announced = self._files.announced
         try:
             self._announced = _CHANGE.validate_python(orjson.loads(announced.read_bytes()))
@@ -201,6 +209,7 @@ class Versions:
         """A file is in force; comes back at once. The same once more is no new version."""
         digest, latest = hash_of(content), self.latest
         self._contents[digest] = content
+        self._take_found(digest)
         if latest is not None and latest.hash == digest:
             return latest
         number, now = self._next, self._wall()
@@ -208,7 +217,7 @@ class Versions:
         if said is not None and said.hash == digest:
             version = Version(number=number, since=now, **dataclasses.asdict(said))
         else:
-            version = Version(number, digest, now, Source.FILE if self._known else Source.START)
+            version = Version(number, digest, now, Source.START if latest is None else Source.FILE)
         self._keep(version, content)
         log.info(
             "a version of the scaling file is in force",
@@ -219,14 +228,16 @@ class Versions:
         )
         return version
 
-    async def keep(self, content: bytes) -> None:
-        """Has a file on the disk whole, which is no version yet.
+    def keep(self, content: bytes) -> None:
+        """Has a file on the disk whole, which is no version yet. To be called in a thread.
+
+        After a kill the next scaler finds it, and puts it on record as undone.
 
         Raises:
             OSError: the disk refuses.
         """
-        async with self._writes:
-            await asyncio.to_thread(self._files.keep, hash_of(content), content)
+        self._ahead = hash_of(content)
+        self._files.keep(self._ahead, content)
 
     def undone(self, content: bytes, note: str) -> Version:
         """A hand's file is not in force any more, or never was; it is kept. Comes back at once."""
@@ -234,13 +245,19 @@ class Versions:
         self._keep(version, content)
         return version
 
+    def _take_found(self, live: str) -> None:
+        """Puts on record what an earlier scaler kept and had no time to; not what is in force."""
+        found, self._found = self._found, {}
+        for digest, content in found.items():
+            if digest != live and hash_of(content) == digest:
+                self.undone(content, FOUND)
+
     @property
     def _next(self) -> int:
         return self._known[-1].number + 1 if self._known else 1
 
     def _keep(self, version: Version, content: bytes) -> None:
-        self._known.append(version)
-        del self._known[:-MAX_VERSIONS]
+        self._known = _bounded([*self._known, version])
         self._to_write.append(version)
         self._contents[version.hash] = content
         self._changed.set()
@@ -337,7 +354,7 @@ class Versions:
                 version = self._to_write[0]
                 await asyncio.to_thread(self._write, version, self._contents[version.hash])
                 self._to_write.remove(version)
-                needed = {one.hash for one in (*self._to_write, *self._known[-1:])}
+                needed = {one.hash for one in (*self._to_write, self.latest) if one is not None}
                 self._contents = {
                     digest: content
                     for digest, content in self._contents.items()
@@ -376,7 +393,21 @@ class Versions:
             most=MAX_VERSIONS,
         )
         if dropped:
-            self._files.keep_only({one.hash for one in self._known})
+            self._files.keep_only(
+                lambda: {one.hash for one in (*self._known, *self._to_write)} | {self._ahead}
+            )
+
+
+def _bounded(versions: list[Version]) -> list[Version]:
+    """What of them is kept: hands whose edits are undone push out nothing that was in force last.
+
+    The two that were in force last stay, so that there is always one to go back to.
+    """
+    if len(versions) <= MAX_VERSIONS:
+        return versions
+    newer = len(versions) - MAX_VERSIONS // 2
+    last = [one for one in versions if one.source is not Source.UNDONE][-2:]
+    return [one for one in versions[:newer] if one in last] + versions[newer:]
 
 
 def _lines_of(versions: Sequence[Version]) -> bytes:

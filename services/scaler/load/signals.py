@@ -30,6 +30,7 @@ class PoolNow:
         pool: the settings it goes by.
         ready: ids of its replicas that take requests.
         starting: replicas on their way.
+        leaving: replicas that run beside these, and are to go.
         fits: most replicas that there is room for; None: not known.
         start_seconds: how long a start takes.
         woken: somebody asked for it while it had no replica.
@@ -42,6 +43,7 @@ class PoolNow:
     fits: int | None = None
     start_seconds: float = 60.0
     woken: bool = False
+    leaving: int = 0
 
     @property
     def places(self) -> int:
@@ -150,6 +152,7 @@ class Signals:
             usd_per_hour=one.pool.usd_per_hour,
             woken=one.woken,
             idle_seconds=loads.idle_seconds(tier, now),
+            leaving=one.leaving,
         )
 
     def _engine_readings(self, one: PoolNow) -> list[EngineReading]:

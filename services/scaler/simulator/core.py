@@ -131,6 +131,7 @@ def view_of(
         # A request that finds no replica wakes the pool.
         woken=moment.ready == 0 and moment.waiting > 0.0,
         idle_seconds=idle,
+        leaving=moment.leaving,
     )
 
 

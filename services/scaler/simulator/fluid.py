@@ -40,6 +40,7 @@ class Moment:
         finished, output: answers that ended, and their tokens.
         begun, late: answers that began, and those of them that came late.
         ttft: seconds to the first text of the request that was admitted last; None: not told.
+        leaving: replicas that drain.
     """
 
     now: float
@@ -57,18 +58,22 @@ class Moment:
     begun: float
     late: float
     ttft: float | None = None
+    leaving: int = 0
 
-    def part(self, ready: int, starting: int, *, share: float, runs: float) -> "Moment":
+    def part(
+        self, ready: int, starting: int, leaving: int, *, share: float, runs: float
+    ) -> "Moment":
         """What one of several pools that serve the line sees.
 
         Args:
             ready: its replicas.
             starting: those on their way.
+            leaving: those that end what runs on them.
             share: of what comes and waits that is its.
             runs: share of what runs that runs on it.
         """
         return replace(
-            self, ready=ready, starting=starting, running=self.running * runs,
+            self, ready=ready, starting=starting, leaving=leaving, running=self.running * runs,
             waiting=self.waiting * share, load=self.load * share, work=self.work * share,
             arrivals=self.arrivals * share, prompt=self.prompt * share,
             finished=self.finished * share, output=self.output * share,
@@ -282,7 +287,7 @@ class Running:
             arrivals=seen[0] - seen_before[0], prompt=seen[1] - seen_before[1],
             finished=seen[4] - seen_before[4], output=seen[5] - seen_before[5],
             begun=heads, late=heads * share,
-            ttft=self._wait() + self.pool.first_text,
+            ttft=self._wait() + self.pool.first_text, leaving=len(self.leaving),
         )  # fmt: skip
         return Turn(moment, begun, share)
 

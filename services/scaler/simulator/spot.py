@@ -189,7 +189,7 @@ class _Both:
             share = ready / there if there else float(name == ON_DEMAND)
             runs = ready / moment.ready if moment.ready else share
             views[name] = view_of(
-                moment.part(ready, starting, share=share, runs=runs),
+                moment.part(ready, starting, 0, share=share, runs=runs),  # without a ceiling
                 places=self.running.pool.serving.places,
                 start_seconds=self.running.pool.starts[0],
                 wall=moment.now,

@@ -146,6 +146,7 @@ class _Part:
         self.reasons: list[tuple[float, Decision]] = []
         self.reason: tuple[int, Which] | None = None
         self.rows: list[tuple[float, ...]] = []
+        self.gone_at: list[int] = []  # of those that drain
 
     @property
     def places(self) -> int:
@@ -179,6 +180,7 @@ class _Tier(Running):
         change = wanted - part.ready - len(part.starting)
         for _ in range(part.starting.resize(change, self.at)):
             part.counts.paid += self.drain(part.worth)
+            part.gone_at.append(self.leaving[-1][0])
             part.ready -= 1
             self._weigh()
 
@@ -191,7 +193,10 @@ class _Tier(Running):
         for name, part in self.parts.items():
             share = part.places / places if places else float(name == able)
             runs = part.ready * part.worth / power if power else share
-            found[name] = moment.part(part.ready, len(part.starting), share=share, runs=runs)
+            part.gone_at = [at for at in part.gone_at if at > self.at]
+            found[name] = moment.part(
+                part.ready, len(part.starting), len(part.gone_at), share=share, runs=runs
+            )
         return found
 
     def _weigh(self) -> None:

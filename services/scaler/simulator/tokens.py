@@ -98,7 +98,7 @@ class _Tokens:
                 starting=len(self.starting), waiting=waiting, running=running,
                 load=waiting + running, work=grew["work"], arrivals=grew["arrivals"],
                 prompt=grew["prompt"], finished=grew["finished"], output=grew["output"],
-                begun=begun, late=late,
+                begun=begun, late=late, leaving=self.leaving,
             )))  # fmt: skip
             rows.append(
                 (self.now, wanted, len(self.replicas), len(self.starting), waiting, running,

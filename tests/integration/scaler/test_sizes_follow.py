@@ -11,7 +11,7 @@ from pennyweight.scaler.v1 import scaler_pb2 as pb
 from services.scaler.history.lasting import LastingFile
 from services.scaler.policy.sizing.capacity import Fit, Learned
 from services.scaler.policy.sizing.memory import Lasting
-from services.scaler.policy.sizing.money import DAY_SECONDS, Spent
+from services.scaler.policy.sizing.money import DAY_SECONDS, Day, Spent
 from services.scaler.policy.sizing.work import WorkMemory
 from tests.integration.scaler.harness import KEY, MODEL, READY, Scaler, until_async
 from tests.integration.scaler.test_scaler_servicer import CALLER, key_file
@@ -137,7 +137,7 @@ async def test_what_was_spent_and_learned_holds_over_a_restart(home):
     fit = Fit(weight=1.0, constants=(0.02, 0.0, 0.0, 0.0))
     work = WorkMemory(learned=Learned(0.9, fit, fit.capacity))
     wall = time.time()
-    spent = Spent(((int(wall // DAY_SECONDS), 7.0),), wall)
+    spent = Spent((Day(int(wall // DAY_SECONDS), 7.0),), wall)
     await file.keep(Lasting(spent, {("p", MODEL, "int8"): work}))
     before = (home.state / "history/sizes.json").read_bytes()
     scaler = await home.start(keep=False)

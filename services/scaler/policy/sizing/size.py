@@ -8,7 +8,7 @@ and those on spot too, with the budgets and the money that they share. Call eith
 every 5 to 15 seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from services.scaler.policy.sizing import budget
@@ -19,7 +19,7 @@ from services.scaler.policy.sizing.asking import (
     asking_with_spot,
 )
 from services.scaler.policy.sizing.memory import SizeMemory
-from services.scaler.policy.sizing.money import Spent, ceilings, spent
+from services.scaler.policy.sizing.money import Spent, ceilings, spent, startable
 from services.scaler.policy.sizing.override import Override
 from services.scaler.policy.sizing.path import Wish, wished
 from services.scaler.policy.sizing.settings import Budget, Money, Scale
@@ -105,11 +105,11 @@ def decide_all(
     pools: dict[str, SizeMemory] = {}
     mixes: dict[str, MixMemory] = {}
     for name, one in asking.items():
-        grant = grants.get(name)
         wish, size = one.wish, one.wish.size
-        if grant is not None and grant.short is not None:
-            size = grant.size
-            wish = replace(wish, constraints=(*wish.constraints, grant.short))
+        for grant in (of_pools[name] for of_pools in grants if name in of_pools):
+            if grant.short is not None:
+                size = grant.size
+                wish = replace(wish, constraints=(*wish.constraints, grant.short))
         decisions[name] = _decision(wish, size, one.before, prices[name], worded=worded)
         if one.mix is not None:
             mixes[name] = replace(one.mix, on_demand=size)
@@ -166,25 +166,46 @@ def _granted(
     asking: Mapping[str, Asking],
     prices: Mapping[str, float],
     views: Mapping[str, View],
-) -> tuple[Spent, Mapping[str, budget.Grant]]:
-    """What was spent by now, and what each pool gets of what is shared."""
+) -> tuple[Spent, Sequence[Mapping[str, budget.Grant]]]:
+    """What was spent by now, and what each pool gets of what is shared, in turn."""
     limits = budget.limits_of(budgets)
     now_spent = before
+    # One that cannot be seen now runs as before.
+    kept = {
+        name: views[name].ready + views[name].starting if name in views else one.before
+        for name, one in asking.items()
+    }
+    running = sum(
+        prices[name] * (kept[name] + (views[name].leaving if name in views else 0))
+        for name in asking
+    )
     if views:
+        now = max(view.now for view in views.values())
         wall = max(view.wall for view in views.values())
-        running = sum(
-            prices[name] * (view.ready + view.starting)
-            for name, view in views.items()
-            if name in prices
-        )
-        now_spent = spent(before, wall, running)
+        now_spent = spent(before, running, now=now, wall=wall)
         if money is not None:
             least = sum(prices[name] * one.wish.least for name, one in asking.items())
             limits += ceilings(money, now_spent, wall, prices, least)
     if not limits:
-        return now_spent, {}
+        return now_spent, ()
     claims = {name: budget.Claim(one.wish.size, one.wish.least) for name, one in asking.items()}
-    return now_spent, budget.granted(claims, limits, budget.priorities_of(budgets))
+    priorities = budget.priorities_of(budgets)
+    grants = budget.granted(claims, limits, priorities)
+    if money is None or money.usd_per_hour is None:
+        return now_spent, (grants,)
+    claims = {
+        name: budget.Claim(grants[name].size, min(claim.least, grants[name].size))
+        for name, claim in claims.items()
+    }
+    startable_now = startable(
+        money.usd_per_hour,
+        running,
+        claims=claims,
+        kept=kept,
+        prices=prices,
+        priorities=priorities,
+    )
+    return now_spent, (grants, startable_now)
 
 
 def _decision(wish: Wish, size: int, before: int, price: float, *, worded: bool = True) -> Decision:

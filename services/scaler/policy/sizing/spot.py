@@ -130,6 +130,7 @@ def together(on_demand: View, spot: View) -> View:
         fits=fits,
         woken=on_demand.woken or spot.woken,
         idle_seconds=idle,
+        leaving=on_demand.leaving + spot.leaving,
     )
 
 

@@ -60,6 +60,8 @@ class View:
         wall: the same in seconds since 1970, for schedules and days.
         ready: replicas that take requests.
         starting: replicas on their way.
+        leaving: replicas that run beside these: those that drain or are taken down, and those that
+            are there once more while the pool is rolled out. They cost like others.
         places: requests one replica runs at once.
         start_seconds: how long a start takes, as measured.
         traffic: since the tick before; None: nobody says, which is not to say nothing.
@@ -86,6 +88,7 @@ class View:
     usd_per_hour: float = 0.0
     woken: bool = False
     idle_seconds: float | None = None
+    leaving: int = 0
 
 
 class Bound(StrEnum):

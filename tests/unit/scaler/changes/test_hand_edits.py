@@ -2,15 +2,16 @@
 
 import asyncio
 import errno
+from contextlib import contextmanager
 
 import pytest
 
 from services.common import files
 from services.common.errors import Outrun, Unavailable
-from services.scaler.changes import hand_edits
+from services.scaler.changes import hand_edits, written
 from services.scaler.changes.asked import Asked
 from services.scaler.history import version_files
-from services.scaler.history.versions import Source
+from services.scaler.history.versions import Source, Versions
 from tests.unit.scaler.changes.test_policies import ASKED, guarded, scene, strict, text
 
 __all__ = ("guarded", "scene")
@@ -89,6 +90,49 @@ async def test_a_change_for_a_reason_keeps_the_edit_that_it_writes_over(scene, m
         (EDIT, "written over by bob"),
         ("pools: {oh no", "written over by ada"),
     ]
+
+
+def after_a_kill(scene):
+    """What the next scaler has on record as undone, where this one is killed now."""
+    again = Versions(scene.versions.folder)
+    again.open()
+    again.in_force(scene.path.read_bytes())
+    return [again.content(one) for one in again.listed(100) if one.source is Source.UNDONE]
+
+
+async def test_an_edit_that_is_written_over_outlives_a_kill_right_after(scene, monkeypatch):
+    await scene.policies.apply(text(2), ASKED)
+    await scene.versions.flush()
+    in_place(scene.path)
+    exchange, found = files.exchange, []
+
+    def watched(one, other):
+        exchange(one, other)
+        found.append(after_a_kill(scene))
+
+    monkeypatch.setattr(files, "exchange", watched)
+    await scene.policies.roll_back(1, "bob", "")
+    assert found == [[EDIT.encode()]]
+    await scene.versions.flush()
+    assert after_a_kill(scene) == [EDIT.encode()]  # and is on record once
+
+
+@pytest.mark.parametrize("edit", [in_place, by_rename])
+async def test_so_does_one_that_comes_the_very_moment_before(scene, monkeypatch, edit):
+    await scene.policies.apply(text(2), ASKED)
+    await scene.versions.flush()
+    meanwhile(monkeypatch, scene, edit)
+    exchanged, found = written.exchanged_file, []
+
+    @contextmanager
+    def watched(path, data):
+        with exchanged(path, data) as before:
+            yield before
+            found.append(after_a_kill(scene))
+
+    monkeypatch.setattr(written, "exchanged_file", watched)
+    await scene.policies.roll_back(1, "bob", "")
+    assert found == [[EDIT.encode()]]
 
 
 async def test_who_is_written_over_before_the_change_is_in_force_hears_of_it(scene):

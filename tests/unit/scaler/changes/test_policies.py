@@ -89,8 +89,8 @@ class Scene:
         self.policies = Policies(self.versions, self.trying, self.writing)
         write = written.write
 
-        def seen(path, content, expected=None):
-            found = write(path, content, expected)
+        def seen(*args):
+            found = write(*args)
             loop.call_soon_threadsafe(self.look)
             return found
 

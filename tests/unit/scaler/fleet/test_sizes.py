@@ -16,7 +16,7 @@ from services.scaler.load.loads import Loads, Report, Run, TierLoad
 from services.scaler.metrics import Metrics
 from services.scaler.policy.sizing.capacity import Fit, Learned
 from services.scaler.policy.sizing.memory import Lasting
-from services.scaler.policy.sizing.money import Spent
+from services.scaler.policy.sizing.money import Day, Spent
 from services.scaler.policy.sizing.override import Override, OverrideKind
 from services.scaler.policy.sizing.settings import (
     Behavior,
@@ -156,7 +156,7 @@ async def test_a_pool_grows_with_what_runs_and_shrinks_again(scene):
     assert scene.value("size_changes_total", direction="up") == 2
     assert scene.value("size_changes_total", direction="down") == 1
     assert scene.value("reversals_total") == 1
-    assert scene.value("usd_per_hour") == 2.0
+    assert scene.value("usd_per_hour") == 8.0, "three drain, and cost until they are gone"
     assert scene.value("desired_replicas") == 1
     view = scene.fleet.pools()[0]
     assert view.decision is not None
@@ -283,16 +283,33 @@ async def test_the_days_money_is_gone_for_the_next_scaler_too(scene):
     scaling = Scaling(pools={"a": scaled(usd_per_hour=1.0)}, money=money, tick_seconds=TICK)
     second = await scene(**scaling.pools)
     second.fleet.configure(scaling)
-    gone = Spent(((0, money.usd_per_day or 0.0),), 1000.0)
+    gone = Spent((Day(0, money.usd_per_day or 0.0),), 1000.0)
     second.sizes.recall(Lasting(gone))
     second.pass_tick(running=20)
     assert second.size() == 1
     assert second.value("bound", bound="money") == 1
 
 
+async def test_what_drains_is_spent_until_it_is_gone(scene):
+    scene = await scene(a=scaled(usd_per_hour=2.0))
+    for _ in range(3):
+        scene.pass_tick(running=40)
+    assert scene.size() == 4
+    scene.pass_tick(running=8)
+    assert scene.size() == 2
+    before = scene.sizes.lasting().spent.usd
+    scene.pass_tick(running=8)  # those that drain have requests of these
+    assert scene.sizes.lasting().spent.usd - before == pytest.approx(4 * 2.0 * TICK / 3600)
+    assert scene.value("usd_per_hour") == 8.0
+    scene.pass_tick(running=0)
+    before = scene.sizes.lasting().spent.usd
+    scene.pass_tick(running=0)
+    assert scene.sizes.lasting().spent.usd - before < 2 * 2.0 * TICK / 3600 + 1e-9
+
+
 async def test_money_is_not_given_back_where_nothing_can_be_decided(scene, monkeypatch):
     scene = await scene(a=scaled(usd_per_hour=1.0))
-    scene.sizes.recall(Lasting(Spent(((0, 7.0),), 1000.0)))
+    scene.sizes.recall(Lasting(Spent((Day(0, 7.0),), 1000.0)))
 
     def failing(*_: object) -> None:
         raise ZeroDivisionError

@@ -11,7 +11,7 @@ from services.scaler.history.lasting import KEEP_SECONDS, LastingFile
 from services.scaler.policy.sizing.capacity import Fit, Learned, fitted
 from services.scaler.policy.sizing.lengths import Lengths
 from services.scaler.policy.sizing.memory import Lasting
-from services.scaler.policy.sizing.money import DAY_SECONDS, Spent
+from services.scaler.policy.sizing.money import DAY_SECONDS, Day, Spent
 from services.scaler.policy.sizing.work import WorkMemory
 
 A, B = ("a", "m", "int8"), ("b", "m", "int4")
@@ -21,7 +21,7 @@ def known(pool=A, usd=12.5):
     fit = fitted(Fit(), 8.0, 500.0, 100.0, step=0.02, seconds=60.0)
     lengths = Lengths(20.0, 4000.0, 21.0, 9000.0, 200.0, 428.0, 3.0, 40.0)
     work = WorkMemory(lengths=lengths, learned=Learned(0.9, fit, fit.capacity))
-    return Lasting(Spent(((3, usd),), 3 * DAY_SECONDS + 60.0), {pool: work, B: WorkMemory()})
+    return Lasting(Spent((Day(3, usd),), 3 * DAY_SECONDS + 60.0), {pool: work, B: WorkMemory()})
 
 
 @pytest.fixture
@@ -57,9 +57,10 @@ async def test_a_part_that_is_not_sound_is_forgotten_alone(path, at: str, figure
 async def test_what_a_scaler_of_before_kept_is_read_as_one_day(path):
     await LastingFile(path).keep(known())
     said = json.loads(path.read_text())
-    said["spent"] = {"usd": 12.5, "wall": 3 * DAY_SECONDS + 60.0}
-    path.write_text(json.dumps(said))
-    assert LastingFile(path).read() == known()
+    for spent in ({"usd": 12.5}, {"days": [[3, 12.5]], "behind_seconds": 0.0}):
+        said["spent"] = {**spent, "wall": 3 * DAY_SECONDS + 60.0}
+        path.write_text(json.dumps(said))
+        assert LastingFile(path).read() == known()
 
 
 MANY = json.dumps({"spent": None, "pools": [0] * 2000})

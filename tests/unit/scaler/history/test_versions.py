@@ -227,6 +227,76 @@ async def test_versions_are_bounded_and_what_they_hold_goes_with_them(tmp_path, 
     assert one.content(one.find(9)) == b"8"
 
 
+async def test_what_was_kept_before_a_kill_is_on_record_afterwards(tmp_path):
+    one = opened(tmp_path)
+    live = one.in_force(b"live")
+    await one.flush()
+    one.keep(b"edit")
+    (tmp_path / f"{hash_of(b'other')}.yaml").write_bytes(b"damaged")
+    # killed here
+    again = opened(tmp_path)
+    assert again.in_force(b"live") == live
+    edit = again.listed(1)[0]
+    assert (edit.number, edit.source, edit.note) == (2, Source.UNDONE, versions.FOUND)
+    await again.flush()
+    third = opened(tmp_path)
+    third.in_force(b"live")
+    assert third.listed(9) == [edit, live]
+    assert third.content(edit) == b"edit"
+
+
+async def test_a_file_that_is_in_force_and_has_no_line_yet_is_not_undone(tmp_path):
+    one = opened(tmp_path)
+    one.keep(b"live")
+    # killed here
+    again = opened(tmp_path)
+    assert (again.in_force(b"live").source, len(again.listed(9))) == (Source.START, 1)
+
+
+async def test_what_is_kept_and_no_version_yet_stays_as_old_ones_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "MAX_VERSIONS", 4)
+    one = opened(tmp_path)
+    one.keep(b"edit")
+    for number in range(9):
+        one.in_force(str(number).encode())
+        await one.flush()
+    assert (tmp_path / f"{hash_of(b'edit')}.yaml").exists()
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_edits_that_are_undone_never_push_out_what_is_in_force(
+    tmp_path, monkeypatch, flushed
+):
+    monkeypatch.setattr(versions, "MAX_VERSIONS", 4)
+    one = opened(tmp_path)
+    one.in_force(b"before")
+    live = one.in_force(b"live")
+    for number in range(20):
+        one.undone(str(number).encode(), "undone")
+        if flushed:
+            await one.flush()
+    await one.flush()
+    again = opened(tmp_path)
+    for found in (one, again):
+        assert found.latest == live
+        assert found.content(live) == b"live"
+        assert found.content(found.before(live.number)) == b"before"
+        assert found.content(found.listed(1)[0]) == b"19"
+        assert len(found.listed(99)) <= 4
+    assert len(list(tmp_path.glob("*.yaml"))) <= 6
+    assert again.in_force(b"live") == live  # and is no new version
+
+
+async def test_the_file_in_force_is_made_anew_though_an_edit_was_undone_since(tmp_path):
+    one = opened(tmp_path / "versions")
+    live = one.in_force(b"live")
+    one.undone(b"edit", "undone")
+    await one.flush()
+    shutil.rmtree(tmp_path / "versions")
+    await one.mend()
+    assert opened(tmp_path / "versions").content(live) == b"live"
+
+
 async def test_who_waits_for_a_version_hears_of_it_and_not_of_another(tmp_path):
     one = opened(tmp_path)
     one.in_force(b"a")

@@ -12,7 +12,9 @@ import pytest
 from services.scaler.history.decisions import Decided, line_of
 from services.scaler.history.recorder import recorded
 from services.scaler.policy.plans import Verdict
+from services.scaler.policy.sizing.size import decide_all
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
+from services.scaler.simulator import together
 from services.scaler.simulator.course import Course, Ticks
 from services.scaler.simulator.together import Fared
 from services.scaler.simulator.trial import trial
@@ -252,6 +254,23 @@ def test_money_binds_all(two):
     assert share_of(plan.pools["p"].planned, "money", "hour") > 0.1
     assert plan.planned.usd <= 6.0 * MINUTES / 60 * 1.05
     assert plan.planned.max_size == 3
+
+
+def test_what_drains_is_under_the_ceiling_on_recorded_load_too(two, monkeypatch):
+    seen = []
+
+    def watched(policies, budgets, money, memory, views, **more):
+        if money.usd_per_hour is not None:
+            seen.append(views.values())
+        return decide_all(policies, budgets, money, memory, views, **more)
+
+    monkeypatch.setattr(together, "decide_all", watched)
+    money = "tick_seconds: 1\nmoney: {usd_per_hour: 6}\n"
+    planned(two, text(more=LARGE), text(more=LARGE + money), replicas=TWO)
+    assert any(one.leaving for views in seen for one in views)
+    runs = [sum(one.ready + one.starting + one.leaving for one in views) for views in seen]
+    within = next(at for at, run in enumerate(runs) if run <= 3)  # it begins with more
+    assert max(runs[within:]) == 3  # at 2 USD each
 
 
 def test_a_pool_that_cannot_be_tried_keeps_what_it_takes_of_what_is_shared(two):

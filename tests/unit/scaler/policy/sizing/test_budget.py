@@ -15,6 +15,7 @@ from services.scaler.policy.sizing.budget import (
 from services.scaler.policy.sizing.money import (
     DAY_SECONDS,
     KEPT_DAYS,
+    Day,
     Spent,
     ceilings,
     spent,
@@ -149,32 +150,77 @@ def test_no_budget_is_exceeded_nobody_starves_and_no_room_is_left_unused(asked, 
 
 
 def test_what_is_spent_is_counted_from_midnight():
-    now = spent(Spent(), 10 * DAY_SECONDS + 100.0, 36.0)
+    now = spent(Spent(), 36.0, now=7.0, wall=10 * DAY_SECONDS + 100.0)
     assert now.usd == 0.0
-    now = spent(now, 10 * DAY_SECONDS + 200.0, 36.0)
+    now = spent(now, 36.0, now=107.0, wall=10 * DAY_SECONDS + 200.0)
     assert now.usd == 1.0
-    late = Spent(((10, 50.0),), 11 * DAY_SECONDS - 60.0)
-    early = spent(late, 11 * DAY_SECONDS + 40.0, 36.0)
-    assert (early.usd, early.days) == (0.4, ((10, 50.0), (11, 0.4)))
+    late = Spent((Day(10, 50.0, 600.0),), 11 * DAY_SECONDS - 60.0, at=500.0)
+    early = spent(late, 36.0, now=600.0, wall=11 * DAY_SECONDS + 40.0)
+    assert (early.usd, early.days) == (0.4, (Day(10, 50.6, 660.0), Day(11, 0.4, 40.0)))
 
 
 def test_a_clock_that_goes_back_gives_no_money_back_and_a_jump_costs_little():
-    now = Spent(((10, 50.0),), 10 * DAY_SECONDS + 100.0)
-    assert spent(now, 9 * DAY_SECONDS, 36.0).usd == 50.0
-    assert spent(now, 10 * DAY_SECONDS + 50_000.0, 36.0).usd == 50.0 + 36.0 * 300 / 3600
+    now = Spent((Day(10, 50.0),), 10 * DAY_SECONDS + 100.0)
+    assert spent(now, 36.0, now=0.0, wall=9 * DAY_SECONDS).usd == 50.0
+    ahead = spent(now, 36.0, now=0.0, wall=10 * DAY_SECONDS + 50_000.0)
+    assert ahead.usd == 50.0 + 36.0 * 300 / 3600  # nobody knows how long the scaler was away
 
 
-def ran(now: Spent, since: float, seconds: float) -> Spent:
+def ran(before: Spent, since: float, seconds: float) -> Spent:
     """What is spent where a USD a minute is, from one time of the clock on."""
+    start = 0.0 if before.at is None else before.at
     for passed in range(0, int(seconds) + 1, 60):
-        now = spent(now, since + passed, 60.0)
-    return now
+        before = spent(before, 60.0, now=start + passed, wall=since + passed)
+    return before
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(-10, 400), st.integers(-43_000, 43_000), st.floats(0.1, 100.0)),
+        max_size=60,
+    )
+)
+def test_wherever_the_clock_jumps_to_all_is_counted_once_it_is_right_again(jumps):
+    begin = 10 * DAY_SECONDS + 43_200.0
+    now, before = 500.0, spent(Spent(), 0.0, now=500.0, wall=begin)
+    for days, seconds, passed in jumps:
+        now += passed
+        before = spent(before, 36.0, now=now, wall=begin + now + days * DAY_SECONDS + seconds)
+        assert len(before.days) <= KEPT_DAYS
+    right = spent(before, 36.0, now=now + 1.0, wall=begin + now + 1.0)
+    assert right.usd == pytest.approx((now + 1.0 - 500.0) / 100)
+
+
+def test_a_clock_that_is_stepped_back_at_every_tick_loses_nothing():
+    before, wall = Spent(), 10 * DAY_SECONDS
+    for tick in range(361):
+        wall += -9.0 if tick % 2 else 10.0
+        before = spent(before, 36.0, now=10.0 * tick, wall=wall)
+    assert before.usd == pytest.approx(36.0)
+
+
+def test_days_that_are_over_are_forgotten_and_the_last_one_never_soon():
+    before = ran(Spent(), 10 * DAY_SECONDS, 20.5 * DAY_SECONDS)
+    assert [one.day for one in before.days][-3:] == [28, 29, 30]
+    assert [one.usd for one in before.days][-3:] == pytest.approx([1440.0, 1440.0, 720.0])
+    assert len(before.days) <= 4
+    back = spent(before, 0.0, now=before.at or 0.0, wall=30 * DAY_SECONDS - 1.0)
+    assert back.usd == pytest.approx(2160.0)  # and nothing of the days before
+
+
+def test_of_a_scaler_that_runs_a_little_every_day_the_day_begins_with_nothing():
+    before = Spent()
+    for day in range(10, 40):
+        before = ran(before, day * DAY_SECONDS + 3600.0, 600.0)
+        assert before.usd == pytest.approx(10.0)
+        assert len(before.days) <= KEPT_DAYS
 
 
 @pytest.mark.parametrize("jump", [-1, -2, -9, -10, 1, 2, 3, 100, 2_900_000])
 def test_a_clock_that_jumps_by_days_and_comes_back_gives_no_money_back(jump: int):
     noon = 10 * DAY_SECONDS + 43_200.0
-    now = ran(Spent(((9, 70.0), (10, 50.0)), noon), noon, 600.0)
+    now = ran(Spent((Day(9, 70.0), Day(10, 50.0)), noon), noon, 600.0)
     assert now.usd == pytest.approx(60.0)
     wrong = ran(now, noon + jump * DAY_SECONDS, 600.0)
     assert wrong.usd >= 60.0 or jump > 0  # ahead, nobody knows that it is no new day
@@ -186,7 +232,7 @@ def test_a_clock_that_jumps_by_days_and_comes_back_gives_no_money_back(jump: int
 @pytest.mark.parametrize("ahead", [1, 30, 2_900_000])
 def test_after_a_jump_ahead_and_back_days_count_again_within_two(ahead: int):
     noon = 10 * DAY_SECONDS + 43_200.0
-    now = ran(Spent(((10, 50.0),), noon), noon + ahead * DAY_SECONDS, 600.0)
+    now = ran(Spent((Day(10, 50.0),), noon), noon + ahead * DAY_SECONDS, 600.0)
     now = ran(now, noon, 3.5 * DAY_SECONDS)  # until midnight
     assert now.usd <= 1440.0 + 0.001
     now = ran(now, noon + 3.5 * DAY_SECONDS, 3600.0)
@@ -196,21 +242,21 @@ def test_after_a_jump_ahead_and_back_days_count_again_within_two(ahead: int):
 
 def test_a_step_back_over_midnight_costs_the_new_day_little():
     midnight = 11 * DAY_SECONDS
-    now = ran(Spent(((10, 50.0),), midnight - 60.0), midnight - 60.0, 120.0)
+    now = ran(Spent((Day(10, 50.0),), midnight - 60.0), midnight - 60.0, 120.0)
     assert now.usd == pytest.approx(1.0)
-    back = spent(now, midnight - 1.0, 60.0)
-    assert back.usd == pytest.approx(51.0)
+    back = spent(now, 60.0, now=now.at or 0.0, wall=midnight - 1.0)
+    assert back.usd == pytest.approx(52.0)
     assert ran(back, midnight, 60.0).usd <= 3.0
 
 
 def test_the_rest_of_the_day_is_kept_for_the_least_sizes():
     noon = 10 * DAY_SECONDS + DAY_SECONDS / 2
     money = Money(usd_per_day=100.0)
-    (limit,) = ceilings(money, Spent(((10, 40.0),), noon), noon, {"a": 1.0}, 5.0)
+    (limit,) = ceilings(money, Spent((Day(10, 40.0),), noon), noon, {"a": 1.0}, 5.0)
     assert limit.limit == 5.0  # 12 hours of 5 USD are what is left
-    (limit,) = ceilings(money, Spent(((10, 39.0),), noon), noon, {"a": 1.0}, 5.0)
+    (limit,) = ceilings(money, Spent((Day(10, 39.0),), noon), noon, {"a": 1.0}, 5.0)
     assert limit.limit == 5.0 + 1.0 * 12  # one USD to be spent within five minutes
-    (limit,) = ceilings(money, Spent(((10, 99.0),), noon), noon, {"a": 1.0}, 5.0)
+    (limit,) = ceilings(money, Spent((Day(10, 99.0),), noon), noon, {"a": 1.0}, 5.0)
     assert limit.limit == 5.0
 
 
@@ -258,3 +304,80 @@ def test_when_the_day_is_spent_only_the_least_sizes_run():
 
 def test_limits_of_nothing_are_no_trouble():
     assert granted({}, [Limit(Bound.BUDGET, "g", 1.0, {"a": 1.0})], {}) == {}
+
+
+HOURLY = Money(usd_per_hour=4.0)
+
+
+def sizes_of(
+    wanted: dict[str, int], seen: dict[str, tuple[int, int]], memory: AllMemory | None = None
+) -> tuple[dict[str, int], AllMemory, str]:
+    """Sizes under a ceiling of 4 USD an hour, of replicas of 1 USD; `a` goes first.
+
+    Args:
+        wanted: of each pool.
+        seen: those that are ready, and those that drain.
+        memory: of the tick before.
+    """
+    policies = {name: PoolPolicy(None, size) for name, size in wanted.items()}
+    views = {
+        name: view(0.0, 0.0, ready, leaving=leaving, usd_per_hour=1.0)
+        for name, (ready, leaving) in seen.items()
+    }
+    ranks = {"ranks": budget(99, a=(5, 1), b=(0, 1))}
+    decisions, after = decide_all(policies, ranks, HOURLY, memory or AllMemory(), views)
+    return {name: one.size for name, one in decisions.items()}, after, decisions["a"].why
+
+
+def test_nothing_starts_over_the_ceiling_of_an_hour_while_others_drain():
+    wanted = {"a": 4, "b": 0}
+    assert sizes_of(wanted, {"a": (0, 0), "b": (4, 0)})[0] == {"a": 0, "b": 0}  # b is to drain
+    sizes, _, why = sizes_of(wanted, {"a": (0, 0), "b": (0, 4)})
+    assert sizes == {"a": 0, "b": 0}
+    assert why == (
+        "0 replicas: the ceiling of money per hour with what still drains leaves $4.00 an hour, "
+        "and $8.00 are asked for."
+    )
+    assert sizes_of(wanted, {"a": (0, 0), "b": (0, 3)})[0] == {"a": 1, "b": 0}
+    assert sizes_of(wanted, {"a": (1, 0), "b": (0, 1)})[0] == {"a": 3, "b": 0}
+    assert sizes_of(wanted, {"a": (3, 0), "b": (0, 0)})[0] == {"a": 4, "b": 0}
+
+
+def test_what_drains_takes_nothing_from_what_serves():
+    assert sizes_of({"a": 2, "b": 2}, {"a": (2, 2), "b": (2, 3)})[0] == {"a": 2, "b": 2}
+
+
+def test_who_goes_first_grows_once_the_others_have_drained_for_it():
+    wanted = {"a": 4, "b": 2}
+    assert sizes_of(wanted, {"a": (2, 0), "b": (2, 0)})[0] == {"a": 2, "b": 0}
+    assert sizes_of(wanted, {"a": (2, 0), "b": (0, 2)})[0] == {"a": 2, "b": 0}
+    assert sizes_of(wanted, {"a": (2, 0), "b": (0, 0)})[0] == {"a": 4, "b": 0}
+
+
+def test_a_pool_that_cannot_be_seen_costs_as_before():
+    wanted = {"a": 1, "b": 3}
+    _, memory, _ = sizes_of(wanted, {"a": (1, 0), "b": (3, 0)})
+    assert sizes_of({"a": 4, "b": 3}, {"a": (1, 0)}, memory)[0]["a"] == 1
+    later = {"a": view(100.0, 0.0, 1, usd_per_hour=1.0)}
+    policies = {name: PoolPolicy(None, size) for name, size in wanted.items()}
+    _, after = decide_all(policies, {}, None, memory, later)
+    assert after.spent.usd == pytest.approx(4.0 * 100 / 3600)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from("ab"),
+        st.tuples(*[st.integers(0, 6)] * 3),
+        min_size=2,
+        max_size=2,
+    )
+)
+def test_no_start_takes_what_runs_over_the_ceiling(pools):
+    wanted = {name: one[0] for name, one in pools.items()}
+    seen = {name: (ready, leaving) for name, (_, ready, leaving) in pools.items()}
+    sizes, _, _ = sizes_of(wanted, seen)
+    runs = sum(map(sum, seen.values()))
+    starts = sum(max(sizes[name] - seen[name][0], 0) for name in pools)
+    assert starts == 0 or runs + starts <= 4
+    assert sum(sizes.values()) <= 4
