@@ -25,6 +25,7 @@ from pennyweight.command.options import (
     connect,
 )
 from pennyweight.command.show import console
+from services.common.files import resolved
 from services.local.beside import console_beside
 from services.local.demo import run_demo
 from services.local.own_records import OwnRecords
@@ -64,7 +65,7 @@ def up(
     ] = None,
 ) -> None:
     """Start everything and keep it running until Ctrl-C."""
-    state = state.resolve()
+    state = resolved(state)
 
     async def body(stack: Stack, screen: Screen) -> bool:
         await screen.show_start(stack.starting())
@@ -89,10 +90,14 @@ def demo(state: State = ROOT / "state") -> None:
         screen.say(f"It is added up by: .venv/bin/pennyweight ledger --folder {stack.plan.ledger}")
         return answered
 
-    state = state.resolve()
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A place of its own, so that a demo runs beside a stack that is up.
-    own = Path(tempfile.mkdtemp(prefix="demo-", dir=state))
+    state = resolved(state)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A place of its own, so that a demo runs beside a stack that is up.
+        own = Path(tempfile.mkdtemp(prefix="demo-", dir=state))
+    except OSError as error:
+        why = f"{state} cannot be used: {error.strerror}"
+        raise typer.BadParameter(why, param_hint="--state") from None
     code = _run(lambda: plan_demo(os.environ, state, own), body)
     if code == 0:
         shutil.rmtree(own)

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from services.common.config import ConfigError
 from services.common.durations import Moment
-from services.common.files import FolderLock, write_whole
+from services.common.files import FolderLock, resolved, write_whole
 from services.scaler.ports import Replica
 from services.scaler.targets import processes
 
@@ -86,8 +86,8 @@ class Records:
     """The records below one state folder, which belongs to one scaler at a time."""
 
     def __init__(self, state_folder: Path) -> None:
-        self._replicas = state_folder.resolve() / "replicas"
-        self._logs = state_folder.resolve() / "logs"
+        self._replicas = resolved(state_folder) / "replicas"
+        self._logs = resolved(state_folder) / "logs"
         self._lock: FolderLock | None = None
         self._holding = threading.Lock()  # replicas are started in threads
         self._said = False

@@ -20,6 +20,7 @@ import structlog
 
 from services.common.descriptors import is_own_want
 from services.common.durations import wall_clock
+from services.common.files import resolved
 from services.scaler.pools.models import ModelFolderError
 from services.scaler.pools.pool import Pool
 from services.scaler.targets import leftovers, processes, tritonserver
@@ -64,7 +65,7 @@ class ReplicaProcesses:
     ) -> None:
         self._starter = starter or OwnStarter()
         self._records = Records(state_folder)
-        self._cache = state_folder.resolve() / "runtime"
+        self._cache = resolved(state_folder) / "runtime"
         self._environment = {
             name: value
             for name, value in environment.items()

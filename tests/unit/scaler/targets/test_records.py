@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from services.common.config import ConfigError
 from services.scaler.pools.pool import Capacity
 from services.scaler.targets.records import Known, Record, Records, SlotReplica
+from services.scaler.targets.replica_processes import ReplicaProcesses
 
 REPLICA = SlotReplica(
     id="small-cpu-0-abc",
@@ -179,6 +180,15 @@ def test_a_folder_that_cannot_be_used_is_let_go_of(tmp_path):
     (tmp_path / "replicas").unlink()
     other.lock()
     other.unlock()
+
+
+@pytest.mark.parametrize("below", ["", "x"])
+async def test_a_folder_whose_link_leads_to_itself_is_named(tmp_path, below):
+    link = tmp_path / "loop"
+    link.symlink_to(link)
+    host = ReplicaProcesses(link / below, {})
+    with pytest.raises(ConfigError, match=f"state folder {link / below}"):
+        await host.adopt(lambda *_: None)
 
 
 def test_what_can_be_removed_of_a_replica_is(records, tmp_path, monkeypatch):
