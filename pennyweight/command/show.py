@@ -220,7 +220,12 @@ def print_decision(screen: Console, decision: Decision) -> None:
 def print_json(kind: str, value: Any, **more: Any) -> None:
     """One object on one line of standard output, with more of it; times are RFC 3339."""
     shown = {"kind": kind, **dataclasses.asdict(value), **more}
-    print(json.dumps(shown, ensure_ascii=False, default=dt.datetime.isoformat), flush=True)  # noqa: T201
+    print(json.dumps(shown, ensure_ascii=False, default=_as_json), flush=True)  # noqa: T201
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON has no word for: a time, or a dataclass within what is shown."""
+    return value.isoformat() if isinstance(value, dt.datetime) else dataclasses.asdict(value)
 
 
 def _candidates(candidates: tuple[Candidate, ...]) -> Table:

@@ -1,6 +1,5 @@
 """``scaler pause``, ``pin``, ``resume`` and ``overrides``: what operators set for a time."""
 
-import dataclasses
 import datetime as dt
 from dataclasses import dataclass
 from typing import Annotated
@@ -183,8 +182,7 @@ def _set(
         held = _override(found.override)
         replaced = _override(found.replaced) if found.HasField("replaced") else None
         if as_json:
-            before = None if replaced is None else dataclasses.asdict(replaced)
-            print_json("override", held, replaced=before, most=found.most or None)
+            print_json("override", held, replaced=replaced, most=found.most or None)
             return
         say(console(), f"{line(held.pool)}: {_what(held)} until {moment(held.expires)}.")
         if found.most:

@@ -13,6 +13,7 @@ from tests.integration.client.running import Ended, pennyweight, rows_of
 from tests.integration.client.scripted_scaler import serving
 
 REPLICA = pb.AssumedReplica(source="measured")
+HPA = pb.Baseline(name="hpa_rate", title="HPA", course=pb.Course(replica_hours=5.0))
 
 
 class Trying(scaler_pb2_grpc.ScalerServiceServicer):
@@ -44,6 +45,7 @@ class Trying(scaler_pb2_grpc.ScalerServiceServicer):
         if self.answers:
             course = pb.Course(replica_hours=3.0, max_size=4)
             found = pb.Simulation(pool="large", course=course, requests=7, replica=REPLICA)
+            found.beside.append(HPA)
             yield pb.SimulateResponse(simulation=found)
 
 
@@ -80,6 +82,11 @@ async def test_what_a_file_would_have_done_with_a_trace_is_shown(file: Path) -> 
     assert (ended.code, ended.err) == (0, "")
     assert ["large", "3.00"] in [row[:2] for row in rows_of(ended.out)]
     assert "7 requests" in ended.out
+    ended = await asked(Trying(), "simulate", str(file), "--trace", str(trace), "--json")
+    assert (ended.code, ended.err) == (0, "")
+    found = json.loads(ended.out)
+    assert (found["requests"], found["replica"]["source"]) == (7, "measured")
+    assert [one["course"]["replica_hours"] for one in found["beside"]] == [5.0]
 
 
 @pytest.mark.parametrize("command", ["plan", "simulate"])
