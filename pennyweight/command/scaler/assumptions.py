@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pennyweight.command.ending import USAGE, end
 from pennyweight.command.scaler.link import MAX_TRACE_BYTES
-from pennyweight.command.show import add_columns, line, moment
+from pennyweight.command.show import add_columns, console, line, moment, plain, say
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.wire import duration_of, seconds_of, time_of
 
@@ -157,9 +157,10 @@ def rows_from(file: Path, beside: int) -> bytes:
 
 
 def write_page(file: Path, page: str) -> None:
-    """Writes a page; ends the command where there is none, or it cannot be written."""
+    """Writes a page, or remarks that there is none; ends the command where it cannot be written."""
     if not page:
-        end("There is no page: nothing was tried.")
+        say(console(stderr=True), plain(f"{file} is not written: nothing was tried."), "yellow")
+        return
     try:
         file.write_text(page, encoding="utf-8")
     except OSError as error:

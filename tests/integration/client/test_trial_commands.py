@@ -69,6 +69,9 @@ async def test_a_plan_is_shown_and_a_worse_one_ends_with_1(file: Path) -> None:
     assert ["large", "in force", "2.00"] in rows
     assert ["large", "planned", "1.00"] in rows
     assert "better: so" in ended.out
+    page = str(file.with_name("plan.html"))
+    ended = await asked(servicer, "plan", str(file), "--html", page)
+    assert (ended.code, ended.err) == (0, f"{page} is not written: nothing was tried.\n")
     servicer.reason_needed = True
     ended = await asked(servicer, "plan", str(file), "--json")
     assert ended.code == 1

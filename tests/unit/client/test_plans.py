@@ -99,9 +99,9 @@ def test_what_is_not_understood_ends_the_command_with_the_form(wrong, why, capsy
     assert why in " ".join(capsys.readouterr().err.split())
 
 
-def test_without_a_page_no_file_is_written(tmp_path, capsys):
-    with pytest.raises(Exit):
-        write_page(tmp_path / "p.html", "")
+def test_without_a_page_no_file_is_written_and_that_is_no_failure(tmp_path, capsys):
+    write_page(tmp_path / "p.html", "")
     assert list(tmp_path.iterdir()) == []
+    assert "p.html is not written: nothing was tried." in " ".join(capsys.readouterr().err.split())
     write_page(tmp_path / "p.html", "<p>")
     assert (tmp_path / "p.html").read_text() == "<p>"
