@@ -36,6 +36,8 @@ from pennyweight.command.show import (
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.wire import seconds_of
 
+ALONE = "alone, without budgets and ceilings of money; `plan` tries them and all pools together"
+
 
 class Generator(StrEnum):
     """How rates become arrivals."""
@@ -117,7 +119,7 @@ def simulate(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
 ) -> None:
-    """Try a scaling file on a trace. Changes nothing."""
+    """Try one pool of a scaling file on a trace, without budgets and money. Changes nothing."""
     text, arrivals = text_of(file), trace_of(trace)
     request = pb.SimulateRequest(
         content=text,
@@ -161,6 +163,7 @@ def simulate(
         say(screen, plain(f"{found.pool}: replicas are taken to be {assumed.in_words}"), "dim")
         lasting = span(seconds_of(found.span))
         say(screen, plain(f"{found.requests:,} requests in {lasting}, {found.arrivals}"), "dim")
+        say(screen, plain(f"{found.pool} is tried {ALONE}"), "dim")
 
     run(work(), target, service="scaler")
 

@@ -1,4 +1,4 @@
-"""One scaling file on a trace."""
+"""One pool of a scaling file on a trace: alone, without budgets and ceilings of money."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -56,7 +56,10 @@ def simulated(
     replicas: Mapping[str, Any],
     progress: Progress,
 ) -> Simulation:
-    """What a file would have done with a trace.
+    """What a file would have done with a trace that one of its pools alone serves.
+
+    Budgets and money do not hold it: what they leave is for all pools to share, and the trace says
+    nothing of the others.
 
     Args:
         given: the text of the file.
@@ -159,7 +162,8 @@ def _trace(
 def _page(name: str, course: Course, others: Mapping[str, Course], made: Trace, said: str) -> str:
     courses = {"the file": course}
     courses.update((f"{title_of(rule, made)} (untuned)", one) for rule, one in others.items())
-    note = f"Pool {name}, {float(made.arrivals.count.sum()):,.0f} requests: {said}."
+    requests = f"{float(made.arrivals.count.sum()):,.0f} requests"
+    note = f"Pool {name} alone, without budgets and ceilings of money, {requests}: {said}."
     return pages("A scaling file on a trace", note, [Part("", courses)])
 
 

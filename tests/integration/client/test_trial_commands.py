@@ -85,6 +85,7 @@ async def test_what_a_file_would_have_done_with_a_trace_is_shown(file: Path) -> 
     assert (ended.code, ended.err) == (0, "")
     assert ["large", "3.00"] in [row[:2] for row in rows_of(ended.out)]
     assert "7 requests" in ended.out
+    assert "large is tried alone, without budgets and ceilings of money" in ended.out
     ended = await asked(Trying(), "simulate", str(file), "--trace", str(trace), "--json")
     assert (ended.code, ended.err) == (0, "")
     found = json.loads(ended.out)

@@ -153,5 +153,6 @@ def test_rates_that_jump_are_another_load_with_its_name():
 def test_a_page_names_what_is_untuned():
     found = run(RATES, page=True, beside=("dynamo",))
     assert "the file</td>" in found.page
+    assert "Pool p alone, without budgets and ceilings of money, " in found.page
     assert "formula (untuned)</td>" in found.page
     assert run(RATES).page == ""
