@@ -115,7 +115,7 @@ def test_without_zero_a_pool_has_one_at_least(write):
             "change: -1",
             "line 18: pools.a.scale.rules.0.change: must be more than 0 with above",
         ),
-        ("change: -1", "change: 0", "line 19: pools.a.scale.rules.1.change: must be more than 0"),
+        ("change: -1", "change: 0", "line 19: pools.a.scale.rules.1.change: must not be 0"),
         ("backlog: {", "kv: {", "line 16: pools.a.scale.queries.kv: must not have the name of a"),
         (
             "type: Pods",

@@ -162,7 +162,7 @@ def _of_rule(place: Place, rule: Rule, scale: Scale) -> Iterator[Problem]:
     elif rule.above is not None and rule.below is not None:
         yield (*place, "below"), "must not stand beside above: a rule has one of them"
     elif rule.change == 0:
-        yield (*place, "change"), "must be more than 0 or less, got 0"
+        yield (*place, "change"), "must not be 0"
     elif measured and (rule.change > 0) != (rule.above is not None):
         way = "more than 0 with above" if rule.above is not None else "less than 0 with below"
         yield (
