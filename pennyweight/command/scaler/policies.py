@@ -27,12 +27,16 @@ from pennyweight.command.show import (
     print_table,
     say,
 )
-from pennyweight.errors import NotNow
+from pennyweight.errors import NotNow, Outrun
 from pennyweight.scaler.v1 import scaler_pb2 as pb
 from pennyweight.wire import duration_of, name_of, time_of
 
-ANYWAY = ("POLICY_WORSE", "POLICY_UNKNOWN", "TIER_UNSERVED")
-"""Reasons of a refusal that `--anyway` overrules."""
+HINTS = {
+    **dict.fromkeys(("POLICY_WORSE", "POLICY_UNKNOWN", "TIER_UNSERVED"), APPLY_HINT),
+    "POLICY_CHANGED": "`--anyway REASON` writes over an edit by hand, which is kept; the reason "
+    "goes on record.",
+}
+"""What `--anyway` does about a refusal, by its reason."""
 
 HASH_SHOWN = 12
 SEARCHED = 100
@@ -97,7 +101,8 @@ def apply(
         typer.Option(
             "--anyway",
             help="Why it is to come in force though it does worse on the recorded days, nobody can "
-            "say how it does, or it leaves a tier without a pool.",
+            "say how it does, it leaves a tier without a pool, or it is written over an edit by "
+            "hand that is not in force.",
             metavar="REASON",
             show_default="it is refused then",
         ),
@@ -140,9 +145,9 @@ def apply(
                         end("It is not applied.", APPLY_HINT)
             try:
                 found = await scaler.ask("ApplyPolicy", request, timeout)
-            except NotNow as error:
-                if error.reason in ANYWAY:
-                    error.add_note(APPLY_HINT)
+            except (NotNow, Outrun) as error:
+                if hint := "" if anyway else HINTS.get(error.reason):
+                    error.add_note(hint)
                 raise
         version = _version(found.version)
         if as_json:

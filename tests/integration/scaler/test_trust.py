@@ -97,6 +97,22 @@ async def test_a_file_is_applied_and_taken_back_by_the_command(place, tmp_path):
     ]
 
 
+async def test_a_broken_edit_is_written_over_by_the_option_that_the_refusal_names(place, tmp_path):
+    scaler = await place.start()
+    place.scaling.write_text("pools: [")
+    file = tmp_path / "new.yaml"
+    file.write_text(text_of(place, drain_seconds=7))
+    asked = ("scaler", "apply", str(file), "--note", "n", *where(scaler))
+    refused = await pennyweight(*asked)
+    assert refused.code == 1
+    assert "holds a change of somebody else that is not in force" in refused.err
+    assert "`--anyway REASON` writes over an edit by hand" in refused.err
+    assert place.scaling.read_text() == "pools: ["
+    applied = await pennyweight(*asked, "--anyway", "it is broken")
+    assert applied.code == 0, applied.err
+    assert place.scaling.read_text() == file.read_text()
+
+
 async def test_an_edit_is_undone_where_the_file_in_force_says_so(place, tmp_path):
     strict = yaml.safe_dump({"edits": "undone", "pools": {"p": place.pool}})
     place.scaling.write_text(strict)
