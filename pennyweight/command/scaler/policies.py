@@ -172,22 +172,27 @@ def history(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
 ) -> None:
-    """List the scaling files that were in force or undone: since when, by whom, what for."""
+    """List the scaling files that are or were in force or undone: since when, by whom, what for."""
     target = Target(address, tls_ca, tls_certificate, tls_key)
 
     async def work() -> None:
-        request = pb.ListPolicyVersionsRequest(max_results=most, number=show or 0)
+        request = pb.ListPolicyVersionsRequest(max_results=max(most, SEARCHED))
         async with reach(target) as scaler:
             found = await scaler.ask("ListPolicyVersions", request, timeout)
+            versions = found.versions[:most]
+            if show is not None:
+                request = pb.ListPolicyVersionsRequest(number=show)
+                versions = (await scaler.ask("ListPolicyVersions", request, timeout)).versions
         if show is not None and not as_json:
-            print(plain(found.versions[0].content), end="")  # noqa: T201
+            print(plain(versions[0].content), end="")  # noqa: T201
             return
+        live = _live_of(found).number
         if as_json:
-            for one in found.versions:
+            for one in versions:
                 more = {"content": one.content} if show is not None else {}
-                print_json("policy_version", _version(one), **more)
+                print_json("policy_version", _version(one), in_force=one.number == live, **more)
             return
-        print_table(console(), _table([_version(one) for one in found.versions]))
+        print_table(console(), _table([_version(one) for one in versions], live))
         if found.read_only:
             say(console(stderr=True), plain(f"{found.read_only}."), "yellow")
 
@@ -233,7 +238,11 @@ def rollback(
 
 async def _in_force(scaler: Scaler, timeout_seconds: float) -> pb.PolicyVersion:
     request = pb.ListPolicyVersionsRequest(max_results=SEARCHED)
-    found = await scaler.ask("ListPolicyVersions", request, timeout_seconds)
+    return _live_of(await scaler.ask("ListPolicyVersions", request, timeout_seconds))
+
+
+def _live_of(found: pb.ListPolicyVersionsResponse) -> pb.PolicyVersion:
+    """The version in force, which is the newest that was not undone."""
     were = (one for one in found.versions if one.source != pb.POLICY_SOURCE_UNDONE)
     return next(were, pb.PolicyVersion())
 
@@ -270,7 +279,7 @@ def _print_change(version: Version, live: pb.PolicyVersion, *, in_force: bool) -
     say(console(stderr=True), sentence, "yellow")
 
 
-def _table(found: list[Version]) -> Table:
+def _table(found: list[Version], live: int) -> Table:
     table = Table()
     add_columns(table, ("version", "since", "from", "by", "note", "tried", "hash"))
     for one in found:
@@ -279,7 +288,7 @@ def _table(found: list[Version]) -> Table:
         if one.anyway_reason:
             note = f"{note} (all the same: {one.anyway_reason})"
         table.add_row(
-            str(one.number),
+            f"{one.number}, in force" if one.number == live else str(one.number),
             moment(one.since),
             source,
             line(one.author) or "not known",

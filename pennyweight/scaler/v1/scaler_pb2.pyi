@@ -1963,7 +1963,7 @@ class ListPolicyVersionsResponse(_message.Message):
     """
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyVersion]:
-        """Newest first; the first one is in force."""
+        """Newest first; the first one that was not undone is in force."""
 
     def __init__(
         self,

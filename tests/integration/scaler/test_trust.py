@@ -72,7 +72,7 @@ async def test_a_file_is_applied_and_taken_back_by_the_command(place, tmp_path):
 
     listed = await pennyweight("scaler", "history", *where(scaler), COLUMNS="160")
     newest, middle, first = rows_of(listed.out)
-    assert newest[:1] + newest[2:5] == ["3", "rollback to 1", "bob", "back to version 1"]
+    assert newest[:1] + newest[2:5] == ["3, in force", "rollback to 1", "bob", "back to version 1"]
     assert middle[:1] + middle[2:5] == ["2", "apply", "ada", "drain [bold]sooner"]
     assert first[:1] + first[2:5] == ["1", "start", "not known", "-"]
     shown = await scaler.stub.ListPolicyVersions(
@@ -124,6 +124,16 @@ async def test_an_edit_is_undone_where_the_file_in_force_says_so(place, tmp_path
 
     await until_async(undone)
     await until_async(lambda: asyncio.to_thread(lambda: place.scaling.read_text() == strict))
+    for asked in ((), ("--most", "1"), ("--show", "1")):
+        listed = await pennyweight("scaler", "history", *asked, "--json", *where(scaler))
+        shown = [json.loads(line) for line in listed.out.splitlines()]
+        told = {one["number"]: one["in_force"] for one in shown}
+        assert (
+            told
+            == {(): {2: False, 1: True}, ("--most", "1"): {2: False}, ("--show", "1"): {1: True}}[
+                asked
+            ]
+        )
     file = tmp_path / "next.yaml"
     file.write_text(text_of(place, drain_seconds=7))
     applied = await pennyweight("scaler", "apply", str(file), "--note", "x", *where(scaler))
