@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from services.common.plain_files import read_plain
-from services.common.rules import NO_SUCH_KEY, NUMBER, PLAIN_DIGITS, rule_of, spelled
+from services.common.rules import MEANT, NO_SUCH_KEY, NUMBER, PLAIN_DIGITS, rule_of, spelled
 from services.common.strict_yaml import Place, Tree, YamlProblem, read_tree
 
 T = TypeVar("T")
@@ -261,7 +261,7 @@ def _problem(wrong: ErrorDetails, tree: Tree, kind: Any) -> Problem:
     if rule == NO_SUCH_KEY and (keys := _keys_at(kind, place[:-1])):
         meant = _meant(str(place[-1]), keys)
         there = f"here are {', '.join(keys)}"
-        rule += f"; did you mean {meant}? T{there}" if meant else f"; t{there}"
+        rule += f"; {MEANT} {meant}? T{there}" if meant else f"; t{there}"
     return Problem(
         rule,
         tree.line(place),

@@ -15,6 +15,7 @@ NUMBER = "must be a number in plain digits, such as 250 or 0.25"
 TRUTH = "must be true or false"
 LIST = "must be a list"
 NO_SUCH_KEY = "no such key"
+MEANT = "did you mean"
 MAPPING = "must hold keys with values"
 
 PLAIN_DIGITS = re.compile(r"-?[0-9]+(\.[0-9]+)?")

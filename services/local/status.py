@@ -3,15 +3,18 @@
 import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from pennyweight.answers import PolicyProblem
 from pennyweight.cache.v1 import cache_pb2, cache_pb2_grpc
 from pennyweight.scaler.v1 import scaler_pb2
 from pennyweight.wire import name_of
 from services.common.folders import free_bytes
+from services.common.rules import MEANT
 from services.local.asking import CALL_SECONDS
 from services.local.ledger_tail import LedgerTail, Totals
 from services.local.stack import Stack
@@ -93,7 +96,7 @@ class Observer:
         """Which policy files are refused, a sentence each; none that cannot be asked."""
         found = await self._stack.services.refusals()
         return tuple(
-            f"{refusal.file} is refused, what was in force stays: {refusal.problems[0]}"
+            f"{refusal.file} is refused, what was in force stays: {_most_telling(refusal.problems)}"
             for refusal in found
             if refusal.problems
         )
@@ -108,6 +111,11 @@ class Observer:
         except grpc.aio.AioRpcError:
             return None
         return stats.entries if stats.HasField("entries") else None
+
+
+def _most_telling(problems: Sequence[PolicyProblem]) -> PolicyProblem:
+    """The first that says what was meant, else the first: a key with a slip leaves one missing."""
+    return next((one for one in problems if MEANT in one.rule), problems[0])
 
 
 def _disk_notes(state: Path) -> tuple[str, ...]:
