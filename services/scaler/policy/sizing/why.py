@@ -144,6 +144,8 @@ def _starting(of: Constraint) -> str:
 
 
 def _idle(of: Constraint) -> str:
+    if of.detail == "at zero":
+        return "it is at zero, and nothing asks for it"
     known = "for an unknown time" if of.value is None else f"for {of.value:.0f} s"
     return f"it has been idle {known}, and goes to zero after {of.limit or 0:g} s"
 
