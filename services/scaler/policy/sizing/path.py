@@ -267,6 +267,5 @@ def _bounded(path: Path, scale: Scale, times: schedule.Times) -> tuple[int, int]
     by = Bound.MIN if by_time.least is None else Bound.SCHEDULE
     path.take(by, max(path.size, least), by_time.least_by, limit=least)
     by = Bound.MAX if by_time.most is None else Bound.SCHEDULE
-    wanted = path.size if by is Bound.MAX else None
-    path.take(by, min(path.size, most), by_time.most_by, value=wanted, limit=most)
+    path.take(by, min(path.size, most), by_time.most_by, value=path.size, limit=most)
     return least, most

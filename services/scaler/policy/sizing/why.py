@@ -176,7 +176,11 @@ def _override(of: Constraint) -> str:
 
 
 def _schedule(of: Constraint) -> str:
-    return f"the schedule {of.detail} has a bound of {_replicas(of.limit or 0)}"
+    if of.value is None:
+        return f"the schedule {of.detail} has a min of {of.limit or 0:g}"
+    return (
+        f"the schedule {of.detail} has a max of {of.limit or 0:g}, and {of.value:g} are asked for"
+    )
 
 
 def _budget(of: Constraint) -> str:
