@@ -82,6 +82,7 @@ class _Days:
                 replica_in(name, _beside(name, pools), self.measured) if name in tried else None,
                 len(one.slots) or None,
                 one.usd_per_hour,
+                self.measured(name).learned,
             )
             for name, one in pools.items()
         }

@@ -1,16 +1,18 @@
 """A pool as it is tried: what serves it, under which policy, and how it fared."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from services.common.config import ConfigError, parse_document
 from services.scaler.config import Scaling
 from services.scaler.policy import plans
 from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
+from services.scaler.policy.sizing.capacity import Fit, Learned
 from services.scaler.policy.sizing.settings import Capacity, Scale
 from services.scaler.pools.pool import Pool
 from services.scaler.simulator.course import HOUR, Course
@@ -33,6 +35,8 @@ UNKNOWN_REPLICAS = (
     "scale.work.capacity"
 )
 
+_FIT = TypeAdapter(Fit)
+
 Progress = Callable[[float], None]
 
 
@@ -50,6 +54,8 @@ class Measured:
         start_seconds: how long a start takes, the median.
         start_spread: standard deviation of the logarithm of starts.
         source: where the constants come from, in a few words.
+        learned: what the scaler knows, with which policies begin; nothing where the constants come
+            from elsewhere: what a policy makes of those is its own affair.
     """
 
     capacity: Capacity | None = None
@@ -57,6 +63,7 @@ class Measured:
     start_seconds: float = USUAL_START_SECONDS
     start_spread: float = 0.0
     source: str = "measured"
+    learned: Learned = field(default_factory=Learned)
 
     @classmethod
     def of(cls, said: Mapping[str, Any] | None) -> "Measured":
@@ -69,6 +76,7 @@ class Measured:
             float(said.get("correction", 1.0)),
             float(said.get("start_seconds") or USUAL_START_SECONDS),
             float(said.get("start_spread") or 0.0),
+            learned=_learned(said),
         )
 
     def asked(self, said: Mapping[str, Any] | None) -> "Measured":
@@ -76,17 +84,19 @@ class Measured:
         if said is None:
             return self
         constants = said.get("capacity")
-        capacity, correction, source = self.capacity, self.correction, self.source
+        found = self
         if constants is not None:
-            capacity, correction, source = Capacity(**constants), 1.0, ASKED
+            found = replace(found.named(Capacity(**constants), ASKED), correction=1.0)
         start, spread = said.get("start_seconds"), said.get("start_spread")
-        return Measured(
-            capacity,
-            correction,
-            self.start_seconds if start is None else float(start),
-            self.start_spread if spread is None else float(spread),
-            source,
+        return replace(
+            found,
+            start_seconds=self.start_seconds if start is None else float(start),
+            start_spread=self.start_spread if spread is None else float(spread),
         )
+
+    def named(self, capacity: Capacity, source: str) -> "Measured":
+        """With constants that come from elsewhere."""
+        return replace(self, capacity=capacity, source=source, learned=Learned())
 
 
 def known(
@@ -103,10 +113,19 @@ def known(
     """
     found = Measured.of(said)
     if (capacity := _named(in_force)) is not None:
-        found = replace(found, capacity=capacity, correction=1.0, source=IN_FORCE)
+        found = replace(found.named(capacity, IN_FORCE), correction=1.0)
     elif found.capacity is None and (capacity := _named(given)) is not None:
-        found = replace(found, capacity=capacity, source=GIVEN)
+        found = found.named(capacity, GIVEN)
     return found.asked(asked)
+
+
+def _learned(said: Mapping[str, Any]) -> Learned:
+    """What the scaler learned, as it tells it."""
+    constants, fit = said.get("capacity"), said.get("fit")
+    if constants is None or fit is None:
+        return Learned()
+    found = _FIT.validate_python(fit)
+    return Learned(float(said.get("correction", 1.0)), found, Capacity(**constants))
 
 
 def _named(pool: Pool | None) -> Capacity | None:
