@@ -111,7 +111,7 @@ class _Days:
         if live is not None and given is not None:
             told, found = differences(live, given, float(self.first * MINUTE_SECONDS))
         replica = replica_in(name, _beside(name, pools), self.measured)
-        source = self.measured(name).source
+        source = self.measured(name).sources
         return PoolPlan(
             None if live is None else shown(live.course, live.bounds),
             None if given is None else shown(given.course, given.bounds),

@@ -29,6 +29,7 @@ from services.scaler.simulator.trial import (
 USUAL_START_SECONDS = 60.0
 ASKED, IN_FORCE, GIVEN = "asked for", "work.capacity of the file in force", "work.capacity"
 """Where constants come from, where they were not measured."""
+NO_START = "the start is assumed"
 
 UNKNOWN_REPLICAS = (
     "what its replicas can do is not known yet: it is learned from answers, or named by "
@@ -51,7 +52,7 @@ class Measured:
     Attributes:
         capacity: the four constants as they were learned; None: nothing was yet.
         correction: measured work by the model's.
-        start_seconds: how long a start takes, the median.
+        start_seconds: how long a start takes, the median; None: none was seen, nor is it named.
         start_spread: standard deviation of the logarithm of starts.
         source: where the constants come from, in a few words.
         learned: what the scaler knows, with which policies begin; nothing where the constants come
@@ -60,7 +61,7 @@ class Measured:
 
     capacity: Capacity | None = None
     correction: float = 1.0
-    start_seconds: float = USUAL_START_SECONDS
+    start_seconds: float | None = None
     start_spread: float = 0.0
     source: str = "measured"
     learned: Learned = field(default_factory=Learned)
@@ -74,7 +75,7 @@ class Measured:
         return cls(
             None if constants is None else Capacity(**constants),
             float(said.get("correction", 1.0)),
-            float(said.get("start_seconds") or USUAL_START_SECONDS),
+            None if (start := said.get("start_seconds")) is None else float(start),
             float(said.get("start_spread") or 0.0),
             learned=_learned(said),
         )
@@ -93,6 +94,11 @@ class Measured:
             start_seconds=self.start_seconds if start is None else float(start),
             start_spread=self.start_spread if spread is None else float(spread),
         )
+
+    @property
+    def sources(self) -> str:
+        """Where the constants come from, and that the start is assumed where it is."""
+        return self.source if self.start_seconds is not None else f"{self.source}; {NO_START}"
 
     def named(self, capacity: Capacity, source: str) -> "Measured":
         """With constants that come from elsewhere."""
@@ -159,7 +165,7 @@ def replica_of(pool: Pool, measured: Measured) -> Replica | None:
     return Replica(
         scaled(measured.capacity, measured.correction),
         pool.max_in_flight,
-        measured.start_seconds,
+        USUAL_START_SECONDS if measured.start_seconds is None else measured.start_seconds,
         measured.start_spread,
         usd_per_hour=pool.usd_per_hour or None,
     )

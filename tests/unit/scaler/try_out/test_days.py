@@ -382,6 +382,9 @@ def test_replicas_are_what_who_asks_says_then_the_file_in_force_then_what_was_me
     assert (named.replica.capacity.a, named.replica.source) == (
         (0.02, "work.capacity of the file in force")
     )
+    unseen = {"p": {**MEASURED, "start_seconds": None}}
+    found = planned(load, text(), text(), replicas=unseen).pools["p"].replica
+    assert (found.start_seconds, found.source) == (60.0, "measured; the start is assumed")
     asked = {"p": {"capacity": {"a": 0.03}, "start_seconds": 9.0, "start_spread": 0.5}}
     slow = {"p": {**MEASURED, "correction": 0.5}}
     found = planned(load, text(scale), text(), asked=asked, replicas=slow).pools["p"]
