@@ -87,7 +87,7 @@ async def serve(
         metrics,
         places_allowed=settings.places_allowed,
         replicas=lambda: {view.name: measured(view, sizes) for view in fleet.pools()},
-        lasting=lambda: sizes.lasting(),  # noqa: PLW0108 - it is made further down
+        lasting=lambda: fleet.lasting(),  # noqa: PLW0108 - it is made further down
     )
     history.configure(scaling)
     sizes = Sizes(
@@ -115,7 +115,7 @@ async def serve(
         keda_server = open_keda(settings, keda, frame)
         # Adopted before the first watcher comes: nobody may see an empty fleet that is not empty.
         await fleet.adopt()
-        sizes.recall(await asyncio.to_thread(history.open))
+        fleet.recall(await asyncio.to_thread(history.open))
         history.versions.in_force(file.content)
         await frame.closing.enter_async_context(history.kept())
         await server.start()

@@ -182,6 +182,7 @@ def measured(view: PoolView, sizes: Sizes) -> dict[str, Any]:
     return {
         "capacity": None if capacity is None else dataclasses.asdict(capacity),
         "correction": learned.correction,
+        "fit": dataclasses.asdict(learned.fit),
         "start_seconds": view.typical_start_seconds,
         "start_spread": view.start_spread,
     }

@@ -5,13 +5,14 @@ replica comes to be there, on which slot or node, and how it is repaired is the 
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.scaler.config import Scaling
 from services.scaler.policy.rollout import SettingsRefusal
 from services.scaler.policy.sizing.override import Override
 from services.scaler.policy.sizing.views import Decision
+from services.scaler.policy.start_times import StartTimes
 from services.scaler.pools.pool import Capacity, Pool
 
 
@@ -83,8 +84,7 @@ class PoolStatus:
         ending: replicas being taken down, or broken and not yet cleared away.
         capacity: most replicas that fit; None: not known.
         trouble: what keeps the pool from its size, in one sentence; empty: nothing.
-        typical_start_seconds: how long a start takes until it is ready; None: not known.
-        start_spread: standard deviation of the logarithm of starts; 0: not known.
+        starts: how long the last starts took that this scaler saw.
         refused: why the configured settings are not in force; None: they are.
         in_force: the settings it goes by where the configured ones are refused.
         held: why nothing may be decided of it now, as another scaler does, or as what is said here
@@ -99,8 +99,7 @@ class PoolStatus:
     ending: int = 0
     capacity: int | None = None
     trouble: str = ""
-    typical_start_seconds: float | None = None
-    start_spread: float = 0.0
+    starts: StartTimes = field(default_factory=StartTimes)
     refused: SettingsRefusal | None = None
     in_force: Pool | None = None
     held: str = ""

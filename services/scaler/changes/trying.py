@@ -74,8 +74,8 @@ class Trying:
             urgent_checks: where those are that a mistake is taken back to, which take none either.
             places_allowed: places that files may name though the one in force does not.
             replicas: what was measured of each pool's replicas: `capacity`, the four constants or
-                None, `correction` of them, `start_seconds`, and `start_spread`, the standard
-                deviation of their logarithm.
+                None, `correction` of them, `fit`, what they were learned from, `start_seconds`, and
+                `start_spread`, the standard deviation of their logarithm.
             clock: gives monotonic seconds.
             wall: gives seconds since 1970.
         """

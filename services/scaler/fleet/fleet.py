@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import structlog
 
@@ -29,6 +30,7 @@ from services.scaler.load.loads import Loads
 from services.scaler.load.signals import PoolNow
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import Action, Drain, Release, ReplicaState, decide
+from services.scaler.policy.sizing.memory import Lasting
 from services.scaler.policy.sizing.settings import Query
 from services.scaler.pools.pool import Pool
 from services.scaler.ports import Target, Wish
@@ -102,6 +104,15 @@ class Fleet:
             {name: len(found) - found.count(draining) for name, found in states.items()}
         )
         self._take_held()
+
+    def lasting(self) -> Lasting:
+        """What the next scaler may `recall`."""
+        return replace(self._sizes.lasting(), starts=self._pools.lasting_starts())
+
+    def recall(self, lasting: Lasting) -> None:
+        """Takes up what an earlier scaler has spent and learned; sizes stay as they are."""
+        self._sizes.recall(lasting)
+        self._pools.recall(lasting.starts)
 
     def configure(self, scaling: Scaling) -> None:
         """Takes a changed configuration. The same once more tries again what was refused."""

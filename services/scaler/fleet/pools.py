@@ -17,6 +17,7 @@ from services.scaler.policy.draining import ReplicaState
 from services.scaler.policy.rollout import SettingsRefusal
 from services.scaler.policy.sizing.settings import Query
 from services.scaler.policy.sizing.views import Decision
+from services.scaler.policy.start_times import StartTimes
 from services.scaler.pools.pool import Pool
 from services.scaler.ports import PoolStatus
 
@@ -75,6 +76,7 @@ class Pools:
         self._sizes = sizes
         self._clock = clock
         self._file = file
+        self._earlier: Mapping[tuple[str, str, str], StartTimes] = {}
 
     def take(self, status: Mapping[str, PoolStatus] | None) -> bool:
         """Takes what the target says; what it cannot see, None, stays as it was known.
@@ -126,9 +128,27 @@ class Pools:
         """Whether nothing is left of all that ends with us."""
         return all(status.empty for name, status in self.status.items() if self.ends(name))
 
+    def starts(self, name: str) -> StartTimes:
+        """How long its last starts took, under earlier scalers too."""
+        return self.status_of(name).starts.after(self._earlier.get(self._of(name), StartTimes()))
+
+    def lasting_starts(self) -> dict[tuple[str, str, str], StartTimes]:
+        """What the next scaler may `recall`, by pool, model and precision."""
+        found = {self._of(name): self.starts(name) for name in self.configured}
+        return {of: starts for of, starts in found.items() if starts.seconds}
+
+    def recall(self, starts: Mapping[tuple[str, str, str], StartTimes]) -> None:
+        """Takes up how long starts took under an earlier scaler."""
+        self._earlier = starts
+
+    def _of(self, name: str) -> tuple[str, str, str]:
+        """Whose starts these are: of other replicas they say nothing."""
+        settings = self.settings(name)
+        return name, settings.model, settings.precision
+
     def start_seconds(self, name: str) -> float:
         """How long a start takes, as measured; before any was, the longest that it may."""
-        typical = self.status_of(name).typical_start_seconds
+        typical = self.starts(name).typical_seconds
         return self.settings(name).start_seconds if typical is None else typical
 
     def drain_seconds(self, name: str) -> float:
@@ -167,6 +187,7 @@ class Pools:
     def view(self, name: str, members: Sequence[Member]) -> PoolView:
         """A configured pool as it is shown, with these replicas."""
         status, sized = self.status_of(name), self._sizes.sized(name)
+        starts = self.starts(name)
         return PoolView(
             name=name,
             pool=self.settings(name),
@@ -174,11 +195,11 @@ class Pools:
             replicas=tuple(member.seen for member in members),
             capacity=status.capacity,
             trouble=self.trouble(name),
-            typical_start_seconds=status.typical_start_seconds,
+            typical_start_seconds=starts.typical_seconds,
             refused=status.refused,
             held=status.held if self.seen else UNSEEN,
             decision=None if sized is None else sized.decision,
-            start_spread=status.start_spread,
+            start_spread=starts.spread,
         )
 
     def now(self, name: str, members: Sequence[Member]) -> PoolNow:

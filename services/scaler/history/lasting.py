@@ -1,4 +1,4 @@
-"""What sizes go by beyond a restart: what was spent today, and what was learned of replicas.
+"""What sizes go by beyond a restart: what was spent today, what was learned, how long starts took.
 
 One small file, written whole, at most once a minute and when the scaler ends. What of it is not
 sound is left out when it is read: the scaler then learns it anew.
@@ -30,6 +30,7 @@ from services.scaler.policy.sizing.lengths import Lengths
 from services.scaler.policy.sizing.memory import Lasting
 from services.scaler.policy.sizing.money import KEPT_DAYS, Day, Spent, day_of
 from services.scaler.policy.sizing.work import FIGURE_MOST, WorkMemory
+from services.scaler.policy.start_times import KEPT_STARTS, StartTimes
 
 log = structlog.get_logger()
 
@@ -84,7 +85,17 @@ class _Spent:
     behind_seconds: _Figure = 0.0
 
 
-_SPENT, _POOL = TypeAdapter(_Spent), TypeAdapter(_Pool)
+@dataclass(frozen=True, config=STRICT)
+class _Starts:
+    """`StartTimes` of a pool in the file."""
+
+    pool: str
+    model: str
+    precision: str
+    seconds: Annotated[tuple[_Figure, ...], Field(max_length=KEPT_STARTS)]
+
+
+_SPENT, _POOL, _STARTS = TypeAdapter(_Spent), TypeAdapter(_Pool), TypeAdapter(_Starts)
 
 
 class LastingFile:
@@ -105,22 +116,27 @@ class LastingFile:
         try:
             said = json.loads(read_plain(self._path, MAX_BYTES))
             spent, pools = said["spent"], list(said["pools"])
-            if len(pools) > MOST_KEPT:
-                raise ValueError(f"it has {len(pools):,} pools, of at most {MOST_KEPT:,}")  # noqa: TRY301
+            timed = list(said.get("starts", []))  # scalers of before kept none
+            if (most := max(len(pools), len(timed))) > MOST_KEPT:
+                raise ValueError(f"it has {most:,} pools, of at most {MOST_KEPT:,}")  # noqa: TRY301
         except FileNotFoundError:
             return Lasting()
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             why = f"{self._path}: {error}"
             log.error("what was spent and learned cannot be read; it is forgotten", error=why)  # noqa: TRY400
             return Lasting()
-        lasting, work = Lasting(), {}
+        lasting, work, starts = Lasting(), {}, {}
         with self._sound():
             lasting = Lasting(_spent(spent) if spent is not None else Spent())
         for pool in pools:
             with self._sound():
                 of, learned = _work(pool)
                 work[of] = learned
-        return replace(lasting, work=work)
+        for pool in timed:
+            with self._sound():
+                found = _STARTS.validate_python(pool)
+                starts[found.pool, found.model, found.precision] = StartTimes(found.seconds)
+        return replace(lasting, work=work, starts=starts)
 
     async def run(self, take: Callable[[], Lasting]) -> None:
         """Keeps what `take` gives, for ever."""
@@ -180,6 +196,10 @@ def _said(lasting: Lasting) -> dict[str, Any]:
                 "lengths": work.lengths,
             }
             for (pool, model, precision), work in lasting.work.items()
+        ],
+        "starts": [
+            {"pool": pool, "model": model, "precision": precision, "seconds": starts.seconds}
+            for (pool, model, precision), starts in lasting.starts.items()
         ],
     }
 

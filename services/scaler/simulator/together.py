@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from services.scaler.policy.sizing.capacity import Learned
 from services.scaler.policy.sizing.settings import Budget, Money, Scale, Spot
 from services.scaler.policy.sizing.size import AllMemory, PoolPolicy, SizeMemory, decide_all
 from services.scaler.policy.sizing.spot import MixMemory, mixed
 from services.scaler.policy.sizing.views import Bound, Decision, View
 from services.scaler.policy.sizing.why import why
+from services.scaler.policy.sizing.work import WorkMemory
 from services.scaler.simulator.arrivals import Arrivals
 from services.scaler.simulator.core import busy, view_of
 from services.scaler.simulator.course import Counts, Course, Ticks, course_of
@@ -45,6 +47,7 @@ class Member:
         replica: what serves; None: nothing is known of it.
         room: most replicas that fit; None: not known.
         usd_per_hour: of a replica; 0: not known.
+        learned: what the policy knows of its replicas as it begins.
     """
 
     scale: Scale | None
@@ -52,6 +55,7 @@ class Member:
     replica: Replica | None = None
     room: int | None = None
     usd_per_hour: float = 0.0
+    learned: Learned = field(default_factory=Learned)
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,7 @@ class _All:
         self.wall = wall
         self.policies = {name: PoolPolicy(one.scale, one.size) for name, one in members.items()}
         self.memory = AllMemory(
-            {name: SizeMemory(one.size) for name, one in members.items()},
+            {name: self._begun(name, one.size) for name, one in members.items()},
             prices={name: one.usd_per_hour for name, one in members.items()},
         )
         self.tiers = [self._tier(line) for line in lines]
@@ -300,6 +304,10 @@ class _All:
         )
         return _Tier(pool, trace.arrivals, parts)
 
+    def _begun(self, name: str, size: int) -> SizeMemory:
+        """What is remembered of a pool as it begins."""
+        return SizeMemory(size, work=WorkMemory(learned=self.members[name].learned))
+
     def _sizes(self, line: Line) -> dict[str, int]:
         """What its pools begin with: what is needed, by turns, and the mix of spot as it holds."""
         sizes = {name: self.members[name].size for name in line.pools}
@@ -314,13 +322,13 @@ class _All:
             if scale.spot is not None and scale.spot.pool in sizes:
                 splits[name] = scale.spot
         pools, mixes = dict(self.memory.pools), dict(self.memory.mixes)
-        pools.update((name, SizeMemory(size)) for name, size in sizes.items())
+        pools.update((name, self._begun(name, size)) for name, size in sizes.items())
         for name, split in splits.items():
             whole = sizes[name]
             mix, _ = mixed(split, MixMemory(), target=whole, ready=whole + split.over_provision,
                            now=0.0, start_seconds=0.0)  # fmt: skip
             sizes[name], sizes[split.pool] = mix.on_demand, mix.spot
-            pools[split.pool] = SizeMemory(mix.spot)
+            pools[split.pool] = self._begun(split.pool, mix.spot)
             mixes[name] = MixMemory(on_demand=mix.on_demand)
         self.memory = replace(self.memory, pools=pools, mixes=mixes)
         return sizes

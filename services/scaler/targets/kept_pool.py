@@ -12,12 +12,12 @@ import structlog
 
 from services.scaler.policy.replicas import NEXT_TRY, Failures, Goal, Patience, State, after_failure
 from services.scaler.policy.rollout import Rollout, changes
+from services.scaler.policy.start_times import StartTimes
 from services.scaler.pools.models import FILE
 from services.scaler.pools.pool import Pool
 from services.scaler.ports import PoolStatus
 from services.scaler.targets.occupants import Occupant
 from services.scaler.targets.slots import fingerprint
-from services.scaler.targets.start_times import StartTimes
 
 log = structlog.get_logger()
 
@@ -160,7 +160,7 @@ class KeptPool:
 
     def started(self, seconds: float) -> None:
         """Takes how long a start took, until the replica was ready."""
-        self._starts.add(seconds)
+        self._starts = self._starts.add(seconds)
 
     def note(self, trouble: str) -> None:
         """Keeps the pool's trouble; logs it when it is another one, not as its time passes."""
@@ -184,8 +184,7 @@ class KeptPool:
             ending=sum(not occupant.present for occupant in occupants),
             capacity=0 if self.settings is None or self.notice else len(self.settings.slots),
             trouble="; ".join(filter(None, (self.notice, self._trouble))),
-            typical_start_seconds=self._starts.typical_seconds,
-            start_spread=self._starts.spread,
+            starts=self._starts,
             in_force=self.settings if refused is not None else None,
             refused=refused,
         )

@@ -82,6 +82,7 @@ class _Days:
                 replica_in(name, _beside(name, pools), self.measured) if name in tried else None,
                 len(one.slots) or None,
                 one.usd_per_hour,
+                self.measured(name).learned,
             )
             for name, one in pools.items()
         }
@@ -110,7 +111,7 @@ class _Days:
         if live is not None and given is not None:
             told, found = differences(live, given, float(self.first * MINUTE_SECONDS))
         replica = replica_in(name, _beside(name, pools), self.measured)
-        source = self.measured(name).source
+        source = self.measured(name).sources
         return PoolPlan(
             None if live is None else shown(live.course, live.bounds),
             None if given is None else shown(given.course, given.bounds),

@@ -1,16 +1,18 @@
 """A pool as it is tried: what serves it, under which policy, and how it fared."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from services.common.config import ConfigError, parse_document
 from services.scaler.config import Scaling
 from services.scaler.policy import plans
 from services.scaler.policy.recorded import MINUTE_SECONDS, RecordedMinute
+from services.scaler.policy.sizing.capacity import Fit, Learned
 from services.scaler.policy.sizing.settings import Capacity, Scale
 from services.scaler.pools.pool import Pool
 from services.scaler.simulator.course import HOUR, Course
@@ -27,11 +29,14 @@ from services.scaler.simulator.trial import (
 USUAL_START_SECONDS = 60.0
 ASKED, IN_FORCE, GIVEN = "asked for", "work.capacity of the file in force", "work.capacity"
 """Where constants come from, where they were not measured."""
+NO_START = "the start is assumed"
 
 UNKNOWN_REPLICAS = (
     "what its replicas can do is not known yet: it is learned from answers, or named by "
     "scale.work.capacity"
 )
+
+_FIT = TypeAdapter(Fit)
 
 Progress = Callable[[float], None]
 
@@ -47,16 +52,19 @@ class Measured:
     Attributes:
         capacity: the four constants as they were learned; None: nothing was yet.
         correction: measured work by the model's.
-        start_seconds: how long a start takes, the median.
+        start_seconds: how long a start takes, the median; None: none was seen, nor is it named.
         start_spread: standard deviation of the logarithm of starts.
         source: where the constants come from, in a few words.
+        learned: what the scaler knows, with which policies begin; nothing where the constants come
+            from elsewhere: what a policy makes of those is its own affair.
     """
 
     capacity: Capacity | None = None
     correction: float = 1.0
-    start_seconds: float = USUAL_START_SECONDS
+    start_seconds: float | None = None
     start_spread: float = 0.0
     source: str = "measured"
+    learned: Learned = field(default_factory=Learned)
 
     @classmethod
     def of(cls, said: Mapping[str, Any] | None) -> "Measured":
@@ -67,8 +75,9 @@ class Measured:
         return cls(
             None if constants is None else Capacity(**constants),
             float(said.get("correction", 1.0)),
-            float(said.get("start_seconds") or USUAL_START_SECONDS),
+            None if (start := said.get("start_seconds")) is None else float(start),
             float(said.get("start_spread") or 0.0),
+            learned=_learned(said),
         )
 
     def asked(self, said: Mapping[str, Any] | None) -> "Measured":
@@ -76,17 +85,24 @@ class Measured:
         if said is None:
             return self
         constants = said.get("capacity")
-        capacity, correction, source = self.capacity, self.correction, self.source
+        found = self
         if constants is not None:
-            capacity, correction, source = Capacity(**constants), 1.0, ASKED
+            found = replace(found.named(Capacity(**constants), ASKED), correction=1.0)
         start, spread = said.get("start_seconds"), said.get("start_spread")
-        return Measured(
-            capacity,
-            correction,
-            self.start_seconds if start is None else float(start),
-            self.start_spread if spread is None else float(spread),
-            source,
+        return replace(
+            found,
+            start_seconds=self.start_seconds if start is None else float(start),
+            start_spread=self.start_spread if spread is None else float(spread),
         )
+
+    @property
+    def sources(self) -> str:
+        """Where the constants come from, and that the start is assumed where it is."""
+        return self.source if self.start_seconds is not None else f"{self.source}; {NO_START}"
+
+    def named(self, capacity: Capacity, source: str) -> "Measured":
+        """With constants that come from elsewhere."""
+        return replace(self, capacity=capacity, source=source, learned=Learned())
 
 
 def known(
@@ -103,10 +119,19 @@ def known(
     """
     found = Measured.of(said)
     if (capacity := _named(in_force)) is not None:
-        found = replace(found, capacity=capacity, correction=1.0, source=IN_FORCE)
+        found = replace(found.named(capacity, IN_FORCE), correction=1.0)
     elif found.capacity is None and (capacity := _named(given)) is not None:
-        found = replace(found, capacity=capacity, source=GIVEN)
+        found = found.named(capacity, GIVEN)
     return found.asked(asked)
+
+
+def _learned(said: Mapping[str, Any]) -> Learned:
+    """What the scaler learned, as it tells it."""
+    constants, fit = said.get("capacity"), said.get("fit")
+    if constants is None or fit is None:
+        return Learned()
+    found = _FIT.validate_python(fit)
+    return Learned(float(said.get("correction", 1.0)), found, Capacity(**constants))
 
 
 def _named(pool: Pool | None) -> Capacity | None:
@@ -140,7 +165,7 @@ def replica_of(pool: Pool, measured: Measured) -> Replica | None:
     return Replica(
         scaled(measured.capacity, measured.correction),
         pool.max_in_flight,
-        measured.start_seconds,
+        USUAL_START_SECONDS if measured.start_seconds is None else measured.start_seconds,
         measured.start_spread,
         usd_per_hour=pool.usd_per_hour or None,
     )

@@ -97,7 +97,7 @@ def simulated(
         shown(course),
         made.arrivals.seconds,
         round(float(made.arrivals.count.sum())),
-        assumed(made.replica, measured.source),
+        assumed(made.replica, measured.sources),
         arrivals,
         tuple(
             Baseline(rule, title_of(rule, made), shown(one), knobs_of(rule, scale, made))

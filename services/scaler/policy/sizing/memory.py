@@ -13,6 +13,7 @@ from services.scaler.policy.sizing.rules import RuleState
 from services.scaler.policy.sizing.schedule import Times
 from services.scaler.policy.sizing.settings import Behavior
 from services.scaler.policy.sizing.work import WorkMemory
+from services.scaler.policy.start_times import StartTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ class Lasting:
     Attributes:
         spent: what was spent today.
         work: what was learned, by pool, model and precision: of other replicas it says nothing.
+        starts: how long the last starts took, by the same.
     """
 
     spent: Spent = field(default_factory=Spent)
     work: Mapping[tuple[str, str, str], WorkMemory] = field(default_factory=dict)
+    starts: Mapping[tuple[str, str, str], StartTimes] = field(default_factory=dict)

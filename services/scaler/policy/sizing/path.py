@@ -117,7 +117,7 @@ def wished(
         if scale.schedule
         else (memory.times)
     )
-    _floored(path, scale, view, least)
+    _floored(path, scale, view, least, current)
     lower, most = _bounded(path, scale, times)
     given = in_force(override, view.wall)
     if given is not None:
@@ -241,7 +241,7 @@ def _crowd(view: View) -> float:
     return min(sum(known), 1e9) / max(view.places, 1)
 
 
-def _floored(path: Path, scale: Scale, view: View, least: Floor) -> None:
+def _floored(path: Path, scale: Scale, view: View, least: Floor, current: int) -> None:
     """At least one, or none at all."""
     if path.size == 0 and least.size:
         if least.woken:
@@ -251,8 +251,10 @@ def _floored(path: Path, scale: Scale, view: View, least: Floor) -> None:
         else:
             path.take(Bound.IDLE, 1, value=view.idle_seconds, limit=scale.zero.idle_seconds)
     elif path.size == 0 and scale.zero is not None:
+        # At zero already, its idle time says nothing: a budget may have taken the last replica.
+        detail = "at zero" if current == 0 else ""
         path.constraints.append(
-            Constraint(Bound.IDLE, 0, "", view.idle_seconds, scale.zero.idle_seconds)
+            Constraint(Bound.IDLE, 0, detail, view.idle_seconds, scale.zero.idle_seconds)
         )
 
 
@@ -265,6 +267,5 @@ def _bounded(path: Path, scale: Scale, times: schedule.Times) -> tuple[int, int]
     by = Bound.MIN if by_time.least is None else Bound.SCHEDULE
     path.take(by, max(path.size, least), by_time.least_by, limit=least)
     by = Bound.MAX if by_time.most is None else Bound.SCHEDULE
-    wanted = path.size if by is Bound.MAX else None
-    path.take(by, min(path.size, most), by_time.most_by, value=wanted, limit=most)
+    path.take(by, min(path.size, most), by_time.most_by, value=path.size, limit=most)
     return least, most

@@ -38,7 +38,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Least and most replicas, and which schedule says so; None: no schedule does."""
+    """Least and most replicas, and which schedule says so, with its zone; None: none does."""
 
     least: int | None = None
     most: int | None = None
@@ -100,10 +100,14 @@ def bounds(now: Times) -> Bounds:
     for place in now.active:
         schedule = now.schedules[place]
         if schedule.min is not None and (least is None or schedule.min > least):
-            least, least_by = schedule.min, schedule.cron
+            least, least_by = schedule.min, _named(schedule)
         if schedule.max is not None and (most is None or schedule.max > most):
-            most, most_by = schedule.max, schedule.cron
+            most, most_by = schedule.max, _named(schedule)
     return Bounds(least, most, least_by, most_by)
+
+
+def _named(schedule: Schedule) -> str:
+    return f"{schedule.cron} ({schedule.time_zone})"
 
 
 def _around(schedule: Schedule, wall: float) -> tuple[float, float]:

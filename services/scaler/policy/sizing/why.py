@@ -5,11 +5,15 @@ that what holds the size up is the last one that raised it, and what holds it do
 that lowered it after that.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.scaler.policy.sizing.views import Bound, Constraint
+
+DIGITS_LEAST, DIGITS_MOST = 2, 9
+"""Behind the point of a load: what `replicas` of a demand tells apart has nine."""
 
 _Words = Callable[[Constraint], str]
 
@@ -103,12 +107,26 @@ def _load(what: str) -> _Words:
                 f"requests fill the places of {of.value or 0:.2f} replicas, and it is not known "
                 "yet what a replica can do"
             )
+        value, limit = of.value or 0.0, of.limit or 0.0
+        digits = _digits(value, limit)
         return (
-            f"{what} {of.value or 0:.2f} replicas' worth of work, and one is planned to do "
-            f"{of.limit or 0:.2f}"
+            f"{what} {value:.{digits}f} replicas' worth of work, and one is planned to do "
+            f"{limit:.{digits}f}"
         )
 
     return said
+
+
+def _digits(load: float, usable: float) -> int:
+    """As few, two at least, as from which a reader comes to the same number of replicas."""
+    if not usable:
+        return DIGITS_LEAST
+    needed = math.ceil(load / usable - 1e-9)
+    for digits in range(DIGITS_LEAST, DIGITS_MOST):
+        rounded = round(usable, digits)
+        if rounded and math.ceil(round(load, digits) / rounded - 1e-9) == needed:
+            return digits
+    return DIGITS_MOST
 
 
 def _stable(of: Constraint) -> str:
@@ -144,6 +162,8 @@ def _starting(of: Constraint) -> str:
 
 
 def _idle(of: Constraint) -> str:
+    if of.detail == "at zero":
+        return "it is at zero, and nothing asks for it"
     known = "for an unknown time" if of.value is None else f"for {of.value:.0f} s"
     return f"it has been idle {known}, and goes to zero after {of.limit or 0:g} s"
 
@@ -156,7 +176,11 @@ def _override(of: Constraint) -> str:
 
 
 def _schedule(of: Constraint) -> str:
-    return f"the schedule {of.detail} has a bound of {_replicas(of.limit or 0)}"
+    if of.value is None:
+        return f"the schedule {of.detail} has a min of {of.limit or 0:g}"
+    return (
+        f"the schedule {of.detail} has a max of {of.limit or 0:g}, and {of.value:g} are asked for"
+    )
 
 
 def _budget(of: Constraint) -> str:

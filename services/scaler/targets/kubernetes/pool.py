@@ -326,8 +326,7 @@ class KubernetesPool:
             pending=max(asked, len(alive)) - addressed,
             ending=sum(pod.ending and pod.cost == DRAINED for pod in pods),
             trouble="; ".join(self._troubles(workload, alive)),
-            typical_start_seconds=self._starts.times.typical_seconds,
-            start_spread=self._starts.times.spread,
+            starts=self._starts.times,
             held=self.held,
             by_hand=self._hands.theirs,
         )

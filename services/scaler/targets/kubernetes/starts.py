@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from services.scaler.metrics import Metrics
+from services.scaler.policy.start_times import StartTimes
 from services.scaler.policy.workload import Pod
-from services.scaler.targets.start_times import StartTimes
 
 
 class Starts:
@@ -31,5 +31,5 @@ class Starts:
             if pod.uid in self._starting and pod.ready_since is not None:
                 self._starting.discard(pod.uid)
                 took = max(0.0, pod.ready_since - pod.created)
-                self.times.add(took)
+                self.times = self.times.add(took)
                 self._metrics.start_seconds.labels(*labels).observe(took)

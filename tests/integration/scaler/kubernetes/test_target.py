@@ -124,7 +124,7 @@ async def test_what_is_there_is_seen_at_once_and_what_comes_as_it_comes(api, tmp
         assert not scene.status.replicas[2].ready
         await api.ready("small-3")
         await until(lambda: scene.status.replicas[2].ready)
-        assert scene.status.typical_start_seconds == 27.0
+        assert scene.status.starts.typical_seconds == 27.0
         assert (scene.status.pending, scene.status.trouble, scene.status.held) == (0, "", "")
 
 

@@ -16,6 +16,8 @@ from services.scaler.fleet.watchers import Watcher
 from services.scaler.load.loads import LIVE_SECONDS, Loads, Report
 from services.scaler.metrics import Metrics
 from services.scaler.policy.draining import ReplicaState
+from services.scaler.policy.sizing.memory import Lasting
+from services.scaler.policy.start_times import StartTimes
 from services.scaler.pools.pool import Capacity, Pool, Restart, Slot
 from services.scaler.ports import OnChange, PoolStatus, Replica, ReplicaStatus, Target
 from services.scaler.targets.care import Rhythm
@@ -117,6 +119,34 @@ async def test_a_pool_shows_how_many_fit_and_how_long_starts_take():
         (view,) = scene.fleet.pools()
         assert (view.name, view.desired, view.capacity) == ("a", 1, 2)
         assert view.typical_start_seconds == 0.0
+
+
+async def test_the_next_scaler_knows_how_long_starts_took():
+    async with keeping(Host()) as scene:
+        assert await scene.states(2) == [STARTING, READY]
+        left = scene.fleet.lasting()
+        assert left.starts == {("a", "m", "int8"): StartTimes((0.0,))}
+    earlier = replace(left, starts={("a", "m", "int8"): StartTimes((7.0, 8.0, 9.0))})
+    host = Host()
+    host.left = [Adopted(host.replica("a-0-old", "a", pool(), 0), ready=True)]
+    async with keeping(host) as scene:
+        assert scene.fleet.pools()[0].typical_start_seconds is None
+        scene.fleet.recall(earlier)
+        (view,) = scene.fleet.pools()
+        assert view.typical_start_seconds == 8.0
+        assert view.start_spread > 0.0
+        assert scene.fleet.lasting().starts == earlier.starts
+        scene.fleet.recall(replace(left, starts={("a", "other", "int8"): StartTimes((7.0,))}))
+        assert scene.fleet.pools()[0].typical_start_seconds is None
+
+
+async def test_starts_that_this_scaler_sees_come_after_those_of_before():
+    async with keeping(Host()) as scene:
+        scene.fleet.recall(Lasting(starts={("a", "m", "int8"): StartTimes((7.0, 8.0))}))
+        assert await scene.states(2) == [STARTING, READY]
+        (starts,) = scene.fleet.lasting().starts.values()
+        assert starts.seconds == (7.0, 8.0, 0.0)
+        assert scene.fleet.pools()[0].typical_start_seconds == 7.0
 
 
 async def test_adopted_replicas_are_in_the_first_message_and_stay():

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from services.scaler.policy.sizing.lengths import Lengths
 from services.scaler.policy.sizing.memory import Lasting
 from services.scaler.policy.sizing.money import DAY_SECONDS, Day, Spent
 from services.scaler.policy.sizing.work import WorkMemory
+from services.scaler.policy.start_times import KEPT_STARTS, StartTimes
 
 A, B = ("a", "m", "int8"), ("b", "m", "int4")
 
@@ -21,7 +23,11 @@ def known(pool=A, usd=12.5):
     fit = fitted(Fit(), 8.0, 500.0, 100.0, step=0.02, seconds=60.0)
     lengths = Lengths(20.0, 4000.0, 21.0, 9000.0, 200.0, 428.0, 3.0, 40.0)
     work = WorkMemory(lengths=lengths, learned=Learned(0.9, fit, fit.capacity))
-    return Lasting(Spent((Day(3, usd),), 3 * DAY_SECONDS + 60.0), {pool: work, B: WorkMemory()})
+    return Lasting(
+        Spent((Day(3, usd),), 3 * DAY_SECONDS + 60.0),
+        {pool: work, B: WorkMemory()},
+        {pool: StartTimes((7.5, 7.25)), B: StartTimes((60.0,))},
+    )
 
 
 @pytest.fixture
@@ -61,6 +67,23 @@ async def test_what_a_scaler_of_before_kept_is_read_as_one_day(path):
         said["spent"] = {**spent, "wall": 3 * DAY_SECONDS + 60.0}
         path.write_text(json.dumps(said))
         assert LastingFile(path).read() == known()
+
+
+@pytest.mark.parametrize("seconds", [[-1.0], ["x"], [1.0] * (KEPT_STARTS + 1), None, 7])
+async def test_starts_that_are_not_sound_are_forgotten_alone(path, seconds: object):
+    await LastingFile(path).keep(known())
+    said = json.loads(path.read_text())
+    said["starts"][0]["seconds"] = seconds
+    path.write_text(json.dumps(said))
+    assert LastingFile(path).read() == replace(known(), starts={B: StartTimes((60.0,))})
+
+
+async def test_a_file_of_before_has_no_starts(path):
+    await LastingFile(path).keep(known())
+    said = json.loads(path.read_text())
+    del said["starts"]
+    path.write_text(json.dumps(said))
+    assert LastingFile(path).read() == replace(known(), starts={})
 
 
 MANY = json.dumps({"spent": None, "pools": [0] * 2000})

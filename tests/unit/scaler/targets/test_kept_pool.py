@@ -5,9 +5,9 @@ import dataclasses
 from structlog.testing import capture_logs
 
 from services.scaler.policy.replicas import NEXT_TRY, Patience, State
+from services.scaler.policy.start_times import KEPT_STARTS
 from services.scaler.targets.kept_pool import KeptPool, Wanted
 from services.scaler.targets.occupants import Occupant
-from services.scaler.targets.start_times import KEPT_STARTS
 from tests.making.replicas import Host, pool
 
 PATIENCE = Patience(stable_seconds=30.0)
@@ -51,7 +51,7 @@ def test_a_trouble_is_logged_once_while_only_its_time_passes():
 
 def test_what_others_see_of_it():
     kept = KeptPool("a", pool())
-    assert kept.status([]).typical_start_seconds is None
+    assert kept.status([]).starts.typical_seconds is None
     for seconds in (100.0, *range(KEPT_STARTS)):
         kept.started(seconds)
     kept.note("no port is free")
@@ -65,8 +65,8 @@ def test_what_others_see_of_it():
     )
     assert (len(status.replicas), status.pending, status.ending) == (1, 1, 2)
     assert (status.capacity, status.trouble) == (len(pool().slots), "no port is free")
-    assert status.typical_start_seconds == (KEPT_STARTS - 1) / 2
-    assert status.start_spread > 1.0
+    assert status.starts.typical_seconds == (KEPT_STARTS - 1) / 2
+    assert status.starts.spread > 1.0
 
 
 def test_new_settings_are_good_once_the_whole_pool_was_ready_with_them_for_a_while():

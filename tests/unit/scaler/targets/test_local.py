@@ -168,7 +168,7 @@ async def test_adopted_replicas_stay_and_have_what_their_pool_says_today():
         assert one.replica.capacity is Capacity.SPOT
         scene.resize(1)
         await scene.decided()
-        assert (host.ended, scene.status().typical_start_seconds) == ([], None)
+        assert (host.ended, scene.status().starts.typical_seconds) == ([], None)
 
 
 async def test_an_adopted_replica_that_is_broken_is_only_cleared_away():
@@ -247,7 +247,7 @@ async def test_a_typical_start_is_the_median():
         scene.clock.now = 4.0
         host.ready = True
         await scene.ready()
-        assert scene.status().typical_start_seconds == 4.0
+        assert scene.status().starts.typical_seconds == 4.0
 
 
 async def test_a_scaler_that_paused_does_not_take_its_own_silence_for_a_replicas():

@@ -3,7 +3,7 @@
 import html
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import orjson
@@ -12,6 +12,7 @@ import pytest
 from services.scaler.history.decisions import Decided, line_of
 from services.scaler.history.recorder import recorded
 from services.scaler.policy.plans import Verdict
+from services.scaler.policy.sizing.capacity import Fit, fitted
 from services.scaler.policy.sizing.size import decide_all
 from services.scaler.policy.sizing.views import Bound, Constraint, Decision
 from services.scaler.simulator import together
@@ -381,6 +382,9 @@ def test_replicas_are_what_who_asks_says_then_the_file_in_force_then_what_was_me
     assert (named.replica.capacity.a, named.replica.source) == (
         (0.02, "work.capacity of the file in force")
     )
+    unseen = {"p": {**MEASURED, "start_seconds": None}}
+    found = planned(load, text(), text(), replicas=unseen).pools["p"].replica
+    assert (found.start_seconds, found.source) == (60.0, "measured; the start is assumed")
     asked = {"p": {"capacity": {"a": 0.03}, "start_seconds": 9.0, "start_spread": 0.5}}
     slow = {"p": {**MEASURED, "correction": 0.5}}
     found = planned(load, text(scale), text(), asked=asked, replicas=slow).pools["p"]
@@ -390,6 +394,33 @@ def test_replicas_are_what_who_asks_says_then_the_file_in_force_then_what_was_me
     assert again == found
     with pytest.raises(Unanswerable, match="there is no pool 'q'"):
         planned(load, text(), text(), asked={"q": {}})
+
+
+def test_a_plan_of_measured_replicas_begins_with_what_was_learned_of_them(tmp_path):
+    """Few answers, and short ones: policies that begin with nothing are long in learning it."""
+    with (tmp_path / "000000000001.jsonl").open("w") as file:
+        for minute in range(60):
+            line = {
+                "tier": "small", "minute": FIRST + minute, "seconds": 60, "arrivals": 4,
+                "prompt_tokens": 40, "finished": 4, "output_tokens": 40, "first_texts": 4,
+                "late": 0,
+            }  # fmt: skip
+            file.write(json.dumps(line) + "\n")
+    fit = fitted(Fit(), 2.0, 10.0, 10.0, step=0.01, seconds=60.0)
+    told = {"capacity": asdict(fit.capacity), "correction": 1.0, "start_seconds": 7.0}
+    more = "scale: {min: 0, max: 4, zero: {idle_seconds: 600}}"
+    reasons = {}
+    for name, replica in (("begins", told), ("knows", {**told, "fit": asdict(fit)})):
+        plan = planned(
+            tmp_path, text(more), text("scale: {min: 2, max: 4}"), replicas={"p": replica},
+            until=(FIRST + 60) * 60.0,
+        )  # fmt: skip
+        found = plan.pools["p"]
+        assert found.replica.source == "measured"
+        reasons[name] = " ".join(one.live_why for one in found.differences)
+    assert "not known: what a replica can do" in reasons["begins"]
+    assert reasons["knows"]
+    assert "what a replica can do" not in reasons["knows"]
 
 
 def test_starts_that_differ_waste_more_than_those_that_do_not(load):

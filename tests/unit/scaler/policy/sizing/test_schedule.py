@@ -1,5 +1,6 @@
 """Bounds by time of day: when they hold, in which zone, and which schedules are refused."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -43,14 +44,18 @@ def test_bounds_hold_from_each_time_on_for_a_while(text, least):
     assert held(text, OFFICE).least == least
 
 
+def named(schedule: Schedule) -> str:
+    return f"{schedule.cron} ({schedule.time_zone})"
+
+
 def test_of_several_the_greatest_holds():
     noon = Schedule(
         cron="0 12 * * *", time_zone="Europe/Berlin", duration_seconds=3600.0, min=2, max=9
     )
     half = Schedule(cron="30 12 * * *", time_zone="Europe/Berlin", duration_seconds=3600.0, max=5)
-    assert held("2026-11-27 12:10", OFFICE, noon, half) == Bounds(3, 9, OFFICE.cron, noon.cron)
-    assert held("2026-11-27 13:10", OFFICE, noon, half) == Bounds(3, 5, OFFICE.cron, half.cron)
-    assert held("2026-11-28 12:10", OFFICE, noon, half) == Bounds(2, 9, noon.cron, noon.cron)
+    assert held("2026-11-27 12:10", OFFICE, noon, half) == Bounds(3, 9, named(OFFICE), named(noon))
+    assert held("2026-11-27 13:10", OFFICE, noon, half) == Bounds(3, 5, named(OFFICE), named(half))
+    assert held("2026-11-28 12:10", OFFICE, noon, half) == Bounds(2, 9, named(noon), named(noon))
 
 
 def test_one_that_is_longer_than_its_period_always_holds():
@@ -115,7 +120,7 @@ def test_a_schedule_raises_and_lowers_the_bounds_of_a_pool():
     decision, after = decide(policy, memory, view(now + 10, 10.0, wall=at("2026-11-27 09:00")))
     assert decision.size == 3
     assert decision.constraints[-1].bound is Bound.SCHEDULE
-    assert OFFICE.cron in decision.why
+    assert named(OFFICE) in decision.why
     decision, _ = decide(policy, after, view(now + 20, 10.0, wall=at("2026-11-27 19:00")))
     assert decision.size == 1
     memory, now, decision = settled(policy, 100.0, size=5)
@@ -128,3 +133,18 @@ def test_a_clock_at_the_edges_of_time_is_no_trouble():
     policy = scale(schedule=(OFFICE,))
     for wall in (-1e12, -1.0, 0.0, 1.0, LATEST - 1, LATEST, 1e12):
         assert decide(policy, SizeMemory(1), view(10.0, 1.0, wall=wall))[0].size >= 1
+
+
+def test_a_sentence_names_the_zone_and_which_of_its_bounds_it_is():
+    wall = at("2026-11-27 12:00")
+    policy = scale(schedule=(OFFICE,))
+    decision, _ = decide(policy, SizeMemory(1), view(10.0, 0.0, 1, wall=wall))
+    assert decision.why == (
+        "3 replicas: the schedule 0 8 * * MON-FRI (Europe/Berlin) has a min of 3."
+    )
+    few = scale(schedule=(replace(OFFICE, min=None, max=2),))
+    decision, _ = decide(few, SizeMemory(5), view(10.0, None, 5, wall=wall))
+    assert decision.why == (
+        "2 replicas: the schedule 0 8 * * MON-FRI (Europe/Berlin) has a max of 2, "
+        "and 5 are asked for."
+    )

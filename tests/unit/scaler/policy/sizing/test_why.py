@@ -31,10 +31,31 @@ def test_demand():
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "limit", "said"),
+    [
+        (1.003, 1.0, ("1.003", "1.000")),
+        (3.0, 0.9996, ("3.0000", "0.9996")),
+        (2.00004, 1.0, ("2.00004", "1.00000")),
+        (1.5, 1.0, ("1.50", "1.00")),
+        (1.0, 1.0, ("1.00", "1.00")),
+        (0.5, 0.001, ("0.500", "0.001")),
+    ],
+)
+def test_a_load_has_as_many_digits_as_its_size_needs(value, limit, said):
+    sentence = why(2, (Constraint(Bound.HEADROOM, 2, "", value, limit),))
+    load, usable = said
+    assert (
+        f"it takes {load} replicas' worth of work, and one is planned to do {usable}." in sentence
+    )
+
+
 def test_a_bound_above_names_what_asks_and_what_stops():
     _, _, decision = settled(scale(work=CALM, max=2), 2.5 * BEST)
     assert decision.why == "2 replicas: the most is 2, and 3 are asked for."
-    assert decision.why_not_fewer.startswith("Not 1: requests ask for 2.50 replicas' worth")
+    assert decision.why_not_fewer == (
+        "Not 1: requests ask for 2.499 replicas' worth of work, and one is planned to do 1.248."
+    )
     assert decision.why_not_more == "Not 3: the most is 2, and 3 are asked for."
 
 

@@ -33,7 +33,9 @@ def test_a_pool_goes_to_zero_after_its_idle_time_and_not_before():
     sizes, decision = course(POLICY)
     assert sizes.index(0) == 11
     assert sizes[11:] == [0] * 29
-    assert decision.why == "0 replicas: it has been idle for 400 s, and goes to zero after 120 s."
+    assert decision.why == "0 replicas: it is at zero, and nothing asks for it."
+    _, decision = course(POLICY, ticks=12)
+    assert decision.why == "0 replicas: it has been idle for 120 s, and goes to zero after 120 s."
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,13 @@ def test_it_goes_to_zero_in_order_from_many():
         sizes.append(decision.size)
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 0
+
+
+@pytest.mark.parametrize("idle", [0.0, 38.0, 500.0, None])
+def test_a_pool_at_zero_does_not_say_that_its_idle_time_brought_it_there(idle):
+    decision, _ = decide(POLICY, SizeMemory(0), view(10.0, 0.0, 0, idle_seconds=idle))
+    assert decision.why == "0 replicas: it is at zero, and nothing asks for it."
+    assert decision.why_not_more == "Not 1: nothing asks for more than 0."
 
 
 @pytest.mark.parametrize("changes", [{"woken": True}, {"waiting": 1.0}])

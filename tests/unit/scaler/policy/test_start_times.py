@@ -5,13 +5,13 @@ import statistics
 
 import pytest
 
-from services.scaler.targets.start_times import KEPT_STARTS, LEAST_STARTS, StartTimes
+from services.scaler.policy.start_times import KEPT_STARTS, LEAST_STARTS, StartTimes
 
 
 def times(*seconds):
     found = StartTimes()
     for one in seconds:
-        found.add(one)
+        found = found.add(one)
     return found
 
 
