@@ -660,7 +660,11 @@ async def test_an_override_says_what_it_replaces_cannot_bring_and_would_stop(hom
         "p is the only pool of tier small: at 0 all requests of small would fail\n"
         "`--yes` pins it all the same.\n"
     )
-    assert (await pennyweight(*stopping, "--yes")).code == 0
+    stopped = await pennyweight(*stopping, "--yes", "--json")
+    assert (stopped.code, stopped.err) == (0, "")
+    before = json.loads(stopped.out)["replaced"]
+    assert (before["author"], before["size"]) == ("bob", 9)
+    assert before["expires"].endswith("+00:00")
 
 
 @pytest.mark.parametrize(
