@@ -62,6 +62,17 @@ async def test_a_killed_replica_is_gone_at_once_and_replaced(home, victim):
     assert (await scaler.pool()).typical_start.ToMilliseconds() > 100
 
 
+async def test_the_next_scaler_says_how_long_starts_took(home):
+    home = home()
+    first = await home.start()
+    await first.ready()
+    took = (await first.pool()).typical_start
+    await first.stop()
+    second = await home.start()
+    await second.ready()
+    assert (await second.pool()).typical_start == took
+
+
 async def test_replicas_outlive_a_scaler_whose_server_ends_by_itself(home, monkeypatch):
     home = home()
     first = await home.start(keep=False)

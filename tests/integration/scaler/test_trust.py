@@ -174,7 +174,8 @@ async def test_a_file_that_did_worse_on_the_recorded_load_is_refused(home, tmp_p
     assert "2 replicas: requests ask for" in told
     assert "4 replicas: " in told
     model = "a=0.01,b=0.0008,c=0,p=0,start=60,spread=0"
-    assert f"p: replicas are taken to be {model} (work.capacity of the file in force)" in told
+    source = "work.capacity of the file in force; the start is assumed"
+    assert f"p: replicas are taken to be {model} ({source})" in told
     assert page.read_text().count("<svg") == 1
     ended = await pennyweight(
         "scaler", "plan", "--json", "--capacity", f"p:{model},a=0.002", *where_worse
