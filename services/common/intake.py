@@ -100,6 +100,7 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         try:
             await super()._server_main_loop(started)
         except Exception as error:
+            self.stopping = True
             self.failure.set_result(error)
             raise
 
@@ -130,15 +131,22 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         taking.add_done_callback(_seen)
         await asyncio.shield(taking)  # gRPC's loop cancels us at a failure
 
+    async def _next(self, method: bytes | None) -> Any:
+        if self.stopping:  # there may be no server any more to ask
+            raise _core._RequestCallError("the server stops")  # noqa: SLF001 - which gRPC expects
+        if method is None:
+            return await self._request_call()
+        return await self._request_registered_call(method)
+
     async def _take(self, method: bytes | None, room: asyncio.Semaphore) -> None:
         path = "" if method is None else method.decode()
         while True:
             await room.acquire()
-            if self.stopping:  # there may be no server any more to ask
-                raise _core._RequestCallError("the server stops")  # noqa: SLF001 - which gRPC expects
-            call = await (
-                self._request_call() if method is None else self._request_registered_call(method)
-            )
+            try:
+                call = await self._next(method)
+            except BaseException:
+                room.release()  # who waits for it ends too
+                raise
             work = _handle(path, self._resolver, (), call, self._event_loop, False)  # noqa: FBT003
             place = _Place(room, self._one_ended)
             task = self._event_loop.create_task(

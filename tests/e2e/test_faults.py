@@ -57,7 +57,7 @@ async def client(stack: RunningStack) -> AsyncIterator[Client]:
 
 async def ready(client: Client, replicas: dict[str, int]) -> None:
     """Waits until the router sees that many ready replicas of each tier."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 100
     while True:
         with contextlib.suppress(PennyweightError):
             found = {
@@ -116,7 +116,7 @@ async def kill_while_streaming(stack: RunningStack, client: Client, role: str) -
         assert one.started is not None, "before the first token the caller never notices"
         assert isinstance(one.error, Unavailable)
         assert one.error.reason == "REPLICA_LOST"
-        assert one.error.retry_after_seconds == 1.0, "it says when to ask anew"
+        assert (one.error.retry_after_seconds or 0.0) >= 1.0, "it says when to ask anew"
         assert one.error.handle == one.started.handle
     assert all(one.finished is not None for one in ended if one.error is None)
     assert all(one.error is None for one in ended[24:]), "who came later was answered"

@@ -47,7 +47,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 @pytest.fixture
 async def client(stack: RunningStack) -> AsyncIterator[Client]:
     async with stack.client() as connected:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 100
         while True:
             with contextlib.suppress(PennyweightError):
                 routes = (await connected.list_routes()).routes
