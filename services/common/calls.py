@@ -1,6 +1,7 @@
-"""gRPC calls that a task of ours makes: whose cancellation it is."""
+"""Calls and tasks of ours: whose cancellation it is, and ends that nobody awaits."""
 
 import asyncio
+from typing import Any
 
 
 def is_cancelled() -> bool:
@@ -12,3 +13,9 @@ def is_cancelled() -> bool:
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def note_end(ended: "asyncio.Future[Any]") -> None:
+    """Takes note of how something ended, so that nobody has to. For ``add_done_callback``."""
+    if not ended.cancelled():
+        ended.exception()

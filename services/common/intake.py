@@ -17,6 +17,8 @@ from typing import Any
 from grpc._cython import cygrpc
 from grpc.aio import _server as grpc_aio
 
+from services.common.calls import note_end
+
 _core: Any = cygrpc
 _aio: Any = grpc_aio
 _handle, _schedule = _core._handle_rpc, _core._schedule_rpc_coro  # noqa: SLF001
@@ -128,7 +130,7 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
         takers = [asyncio.ensure_future(self._take(method, room)) for _ in range(TAKEN_AT_ONCE)]
         self._takers += takers
         taking = asyncio.gather(*takers)
-        taking.add_done_callback(_seen)
+        taking.add_done_callback(note_end)
         await asyncio.shield(taking)  # gRPC's loop cancels us at a failure
 
     async def _next(self, method: bytes | None) -> Any:
@@ -155,12 +157,6 @@ class _Intake(_core.AioServer):  # type: ignore[misc]
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             task.add_done_callback(place.leave)  # where the work never began
-
-
-def _seen(ended: asyncio.Future[Any]) -> None:
-    """Takes note of how it ended, so that nobody has to."""
-    if not ended.cancelled():
-        ended.exception()
 
 
 class _Place:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pennyweight.router.v1 import router_pb2 as pb
 from pennyweight.router.v1 import router_pb2_grpc
+from services.common.calls import note_end
 from services.common.credentials import current_identity
 from services.common.errors import DeadlineExceeded, ServiceError
 from services.common.refusal import Refusal
@@ -328,7 +329,7 @@ class _StreamListener:
         # A task of its own: gRPC sends no status as long as the first message is not sent, and
         # only knows that it was when whoever writes it waits to the end.
         self.first = asyncio.create_task(self._write(pb.GenerateResponse(started=started)))
-        self.first.add_done_callback(_seen)
+        self.first.add_done_callback(note_end)
         await asyncio.shield(self.first)
         self.reader.since = None
 
@@ -354,12 +355,6 @@ def end_now(time: asyncio.Timeout) -> None:
     """Ends what runs under a timeout now, unless its own time has just ended it."""
     if not time.expired():
         time.reschedule(asyncio.get_running_loop().time())
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """Takes note of how a task ended, so that nobody has to."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _size(request: Request | Plain) -> int:

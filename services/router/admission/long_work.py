@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from services.common.calls import note_end
 from services.common.errors import Overloaded
 from services.router.admission.turns import Turns
 from services.router.policy.line import Priority
@@ -125,6 +126,5 @@ class LongWork:
                 del waiting[tenant]
 
     def _done(self, tenant: str, running: "asyncio.Future[object]") -> None:
-        if not running.cancelled():
-            running.exception()  # whoever waited was told, or has gone
+        note_end(running)  # whoever waited was told, or has gone
         self._turns.give_back(tenant)
